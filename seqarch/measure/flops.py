@@ -1,0 +1,138 @@
+"""FLOPs by walking the program: a loop's body counts once for every trip, which XLA's `cost_analysis` does not do.
+
+    flops = count_flops(train_step, abstract_state, abstract_batch, abstract_hyper)
+    flops.matmul, flops.elementwise, flops.total
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+ELEMENTWISE = frozenset(
+    "add add_any sub mul div rem neg abs sign floor ceil round max min clamp pow integer_pow square sqrt rsqrt cbrt "
+    "exp exp2 expm1 log log1p logistic tanh tan sin cos sinh cosh asin acos atan atan2 asinh acosh atanh erf erfc "
+    "erf_inv lgamma digamma cumsum cumprod cummax cummin cumlogsumexp".split()
+)
+REDUCTIONS = frozenset("reduce_sum reduce_prod reduce_max reduce_min argmax argmin".split())
+SCATTERS = frozenset(("scatter-add", "scatter_add", "scatter-sub", "scatter_sub", "scatter_mul"))
+
+
+class Flops(NamedTuple):
+    """Floating-point operations of one call.
+
+    matmul: two for each multiply-add of contractions and convolutions (products with padding included)
+    elementwise: one for each element that an arithmetic or transcendental operation writes, a reduction reads or a
+      scatter combines; comparisons, selections, casts, data movement and integer arithmetic are free
+    uncounted_loops: `while` loops whose trip count the program does not tell; each counts as one trip
+    """
+
+    matmul: float = 0.0
+    elementwise: float = 0.0
+    uncounted_loops: int = 0
+
+    @property
+    def total(self) -> float:
+        return self.matmul + self.elementwise
+
+
+def count_flops(fn: Callable, *args: Any) -> Flops:
+    """FLOPs of `fn(*args)`; nothing is computed or compiled, so `args` may be pytrees of ShapeDtypeStruct.
+
+    Loops count once for every trip, a `cond` counts its dearest branch (so causal blocks that are skipped at run time
+    do count), recomputation counts again, and operations whose results nobody uses do not count.
+    """
+    return _count(_open(jax.make_jaxpr(fn)(*args)))
+
+
+def _open(jaxpr: Any) -> Any:
+    """The equations of an open or a closed jaxpr."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
+def _count(jaxpr: Any) -> Flops:
+    return _sum(_equation(eqn) for eqn in _live(jaxpr))
+
+
+def _sum(parts: Iterable[Flops]) -> Flops:
+    return Flops(*(sum(column) for column in zip(Flops(), *parts, strict=True)))
+
+
+def _times(flops: Flops, trips: int) -> Flops:
+    return Flops(flops.matmul * trips, flops.elementwise * trips, flops.uncounted_loops)
+
+
+def _live(jaxpr: Any) -> list:
+    """The equations on which an output or an effect depends: what is left after the compiler's dead-code elimination."""
+    needed = {var for var in jaxpr.outvars if not _is_literal(var)}
+    live = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not needed.isdisjoint(eqn.outvars):
+            needed.update(var for var in eqn.invars if not _is_literal(var))
+            live.append(eqn)
+    return live
+
+
+def _is_literal(atom: Any) -> bool:
+    return hasattr(atom, "val")
+
+
+def _equation(eqn: Any) -> Flops:
+    name, params = eqn.primitive.name, eqn.params
+    if name == "dot_general":
+        return Flops(matmul=_dot(eqn))
+    if name == "conv_general_dilated":
+        return Flops(matmul=_conv(eqn))
+    if name in ELEMENTWISE:
+        return Flops(elementwise=_elements(eqn.outvars[0]))
+    if name in REDUCTIONS:
+        return Flops(elementwise=_elements(eqn.invars[0]))
+    if name in SCATTERS:
+        return Flops(elementwise=_elements(eqn.invars[2]))
+    if name == "scan":
+        return _times(_count(_open(params["jaxpr"])), params["length"])
+    if name == "while":
+        body = _sum(_count(_open(params[part])) for part in ("cond_jaxpr", "body_jaxpr"))
+        trips = _trips(eqn)
+        return _sum((body, Flops(uncounted_loops=1))) if trips is None else _times(body, trips)
+    if name == "cond":
+        return max((_count(_open(branch)) for branch in params["branches"]), key=lambda flops: flops.total)
+    return _sum(_count(_open(inner)) for inner in core.jaxprs_in_params(params))
+
+
+def _elements(atom: Any) -> float:
+    return math.prod(atom.aval.shape) if jnp.issubdtype(atom.aval.dtype, jnp.inexact) else 0.0
+
+
+def _dot(eqn: Any) -> float:
+    """2 x elements of the result x contracted elements for each."""
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(eqn.invars[0].aval.shape[d] for d in contracted)
+
+
+def _conv(eqn: Any) -> float:
+    """2 x elements of the result x weights that reach each; a grouped kernel holds only its group's input channels."""
+    kernel, features = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"].rhs_spec[0]
+    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) / kernel[features]
+
+
+def _trips(eqn: Any) -> int | None:
+    """Trips of a loop that counts by one from a literal while below a literal; None for every other loop."""
+    cond, body = _open(eqn.params["cond_jaxpr"]), _open(eqn.params["body_jaxpr"])
+    cond_consts, body_consts = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+    if len(cond.eqns) != 1 or cond.eqns[0].primitive.name != "lt" or cond.eqns[0].outvars != cond.outvars:
+        return None
+    counter, stop = cond.eqns[0].invars
+    if _is_literal(counter) or not _is_literal(stop) or cond.invars.index(counter) < cond_consts:
+        return None
+    position = cond.invars.index(counter) - cond_consts
+    start = eqn.invars[cond_consts + body_consts + position]
+    steps = [e for e in body.eqns if body.outvars[position] in e.outvars and e.primitive.name == "add"]
+    if not steps or not _is_literal(start):
+        return None
+    operand, step = steps[0].invars
+    counts_up = operand is body.invars[body_consts + position] and _is_literal(step) and step.val == 1
+    return max(0, int(stop.val) - int(start.val)) if counts_up else None

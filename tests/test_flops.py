@@ -1,0 +1,159 @@
+"""FLOPs: closed forms for matmuls, loops by their trips, gradients and rematerialisation as they are executed."""
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from seqarch.measure.flops import Flops, count_flops
+
+
+def shape(*dims: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(dims, dtype)
+
+
+@pytest.mark.parametrize("b, m, k, n", [(1, 1, 1, 1), (2, 3, 5, 7)])
+def test_contraction_has_its_closed_form(b, m, k, n):
+    flops = count_flops(lambda x, y: jnp.einsum("bmk,bkn->bmn", x, y), shape(b, m, k), shape(b, k, n))
+    assert flops == Flops(matmul=2 * b * m * k * n)
+
+
+def test_grouped_convolution_has_its_closed_form():
+    """Each of T outputs of each of 8 channels reads 4 taps of the 2 input channels of its group."""
+
+    def conv(x, w):
+        numbers = ("NWC", "WIO", "NWC")
+        return jax.lax.conv_general_dilated(x, w, (1,), "SAME", dimension_numbers=numbers, feature_group_count=3)
+
+    assert count_flops(conv, shape(2, 10, 6), shape(4, 2, 9)).matmul == 2 * (2 * 10 * 9) * (4 * 2)
+
+
+def test_elements_that_arithmetic_writes_and_reductions_read():
+    flops = count_flops(lambda x, i: jnp.sum(jnp.tanh(x) * 2.0, axis=1), shape(3, 4), shape(3, dtype=jnp.int32))
+    assert flops == Flops(elementwise=3 * 12)
+
+
+def test_integer_arithmetic_and_movement_are_free():
+    assert count_flops(lambda i: (i + 1)[::-1].astype(jnp.float32).reshape(2, 2), shape(4, dtype=jnp.int32)).total == 0
+
+
+def test_scatter_add_counts_its_updates():
+    flops = count_flops(lambda x, u: x.at[jnp.array([0, 2])].add(u), shape(5, 3), shape(2, 3))
+    assert flops == Flops(elementwise=6)
+
+
+@pytest.mark.parametrize("length", [1, 9])
+def test_scan_is_its_body_times_its_length(length):
+    def repeated(x, w):
+        return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, length=length)[0]
+
+    once = count_flops(lambda x, w: jnp.tanh(x @ w), shape(2, 4), shape(4, 4))
+    flops = count_flops(repeated, shape(2, 4), shape(4, 4))
+    assert (flops.matmul, flops.elementwise) == (length * once.matmul, length * once.elementwise)
+
+
+def test_nested_loops_multiply():
+    def nested(x):
+        outer = lambda _, x: jax.lax.fori_loop(0, 5, lambda _, x: x @ x, x)
+        return jax.lax.fori_loop(0, 3, outer, x)
+
+    assert count_flops(nested, shape(4, 4)).matmul == 15 * 2 * 4**3
+
+
+def test_while_loop_that_counts_to_a_literal():
+    def loop(x):
+        return jax.lax.while_loop(lambda c: c[0] < 7, lambda c: (c[0] + 1, c[1] @ c[1]), (2, x))[1]
+
+    assert count_flops(loop, shape(4, 4)) == Flops(matmul=5 * 2 * 4**3)
+
+
+@pytest.mark.parametrize(
+    "condition, step",
+    [
+        (lambda i, x: x.sum() < 7, lambda i: i + 1),
+        (lambda i, x: i < 7, lambda i: i + 2),
+        (lambda i, x: i < 7, lambda i: i * 2),
+    ],
+)
+def test_while_loop_with_unknown_trips_counts_once_and_says_so(condition, step):
+    def loop(x):
+        return jax.lax.while_loop(lambda c: condition(*c), lambda c: (step(c[0]), c[1] @ c[1]), (1, x))[1]
+
+    flops = count_flops(loop, shape(4, 4))
+    assert (flops.matmul, flops.uncounted_loops) == (2 * 4**3, 1)
+
+
+def test_cond_counts_its_dearest_branch():
+    def either(flag, x):
+        return jax.lax.cond(flag, lambda x: x @ x @ x, lambda x: x @ x, x)
+
+    assert count_flops(either, shape(dtype=bool), shape(4, 4)).matmul == 2 * 2 * 4**3
+
+
+@pytest.mark.parametrize("wrap", [jax.jit, jax.checkpoint, lambda f: jax.vmap(f, in_axes=(0, None))])
+def test_wrappers_change_nothing(wrap):
+    f = lambda x, w: jnp.tanh(x @ w)
+    assert count_flops(wrap(f), shape(3, 4), shape(4, 5)) == count_flops(f, shape(3, 4), shape(4, 5))
+
+
+def test_dead_results_are_not_counted():
+    def f(x):
+        _ = x @ x
+        return x + 1
+
+    assert count_flops(f, shape(4, 4)) == Flops(elementwise=16)
+
+
+def two_layers(w, x):
+    return jnp.sum(jnp.tanh(jnp.tanh(x @ w[0]) @ w[1]) ** 2)
+
+
+def test_gradient_of_matmuls_is_three_times_the_forward_pass():
+    args = [shape(4, 4), shape(4, 4)], shape(3, 4)
+    forward = count_flops(two_layers, *args).matmul
+    assert count_flops(jax.value_and_grad(two_layers, argnums=(0, 1)), *args).matmul == 3 * forward
+
+
+def test_rematerialisation_counts_again():
+    """One forward pass more, under scan as well."""
+
+    def loss(remat):
+        body = lambda x, w: (jnp.tanh(x @ w), None)
+        body = jax.checkpoint(body) if remat else body
+        return lambda w, x: jnp.sum(jax.lax.scan(body, x, w)[0])
+
+    args = shape(6, 4, 4), shape(3, 4)
+    forward = count_flops(loss(False), *args).matmul
+    plain, remat = (count_flops(jax.value_and_grad(loss(r), argnums=(0, 1)), *args).matmul for r in (False, True))
+    assert (plain, remat) == (3 * forward, 4 * forward)
+
+
+def test_custom_vjp_counts_the_rule_that_runs():
+    @jax.custom_vjp
+    def square(x):
+        return x @ x
+
+    square.defvjp(lambda x: (x @ x, x), lambda x, g: (g @ x @ x,))
+    one = 2 * 4**3
+    assert count_flops(square, shape(4, 4)).matmul == one
+    assert count_flops(jax.value_and_grad(lambda x: square(x).sum()), shape(4, 4)).matmul == 3 * one
+
+
+def test_train_step_of_an_mlp_has_its_closed_form():
+    """Forward pass and both gradients of every layer, less the first layer's gradient with respect to its input."""
+    b, d, f, y = 8, 16, 32, 10
+    optimizer = optax.sgd(0.1)
+
+    def loss(params, x, targets):
+        logits = jnp.tanh(x @ params["in"]) @ params["out"]
+        return jnp.mean(jnp.square(logits - targets))
+
+    def step(params, x, targets):
+        gradients = jax.grad(loss)(params, x, targets)
+        updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+        return optax.apply_updates(params, updates)
+
+    params = {"in": shape(d, f), "out": shape(f, y)}
+    flops = count_flops(step, params, shape(b, d), shape(b, y))
+    assert flops.matmul == 2 * b * (2 * d * f + 3 * f * y)
+    assert flops.uncounted_loops == 0
