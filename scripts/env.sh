@@ -1,0 +1,90 @@
+# Sourced by the other scripts: `prepare ROOT` sets PYTHON to an interpreter that has what seqarch needs.
+#
+# It makes ROOT/.venv and installs the requirements that fit the machine, again only when they have changed.
+# SEQARCH_ENV=active takes the `python3` of the active environment as it is.
+# Where there is an accelerator that JAX cannot use it refuses; JAX_PLATFORMS=cpu says that the CPU is meant.
+
+say() { echo "seqarch: $*" >&2; }
+
+die() { say "$*"; exit 1; }
+
+prepare() {
+  local root=$1 machine
+  machine=$(accelerator)
+  if [ "${SEQARCH_ENV:-}" = active ]; then
+    PYTHON=$(command -v python3) || die "SEQARCH_ENV=active, but no python3 is active; activate an environment"
+  elif [ -z "${SEQARCH_ENV:-}" ]; then
+    PYTHON=$root/.venv/bin/python
+    install_requirements "$root" "$machine"
+  else
+    die "SEQARCH_ENV is '$SEQARCH_ENV'; expected 'active', or unset it for $root/.venv"
+  fi
+  [ -n "${JAX_PLATFORMS:-}" ] || check_backend "$machine"
+}
+
+# Prints cuda, tpu or cpu for the machine whose file system begins at $1.
+# The PCI identities are those of jax._src.hardware_utils: Google's network cards and disks have the same vendor.
+accelerator() {
+  local top=${1:-} device
+  if nvidia-smi >/dev/null 2>&1 || [ -e "$top/dev/nvidia0" ] || [ -e "$top/dev/nvidiactl" ]; then
+    echo cuda
+    return
+  fi
+  for device in "$top"/sys/bus/pci/devices/*; do
+    [ "$(cat "$device/vendor" 2>/dev/null)" = 0x1ae0 ] || continue
+    case $(cat "$device/device") in
+      0x0027 | 0x0056 | 0x005e | 0x0062 | 0x0063 | 0x006f | 0x0076) echo tpu; return ;;
+    esac
+  done
+  echo cpu
+}
+
+# Prints the first interpreter that is new enough and can make environments. Version managers leave commands in the
+# path that fail when they are run, so each is tried.
+find_python() {
+  local name
+  for name in python3 python3.12 python3.11 python3.13 python3.14 python; do
+    if "$name" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+      command -v "$name"
+      return
+    fi
+  done
+  return 1
+}
+
+# Brings $1/.venv up to the requirements for machine $2. The stamp holds what is installed; while an installation runs
+# it says so, and one that was interrupted starts afresh. Of two calls at once the second waits (where flock exists).
+install_requirements() {
+  local root=$1 file=requirements.txt stamp=$1/.venv/requirements.stamp wanted found base
+  [ "$2" = cpu ] || file=requirements-$2.txt
+  wanted=$(echo "# $file"; cat "$root/requirements.txt" "$root/$file")
+  exec 9<"$root/requirements.txt"
+  if command -v flock >/dev/null; then flock 9; fi
+  found=$(cat "$stamp" 2>/dev/null || true)
+  if [ "$found" = installing ] || ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
+    base=$(find_python) || die "no Python >= 3.11 with venv found; install one (Debian, Ubuntu: python3 and python3-venv)"
+    say "making $root/.venv with $base ($("$base" --version))"
+    "$base" -m venv --clear "$root/.venv" || die "could not make $root/.venv; see above"
+    found=
+  fi
+  if [ "$found" != "$wanted" ]; then
+    say "installing $file into $root/.venv (a minute or two the first time)"
+    echo installing >"$stamp"
+    "$PYTHON" -m pip install --disable-pip-version-check --no-input --progress-bar off -r "$root/$file" |
+      while read -r verb rest; do case $verb in Collecting | Installing) say "$verb ${rest:0:80}" ;; esac; done ||
+      die "the installation failed; see above, and run the same command again"
+    echo "$wanted" >"$stamp"
+  fi
+  exec 9<&-
+}
+
+# Refuses when JAX does not see the accelerator that machine $1 has.
+check_backend() {
+  local backend fix="run with JAX_PLATFORMS=cpu to mean the CPU"
+  [ "$1" != cpu ] || return 0
+  backend=$("$PYTHON" -c 'import jax; print(jax.default_backend())' 2>/dev/null) || backend=nothing
+  case $1:$backend in
+    cuda:gpu | tpu:tpu) ;;
+    *) die "this machine has a ${1/cuda/CUDA} device, but JAX uses '$backend'; mend requirements-$1.txt or the driver, or $fix" ;;
+  esac
+}

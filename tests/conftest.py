@@ -1,0 +1,10 @@
+"""Settings of every test process: the CPU, no silent broadcasting of ranks, compilations kept between runs."""
+
+import os
+from pathlib import Path
+
+# Read by JAX when it is first imported, and inherited by the programs that tests start.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

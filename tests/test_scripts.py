@@ -1,0 +1,134 @@
+"""The installation, on stand-ins for interpreters and machines: what it chooses, and that it repairs and refuses."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+
+# An interpreter that writes down what it is asked for. `-m venv --clear DIR` puts a copy of it into DIR.
+PYTHON = """#!/bin/bash
+echo "$*" >>"$LOG"
+case "$*" in
+  "-m venv --clear "*) rm -rf "$4"; mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
+  *"pip install"*) echo "Collecting everything"; exit "${PIP_EXIT:-0}" ;;
+  *default_backend*) echo "${BACKEND:-cpu}" ;;
+esac
+"""
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A checkout, an empty file system and a path with few commands; calling it runs bash there after env.sh."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "requirements.txt").write_text("jax\n")
+    (tmp_path / "requirements-cuda.txt").write_text("-r requirements.txt\njax[cuda13]\n")
+    for name in ("bash", "cat", "cp", "mkdir", "rm"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+
+    def run(command, **environment):
+        env = {"PATH": str(tmp_path / "bin"), "LOG": str(tmp_path / "log"), "ROOT": str(tmp_path), **environment}
+        script = f"set -euo pipefail; source {SCRIPTS / 'env.sh'}; {command}"
+        return subprocess.run([str(tmp_path / "bin/bash"), "-c", script], env=env, capture_output=True, text=True)
+
+    run.root = tmp_path
+    return run
+
+
+def _command(machine, name, text="#!/bin/bash\nexit 0\n"):
+    path = machine.root / "bin" / name
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def _device(machine, vendor, device):
+    path = machine.root / "sys/bus/pci/devices/0000:00:04.0"
+    path.mkdir(parents=True)
+    (path / "vendor").write_text(vendor + "\n")
+    (path / "device").write_text(device + "\n")
+
+
+def _asked(machine, what):
+    log = machine.root / "log"
+    return sum(what in line for line in log.read_text().splitlines()) if log.exists() else 0
+
+
+def test_plain_machine_is_cpu(machine):
+    assert machine('accelerator "$ROOT"').stdout == "cpu\n"
+
+
+def test_nvidia_machine_is_cuda(machine):
+    _command(machine, "nvidia-smi", "#!/bin/bash\nexit 9\n")
+    assert machine('accelerator "$ROOT"').stdout == "cpu\n"
+    _command(machine, "nvidia-smi")
+    assert machine('accelerator "$ROOT"').stdout == "cuda\n"
+
+
+@pytest.mark.parametrize(
+    "vendor, device, kind", [("0x1ae0", "0x0063", "tpu"), ("0x1ae0", "0x0042", "cpu"), ("0x8086", "0x0063", "cpu")]
+)
+def test_tpu_is_told_from_other_devices(machine, vendor, device, kind):
+    _device(machine, vendor, device)
+    assert machine('accelerator "$ROOT"').stdout == kind + "\n"
+
+
+def test_commands_that_fail_are_passed_over(machine):
+    _command(machine, "python3", "#!/bin/bash\nexit 127\n")
+    _command(machine, "python3.11")
+    assert machine("find_python").stdout.strip() == str(machine.root / "bin/python3.11")
+
+
+def test_without_python_one_line_says_what_to_install(machine):
+    result = machine('prepare "$ROOT"')
+    assert result.returncode == 1
+    assert "no Python >= 3.11" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_installs_once_and_again_when_requirements_change(machine):
+    _command(machine, "python3", PYTHON)
+    for requirements, installations in (("jax\n", 1), ("jax\n", 1), ("jax\nflax\n", 2)):
+        (machine.root / "requirements.txt").write_text(requirements)
+        result = machine('prepare "$ROOT"; echo "$PYTHON"')
+        assert result.stdout.strip() == str(machine.root / ".venv/bin/python"), result.stderr
+        assert _asked(machine, "pip install") == installations
+    assert _asked(machine, "-m venv") == 1
+
+
+def test_failed_installation_is_said_and_repaired(machine):
+    _command(machine, "python3", PYTHON)
+    result = machine('prepare "$ROOT"', PIP_EXIT="1")
+    assert result.returncode == 1 and "installation failed" in result.stderr
+    assert machine('prepare "$ROOT"').returncode == 0
+    assert _asked(machine, "-m venv") == 2 and _asked(machine, "pip install") == 2
+
+
+def test_active_environment_is_taken_as_it_is(machine):
+    _command(machine, "python3", PYTHON)
+    result = machine('prepare "$ROOT"; echo "$PYTHON"', SEQARCH_ENV="active")
+    assert result.stdout.strip() == str(machine.root / "bin/python3")
+    assert not _asked(machine, "pip") and not (machine.root / ".venv").exists()
+    assert "expected 'active'" in machine('prepare "$ROOT"', SEQARCH_ENV="actve").stderr
+
+
+@pytest.mark.parametrize("backend, platforms, code", [("cpu", "", 1), ("gpu", "", 0), ("cpu", "cpu", 0)])
+def test_never_silently_on_cpu_beside_an_accelerator(machine, backend, platforms, code):
+    _command(machine, "python3", PYTHON)
+    _command(machine, "nvidia-smi")
+    result = machine('prepare "$ROOT"', BACKEND=backend, JAX_PLATFORMS=platforms)
+    assert result.returncode == code, result.stderr
+    assert ("but JAX uses 'cpu'" in result.stderr) == (code == 1)
+    assert _asked(machine, "requirements-cuda.txt") == 1
+
+
+@pytest.mark.parametrize("script", ["test.sh", "compare.sh"])
+def test_scripts_pass_arguments_on_from_any_directory(machine, script):
+    for path in ("pytest.ini", "scripts"):
+        (machine.root / path).symlink_to(SCRIPTS.parent / path)
+    _command(machine, "python3", PYTHON)
+    _command(machine, "dirname", f"#!/bin/bash\nexec {shutil.which('dirname')} \"$@\"\n")
+    result = machine(f'cd /; bash "{machine.root}/scripts/{script}" --one "two words"')
+    assert result.returncode == 0, result.stderr
+    assert (machine.root / "log").read_text().splitlines()[-1].endswith("--one two words")
+
