@@ -1,0 +1,144 @@
+"""What every program shares: flags in, one line out for a mistake, no library chatter, no silent CPU.
+
+    from absl import flags
+    WORKDIR = flags.DEFINE_string("workdir", None, "...", required=True)
+
+    def main() -> None: ...
+
+    if __name__ == "__main__":
+        cli.run(main)
+
+Exit codes: 0 done; 2 a mistake of the user's, told in one line on stderr; 130 Ctrl-C. Anything else is a bug, with its traceback.
+"""
+
+import logging as python_logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+from absl import app, flags, logging
+
+from seqarch.errors import UserError, unknown
+
+# PCI identities as in jax._src.hardware_utils and scripts/env.sh; Google's network cards share the vendor.
+_GOOGLE = "0x1ae0"
+_TPUS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
+
+
+def run(main: Callable[[], None], argv: list[str] | None = None) -> NoReturn:
+    """Parses the command line into `flags.FLAGS`, runs `main` and exits."""
+    quiet()
+    try:
+        parse_flags(sys.argv if argv is None else argv)
+        join_cluster()
+        check_accelerator()
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def quiet() -> None:
+    """Keeps absl, JAX and Orbax to what needs attention; stderr is for the user."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.ERROR)
+    logging.set_stderrthreshold(logging.ERROR)
+    python_logging.getLogger("jax").setLevel(python_logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(orbax|flax|jax|tensorboardX)\b")
+
+
+def parse_flags(argv: list[str]) -> None:
+    """absl's parser and config_flags', with every way of failing turned into a UserError."""
+    app.define_help_flags()
+    try:
+        rest = flags.FLAGS(argv)
+        for name in flags.FLAGS:
+            getattr(flags.FLAGS[name].value, "lock", None)  # a config file that could not be read raises here
+    except flags.UnrecognizedFlagError as error:
+        raise _unknown_flag(error.flagname, argv) from error
+    except (KeyError, AttributeError) as error:
+        raise _unknown_field(str(error)) from error
+    except (flags.Error, OSError, TypeError) as error:
+        raise UserError(_one_line(str(error))) from error
+    if len(rest) > 1:
+        raise UserError(f"unexpected argument {rest[1]!r}; flags look like --name=value")
+
+
+def join_cluster() -> None:
+    """Initialises jax.distributed where the environment says that this is one process of several; before any backend.
+
+    JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID, or what srun, mpirun and multi-host TPUs set.
+    """
+    env = os.environ
+    if address := env.get("JAX_COORDINATOR_ADDRESS"):
+        try:
+            count, index = int(env["JAX_NUM_PROCESSES"]), int(env["JAX_PROCESS_ID"])
+        except (KeyError, ValueError) as error:
+            raise UserError(f"JAX_COORDINATOR_ADDRESS is {address}; set JAX_NUM_PROCESSES and JAX_PROCESS_ID too") from error
+        jax.distributed.initialize(address, count, index)
+    elif (
+        any(int(env.get(tasks) or 1) > 1 for tasks in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+        or "," in env.get("TPU_WORKER_HOSTNAMES", "")
+        or "MEGASCALE_COORDINATOR_ADDRESS" in env
+    ):
+        jax.distributed.initialize()
+
+
+def accelerator(root: Path = Path("/")) -> str | None:
+    """ "cuda" or "tpu" where the operating system shows such a device, whether or not JAX can use it."""
+    if any((root / "dev" / name).exists() for name in ("nvidia0", "nvidiactl", "dxg")):
+        return "cuda"
+    devices = (root / "sys/bus/pci/devices").glob("*")
+    if any(_read(device / "vendor") == _GOOGLE and _read(device / "device") in _TPUS for device in devices):
+        return "tpu"
+    return None
+
+
+def check_accelerator() -> None:
+    """Refuses to run on the CPU of a machine that has an accelerator, unless JAX_PLATFORMS says so."""
+    found = None if os.environ.get("JAX_PLATFORMS") else accelerator()
+    if found and jax.default_backend() == "cpu":
+        raise UserError(
+            f"this machine has a {found.upper()} device but JAX runs on the CPU; "
+            f"pip install -r requirements-{found}.txt, or set JAX_PLATFORMS=cpu to mean it"
+        )
+
+
+def _unknown_flag(name: str, argv: list[str]) -> UserError:
+    if name.startswith("config."):
+        return UserError(f"--{name} overrides a field of --config=FILE, which was not given")
+    return unknown("flag", f"--{name}", [f"--{flag.name}" for flag in flags.FLAGS.get_key_flags_for_module(argv[0])])
+
+
+def _unknown_field(message: str) -> UserError:
+    """From config_flags' KeyError or AttributeError: 'optm' Did you mean "optim" instead of "optm"?"""
+    hint = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', message)
+    if hint is None:
+        return UserError(f"the config fails: {_one_line(message)}")
+    return UserError(f"unknown config field {hint[2]!r}; did you mean {hint[1]!r}?")
+
+
+def _one_line(text: str) -> str:
+    if "Error whilst parsing config file" in text:  # a TypeError or ValueError in get_config, with its traceback inside
+        return "the config file fails: " + text.strip().splitlines()[-1]
+    if missing := re.search(r"No such file or directory: (.+)$", text):
+        return f"no config file {missing[1]}; they are in configs/, such as configs/lm.py:mamba"
+    if required := re.search(r"Flag (--\S+) must have a value", text):
+        return f"{required[1]}=VALUE is required"
+    return re.sub(r"\s*\n\s*", "; ", text.strip())
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
