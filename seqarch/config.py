@@ -1,0 +1,257 @@
+"""ConfigDict in, frozen dataclasses out: the one place that knows ml_collections, and where a config is validated.
+
+    config = seqarch.config.parse(config_dict)            # unknown fields and wrong types: UserError
+    model_config = with_forms(config.model, "tpu")        # method="auto" becomes a named form, for the target
+"""
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+from typing import Any
+
+import ml_collections
+
+from seqarch.errors import UserError, unknown
+from seqarch.mixers import resolve_mixer
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One entry of a layer pattern: a mixer's name in MIXERS, or `package.module:Class`, and its keyword options."""
+
+    mixer: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        options = ",".join(f"{name}={value}" for name, value in self.options)
+        return f"{self.mixer}({options})" if options else self.mixer
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Layers from the bottom up: `period` repeated `repeats` times, then `tail`. Griffin is 8 x 3 + 2."""
+
+    period: tuple[Layer, ...]
+    repeats: int
+    tail: tuple[Layer, ...] = ()
+
+    def __iter__(self):
+        return iter(self.period * self.repeats + self.tail)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The language model.
+
+    mixer: the layer pattern, cycled over the depth: "mamba", "mamba,mamba,attention(window=128)"
+    layers: depth; what the pattern leaves over becomes the tail
+    mlp: inner width F of the gated MLP in each block; 0 for none
+    dtype: of the computation, "float32" or "bfloat16"; parameters are always float32
+    remat: recompute each period's activations in the backward pass
+    """
+
+    mixer: str = "mamba"
+    layers: int = 4
+    dim: int = 128
+    mlp: int = 256
+    vocab: int = 257
+    dtype: str = "float32"
+    remat: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        _positive(self, "layers", "dim", "vocab")
+        if self.mlp < 0:
+            raise UserError(f"model.mlp is {self.mlp}; give the MLP's inner width, or 0 for no MLP")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"model.dropout is {self.dropout}; give a rate in [0, 1)")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise unknown("model.dtype", self.dtype, ("float32", "bfloat16"))
+
+    @property
+    def stack(self) -> Stack:
+        pattern = parse_pattern(self.mixer)
+        repeats, rest = divmod(self.layers, len(pattern))
+        return Stack(pattern, repeats, pattern[:rest])
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """AdamW: linear warm-up over `warmup` steps, then a cosine to `final_lr` x `lr` at the last step.
+
+    clip: global gradient norm; accumulate: micro-batches per step; z_loss: weight of log(Z)^2, 0 for off
+    """
+
+    lr: float = 3e-3
+    warmup: int = 50
+    final_lr: float = 0.1
+    b1: float = 0.9
+    b2: float = 0.95
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    accumulate: int = 1
+    z_loss: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedConfig:
+    model: int = 0
+    data: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """`path`: "shakespeare", or a directory that scripts/prepare_data.py wrote."""
+
+    path: str = "shakespeare"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """Save every `every` steps and at the end; keep the `keep` newest."""
+
+    every: int = 200
+    keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalConfig:
+    """Validation every `every` steps (0: only at the end) and what eval.py measures.
+
+    limit: bytes of each held-out document that are scored, from its beginning; 0 for all
+    contexts: tokens at which states, prefill and decoding are measured; speed_contexts: those reached by a real prefill
+    """
+
+    every: int = 200
+    batch: int = 16
+    limit: int = 0
+    contexts: tuple[int, ...] = (1024, 16384, 1048576)
+    compiled_contexts: tuple[int, ...] = (256, 1024, 4096)
+    speed_contexts: tuple[int, ...] = (64, 1024, 4096)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each mesh axis; -1 takes what is left. `data` splits the batch, `fsdp` batch and parameters."""
+
+    data: int = 1
+    fsdp: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run: one model, one corpus, one budget of `steps` x `batch` x `length` tokens.
+
+    log_every: steps between fetches of metrics from the device
+    profile: the step at which a profiler trace of five steps starts; 0 for none
+    """
+
+    steps: int = 1000
+    batch: int = 16
+    length: int = 256
+    log_every: int = 10
+    profile: int = 0
+    model: ModelConfig = ModelConfig()
+    optim: OptimConfig = OptimConfig()
+    seed: SeedConfig = SeedConfig()
+    data: DataConfig = DataConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    eval: EvalConfig = EvalConfig()
+    mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self):
+        _positive(self, "steps", "batch", "length", "log_every")
+        if self.batch % self.optim.accumulate:
+            raise UserError(f"batch {self.batch} does not divide into optim.accumulate {self.optim.accumulate} micro-batches")
+
+
+def parse(given: ml_collections.ConfigDict | dict) -> Config:
+    """Validates a ConfigDict or a plain dict (a run's config.json); raises UserError."""
+    return _build(Config, given.to_dict() if isinstance(given, ml_collections.ConfigDict) else given, "")
+
+
+def to_dict(config: Config) -> dict:
+    """The plain dict that `parse` reads back; JSON-ready."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def to_config_dict(config: Config) -> ml_collections.ConfigDict:
+    """The ConfigDict whose fields the command line can override; what a configs/*.py returns."""
+    return ml_collections.ConfigDict(dataclasses.asdict(config))
+
+
+def parse_pattern(text: str) -> tuple[Layer, ...]:
+    """Layers of a pattern such as "mamba,attention(window=64,kv_heads=1),my.module:MyMixer"; raises UserError."""
+    entries = [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
+    if not entries:
+        raise UserError("model.mixer is empty; name at least one mixer, such as 'mamba'")
+    return tuple(_parse_layer(entry) for entry in entries)
+
+
+def with_forms(model: ModelConfig, platform: str) -> ModelConfig:
+    """`model` with method="auto" of every mixer replaced by the form that its op prefers on `platform`.
+
+    platform: "cpu", "gpu" or "tpu": the target of the program, which is not always the host.
+    """
+
+    def fix(layer: Layer) -> Layer:
+        forms = getattr(resolve_mixer(layer.mixer), "forms", None)
+        if forms is None or dict(layer.options).get("method", "auto") != "auto":
+            return layer
+        options = {**dict(layer.options), "method": forms.auto(platform)}
+        return Layer(layer.mixer, tuple(options.items()))
+
+    return dataclasses.replace(model, mixer=",".join(str(fix(layer)) for layer in parse_pattern(model.mixer)))
+
+
+def _parse_layer(entry: str) -> Layer:
+    match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", entry)
+    if not match:
+        raise UserError(f"cannot read the layer {entry!r}; write a mixer's name, or name(option=value, ...)")
+    name, text = match.groups()
+    options = []
+    for item in filter(None, (text or "").split(",")):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not (key and equals and value):
+            raise UserError(f"cannot read the option {item.strip()!r} of {name}; write option=value")
+        options.append((key, _literal(value)))
+    accepted = inspect.signature(resolve_mixer(name).__init__).parameters
+    for key, _ in options:
+        if key not in accepted:
+            raise unknown(f"option of mixer {name}", key, set(accepted) - {"self", "dim", "rngs"})
+    return Layer(name, tuple(options))
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _build(cls: type, given: dict, where: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name in given:
+        if name not in fields:
+            raise unknown("config field", where + name, [where + known for known in fields])
+    return cls(**{name: _convert(fields[name].type, value, where + name) for name, value in given.items()})
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where + ".")
+    if kind == tuple[int, ...]:
+        return tuple(_convert(int, item, where) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise UserError(f"config field {where} is {value!r}, a {type(value).__name__}; expected {kind.__name__}")
+    return value
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UserError(f"config field {name} is {getattr(config, name)}; give a number of at least 1")

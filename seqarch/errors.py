@@ -1,0 +1,16 @@
+"""Errors that are the user's to mend: one line that says what was given, what was expected and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake in a config, a flag, a path or a data file. Programs print its one line and exit with code 2."""
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not among `known`; it names the nearest one."""
+    known = sorted(known)
+    close = difflib.get_close_matches(given, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return UserError(f"unknown {kind} {given!r}; {hint}")

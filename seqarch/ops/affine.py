@@ -1,0 +1,99 @@
+"""The monoid of affine maps h -> a h + b, on which every linear recurrence stands.
+
+A recurrence says two things about a chunk of tokens: the affine map by which it acts on the state (`summarise`), and its
+outputs given the state that enters it (`read`). Maps compose associatively (Blelloch 1990, "Prefix sums and their
+applications", section 1.4), so the same two functions give every form:
+
+    scan         lax.scan over chunks, the state carried        chunk = 1: the step-by-step definition
+    associative  lax.associative_scan over chunk summaries      chunk = 1: the textbook parallel scan
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqarch.ops.forms import Forms
+from seqarch.types import Array, PyTree
+
+
+class Affine(NamedTuple):
+    """h -> decay * h + value; `decay` broadcasts against `value`."""
+
+    decay: Array
+    value: Array
+
+    def __call__(self, h: Array) -> Array:
+        return self.decay * h + self.value
+
+
+def compose(first: Affine, then: Affine) -> Affine:
+    """The map that applies `first`, then `then`."""
+    return Affine(then.decay * first.decay, then(first.value))
+
+
+class Recurrence(NamedTuple):
+    """A linear recurrence in terms of chunks, which are pytrees of arrays [B, C, ...].
+
+    summarise: chunk -> Affine on the state [B, ...]
+    read: (chunk, state entering it) -> outputs [B, C, ...]
+    identity: pytree like a chunk, of the scalars that make a token leave the state alone: what padding is made of
+    """
+
+    summarise: Callable[[PyTree], Affine]
+    read: Callable[[PyTree, Array], Array]
+    identity: PyTree
+
+
+def scan(recurrence: Recurrence, tokens: PyTree, h: Array, *, chunk: int, remat: bool = True) -> tuple[Array, Array]:
+    """Outputs [B, T, ...] and final state, by lax.scan over chunks of `chunk` tokens.
+
+    remat: keep only the state that enters each chunk for the backward pass, and compute the rest again.
+    """
+
+    def body(h: Array, chunk: PyTree) -> tuple[Array, Array]:
+        return recurrence.summarise(chunk)(h), recurrence.read(chunk, h)
+
+    h, outputs = jax.lax.scan(jax.checkpoint(body) if remat else body, h, split(recurrence, tokens, chunk))
+    return join(outputs, _time(tokens)), h
+
+
+def associative(recurrence: Recurrence, tokens: PyTree, h: Array, *, chunk: int) -> tuple[Array, Array]:
+    """The same by lax.associative_scan over the summaries of all chunks; depth log(T / chunk), all chunks at once."""
+    chunks = split(recurrence, tokens, chunk)
+    prefixes = jax.lax.associative_scan(compose, jax.vmap(recurrence.summarise)(chunks))
+    after = jax.vmap(lambda prefix: prefix(h))(prefixes)
+    entering = jnp.concatenate([h[None], after[:-1]])
+    return join(jax.vmap(recurrence.read)(chunks, entering), _time(tokens)), after[-1]
+
+
+FORMS = Forms(
+    {
+        "sequential": lambda *args, chunk: scan(*args, chunk=1, remat=False),
+        "associative": lambda *args, chunk: associative(*args, chunk=1),
+        "chunked": scan,
+        "parallel": associative,
+    },
+    cpu="chunked",
+    accelerator="parallel",
+)
+
+
+def split(recurrence: Recurrence, tokens: PyTree, chunk: int) -> PyTree:
+    """[B, T, ...] -> [M, B, C, ...], padded at the end with tokens that leave the state alone."""
+
+    def leaf(x: Array, fill: float) -> Array:
+        x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
+        return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
+
+    return jax.tree.map(leaf, tokens, recurrence.identity)
+
+
+def join(outputs: PyTree, time: int) -> PyTree:
+    """[M, B, C, ...] -> [B, T, ...]."""
+    return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1).reshape(y.shape[1], -1, *y.shape[3:])[:, :time], outputs)
+
+
+def _time(tokens: PyTree) -> int:
+    return jax.tree.leaves(tokens)[0].shape[1]

@@ -1,0 +1,58 @@
+"""Softmax attention (Vaswani et al. 2017, "Attention is all you need", equation 1) with grouped key/value heads (Ainslie et
+al. 2023, "GQA"). Positions say what is visible: key j is visible to query i iff
+
+    k_pos[j] >= 0,   their segments agree,   and, when causal, 0 <= q_pos[i] - k_pos[j] < window
+
+The materialised form shows the O(T S) matrix of scores; the blockwise form never builds it.
+"""
+
+import jax.numpy as jnp
+
+from seqarch.ops.blockwise import blockwise
+from seqarch.ops.forms import Forms
+from seqarch.ops.numerics import dot
+from seqarch.ops.visibility import Places, Rule, visible
+from seqarch.types import Array, Float, Int
+
+
+def attention(
+    q: Float[Array, "B T H K"],
+    k: Float[Array, "B S G K"],
+    v: Float[Array, "B S G K"],
+    q_pos: Int[Array, "B T"] | None = None,
+    k_pos: Int[Array, "B S"] | None = None,
+    *,
+    q_seg: Int[Array, "B T"] | None = None,
+    k_seg: Int[Array, "B S"] | None = None,
+    window: int | None = None,
+    causal: bool = True,
+    method: str = "auto",
+    block: int = 512,
+) -> Float[Array, "B T H K"]:
+    """softmax(q k^T / sqrt(K)) v over the visible keys; G divides H; a query that sees nothing gets 0.
+
+    q_pos, k_pos: positions, by default 0, 1, 2, ...; -1 marks an absent key
+    q_seg, k_seg: segments, by default all 0
+    """
+    at_q, at_k = _places(q, q_pos, q_seg), _places(k, k_pos, k_seg)
+    return FORMS.pick(method)(q, k, v, at_q, at_k, Rule(causal, window), block=block)
+
+
+def _places(x: Array, position: Array | None, segment: Array | None) -> Places:
+    shape = x.shape[:2]
+    position = jnp.broadcast_to(jnp.arange(shape[1])[None], shape) if position is None else position
+    return Places(position, jnp.zeros(shape, jnp.int32) if segment is None else segment)
+
+
+def _materialised(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int) -> Array:
+    grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])
+    scores = dot("btgrk,bsgk->bgrts", grouped, k) * q.shape[-1] ** -0.5
+    seen = visible(at_q, at_k, rule)[:, None, None]
+    scores = jnp.where(seen, scores, -1e30)
+    weights = jnp.where(seen, jnp.exp(scores - scores.max(-1, keepdims=True, initial=-1e30)), 0.0)
+    total = weights.sum(-1, keepdims=True)
+    weights = weights / jnp.where(total > 0, total, 1.0)
+    return dot("bgrts,bsgk->btgrk", weights.astype(v.dtype), v).reshape(q.shape).astype(q.dtype)
+
+
+FORMS = Forms({"materialised": _materialised, "blockwise": blockwise}, cpu="blockwise", accelerator="blockwise")

@@ -1,0 +1,148 @@
+"""Attention by blocks of queries and keys: O(T) memory, and no work for blocks that hold nothing visible.
+
+Online softmax (Milakov and Gimelshein 2018, algorithm 3; Dao et al. 2022, "FlashAttention", algorithm 1): a running maximum
+m, denominator l and numerator o absorb one block of keys after the other. The backward pass computes the scores again from
+the saved log of the denominator (FlashAttention, algorithm 4).
+
+Queries are [B, G, R, T, K] and keys [B, G, S, K] in here: G groups of R query heads share a key/value head.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqarch.ops.numerics import dot, spread
+from seqarch.ops.visibility import Places, Rule, visible
+from seqarch.types import Array, Float, Int
+
+NOTHING = -1e30  # a score below every real one; finite, so that differences of it are numbers
+
+
+class Softmax(NamedTuple):
+    """A softmax average in the making: numerator o, denominator l, and the maximum m that both are relative to."""
+
+    o: Float[Array, "B G R T K"]
+    l: Float[Array, "B G R T"]
+    m: Float[Array, "B G R T"]
+
+
+def empty(q: Array) -> Softmax:
+    return Softmax(jnp.zeros(q.shape, jnp.float32), jnp.zeros(q.shape[:-1]), jnp.full(q.shape[:-1], NOTHING))
+
+
+def absorb(running: Softmax, q: Array, k: Array, v: Array, seen: Array) -> Softmax:
+    """`running` after a block of keys; `q` is scaled; seen: Bool[B, T, S]."""
+    scores = jnp.where(seen[:, None, None], dot("bgrtk,bgsk->bgrts", q, k), NOTHING)
+    m = jnp.maximum(running.m, scores.max(-1))
+    weights = jnp.where(seen[:, None, None], jnp.exp(scores - m[..., None]), 0.0)
+    fade = jnp.exp(running.m - m)
+    l = running.l * fade + dot("bgrts,s->bgrt", weights, jnp.ones(k.shape[2]))
+    o = running.o * fade[..., None] + dot("bgrts,bgsk->bgrtk", weights.astype(v.dtype), v)
+    return Softmax(o, l, m)
+
+
+def average(running: Softmax) -> Array:
+    """The softmax average; 0 where nothing was seen."""
+    return running.o / jnp.where(running.l > 0, running.l, 1.0)[..., None]
+
+
+def blockwise(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int) -> Array:
+    """Attention of q [B,T,H,K] to k, v [B,S,G,K]; the form "blockwise" of `seqarch.ops.attention`."""
+    (B, T, H, K), G = q.shape, k.shape[2]
+    q = q.reshape(B, T, G, H // G, K).transpose(0, 2, 3, 1, 4) * jnp.asarray(K**-0.5, q.dtype)
+    k, v = (x.transpose(0, 2, 1, 3) for x in (k, v))
+    o = _attend(_blocks(q, block), _blocks(k, block), _blocks(v, block), _cut(at_q, block), _cut(at_k, block), rule)
+    o = jnp.moveaxis(o, 0, 3).reshape(B, G, H // G, -1, K)[:, :, :, :T]
+    return o.transpose(0, 3, 1, 2, 4).reshape(B, T, H, K)
+
+
+def _blocks(x: Array, block: int) -> Array:
+    """[..., T, K] -> [M, ..., C, K], padded; a block is no longer than the sequence."""
+    block = min(block, x.shape[-2])
+    x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, -x.shape[-2] % block), (0, 0)])
+    return jnp.moveaxis(x.reshape(*x.shape[:-2], -1, block, x.shape[-1]), -3, 0)
+
+
+def _cut(at: Places, block: int) -> Places:
+    """Places by block, [M, B, C]; padding is absent."""
+    block = min(block, at.position.shape[1])
+    pad = [(0, 0), (0, -at.position.shape[1] % block)]
+    cut = lambda x, fill: jnp.moveaxis(jnp.pad(x, pad, constant_values=fill).reshape(x.shape[0], -1, block), 1, 0)
+    return Places(cut(at.position, -1), cut(at.segment, -1))
+
+
+def _spans(at_q: Places, at_k: Places, rule: Rule) -> tuple[Array, Array]:
+    """Needed[i, j]: may block i of the queries see something in block j of the keys? As ranges of j, by i, and of i, by j.
+
+    Judged from the extremes of positions and segments in the blocks, so that it costs O(blocks^2) and not O(T S).
+    """
+    low = lambda x: jnp.where(x >= 0, x, jnp.iinfo(jnp.int32).max).min(-1)
+    high = lambda x: x.max(-1)
+    q, k = [[f(x) for x in (at.position, at.segment) for f in (low, high)] for at in (at_q, at_k)]
+    (q_low, q_high, qs_low, qs_high), (k_low, k_high, ks_low, ks_high) = ([x[:, None] for x in q], [x[None] for x in k])
+    needed = (k_high >= 0) & (q_high >= 0) & (ks_low <= qs_high) & (ks_high >= qs_low)
+    if rule.causal:
+        needed &= k_low <= q_high
+        if rule.window is not None:
+            needed &= (q_low - k_high < rule.window) | (qs_low < ks_high)
+    needed = needed.any(-1)
+    return _ranges(needed), _ranges(needed.T)
+
+
+def _ranges(needed: Array) -> Int[Array, "M 2"]:
+    """The first True of each row and the one after its last; (0, 0) where there is none."""
+    some = needed.any(1)
+    first = jnp.where(some, needed.argmax(1), 0)
+    return jnp.stack([first, jnp.where(some, needed.shape[1] - needed[:, ::-1].argmax(1), 0)], axis=1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _attend(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule) -> Array:
+    return _attend_forward(q, k, v, at_q, at_k, rule)[0]
+
+
+def _attend_forward(q, k, v, at_q, at_k, rule):
+    spans, _ = _spans(at_q, at_k, rule)
+
+    def query_block(inputs):
+        q, at_q, (first, end) = inputs
+        def body(j, running):
+            return absorb(running, q, k[j], v[j], visible(at_q, jax.tree.map(lambda x: x[j], at_k), rule))
+        running = jax.lax.fori_loop(first, end, body, empty(q))
+        log_total = jnp.where(running.l > 0, running.m + jnp.log(jnp.where(running.l > 0, running.l, 1.0)), -NOTHING)
+        return average(running).astype(q.dtype), log_total
+
+    o, log_total = jax.lax.map(query_block, (q, at_q, (spans[:, 0], spans[:, 1])))
+    return o, (q, k, v, at_q, at_k, o, log_total)
+
+
+def _attend_backward(rule, saved, do):
+    q, k, v, at_q, at_k, o, log_total = saved
+    _, spans = _spans(at_q, at_k, rule)
+    along = dot("mbgrtk,mbgrtk->mbgrt", do, o)
+
+    def key_block(dq, inputs):
+        k, v, at_k, (first, end) = inputs
+
+        def body(i, carry):
+            dq, dk, dv = carry
+            seen = visible(jax.tree.map(lambda x: x[i], at_q), at_k, rule)[:, None, None]
+            scores = jnp.where(seen, dot("bgrtk,bgsk->bgrts", q[i], k), NOTHING)
+            weights = jnp.exp(scores - spread(log_total[i], k.shape[2]))
+            dv = dv + dot("bgrts,bgrtk->bgsk", weights.astype(v.dtype), do[i])
+            d_weights = dot("bgrtk,bgsk->bgrts", do[i], v)
+            d_scores = (weights * (d_weights - spread(along[i], k.shape[2]))).astype(q.dtype)
+            dk = dk + dot("bgrts,bgrtk->bgsk", d_scores, q[i])
+            return dq.at[i].add(dot("bgrts,bgsk->bgrtk", d_scores, k)), dk, dv
+
+        zero = jnp.zeros(k.shape, jnp.float32)
+        dq, dk, dv = jax.lax.fori_loop(first, end, body, (dq, zero, zero))
+        return dq, (dk.astype(k.dtype), dv.astype(v.dtype))
+
+    dq, (dk, dv) = jax.lax.scan(key_block, jnp.zeros(q.shape, jnp.float32), (k, v, at_k, (spans[:, 0], spans[:, 1])))
+    return dq.astype(q.dtype), dk, dv, None, None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)

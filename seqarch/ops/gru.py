@@ -1,0 +1,106 @@
+"""The gated recurrent unit, in the reset-after variant of cuDNN and PyTorch:
+
+    r_t = sigmoid(u^r_t + W_r h_{t-1} + b_r)        z_t = sigmoid(u^z_t + W_z h_{t-1} + b_z)
+    n_t = tanh(u^n_t + r_t * (W_n h_{t-1} + b_n))   h_t = (1 - z_t) n_t + z_t h_{t-1}
+
+Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", equations 5-8, reset before the matrix product
+(W (r * h)); after it (r * (W h)), all three products are one. u is the input's projection, hoisted out of the loop.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from seqarch.ops.forms import Forms
+from seqarch.types import Array, Bool, Float
+
+
+def gru(
+    u: Float[Array, "B T 3E"],
+    W: Float[Array, "E 3E"],
+    b: Float[Array, "3E"],
+    h0: Float[Array, "B E"],
+    *,
+    starts: Bool[Array, "B T"] | None = None,
+    valid: Bool[Array, "B T"] | None = None,
+    method: str = "auto",
+) -> tuple[Float[Array, "B T E"], Float[Array, "B E"]]:
+    """All states h, in u's dtype, and the last one in float32. The thirds of 3E are the gates r, z, n.
+
+    starts: tokens before which the state is forgotten
+    valid: tokens that exist; at the others the state stays as it is
+    """
+    keep = jnp.ones(u.shape[:2]) if starts is None else 1.0 - starts
+    valid = jnp.ones(u.shape[:2], bool) if valid is None else valid
+    time_major = [jnp.moveaxis(x, 1, 0) for x in (u, keep, valid)]
+    hs, h = FORMS.pick(method)(*time_major, W, b, h0)
+    return jnp.moveaxis(hs, 0, 1).astype(u.dtype), h
+
+
+def _gates(u: Array, s: Array) -> tuple[Array, Array, Array]:
+    """r, z and n from the projections of the input and of the state."""
+    ur, uz, un = jnp.split(u.astype(jnp.float32), 3, axis=-1)
+    sr, sz, sn = jnp.split(s, 3, axis=-1)
+    r = jax.nn.sigmoid(ur + sr)
+    return r, jax.nn.sigmoid(uz + sz), jnp.tanh(un + r * sn)
+
+
+def _project(h: Array, W: Array, b: Array) -> Array:
+    return jnp.einsum("...e,ef->...f", h.astype(W.dtype), W, preferred_element_type=jnp.float32) + b[None].astype(jnp.float32)
+
+
+def _sequential(u: Array, keep: Array, valid: Array, W: Array, b: Array, h: Array) -> tuple[Array, Array]:
+    def step(h, inputs):
+        u, keep, valid = inputs
+        before = h * keep[:, None]
+        _, z, n = _gates(u, _project(before, W, b))
+        h = jnp.where(valid[:, None], n + z * (before - n), h)
+        return h, h
+
+    h, hs = jax.lax.scan(step, h, (u, keep, valid))
+    return hs, h
+
+
+@jax.custom_vjp
+def _recompute(u: Array, keep: Array, valid: Array, W: Array, b: Array, h: Array) -> tuple[Array, Array]:
+    """Keeps only the states for the backward pass, and computes all gates again as one matrix product over time."""
+    return _sequential(u, keep, valid, W, b, h)
+
+
+def _forward(u, keep, valid, W, b, h0):
+    hs, h = _sequential(u, keep, valid, W, b, h0)
+    return (hs, h), (u, keep, valid, W, b, h0, hs)
+
+
+def _backward(saved, cotangents):
+    u, keep, valid, W, b, h0, hs = saved
+    d_hs, d_h = cotangents
+    before = jnp.concatenate([h0[None], hs[:-1]]) * keep[..., None]
+    s = _project(before, W, b[None])
+    r, z, n = _gates(u, s)
+    exists = valid.astype(jnp.float32)[..., None]
+    # what a gradient of h_t becomes at the arguments of n, z and r
+    to_n = (1 - z) * (1 - n * n) * exists
+    to_z = (before - n) * z * (1 - z) * exists
+    to_r = to_n * jnp.split(s, 3, axis=-1)[2] * r * (1 - r)
+
+    def step(d_h, inputs):
+        d_out, to_s, to_before = inputs
+        d_h = d_h + d_out
+        d_s = jnp.tile(d_h, (1, 3)) * to_s
+        d_before = jnp.einsum("bf,ef->be", d_s.astype(W.dtype), W, preferred_element_type=jnp.float32)
+        return d_before * to_before[0] + d_h * to_before[1], d_h
+
+    keep = keep[..., None]
+    to_s = jnp.concatenate([to_r, to_z, to_n * r], axis=-1)
+    through = jnp.where(valid[..., None], z * keep, 1.0)
+    d_h0, d_h = jax.lax.scan(step, d_h, (d_hs, to_s, (keep, through)), reverse=True)
+    d_s = jnp.tile(d_h, (1, 1, 3)) * to_s
+    d_u = jnp.concatenate([d_h * to_r, d_h * to_z, d_h * to_n], axis=-1)
+    d_W = jnp.einsum("tbe,tbf->ef", before, d_s).astype(W.dtype)
+    d_b = jnp.einsum("tb,tbf->f", jnp.ones(d_s.shape[:2]), d_s).astype(b.dtype)
+    return d_u.astype(u.dtype), jnp.zeros_like(keep[..., 0]), None, d_W, d_b, d_h0
+
+
+_recompute.defvjp(_forward, _backward)
+
+FORMS = Forms({"sequential": _sequential, "recompute": _recompute}, cpu="recompute", accelerator="recompute")

@@ -1,0 +1,40 @@
+"""The diagonal linear recurrence h_t = a_t h_{t-1} + b_t (minGRU, RG-LRU, S5 ...)."""
+
+import jax
+import jax.numpy as jnp
+
+from seqarch.ops import affine
+from seqarch.types import Array, Bool, Float
+
+FORMS = affine.FORMS
+
+
+def _prefixes(chunk: affine.Affine) -> affine.Affine:
+    return jax.lax.associative_scan(affine.compose, chunk, axis=1)
+
+
+RECURRENCE = affine.Recurrence(
+    summarise=lambda chunk: jax.tree.map(lambda x: x[:, -1], _prefixes(chunk)),
+    read=lambda chunk, h: _prefixes(chunk)(h[:, None]),
+    identity=affine.Affine(decay=1.0, value=0.0),
+)
+
+
+def linear_scan(
+    a: Float[Array, "B T *X"],
+    b: Float[Array, "B T *X"],
+    h0: Float[Array, "B *X"] | None = None,
+    *,
+    starts: Bool[Array, "B T"] | None = None,
+    method: str = "auto",
+    chunk: int = 64,
+) -> tuple[Float[Array, "B T *X"], Float[Array, "B *X"]]:
+    """All states h [B,T,...] and the last one, in float32; h0 is zero where it is not given.
+
+    starts: tokens before which the state is forgotten
+    """
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    h0 = jnp.zeros_like(b[:, 0]) if h0 is None else h0
+    if starts is not None:
+        a = jnp.where(starts.reshape(starts.shape + (1,) * (a.ndim - 2)), 0.0, a)
+    return FORMS.pick(method)(RECURRENCE, affine.Affine(a, b), h0, chunk=chunk)
