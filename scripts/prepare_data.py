@@ -1,0 +1,36 @@
+"""Prepares local text for training: python scripts/prepare_data.py --input='texts/**/*.txt' --output=DIR
+
+Reads .txt (one document a file), .jsonl (one a line, in the field "text") and .gz of both, and writes memory-mapped
+token files, split by whole documents; --config.data.path=DIR trains on them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from seqarch.data.prepare import prepare
+from seqarch.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", required=True, metavar="GLOB", help="files to read; quote the pattern; ** is recursive")
+    parser.add_argument("--output", required=True, metavar="DIR", help="directory to write; a prepared one is replaced")
+    parser.add_argument("--validation", type=float, default=0.05, help="fraction of the documents (default: %(default)s)")
+    parser.add_argument("--test", type=float, default=0.05, help="fraction of the documents (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+    args = parser.parse_args()
+    try:
+        meta = prepare(args.input, args.output, validation=args.validation, test=args.test, seed=args.seed)
+    except UserError as error:
+        print(f"prepare_data: {error}", file=sys.stderr)
+        sys.exit(2)
+    for split, summary in meta["splits"].items():
+        print(f"{split}: {summary['documents']:,} documents, {summary['bytes']:,} bytes")
+    print(f"train on it with --config.data.path={args.output}")
+
+
+if __name__ == "__main__":
+    main()
