@@ -1,0 +1,47 @@
+"""Equal parameters: the width of the MLP that gives a model, whatever its mixers, a wanted number of parameters.
+
+The count comes from the model itself, built abstractly. It is affine in the MLP's width, so two widths determine it.
+"""
+
+import dataclasses
+
+import jax
+from flax import nnx
+
+from seqarch.config import ModelConfig
+from seqarch.errors import UserError
+from seqarch.model import LanguageModel
+
+TOLERANCE = 0.01  # of the wanted number
+MULTIPLES = (128, 8, 1)  # of widths: the lanes of an accelerator, its sublanes, any
+
+
+def count_parameters(model: ModelConfig) -> int:
+    """The number of parameters; nothing is allocated."""
+    abstract = jax.eval_shape(lambda key: LanguageModel(model, rngs=nnx.Rngs(key)), jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(abstract))
+
+
+def match_parameters(model: ModelConfig, target: int) -> ModelConfig:
+    """`model` with the MLP width that brings it to `target` parameters, within TOLERANCE.
+
+    Of several widths, a multiple of 128 or of 8 is taken where it stays within half the tolerance: accelerators and
+    sharding prefer it. Raises UserError where no width is close enough.
+    """
+    smallest, second = (count_parameters(dataclasses.replace(model, mlp=width)) for width in (1, 2))
+    slope = second - smallest
+    exact = 1 + (target - smallest) / slope
+    for multiple in MULTIPLES:
+        width = multiple * round(exact / multiple)
+        error = abs(width - exact) * slope / target
+        if width >= 1 and error <= TOLERANCE / (1 if multiple == 1 else 2):
+            return dataclasses.replace(model, mlp=width)
+    if smallest > target:
+        raise UserError(
+            f"{model.mixer!r} has {smallest:,} parameters at the narrowest MLP, more than the {target:,} to match; "
+            "make its mixers smaller, or raise the number to match"
+        )
+    raise UserError(
+        f"{model.mixer!r} cannot come within {TOLERANCE:.0%} of {target:,} parameters: from {smallest:,} each unit of "
+        f"model.mlp adds {slope:,}; make the model wider or the number to match larger"
+    )
