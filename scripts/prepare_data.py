@@ -16,10 +16,10 @@ from seqarch.errors import UserError
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", required=True, metavar="GLOB", help="files to read; quote the pattern; ** is recursive")
+    parser.add_argument("--input", required=True, metavar="GLOB", help="files to read, quoted; ** is recursive")
     parser.add_argument("--output", required=True, metavar="DIR", help="directory to write; a prepared one is replaced")
-    parser.add_argument("--validation", type=float, default=0.05, help="fraction of the documents (default: %(default)s)")
-    parser.add_argument("--test", type=float, default=0.05, help="fraction of the documents (default: %(default)s)")
+    parser.add_argument("--validation", type=float, default=0.05, help="fraction of documents (default: %(default)s)")
+    parser.add_argument("--test", type=float, default=0.05, help="fraction of documents (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
     args = parser.parse_args()
     try:

@@ -17,7 +17,7 @@ from seqarch.types import Bool, Float, Int
 
 
 class Batch(NamedTuple):
-    """Rows of packed documents: `starts` marks boundaries, `targets` are the next tokens, `weights` theirs in the loss."""
+    """Rows of packed documents: `starts` marks boundaries, `targets` are the next tokens, `weights` their loss's."""
 
     tokens: Int[np.ndarray, "B T"]
     targets: Int[np.ndarray, "B T"]
