@@ -1,0 +1,210 @@
+"""What a comparison shows: its rows, and one description of its tables that every format is rendered from."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from seqarch.training.rundir import flatten
+
+MISSING = "\N{EN DASH}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One member of a comparison, or one baseline.
+
+    kind: "model" or "baseline"
+    values: what was measured, by the names of eval.json ("quality/bits_per_byte", "memory/state_bytes@1024", ...)
+    config: of the run (seqarch.config.to_dict); empty for a baseline
+    revision: of the repository when the row was made
+    command: what to type to make it again
+    """
+
+    name: str
+    kind: str
+    values: dict[str, Any]
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seeds: dict[str, int] = dataclasses.field(default_factory=dict)
+    revision: str = ""
+    command: str = ""
+
+
+class Column(NamedTuple):
+    """title: of the column; key: of its value in `fields(row)`; format: a name in FORMATS."""
+
+    title: str
+    key: str
+    format: str
+
+
+class Table(NamedTuple):
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+
+
+def fields(row: Row) -> dict[str, Any]:
+    """Everything that a column can show of a row: its values, flattened, and where they come from.
+
+    A nested dict's entries are named "quality/by_document/hamlet", a config's "config/model.mlp".
+    """
+    model = row.config.get("model", {})
+    flat = {"name": row.name, "kind": row.kind, "revision": row.revision, "command": row.command, "config": row.config}
+    flat["seeds"] = ", ".join(f"{name} {seed}" for name, seed in row.seeds.items())
+    if model.get("dim"):
+        flat["mlp_ratio"] = model["mlp"] / model["dim"]
+    for key, value in row.values.items():
+        flat.update({f"{key}/{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value})
+    return flat | {f"config/{name}": value for name, value in flatten(row.config).items()}
+
+
+def comparison_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
+    """The tables of a comparison; contexts, works and settings become the columns that these rows have."""
+    return (_quality(rows), _works(rows), _state(rows), _compiled(rows), _speed(rows), _provenance(rows))
+
+
+NAME = Column("model", "name", "text")
+
+
+def _quality(rows: Sequence[Row]) -> Table:
+    return Table(
+        "Quality",
+        "Bits per byte of held-out text, lower is better: over windows, each starting without a past, and with the state "
+        "carried over whole works. Models have equal parameters by the width of their MLPs.",
+        (
+            NAME,
+            Column("bits/byte, windows", "quality/bits_per_byte", "bits"),
+            Column("bits/byte, carried", "quality/bits_per_byte_carried", "bits"),
+            Column("bytes scored", "quality/bytes", "count"),
+            Column("parameters", "memory/params", "count"),
+            Column("MLP width", "config/model.mlp", "count"),
+            Column("MLP ratio", "mlp_ratio", "ratio"),
+            Column("FLOPs/token, forward", "flops/forward_per_token", "si"),
+            Column("FLOPs/token, training", "flops/train_per_token", "si"),
+            Column("seeds", "seeds", "text"),
+        ),
+    )
+
+
+def _works(rows: Sequence[Row]) -> Table:
+    prefix = "quality/by_document/"
+    works = {key.removeprefix(prefix): key for row in rows for key in fields(row) if key.startswith(prefix)}
+    return Table(
+        "Quality by work",
+        "Bits per byte of each held-out work, over windows. Works differ more than models do: compare within a column.",
+        (NAME, *(Column(work.replace("_", " "), key, "bits") for work, key in works.items())),
+    )
+
+
+def _state(rows: Sequence[Row]) -> Table:
+    return Table(
+        "Parameters and state",
+        "Bytes of parameters and optimizer, and the state that decoding one sequence keeps after so many tokens.",
+        (
+            NAME,
+            Column("parameters", "memory/params_bytes", "bytes"),
+            Column("optimizer", "memory/optimizer_bytes", "bytes"),
+            Column("state dtype", "memory/state_dtype", "text"),
+            *_at(rows, "memory/state_elements", "state elements", "count"),
+            *_at(rows, "memory/state_bytes", "state", "bytes"),
+        ),
+    )
+
+
+def _compiled(rows: Sequence[Row]) -> Table:
+    kinds = (("train", "training step"), ("prefill", "prefill"), ("decode", "decoding step"))
+    columns = (_at(rows, f"memory/{key}_bytes", title, "bytes") for key, title in kinds)
+    return Table(
+        "Memory of the compiled programs",
+        f"Bytes at each context length. {_shared(rows, 'memory/definition')}".strip(),
+        (NAME, *(column for group in columns for column in group)),
+    )
+
+
+def _speed(rows: Sequence[Row]) -> Table:
+    return Table(
+        "Speed",
+        "Tokens per second, compilation apart; decoding after a real prefill of so many tokens.",
+        (
+            NAME,
+            Column("training", "speed/train_tokens_per_s", "rate"),
+            *_at(rows, "speed/prefill_tokens_per_s", "prefill", "rate"),
+            *_at(rows, "speed/decode_tokens_per_s", "decoding", "rate"),
+            Column("compilation of the training step", "speed/compile_s", "seconds"),
+        ),
+    )
+
+
+def _provenance(rows: Sequence[Row]) -> Table:
+    """Settings that differ between models are columns; those that all share are told once, in the caption."""
+    settings = [flatten(row.config) for row in rows if row.config]
+    names = dict.fromkeys(name for flat in settings for name in flat)
+    shared = {n: settings[0].get(n) for n in names if all(flat.get(n) == settings[0].get(n) for flat in settings)}
+    text = ", ".join(f"{name}={json.dumps(value)}" for name, value in shared.items())
+    return Table(
+        "Provenance",
+        f"What makes each row again. Settings that all models share: {text or 'none'}.",
+        (
+            NAME,
+            *(Column(name, f"config/{name}", "text") for name in names if name not in shared),
+            Column("seeds", "seeds", "text"),
+            Column("git revision", "revision", "text"),
+            Column("command", "command", "code"),
+        ),
+    )
+
+
+def contexts(rows: Sequence[Row], key: str) -> list[int]:
+    """The lengths L for which some row has the value `key@L`, in order."""
+    found = (re.fullmatch(re.escape(key) + r"@(\d+)", name) for row in rows for name in row.values)
+    return sorted({int(match[1]) for match in found if match})
+
+
+def _at(rows: Sequence[Row], key: str, title: str, format: str) -> tuple[Column, ...]:
+    return tuple(Column(f"{title} @ {length:,}", f"{key}@{length}", format) for length in contexts(rows, key))
+
+
+def _shared(rows: Sequence[Row], key: str) -> str:
+    """The text that rows have under `key`; where they differ, each with its rows."""
+    texts: dict[str, list[str]] = {}
+    for row in rows:
+        if row.values.get(key):
+            texts.setdefault(row.values[key], []).append(row.name)
+    return " ".join(texts if len(texts) < 2 else (f"{', '.join(names)}: {text}" for text, names in texts.items()))
+
+
+def format_bytes(value: float) -> str:
+    """1536 as "1.5 KiB"."""
+    return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+
+
+def format_si(value: float) -> str:
+    """1530000 as "1.53 M"."""
+    return _scaled(value, 1000, ("", "k", "M", "G", "T"))
+
+
+def _scaled(value: float, base: int, units: Sequence[str]) -> str:
+    power = 0
+    while value >= base and power < len(units) - 1:
+        value, power = value / base, power + 1
+    return f"{value:.0f} {units[power]}".strip() if value >= 100 or power == 0 else f"{value:.3g} {units[power]}"
+
+
+FORMATS: dict[str, Callable[[Any], str]] = {
+    "text": str,
+    "code": str,
+    "bits": "{:.3f}".format,
+    "ratio": "{:.2f}".format,
+    "count": "{:,}".format,
+    "rate": "{:,.0f}".format,
+    "seconds": "{:.1f} s".format,
+    "bytes": format_bytes,
+    "si": format_si,
+}
+
+
+def show(value: Any, format: str) -> str:
+    """A value as readers see it; what is missing is an en dash."""
+    return MISSING if value is None or value == "" else FORMATS[format](value)
