@@ -17,6 +17,12 @@ from seqarch.errors import UserError, unknown
 from seqarch.mixers import resolve_mixer
 
 
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise UserError(f"config field {name} is {getattr(config, name)}; give a number of at least 1")
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """One entry of a layer pattern: a mixer's name in MIXERS, or `package.module:Class`, and its keyword options."""
@@ -249,9 +255,3 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if type(value) is not kind:
         raise UserError(f"config field {where} is {value!r}, a {type(value).__name__}; expected {kind.__name__}")
     return value
-
-
-def _positive(config: Any, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise UserError(f"config field {name} is {getattr(config, name)}; give a number of at least 1")

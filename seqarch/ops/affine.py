@@ -55,13 +55,13 @@ def scan(recurrence: Recurrence, tokens: PyTree, h: Array, *, chunk: int, remat:
     def body(h: Array, chunk: PyTree) -> tuple[Array, Array]:
         return recurrence.summarise(chunk)(h), recurrence.read(chunk, h)
 
-    h, outputs = jax.lax.scan(jax.checkpoint(body) if remat else body, h, split(recurrence, tokens, chunk))
+    h, outputs = jax.lax.scan(jax.checkpoint(body) if remat else body, h, split(recurrence.identity, tokens, chunk))
     return join(outputs, _time(tokens)), h
 
 
 def associative(recurrence: Recurrence, tokens: PyTree, h: Array, *, chunk: int) -> tuple[Array, Array]:
     """The same by lax.associative_scan over the summaries of all chunks; depth log(T / chunk), all chunks at once."""
-    chunks = split(recurrence, tokens, chunk)
+    chunks = split(recurrence.identity, tokens, chunk)
     prefixes = jax.lax.associative_scan(compose, jax.vmap(recurrence.summarise)(chunks))
     after = jax.vmap(lambda prefix: prefix(h))(prefixes)
     entering = jnp.concatenate([h[None], after[:-1]])
@@ -80,14 +80,15 @@ FORMS = Forms(
 )
 
 
-def split(recurrence: Recurrence, tokens: PyTree, chunk: int) -> PyTree:
+def split(identity: PyTree, tokens: PyTree, chunk: int) -> PyTree:
     """[B, T, ...] -> [M, B, C, ...], padded at the end with tokens that leave the state alone."""
+    chunk = min(chunk, _time(tokens))
 
     def leaf(x: Array, fill: float) -> Array:
         x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
         return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
 
-    return jax.tree.map(leaf, tokens, recurrence.identity)
+    return jax.tree.map(leaf, tokens, identity)
 
 
 def join(outputs: PyTree, time: int) -> PyTree:

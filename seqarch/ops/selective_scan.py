@@ -28,6 +28,9 @@ class Chunk(NamedTuple):
     keep: Float[Array, "B C"]
 
 
+_IDENTITY = Chunk(0.0, 0.0, 0.0, 0.0, 1.0)  # a token that leaves the state alone
+
+
 def selective_scan(
     x: Float[Array, "B T E"],
     delta: Float[Array, "B T E"],
@@ -67,7 +70,7 @@ def _arranged(form: str, c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[A
     recurrence = affine.Recurrence(
         summarise=lambda c: jax.tree.map(lambda m: m[:, -1], prefixes(c)),
         read=lambda c, h: jnp.einsum("btne,btn->bte", prefixes(c)(h[:, None]), c.C),
-        identity=Chunk(0.0, 0.0, 0.0, 0.0, 1.0),
+        identity=_IDENTITY,
     )
     return affine.FORMS[form](recurrence, c, h, chunk=chunk)
 
@@ -79,14 +82,9 @@ def _step(At: Float[Array, "N E"], h: Array, token: Chunk) -> Array:
 
 def _recompute(c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Array]:
     """Token by token, keeping for the backward pass only the state that enters each chunk."""
-    time = c.x.shape[1]
-    pad = lambda x, fill: jnp.pad(x, [(0, 0), (0, -time % chunk)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
-    tokens = Chunk(*(
-        jnp.moveaxis(pad(x, fill), 1, 0).reshape(-1, chunk, x.shape[0], *x.shape[2:])
-        for x, fill in zip(c, Chunk(0.0, 0.0, 0.0, 0.0, 1.0))
-    ))
-    y, h = _token_scan(tokens, A.T, h)
-    return jnp.moveaxis(y.reshape(-1, *y.shape[2:])[:time], 0, 1), h
+    time_major = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 2), affine.split(_IDENTITY, c, chunk))
+    y, h = _token_scan(time_major, A.T, h)
+    return affine.join(jnp.moveaxis(y, 2, 1), c.x.shape[1]), h
 
 
 @jax.custom_vjp

@@ -1,0 +1,1 @@
+"""seqarch: choose between sequence architectures by measuring quality and memory."""

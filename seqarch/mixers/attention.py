@@ -1,0 +1,163 @@
+"""Multi-head softmax attention (Vaswani et al. 2017, section 3.2) with grouped key/value heads (Ainslie et al. 2023), rotary
+positions (Su et al. 2021), optional QK-norm (Henry et al. 2020; Dehghani et al. 2023) and optional sliding window (Beltagy
+et al. 2020):
+
+    y_t = O sum_s softmax_s(q_t . k_s / sqrt(K)) v_s        over 0 <= t - s < window
+
+Its state is a cache of keys and values with a slot a token; a window's is a ring of `window` slots.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqarch import ops
+from seqarch.errors import UserError
+from seqarch.layers import RMSNorm, linear
+from seqarch.mixers.base import SequenceMixer
+from seqarch.ops.attention import FORMS
+from seqarch.ops.cache_attention import cache_attention
+from seqarch.ops.numerics import segments, valid_tokens
+from seqarch.types import Array, Bool, DTypeLike, Float, Int
+
+
+class KVCache(NamedTuple):
+    """Token p of the current document stands in slot p, in a ring in slot p mod S.
+
+    position: of the token in each slot; -1 where it is empty
+    length: tokens of the current document so far, which is the next position
+    """
+
+    k: Float[Array, "B S G K"]
+    v: Float[Array, "B S G K"]
+    position: Int[Array, "B S"]
+    length: Int[Array, "B"]
+
+
+class Attention(SequenceMixer):
+    """heads: H; kv_heads: G, by default H; window: visible tokens, None for all; rope: base of the rotary frequencies, None
+    for no positions; qk_norm: normalise queries and keys; method and block: a form of ops.attention."""
+
+    forms = FORMS
+    state_axes = KVCache(
+        k=("batch", None, "heads", None), v=("batch", None, "heads", None), position=("batch", None), length=("batch",)
+    )
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        kv_heads: int | None = None,
+        window: int | None = None,
+        rope: float | None = 10_000.0,
+        qk_norm: bool = False,
+        method: str = "auto",
+        block: int = 512,
+        dtype: DTypeLike = jnp.float32,
+        state_dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        kv_heads = kv_heads or heads
+        if dim % heads or heads % kv_heads or (rope and dim // heads % 2):
+            raise UserError(
+                f"attention: dim {dim}, heads {heads}, kv_heads {kv_heads}; heads must divide dim, kv_heads must divide "
+                f"heads, and with rope a head must have an even number of channels"
+            )
+        if window is not None and window < 1:
+            raise UserError(f"attention: window is {window}; give a number of tokens of at least 1, or None for all")
+        self.heads, self.kv_heads, self.head_dim, self.window = heads, kv_heads, dim // heads, window
+        self.rope, self.method, self.block, self.dtype = rope, method, block, dtype
+        self.state_dtype = state_dtype or dtype
+        self.q = linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype)
+        self.k, self.v = (
+            linear(dim, kv_heads * self.head_dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(2)
+        )
+        self.q_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
+        self.out = linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
+
+    @property
+    def constant_state(self):
+        return self.window is not None
+
+    def init_state(self, batch, max_len):
+        slots = max_len if self.window is None else min(self.window, max_len)
+        kv = jnp.zeros((batch, slots, self.kv_heads, self.head_dim), self.state_dtype)
+        return KVCache(kv, kv, jnp.full((batch, slots), -1, jnp.int32), jnp.zeros(batch, jnp.int32))
+
+    def prefill(self, x, state, starts=None, lengths=None):
+        (B, T), slots = x.shape[:2], state.k.shape[1]
+        if 0 < slots < T and self.window is None and starts is None and lengths is None:
+            raise UserError(f"{T} tokens do not fit a key/value cache of {slots}; give init_state a larger max_len")
+        valid = valid_tokens(lengths, B, T)
+        starts = jnp.zeros((B, T), bool) if starts is None else starts & valid
+        segment, position = segments(starts), jnp.where(valid, _positions(starts, state.length), -1)
+        q, k, v = self._project(x, position)
+        y = ops.attention(
+            q,
+            # new keys before the cache: what is filled is then in front, and empty blocks are behind and cost nothing
+            jnp.concatenate([k, state.k.astype(k.dtype)], axis=1),
+            jnp.concatenate([v, state.v.astype(v.dtype)], axis=1),
+            position,
+            jnp.concatenate([position, state.position], axis=1),
+            q_seg=segment,
+            k_seg=jnp.pad(segment, ((0, 0), (0, slots))),
+            window=self.window,
+            method=self.method,
+            block=self.block,
+        )
+        state = self._write(state, k, v, position, segment, valid.sum(1, dtype=jnp.int32))
+        return self.out(y.reshape(B, T, -1)), state
+
+    def step(self, x, state):
+        if not state.k.shape[1]:
+            raise UserError("a step needs a key/value cache with slots; give init_state a max_len of at least 1")
+        position = state.length[:, None]
+        q, k, v = self._project(x[:, None], position)
+        one = jnp.ones_like(state.length)
+        state = self._write(state, k, v, position, jnp.zeros_like(position), one)
+        k, v = (cached.astype(q.dtype) for cached in (state.k, state.v))
+        filled = state.length.max()
+        y = cache_attention(q[:, 0], k, v, position[:, 0], state.position, filled, self.window)
+        return self.out(y.reshape(x.shape[0], -1)), state
+
+    def _project(self, x: Float[Array, "B T D"], position: Int[Array, "B T"]):
+        q, k, v = (p(x).reshape(*x.shape[:2], -1, self.head_dim) for p in (self.q, self.k, self.v))
+        if self.q_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if self.rope is not None:
+            q, k = ops.rope(q, position, self.rope), ops.rope(k, position, self.rope)
+        return q, k, v
+
+    def _write(self, state: KVCache, k, v, position, segment, lengths) -> KVCache:
+        """The cache after the first `lengths` of the new tokens; only the last document's are kept."""
+        slots, rows = state.k.shape[1], jnp.arange(k.shape[0])
+        last = jnp.maximum(lengths - 1, 0)
+        document = jnp.where(lengths > 0, segment[rows, last], 0)
+        length = jnp.where(lengths > 0, position[rows, last] + 1, state.length)
+        if not slots:
+            return state._replace(length=length)
+        stays = (document == 0)[:, None]  # no new document has begun
+        keep = (position >= 0) & (segment == document[:, None])
+        if slots == self.window:
+            slot = jnp.where(keep & (position >= length[:, None] - slots), position % slots, slots)
+        else:
+            slot = jnp.where(keep, position, slots)  # beyond the last slot: dropped, where it would clamp and destroy
+        set_ = lambda old, new: old.at[rows[:, None], slot].set(new.astype(old.dtype), mode="drop")
+        if k.shape[1] > 1:
+            state = state._replace(
+                k=jnp.where(stays[..., None, None], state.k, 0),
+                v=jnp.where(stays[..., None, None], state.v, 0),
+                position=jnp.where(stays, state.position, -1),
+            )
+        return KVCache(set_(state.k, k), set_(state.v, v), set_(state.position, position), length)
+
+
+def _positions(starts: Bool[Array, "B T"], length: Int[Array, "B"]) -> Int[Array, "B T"]:
+    """Each token's position in its document; those before the first start continue the state's."""
+    index = jnp.arange(starts.shape[1])[None]
+    begun = jax.lax.cummax(jnp.where(starts, index, -1), axis=1)
+    return jnp.where(begun < 0, length[:, None] + index, index - begun)

@@ -1,0 +1,102 @@
+"""Linear attention (Katharopoulos et al. 2020, "Transformers are RNNs", equations 16-20):
+
+    S_t = a_t S_{t-1} + phi(k_t) v_t^T,    z_t = a_t z_{t-1} + phi(k_t),    y_t = phi(q_t) S_t / (phi(q_t) . z_t + eps)
+
+with phi(x) = elu(x) + 1. There a_t = 1; with decay="data", a_t = sigmoid(w . x_t + b) is a scalar a head that the token
+decides, as in gated linear attention (Yang et al. 2023, section 4.2, one gate for all key channels) and Mamba-2.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqarch import ops
+from seqarch.errors import UserError, unknown
+from seqarch.layers import linear
+from seqarch.mixers.base import SequenceMixer
+from seqarch.ops.linear_attention import FORMS
+from seqarch.ops.numerics import dot, spread, valid_tokens
+from seqarch.types import Array, DTypeLike, Float
+
+EPS = 1e-6  # added to the normaliser phi(q) . z
+
+
+class LinearAttentionState(NamedTuple):
+    S: Float[Array, "B H K V"]
+    z: Float[Array, "B H K"]
+
+
+class LinearAttention(SequenceMixer):
+    """decay: "none" or "data"; method and chunk: a form of ops.linear_attention."""
+
+    forms = FORMS
+    state_axes = LinearAttentionState(S=("batch", "heads", None, None), z=("batch", "heads", None))
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        decay: str = "none",
+        method: str = "auto",
+        chunk: int = 64,
+        dtype: DTypeLike = jnp.float32,
+        state_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if dim % heads:
+            raise UserError(f"linear_attention: dim {dim} does not divide into {heads} heads")
+        if decay not in ("none", "data"):
+            raise unknown("decay of linear_attention", decay, ("none", "data"))
+        self.heads, self.head_dim = heads, dim // heads
+        self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
+        self.q, self.k, self.v = (linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(3))
+        self.gate = linear(dim, heads, ("embed", None), rngs=rngs, dtype=jnp.float32) if decay == "data" else None
+        # at first the heads remember 4, ..., 1024 tokens, evenly in the logarithm: sigmoid(b) = 1 - 1/memory
+        memory = jnp.geomspace(4.0, 1024.0, heads)
+        self.gate_bias = nnx.Param(jnp.log(memory - 1), axes=(None,), decay=False) if decay == "data" else None
+        self.out = linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
+
+    def init_state(self, batch, max_len):
+        S = jnp.zeros((batch, self.heads, self.head_dim, self.head_dim), self.state_dtype)
+        return LinearAttentionState(S, jnp.zeros(S.shape[:-1], self.state_dtype))
+
+    def prefill(self, x, state, starts=None, lengths=None):
+        q, k, v, log_a = self._project(x)
+        if lengths is not None:
+            valid = valid_tokens(lengths, *x.shape[:2])
+            k = jnp.where(valid[..., None, None], k, 0)
+            log_a = None if log_a is None else jnp.where(valid[..., None], log_a, 0.0)
+            starts = None if starts is None else starts & valid
+        # the normaliser is the same recurrence with v = 1: one more value channel
+        v1 = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+        S1 = jnp.concatenate([state.S, state.z[..., None]], axis=-1).astype(jnp.float32)
+        o, S1 = ops.linear_attention(q, k, v1, log_a, S1, starts=starts, method=self.method, chunk=self.chunk)
+        S1 = S1.astype(self.state_dtype)
+        return self._output(o[..., :-1], o[..., -1]), LinearAttentionState(S1[..., :-1], S1[..., -1])
+
+    def step(self, x, state):
+        q, k, v, log_a = self._project(x)
+        S, z = state.S.astype(jnp.float32), state.z.astype(jnp.float32)
+        if log_a is not None:
+            a = jnp.exp(log_a)[..., None]
+            S, z = a[..., None] * S, a * z
+        S, z = S + dot("bhk,bhv->bhkv", k, v), z + k
+        y = self._output(dot("bhk,bhkv->bhv", q, S.astype(q.dtype)), dot("bhk,bhk->bh", q, z.astype(q.dtype)))
+        return y, LinearAttentionState(S.astype(self.state_dtype), z.astype(self.state_dtype))
+
+    def _project(self, x: Float[Array, "... D"]):
+        """phi(q), phi(k), v [..., H, K] and log a [..., H] in float32, or None."""
+        q, k, v = (p(x).reshape(*x.shape[:-1], self.heads, self.head_dim) for p in (self.q, self.k, self.v))
+        log_a = None
+        if self.gate is not None:
+            gate = self.gate(x.astype(jnp.float32))
+            log_a = jax.nn.log_sigmoid(gate + jnp.broadcast_to(self.gate_bias[...], gate.shape))
+        return jax.nn.elu(q) + 1, jax.nn.elu(k) + 1, v, log_a
+
+    def _output(self, numerator: Float[Array, "... H V"], normaliser: Float[Array, "... H"]):
+        inverse = 1 / (normaliser.astype(jnp.float32) + EPS)
+        y = numerator * spread(inverse, self.head_dim)
+        return self.out(y.reshape(*y.shape[:-2], -1).astype(self.dtype))

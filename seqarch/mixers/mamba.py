@@ -1,0 +1,102 @@
+"""Mamba: a selective state-space model (Gu and Dao 2023, section 3.4 and figure 3):
+
+    u, z = W_in x_t                    u = silu(conv(u))
+    delta, B, C = W_x u                delta = softplus(W_delta delta + b_delta)
+    h_t = exp(delta A) h_{t-1} + delta u B
+    y_t = W_out ((C . h_t + D u) * silu(z))
+
+with the paper's initialisation: A = -(1, ..., N) in every channel, delta log-uniform in [0.001, 0.1], D = 1.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqarch import ops
+from seqarch.layers import linear
+from seqarch.mixers.base import SequenceMixer
+from seqarch.ops.numerics import dot, rows, valid_tokens
+from seqarch.ops.selective_scan import FORMS
+from seqarch.types import Array, DTypeLike, Float
+
+
+class MambaState(NamedTuple):
+    conv: Float[Array, "B W-1 E"]
+    h: Float[Array, "B N E"]
+
+
+class Mamba(SequenceMixer):
+    """expand: E / D; state_dim: N; conv_width: W; delta_rank: by default D / 16; method and chunk: a form of
+    ops.selective_scan. delta, A and the state h stay float32 whatever `dtype` is."""
+
+    forms = FORMS
+    state_axes = MambaState(conv=("batch", None, "inner"), h=("batch", None, "inner"))
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        expand: int = 2,
+        state_dim: int = 16,
+        conv_width: int = 4,
+        delta_rank: int | None = None,
+        method: str = "auto",
+        chunk: int = 64,
+        dtype: DTypeLike = jnp.float32,
+        state_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        E, N, W, R = expand * dim, state_dim, conv_width, delta_rank or -(-dim // 16)
+        self.inner, self.state_dim, self.conv_width, self.delta_rank = E, N, W, R
+        self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
+        self.inp = linear(dim, 2 * E, ("embed", "inner"), rngs=rngs, dtype=dtype)
+        uniform = lambda shape, bound: jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+        self.conv = nnx.Param(uniform((W, E), W**-0.5), axes=(None, "inner"), decay=False)
+        self.conv_bias = nnx.Param(jnp.zeros(E), axes=("inner",), decay=False)
+        self.select = linear(E, R + 2 * N, ("inner", None), rngs=rngs, dtype=dtype)
+        self.delta = nnx.Param(uniform((R, E), R**-0.5), axes=(None, "inner"))
+        delta = jnp.exp(jax.random.uniform(rngs.params(), (E,), minval=jnp.log(1e-3), maxval=jnp.log(1e-1)))
+        self.delta_bias = nnx.Param(delta + jnp.log(-jnp.expm1(-delta)), axes=("inner",), decay=False)
+        A = jnp.broadcast_to(jnp.arange(1.0, N + 1), (E, N))
+        self.log_A = nnx.Param(jnp.log(A), axes=("inner", None), decay=False)
+        self.D = nnx.Param(jnp.ones(E), axes=("inner",), decay=False)
+        self.out = linear(E, dim, ("inner", "embed"), rngs=rngs, dtype=dtype, residual=True)
+
+    def init_state(self, batch, max_len):
+        conv = jnp.zeros((batch, self.conv_width - 1, self.inner), self.dtype)
+        return MambaState(conv, jnp.zeros((batch, self.state_dim, self.inner), self.state_dtype))
+
+    def prefill(self, x, state, starts=None, lengths=None):
+        valid = None if lengths is None else valid_tokens(lengths, *x.shape[:2])
+        if valid is not None and starts is not None:
+            starts = starts & valid
+        u, z = jnp.split(self.inp(x), 2, axis=-1)
+        u, conv = ops.causal_conv(u, self.conv[...].astype(u.dtype), state.conv, starts=starts, lengths=lengths)
+        u, delta, B, C = self._select(u)
+        if valid is not None:
+            delta = jnp.where(valid[..., None], delta, 0.0)  # exp(0 A) = 1 and 0 u B = 0: the state stays
+        y, h = ops.selective_scan(
+            u, delta, -jnp.exp(self.log_A[...]), B, C, self.D[...], state.h.astype(jnp.float32),
+            starts=starts, method=self.method, chunk=self.chunk,
+        )  # fmt: skip
+        return self.out(y * jax.nn.silu(z)), MambaState(conv, h.astype(self.state_dtype))
+
+    def step(self, x, state):
+        u, z = jnp.split(self.inp(x), 2, axis=-1)
+        recent = jnp.concatenate([state.conv, u[:, None]], axis=1)
+        u, delta, B, C = self._select(dot("bwe,we->be", recent, self.conv[...].astype(u.dtype)).astype(u.dtype))
+        A = -jnp.exp(self.log_A[...]).T[None]
+        u32 = u.astype(jnp.float32)
+        h = jnp.exp(delta[:, None] * A) * state.h.astype(jnp.float32) + (delta * u32)[:, None] * B[..., None]
+        y = (dot("bne,bn->be", h, C) + rows(self.D[...], u32) * u32).astype(u.dtype)
+        return self.out(y * jax.nn.silu(z)), MambaState(recent[:, 1:], h.astype(self.state_dtype))
+
+    def _select(self, u: Float[Array, "... E"]):
+        """After the convolution: u, and delta, B, C in float32."""
+        u = jax.nn.silu(u + rows(self.conv_bias[...], u))
+        R, N = self.delta_rank, self.state_dim
+        low, B, C = jnp.split(self.select(u).astype(jnp.float32), [R, R + N], axis=-1)
+        delta = dot("...r,re->...e", low, self.delta[...])
+        return u, jax.nn.softplus(delta + rows(self.delta_bias[...], delta)), B, C

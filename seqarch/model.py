@@ -1,0 +1,116 @@
+"""LanguageModel: embedding, layers, unembedding; a training call, prefill and step.
+
+Training scans over the stacked parameters of the layer pattern's periods, so compile time does not grow with depth. Prefill
+and step loop over layers with a state each: a scan over stacked states would copy every cache at every token.
+"""
+
+import copy
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqarch.config import Layer, ModelConfig
+from seqarch.layers import Block, RMSNorm
+from seqarch.mixers import resolve_mixer
+from seqarch.ops.numerics import dot
+from seqarch.types import Array, Bool, Float, Int, State
+
+
+class LanguageModel(nnx.Module):
+    """Next-token logits. A frozen pytree: nothing in it changes after construction, transforms are JAX's own."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        stack = config.stack
+        self.depth, self.remat, self.dtype = config.layers, config.remat, jnp.dtype(config.dtype)
+        self.repeats = stack.repeats
+        embedding = jax.random.normal(rngs.params(), (config.vocab, config.dim)) * config.dim**-0.5
+        self.embedding = nnx.Param(embedding, axes=("vocab", "embed"), decay=False)
+        period = lambda key: self._blocks(config, stack.period, nnx.Rngs(key))
+        self.period = jax.vmap(period)(jax.random.split(rngs.params(), stack.repeats)) if stack.repeats else nnx.List()
+        self.tail = self._blocks(config, stack.tail, rngs)
+        self.norm = RMSNorm(config.dim, rngs=rngs)
+        # variance 1 / D^2 (Yang et al. 2021, "Tensor programs V", table 8): at first every token is about as likely
+        head = jax.random.normal(rngs.params(), (config.dim, config.vocab)) / config.dim
+        self.head = nnx.Param(head, axes=("embed", "vocab"))
+
+    def __call__(
+        self, tokens: Int[Array, "B T"], starts: Bool[Array, "B T"] | None = None, *, key: Array | None = None
+    ) -> Float[Array, "B T Y"]:
+        """Logits in float32, for training: from an empty state.
+
+        starts: first tokens of the documents packed into a row; key: of the dropout, None for none
+        """
+
+        def run(x, blocks, first):
+            for i, block in enumerate(blocks):
+                x = block(x, starts, key=None if key is None else jax.random.fold_in(key, first + i))
+            return x
+
+        run = jax.checkpoint(run, prevent_cse=False) if self.remat else run
+        x, width = self._embed(tokens), len(self.period)
+        if width:
+            firsts = width * jnp.arange(self.repeats)
+            x, _ = jax.lax.scan(lambda x, inputs: (run(x, *inputs), None), x, (self.period, firsts))
+        return self.logits(self.norm(run(x, self.tail, width * self.repeats)))
+
+    def init_state(self, batch: int, max_len: int) -> tuple[State, ...]:
+        """The empty state of every layer; max_len: tokens that a growing state must hold."""
+        return tuple(block.mixer.init_state(batch, max_len) for block in self.blocks())
+
+    def prefill(
+        self,
+        tokens: Int[Array, "B T"],
+        states: tuple[State, ...],
+        starts: Bool[Array, "B T"] | None = None,
+        lengths: Int[Array, "B"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], tuple[State, ...]]:
+        """What `logits` reads, for all tokens, and the states after them; see SequenceMixer.prefill."""
+        x, after = self._embed(tokens), []
+        for block, state in zip(self.blocks(), states, strict=True):
+            x, state = block.prefill(x, state, starts, lengths)
+            after.append(state)
+        return self.norm(x), tuple(after)
+
+    def step(self, tokens: Int[Array, "B"], states: tuple[State, ...]) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
+        """Logits for one token a row, and the states after it."""
+        x, after = self._embed(tokens), []
+        for block, state in zip(self.blocks(), states, strict=True):
+            x, state = block.step(x, state)
+            after.append(state)
+        return self.logits(self.norm(x)), tuple(after)
+
+    def logits(self, x: Float[Array, "... D"]) -> Float[Array, "... Y"]:
+        return dot("...d,dy->...y", x, self.head[...].astype(x.dtype))
+
+    def blocks(self) -> list[Block]:
+        """All blocks from the bottom up, out of their stack."""
+        unstacked = (jax.tree.map(lambda x: x[i], self.period) for i in range(self.repeats if len(self.period) else 0))
+        return [block for period in unstacked for block in period] + list(self.tail)
+
+    def unstack(self) -> "LanguageModel":
+        """The same function without a stack: what loops of prefill and step want, since `blocks` then copies nothing."""
+        model = copy.copy(self)
+        model.period, model.tail, model.repeats = nnx.List(), nnx.List(self.blocks()), 0
+        return model
+
+    def _embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
+        return self.embedding[...].astype(self.dtype)[tokens]
+
+    def _blocks(self, config: ModelConfig, layers: tuple[Layer, ...], rngs: nnx.Rngs) -> nnx.List:
+        def block(layer: Layer) -> Block:
+            mixer = resolve_mixer(layer.mixer)(config.dim, **dict(layer.options), dtype=self.dtype, rngs=rngs)
+            parts = dict(mlp=config.mlp, dropout=config.dropout, dtype=self.dtype, rngs=rngs)
+            return _scale_residual(Block(mixer, config.dim, **parts), (2 * config.layers) ** -0.5)
+
+        return nnx.List([block(layer) for layer in layers])
+
+
+def _scale_residual(block: Block, scale: float) -> Block:
+    """`block` with its projections to the residual stream scaled, so that the stream's variance does not grow with depth
+    (Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3)."""
+
+    def leaf(param: nnx.Variable) -> nnx.Variable:
+        return param.replace(param[...] * scale) if param.get_metadata().get("residual") else param
+
+    return jax.tree.map(leaf, block, is_leaf=lambda x: isinstance(x, nnx.Variable))
