@@ -52,8 +52,9 @@ def batches(
     def read(offsets: np.ndarray) -> Batch:
         return _read(tokens, offsets[rows], length)
 
-    steps = grain.MapDataset.range(windows).seed(seed).shuffle().repeat().map_with_index(offset).batch(batch).map(read)
-    return iter(steps[start:].to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
+    offsets = grain.MapDataset.range(windows).seed(seed).shuffle().repeat().map_with_index(offset)
+    steps = offsets.batch(batch, drop_remainder=True).map(read)[start:]
+    return iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)))
 
 
 def _cut(size: int, length: int) -> tuple[int, int]:
