@@ -7,15 +7,17 @@ token files, split by whole documents; --config.data.path=DIR trains on them.
 import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from seqarch.data.prepare import prepare
-from seqarch.errors import UserError
+from seqarch.data.prepare import prepare  # noqa: E402
+from seqarch.errors import UserError  # noqa: E402
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.error = fail
     parser.add_argument("--input", required=True, metavar="GLOB", help="files to read, quoted; ** is recursive")
     parser.add_argument("--output", required=True, metavar="DIR", help="directory to write; a prepared one is replaced")
     parser.add_argument("--validation", type=float, default=0.05, help="fraction of documents (default: %(default)s)")
@@ -25,11 +27,15 @@ def main() -> None:
     try:
         meta = prepare(args.input, args.output, validation=args.validation, test=args.test, seed=args.seed)
     except UserError as error:
-        print(f"prepare_data: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error))
     for split, summary in meta["splits"].items():
         print(f"{split}: {summary['documents']:,} documents, {summary['bytes']:,} bytes")
     print(f"train on it with --config.data.path={args.output}")
+
+
+def fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
