@@ -83,6 +83,16 @@ def test_while_loop_with_unknown_trips_counts_once_and_says_so(condition, step):
     assert (flops.matmul, flops.uncounted_loops) == (2 * 4**3, 1)
 
 
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, lambda f: jax.vmap(f, in_axes=(None, 0))])
+def test_data_dependent_loop_counts_as_its_scope_says(transform):
+    def loop(stop, x):
+        with jax.named_scope("at_most_6_trips"):
+            return jax.lax.fori_loop(0, stop, lambda _, x: x @ x, x)
+
+    flops = count_flops(transform(loop), shape(dtype=jnp.int32), shape(1, 4, 4))
+    assert (flops.matmul, flops.uncounted_loops) == (6 * 2 * 4**3, 0)
+
+
 def test_cond_counts_its_dearest_branch():
     def either(flag, x):
         return jax.lax.cond(flag, lambda x: x @ x @ x, lambda x: x @ x, x)

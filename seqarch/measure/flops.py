@@ -5,6 +5,7 @@
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ ELEMENTWISE = frozenset(
     "erf_inv lgamma digamma cumsum cumprod cummax cummin cumlogsumexp".split()
 )
 REDUCTIONS = frozenset("reduce_sum reduce_prod reduce_max reduce_min argmax argmin".split())
+AT_MOST = re.compile(r"at_most_(\d+)_trips")
 SCATTERS = frozenset(("scatter-add", "scatter_add", "scatter-sub", "scatter_sub", "scatter_mul"))
 
 
@@ -27,7 +29,7 @@ class Flops(NamedTuple):
     matmul: two for each multiply-add of contractions and convolutions (products with padding included)
     elementwise: one for each element that an arithmetic or transcendental operation writes, a reduction reads or a
       scatter combines; comparisons, selections, casts, data movement and integer arithmetic are free
-    uncounted_loops: `while` loops whose trip count the program does not tell; each counts as one trip
+    uncounted_loops: `while` loops of unknown trip count; each counts as one trip
     """
 
     matmul: float = 0.0
@@ -42,8 +44,12 @@ class Flops(NamedTuple):
 def count_flops(fn: Callable, *args: Any) -> Flops:
     """FLOPs of `fn(*args)`; nothing is computed or compiled, so `args` may be pytrees of ShapeDtypeStruct.
 
-    Loops count once for every trip, a `cond` counts its dearest branch (so causal blocks that are skipped at run time
-    do count), recomputation counts again, and operations whose results nobody uses do not count.
+    Loops count once for every trip, a `cond` counts its dearest branch, recomputation counts again, and operations whose
+    results nobody uses do not count. A loop whose trips depend on data counts as often as a scope around it says that it
+    may turn, so blocks that are skipped at run time do count:
+
+        with jax.named_scope("at_most_8_trips"):
+            jax.lax.fori_loop(first, end, body, init)
     """
     return _count(_open(jax.make_jaxpr(fn)(*args)))
 
@@ -120,6 +126,12 @@ def _conv(eqn: Any) -> float:
 
 
 def _trips(eqn: Any) -> int | None:
+    """Trips of a `while` loop, by its literals or else by its innermost scope; None where neither tells."""
+    trips, said = _literal_trips(eqn), AT_MOST.findall(str(eqn.source_info.name_stack))
+    return int(said[-1]) if trips is None and said else trips
+
+
+def _literal_trips(eqn: Any) -> int | None:
     """Trips of a loop that counts by one from a literal while below a literal; None for every other loop."""
     cond, body = _open(eqn.params["cond_jaxpr"]), _open(eqn.params["body_jaxpr"])
     cond_consts, body_consts = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]

@@ -1,0 +1,103 @@
+"""What a model needs to be held, trained and served, in bytes that were measured: shapes of the arrays that the model
+makes, and what the compiler says of the compiled programs. Nothing here is computed from a formula.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+from jax.stages import Compiled
+
+from seqarch.measure.programs import programs
+from seqarch.measure.subject import Subject
+from seqarch.model import LanguageModel
+from seqarch.training.sharding import abstract_state
+from seqarch.types import PyTree
+
+class CompiledBytes(NamedTuple):
+    """Bytes on one device while a program runs, as the compiler planned them.
+
+    total: by `definition`, which depends on the backend; totals of different definitions do not compare
+    """
+
+    arguments: int
+    outputs: int
+    aliased: int
+    temporaries: int
+    total: int
+    definition: str
+
+
+class StateSize(NamedTuple):
+    """What one sequence keeps: array elements, their bytes, and their dtypes, the one with most bytes first."""
+
+    elements: int
+    bytes: int
+    dtypes: str
+
+
+def compiled_bytes(compiled: Compiled) -> CompiledBytes:
+    """The compiler's plan. `aliased` are the bytes of donated arguments that outputs are written to."""
+    stats = compiled.memory_analysis()
+    parts = (
+        stats.argument_size_in_bytes,
+        stats.output_size_in_bytes,
+        stats.alias_size_in_bytes,
+        stats.temp_size_in_bytes,
+    )
+    definition = _definition(next(iter(jax.tree.leaves(compiled.input_shardings)[0].device_set)).platform)
+    if definition == "peak_memory_in_bytes":
+        return CompiledBytes(*parts, stats.peak_memory_in_bytes, definition)
+    arguments, outputs, aliased, temporaries = parts
+    return CompiledBytes(*parts, arguments + outputs + temporaries - aliased, definition)
+
+
+def _definition(platform: str) -> str:
+    """On CPU XLA's own peak leaves temporaries out; on TPU the temporaries leave out all but HBM and can be 0 for real work."""
+    return "arguments + outputs + temporaries - aliased" if platform == "cpu" else "peak_memory_in_bytes"
+
+
+def state_size(model: LanguageModel, max_len: int, batch: int = 1) -> StateSize:
+    """Of the states that `model` makes for sequences of `max_len` tokens; nothing is allocated."""
+    leaves = jax.tree.leaves(jax.eval_shape(lambda model: model.init_state(batch, max_len), model))
+    by_dtype: dict[str, int] = {}
+    for leaf in leaves:
+        by_dtype[leaf.dtype.name] = by_dtype.get(leaf.dtype.name, 0) + tree_bytes(leaf)
+    return StateSize(count(leaves), tree_bytes(leaves), "+".join(sorted(by_dtype, key=by_dtype.get, reverse=True)))
+
+
+def count(tree: PyTree) -> int:
+    """Elements of all arrays, concrete or abstract."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def tree_bytes(tree: PyTree) -> int:
+    """Bytes of all arrays, concrete or abstract."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:
+    """memory/*: of parameters and optimizer, of one sequence's states, and of the compiled programs, by context.
+
+    A program that does not fit the device has no value.
+    """
+    config, model, mesh = subject.config, subject.serving, subject.mesh
+    state = abstract_state(config, mesh)
+    yield "memory/params", count(state.model)
+    yield "memory/params_bytes", tree_bytes(state.model)
+    yield "memory/optimizer_bytes", tree_bytes(state.opt_state)
+    yield "memory/state_dtype", state_size(model, config.length).dtypes
+    for context in sorted({*config.eval.contexts, config.length}):
+        size = state_size(model, context)
+        yield f"memory/state_elements@{context}", size.elements
+        yield f"memory/state_bytes@{context}", size.bytes
+    for context in config.eval.compiled_contexts:
+        for name, program in programs(config, model, mesh, context).items():
+            with subject.skipping(f"{name} at {context} tokens"):
+                yield f"memory/{name}_bytes@{context}", compiled_bytes(subject.compiled(name, program)).total
+    platform = mesh.devices.flat[0].platform
+    yield (
+        "memory/definition",
+        f"Compiled bytes are {_definition(platform)}, of each of {mesh.size} {platform} devices: training with "
+        f"{config.batch} rows, prefill in segments of {config.length} tokens, both and decoding for one sequence.",
+    )

@@ -1,0 +1,80 @@
+"""What is measured: a run's model, its config and a split of its text, with what the evaluators share."""
+
+import contextlib
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from jax.stages import Compiled
+
+from seqarch.config import Config
+from seqarch.data.tokens import TokenFile
+from seqarch.measure.programs import Program
+from seqarch.model import LanguageModel
+from seqarch.training.sharding import make_mesh
+
+SAY_EVERY = 5.0  # seconds between lines of progress
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """config: as the run was given it; say: takes lines of progress."""
+
+    config: Config
+    model: LanguageModel
+    split: TokenFile
+    say: Callable[[str], None]
+    _compiled: dict[Any, tuple[Compiled, float]] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def serving(self) -> LanguageModel:
+        """The model as prefill and decoding want it."""
+        return self.model.unstack()
+
+    @functools.cached_property
+    def mesh(self) -> Mesh:
+        """The run's, over all devices; raises UserError where the run's sizes don't fit them."""
+        return make_mesh(self.config.mesh)
+
+    def compiled(self, name: str, program: Program) -> Compiled:
+        """`program` compiled; the same program, by name and shapes, only once."""
+        return self._compile(name, program)[0]
+
+    def compile_seconds(self, name: str, program: Program) -> float:
+        """What compiling `program` took, tracing included."""
+        return self._compile(name, program)[1]
+
+    @contextlib.contextmanager
+    def skipping(self, what: str) -> Iterator[None]:
+        """Goes on where `what` needs more memory than the device has."""
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            self.say(f"{what} does not fit the device: {str(error).splitlines()[0]}")
+
+    def counter(self, what: str) -> Callable[[int, int], None]:
+        """A progress callback that says every few seconds how much is done."""
+        start = last = time.monotonic()
+
+        def progress(done: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last > SAY_EVERY and done < total:
+                last = now
+                self.say(f"{done:,} of {total:,} {what}, {(now - start) * (total - done) / done:.0f} s left")
+
+        return progress
+
+    def _compile(self, name: str, program: Program) -> tuple[Compiled, float]:
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(program.args))
+        if (name, shapes) not in self._compiled:
+            self.say(f"compiling {name}")
+            start = time.perf_counter()
+            self._compiled[name, shapes] = program.compile(), time.perf_counter() - start
+        return self._compiled[name, shapes]
