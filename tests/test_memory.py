@@ -1,0 +1,112 @@
+"""Memory: what shapes say, what the compiler says and the closed forms agree; what must not grow does not."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from seqarch.config import Config, ModelConfig
+from seqarch.measure.memory import CompiledBytes, compiled_bytes, count, state_size, tree_bytes
+from seqarch.measure.programs import decode_program, prefill_program, train_program
+from seqarch.model import LanguageModel
+from seqarch.training.sharding import abstract_state, make_mesh
+
+CONTEXTS = (64, 256, 4096, 1_048_576)
+DIM, LAYERS, HEADS = 16, 2, 4
+
+
+def serving(mixer: str, dtype: str = "float32") -> LanguageModel:
+    """Abstract: any size costs nothing."""
+    config = ModelConfig(mixer, layers=LAYERS, dim=DIM, mlp=16, dtype=dtype)
+    return jax.eval_shape(lambda key: LanguageModel(config, rngs=nnx.Rngs(key)).unstack(), jax.random.key(0))
+
+
+def state_bytes(mixer: str) -> list[int]:
+    return [state_size(serving(mixer), context).bytes for context in CONTEXTS]
+
+
+@pytest.mark.parametrize(
+    "mixer, elements",
+    [
+        ("gru", DIM),
+        ("linear_attention", HEADS * (DIM // HEADS) * (DIM // HEADS + 1)),
+        ("mamba(state_dim=8)", (2 * DIM) * (8 + 4 - 1)),
+        ("attention(window=64)", 64 * (2 * DIM + 1) + 1),
+        ("attention(window=64,kv_heads=1)", 64 * (2 * DIM // HEADS + 1) + 1),
+    ],
+)
+def test_constant_states_have_their_closed_form_at_every_context(mixer, elements):
+    assert state_bytes(mixer) == [LAYERS * elements * 4] * len(CONTEXTS)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_a_full_cache_grows_by_the_same_bytes_with_every_token(kv_heads):
+    token = 2 * kv_heads * (DIM // HEADS) + 1
+    assert state_bytes(f"attention(kv_heads={kv_heads})") == [LAYERS * 4 * (context * token + 1) for context in CONTEXTS]
+
+
+def test_a_window_is_a_full_cache_up_to_its_width():
+    full, window = (state_size(serving(mixer), 48).bytes for mixer in ("attention", "attention(window=64)"))
+    assert full == window
+
+
+def test_state_size_names_every_dtype_the_larger_first():
+    size = state_size(serving("attention", "bfloat16"), 10)
+    assert size.dtypes == "bfloat16+int32"
+    assert size.bytes == LAYERS * (10 * (2 * DIM * 2 + 4) + 4)
+    assert size.elements == LAYERS * (10 * (2 * DIM + 1) + 1)
+
+
+def test_bytes_and_elements_of_concrete_and_abstract_arrays():
+    tree = {"a": jnp.zeros((2, 3), jnp.bfloat16), "b": jax.ShapeDtypeStruct((5,), jnp.int32)}
+    assert (count(tree), tree_bytes(tree)) == (11, 32)
+
+
+@pytest.mark.parametrize("donate", [False, True])
+def test_compiled_bytes_know_donation(donate):
+    """x + 1 needs an array for its result, or writes it over its donated argument."""
+    x = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    compiled = jax.jit(lambda x: x + 1, donate_argnums=0 if donate else ()).lower(x).compile()
+    assert compiled_bytes(compiled) == CompiledBytes(
+        arguments=4000,
+        outputs=4000,
+        aliased=4000 * donate,
+        temporaries=0,
+        total=8000 - 4000 * donate,
+        definition="arguments + outputs + temporaries - aliased",
+    )
+
+
+def test_compiled_bytes_count_temporaries():
+    """Both products of 100 x 100 must stand while they are multiplied."""
+    x = jax.ShapeDtypeStruct((100, 100), jnp.float32)
+    measured = compiled_bytes(jax.jit(lambda x: (x @ x) @ (x.T @ x)).lower(x).compile())
+    assert measured.temporaries >= 2 * 40_000
+    assert measured.total == measured.arguments + measured.outputs + measured.temporaries
+
+
+@pytest.mark.parametrize("mixer", ["gru,mamba", "linear_attention,attention"])
+def test_decode_step_holds_parameters_and_states_and_no_temporaries_that_grow(mixer):
+    """To the byte: its arguments are the model, the states and the tokens; the states come out where they went in."""
+    model, contexts = serving(mixer), (512, 4096)
+    steps = [compiled_bytes(decode_program(model, 1, context).compile()) for context in contexts]
+    states = [state_size(model, context).bytes for context in contexts]
+    assert [step.arguments for step in steps] == [tree_bytes(model) + size + 4 for size in states]
+    assert [step.aliased for step in steps] == states
+    assert steps[0].temporaries == steps[1].temporaries
+
+
+def test_prefill_of_constant_states_is_one_program_at_every_context():
+    """Its peak does not depend on the length of the prompt."""
+    shapes = [jax.tree.leaves(prefill_program(serving("gru,mamba"), 1, 64, context).args) for context in CONTEXTS]
+    assert all(shape == shapes[0] for shape in shapes)
+
+
+def test_train_step_updates_its_state_in_place():
+    config = Config(batch=2, length=32, model=ModelConfig("gru,attention", layers=LAYERS, dim=DIM, mlp=16))
+    mesh = make_mesh(config.mesh)
+    step = compiled_bytes(train_program(config, mesh).compile())
+    state = abstract_state(config, mesh)
+    assert step.aliased == tree_bytes(state)
+    assert step.total < step.arguments + step.outputs + step.temporaries
+    assert tree_bytes(state.opt_state.adam) >= 2 * tree_bytes(state.model)
