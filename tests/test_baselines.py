@@ -17,7 +17,7 @@ def _text(size, seed):
     return b" ".join(np.random.default_rng(seed).choice(np.array(WORDS, object), size))
 
 
-TRAIN = [_text(60, 1), _text(60, 2), b"a"]
+TRAIN = [_text(60, 1), _text(60, 2), b"a\xffb\xffb"]
 HELD_OUT = [_text(40, 3), _text(20, 4) + bytes([255, 254]), b"ea"]
 
 
