@@ -1,0 +1,153 @@
+"""Where a run's numbers go: RUN/metrics.jsonl and TensorBoard events, the same numbers in both; and profiler traces.
+
+    {"step": 12, "loss": 2.9, "bits_per_byte": 4.2, "learning_rate": 7.2e-4, "grad_norm": 0.8, "refused": 0,
+     "step_seconds": 0.1, "tokens_per_s": 4.1e4, "model_flops_per_s": 9.7e10, "process_peak_rss_bytes": 5e8,
+     "validation_bits_per_byte": 4.1}
+
+A number that is not finite is null in metrics.jsonl, which stays standard JSON.
+"""
+
+import json
+import math
+import os
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from tensorboardX import SummaryWriter, summary
+
+TAGS = {
+    "loss": "train/loss",
+    "bits_per_byte": "train/bits_per_byte",
+    "learning_rate": "train/learning_rate",
+    "grad_norm": "train/grad_norm",
+    "refused": "train/refused",
+    "validation_bits_per_byte": "validation/bits_per_byte",
+    "step_seconds": "speed/step_seconds",
+    "tokens_per_s": "speed/tokens_per_s",
+    "model_flops_per_s": "speed/model_flops_per_s",
+}
+
+
+class Logger:
+    """Writes one run's numbers; a context manager.
+
+    start: the step that the run goes on from; rows beyond it, and a half-written last one, are cut off
+    write: whether this process is the one that writes
+    """
+
+    def __init__(self, run_dir: str | os.PathLike, start: int = 0, write: bool = True):
+        self._run_dir = Path(run_dir)
+        self._write = write
+        if write:
+            path = self._run_dir / "metrics.jsonl"
+            _cut(path, start)
+            self._rows = path.open("a")
+            # TensorBoard hides what an earlier start logged from purge_step on.
+            self._events = SummaryWriter(str(run_dir), purge_step=start + 1 if start else None)
+
+    def __enter__(self) -> "Logger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._write:
+            self._rows.close()
+            self._events.close()
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """One step's numbers; `row["step"]` says which."""
+        if not self._write:
+            return
+        finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        self._rows.write(json.dumps(finite) + "\n")
+        self._rows.flush()
+        self.scalars({TAGS.get(name, f"memory/{name}"): row[name] for name in row.keys() - {"step"}}, row["step"])
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """TensorBoard scalars by tag."""
+        if self._write:
+            for tag, value in values.items():
+                self._events.add_scalar(tag, value, step)
+
+    def describe(self, texts: Mapping[str, Any], hparams: Mapping[str, Any]) -> None:
+        """Texts as JSON, and the hyper-parameters for TensorBoard's HParams tab.
+
+        `SummaryWriter.add_hparams` would begin a run of its own in a subdirectory; its three records are written
+        into this run's events instead.
+        """
+        if not self._write:
+            return
+        for name, value in texts.items():
+            lines = json.dumps(value, indent=2).splitlines()
+            self._events.add_text(name, "\n".join("    " + line for line in lines), 0)
+        plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in hparams.items()}
+        metrics = {TAGS["validation_bits_per_byte"]: None, TAGS["loss"]: None}
+        for part in summary.hparams(plain, metrics):
+            self._events.file_writer.add_summary(part)
+
+
+class Profile:
+    """A profiler trace of LENGTH steps, or what is left of the run, from the step `first` on; 0 for none."""
+
+    LENGTH = 5
+
+    def __init__(self, run_dir: str | os.PathLike, first: int):
+        self._run_dir, self._first, self._running = str(run_dir), first, False
+
+    def before(self, step: int, state: Any) -> None:
+        """To be called with the state that `step` starts from."""
+        if self._first and step == self._first:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(self._run_dir)
+            self._running = True
+
+    def after(self, step: int, state: Any) -> None:
+        """To be called with the state that `step` made."""
+        if self._running and step == self._first + self.LENGTH - 1:
+            self.stop(state)
+
+    def stop(self, state: Any) -> None:
+        """Ends a trace that is running, once `state` is there."""
+        if self._running:
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()
+            self._running = False
+
+
+def read_rows(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl; a half-written last line is left out."""
+    path = Path(run_dir) / "metrics.jsonl"
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def memory() -> dict[str, int]:
+    """The most that was in use so far: of the first device, or, where it doesn't tell (CPU), of the process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return {"device_peak_bytes": stats["peak_bytes_in_use"]}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"process_peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+
+
+def _cut(path: Path, last: int) -> None:
+    """Rewrites metrics.jsonl with its rows up to the step `last`."""
+    if path.exists():
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in read_rows(path.parent) if row["step"] <= last))
+        partial.replace(path)
+
+
+def add_scalars(run_dir: str | os.PathLike, values: Mapping[str, float], step: int) -> None:
+    """TensorBoard scalars beside those of training, in a file of their own; metrics.jsonl stays as it is."""
+    with SummaryWriter(str(run_dir), filename_suffix=".eval") as events:
+        for tag, value in values.items():
+            events.add_scalar(tag, value, step)

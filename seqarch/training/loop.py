@@ -1,0 +1,180 @@
+"""The training loop: from a config and a directory to a trained run; the same call continues one that was cut short."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import seqarch.config
+from seqarch.config import Config
+from seqarch.data.corpus import locate
+from seqarch.data.loader import Batch, batches
+from seqarch.data.tokens import TokenFile, open_split
+from seqarch.errors import UserError
+from seqarch.measure.flops import count_flops
+from seqarch.training import rundir, sharding
+from seqarch.training.checkpoint import Checkpointer
+from seqarch.training.logging import Logger, Profile, read_rows
+from seqarch.training.meter import Meter, Row
+from seqarch.training.state import TrainState, hyper, make_train_step
+from seqarch.training.validation import make_validate
+
+PATIENCE = 10  # non-finite steps in a row that end a run
+SAY_EVERY = 5.0  # seconds between lines of progress
+
+Say = Callable[[str], None]
+
+
+def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = None) -> Row:
+    """Trains `config` in `workdir` from its latest checkpoint on, and returns the last step's row of metrics.jsonl.
+
+    progress: takes lines that say what is being done; default: print
+    Raises UserError where the config, the text, the devices or the directory don't fit, and when PATIENCE steps in a
+    row were refused because their loss or gradient was not finite.
+    """
+    say = (progress or _print) if jax.process_index() == 0 else _silent
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.abstract_batch(config, mesh)  # a batch that does not divide is told before anything takes time
+    rundir.check(workdir, config)
+    text = {split: open_split(locate(config.data.path), split) for split in ("train", "validation")}
+    stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, text=_digest(text["train"]))
+    with jax.set_mesh(mesh), Checkpointer(Path(workdir) / "checkpoints", config.checkpoint.keep, stream) as checkpoints:
+        state = _start(config, mesh, checkpoints, say)
+        start = int(state.step)
+        if start == config.steps:
+            say(f"{workdir} is trained: {start} steps")
+            return read_rows(workdir)[-1]
+        with Logger(workdir, start, write=jax.process_index() == 0) as logger:
+            _record(config, mesh, workdir, start, logger)
+            run = _Run(config, mesh, text, checkpoints, logger, say)
+            return run.go(state, Profile(workdir, config.profile))
+
+
+class _Run:
+    """One start of the loop: the compiled step, the data, and where states and numbers go."""
+
+    def __init__(
+        self, config: Config, mesh: Mesh, text: dict[str, TokenFile], checkpoints: Checkpointer, logger: Logger, say: Say
+    ):
+        self.config, self.mesh, self.checkpoints, self.logger, self.say = config, mesh, checkpoints, logger, say
+        self.text = text["train"]
+        self.hyper = jax.device_put(hyper(config), NamedSharding(mesh, PartitionSpec()))
+        self.validate = make_validate(config, mesh, text["validation"].tokens)
+        self.said = 0.0
+
+    def go(self, state: TrainState, profile: Profile) -> Row:
+        """Trains from `state` to the last step; returns that step's row."""
+        config, start = self.config, int(state.step)
+        train_step, flops = self._compile()
+        meter = Meter(config.batch * config.length, flops)
+        for step, batch in zip(range(start + 1, config.steps + 1), self._batches(start)):
+            profile.before(step, state)
+            state, metrics = train_step(state, batch, self.hyper)
+            profile.after(step, state)
+            rows = meter.add(step, metrics, ends_block=step % config.log_every == 0)
+            save, validate = (_due(step, every, config.steps) for every in (config.checkpoint.every, config.eval.every))
+            if save or validate:
+                rows += meter.drain()
+                if validate:
+                    rows[-1]["validation_bits_per_byte"] = self.validate(state.model)
+            self._log(rows)
+            if save:
+                self.checkpoints.save(state)
+            if save or validate:
+                meter.restart()
+        profile.stop(state)
+        return rows[-1]
+
+    def _compile(self) -> tuple[Callable, float]:
+        """The train step, compiled, and its FLOPs: those of the model, without a rematerialised forward."""
+        self.say("compiling the train step")
+        began = time.perf_counter()
+        abstract = sharding.abstract_state(self.config, self.mesh), sharding.abstract_batch(self.config, self.mesh)
+        compiled = sharding.jit_train_step(self.config, self.mesh).lower(*abstract, self.hyper).compile()
+        self.say(f"compiled in {time.perf_counter() - began:.1f} s")
+        return compiled, step_flops(self.config, self.mesh)
+
+    def _batches(self, start: int) -> Iterator[Batch]:
+        local = batches(
+            self.text.tokens,
+            length=self.config.length,
+            batch=self.config.batch,
+            seed=self.config.seed.data,
+            start=start,
+            process=jax.process_index(),
+            processes=jax.process_count(),
+        )
+        return (sharding.put_batch(rows, self.mesh) for rows in local)
+
+    def _log(self, rows: list[Row]) -> None:
+        for row in rows:
+            self.logger.log(row)
+            if row["refused"] >= PATIENCE:
+                raise UserError(
+                    f"{PATIENCE} steps in a row up to step {row['step']} had a loss or gradient that is not finite and "
+                    "were not applied; lower optim.lr, lengthen optim.warmup, or compute in model.dtype=float32"
+                )
+        if rows and ("validation_bits_per_byte" in rows[-1] or time.perf_counter() - self.said > SAY_EVERY):
+            self.said = time.perf_counter()
+            self.say(_line(rows[-1], self.config.steps))
+
+
+def step_flops(config: Config, mesh: Mesh) -> float:
+    """FLOPs of one train step over the global batch, the forward of rematerialised blocks counted once."""
+    plain = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=False))
+    arguments = sharding.abstract_state(plain, mesh), sharding.abstract_batch(plain, mesh), hyper(plain)
+    return count_flops(make_train_step(sharding.resolve(plain, mesh)), *arguments).total
+
+
+def _start(config: Config, mesh: Mesh, checkpoints: Checkpointer, say: Say) -> TrainState:
+    """The latest checkpoint's state, or the initial one."""
+    abstract = sharding.abstract_state(config, mesh)
+    size = sum(leaf.size for leaf in jax.tree.leaves(abstract.model))
+    say(f"{config.model.mixer}: {size:,} parameters on {mesh.size} x {mesh.devices.flat[0].device_kind}")
+    if checkpoints.latest is None:
+        return sharding.init_state(config, mesh, jax.random.key(config.seed.model))
+    if checkpoints.latest > config.steps:
+        raise UserError(f"the run has {checkpoints.latest} steps behind it, more than steps={config.steps}; give more steps")
+    say(f"going on from step {checkpoints.latest} of {config.steps}")
+    return checkpoints.restore(abstract)
+
+
+def _record(config: Config, mesh: Mesh, workdir: str | os.PathLike, start: int, logger: Logger) -> None:
+    """config.json, run.json, and both in TensorBoard, once everything that could refuse has not."""
+    if jax.process_index():
+        return
+    given = seqarch.config.to_dict(config)
+    resolved = seqarch.config.to_dict(sharding.resolve(config, mesh))
+    record = rundir.provenance() | dict(mesh=dict(mesh.shape), step=start, mixer=resolved["model"]["mixer"])
+    rundir.write(workdir, given, record)
+    if start == 0:
+        logger.describe(dict(config=resolved, run=record), rundir.flatten(given))
+
+
+def _digest(text: TokenFile) -> str:
+    return text.meta["splits"][text.split]["sha256"]
+
+
+def _due(step: int, every: int, last: int) -> bool:
+    """Every `every` steps (0: never) and at the last."""
+    return step == last or bool(every and step % every == 0)
+
+
+def _line(row: Row, steps: int) -> str:
+    left = (steps - row["step"]) * row["step_seconds"]
+    line = f"step {row['step']}/{steps}  {row['bits_per_byte']:.3f} bits/byte  {row['tokens_per_s']:,.0f} tokens/s"
+    if "validation_bits_per_byte" in row:
+        line += f"  validation {row['validation_bits_per_byte']:.3f} bits/byte"
+    return line + (f"  {left / 60:.1f} min left" if left >= 60 else f"  {left:.0f} s left")
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _silent(line: str) -> None:
+    del line

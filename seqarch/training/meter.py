@@ -1,0 +1,53 @@
+"""Metrics on their way from the device to the log, with the speed at which they came."""
+
+import math
+import time
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from seqarch.training.logging import memory
+from seqarch.types import Array
+
+Row = dict[str, float]
+
+
+class Meter:
+    """Steps are fetched in blocks, each once the first step of the next is queued.
+
+    So the device never waits for the host, and the time between two fetches is the time that a block took.
+    tokens, flops: of one step, summed over all devices
+    """
+
+    def __init__(self, tokens: int, flops: float):
+        self._tokens, self._flops = tokens, flops
+        self._block: list[tuple[int, Mapping[str, Array]]] = []
+        self._ended = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Sets the clock; to be called when anything but training has taken time."""
+        self._clock = time.perf_counter()
+
+    def add(self, step: int, metrics: Mapping[str, Array], *, ends_block: bool) -> list[Row]:
+        """Takes the metrics of a step just queued; returns the rows of the block before, if it is the first after one."""
+        rows = self.drain() if self._ended else []
+        self._block.append((step, metrics))
+        self._ended = ends_block
+        return rows
+
+    def drain(self) -> list[Row]:
+        """The rows of all steps that were added and not yet returned; waits for them."""
+        block, self._block, self._ended = jax.device_get(self._block), [], False
+        now = time.perf_counter()
+        seconds, self._clock = (now - self._clock) / max(len(block), 1), now
+        speed = dict(step_seconds=seconds, tokens_per_s=self._tokens / seconds, model_flops_per_s=self._flops / seconds)
+        return [_row(step, metrics) | speed | memory() for step, metrics in block]
+
+
+def _row(step: int, metrics: Mapping[str, np.ndarray]) -> Row:
+    """Bits per byte are those of a token: bytes, and the boundary that begins each document."""
+    loss = metrics["loss"].item()
+    rest = {name: value.item() for name, value in metrics.items()}
+    return dict(step=step, loss=loss, bits_per_byte=loss / math.log(2)) | rest

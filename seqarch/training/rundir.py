@@ -1,0 +1,116 @@
+"""The run directory: whose it is (config.json) and where its numbers come from (run.json)."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import seqarch.config
+from seqarch.config import Config
+from seqarch.errors import UserError
+
+# Fields that may differ between the starts of one run. `steps` stretches the learning-rate schedule; the others leave the
+# trajectory alone (a text of other content is refused by the checkpoint). run.json keeps the config of every start.
+MAY_CHANGE = ("steps", "log_every", "profile", "checkpoint", "eval", "mesh", "data")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def read_config(run_dir: str | os.PathLike) -> Config:
+    """The config of a run; raises UserError where `run_dir` is none."""
+    path = Path(run_dir) / "config.json"
+    try:
+        return seqarch.config.parse(json.loads(path.read_text()))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{run_dir} is no run directory (it has no config.json); give what train.py had as --workdir") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not a config: {error}") from error
+
+
+def check(run_dir: str | os.PathLike, config: Config) -> None:
+    """Raises UserError where `run_dir` cannot be written or holds a run of another config; names the first field."""
+    path = Path(run_dir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make --workdir {run_dir}: {error.strerror}; give a directory that can be written") from error
+    if not os.access(path, os.W_OK):
+        raise UserError(f"cannot write to --workdir {run_dir}; give a directory that can be written")
+    if not (path / "config.json").exists():
+        return
+    theirs, ours = (flatten(seqarch.config.to_dict(each)) for each in (read_config(run_dir), config))
+    for name, value in ours.items():
+        if theirs[name] != value and name.split(".")[0] not in MAY_CHANGE:
+            raise UserError(
+                f"{run_dir} holds a run with {name}={theirs[name]!r}, the config has {value!r}; "
+                "use that config to continue it, or another --workdir"
+            )
+
+
+def write(run_dir: str | os.PathLike, config: dict[str, Any], record: dict[str, Any]) -> None:
+    """Writes config.json, and run.json: the first start's `record` and config, and those of later ones in "continued"."""
+    record = record | dict(config=config)
+    path = Path(run_dir) / "run.json"
+    if path.exists():
+        first = json.loads(path.read_text())
+        record = first | dict(continued=[*first["continued"], record])
+    else:
+        record = record | dict(continued=[])
+    _replace(path, record)
+    _replace(path.with_name("config.json"), config)
+
+
+def provenance() -> dict[str, Any]:
+    """What produced a number: versions, revision, command line, devices; JSON-ready."""
+    devices = jax.devices()
+    return dict(
+        versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        **revision(),
+        command=[sys.executable, *sys.argv],
+        host=dict(system=platform.platform(), cpus=os.cpu_count()),
+        devices=dict(platform=devices[0].platform, kind=devices[0].device_kind, count=len(devices)),
+        processes=jax.process_count(),
+    )
+
+
+def revision() -> dict[str, Any]:
+    """{"revision": commit, "dirty": whether the tree differs from it} of seqarch's source; None where there is no git."""
+    root = Path(seqarch.config.__file__).resolve().parent.parent
+
+    def git(*args: str) -> str | None:
+        try:
+            return subprocess.run(["git", "-C", root, *args], capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+
+    if not (root / ".git").exists():  # installed from an archive, perhaps inside another repository
+        return dict(revision=None, dirty=None)
+    changes = git("status", "--porcelain")
+    return dict(revision=git("rev-parse", "HEAD"), dirty=None if changes is None else bool(changes))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _replace(path: Path, value: Any) -> None:
+    """Replaces the file at once, so that no reader and no crash sees half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.replace(path)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,123 @@
+"""The train state, the loss and the train step: pure functions of arrays, jitted, sharded or vmapped by their callers."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from seqarch.config import Config
+from seqarch.data.loader import Batch
+from seqarch.model import LanguageModel
+from seqarch.training import optim
+from seqarch.types import Array, Float, Int, PyTree
+
+
+class Hyper(NamedTuple):
+    """What a vmapped run may vary: the peak learning rate and the weight decay."""
+
+    lr: Float[Array, ""]
+    weight_decay: Float[Array, ""]
+
+
+class OptState(NamedTuple):
+    """Adam's moments, and the steps in a row, up to the last one, that were refused as non-finite."""
+
+    adam: optax.ScaleByAdamState
+    refused: Int[Array, ""]
+
+
+class TrainState(NamedTuple):
+    """All that a run carries from step to step. `step` counts the batches consumed, also those of refused steps."""
+
+    step: Int[Array, ""]
+    model: LanguageModel
+    opt_state: OptState
+
+
+class _Sums(NamedTuple):
+    """Sums over tokens: of the objective and its gradient, of nats, of weights."""
+
+    grads: PyTree
+    nats: Float[Array, ""]
+    weight: Float[Array, ""]
+
+
+def hyper(config: Config) -> Hyper:
+    """The config's own values."""
+    return Hyper(jnp.float32(config.optim.lr), jnp.float32(config.optim.weight_decay))
+
+
+def token_losses(model: LanguageModel, batch: Batch, key: Array | None = None) -> Float[Array, "B T"]:
+    """-log p(target) of each token, in nats, unweighted. `key` turns dropout on."""
+    return _losses(model, batch, key)[0]
+
+
+def make_init(config: Config) -> Callable[[Array], TrainState]:
+    """key -> the state before the first step."""
+
+    def init(key: Array) -> TrainState:
+        model = LanguageModel(config.model, rngs=nnx.Rngs(key))
+        return TrainState(jnp.int32(0), model, OptState(optim.init(config.optim, model), jnp.int32(0)))
+
+    return init
+
+
+def make_train_step(config: Config) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, Array]]]:
+    """(state, batch, hyper) -> (state, metrics).
+
+    metrics, all scalars: loss (mean nats per weighted token), grad_norm (before clipping), learning_rate,
+    refused (steps in a row). A step whose loss or gradient is not finite leaves model and moments as they were.
+    Dropout's noise depends on the model seed and the step alone.
+    """
+
+    def train_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(jax.random.key(config.seed.model), state.step) if config.model.dropout else None
+        sums = _accumulate(config, state.model, batch, key)
+        loss, grads = sums.nats / sums.weight, jax.tree.map(lambda grad: grad / sums.weight, sums.grads)
+        norm = optax.tree.norm(grads)
+        lr = hyper.lr * optim.schedule(config, state.step)
+        grads = optim.clip(grads, config.optim.clip, norm)
+        model, adam = optim.update(config.optim, grads, state.opt_state.adam, state.model, lr, hyper.weight_decay)
+
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+        model, adam = jax.tree.map(keep, (model, adam), (state.model, state.opt_state.adam))
+        refused = jnp.where(finite, 0, state.opt_state.refused + 1)
+        metrics = dict(loss=loss, grad_norm=norm, learning_rate=lr, refused=refused)
+        return TrainState(state.step + 1, model, OptState(adam, refused)), metrics
+
+    return train_step
+
+
+def _accumulate(config: Config, model: LanguageModel, batch: Batch, key: Array | None) -> _Sums:
+    """Sums over micro-batches, one in memory at a time; whoever divides does it once, by the weight of the whole batch.
+
+    Micro-batch i takes every n-th row from row i on, so that each device cuts it from the rows it holds.
+    """
+    count = config.optim.accumulate
+    micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
+
+    def objective(model: LanguageModel, rows: Batch, key: Array | None) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        nats, log_z = _losses(model, rows, key)
+        total = nats + config.optim.z_loss * jnp.square(log_z)
+        return (total * rows.weights).sum(), (nats * rows.weights).sum()
+
+    def add(sums: _Sums, inputs: tuple[Int[Array, ""], Batch]) -> tuple[_Sums, None]:
+        index, rows = inputs
+        noise = None if key is None else jax.random.fold_in(key, index)
+        (_, nats), grads = jax.value_and_grad(objective, has_aux=True)(model, rows, noise)
+        return jax.tree.map(jnp.add, sums, _Sums(grads, nats, rows.weights.sum())), None
+
+    zero = _Sums(optax.tree.zeros_like(model), jnp.float32(0), jnp.float32(0))
+    return jax.lax.scan(add, zero, (jnp.arange(count), micro))[0]
+
+
+def _losses(model: LanguageModel, batch: Batch, key: Array | None) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """Nats of the targets, and log Z, whose square the z-loss penalises (PaLM, Chowdhery et al. 2022)."""
+    logits = model(batch.tokens, batch.starts, key=key)
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    target = jnp.take_along_axis(logits, batch.targets[..., None], axis=-1)[..., 0]
+    return log_z - target, log_z

@@ -1,0 +1,25 @@
+"""Trains a model: python train.py --config=configs/lm.py:mamba --workdir=RUN [--config.optim.lr=1e-3 ...]
+
+The same command continues a run that was cut short. RUN then holds config.json, run.json, metrics.jsonl, TensorBoard
+events and checkpoints; `python eval.py --workdir=RUN` measures it.
+"""
+
+from absl import flags
+from ml_collections import config_flags
+
+from seqarch import cli
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; made where there is none.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+    from seqarch.config import parse
+    from seqarch.training.loop import train
+
+    train(parse(CONFIG.value), WORKDIR.value)
+
+
+if __name__ == "__main__":
+    cli.run(main)
