@@ -126,8 +126,10 @@ class CheckpointConfig:
 class EvalConfig:
     """Validation every `every` steps (0: only at the end) and what eval.py measures.
 
+    batch: rows that are scored at once
     limit: bytes of each held-out document that are scored, from its beginning; 0 for all
-    contexts: tokens at which states, prefill and decoding are measured; speed_contexts: those reached by a real prefill
+    contexts: tokens after which states are measured; compiled_contexts: for which the train step, prefill and decoding
+      are compiled to measure their memory; speed_contexts: at which prefill and decoding are timed
     """
 
     every: int = 200
@@ -136,6 +138,16 @@ class EvalConfig:
     contexts: tuple[int, ...] = (1024, 16384, 1048576)
     compiled_contexts: tuple[int, ...] = (256, 1024, 4096)
     speed_contexts: tuple[int, ...] = (64, 1024, 4096)
+
+    def __post_init__(self):
+        if self.batch < 1 or min(self.every, self.limit) < 0:
+            raise UserError(
+                f"eval.batch is {self.batch}, eval.every {self.every} and eval.limit {self.limit}; "
+                "give at least 1 row, and for the others numbers of at least 0"
+            )
+        for name, least in (("contexts", 1), ("compiled_contexts", 1), ("speed_contexts", 64)):
+            if min(getattr(self, name), default=least) < least:
+                raise UserError(f"eval.{name} is {getattr(self, name)}; give contexts of at least {least} tokens")
 
 
 @dataclasses.dataclass(frozen=True)

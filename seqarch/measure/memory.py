@@ -92,9 +92,9 @@ def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:
         yield f"memory/state_elements@{context}", size.elements
         yield f"memory/state_bytes@{context}", size.bytes
     for context in config.eval.compiled_contexts:
-        for name, program in programs(config, model, mesh, context).items():
-            with subject.skipping(f"{name} at {context} tokens"):
-                yield f"memory/{name}_bytes@{context}", compiled_bytes(subject.compiled(name, program)).total
+        for phase, program in programs(config, model, mesh, context).items():
+            with subject.skipping(f"{phase} at a context of {context} tokens"):
+                yield f"memory/{phase}_bytes@{context}", compiled_bytes(subject.compiled(program)).total
     platform = mesh.devices.flat[0].platform
     yield (
         "memory/definition",

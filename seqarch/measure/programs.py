@@ -25,8 +25,12 @@ DECODED = 32  # tokens of one decoding loop
 
 
 class Program(NamedTuple):
-    """fn: a jitted function; args: the shapes, dtypes and shardings of its arguments."""
+    """fn: a jitted function; args: the shapes, dtypes and shardings of its arguments.
 
+    name: what it is; programs of one run that have the same name and the same shapes are the same
+    """
+
+    name: str
     fn: Callable
     args: tuple[PyTree, ...]
 
@@ -35,8 +39,8 @@ class Program(NamedTuple):
 
 
 def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> dict[str, Program]:
-    """What a context of `context` tokens costs, by phase: "train", the run's step with rows of that length; and, for one
-    sequence, "prefill" and "decode" with states for the whole context.
+    """What runs at a context of `context` tokens, by phase: "train" is the run's step with rows of that length; "prefill"
+    of a segment and "decode" are of one sequence, their states made for the whole context.
 
     model: unstacked, concrete or abstract
     """
@@ -50,24 +54,25 @@ def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> 
 def train_program(config: Config, mesh: Mesh) -> Program:
     """(state, batch, hyper) -> (state, metrics): the step that `train.py` runs; the state is donated."""
     args = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh), jax.eval_shape(lambda: hyper(config))
-    return Program(sharding.jit_train_step(config, mesh), args)
+    return Program(f"train step of {config.batch} x {config.length} tokens", sharding.jit_train_step(config, mesh), args)
 
 
 def prefill_program(model: LanguageModel, batch: int, segment: int, max_len: int) -> Program:
     """(model, tokens, lengths, states) -> (logits after the last token, states): a segment of a prompt; states are donated."""
     tokens, lengths = jax.ShapeDtypeStruct((batch, segment), jnp.int32), jax.ShapeDtypeStruct((batch,), jnp.int32)
-    return Program(_prefill, (abstract(model), tokens, lengths, abstract_states(model, batch, max_len)))
+    args = abstract(model), tokens, lengths, abstract_states(model, batch, max_len)
+    return Program(f"prefill of {batch} x {segment} tokens", _prefill, args)
 
 
 def decode_program(model: LanguageModel, batch: int, max_len: int) -> Program:
     """(model, tokens, states) -> (logits, states): one token of each row; states are donated."""
     tokens = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    return Program(_decode, (abstract(model), tokens, abstract_states(model, batch, max_len)))
+    return Program("decode step", _decode, (abstract(model), tokens, abstract_states(model, batch, max_len)))
 
 
 def decode_loop_program(model: LanguageModel, batch: int, max_len: int) -> Program:
     """(model, tokens, states) -> (tokens, states): DECODED greedy tokens of each row in one scan; states are donated."""
-    return decode_program(model, batch, max_len)._replace(fn=_decode_loop)
+    return decode_program(model, batch, max_len)._replace(name="decode loop", fn=_decode_loop)
 
 
 def abstract(tree: PyTree) -> PyTree:

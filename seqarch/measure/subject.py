@@ -28,7 +28,7 @@ class Subject:
     model: LanguageModel
     split: TokenFile
     say: Callable[[str], None]
-    _compiled: dict[Any, tuple[Compiled, float]] = dataclasses.field(default_factory=dict)
+    _programs: dict[Any, tuple[Compiled, float]] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def serving(self) -> LanguageModel:
@@ -40,13 +40,13 @@ class Subject:
         """The run's, over all devices; raises UserError where the run's sizes don't fit them."""
         return make_mesh(self.config.mesh)
 
-    def compiled(self, name: str, program: Program) -> Compiled:
-        """`program` compiled; the same program, by name and shapes, only once."""
-        return self._compile(name, program)[0]
+    def compiled(self, program: Program) -> Compiled:
+        """`program` compiled; the same program for the same shapes only once, whichever evaluators ask for it."""
+        return self._compile(program)[0]
 
-    def compile_seconds(self, name: str, program: Program) -> float:
-        """What compiling `program` took, tracing included."""
-        return self._compile(name, program)[1]
+    def compile_seconds(self, program: Program) -> float:
+        """What compiling `program` took, tracing included; less where JAX's persistent cache had it."""
+        return self._compile(program)[1]
 
     @contextlib.contextmanager
     def skipping(self, what: str) -> Iterator[None]:
@@ -59,22 +59,24 @@ class Subject:
             self.say(f"{what} does not fit the device: {str(error).splitlines()[0]}")
 
     def counter(self, what: str) -> Callable[[int, int], None]:
-        """A progress callback that says every few seconds how much is done."""
-        start = last = time.monotonic()
+        """A progress callback that says every few seconds how much is done; what came before its first call is not timed."""
+        first: tuple[float, int] | None = None
+        said = time.monotonic()
 
         def progress(done: int, total: int) -> None:
-            nonlocal last
+            nonlocal first, said
             now = time.monotonic()
-            if now - last > SAY_EVERY and done < total:
-                last = now
-                self.say(f"{done:,} of {total:,} {what}, {(now - start) * (total - done) / done:.0f} s left")
+            first = first or (now, done)
+            if now - said > SAY_EVERY and done > first[1]:
+                said, left = now, (now - first[0]) / (done - first[1]) * (total - done)
+                self.say(f"{done:,} of {total:,} {what}, {left:.0f} s left")
 
         return progress
 
-    def _compile(self, name: str, program: Program) -> tuple[Compiled, float]:
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(program.args))
-        if (name, shapes) not in self._compiled:
-            self.say(f"compiling {name}")
+    def _compile(self, program: Program) -> tuple[Compiled, float]:
+        key = program.name, tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(program.args))
+        if key not in self._programs:
+            self.say(f"compiling {program.name}")
             start = time.perf_counter()
-            self._compiled[name, shapes] = program.compile(), time.perf_counter() - start
-        return self._compiled[name, shapes]
+            self._programs[key] = program.compile(), time.perf_counter() - start
+        return self._programs[key]

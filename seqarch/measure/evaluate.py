@@ -1,0 +1,91 @@
+"""A run, measured: evaluators are generators of (name, value); their values go to RUN/eval.json and to TensorBoard."""
+
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seqarch.data.corpus import locate
+from seqarch.data.tokens import open_split
+from seqarch.errors import unknown
+from seqarch.measure import memory, quality, speed
+from seqarch.measure.flops import count_flops
+from seqarch.measure.programs import abstract, train_program
+from seqarch.measure.subject import Subject
+from seqarch.training.checkpoint import Checkpointer, load_model
+from seqarch.training.logging import add_scalars
+from seqarch.training.rundir import provenance
+
+
+def flops(subject: Subject) -> Iterator[tuple[str, Any]]:
+    """flops/*: of the model's forward pass and of the whole train step, for each token of the run's batch."""
+    config = subject.config
+    tokens = jax.ShapeDtypeStruct((1, config.length), jnp.int32)
+    forward = count_flops(lambda model, tokens: model(tokens), abstract(subject.model), tokens)
+    program = train_program(config, subject.mesh)
+    train = count_flops(program.fn, *program.args)
+    yield "flops/forward_per_token", forward.total / config.length
+    yield "flops/forward_matmul_per_token", forward.matmul / config.length
+    yield "flops/train_per_token", train.total / (config.batch * config.length)
+    yield "flops/train_matmul_per_token", train.matmul / (config.batch * config.length)
+
+
+EVALUATORS: dict[str, Callable[[Subject], Iterator[tuple[str, Any]]]] = {
+    "quality": quality.evaluate,
+    "flops": flops,
+    "memory": memory.evaluate,
+    "speed": speed.evaluate,
+}
+
+
+def evaluate(
+    workdir: str | os.PathLike,
+    *,
+    split: str = "validation",
+    only: Sequence[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Measures the latest checkpoint of the run in `workdir` and returns what eval.json then holds.
+
+    only: names in EVALUATORS; default: all
+    progress: takes lines that say what is being done; default: print
+    Values are flat by name; run/* say of which step, by which revision, versions and device. eval.json is replaced, so it
+    never mixes two evaluations. Raises UserError where `workdir` is no run and for an unknown split or evaluator.
+    """
+    say = progress or functools.partial(print, flush=True)
+    for name in only:
+        if name not in EVALUATORS:
+            raise unknown("evaluator", name, EVALUATORS)
+    config, model = load_model(workdir)
+    text = open_split(locate(config.data.path), split)
+    with Checkpointer(Path(workdir) / "checkpoints") as checkpoints:
+        step = checkpoints.latest
+    subject = Subject(config, model, text, say)
+    values = {"run/step": step, **_provenance()}
+    for name in only or EVALUATORS:
+        say(f"measuring {name}")
+        values |= dict(EVALUATORS[name](subject))
+    if jax.process_index() == 0:
+        _write(Path(workdir), values)
+    return values
+
+
+def _provenance() -> dict[str, Any]:
+    made = provenance()
+    device = "{count} x {kind} ({platform})".format(**made["devices"])
+    return {"run/device": device} | {f"run/{name}": made[name] for name in ("revision", "dirty", "versions", "command")}
+
+
+def _write(workdir: Path, values: dict[str, Any]) -> None:
+    """eval.json at once or not at all, then the numbers in it to TensorBoard."""
+    partial = workdir / "eval.json.partial"
+    partial.write_text(json.dumps(values, indent=2) + "\n")
+    partial.replace(workdir / "eval.json")
+    works = {f"quality/by_document/{name}": bits for name, bits in values.get("quality/by_document", {}).items()}
+    numbers = {n: v for n, v in (values | works).items() if isinstance(v, (int, float)) and not n.startswith("run/")}
+    add_scalars(workdir, numbers, values["run/step"])

@@ -1,0 +1,97 @@
+"""Tokens per second of training, prefill and decoding: medians of runs that were waited for, compilation apart.
+
+Prefill and decoding are of one sequence. Decoding at a context of L tokens is that of its last DECODED ones, after a real
+prefill of those before: a cache is as full, and a state as used, as it would be.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqarch.data.loader import Batch
+from seqarch.data.tokens import BOUNDARY
+from seqarch.measure.programs import DECODED, decode_loop_program, prefill_program, train_program
+from seqarch.measure.subject import Subject
+from seqarch.training.sharding import init_state, put_batch
+from seqarch.training.state import TrainState, hyper
+from seqarch.types import State
+
+REPEATS = 3
+States = tuple[State, ...]
+
+
+def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:
+    """speed/*: a program that does not fit the device has no value."""
+    config = subject.config
+    program = train_program(config, subject.mesh)
+    with subject.skipping("the train step"):
+        yield "speed/compile_s", subject.compile_seconds(program)
+        seconds = _train_seconds(subject)
+        yield "speed/train_batch", config.batch
+        yield "speed/train_tokens_per_s", config.batch * config.length / seconds
+    for context in config.eval.speed_contexts:
+        with subject.skipping(f"a context of {context} tokens"):
+            prefill, decode = _serving_seconds(subject, context)
+            yield f"speed/prefill_tokens_per_s@{context}", context / prefill
+            yield f"speed/decode_tokens_per_s@{context}", DECODED / decode
+
+
+def _train_seconds(subject: Subject) -> float:
+    """Of one step from the initial state, with rows of the held-out text."""
+    config, mesh = subject.config, subject.mesh
+    step = subject.compiled(train_program(config, mesh))
+    state = init_state(config, mesh, jax.random.key(config.seed.model))
+    rows = np.resize(subject.split.tokens, (config.batch // jax.process_count(), config.length + 1)).astype(np.int32)
+    inputs = rows[:, :-1]
+    batch = put_batch(Batch(inputs, rows[:, 1:], inputs == BOUNDARY, np.ones(inputs.shape, np.float32)), mesh)
+
+    def run(_: None) -> TrainState:
+        nonlocal state
+        state = step(state, batch, hyper(config))[0]
+        return state
+
+    jax.block_until_ready(run(None))
+    return _median_seconds(run)
+
+
+def _serving_seconds(subject: Subject, context: int) -> tuple[float, float]:
+    """Of reading `context` tokens, and of the last DECODED ones decoded."""
+    model, segment = subject.serving, min(subject.config.length, context)
+    prefill = subject.compiled(prefill_program(model, 1, segment, context))
+    loop = subject.compiled(decode_loop_program(model, 1, context))
+    prompt = np.resize(subject.split.tokens, (1, math.ceil(context / segment) * segment)).astype(np.int32)
+
+    def read(states: States, size: int = context) -> States:
+        for start in range(0, size, segment):
+            lengths = np.array([min(segment, size - start)], np.int32)
+            _, states = prefill(model, prompt[:, start : start + segment], lengths, states)
+        return states
+
+    empty = model.init_state(1, context)
+    before = jax.block_until_ready(read(_copy(empty), context - DECODED))
+    return (
+        _median_seconds(read, lambda: _copy(empty)),
+        _median_seconds(lambda states: loop(model, prompt[:, 0], states)[1], lambda: _copy(before)),
+    )
+
+
+def _copy(states: States) -> States:
+    """Copies to donate."""
+    return jax.tree.map(jnp.copy, states)
+
+
+def _median_seconds(run: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None) -> float:
+    """Of REPEATS runs, each waited for and each given what `prepare` makes, which is not timed."""
+    seconds = []
+    for _ in range(REPEATS):
+        given = jax.block_until_ready(prepare())
+        start = time.perf_counter()
+        jax.block_until_ready(run(given))
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)

@@ -1,0 +1,83 @@
+"""Speed: what is timed is what is said to be timed."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from seqarch.config import Config, EvalConfig, ModelConfig
+from seqarch.data import tokens
+from seqarch.errors import UserError
+from seqarch.measure import speed
+from seqarch.measure.programs import DECODED
+from seqarch.measure.subject import Subject
+from seqarch.model import LanguageModel
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Subject:
+    directory = tmp_path_factory.mktemp("text") / "prepared"
+    tokens.write(directory, [(split, "one", b"To be, or not to be. " * 9) for split in tokens.SPLITS], {}, replace=False)
+    model_config = ModelConfig("gru,attention", layers=2, dim=16, mlp=16)
+    config = Config(batch=2, length=32, model=model_config, eval=EvalConfig(speed_contexts=(64, 80)))
+    model = LanguageModel(model_config, rngs=nnx.Rngs(jax.random.key(0)))
+    return Subject(config, model, tokens.open_split(directory, "test"), say=lambda line: None)
+
+
+def test_speed_of_training_and_of_serving_at_every_context(subject):
+    values = dict(speed.evaluate(subject))
+    at = [f"speed/{phase}_tokens_per_s@{context}" for context in (64, 80) for phase in ("prefill", "decode")]
+    assert set(values) == {"speed/compile_s", "speed/train_batch", "speed/train_tokens_per_s", *at}
+    assert all(np.isfinite(value) and value > 0 for value in values.values())
+
+
+@pytest.mark.parametrize("context", [64, 80])
+def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(subject, monkeypatch, context):
+    """Seen in the cache: how many tokens it has taken in, before and after each timed run; 80 is no multiple of a segment."""
+    seen = []
+
+    def run_once(run, prepare):
+        given = prepare()
+        before = int(given[1].length[0])
+        cache = run(given)[1]
+        seen.append((before, int(cache.length[0])))
+        assert np.array_equal(np.sort(cache.position[0]), np.arange(context))
+        return 1.0
+
+    monkeypatch.setattr(speed, "_median_seconds", run_once)
+    assert speed._serving_seconds(subject, context) == (1.0, 1.0)
+    assert seen == [(0, context), (context - DECODED, context)]
+
+
+def test_median_of_runs_that_were_waited_for_without_their_preparation(monkeypatch):
+    """On a clock that only the work moves: preparing takes 100 s, then its array 10; dispatching 1 s, the results 5, 2, 30."""
+    now = 0.0
+
+    class Work:
+        def __init__(self, seconds: float):
+            self.seconds = seconds
+
+        def block_until_ready(self) -> "Work":
+            nonlocal now
+            now, self.seconds = now + self.seconds, 0.0
+            return self
+
+    def prepare() -> Work:
+        nonlocal now
+        now += 100.0
+        return Work(10.0)
+
+    def run(given: Work) -> Work:
+        nonlocal now
+        assert given.seconds == 0.0
+        now += 1.0
+        return Work(results.pop(0))
+
+    results = [5.0, 2.0, 30.0]
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now)
+    assert speed._median_seconds(run, prepare) == 6.0
+
+
+def test_contexts_too_short_to_decode_in_are_refused():
+    with pytest.raises(UserError, match="eval.speed_contexts is .*at least 64"):
+        EvalConfig(speed_contexts=(16, 1024))
