@@ -1,6 +1,10 @@
 """Speed: what is timed is what is said to be timed."""
 
+import dataclasses
+from typing import NamedTuple
+
 import jax
+import jax.monitoring
 import numpy as np
 import pytest
 from flax import nnx
@@ -76,6 +80,37 @@ def test_median_of_runs_that_were_waited_for_without_their_preparation(monkeypat
     results = [5.0, 2.0, 30.0]
     monkeypatch.setattr(speed.time, "perf_counter", lambda: now)
     assert speed._median_seconds(run, prepare) == 6.0
+
+
+class CountedProgram(NamedTuple):
+    """Its compilation was spared by JAX's persistent cache, which says that it took 7 s when it was made."""
+
+    name: str
+    args: tuple[np.ndarray, ...]
+    compilations: list
+
+    def compile(self) -> object:
+        jax.monitoring.record_event_duration_secs("/jax/compilation_cache/compile_time_saved_sec", 7.0)
+        self.compilations.append(self.name)
+        return object()
+
+
+def test_programs_are_compiled_once_for_their_shapes_and_charged_what_the_cache_spared(subject):
+    compilations = []
+    one, same, other = (CountedProgram("counted", (np.zeros(n),), compilations) for n in (3, 3, 4))
+    assert subject.compiled(one) is subject.compiled(same) is not subject.compiled(other)
+    assert compilations == ["counted"] * 2
+    assert 7.0 < subject.compile_seconds(one) < 8.0
+
+
+def test_what_does_not_fit_the_device_is_told_and_skipped(subject):
+    told = []
+    small = dataclasses.replace(subject, say=told.append)
+    with small.skipping("a step of 1 TiB"):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 136 GiB of 16\nmore")
+    assert told == ["a step of 1 TiB does not fit the device: RESOURCE_EXHAUSTED: 136 GiB of 16"]
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), small.skipping("a step"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: broken")
 
 
 def test_contexts_too_short_to_decode_in_are_refused():

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled
 
 from seqarch.config import Config
@@ -19,7 +19,6 @@ from seqarch.model import LanguageModel
 from seqarch.training import sharding
 from seqarch.training.state import hyper
 from seqarch.types import Array, Float, Int, PyTree, State
-
 
 DECODED = 32  # tokens of one decoding loop
 
@@ -53,7 +52,9 @@ def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> 
 
 def train_program(config: Config, mesh: Mesh) -> Program:
     """(state, batch, hyper) -> (state, metrics): the step that `train.py` runs; the state is donated."""
-    args = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh), jax.eval_shape(lambda: hyper(config))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    scalars = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), hyper(config))
+    args = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh), scalars
     return Program(f"train step of {config.batch} x {config.length} tokens", sharding.jit_train_step(config, mesh), args)
 
 
