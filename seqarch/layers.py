@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 
 from seqarch.ops.numerics import dot, rows, spread
 from seqarch.types import Array, Bool, DTypeLike, Float
@@ -97,3 +98,15 @@ class Block(nnx.Module):
             return x
         keep = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
         return jnp.where(keep, x / (1 - self.dropout), 0).astype(x.dtype)
+
+
+def split_rows(x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+    """`x` with its rows split over all devices of the mesh in force, if there is one (`jax.set_mesh`).
+
+    The compiler has to be told once in each block: with parameters split along the width it would rather split every
+    product along it too, and gather the activations of the whole batch on each device, than gather the parameters.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or x.shape[0] % mesh.size:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(mesh.axis_names))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch.config import Layer, ModelConfig
-from seqarch.layers import Block, RMSNorm
+from seqarch.layers import Block, RMSNorm, split_rows
 from seqarch.mixers import resolve_mixer
 from seqarch.ops.numerics import dot
 from seqarch.types import Array, Bool, Float, Int, State
@@ -44,7 +44,7 @@ class LanguageModel(nnx.Module):
 
         def run(x, blocks, first):
             for i, block in enumerate(blocks):
-                x = block(x, starts, key=None if key is None else jax.random.fold_in(key, first + i))
+                x = split_rows(block(x, starts, key=None if key is None else jax.random.fold_in(key, first + i)))
             return x
 
         run = jax.checkpoint(run, prevent_cse=False) if self.remat else run

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,28 +25,29 @@ TINY = ModelConfig(mixer="mamba,attention", layers=2, dim=32, mlp=32)
 CONFIG = Config(steps=4, batch=8, length=16, model=TINY, optim=OptimConfig(warmup=1, accumulate=2))
 
 
-def losses_and_bytes(mesh: jax.sharding.Mesh) -> dict:
-    """Losses of four steps; bytes of parameters and of moments that the first device holds before and after them."""
+def train_on(mesh: jax.sharding.Mesh) -> dict:
+    """Losses of four steps, bytes of parameters and moments that the first device holds before and after, collectives."""
     tokens = np.random.default_rng(0).integers(0, 257, (CONFIG.steps, CONFIG.batch, CONFIG.length + 1), dtype=np.int32)
     held = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
-    with jax.set_mesh(mesh):
-        state = sharding.init_state(CONFIG, mesh, jax.random.key(0))
-        step, losses, sizes = sharding.jit_train_step(CONFIG, mesh), [], [[held(state.model), held(state.opt_state)]]
-        for row in tokens:
-            rows = Batch(row[:, :-1], row[:, 1:], row[:, :-1] == 256, np.ones(row[:, 1:].shape, np.float32))
-            state, metrics = step(state, sharding.put_batch(rows, mesh), hyper(CONFIG))
-            losses.append(float(metrics["loss"]))
+    abstract = sharding.abstract_state(CONFIG, mesh), sharding.abstract_batch(CONFIG, mesh), hyper(CONFIG)
+    step = sharding.jit_train_step(CONFIG, mesh).lower(*abstract).compile()
+    state = sharding.init_state(CONFIG, mesh, jax.random.key(0))
+    losses, sizes = [], [[held(state.model), held(state.opt_state)]]
+    for row in tokens:
+        rows = Batch(row[:, :-1], row[:, 1:], row[:, :-1] == 256, np.ones(row[:, 1:].shape, np.float32))
+        state, metrics = step(state, sharding.put_batch(rows, mesh), hyper(CONFIG))
+        losses.append(float(metrics["loss"]))
     sizes.append([held(state.model), held(state.opt_state)])
-    return dict(losses=losses, sizes=sizes, compilations=step._cache_size())
+    return dict(losses=losses, sizes=sizes, gathered=re.findall(r"= f32(\[[\d,]*\])\S* all-gather\(", step.as_text()))
 
 
 def main() -> None:
     """What the test below runs in a process with two devices."""
     meshes = [sharding.make_mesh(MeshConfig(), jax.devices()[:count]) for count in (1, 2)]
-    print(json.dumps([losses_and_bytes(mesh) for mesh in meshes]))
+    print(json.dumps([train_on(mesh) for mesh in meshes]))
 
 
-def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_hold_half_each():
+def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_parameters():
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
     command = [sys.executable, "-c", "from tests import test_sharding; test_sharding.main()"]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], env=env, capture_output=True, text=True, check=False)
@@ -54,7 +56,9 @@ def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_hold_half_each():
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
     assert one["losses"][-1] < one["losses"][0]
     assert np.max(np.array(two["sizes"]) / np.array(one["sizes"])) < 0.6
-    assert one["compilations"] == two["compilations"] == 1
+    assert two["gathered"] and not one["gathered"]
+    micro_batch = f"[{CONFIG.batch // CONFIG.optim.accumulate},{CONFIG.length},"
+    assert not [shape for shape in two["gathered"] if shape.startswith(micro_batch)], "gathers activations, not parameters"
 
 
 def test_axes_map_to_the_mesh_from_the_right_and_each_mesh_axis_once():

@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from seqarch.config import Config, MeshConfig, with_forms
 from seqarch.data.loader import Batch
 from seqarch.errors import UserError, unknown
-from seqarch.training.state import TrainState, make_init, make_train_step
+from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
 from seqarch.types import PyTree
 
 RULES = {
@@ -102,8 +102,13 @@ def init_state(config: Config, mesh: Mesh, key: jax.Array) -> TrainState:
 def jit_train_step(config: Config, mesh: Mesh) -> Callable:
     """The train step, jitted for `mesh`: the state is donated and comes out sharded as it went in, metrics replicated."""
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-    replicated = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(make_train_step(resolve(config, mesh)), donate_argnums=0, out_shardings=(where, replicated))
+    step = make_train_step(resolve(config, mesh))
+
+    def train_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, dict[str, jax.Array]]:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # the model reads it, also where no jax.set_mesh is
+            return step(state, batch, hyper)
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(where, NamedSharding(mesh, PartitionSpec())))
 
 
 def put_batch(local: Batch, mesh: Mesh) -> Batch:
