@@ -6,6 +6,7 @@ import optax
 import pytest
 
 from seqarch.measure.flops import Flops, count_flops
+from seqarch.ops.attention import FORMS, attention
 
 
 def shape(*dims: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
@@ -147,6 +148,15 @@ def test_custom_vjp_counts_the_rule_that_runs():
     one = 2 * 4**3
     assert count_flops(square, shape(4, 4)).matmul == one
     assert count_flops(jax.value_and_grad(lambda x: square(x).sum()), shape(4, 4)).matmul == 3 * one
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_every_form_of_attention_counts_its_whole_matrix(method):
+    """4 T^2 H K: products with queries and with weights. The loops over blocks say how often they may turn."""
+    t, h, k = 128, 2, 16
+    flops = count_flops(lambda q: attention(q, q, q, method=method, block=16), shape(1, t, h, k))
+    assert flops.uncounted_loops == 0
+    assert 1.0 <= flops.matmul / (4 * t**2 * h * k) < 1.1
 
 
 def test_train_step_of_an_mlp_has_its_closed_form():

@@ -110,7 +110,8 @@ def _attend_forward(q, k, v, at_q, at_k, rule):
         q, at_q, (first, end) = inputs
         def body(j, running):
             return absorb(running, q, k[j], v[j], visible(at_q, jax.tree.map(lambda x: x[j], at_k), rule))
-        running = jax.lax.fori_loop(first, end, body, empty(q))
+        with jax.named_scope(f"at_most_{len(k)}_trips"):  # tells measure.flops
+            running = jax.lax.fori_loop(first, end, body, empty(q))
         log_total = jnp.where(running.l > 0, running.m + jnp.log(jnp.where(running.l > 0, running.l, 1.0)), -NOTHING)
         return average(running).astype(q.dtype), log_total
 
@@ -138,7 +139,8 @@ def _attend_backward(rule, saved, do):
             return dq.at[i].add(dot("bgrts,bgsk->bgrtk", d_scores, k)), dk, dv
 
         zero = jnp.zeros(k.shape, jnp.float32)
-        dq, dk, dv = jax.lax.fori_loop(first, end, body, (dq, zero, zero))
+        with jax.named_scope(f"at_most_{len(q)}_trips"):
+            dq, dk, dv = jax.lax.fori_loop(first, end, body, (dq, zero, zero))
         return dq, (dk.astype(k.dtype), dv.astype(v.dtype))
 
     dq, (dk, dv) = jax.lax.scan(key_block, jnp.zeros(q.shape, jnp.float32), (k, v, at_k, (spans[:, 0], spans[:, 1])))
