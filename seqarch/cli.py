@@ -48,11 +48,12 @@ def run(main: Callable[[], None], argv: list[str] | None = None) -> NoReturn:
 
 
 def quiet() -> None:
-    """Keeps absl, JAX and Orbax to what needs attention; stderr is for the user."""
+    """Keeps the libraries to what needs attention; stderr is for the user."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.ERROR)
     logging.set_stderrthreshold(logging.ERROR)
-    python_logging.getLogger("jax").setLevel(python_logging.ERROR)
+    for library in ("jax", "tensorboardX"):
+        python_logging.getLogger(library).setLevel(python_logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(orbax|flax|jax|tensorboardX)\b")
 
 

@@ -46,8 +46,9 @@ class Logger:
             path = self._run_dir / "metrics.jsonl"
             _cut(path, start)
             self._rows = path.open("a")
-            # TensorBoard hides what an earlier start logged from purge_step on.
-            self._events = SummaryWriter(str(run_dir), purge_step=start + 1 if start else None)
+            # TensorBoard hides what an earlier start logged from purge_step on. Names have a resolution of a second.
+            purge = dict(purge_step=start + 1) if start else {}
+            self._events = SummaryWriter(str(run_dir), filename_suffix=f".{start}", **purge)
 
     def __enter__(self) -> "Logger":
         return self

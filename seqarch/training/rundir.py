@@ -28,8 +28,8 @@ def read_config(run_dir: str | os.PathLike) -> Config:
         return seqarch.config.parse(json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(f"{run_dir} is no run directory (it has no config.json); give what train.py had as --workdir") from error
-    except ValueError as error:
-        raise UserError(f"{path} is not a config: {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no config that train.py wrote: {error}") from error
 
 
 def check(run_dir: str | os.PathLike, config: Config) -> None:

@@ -1,0 +1,119 @@
+"""Checkpoints: what is saved comes back bit for bit, and what does not fit is refused by name."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import seqarch.config
+from seqarch.config import Config, MeshConfig, ModelConfig
+from seqarch.errors import UserError
+from seqarch.training import sharding
+from seqarch.training.checkpoint import Checkpointer, load_model, named
+from seqarch.training.state import TrainState
+
+CONFIG = Config(steps=4, batch=4, length=8, model=ModelConfig(mixer="gru", layers=3, dim=16, mlp=0))
+STREAM = dict(seed=0, batch=4, length=8, text="abc")
+
+
+@functools.cache
+def mesh() -> jax.sharding.Mesh:
+    return sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+@functools.cache
+def initial() -> TrainState:
+    return sharding.init_state(CONFIG, mesh(), jax.random.key(0))
+
+
+def abstract(**model) -> TrainState:
+    config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, **model))
+    return sharding.abstract_state(config, mesh())
+
+
+def state(step: int) -> TrainState:
+    """A state whose every array is of its step."""
+    return jax.tree.map(lambda x: x + x.dtype.type(step), initial()._replace(step=jnp.int32(0)))
+
+
+def save(directory, *steps: int, keep: int = 2) -> None:
+    with Checkpointer(directory, keep, STREAM) as checkpoints:
+        for step in steps:
+            checkpoints.save(state(step))
+
+
+def test_states_come_back_bit_for_bit_and_the_newest_are_kept(tmp_path):
+    save(tmp_path, 1, 2, 3)
+    assert {path.name for path in tmp_path.iterdir()} == {"2", "3"}
+    with Checkpointer(tmp_path, 2, STREAM) as checkpoints:
+        assert checkpoints.latest == 3
+        restored = checkpoints.restore(abstract())
+    assert jax.tree.structure(restored) == jax.tree.structure(state(3))
+    jax.tree.map(np.testing.assert_array_equal, restored, state(3))
+    assert int(restored.step) == 3
+
+
+def test_names_are_dotted_and_tell_parameters_apart():
+    names = named(initial())
+    assert {"step", "model.embedding", "opt_state.adam.mu.embedding", "opt_state.refused"} < names.keys()
+    assert len(names) == len(jax.tree.leaves(initial()))
+
+
+def test_a_directory_half_written_is_neither_seen_nor_kept(tmp_path):
+    save(tmp_path, 1)
+    partial = tmp_path / "2.orbax-checkpoint-tmp"
+    partial.mkdir()
+    (partial / "model").write_text("half")
+    with Checkpointer(tmp_path, 2, STREAM) as checkpoints:
+        assert checkpoints.latest == 1
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (dict(dim=32), r"model.embedding float32\[257, 16\], the config makes float32\[257, 32\]"),
+        (dict(layers=4), r"float32\[3, .*, the config makes float32\[4, "),
+        (dict(mlp=8), r"mlp.* no such array, the config makes float32"),
+    ],
+)
+def test_another_model_is_refused_by_the_first_array_that_differs(tmp_path, model, message):
+    save(tmp_path, 1)
+    with Checkpointer(tmp_path, 2, STREAM) as checkpoints, pytest.raises(UserError, match=message):
+        checkpoints.restore(abstract(**model))
+
+
+def test_another_dtype_is_refused_rather_than_cast(tmp_path):
+    save(tmp_path, 1)
+    half = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding), abstract().model)
+    with Checkpointer(tmp_path, 2, STREAM) as checkpoints, pytest.raises(UserError, match="the config makes bfloat16"):
+        checkpoints.restore(abstract()._replace(model=half))
+
+
+def test_a_state_of_another_stream_is_refused(tmp_path):
+    save(tmp_path, 1)
+    with Checkpointer(tmp_path, 2, STREAM | dict(batch=8)) as checkpoints, pytest.raises(UserError, match="batch=4.* 8"):
+        checkpoints.restore(abstract())
+
+
+def test_load_model_reads_the_latest_model_of_a_run(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(seqarch.config.to_dict(CONFIG)))
+    with pytest.raises(UserError, match="no checkpoint"):
+        load_model(tmp_path)
+    save(tmp_path / "checkpoints", 1, 2)
+    config, model = load_model(tmp_path)
+    assert config == CONFIG
+    assert jax.tree.structure(model) == jax.tree.structure(state(2).model)
+    jax.tree.map(np.testing.assert_array_equal, model, state(2).model)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"stepz": 1}', "[]"])
+def test_what_is_no_run_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="config.json|steps"):
+        load_model(tmp_path)

@@ -1,0 +1,107 @@
+"""Numbers on their way from the device to metrics.jsonl and TensorBoard."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from seqarch.training.logging import TAGS, Logger, Profile, read_rows
+from seqarch.training.meter import Meter
+
+
+def row(step: int, loss: float = 1.0) -> dict:
+    return dict(step=step, loss=loss)
+
+
+def lines(directory) -> list[dict]:
+    text = (directory / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+
+
+def events(directory) -> EventAccumulator:
+    accumulator = EventAccumulator(str(directory), size_guidance={"tensors": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_the_same_numbers_go_to_both(tmp_path):
+    with Logger(tmp_path) as logger:
+        for step in (1, 2):
+            logger.log(row(step, step / 4) | dict(tokens_per_s=5.0, process_peak_rss_bytes=7))
+    assert lines(tmp_path) == read_rows(tmp_path)
+    assert [line["loss"] for line in lines(tmp_path)] == [0.25, 0.5]
+    scalars = events(tmp_path)
+    assert set(scalars.Tags()["scalars"]) == {TAGS["loss"], TAGS["tokens_per_s"], "memory/process_peak_rss_bytes"}
+    assert [(event.step, event.value) for event in scalars.Scalars(TAGS["loss"])] == [(1, 0.25), (2, 0.5)]
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    with Logger(tmp_path) as logger:
+        logger.log(row(1, math.nan) | dict(grad_norm=math.inf))
+    assert lines(tmp_path) == [dict(step=1, loss=None, grad_norm=None)]
+
+
+def test_a_new_start_cuts_off_what_lies_beyond_it_and_a_half_written_line(tmp_path):
+    with Logger(tmp_path) as logger:
+        for step in range(1, 6):
+            logger.log(row(step))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    with Logger(tmp_path, start=3) as logger:
+        logger.log(row(4, 2.0))
+    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0)]
+    assert [(event.step, event.value) for event in events(tmp_path).Scalars(TAGS["loss"])][3:] == [(4, 2.0)]
+
+
+def test_a_process_that_does_not_write_leaves_no_file(tmp_path):
+    with Logger(tmp_path, write=False) as logger:
+        logger.log(row(1))
+        logger.describe({"config": {}}, {"lr": 1.0})
+    assert not list(tmp_path.iterdir())
+
+
+def test_config_and_hyper_parameters_stand_in_the_run_itself(tmp_path):
+    with Logger(tmp_path) as logger:
+        logger.describe({"config": {"optim": {"lr": 1e-3}}}, {"optim.lr": 1e-3, "model.mixer": "gru", "eval.contexts": [1, 2]})
+    tags = events(tmp_path).Tags()["tensors"]
+    assert "config/text_summary" in tags
+    assert {"_hparams_/experiment", "_hparams_/session_start_info", "_hparams_/session_end_info"} <= set(
+        events(tmp_path).summary_metadata
+    )
+    assert all(path.is_file() for path in tmp_path.iterdir())
+
+
+def test_a_profile_is_written_on_request_only(tmp_path):
+    for first in (0, 2):
+        profile = Profile(tmp_path, first)
+        for step in (1, 2, 3):
+            profile.before(step, jnp.zeros(1))
+            profile.after(step, jnp.ones(1))
+        profile.stop(jnp.ones(1))
+        assert bool(list(tmp_path.rglob("*.xplane.pb"))) == bool(first)
+
+
+def test_the_meter_returns_each_block_after_the_first_step_of_the_next():
+    meter, seen = Meter(tokens=8, flops=16.0), []
+    for step in range(1, 8):
+        rows = meter.add(step, dict(loss=jnp.float32(step)), ends_block=step % 3 == 0)
+        seen.append([row["step"] for row in rows])
+    assert seen == [[], [], [], [1, 2, 3], [], [], [4, 5, 6]]
+    (last,) = meter.drain()
+    assert last["step"] == 7 and last["loss"] == 7.0 and math.isclose(last["bits_per_byte"], 7 / math.log(2))
+    assert math.isclose(last["tokens_per_s"] * last["step_seconds"], 8)
+    assert math.isclose(last["model_flops_per_s"] * last["step_seconds"], 16)
+    assert meter.drain() == []
+
+
+def test_the_meter_does_not_count_what_came_before_a_restart(monkeypatch):
+    now = iter([0.0, 100.0, 101.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    meter = Meter(tokens=8, flops=16.0)
+    meter.restart()
+    meter.add(1, dict(loss=jax.numpy.float32(0)), ends_block=False)
+    meter.add(2, dict(loss=jax.numpy.float32(0)), ends_block=True)
+    assert [row["step_seconds"] for row in meter.drain()] == [0.5, 0.5]
