@@ -10,7 +10,18 @@ import pytest
 
 from seqarch.measure.figures import INK, comparison_figures
 from seqarch.measure.report import text_table, write_report
-from seqarch.measure.tables import MISSING, Column, Row, Table, comparison_tables, fields, format_bytes, format_si, show
+from seqarch.measure.tables import (
+    MISSING,
+    Column,
+    Row,
+    Table,
+    comparison_tables,
+    fields,
+    format_bytes,
+    format_si,
+    show,
+    summary_table,
+)
 
 NOTICE = "tour: one learning rate, one seed, undertrained; not evidence"
 LENGTHS = (64, 256, 1024)
@@ -106,7 +117,7 @@ def test_names_are_escaped(report):
 
 
 def test_notice_stands_with_every_table_and_figure(rows, report):
-    pieces = len(comparison_tables(rows)) + len(comparison_figures(rows))
+    pieces = 1 + len(comparison_tables(rows)) + len(comparison_figures(rows))
     assert report["md"].count(f"*{NOTICE}*") == 1 + pieces
     assert report["html"].count(f'<p class="notice">{NOTICE}</p>') == 1 + pieces
     assert all(line["notice"] == NOTICE for line in csv.DictReader(report["csv"].splitlines()))
@@ -114,7 +125,7 @@ def test_notice_stands_with_every_table_and_figure(rows, report):
 
 def test_every_cell_is_in_both_pages(rows, report):
     words = _Page(report["html"]).words
-    for table in comparison_tables(rows):
+    for table in (summary_table(rows), *comparison_tables(rows)):
         for column in table.columns:
             assert column.title in words and f" {column.title} |" in report["md"]
             for row in rows:

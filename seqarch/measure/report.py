@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqarch.measure.figures import INK, Figure, comparison_figures
-from seqarch.measure.tables import MISSING, Row, Table, comparison_tables, fields, show
+from seqarch.measure.tables import MISSING, Row, Table, comparison_tables, fields, show, summary_table
 
 LEFT = ("text", "code")  # formats that are aligned to the left
 
@@ -21,7 +21,7 @@ def write_report(rows: Sequence[Row], directory: Path, *, title: str, notice: st
 
     notice: what a reader must know before believing a number; it stands with every table and figure.
     """
-    tables, figures = comparison_tables(rows), comparison_figures(rows)
+    tables, figures = (summary_table(rows), *comparison_tables(rows)), comparison_figures(rows)
     files = {
         "report.md": markdown_page(rows, tables, figures, title, notice),
         "results.csv": csv_text(rows, tables, notice),
@@ -80,7 +80,7 @@ def csv_text(rows: Sequence[Row], tables: Sequence[Table], notice: str) -> str:
 def html_page(rows: Sequence[Row], tables: Sequence[Table], figures: Sequence[Figure], title: str, notice: str) -> str:
     """One page that refers to nothing outside itself."""
     style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
-    quality, *others = (html_table(table, rows, notice) for table in tables)
+    summary, *others = (html_table(table, rows, notice) for table in tables)
     drawings = "\n".join(_html_figure(figure, notice) for figure in figures)
     return f"""<!doctype html>
 <html lang="en">
@@ -94,7 +94,7 @@ def html_page(rows: Sequence[Row], tables: Sequence[Table], figures: Sequence[Fi
 <body>
 <h1>{html.escape(title)}</h1>
 {_html_notice(notice)}
-{quality}
+{summary}
 <div class="figures">
 {drawings}
 </div>

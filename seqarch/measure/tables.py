@@ -68,6 +68,30 @@ def comparison_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
 NAME = Column("model", "name", "text")
 
 
+def summary_table(rows: Sequence[Row]) -> Table:
+    """Quality and memory at a glance, in the width of a terminal: memory and speed at the longest context measured."""
+
+    def longest(key: str, title: str, format: str) -> tuple[Column, ...]:
+        return _at(rows, key, title, format)[-1:]
+
+    lengths = sorted({row.values["quality/context"] for row in rows if "quality/context" in row.values})
+    return Table(
+        "At a glance",
+        "Quality and memory: bits per byte of held-out text, the state of one sequence, bytes of the compiled programs.",
+        (
+            NAME,
+            Column("bits/byte", "quality/bits_per_byte", "bits"),
+            Column("carried", "quality/bits_per_byte_carried", "bits"),
+            Column("parameters", "memory/params", "count"),
+            *(Column(f"state @ {length:,}", f"memory/state_bytes@{length}", "bytes") for length in lengths),
+            *longest("memory/state_bytes", "state", "bytes"),
+            *longest("memory/train_bytes", "training", "bytes"),
+            *longest("memory/decode_bytes", "decoding", "bytes"),
+            *longest("speed/decode_tokens_per_s", "tokens/s", "rate"),
+        ),
+    )
+
+
 def _quality(rows: Sequence[Row]) -> Table:
     return Table(
         "Quality",
