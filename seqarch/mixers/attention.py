@@ -85,8 +85,8 @@ class Attention(SequenceMixer):
 
     def init_state(self, batch, max_len):
         slots = max_len if self.window is None else min(self.window, max_len)
-        kv = jnp.zeros((batch, slots, self.kv_heads, self.head_dim), self.state_dtype)
-        return KVCache(kv, kv, jnp.full((batch, slots), -1, jnp.int32), jnp.zeros(batch, jnp.int32))
+        k, v = (jnp.zeros((batch, slots, self.kv_heads, self.head_dim), self.state_dtype) for _ in range(2))
+        return KVCache(k, v, jnp.full((batch, slots), -1, jnp.int32), jnp.zeros(batch, jnp.int32))
 
     def prefill(self, x, state, starts=None, lengths=None):
         (B, T), slots = x.shape[:2], state.k.shape[1]

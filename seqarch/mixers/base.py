@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from seqarch.ops.forms import Forms
@@ -61,3 +63,12 @@ class SequenceMixer(nnx.Module):
     def __call__(self, x: Float[Array, "B T D"], starts: Bool[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
         """Outputs from an empty state."""
         return self.prefill(x, self.init_state(x.shape[0], 0), starts)[0]
+
+
+def select_rows(rows: Bool[Array, "B"], then: State, otherwise: State) -> State:
+    """A state, or any pytree of arrays with B leading, row by row: `then` where `rows`, else `otherwise`."""
+
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(rows.reshape(rows.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, then, otherwise)

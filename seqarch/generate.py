@@ -1,0 +1,145 @@
+"""Text from a model: prompts are prefilled in segments, then one lax.scan decodes token by token.
+
+States are values: `jax.tree.map(jnp.copy, states)` keeps them for a rollback (the functions here consume what they are
+given), `fork` gives a row's state to many rows, `reset` empties rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqarch.data.tokens import BOUNDARY
+from seqarch.errors import UserError
+from seqarch.mixers.base import select_rows
+from seqarch.model import LanguageModel
+from seqarch.types import Array, Bool, Float, Int, State
+
+
+class Sampling(NamedTuple):
+    """temperature: 0 takes the most likely token; top_k: of the k most likely tokens, 0 for all; top_p: of the fewest tokens
+    that hold this probability (Holtzman et al. 2019, "The curious case of neural text degeneration", section 3.1)."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def check(self) -> "Sampling":
+        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+            raise UserError(f"{self}: give a temperature and a top_k of at least 0 and a top_p in (0, 1]")
+        return self
+
+
+def sample(logits: Float[Array, "B Y"], sampling: Sampling, key: Array) -> Int[Array, "B"]:
+    """A token a row."""
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    logits = logits / sampling.temperature
+    if sampling.top_k and sampling.top_k < logits.shape[-1]:
+        least = jax.lax.top_k(logits, sampling.top_k)[0][:, -1:]
+        logits = jnp.where(logits >= least, logits, -jnp.inf)
+    if sampling.top_p < 1:
+        ordered = jnp.sort(logits, axis=-1, descending=True)
+        probability = jax.nn.softmax(ordered)
+        inside = jnp.cumsum(probability, axis=-1) - probability < sampling.top_p
+        least = jnp.where(inside, ordered, jnp.inf).min(-1, keepdims=True)
+        logits = jnp.where(logits >= least, logits, -jnp.inf)
+    return jax.random.categorical(key, logits)
+
+
+def prefill(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], states: tuple[State, ...], *, segment: int = 512
+) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
+    """Logits after each prompt and the states after it; consumes `states`. An empty prompt is the document boundary.
+
+    segment: tokens that are worked on at once, which bounds the memory whatever the prompts' lengths
+    """
+    prompts = [list(prompt) or [BOUNDARY] for prompt in prompts]
+    lengths = np.array([len(prompt) for prompt in prompts])
+    segment = min(segment, lengths.max())
+    tokens = np.full((len(prompts), -(-lengths.max() // segment) * segment), BOUNDARY, np.int32)
+    for row, prompt in zip(tokens, prompts):
+        row[: len(prompt)] = prompt
+    hidden = jnp.zeros((len(prompts), model.embedding.shape[1]), model.dtype)
+    for start in range(0, tokens.shape[1], segment):
+        piece, left = tokens[:, start : start + segment], np.clip(lengths - start, 0, segment)
+        hidden, states = prefill_segment(model, piece, states, left, hidden)
+    return jax.jit(LanguageModel.logits)(model, hidden), states
+
+
+@partial(jax.jit, donate_argnums=(2,))
+def prefill_segment(model, tokens, states, lengths, hidden):
+    """`hidden` [B, D] of each row's last token so far."""
+    x, states = model.prefill(tokens, states, None, lengths)
+    last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
+    return jnp.where((lengths > 0)[:, None], last, hidden), states
+
+
+class Decoding(NamedTuple):
+    """Where decoding stands: the logits of the next token, the states, and the rows that have met the stop token."""
+
+    logits: Float[Array, "B Y"]
+    states: tuple[State, ...]
+    done: Bool[Array, "B"]
+
+
+@partial(jax.jit, static_argnames=("steps", "sampling", "stop"), donate_argnums=(1,))
+def decode(
+    model: LanguageModel, at: Decoding, key: Array, *, steps: int, sampling: Sampling = Sampling(), stop: int | None = None
+) -> tuple[Int[Array, "B steps"], Decoding]:
+    """The next `steps` tokens of each row and where decoding stands then; consumes `at`. After `stop`, rows repeat it."""
+
+    def body(at: Decoding, key: Array) -> tuple[Decoding, Array]:
+        token, done = sample(at.logits, sampling, key), at.done
+        if stop is not None:
+            token = jnp.where(done, stop, token)
+            done = done | (token == stop)
+        return Decoding(*model.step(token, at.states), done), token
+
+    at, tokens = jax.lax.scan(body, at, jax.random.split(key, steps))
+    return tokens.T, at
+
+
+def stream(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    steps: int,
+    key: Array,
+    sampling: Sampling = Sampling(),
+    stop: int | None = None,
+    every: int = 16,
+) -> Iterator[np.ndarray]:
+    """Yields Int[B, every] tokens as they come, until `steps` of them or until every row has met `stop`."""
+    model, longest = model.unstack(), max((len(prompt) for prompt in prompts), default=0)
+    if not prompts or steps < 1:
+        raise UserError(f"{len(prompts)} prompts, {steps} steps; give at least one prompt and one step")
+    states = jax.jit(lambda model: model.init_state(len(prompts), max(longest, 1) + steps))(model)
+    at = Decoding(*prefill(model, prompts, states), jnp.zeros(len(prompts), bool))
+    for start in range(0, steps, every):
+        now = dict(steps=min(every, steps - start), sampling=sampling.check(), stop=stop)
+        tokens, at = decode(model, at, jax.random.fold_in(key, start), **now)
+        yield np.asarray(tokens)
+        if at.done.all():
+            return
+
+
+def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], *, steps: int, **options) -> list[np.ndarray]:
+    """Each prompt's continuation: up to `steps` tokens, up to the stop token where one is given; options as in `stream`."""
+    tokens = np.concatenate(list(stream(model, prompts, steps=steps, every=steps, **options)), axis=1)
+    stop = options.get("stop")
+    ends = [np.flatnonzero(row == stop)[:1] if stop is not None else [] for row in tokens]
+    return [row[: end[0]] if len(end) else row for row, end in zip(tokens, ends)]
+
+
+def fork(states: tuple[State, ...], rows: Int[Array, "R"]) -> tuple[State, ...]:
+    """States whose row i is row rows[i] of `states`."""
+    return jax.tree.map(lambda x: x[rows], states)
+
+
+def reset(states: tuple[State, ...], rows: Bool[Array, "B"], empty: tuple[State, ...]) -> tuple[State, ...]:
+    """`states` with the rows where `rows` is True as in `empty`, the model's init_state of the same size."""
+    return select_rows(rows, empty, states)

@@ -1,0 +1,102 @@
+"""Decoding: what generate yields is what the training call says, whatever the prompts' lengths and the segments."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from seqarch.config import ModelConfig
+from seqarch.data.tokens import BOUNDARY
+from seqarch.errors import UserError
+from seqarch.generate import Decoding, Sampling, decode, fork, generate, prefill, reset, sample, stream
+from seqarch.model import LanguageModel
+
+PROMPTS = [list(b"To be, or not"), [], list(b"Now")]
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture(scope="module", params=["mamba,attention(window=6)", "gru,attention"])
+def model(request):
+    config = ModelConfig(mixer=request.param, layers=2, dim=16, mlp=16)
+    # weights so large that logits are far apart, and rounding does not decide between them
+    return jax.tree.map(lambda x: 3 * x, LanguageModel(config, rngs=nnx.Rngs(0)))
+
+
+def test_greedy_is_the_argmax_of_the_training_call(model):
+    call = jax.jit(lambda model, tokens: model(tokens))
+    expected = []
+    for prompt in PROMPTS:
+        tokens = prompt or [BOUNDARY]
+        for _ in range(4):
+            padded = jnp.array([tokens + [0] * (20 - len(tokens))])
+            tokens = tokens + [int(call(model, padded)[0, len(tokens) - 1].argmax())]
+        expected.append(tokens[-4:])
+    given = generate(model, PROMPTS, steps=4, key=jax.random.key(0), sampling=GREEDY)
+    assert [list(row) for row in given] == expected
+
+
+def test_segments_change_nothing(model):
+    model = model.unstack()
+    results = [prefill(model, PROMPTS, model.init_state(3, 32), segment=segment) for segment in (4, 512)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), *results)
+
+
+def test_states_can_be_kept_forked_and_reset(model):
+    model = model.unstack()
+    logits, states = prefill(model, PROMPTS, model.init_state(3, 32))
+    kept = jax.tree.map(jnp.copy, (logits, states))
+    run = lambda logits, states: np.asarray(
+        decode(model, Decoding(logits, states, jnp.zeros(3, bool)), jax.random.key(0), steps=5, sampling=GREEDY)[0]
+    )
+    first = run(logits, states)
+    rows = jnp.array([2, 2, 0])
+    assert (run(*fork(kept, rows)) == first[rows]).all()  # rolled back, and row by row from another row's state
+
+    emptied = reset(kept[1], jnp.array([True, False, True]), model.init_state(3, 32))
+    again, _ = prefill(model, [PROMPTS[0], [65], PROMPTS[2]], emptied)
+    np.testing.assert_allclose(again[jnp.array([0, 2])], kept[0][jnp.array([0, 2])], atol=2e-4)
+
+
+def test_the_stop_token_ends_a_row(model):
+    free = generate(model, PROMPTS, steps=6, key=jax.random.key(1))
+    stop = int(free[0][2])
+    stopped = generate(model, PROMPTS, steps=6, key=jax.random.key(1), stop=stop)
+    for row, cut in zip(free, stopped):
+        end = np.flatnonzero(row == stop)
+        assert (cut == (row[: end[0]] if len(end) else row)).all()
+
+
+def test_a_stream_is_the_same_with_the_same_key(model):
+    run = lambda: np.concatenate(list(stream(model, PROMPTS, steps=7, every=3, key=jax.random.key(2))), axis=1)
+    assert run().shape == (3, 7) and (run() == run()).all()
+
+
+def test_sampling_keeps_what_it_says():
+    logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
+    draw = lambda sampling: {
+        int(sample(logits, sampling, key)[0]) for key in jax.random.split(jax.random.key(0), 200)
+    }
+    assert draw(Sampling()) == {0, 1, 2, 3}
+    assert draw(Sampling(top_k=2)) == {0, 1}
+    assert draw(Sampling(top_p=0.6)) == {0, 1}
+    assert draw(Sampling(top_p=0.4)) == draw(Sampling(top_k=1)) == draw(GREEDY) == {0}
+
+
+def test_impossible_sampling_is_refused(model):
+    with pytest.raises(UserError, match="top_p"):
+        generate(model, PROMPTS, steps=2, key=jax.random.key(0), sampling=Sampling(top_p=0.0))
+
+
+@pytest.mark.parametrize("mixer", ["gru", "mamba", "linear_attention(decay=data)", "attention(window=8)"])
+def test_the_memory_of_a_constant_state_does_not_follow_the_prompt(mixer):
+    from seqarch.generate import prefill_segment
+
+    model = LanguageModel(ModelConfig(mixer=mixer, layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0)).unstack()
+    arguments = lambda max_len: (
+        model, jnp.zeros((1, 16), jnp.int32), model.init_state(1, max_len), jnp.array([16]), jnp.zeros((1, 16))
+    )  # fmt: skip
+    shapes = [jax.eval_shape(lambda: arguments(max_len)) for max_len in (1 << 10, 1 << 20)]
+    assert jax.tree.map(lambda x: x.shape, shapes[0]) == jax.tree.map(lambda x: x.shape, shapes[1])
+    lowered = [prefill_segment.lower(*shape).as_text() for shape in shapes]
+    assert lowered[0] == lowered[1]  # one program, so one peak, for a prompt of any length

@@ -1,0 +1,208 @@
+"""Every form of every op is the step-by-step definition in float64: values, states and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from seqarch import ops
+from seqarch.errors import UserError
+from seqarch.ops.attention import FORMS as ATTENTION
+from seqarch.ops.cache_attention import cache_attention
+from seqarch.ops.gru import FORMS as GRU
+from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
+from seqarch.ops.scan import FORMS as LINEAR_SCAN
+from seqarch.ops.selective_scan import FORMS as SELECTIVE_SCAN
+
+B, T, H, G, K, V, E, N = 2, 19, 4, 2, 4, 3, 5, 3
+CHUNK = 8  # shorter than T, and no divisor of it
+RNG = np.random.default_rng(0)
+STARTS = RNG.random((B, T)) < 0.15
+STARTS[1, [0, 8, 9]] = True
+
+
+def normal(*shape):
+    return RNG.normal(size=shape)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def linear_scan(a, b, h, starts):
+    hs = []
+    for t in range(T):
+        h = a[:, t] * np.where(starts[:, t, None], 0, h) + b[:, t]
+        hs.append(h)
+    return np.stack(hs, 1), h
+
+
+def linear_attention(q, k, v, g, S, starts):
+    g = np.broadcast_to(g.reshape(*g.shape[:3], -1), (B, T, H, K))
+    os = []
+    for t in range(T):
+        S = np.exp(g[:, t])[..., None] * np.where(starts[:, t, None, None, None], 0, S) + np.einsum(
+            "bhk,bhv->bhkv", k[:, t], v[:, t]
+        )
+        os.append(np.einsum("bhk,bhkv->bhv", q[:, t], S))
+    return np.stack(os, 1), S
+
+
+def selective_scan(x, delta, A, Bt, C, D, h, starts):
+    ys = []
+    for t in range(T):
+        h = np.where(starts[:, t, None, None], 0, h)
+        h = np.exp(delta[:, t, None] * A.T) * h + (delta[:, t] * x[:, t])[:, None] * Bt[:, t, :, None]
+        ys.append(np.einsum("bne,bn->be", h, C[:, t]) + D * x[:, t])
+    return np.stack(ys, 1), h
+
+
+def gru(u, W, b, h, starts, valid):
+    hs = []
+    for t in range(T):
+        before = np.where(starts[:, t, None], 0, h)
+        (ur, uz, un), (sr, sz, sn) = (np.split(x, 3, -1) for x in (u[:, t], before @ W + b))
+        r, z = sigmoid(ur + sr), sigmoid(uz + sz)
+        h = np.where(valid[:, t, None], (1 - z) * np.tanh(un + r * sn) + z * before, h)
+        hs.append(h)
+    return np.stack(hs, 1), h
+
+
+def attention(q, k, v, segment, window, causal):
+    o = np.zeros_like(q)
+    for b, t, h in np.ndindex(B, T, H):
+        seen = [
+            s
+            for s in range(T)
+            if segment[b, s] == segment[b, t] and (not causal or (s <= t and (window is None or t - s < window)))
+        ]
+        scores = k[b, seen, h // (H // G)] @ q[b, t, h] / np.sqrt(K)
+        weights = np.exp(scores - scores.max())
+        o[b, t, h] = weights @ v[b, seen, h // (H // G)] / weights.sum()
+    return o
+
+
+def assert_form(function, oracle, arguments, tolerance=1e-5):
+    """`function` in float32 has the values of `oracle` in float64, and its gradients by central differences."""
+    arrays = [jnp.asarray(x, jnp.float32) for x in arguments]
+    weights = [normal(*np.shape(x)) for x in jax.tree.leaves(oracle(*arguments))]
+
+    def loss(f, xp, *arguments):
+        return sum((xp.asarray(w) * y).sum() for w, y in zip(weights, jax.tree.leaves(f(*arguments))))
+
+    def value(*arrays):
+        y = function(*arrays)
+        return sum((jnp.asarray(w, jnp.float32) * y).sum() for w, y in zip(weights, jax.tree.leaves(y))), y
+
+    gradients, y = jax.jit(jax.grad(value, argnums=tuple(range(len(arrays))), has_aux=True))(*arrays)
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max()), y, oracle(*arguments))
+    for i, gradient in enumerate(gradients):
+        direction = normal(*gradient.shape)
+        shifted = [[x + s * 1e-5 * direction if i == j else x for j, x in enumerate(arguments)] for s in (1, -1)]
+        expected = (loss(oracle, np, *shifted[0]) - loss(oracle, np, *shifted[1])) / 2e-5
+        scale = np.linalg.norm(np.asarray(gradient, np.float64)) * np.linalg.norm(direction)
+        assert abs((gradient * direction).sum() - expected) <= 10 * tolerance * scale + 1e-6
+
+
+@pytest.mark.parametrize("starts", [None, STARTS], ids=["one", "packed"])
+@pytest.mark.parametrize("method", LINEAR_SCAN)
+def test_linear_scan(method, starts):
+    function = lambda a, b, h: ops.linear_scan(a, b, h, starts=starts, method=method, chunk=CHUNK)
+    begins = np.zeros((B, T), bool) if starts is None else starts
+    assert_form(function, lambda a, b, h: linear_scan(a, b, h, begins), [sigmoid(normal(B, T, E)), normal(B, T, E), normal(B, E)])
+
+
+@pytest.mark.parametrize("starts", [None, STARTS], ids=["one", "packed"])
+@pytest.mark.parametrize("decay", ["none", "head", "channel"])
+@pytest.mark.parametrize("method", LINEAR_ATTENTION)
+def test_linear_attention(method, decay, starts):
+    g = -np.log1p(np.exp(normal(*{"none": (B, T, H), "head": (B, T, H), "channel": (B, T, H, K)}[decay])))
+    state = normal(B, H, K, V)
+    begins = np.zeros((B, T), bool) if starts is None else starts
+
+    def function(q, k, v, *g):
+        log_decay = g[0] if g else None
+        initial = jnp.asarray(state, jnp.float32)
+        return ops.linear_attention(q, k, v, log_decay, initial, starts=starts, method=method, chunk=CHUNK)
+
+    def oracle(q, k, v, *g):
+        return linear_attention(q, k, v, g[0] if g else np.zeros((B, T, H)), state, begins)
+
+    arguments = [normal(B, T, H, K), normal(B, T, H, K), normal(B, T, H, V)] + ([] if decay == "none" else [g])
+    assert_form(function, oracle, arguments)
+
+
+@pytest.mark.parametrize("starts", [None, STARTS], ids=["one", "packed"])
+@pytest.mark.parametrize("method", SELECTIVE_SCAN)
+def test_selective_scan(method, starts):
+    function = lambda *arguments: ops.selective_scan(*arguments, starts=starts, method=method, chunk=CHUNK)
+    begins = np.zeros((B, T), bool) if starts is None else starts
+    oracle = lambda *arguments: selective_scan(*arguments, begins)
+    delta, A = np.log1p(np.exp(normal(B, T, E))), -np.exp(normal(E, N))
+    arguments = [normal(B, T, E), delta, A, normal(B, T, N), normal(B, T, N), normal(E), normal(B, N, E)]
+    assert_form(function, oracle, arguments)
+
+
+@pytest.mark.parametrize("method", GRU)
+def test_gru(method):
+    valid = np.arange(T)[None] < np.array([T, T - 4])[:, None]
+    function = lambda *arguments: ops.gru(*arguments, starts=STARTS & valid, valid=valid, method=method)
+    oracle = lambda *arguments: gru(*arguments, STARTS & valid, valid)
+    assert_form(function, oracle, [normal(B, T, 3 * E), normal(E, 3 * E), normal(3 * E), normal(B, E)])
+
+
+@pytest.mark.parametrize("rule", [dict(), dict(window=3), dict(causal=False)], ids=["causal", "window", "full"])
+@pytest.mark.parametrize("method", ATTENTION)
+def test_attention(method, rule):
+    segment = np.cumsum(STARTS, axis=1)
+    function = lambda *qkv: ops.attention(*qkv, q_seg=segment, k_seg=segment, method=method, block=CHUNK, **rule)
+    oracle = lambda *qkv: attention(*qkv, segment, rule.get("window"), rule.get("causal", True))
+    assert_form(function, oracle, [normal(B, T, H, K), normal(B, T, G, K), normal(B, T, G, K)])
+
+
+@pytest.mark.parametrize("method", ATTENTION)
+def test_attention_to_nothing_is_zero(method):
+    q, k = (jnp.ones((1, T, heads, K)) for heads in (H, G))
+    absent = jnp.full((1, T), -1)
+    o, gradient = jax.value_and_grad(lambda q: ops.attention(q, k, k, k_pos=absent, method=method, block=CHUNK).sum())(q)
+    assert o == 0 and not gradient.any()
+
+
+def test_cache_attention_is_attention():
+    """Also where the cache is no multiple of the block and rows are filled differently, and its gradient."""
+    filled = np.array([13, 6])
+    k_pos = np.where(np.arange(T) < filled[:, None], np.arange(T), -1)
+    q, k, v = (jnp.asarray(normal(*shape), jnp.float32) for shape in ((B, H, K), (B, T, G, K), (B, T, G, K)))
+
+    def blocked(q, k, v):
+        return cache_attention(q, k, v, filled - 1, k_pos, filled.max(), 5, CHUNK)
+
+    def whole(q, k, v):
+        return ops.attention(q[:, None], k, v, filled[:, None] - 1, k_pos, window=5, method="materialised")[:, 0]
+
+    results = [jax.value_and_grad(lambda *qkv: (f(*qkv) ** 2).sum(), (0, 1, 2))(q, k, v) for f in (blocked, whole)]
+    jax.tree.map(lambda a, b: assert_allclose(a, b, atol=1e-5), *results)
+
+
+def test_strong_decay_loses_nothing():
+    """Log-decays of -30 and -1e-6 in one chunk: products come from differences of sums, never from quotients."""
+    g = np.where(np.arange(T) % 5 == 0, -30.0, -1e-6)[None, :, None] * np.ones((B, T, H))
+    q, k, v = normal(B, T, H, K), normal(B, T, H, K), normal(B, T, H, V)
+    expected = linear_attention(q, k, v, g, np.zeros((B, H, K, V)), np.zeros((B, T), bool))[0]
+    for method in LINEAR_ATTENTION:
+        given = ops.linear_attention(*(jnp.asarray(x, jnp.float32) for x in (q, k, v, g)), method=method, chunk=CHUNK)[0]
+        assert_allclose(given, expected, atol=5e-5 * np.abs(expected).max())
+
+
+def test_rope_depends_on_distance_alone():
+    q, k = jnp.asarray(normal(1, 1, 1, 8)), jnp.asarray(normal(1, 1, 1, 8))
+    at = lambda x, position: ops.rope(x, jnp.array([[position]]))
+    scores = [(at(q, 3 + shift) * at(k, 1 + shift)).sum() for shift in (0, 1, 100)]
+    assert_allclose(scores, scores[0], rtol=1e-4)
+    assert abs((at(q, 3) * at(k, 2)).sum() - scores[0]) > 1e-3
+
+
+def test_an_unknown_form_names_the_nearest():
+    with pytest.raises(UserError, match="did you mean 'chunked'"):
+        ops.linear_scan(jnp.ones((1, 2, 3)), jnp.ones((1, 2, 3)), method="chunkd")
