@@ -1,6 +1,6 @@
 """Measures a run: python eval.py --workdir=RUN [--split=test] [--only=quality,memory]
 
-Quality on held-out text, memory, FLOPs and speed of its latest checkpoint: in RUN/eval.json, in TensorBoard, and as a table.
+Quality on held-out text, memory, FLOPs and speed of its latest checkpoint: in RUN/eval.json, TensorBoard and a table.
 """
 
 from absl import flags
@@ -31,7 +31,8 @@ def summary(row) -> str:
 
     known, lines = fields(row), []
     for table in comparison_tables([row])[:-1]:  # the last is the config
-        cells = [(c.title, show(known[c.key], c.format)) for c in table.columns[1:] if known.get(c.key) not in (None, "")]
+        measured = [column for column in table.columns[1:] if known.get(column.key) not in (None, "")]
+        cells = [(column.title, show(known[column.key], column.format)) for column in measured]
         lines += ["", table.title] * bool(cells) + [f"  {title:<36}{cell:>14}" for title, cell in cells]
     return "\n".join(lines)
 

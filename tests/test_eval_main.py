@@ -47,13 +47,16 @@ def test_evaluation_gives_every_number_and_writes_them(run):
         *(f"memory/state_{what}@{context}" for what in ("elements", "bytes") for context in (32, 64, 128)),
         *(f"memory/{phase}_bytes@32" for phase in ("train", "prefill", "decode")),
         *("flops/forward_per_token", "flops/train_per_token"),
-        *("speed/train_tokens_per_s", "speed/prefill_tokens_per_s@64", "speed/decode_tokens_per_s@64", "speed/compile_s"),
+        *("speed/train_tokens_per_s", "speed/prefill_tokens_per_s@64", "speed/decode_tokens_per_s@64"),
+        "speed/compile_s",
     }
     assert not {name for name in scalars if not values[name] > 0}
     assert values["quality/bytes"] == sum(len(text) for _, text in DOCUMENTS)
+    assert values["quality/carried_context"] == max(len(text) for _, text in DOCUMENTS)
     assert len(values["quality/loss_by_position"]) == values["quality/context"] == 32
     assert values["quality/split"] == "validation" and values["memory/state_dtype"] == "float32+int32"
     assert set(values["quality/by_document"]) == {"hamlet", "macbeth"}
+    assert values["flops/uncounted_loops"] == 0
     assert 3 < values["flops/train_per_token"] / values["flops/forward_per_token"] < 5
     assert values["run/step"] == 2 and values["run/versions"]["jax"] and values["run/device"].startswith("1 x")
     assert json.loads((run / "eval.json").read_text()) == values

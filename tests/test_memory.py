@@ -41,8 +41,9 @@ def test_constant_states_have_their_closed_form_at_every_context(mixer, elements
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_a_full_cache_grows_by_the_same_bytes_with_every_token(kv_heads):
-    token = 2 * kv_heads * (DIM // HEADS) + 1
-    assert state_bytes(f"attention(kv_heads={kv_heads})") == [LAYERS * 4 * (context * token + 1) for context in CONTEXTS]
+    token, row = 2 * kv_heads * (DIM // HEADS) + 1, 1
+    expected = [LAYERS * 4 * (context * token + row) for context in CONTEXTS]
+    assert state_bytes(f"attention(kv_heads={kv_heads})") == expected
 
 
 def test_a_window_is_a_full_cache_up_to_its_width():

@@ -21,7 +21,8 @@ from seqarch.model import LanguageModel
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory) -> Subject:
     directory = tmp_path_factory.mktemp("text") / "prepared"
-    tokens.write(directory, [(split, "one", b"To be, or not to be. " * 9) for split in tokens.SPLITS], {}, replace=False)
+    given = [(split, "one", b"To be, or not to be. " * 9) for split in tokens.SPLITS]
+    tokens.write(directory, given, {}, replace=False)
     model_config = ModelConfig("gru,attention", layers=2, dim=16, mlp=16)
     config = Config(batch=2, length=32, model=model_config, eval=EvalConfig(speed_contexts=(64, 80)))
     model = LanguageModel(model_config, rngs=nnx.Rngs(jax.random.key(0)))
@@ -37,15 +38,16 @@ def test_speed_of_training_and_of_serving_at_every_context(subject):
 
 @pytest.mark.parametrize("context", [64, 80])
 def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(subject, monkeypatch, context):
-    """Seen in the cache: how many tokens it has taken in, before and after each timed run; 80 is no multiple of a segment."""
+    """Seen in the cache: the tokens it has taken in, before and after each run; 80 is no multiple of a segment."""
     seen = []
 
     def run_once(run, prepare):
         given = prepare()
-        before = int(given[1].length[0])
-        cache = run(given)[1]
-        seen.append((before, int(cache.length[0])))
-        assert np.array_equal(np.sort(cache.position[0]), np.arange(context))
+        cache = lambda at: getattr(at, "states", at)[1]
+        before = int(cache(given).length[0])
+        after = cache(run(given))
+        seen.append((before, int(after.length[0])))
+        assert np.array_equal(np.sort(after.position[0]), np.arange(context))
         return 1.0
 
     monkeypatch.setattr(speed, "_median_seconds", run_once)
@@ -54,7 +56,7 @@ def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(subjec
 
 
 def test_median_of_runs_that_were_waited_for_without_their_preparation(monkeypatch):
-    """On a clock that only the work moves: preparing takes 100 s, then its array 10; dispatching 1 s, the results 5, 2, 30."""
+    """On a clock that only work moves: preparing takes 100 s, its array 10; dispatching 1 s, the results 5, 2, 30."""
     now = 0.0
 
     class Work:

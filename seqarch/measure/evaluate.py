@@ -33,6 +33,7 @@ def flops(subject: Subject) -> Iterator[tuple[str, Any]]:
     yield "flops/forward_matmul_per_token", forward.matmul / config.length
     yield "flops/train_per_token", train.total / (config.batch * config.length)
     yield "flops/train_matmul_per_token", train.matmul / (config.batch * config.length)
+    yield "flops/uncounted_loops", train.uncounted_loops
 
 
 EVALUATORS: dict[str, Callable[[Subject], Iterator[tuple[str, Any]]]] = {
@@ -54,8 +55,8 @@ def evaluate(
 
     only: names in EVALUATORS; default: all
     progress: takes lines that say what is being done; default: print
-    Values are flat by name; run/* say of which step, by which revision, versions and device. eval.json is replaced, so it
-    never mixes two evaluations. Raises UserError where `workdir` is no run and for an unknown split or evaluator.
+    Values are flat by name; run/* say of which step, by which revision, versions and device. eval.json is replaced, so
+    it never mixes two evaluations. Raises UserError where `workdir` is no run and for an unknown split or evaluator.
     """
     say = progress or functools.partial(print, flush=True)
     for name in only:

@@ -44,9 +44,9 @@ class Flops(NamedTuple):
 def count_flops(fn: Callable, *args: Any) -> Flops:
     """FLOPs of `fn(*args)`; nothing is computed or compiled, so `args` may be pytrees of ShapeDtypeStruct.
 
-    Loops count once for every trip, a `cond` counts its dearest branch, recomputation counts again, and operations whose
-    results nobody uses do not count. A loop whose trips depend on data counts as often as a scope around it says that it
-    may turn, so blocks that are skipped at run time do count:
+    Loops count once for every trip, a `cond` counts its dearest branch, recomputation counts again, and operations
+    whose results nobody uses do not count. A loop whose trips depend on data counts as often as a scope around it says
+    that it may turn, so blocks that are skipped at run time do count:
 
         with jax.named_scope("at_most_8_trips"):
             jax.lax.fori_loop(first, end, body, init)
@@ -72,7 +72,7 @@ def _times(flops: Flops, trips: int) -> Flops:
 
 
 def _live(jaxpr: Any) -> list:
-    """The equations on which an output or an effect depends: what is left after the compiler's dead-code elimination."""
+    """The equations on which an output or an effect depends: what the compiler's dead-code elimination leaves."""
     needed = {var for var in jaxpr.outvars if not _is_literal(var)}
     live = []
     for eqn in reversed(jaxpr.eqns):

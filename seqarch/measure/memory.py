@@ -14,6 +14,7 @@ from seqarch.model import LanguageModel
 from seqarch.training.sharding import abstract_state
 from seqarch.types import PyTree
 
+
 class CompiledBytes(NamedTuple):
     """Bytes on one device while a program runs, as the compiler planned them.
 
@@ -53,7 +54,7 @@ def compiled_bytes(compiled: Compiled) -> CompiledBytes:
 
 
 def _definition(platform: str) -> str:
-    """On CPU XLA's own peak leaves temporaries out; on TPU the temporaries leave out all but HBM and can be 0 for real work."""
+    """On CPU XLA's own peak leaves temporaries out; on TPU temporaries are those in HBM and can be 0 for real work."""
     return "arguments + outputs + temporaries - aliased" if platform == "cpu" else "peak_memory_in_bytes"
 
 
@@ -98,6 +99,6 @@ def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:
     platform = mesh.devices.flat[0].platform
     yield (
         "memory/definition",
-        f"Compiled bytes are {_definition(platform)}, of each of {mesh.size} {platform} devices: training with "
-        f"{config.batch} rows, prefill in segments of {config.length} tokens, both and decoding for one sequence.",
+        f"Bytes are {_definition(platform)}, of one device, compiled for {platform}: training of {config.batch} rows "
+        f"on {mesh.size} device(s); prefill, in segments of {config.length} tokens, and decoding of one sequence.",
     )

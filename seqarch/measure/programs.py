@@ -1,4 +1,4 @@
-"""The programs that a run consists of, with the shapes that they are compiled for: what memory and speed are measured on.
+"""The programs of a run, with the shapes that they are compiled for: what memory and speed are measured on.
 
     program = train_program(config, mesh)
     program.compile().memory_analysis()
@@ -7,6 +7,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,11 +15,12 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled
 
+from seqarch import generate
 from seqarch.config import Config
 from seqarch.model import LanguageModel
 from seqarch.training import sharding
 from seqarch.training.state import hyper
-from seqarch.types import Array, Float, Int, PyTree, State
+from seqarch.types import PyTree, State
 
 DECODED = 32  # tokens of one decoding loop
 
@@ -38,8 +40,8 @@ class Program(NamedTuple):
 
 
 def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> dict[str, Program]:
-    """What runs at a context of `context` tokens, by phase: "train" is the run's step with rows of that length; "prefill"
-    of a segment and "decode" are of one sequence, their states made for the whole context.
+    """What runs at a context of `context` tokens, by phase: "train" is the run's step with rows of that length;
+    "prefill" of a segment and "decode" are of one sequence, their states made for the whole context.
 
     model: unstacked, concrete or abstract
     """
@@ -55,25 +57,30 @@ def train_program(config: Config, mesh: Mesh) -> Program:
     replicated = NamedSharding(mesh, PartitionSpec())
     scalars = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), hyper(config))
     args = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh), scalars
-    return Program(f"train step of {config.batch} x {config.length} tokens", sharding.jit_train_step(config, mesh), args)
+    name = f"train step of {config.batch} x {config.length} tokens"
+    return Program(name, sharding.jit_train_step(config, mesh), args)
 
 
 def prefill_program(model: LanguageModel, batch: int, segment: int, max_len: int) -> Program:
-    """(model, tokens, lengths, states) -> (logits after the last token, states): a segment of a prompt; states are donated."""
+    """(model, tokens, states, lengths, hidden) -> (hidden, states): a segment of prompts, as `generate` reads them."""
     tokens, lengths = jax.ShapeDtypeStruct((batch, segment), jnp.int32), jax.ShapeDtypeStruct((batch,), jnp.int32)
-    args = abstract(model), tokens, lengths, abstract_states(model, batch, max_len)
-    return Program(f"prefill of {batch} x {segment} tokens", _prefill, args)
+    hidden = jax.ShapeDtypeStruct((batch, model.embedding.shape[1]), model.dtype)
+    args = abstract(model), tokens, abstract_states(model, batch, max_len), lengths, hidden
+    return Program(f"prefill of {batch} x {segment} tokens", generate.prefill_segment, args)
 
 
 def decode_program(model: LanguageModel, batch: int, max_len: int) -> Program:
-    """(model, tokens, states) -> (logits, states): one token of each row; states are donated."""
-    tokens = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    return Program("decode step", _decode, (abstract(model), tokens, abstract_states(model, batch, max_len)))
+    """(model, tokens, states) -> (logits, states): one token of each row; the states are donated."""
+    args = abstract(model), jax.ShapeDtypeStruct((batch,), jnp.int32), abstract_states(model, batch, max_len)
+    return Program("decode step", _step, args)
 
 
 def decode_loop_program(model: LanguageModel, batch: int, max_len: int) -> Program:
-    """(model, tokens, states) -> (tokens, states): DECODED greedy tokens of each row in one scan; states are donated."""
-    return decode_program(model, batch, max_len)._replace(name="decode loop", fn=_decode_loop)
+    """(model, decoding, key) -> (tokens, decoding): DECODED greedy tokens of each row, as `generate` decodes them."""
+    logits = jax.ShapeDtypeStruct((batch, model.head.shape[1]), jnp.float32)
+    done = jax.ShapeDtypeStruct((batch,), jnp.bool)
+    at = generate.Decoding(logits, abstract_states(model, batch, max_len), done)
+    return Program("decode loop", _loop, (abstract(model), at, jax.eval_shape(lambda: jax.random.key(0))))
 
 
 def abstract(tree: PyTree) -> PyTree:
@@ -85,28 +92,6 @@ def abstract_states(model: LanguageModel, batch: int, max_len: int) -> tuple[Sta
     return jax.eval_shape(lambda model: model.init_state(batch, max_len), model)
 
 
-@jax.jit(donate_argnames="states")
-def _prefill(
-    model: LanguageModel, tokens: Int[Array, "B T"], lengths: Int[Array, "B"], states: tuple[State, ...]
-) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
-    hidden, states = model.prefill(tokens, states, lengths=lengths)
-    last = jnp.take_along_axis(hidden, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
-    return model.logits(last), states
-
-
-@jax.jit(donate_argnames="states")
-def _decode(
-    model: LanguageModel, tokens: Int[Array, "B"], states: tuple[State, ...]
-) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
-    return model.step(tokens, states)
-
-
-@jax.jit(donate_argnames="states")
-def _decode_loop(
-    model: LanguageModel, tokens: Int[Array, "B"], states: tuple[State, ...]
-) -> tuple[Int[Array, "B"], tuple[State, ...]]:
-    def step(carry, _):
-        logits, states = model.step(*carry)
-        return (logits.argmax(-1).astype(jnp.int32), states), None
-
-    return jax.lax.scan(step, (tokens, states), length=DECODED)[0]
+_step = jax.jit(LanguageModel.step, donate_argnames="states")
+_greedy = partial(generate.decode, steps=DECODED, sampling=generate.Sampling(temperature=0.0))
+_loop = jax.jit(_greedy, donate_argnames="at")

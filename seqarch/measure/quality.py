@@ -22,20 +22,23 @@ from seqarch.training.state import token_losses
 from seqarch.types import Array, Float, Int, State
 
 
+NAMED = 64  # documents, up to which each has its own score
+
+
 class Text(NamedTuple):
     """What is scored of one document: the tokens that the model reads, and the bytes that follow them."""
 
     name: str
-    inputs: Int[np.ndarray, " n"]
-    targets: Int[np.ndarray, " n"]
+    inputs: Int[np.ndarray, "n"]
+    targets: Int[np.ndarray, "n"]
 
 
-Losses = list[Float[np.ndarray, " n"]]  # for each text, nats of each of its bytes
+Losses = list[Float[np.ndarray, "n"]]  # for each text, nats of each of its bytes
 Progress = Callable[[int, int], None]  # bytes scored, of how many
 
 
 def texts(split: TokenFile, limit: int = 0) -> list[Text]:
-    """The documents of a split. The first byte is predicted from BOUNDARY; the next document's boundary is not predicted.
+    """The documents of a split. The first byte is predicted from BOUNDARY; the next boundary is not predicted.
 
     limit: bytes of each document that are scored, from its beginning; 0 for all
     """
@@ -90,7 +93,7 @@ def bits_per_byte(losses: Losses) -> float:
 
 
 def loss_by_position(losses: Losses, length: int) -> list[float]:
-    """Mean bits of the bytes predicted after 1, 2, ... tokens of a window; shorter than `length` if no text fills one."""
+    """Mean bits of the bytes predicted after 1, 2, ... tokens of a window; as far as the longest text reaches."""
     total, count = np.zeros(length), np.zeros(length)
     for part in losses:
         rows = _pad(part.astype(np.float64), -len(part) % length + len(part)).reshape(-1, length)
@@ -109,7 +112,9 @@ def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:
     yield "quality/bytes", sum(map(len, windowed))
     yield "quality/context", length
     yield "quality/bits_per_byte", bits_per_byte(windowed)
-    yield "quality/by_document", {text.name: bits_per_byte([part]) for text, part in zip(found, windowed, strict=True)}
+    if len(found) <= NAMED:
+        by_document = {text.name: bits_per_byte([part]) for text, part in zip(found, windowed, strict=True)}
+        yield "quality/by_document", by_document
     yield "quality/loss_by_position", loss_by_position(windowed, length)
     carried = carried_losses(subject.serving, found, length, batch, subject.counter("bytes with the state carried"))
     yield "quality/bits_per_byte_carried", bits_per_byte(carried)
@@ -120,8 +125,12 @@ def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:
 
 @jax.jit(donate_argnames="states")
 def _score_segment(
-    model: LanguageModel, inputs: Int[Array, "B T"], targets: Int[Array, "B T"], lengths: Int[Array, " B"], states: State
-) -> tuple[Float[Array, "B T"], State]:
+    model: LanguageModel,
+    inputs: Int[Array, "B T"],
+    targets: Int[Array, "B T"],
+    lengths: Int[Array, "B"],
+    states: tuple[State, ...],
+) -> tuple[Float[Array, "B T"], tuple[State, ...]]:
     """Nats of the first `lengths` targets of each row, what stands behind them being of no meaning; and the states."""
     hidden, states = model.prefill(inputs, states, starts=inputs == BOUNDARY, lengths=lengths)
     logits = model.logits(hidden)
@@ -144,5 +153,5 @@ def _pad(rows: np.ndarray, size: int) -> np.ndarray:
 
 
 def _segment(rows: Sequence[np.ndarray], count: int, first: int, length: int) -> Int[np.ndarray, "B T"]:
-    """`length` tokens of each row from `first` on, with zeros where a row has ended, and rows of zeros up to `count`."""
+    """`length` tokens of each row from `first` on, zeros where a row has ended, and rows of zeros up to `count`."""
     return _pad(np.stack([_pad(row[first : first + length], length) for row in rows]), count)

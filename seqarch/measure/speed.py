@@ -1,7 +1,7 @@
 """Tokens per second of training, prefill and decoding: medians of runs that were waited for, compilation apart.
 
-Prefill and decoding are of one sequence. Decoding at a context of L tokens is that of its last DECODED ones, after a real
-prefill of those before: a cache is as full, and a state as used, as it would be.
+Prefill and decoding are of one sequence. Decoding at a context of L tokens is that of its last DECODED ones, after a
+real prefill of those before: a cache is as full, and a state as used, as it would be.
 """
 
 import math
@@ -16,11 +16,12 @@ import numpy as np
 
 from seqarch.data.loader import Batch
 from seqarch.data.tokens import BOUNDARY
+from seqarch.generate import Decoding
 from seqarch.measure.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.measure.subject import Subject
 from seqarch.training.sharding import init_state, put_batch
 from seqarch.training.state import TrainState, hyper
-from seqarch.types import State
+from seqarch.types import Int, PyTree, State
 
 REPEATS = 3
 States = tuple[State, ...]
@@ -47,7 +48,7 @@ def _train_seconds(subject: Subject) -> float:
     config, mesh = subject.config, subject.mesh
     step = subject.compiled(train_program(config, mesh))
     state = init_state(config, mesh, jax.random.key(config.seed.model))
-    rows = np.resize(subject.split.tokens, (config.batch // jax.process_count(), config.length + 1)).astype(np.int32)
+    rows = _text(subject, config.batch // jax.process_count(), config.length + 1)
     inputs = rows[:, :-1]
     batch = put_batch(Batch(inputs, rows[:, 1:], inputs == BOUNDARY, np.ones(inputs.shape, np.float32)), mesh)
 
@@ -63,26 +64,33 @@ def _serving_seconds(subject: Subject, context: int) -> tuple[float, float]:
     """Of reading `context` tokens, and of the last DECODED ones decoded."""
     model, segment = subject.serving, min(subject.config.length, context)
     prefill = subject.compiled(prefill_program(model, 1, segment, context))
-    loop = subject.compiled(decode_loop_program(model, 1, context))
-    prompt = np.resize(subject.split.tokens, (1, math.ceil(context / segment) * segment)).astype(np.int32)
+    decode = subject.compiled(decode_loop_program(model, 1, context))
+    prompt = _text(subject, 1, math.ceil(context / segment) * segment)
+    empty, key = model.init_state(1, context), jax.random.key(0)
+    dim, vocab = model.head.shape
+    hidden = jnp.zeros((1, dim), model.dtype)
 
     def read(states: States, size: int = context) -> States:
         for start in range(0, size, segment):
             lengths = np.array([min(segment, size - start)], np.int32)
-            _, states = prefill(model, prompt[:, start : start + segment], lengths, states)
+            states = prefill(model, prompt[:, start : start + segment], states, lengths, hidden)[1]
         return states
 
-    empty = model.init_state(1, context)
-    before = jax.block_until_ready(read(_copy(empty), context - DECODED))
+    near = Decoding(jnp.zeros((1, vocab)), read(_copy(empty), context - DECODED), jnp.zeros(1, bool))
     return (
         _median_seconds(read, lambda: _copy(empty)),
-        _median_seconds(lambda states: loop(model, prompt[:, 0], states)[1], lambda: _copy(before)),
+        _median_seconds(lambda at: decode(model, at, key)[1], lambda: _copy(near)),
     )
 
 
-def _copy(states: States) -> States:
-    """Copies to donate."""
-    return jax.tree.map(jnp.copy, states)
+def _text(subject: Subject, rows: int, length: int) -> Int[np.ndarray, "B T"]:
+    """The beginning of the held-out text, again and again where it is shorter."""
+    return np.resize(subject.split.tokens[: rows * length], (rows, length)).astype(np.int32)
+
+
+def _copy(tree: PyTree) -> PyTree:
+    """Arrays that may be donated."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _median_seconds(run: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None) -> float:

@@ -46,7 +46,7 @@ class Subject:
         return self._compile(program)[0]
 
     def compile_seconds(self, program: Program) -> float:
-        """What compiling `program` takes, tracing included; also where JAX's persistent cache spared it, then to a second."""
+        """What compiling `program` takes, with tracing; where JAX's persistent cache spared it, to a second."""
         return self._compile(program)[1]
 
     @contextlib.contextmanager
@@ -60,7 +60,7 @@ class Subject:
             self.say(f"{what} does not fit the device: {str(error).splitlines()[0]}")
 
     def counter(self, what: str) -> Callable[[int, int], None]:
-        """A progress callback that says every few seconds how much is done; what came before its first call is not timed."""
+        """A progress callback that says every few seconds how much is done; the clock starts at its first call."""
         first: tuple[float, int] | None = None
         said = time.monotonic()
 
@@ -79,7 +79,8 @@ class Subject:
         if key not in self._programs:
             self.say(f"compiling {program.name}")
             start = time.perf_counter()
-            with jax.set_mesh(self.mesh), _spared() as spared:  # as the training loop does, whose compilation is then found
+            # Under the mesh, as in the training loop: it is the same program, which a persistent cache then has.
+            with jax.set_mesh(self.mesh), _spared() as spared:
                 compiled = program.compile()
             self._programs[key] = compiled, time.perf_counter() - start + sum(spared)
         return self._programs[key]
