@@ -127,14 +127,15 @@ class EvalConfig:
     """Validation every `every` steps (0: only at the end) and what eval.py measures.
 
     batch: rows that are scored at once
-    limit: bytes of each held-out document that are scored, from its beginning; 0 for all
+    limit: bytes of each held-out document that are scored, from its beginning; 0 for all, which takes attention, its cache
+      carried over whole works, time that grows with the square of their length
     contexts: tokens after which states are measured; compiled_contexts: for which the train step, prefill and decoding
       are compiled to measure their memory; speed_contexts: at which prefill and decoding are timed
     """
 
     every: int = 200
     batch: int = 16
-    limit: int = 0
+    limit: int = 16384
     contexts: tuple[int, ...] = (1024, 16384, 1048576)
     compiled_contexts: tuple[int, ...] = (256, 1024, 4096)
     speed_contexts: tuple[int, ...] = (64, 1024, 4096)
