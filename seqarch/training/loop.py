@@ -38,12 +38,13 @@ def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = 
     """
     say = (progress or _print) if jax.process_index() == 0 else _silent
     mesh = sharding.make_mesh(config.mesh)
-    sharding.abstract_batch(config, mesh)  # a batch that does not divide is told before anything takes time
-    rundir.check(workdir, config)
+    abstract = sharding.abstract_state(config, mesh)  # a model or a batch that cannot be is told before anything is written
+    sharding.abstract_batch(config, mesh)
     text = {split: open_split(locate(config.data.path), split) for split in ("train", "validation")}
+    rundir.check(workdir, config)
     stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, text=_digest(text["train"]))
     with jax.set_mesh(mesh), Checkpointer(Path(workdir) / "checkpoints", config.checkpoint.keep, stream) as checkpoints:
-        state = _start(config, mesh, checkpoints, say)
+        state = _start(config, mesh, abstract, checkpoints, say)
         start = int(state.step)
         if start == config.steps:
             say(f"{workdir} is trained: {start} steps")
@@ -130,9 +131,8 @@ def step_flops(config: Config, mesh: Mesh) -> float:
     return count_flops(make_train_step(sharding.resolve(plain, mesh)), *arguments).total
 
 
-def _start(config: Config, mesh: Mesh, checkpoints: Checkpointer, say: Say) -> TrainState:
+def _start(config: Config, mesh: Mesh, abstract: TrainState, checkpoints: Checkpointer, say: Say) -> TrainState:
     """The latest checkpoint's state, or the initial one."""
-    abstract = sharding.abstract_state(config, mesh)
     size = sum(leaf.size for leaf in jax.tree.leaves(abstract.model))
     say(f"{config.model.mixer}: {size:,} parameters on {mesh.size} x {mesh.devices.flat[0].device_kind}")
     if checkpoints.latest is None:

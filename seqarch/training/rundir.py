@@ -34,6 +34,8 @@ def read_config(run_dir: str | os.PathLike) -> Config:
 
 def check(run_dir: str | os.PathLike, config: Config) -> None:
     """Raises UserError where `run_dir` cannot be written or holds a run of another config; names the first field."""
+    if not os.fspath(run_dir):
+        raise UserError("--workdir is empty; give the run's directory")
     path = Path(run_dir)
     try:
         path.mkdir(parents=True, exist_ok=True)

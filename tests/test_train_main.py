@@ -1,0 +1,218 @@
+"""train.py and the loop: every config runs, a run that was cut short goes on, and mistakes are answered in one line."""
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import seqarch.config
+from configs import lm
+from seqarch import cli
+from seqarch.config import Config, parse
+from seqarch.data import tokens
+from seqarch.errors import UserError
+from seqarch.mixers import MIXERS
+from seqarch.training import loop
+from seqarch.training.checkpoint import load_model
+from seqarch.training.logging import read_rows
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    source = Path(argparse.__file__).read_bytes()
+    documents = [("train", "a", source[:40000]), ("train", "b", source[40000:60000])]
+    documents += [("validation", "c", source[60000:70000]), ("test", "d", source[70000:80000])]
+    directory = tmp_path_factory.mktemp("data") / "corpus"
+    tokens.write(directory, documents, {"name": "argparse"}, replace=False)
+    return directory
+
+
+def config(corpus: Path, mixer: str = "gru", **fields) -> Config:
+    given = lm.get_config(mixer)
+    given.update(dict(steps=6, batch=4, length=16, log_every=2) | fields)
+    given.data.path = str(corpus)
+    given.model.update(dim=16, mlp=16, layers=len(mixer.split(",")))
+    given.checkpoint.every = given.eval.every = 3
+    return parse(given)
+
+
+def test_the_config_spells_out_every_field_with_its_default():
+    assert json.loads(json.dumps(lm.get_config("mamba").to_dict())) == seqarch.config.to_dict(Config())
+
+
+@pytest.mark.parametrize("mixer", [*sorted(MIXERS), "mamba,attention(window=8),mamba"])
+def test_every_config_runs_two_steps(corpus, tmp_path, mixer):
+    said = []
+    last = loop.train(config(corpus, mixer, steps=2), tmp_path, progress=said.append)
+    assert last["step"] == 2 and 0 < last["validation_bits_per_byte"] < 10
+    assert last == read_rows(tmp_path)[-1]
+    assert "step 2/2" in said[-1]
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert "method=" in record["mixer"] and record["versions"]["jax"] == jax.__version__
+    assert parse(record["config"]) == parse(json.loads((tmp_path / "config.json").read_text()))
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_run_cut_short_goes_on_to_where_the_whole_one_ends(corpus, tmp_path):
+    """Cut after step 5, two steps beyond the last checkpoint, when some of them are logged."""
+    whole, short = tmp_path / "whole", tmp_path / "short"
+    loop.train(config(corpus), whole, progress=lambda line: None)
+
+    def kill(line: str) -> None:
+        if "step 6/6" in line:
+            raise Killed
+
+    with pytest.raises(Killed):
+        loop.train(config(corpus), short, progress=kill)
+    assert [row["step"] for row in read_rows(short)] == [1, 2, 3, 4, 5, 6]
+    assert {path.name for path in (short / "checkpoints").iterdir()} == {"3"}
+    said = []
+    loop.train(config(corpus), short, progress=said.append)
+    assert any("going on from step 3 of 6" in line for line in said)
+    assert [row["step"] for row in read_rows(short)] == [1, 2, 3, 4, 5, 6]
+    assert [row["loss"] for row in read_rows(short)] == [row["loss"] for row in read_rows(whole)]
+    jax.tree.map(np.testing.assert_array_equal, load_model(short)[1], load_model(whole)[1])
+    assert [start["step"] for start in json.loads((short / "run.json").read_text())["continued"]] == [3]
+
+    said.clear()
+    again = loop.train(config(corpus), short, progress=said.append)
+    assert again == read_rows(short)[-1] and "is trained" in said[-1]
+    with pytest.raises(UserError, match="6 steps behind it, more than steps=5"):
+        loop.train(config(corpus, steps=5), short, progress=said.append)
+    with pytest.raises(UserError, match="batch=4, the config has 8"):
+        loop.train(config(corpus, batch=8), short, progress=said.append)
+    assert json.loads((short / "config.json").read_text()) == seqarch.config.to_dict(config(corpus))
+
+
+def test_ten_steps_that_are_not_finite_end_the_run(corpus, tmp_path):
+    given = config(corpus, steps=30)
+    given = dataclasses.replace(given, optim=dataclasses.replace(given.optim, lr=1e38, warmup=0, clip=1e30))
+    with pytest.raises(UserError, match="not finite.*lower optim.lr"):
+        loop.train(given, tmp_path, progress=lambda line: None)
+    rows = read_rows(tmp_path)
+    assert rows[-1]["refused"] == loop.PATIENCE
+    assert len(rows) < 20
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+
+
+def test_the_command_trains_and_the_same_command_goes_on(corpus, tmp_path):
+    arguments = [f"--config={ROOT}/configs/lm.py:gru", f"--workdir={tmp_path}/run", f"--config.data.path={corpus}"]
+    arguments += ["--config.batch=4", "--config.length=16", "--config.model.dim=16", "--config.optim.lr=1e-3"]
+    for steps in ("2", "3"):
+        done = run(*arguments, f"--config.steps={steps}", "--config.profile=1")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert f"step {steps}/{steps}" in done.stdout
+    assert [row["step"] for row in read_rows(tmp_path / "run")] == [1, 2, 3]
+    assert seqarch.config.parse(json.loads((tmp_path / "run" / "config.json").read_text())).optim.lr == 1e-3
+    assert list((tmp_path / "run").rglob("*.xplane.pb"))
+
+
+MISTAKES = {
+    "--config.optm.lr=1": "unknown config field 'optm'; did you mean 'optim'?",
+    "--config.optim.lrr=1": "unknown config field 'lrr'; did you mean 'lr'?",
+    "--config.steps=1.5": "--config.steps=1.5",
+    "--config.steps=0": "steps is 0",
+    "--config.optim.lr=fast": "--config.optim.lr=fast",
+    "--config.batch=7 --config.optim.accumulate=2": "batch 7 does not divide",
+    "--config.model.mixer=mambo": "unknown mixer 'mambo'; did you mean 'mamba'?",
+    "--config.data.path=/nowhere": "no prepared text in /nowhere",
+    "--config=configs/ml.py": "no config file",
+    "--config=configs/lm.py:atention": "unknown mixer 'atention'; did you mean 'attention'?",
+    "--workdr=x": "unknown flag '--workdr'; did you mean '--workdir'?",
+    "--workdir= --config.data.path={corpus}": "--workdir is empty",
+    "--workdir={corpus}/meta.json --config.data.path={corpus}": "cannot make --workdir",
+    "train": "unexpected argument 'train'",
+}
+PROGRAM = """
+import contextlib, io, json, sys
+from absl import flags
+import train
+from seqarch import cli
+from seqarch.training import loop
+loop.Checkpointer = None  # nothing gets so far as to train
+for mistake in json.loads(sys.argv.pop()):
+    sys.argv[:] = ["train", "--config=configs/lm.py", "--workdir=unused", *mistake.split()]
+    flags.FLAGS.unparse_flags()
+    for override in [name for name in flags.FLAGS if name.startswith("config.")]:
+        delattr(flags.FLAGS, override)
+    flags.FLAGS["workdir"].value = flags.FLAGS["config"].value = None
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        try:
+            cli.run(train.main)
+        except SystemExit as exit:
+            code = exit.code
+    print(json.dumps([code, stderr.getvalue()]))
+"""
+
+
+def test_mistakes_are_answered_in_one_line(corpus):
+    """All in one process, which saves the imports of the others."""
+    mistakes = [mistake.format(corpus=corpus) for mistake in MISTAKES]
+    command = [sys.executable, "-c", PROGRAM, json.dumps(mistakes)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(MISTAKES), done.stderr
+    for (mistake, expected), (code, answer) in zip(MISTAKES.items(), answers, strict=True):
+        assert (code, answer.count("\n")) == (2, 1), f"{mistake}: {answer}"
+        assert answer.startswith("error: ") and expected in answer, mistake
+    assert not (ROOT / "unused").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, None),
+        ({"dev/nvidiactl": ""}, "cuda"),
+        ({"sys/bus/pci/devices/0/vendor": "0x1ae0\n", "sys/bus/pci/devices/0/device": "0x0063\n"}, "tpu"),
+        ({"sys/bus/pci/devices/0/vendor": "0x1ae0\n", "sys/bus/pci/devices/0/device": "0x0042\n"}, None),
+    ],
+)
+def test_accelerators_are_seen_without_their_drivers(tmp_path, files, found):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert cli.accelerator(tmp_path) == found
+
+
+def test_an_accelerator_is_not_left_idle_silently(monkeypatch):
+    monkeypatch.setattr(cli, "accelerator", lambda: "cuda")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    cli.check_accelerator()
+    monkeypatch.delenv("JAX_PLATFORMS")
+    with pytest.raises(UserError, match="CUDA.*requirements-cuda.txt.*JAX_PLATFORMS=cpu"):
+        cli.check_accelerator()
+
+
+def test_a_cluster_is_joined_where_the_environment_names_one(monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments: calls.append(arguments))
+    cli.join_cluster()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    cli.join_cluster()
+    assert calls == []
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    cli.join_cluster()
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "host:1")
+    with pytest.raises(UserError, match="JAX_NUM_PROCESSES"):
+        cli.join_cluster()
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
+    monkeypatch.setenv("JAX_PROCESS_ID", "1")
+    cli.join_cluster()
+    assert calls == [(), ("host:1", 2, 1)]
