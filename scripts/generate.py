@@ -1,0 +1,43 @@
+"""Text from a run, printed as it comes: python scripts/generate.py --workdir=RUN --prompt="To be, or"
+
+Without a prompt it begins a document. --temperature=0 takes the most likely byte each time.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from absl import flags  # noqa: E402
+
+from seqarch import cli  # noqa: E402
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory: what train.py had as --workdir.")
+PROMPT = flags.DEFINE_string("prompt", "", "The text to continue.")
+STEPS = flags.DEFINE_integer("steps", 500, "Bytes to generate, unless the document ends before.", lower_bound=1)
+TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0 for the most likely byte, 1 for the model's own distribution.")
+TOP_K = flags.DEFINE_integer("top_k", 0, "Sample from the k most likely bytes; 0 for all.")
+TOP_P = flags.DEFINE_float("top_p", 1.0, "Sample from the fewest bytes that hold this probability.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
+flags.mark_flags_as_required(["workdir"])
+
+
+def main() -> None:
+    import jax
+
+    from seqarch.data.tokens import BOUNDARY, decode, encode
+    from seqarch.generate import Sampling, stream
+    from seqarch.training.checkpoint import load_model
+
+    sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value).check()
+    _, model = load_model(WORKDIR.value)
+    print(PROMPT.value, end="", flush=True)
+    key, prompts = jax.random.key(SEED.value), [encode(PROMPT.value)]
+    for tokens in stream(model, prompts, steps=STEPS.value, key=key, sampling=sampling, stop=BOUNDARY):
+        sys.stdout.buffer.write(decode(tokens[0]))
+        sys.stdout.buffer.flush()
+    print()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,67 @@
+"""Configs: what is said is what is built, and mistakes are told in one line."""
+
+import dataclasses
+
+import pytest
+
+from configs import lm
+from seqarch.config import Config, Layer, ModelConfig, parse, parse_pattern, to_config_dict, to_dict, with_forms
+from seqarch.errors import UserError
+
+
+def test_a_pattern_is_cycled_and_what_is_left_over_is_the_tail():
+    stack = ModelConfig(mixer="mamba,mamba,attention(window=64,kv_heads=1)", layers=26).stack
+    attention = Layer("attention", (("window", 64), ("kv_heads", 1)))
+    assert (stack.period, stack.repeats, stack.tail) == ((Layer("mamba"), Layer("mamba"), attention), 8, (Layer("mamba"),) * 2)
+    assert len(list(stack)) == 26
+
+
+def test_two_windows_in_one_model_can_be_said():
+    layers = parse_pattern("attention(window=64), attention(window=256,rope=None)")
+    assert [dict(layer.options) for layer in layers] == [{"window": 64}, {"window": 256, "rope": None}]
+
+
+def test_a_config_survives_its_file():
+    config = Config(steps=7, model=ModelConfig(mixer="gru,mamba(method=chunked)"))
+    assert parse(to_dict(config)) == config == parse(to_config_dict(config))
+
+
+def test_configs_lm_spells_out_every_field_with_its_default():
+    assert parse(lm.get_config("mamba")) == Config()
+
+
+def test_forms_are_chosen_for_the_target():
+    form = lambda platform, mixer: dict(parse_pattern(with_forms(ModelConfig(mixer=mixer), platform).mixer)[0].options)["method"]
+    assert form("cpu", "mamba") == "recompute"
+    assert form("tpu", "mamba") == form("gpu", "mamba") == "chunked"
+    assert form("tpu", "mamba(method=associative)") == "associative"
+
+
+@pytest.mark.parametrize(
+    "change, complaint",
+    [
+        (dict(model=dict(mixer="manba")), "unknown mixer 'manba'; did you mean 'mamba'"),
+        (dict(model=dict(mixer="")), "model.mixer is empty"),
+        (dict(model=dict(mixer="mamba(state_dims=3)")), "unknown option of mixer mamba 'state_dims'; did you mean 'state_dim'"),
+        (dict(model=dict(mixer="mamba(3)")), "cannot read the option '3' of mamba"),
+        (dict(model=dict(mixer="mamba((")), "cannot read the layer"),
+        (dict(model=dict(mixer="no.such.module:Mixer")), "cannot load the mixer"),
+        (dict(model=dict(mixer="seqarch.mixers:Nothing")), "cannot load the mixer"),
+        (dict(model=dict(dims=3)), "unknown config field 'model.dims'; did you mean 'model.dim'"),
+        (dict(model=dict(dim="wide")), "config field model.dim is 'wide', a str; expected int"),
+        (dict(model=dict(dim=0)), "config field dim is 0; give a number of at least 1"),
+        (dict(model=dict(dtype="float16")), "unknown model.dtype 'float16'; did you mean"),
+        (dict(model=dict(dropout=1.0)), "give a rate in"),
+        (dict(model=dict(mlp=-1)), "0 for no MLP"),
+        (dict(step=3), "unknown config field 'step'; did you mean 'steps'"),
+        (dict(optim=dict(accumulate=3)), "does not divide into optim.accumulate 3"),
+    ],
+)
+def test_mistakes_are_told(change, complaint):
+    with pytest.raises(UserError) as error:
+        parse(change).model.stack  # noqa: B018
+    assert complaint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_integer_serves_as_a_number():
+    assert dataclasses.asdict(parse(dict(optim=dict(lr=1))))["optim"]["lr"] == 1.0

@@ -1,0 +1,104 @@
+"""The language model: one function in three forms, whose program does not grow with depth."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from seqarch.config import ModelConfig
+from seqarch.model import LanguageModel
+
+TINY = ModelConfig(mixer="gru,attention(window=4)", layers=5, dim=16, mlp=16)
+
+
+@functools.cache
+def build(**changes):
+    return jax.jit(lambda: LanguageModel(dataclasses.replace(TINY, **changes), rngs=nnx.Rngs(0)))()
+
+
+call = jax.jit(lambda model, tokens, starts=None, key=None: model(tokens, starts, key=key))
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return jnp.asarray(np.random.default_rng(0).integers(0, 257, (2, 12)))
+
+
+def test_training_prefill_and_steps_are_one_function(tokens):
+    model = build()
+    expected = call(model, tokens)
+    for form in (model, model.unstack()):
+        hidden, _ = jax.jit(lambda form: form.prefill(tokens, form.init_state(2, 12)))(form)
+        np.testing.assert_allclose(form.logits(hidden), expected, atol=1e-5)
+
+    def decode(model):
+        step = lambda states, token: model.step(token, states)[::-1]
+        return jax.lax.scan(step, model.init_state(2, 12), tokens.T)[1]
+
+    np.testing.assert_allclose(jax.jit(decode)(model.unstack()).swapaxes(0, 1), expected, atol=1e-5)
+
+
+def test_packed_documents_are_separate(tokens):
+    model = build()
+    starts = jnp.zeros((2, 12), bool).at[:, 5].set(True)
+    packed, alone = call(model, tokens, starts), call(model, jnp.roll(tokens, -5, axis=1), jnp.zeros_like(starts))
+    np.testing.assert_allclose(packed[:, 5:], alone[:, :7], atol=1e-5)
+
+
+def test_the_program_does_not_grow_with_depth(tokens):
+    def program(layers):
+        gradient = jax.jit(jax.grad(lambda model: model(tokens).sum()))
+        return len(gradient.lower(build(layers=layers)).as_text().splitlines())
+
+    assert program(24) == program(4)
+
+
+def test_remat_changes_memory_alone(tokens):
+    def gradient(**changes):
+        compiled = jax.jit(jax.grad(lambda model: model(tokens).sum())).lower(build(**changes)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes, compiled(build(**changes))
+
+    (kept, plain), (recomputed, remat) = gradient(layers=8), gradient(layers=8, remat=True)
+    assert recomputed < 0.8 * kept
+    plain, remat = (jax.tree.leaves(gradients) for gradients in (plain, remat))
+    for a, b in zip(plain, remat, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1, float(jnp.abs(a).max())))
+
+
+def test_projections_to_the_residual_stream_shrink_with_depth():
+    deep, shallow = build(layers=8), build(layers=2)
+    spread = lambda block: float(block.mixer.out.kernel[...].std() / block.mlp.up.kernel[...].std())
+    ratio = spread(shallow.blocks()[0]) / spread(deep.blocks()[0])
+    assert 1.7 < ratio < 2.3  # sqrt(8 / 2)
+
+
+def test_the_first_prediction_is_uniform(tokens):
+    model = build(dim=64)
+    loss = -jax.nn.log_softmax(call(model, tokens)).mean()
+    assert abs(loss - jnp.log(257)) < 0.02
+
+
+def test_dropout_needs_a_key_and_each_key_is_another_noise(tokens):
+    model = build(dropout=0.5)
+    plain, a, b = call(model, tokens), *(call(model, tokens, key=jax.random.key(seed)) for seed in (0, 1))
+    assert (plain == call(build(), tokens)).all() and not (a == b).all() and not (a == plain).all()
+    assert (call(build(), tokens, key=jax.random.key(0)) == plain).all()
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_and_logits_in_float32(tokens):
+    model = build(dtype="bfloat16", mixer="mamba,attention")
+    assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {jnp.dtype("float32")}
+    assert call(model, tokens).dtype == jnp.float32
+    states = jax.eval_shape(lambda: model.init_state(1, 8))
+    assert (states[0].h.dtype, states[0].conv.dtype, states[1].k.dtype) == (jnp.float32, jnp.bfloat16, jnp.bfloat16)
+    np.testing.assert_allclose(call(model, tokens), call(build(mixer="mamba,attention"), tokens), atol=0.1)
+
+
+def test_every_parameter_names_its_axes():
+    model = jax.eval_shape(lambda: build(mixer="gru,attention(qk_norm=True),linear_attention(decay=data),mamba", layers=4))
+    for param in jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, nnx.Variable)):
+        assert len(param.get_metadata()["axes"]) in (param.get_value().ndim, param.get_value().ndim - 1)
