@@ -1,8 +1,9 @@
 """A causal depthwise convolution with a state, which is its halo: the last W - 1 inputs."""
 
+import jax
 import jax.numpy as jnp
 
-from seqarch.ops.numerics import rows, segments
+from seqarch.ops.numerics import dot, segments
 from seqarch.types import Array, Bool, Float, Int
 
 
@@ -19,19 +20,46 @@ def causal_conv(
     starts: tokens whose predecessors are of another document, and count as zero
     lengths: the tokens that each row really has; the state is the inputs before their end
     """
-    width, time = w.shape[0], x.shape[1]
+    width = w.shape[0]
     padded = jnp.concatenate([state.astype(x.dtype), x], axis=1)
     if starts is None:
-        segment = None
+        segment = same = None
     else:
         segment = jnp.pad(segments(starts), ((0, 0), (width - 1, 0)))
-    y = jnp.zeros_like(x)
-    for j in range(width):
-        tap = padded[:, j : j + time]
-        if segment is not None:
-            tap = jnp.where((segment[:, j : j + time] == segment[:, width - 1 :])[..., None], tap, 0)
-        y = y + tap * rows(w[j], tap)
-    return y, _last(padded, segment, width - 1, lengths).astype(state.dtype)
+        same = jnp.stack([tap == segment[:, width - 1 :] for tap in _taps(segment, width)])
+    return _conv(padded, w.astype(x.dtype), same), _last(padded, segment, width - 1, lengths).astype(state.dtype)
+
+
+@jax.custom_vjp
+def _conv(x: Float[Array, "B T+W-1 E"], w: Float[Array, "W E"], same: Bool[Array, "W B T"] | None) -> Float[Array, "B T E"]:
+    """sum_j w_j x_{t+j} over the inputs that are of the `same` document.
+
+    Its own gradient, since XLA on CPU would compute what leads to the cotangent anew, and transpose it, for every tap.
+    """
+    return sum(_where(same, j, tap) * w[None, j : j + 1] for j, tap in enumerate(_taps(x, len(w))))
+
+
+def _conv_backward(saved, dy):
+    x, w, same = saved
+    width = len(w)
+    cotangents = [_where(same, j, dy) for j in range(width)]
+    dx = sum(jnp.pad(g * w[None, j : j + 1], ((0, 0), (j, width - 1 - j), (0, 0))) for j, g in enumerate(cotangents))
+    ones = jnp.ones(dy.shape[0] * dy.shape[1], dy.dtype)
+    products = [(tap * g).reshape(-1, dy.shape[-1]) for tap, g in zip(_taps(x, width), cotangents)]
+    dw = jnp.stack([dot("n,ne->e", ones, product) for product in products])
+    return dx, dw.astype(w.dtype), None
+
+
+_conv.defvjp(lambda x, w, same: (_conv(x, w, same), (x, w, same)), _conv_backward)
+
+
+def _taps(x: Array, width: int) -> list[Array]:
+    """The `width` views of x [B, T + width - 1, ...], each T long and one token later than the one before."""
+    return [x[:, j : x.shape[1] - width + 1 + j] for j in range(width)]
+
+
+def _where(same: Bool[Array, "W B T"] | None, j: int, x: Float[Array, "B T E"]) -> Float[Array, "B T E"]:
+    return x if same is None else jnp.where(same[j][..., None], x, 0)
 
 
 def _last(padded: Array, segment: Array | None, size: int, lengths: Array | None) -> Array:

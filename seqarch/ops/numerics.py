@@ -6,6 +6,7 @@ broadcast is such a reduction: so reductions and broadcasts in hot paths are wri
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 
 from seqarch.types import Array, Bool, Float, Int
@@ -20,7 +21,21 @@ def spread(x: Array, size: int) -> Array:
 
 def rows(v: Float[Array, "E"], like: Float[Array, "*BT E"]) -> Float[Array, "*BT E"]:
     """The channel vector `v` repeated over the leading axes of `like`, in its dtype."""
-    return jnp.einsum("...,e->...e", jnp.ones(like.shape[:-1], like.dtype), v.astype(like.dtype))
+    return _rows(v.astype(like.dtype), like.shape[:-1])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _rows(v: Float[Array, "E"], shape: tuple[int, ...]) -> Float[Array, "*BT E"]:
+    return jnp.broadcast_to(v, (*shape, *v.shape))
+
+
+def _rows_backward(shape: tuple[int, ...], _: None, dy: Float[Array, "*BT E"]) -> tuple[Float[Array, "E"]]:
+    """A dot with a row of ones; the transpose of a broadcast's einsum would first transpose the cotangent in memory."""
+    dy = dy.reshape(-1, dy.shape[-1])
+    return (dot("n,ne->e", jnp.ones(len(dy), dy.dtype), dy).astype(dy.dtype),)
+
+
+_rows.defvjp(lambda v, shape: (_rows(v, shape), None), _rows_backward)
 
 
 def cumsum(g: Float[Array, "B C *X"]) -> Float[Array, "B C *X"]:
