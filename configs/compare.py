@@ -70,7 +70,7 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.eval.limit = 8192
     config.eval.contexts = (1024, 16384, 1048576)
     config.eval.compiled_contexts = (256, 1024, 4096)
-    config.eval.speed_contexts = (64, 1024, 4096)
+    config.eval.speed_contexts = (256, 1024, 4096)
 
     config.mesh = ml_collections.ConfigDict()
     config.mesh.data = 1

@@ -138,7 +138,7 @@ class EvalConfig:
     limit: int = 16384
     contexts: tuple[int, ...] = (1024, 16384, 1048576)
     compiled_contexts: tuple[int, ...] = (256, 1024, 4096)
-    speed_contexts: tuple[int, ...] = (64, 1024, 4096)
+    speed_contexts: tuple[int, ...] = (256, 1024, 4096)
 
     def __post_init__(self):
         if self.batch < 1 or min(self.every, self.limit) < 0:

@@ -1,5 +1,7 @@
 """Memory: what shapes say, what the compiler says and the closed forms agree; what must not grow does not."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,7 +9,7 @@ from flax import nnx
 
 from seqarch.config import Config, ModelConfig
 from seqarch.measure.memory import CompiledBytes, compiled_bytes, count, state_size, tree_bytes
-from seqarch.measure.programs import decode_program, prefill_program, train_program
+from seqarch.measure.programs import Program, decode_program, prefill_program, programs
 from seqarch.model import LanguageModel
 from seqarch.training.sharding import abstract_state, make_mesh
 
@@ -103,11 +105,24 @@ def test_prefill_of_constant_states_is_one_program_at_every_context():
     assert all(shape == shapes[0] for shape in shapes)
 
 
+CONFIG = Config(batch=2, length=32, model=ModelConfig("gru,attention", layers=LAYERS, dim=DIM, mlp=16))
+
+
+@functools.cache
+def program_and_bytes(phase: str) -> tuple[Program, CompiledBytes]:
+    program = programs(CONFIG, serving(CONFIG.model.mixer), make_mesh(CONFIG.mesh), 64)[phase]
+    return program, compiled_bytes(program.compile())
+
+
+@pytest.mark.parametrize("phase", ["train", "prefill", "decode"])
+def test_a_program_compiled_only_for_its_memory_needs_what_the_one_that_runs_needs(phase):
+    program, needed = program_and_bytes(phase)
+    assert compiled_bytes(program.compile(run=False)) == needed
+
+
 def test_train_step_updates_its_state_in_place():
-    config = Config(batch=2, length=32, model=ModelConfig("gru,attention", layers=LAYERS, dim=DIM, mlp=16))
-    mesh = make_mesh(config.mesh)
-    step = compiled_bytes(train_program(config, mesh).compile())
-    state = abstract_state(config, mesh)
+    _, step = program_and_bytes("train")
+    state = abstract_state(CONFIG, make_mesh(CONFIG.mesh))
     assert step.aliased == tree_bytes(state)
     assert step.total < step.arguments + step.outputs + step.temporaries
     assert tree_bytes(state.opt_state.adam) >= 2 * tree_bytes(state.model)

@@ -91,9 +91,9 @@ class CountedProgram(NamedTuple):
     args: tuple[np.ndarray, ...]
     compilations: list
 
-    def compile(self) -> object:
+    def compile(self, *, run: bool) -> object:
         jax.monitoring.record_event_duration_secs("/jax/compilation_cache/compile_time_saved_sec", 7.0)
-        self.compilations.append(self.name)
+        self.compilations.append(run)
         return object()
 
 
@@ -101,8 +101,16 @@ def test_programs_are_compiled_once_for_their_shapes_and_charged_what_the_cache_
     compilations = []
     one, same, other = (CountedProgram("counted", (np.zeros(n),), compilations) for n in (3, 3, 4))
     assert subject.compiled(one) is subject.compiled(same) is not subject.compiled(other)
-    assert compilations == ["counted"] * 2
+    assert subject.planned(one) is subject.compiled(one)
+    assert compilations == [True, True]
     assert 7.0 < subject.compile_seconds(one) < 8.0
+
+
+def test_what_was_only_planned_is_compiled_again_to_be_run(subject):
+    compilations = []
+    program = CountedProgram("planned", (np.zeros(3),), compilations)
+    assert subject.planned(program) is subject.planned(program) is not subject.compiled(program)
+    assert compilations == [False, True]
 
 
 def test_what_does_not_fit_the_device_is_told_and_skipped(subject):

@@ -39,8 +39,8 @@ def flops(subject: Subject) -> Iterator[tuple[str, Any]]:
 EVALUATORS: dict[str, Callable[[Subject], Iterator[tuple[str, Any]]]] = {
     "quality": quality.evaluate,
     "flops": flops,
-    "memory": memory.evaluate,
     "speed": speed.evaluate,
+    "memory": memory.evaluate,  # after speed, some of whose programs it asks
 }
 
 

@@ -95,7 +95,7 @@ def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:
     for context in config.eval.compiled_contexts:
         for phase, program in programs(config, model, mesh, context).items():
             with subject.skipping(f"{phase} at a context of {context} tokens"):
-                yield f"memory/{phase}_bytes@{context}", compiled_bytes(subject.compiled(program)).total
+                yield f"memory/{phase}_bytes@{context}", compiled_bytes(subject.planned(program)).total
     platform = mesh.devices.flat[0].platform
     yield (
         "memory/definition",

@@ -35,8 +35,12 @@ class Program(NamedTuple):
     fn: Callable
     args: tuple[PyTree, ...]
 
-    def compile(self) -> Compiled:
-        return self.fn.trace(*self.args).lower().compile()
+    def compile(self, *, run: bool = True) -> Compiled:
+        """run=False: only to be asked for its memory. XLA plans buffers before LLVM optimises code, so on CPU, where that
+        is most of the work, it is left out."""
+        cheap = jax.default_backend() == "cpu" and not run
+        options = {"xla_backend_optimization_level": 0} if cheap else None
+        return self.fn.trace(*self.args).lower().compile(options)
 
 
 def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> dict[str, Program]:

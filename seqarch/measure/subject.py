@@ -43,11 +43,15 @@ class Subject:
 
     def compiled(self, program: Program) -> Compiled:
         """`program` compiled; the same program for the same shapes only once, whichever evaluators ask for it."""
-        return self._compile(program)[0]
+        return self._compile(program, run=True)[0]
+
+    def planned(self, program: Program) -> Compiled:
+        """The same, only to be asked for its memory: not to be run."""
+        return self._compile(program, run=False)[0]
 
     def compile_seconds(self, program: Program) -> float:
         """What compiling `program` takes, with tracing; where JAX's persistent cache spared it, to a second."""
-        return self._compile(program)[1]
+        return self._compile(program, run=True)[1]
 
     @contextlib.contextmanager
     def skipping(self, what: str) -> Iterator[None]:
@@ -74,14 +78,17 @@ class Subject:
 
         return progress
 
-    def _compile(self, program: Program) -> tuple[Compiled, float]:
-        key = program.name, tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(program.args))
+    def _compile(self, program: Program, run: bool) -> tuple[Compiled, float]:
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(program.args))
+        key, runnable = (program.name, shapes, run), (program.name, shapes, True)
+        if runnable in self._programs:
+            return self._programs[runnable]
         if key not in self._programs:
             self.say(f"compiling {program.name}")
             start = time.perf_counter()
             # Under the mesh, as in the training loop: it is the same program, which a persistent cache then has.
             with jax.set_mesh(self.mesh), _spared() as spared:
-                compiled = program.compile()
+                compiled = program.compile(run=run)
             self._programs[key] = compiled, time.perf_counter() - start + sum(spared)
         return self._programs[key]
 
