@@ -38,10 +38,11 @@ def corpus(tmp_path_factory) -> Path:
 
 def config(corpus: Path, mixer: str = "gru", **fields) -> Config:
     given = lm.get_config(mixer)
-    given.update(dict(steps=6, batch=4, length=16, log_every=2) | fields)
+    given.update(steps=6, batch=4, length=16, log_every=2)
     given.data.path = str(corpus)
     given.model.update(dim=16, mlp=16, layers=len(mixer.split(",")))
     given.checkpoint.every = given.eval.every = 3
+    given.update(fields)
     return parse(given)
 
 
@@ -49,10 +50,15 @@ def test_the_config_spells_out_every_field_with_its_default():
     assert json.loads(json.dumps(lm.get_config("mamba").to_dict())) == seqarch.config.to_dict(Config())
 
 
-@pytest.mark.parametrize("mixer", [*sorted(MIXERS), "mamba,attention(window=8),mamba"])
-def test_every_config_runs_two_steps(corpus, tmp_path, mixer):
+OPTIONS = dict(model=dict(dtype="bfloat16", remat=True, dropout=0.1), optim=dict(accumulate=2, z_loss=1e-4))
+
+
+@pytest.mark.parametrize(
+    ("mixer", "options"), [*((mixer, {}) for mixer in sorted(MIXERS)), ("gru,attention(window=8),gru", OPTIONS)]
+)
+def test_every_config_runs_two_steps(corpus, tmp_path, mixer, options):
     said = []
-    last = loop.train(config(corpus, mixer, steps=2), tmp_path, progress=said.append)
+    last = loop.train(config(corpus, mixer, steps=2, **options), tmp_path, progress=said.append)
     assert last["step"] == 2 and 0 < last["validation_bits_per_byte"] < 10
     assert last == read_rows(tmp_path)[-1]
     assert "step 2/2" in said[-1]
@@ -113,7 +119,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 
 def test_the_command_trains_and_the_same_command_goes_on(corpus, tmp_path):
     arguments = [f"--config={ROOT}/configs/lm.py:gru", f"--workdir={tmp_path}/run", f"--config.data.path={corpus}"]
-    arguments += ["--config.batch=4", "--config.length=16", "--config.model.dim=16", "--config.optim.lr=1e-3"]
+    arguments += ["--config.batch=4", "--config.length=16", "--config.model.dim=16", "--config.model.mlp=0", "--config.optim.lr=1e-3"]
     for steps in ("2", "3"):
         done = run(*arguments, f"--config.steps={steps}", "--config.profile=1")
         assert done.returncode == 0, done.stderr

@@ -47,8 +47,7 @@ class Logger:
             _cut(path, start)
             self._rows = path.open("a")
             # TensorBoard hides what an earlier start logged from purge_step on. Names have a resolution of a second.
-            purge = dict(purge_step=start + 1) if start else {}
-            self._events = SummaryWriter(str(run_dir), filename_suffix=f".{start}", **purge)
+            self._events = SummaryWriter(str(run_dir), filename_suffix=f".{start}", purge_step=start + 1)
 
     def __enter__(self) -> "Logger":
         return self
