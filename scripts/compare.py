@@ -150,6 +150,7 @@ def revision(made: dict) -> str:
 
 class Progress:
     """Lines that say which member is being worked on and how long all that is left will take, judged by what was done."""
+
     def __init__(self, names: list[str]):
         self.names, self.name = names, ""
         self.done, self.skipped = 0.0, 0.0  # members, also in part; skipped: of those, not worked on now
@@ -169,7 +170,7 @@ class Progress:
         if match := re.search(r"step (\d+)(?:/| of )(\d+)", text):
             part = TRAINING * int(match[1]) / int(match[2])
             self._advance(self.names.index(self.name) + part)
-            self.skipped += part if "continuing" in text else 0
+            self.skipped += part if "going on" in text else 0
         place = f"[{1 + self.names.index(self.name)}/{len(self.names)} {self.name}{self._left()}] " if self.name else ""
         print(place + text, flush=True)
 
@@ -178,7 +179,7 @@ class Progress:
 
     def _left(self) -> str:
         worked = self.done - self.skipped
-        if worked <= 0:
+        if worked < 0.3:  # of a member: before that, compilation would count as its usual pace
             return ""
         rate = (self.seen - self.clock) / worked
         left = rate * (len(self.names) - self.done) - (time.monotonic() - self.seen)

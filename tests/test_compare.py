@@ -107,14 +107,14 @@ def test_time_left_follows_from_the_work_done(monkeypatch, capsys):
     progress.say("measuring")
     progress.end("b")
     progress.begin("c")
-    progress.say("continuing from step 100 of 100")
+    progress.say("going on from step 100 of 100")
     lines = capsys.readouterr().out.splitlines()
     assert "[1/3 a] is there already" in lines
     minutes = 4 - compare.TRAINING
     assert f"[2/3 b, {minutes:.1f} min left] step 50/100" in lines
     assert f"[2/3 b, {minutes - 0.5:.1f} min left] measuring" in lines
     whole = compare.TRAINING + 0.5  # minutes that member b took in the end
-    assert f"[3/3 c, {whole * (1 - compare.TRAINING):.1f} min left] continuing from step 100 of 100" in lines
+    assert f"[3/3 c, {whole * (1 - compare.TRAINING):.1f} min left] going on from step 100 of 100" in lines
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def comparison_figures(rows: Sequence[Row]) -> list[Figure]:
     return [drawing for drawing in drawn if drawing]
 
 
-MEMORY = {"train": "training step", "prefill": "prefill", "decode": "one decoding step"}
+MEMORY = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}
 
 
 def _quality_against_state(models: Sequence[Row], baselines: Sequence[Row]) -> Figure | None:
