@@ -26,10 +26,10 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
         "hybrid = mamba,mamba,attention",
     )
 
-    config.steps = 100
-    config.batch = 16
+    config.steps = 200
+    config.batch = 8
     config.length = 256
-    config.log_every = 5
+    config.log_every = 10
     config.profile = 0
 
     config.model = ml_collections.ConfigDict()
@@ -43,8 +43,8 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.model.dropout = 0.0
 
     config.optim = ml_collections.ConfigDict()
-    config.optim.lr = 5e-3
-    config.optim.warmup = 10
+    config.optim.lr = 3e-3
+    config.optim.warmup = 20
     config.optim.final_lr = 0.1
     config.optim.b1 = 0.9
     config.optim.b2 = 0.95
@@ -61,7 +61,7 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.data.path = "shakespeare"
 
     config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.every = 50
+    config.checkpoint.every = 100
     config.checkpoint.keep = 1
 
     config.eval = ml_collections.ConfigDict()

@@ -133,7 +133,8 @@ def baseline_rows(config: Config, workdir: Path, progress: "Progress") -> list[R
             known["values"][baseline] = dict(evaluator(fitted, held_out, limit=config.eval.limit))
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(path, known)
-    again = shlex.join(["python", "scripts/compare.py", *sys.argv[1:]])
+    arguments = [argument.replace(f"{ROOT}/", "") for argument in sys.argv[1:]]
+    again = shlex.join(["python", "scripts/compare.py", *arguments])
     return [Row(each, "baseline", values, {}, {}, known["revision"], again) for each, values in known["values"].items()]
 
 
