@@ -111,7 +111,8 @@ CONFIG = Config(batch=2, length=32, model=ModelConfig("gru,attention", layers=LA
 @functools.cache
 def program_and_bytes(phase: str) -> tuple[Program, CompiledBytes]:
     program = programs(CONFIG, serving(CONFIG.model.mixer), make_mesh(CONFIG.mesh), 64)[phase]
-    return program, compiled_bytes(program.compile())
+    optimised = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}  # unlike conftest.py
+    return program, compiled_bytes(program.fn.trace(*program.args).lower().compile(optimised))
 
 
 @pytest.mark.parametrize("phase", ["train", "prefill", "decode"])
