@@ -126,6 +126,8 @@ def state_is_a_carry(mixer: SequenceMixer, x: Array) -> None:
                 raise LawBroken(f"{name} changes the state from {state} to {after}")
             if _shape(y) != _shape(inputs):
                 raise LawBroken(f"{name} takes {_shape(inputs)} and returns {_shape(y)}")
+    if [len(axes) for axes in mixer.state_axes] != [leaf.ndim for leaf in state]:
+        raise LawBroken(f"state_axes is {mixer.state_axes}, yet the state is {state}; name the axes of every array")
     sizes = [_size(jax.eval_shape(lambda: mixer.init_state(B, max_len))) for max_len in (1 << 12, 1 << 20)]
     if mixer.constant_state != (sizes[0] == sizes[1]):
         raise LawBroken(f"constant_state is {mixer.constant_state}, yet max_len 4096 and 1048576 take {sizes} elements")
