@@ -36,8 +36,8 @@ class Program(NamedTuple):
     args: tuple[PyTree, ...]
 
     def compile(self, *, run: bool = True) -> Compiled:
-        """run=False: only to be asked for its memory. XLA plans buffers before LLVM optimises code: on CPU, where that is
-        almost half of the work, it is left out."""
+        """run=False: only to be asked for its memory. XLA plans buffers before LLVM optimises code, which is left out
+        on CPU, where it is almost half of the work."""
         cheap = jax.default_backend() == "cpu" and not run
         options = {"xla_backend_optimization_level": 0} if cheap else None
         return self.fn.trace(*self.args).lower().compile(options)
