@@ -27,7 +27,7 @@ from seqarch.data.tokens import open_split
 from seqarch.errors import UserError
 from seqarch.matching import count_parameters, match_parameters
 from seqarch.measure.baselines import BASELINES
-from seqarch.measure.evaluate import evaluate
+from seqarch.measure.evaluate import EVALUATORS, evaluate
 from seqarch.measure.report import text_table, write_report
 from seqarch.measure.tables import Row, summary_table
 from seqarch.training import rundir
@@ -37,19 +37,23 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUM
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs and the report; default: runs/NAME in the repository.")
 flags.mark_flag_as_required("config")
 
+FIELDS = ("name", "notice", "reference", "members")  # what a comparison's config has beside a run's
+SPLIT = "validation"  # the test split is for the one model that is chosen in the end
 TRAINING = 0.6  # of the time that a member takes; only what is left is judged by it
 
 
 def main() -> None:
     given = CONFIG.value.to_dict()
-    name, notice, reference, members = (given.pop(field) for field in ("name", "notice", "reference", "members"))
+    if missing := [field for field in FIELDS if field not in given]:
+        raise UserError(f"--config is no comparison: it has no {', '.join(missing)}; start from configs/compare.py")
+    name, notice, reference, members = (given.pop(field) for field in FIELDS)
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / name
     configs = match(parse(given), reference, members)
     runs = {member: workdir / member for member in configs}
-    for member, config in configs.items():
-        check(runs[member], config)
     config = next(iter(configs.values()))
     locate(config.data.path)
+    for member in configs:
+        check(runs[member], configs[member])
 
     progress = Progress(list(configs))
     tokens = config.steps * config.batch * config.length
@@ -90,7 +94,7 @@ def model_row(name: str, config: Config, run: Path, again: str, progress: "Progr
         progress.begin(name)
         train(config, run, progress=progress.say)
         write_json(run / "config.json", to_dict(config))  # a run that was trained before may be measured differently now
-        values = evaluate(run, progress=progress.say)
+        values = evaluate(run, split=SPLIT, progress=progress.say)
         progress.end(name)
     else:
         progress.end(name, reused=True)
@@ -105,9 +109,10 @@ def measured(run: Path, config: Config) -> dict | None:
     if not path.exists():
         return None
     values = json.loads(path.read_text())
-    if values["run/step"] == config.steps and rundir.read_config(run).eval == config.eval:
+    whole = set(EVALUATORS) <= {name.split("/")[0] for name in values} and values["quality/split"] == SPLIT
+    if whole and values["run/step"] == config.steps and rundir.read_config(run).eval == config.eval:
         return values
-    path.unlink()
+    path.unlink(missing_ok=True)
     return None
 
 
@@ -123,7 +128,7 @@ def command(config: Config, run: str) -> str:
 def baseline_rows(config: Config, workdir: Path, progress: "Progress") -> list[Row]:
     """Rows of seqarch.measure.baselines on the text and the bytes that models are scored on; kept in baselines.json."""
     path, directory = workdir / "baselines.json", locate(config.data.path)
-    fitted, held_out = open_split(directory, "train"), open_split(directory, "validation")
+    fitted, held_out = open_split(directory, "train"), open_split(directory, SPLIT)
     scored = dict(text=str(directory), documents=fitted.meta["splits"], limit=config.eval.limit)
     known = json.loads(path.read_text()) if path.exists() else {}
     if known.get("scored") != scored:
@@ -139,7 +144,9 @@ def baseline_rows(config: Config, workdir: Path, progress: "Progress") -> list[R
 
 
 def write_json(path: Path, value: dict) -> None:
-    """Replaces the file at once, so that an interruption leaves the old one or the new one."""
+    """Replaces the file at once, so that an interruption leaves the old one or the new one; the first process does it."""
+    if jax.process_index():
+        return
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n")
     partial.replace(path)
@@ -173,7 +180,8 @@ class Progress:
             self._advance(self.names.index(self.name) + part)
             self.skipped += part if "going on" in text else 0
         place = f"[{1 + self.names.index(self.name)}/{len(self.names)} {self.name}{self._left()}] " if self.name else ""
-        print(place + text, flush=True)
+        if jax.process_index() == 0:
+            print(place + text, flush=True)
 
     def _advance(self, done: float) -> None:
         self.done, self.seen = done, time.monotonic()

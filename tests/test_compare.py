@@ -167,9 +167,19 @@ def test_other_steps_are_refused_in_one_line(compared):
     assert "4 steps" in result.stderr and "--workdir" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+def test_config_that_is_no_comparison_is_refused_in_one_line(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts/compare.py"), "--config=configs/lm.py:gru", f"--workdir={tmp_path}"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 2
+    assert "no name, notice, reference, members" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
 def test_interrupted_member_goes_on_and_is_measured_anew(compared):
     _, runs, run = compared
     (runs / "gru/eval.json").unlink()
+    partly = json.loads((runs / "second one/eval.json").read_text())
+    partly = {name: value for name, value in partly.items() if not name.startswith("speed/")}  # as eval.py --only leaves it
+    (runs / "second one/eval.json").write_text(json.dumps(partly))
     result, _ = run("--config.eval.limit=100")
     assert result.returncode == 0, result.stderr
     assert "compiled in" not in result.stdout, "a trained member was trained again"

@@ -122,13 +122,33 @@ def test_never_silently_on_cpu_beside_an_accelerator(machine, backend, platforms
     assert _asked(machine, "requirements-cuda.txt") == 1
 
 
-@pytest.mark.parametrize("script", ["test.sh", "compare.sh"])
-def test_scripts_pass_arguments_on_from_any_directory(machine, script):
+@pytest.fixture
+def checkout(machine):
+    """The machine with this repository's scripts in it; calling it runs one and returns the last command they gave."""
     for path in ("pytest.ini", "scripts"):
         (machine.root / path).symlink_to(SCRIPTS.parent / path)
     _command(machine, "python3", PYTHON)
     _command(machine, "dirname", f"#!/bin/bash\nexec {shutil.which('dirname')} \"$@\"\n")
-    result = machine(f'cd /; bash "{machine.root}/scripts/{script}" --one "two words"')
-    assert result.returncode == 0, result.stderr
-    assert (machine.root / "log").read_text().splitlines()[-1].endswith("--one two words")
+
+    def run(script, arguments):
+        result = machine(f'cd /; bash "{machine.root}/scripts/{script}" {arguments}')
+        assert result.returncode == 0, result.stderr
+        return (machine.root / "log").read_text().splitlines()[-1]
+
+    return run
+
+
+@pytest.mark.parametrize("script", ["test.sh", "compare.sh"])
+def test_scripts_pass_arguments_on_from_any_directory(checkout, script):
+    assert checkout(script, '--one "two words"').endswith("--one two words")
+
+
+@pytest.mark.parametrize(
+    "arguments, configs",
+    [("", 1), ("--config.steps=3 --workdir=a", 1), ("--config=b.py:full --config.steps=3", 0), ("--config b.py", 0)],
+)
+def test_comparison_has_its_default_config_unless_another_is_given(checkout, arguments, configs):
+    command = checkout("compare.sh", arguments)
+    assert command.count("configs/compare.py") == configs
+    assert command.endswith(arguments)
 

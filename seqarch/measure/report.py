@@ -13,7 +13,7 @@ from pathlib import Path
 from seqarch.measure.figures import INK, Figure, comparison_figures
 from seqarch.measure.tables import MISSING, Row, Table, comparison_tables, fields, show, summary_table
 
-LEFT = ("text", "code")  # formats that are aligned to the left
+LEFT = ("text", "code", "revision")  # formats that are aligned to the left
 
 
 def write_report(rows: Sequence[Row], directory: Path, *, title: str, notice: str = "") -> list[Path]:

@@ -77,7 +77,8 @@ def summary_table(rows: Sequence[Row]) -> Table:
     lengths = sorted({row.values["quality/context"] for row in rows if "quality/context" in row.values})
     return Table(
         "At a glance",
-        "Quality and memory: bits per byte of held-out text, the state of one sequence, bytes of the compiled programs.",
+        "Quality and memory: bits per byte of held-out text, the state of one sequence, the memory of the compiled programs. "
+        + _shared(rows, "memory/definition"),
         (
             NAME,
             Column("bits/byte", "quality/bits_per_byte", "bits"),
@@ -150,13 +151,14 @@ def _compiled(rows: Sequence[Row]) -> Table:
 def _speed(rows: Sequence[Row]) -> Table:
     return Table(
         "Speed",
-        "Tokens per second, compilation apart; decoding after a real prefill of so many tokens.",
+        "Tokens per second, compilation apart; decoding after a real prefill of so many tokens. "
+        + f"Measured on {_shared(rows, 'run/device') or 'devices that are not recorded'}.",
         (
             NAME,
             Column("training", "speed/train_tokens_per_s", "rate"),
             *_at(rows, "speed/prefill_tokens_per_s", "prefill", "rate"),
             *_at(rows, "speed/decode_tokens_per_s", "decoding", "rate"),
-            Column("compilation of the training step", "speed/compile_s", "seconds"),
+            Column("compilation, training", "speed/compile_s", "seconds"),
         ),
     )
 
@@ -174,7 +176,7 @@ def _provenance(rows: Sequence[Row]) -> Table:
             NAME,
             *(Column(name, f"config/{name}", "text") for name in names if name not in shared),
             Column("seeds", "seeds", "text"),
-            Column("git revision", "revision", "text"),
+            Column("git revision", "revision", "revision"),
             Column("command", "command", "code"),
         ),
     )
@@ -219,6 +221,7 @@ def _scaled(value: float, base: int, units: Sequence[str]) -> str:
 FORMATS: dict[str, Callable[[Any], str]] = {
     "text": str,
     "code": str,
+    "revision": lambda text: re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", text),  # git's commits, shortened
     "bits": "{:.3f}".format,
     "ratio": "{:.2f}".format,
     "count": "{:,}".format,
