@@ -3,6 +3,7 @@
 Without a prompt it begins a document. --temperature=0 takes the most likely byte each time.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ STEPS = flags.DEFINE_integer("steps", 500, "Bytes to generate, unless the docume
 TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0 for the most likely byte, 1 for the model's own distribution.")
 TOP_K = flags.DEFINE_integer("top_k", 0, "Sample from the k most likely bytes; 0 for all.")
 TOP_P = flags.DEFINE_float("top_p", 1.0, "Sample from the fewest bytes that hold this probability.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the samples.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0, upper_bound=2**32 - 1)
 flags.mark_flags_as_required(["workdir"])
 
 
@@ -30,9 +31,11 @@ def main() -> None:
     from seqarch.training.checkpoint import load_model
 
     sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value).check()
-    _, model = load_model(WORKDIR.value)
-    print(PROMPT.value, end="", flush=True)
-    key, prompts = jax.random.key(SEED.value), [encode(PROMPT.value)]
+    _, model, _ = load_model(WORKDIR.value)
+    prompt = os.fsencode(PROMPT.value)  # as it was typed, also where it is no UTF-8
+    sys.stdout.buffer.write(prompt)
+    sys.stdout.buffer.flush()
+    key, prompts = jax.random.key(SEED.value), [encode(prompt)]
     for tokens in stream(model, prompts, steps=STEPS.value, key=key, sampling=sampling, stop=BOUNDARY):
         sys.stdout.buffer.write(decode(tokens[0]))
         sys.stdout.buffer.flush()

@@ -6,5 +6,6 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 source "$root/scripts/env.sh"
 prepare "$root"
+say "testing on JAX_PLATFORMS=$JAX_PLATFORMS"
 cd "$root"
 exec "$PYTHON" -m pytest "$@"

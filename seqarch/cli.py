@@ -96,7 +96,7 @@ def join_cluster() -> None:
 
 def accelerator(root: Path = Path("/")) -> str | None:
     """ "cuda" or "tpu" where the operating system shows such a device, whether or not JAX can use it."""
-    if any((root / "dev" / name).exists() for name in ("nvidia0", "nvidiactl", "dxg")):
+    if any((root / "dev" / name).exists() for name in ("nvidia0", "nvidiactl")):
         return "cuda"
     devices = (root / "sys/bus/pci/devices").glob("*")
     if any(_read(device / "vendor") == _GOOGLE and _read(device / "device") in _TPUS for device in devices):

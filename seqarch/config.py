@@ -4,47 +4,22 @@
     model_config = with_forms(config.model, "tpu")        # method="auto" becomes a named form, for the target
 """
 
-import ast
 import dataclasses
-import inspect
 import json
-import re
 from typing import Any
 
 import ml_collections
 
+from seqarch.data.tokens import VOCAB
 from seqarch.errors import UserError, unknown
 from seqarch.mixers import resolve_mixer
+from seqarch.patterns import Layer, Stack, parse_pattern
 
 
 def _positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
             raise UserError(f"config field {name} is {getattr(config, name)}; give a number of at least 1")
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """One entry of a layer pattern: a mixer's name in MIXERS, or `package.module:Class`, and its keyword options."""
-
-    mixer: str
-    options: tuple[tuple[str, Any], ...] = ()
-
-    def __str__(self) -> str:
-        options = ",".join(f"{name}={value}" for name, value in self.options)
-        return f"{self.mixer}({options})" if options else self.mixer
-
-
-@dataclasses.dataclass(frozen=True)
-class Stack:
-    """Layers from the bottom up: `period` repeated `repeats` times, then `tail`. Griffin is 8 x 3 + 2."""
-
-    period: tuple[Layer, ...]
-    repeats: int
-    tail: tuple[Layer, ...] = ()
-
-    def __iter__(self):
-        return iter(self.period * self.repeats + self.tail)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +75,15 @@ class OptimConfig:
     accumulate: int = 1
     z_loss: float = 0.0
 
+    def __post_init__(self):
+        _positive(self, "accumulate")
+        if not (self.lr > 0 and self.clip > 0):
+            raise UserError(f"optim.lr is {self.lr} and optim.clip {self.clip}; give numbers above 0 (clip=inf: no clipping)")
+        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
+            raise UserError(f"optim.b1 is {self.b1} and optim.b2 {self.b2}; give numbers in [0, 1)")
+        if min(self.warmup, self.final_lr, self.weight_decay, self.z_loss) < 0:
+            raise UserError("optim.warmup, final_lr, weight_decay and z_loss cannot be below 0")
+
 
 @dataclasses.dataclass(frozen=True)
 class SeedConfig:
@@ -116,10 +100,15 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """Save every `every` steps and at the end; keep the `keep` newest."""
+    """Save every `every` steps (0: only at the end); keep the `keep` newest."""
 
     every: int = 200
     keep: int = 2
+
+    def __post_init__(self):
+        _positive(self, "keep")
+        if self.every < 0:
+            raise UserError(f"checkpoint.every is {self.every}; give a number of steps, or 0 for the end alone")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +171,8 @@ class Config:
 
     def __post_init__(self):
         _positive(self, "steps", "batch", "length", "log_every")
+        if self.model.vocab < VOCAB:
+            raise UserError(f"model.vocab is {self.model.vocab}; the text has {VOCAB} tokens: bytes and the boundary")
         if self.batch % self.optim.accumulate:
             raise UserError(f"batch {self.batch} does not divide into optim.accumulate {self.optim.accumulate} micro-batches")
 
@@ -201,14 +192,6 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(dataclasses.asdict(config))
 
 
-def parse_pattern(text: str) -> tuple[Layer, ...]:
-    """Layers of a pattern such as "mamba,attention(window=64,kv_heads=1),my.module:MyMixer"; raises UserError."""
-    entries = [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
-    if not entries:
-        raise UserError("model.mixer is empty; name at least one mixer, such as 'mamba'")
-    return tuple(_parse_layer(entry) for entry in entries)
-
-
 def with_forms(model: ModelConfig, platform: str) -> ModelConfig:
     """`model` with method="auto" of every mixer replaced by the form that its op prefers on `platform`.
 
@@ -223,31 +206,6 @@ def with_forms(model: ModelConfig, platform: str) -> ModelConfig:
         return Layer(layer.mixer, tuple(options.items()))
 
     return dataclasses.replace(model, mixer=",".join(str(fix(layer)) for layer in parse_pattern(model.mixer)))
-
-
-def _parse_layer(entry: str) -> Layer:
-    match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", entry)
-    if not match:
-        raise UserError(f"cannot read the layer {entry!r}; write a mixer's name, or name(option=value, ...)")
-    name, text = match.groups()
-    options = []
-    for item in filter(None, (text or "").split(",")):
-        key, equals, value = (part.strip() for part in item.partition("="))
-        if not (key and equals and value):
-            raise UserError(f"cannot read the option {item.strip()!r} of {name}; write option=value")
-        options.append((key, _literal(value)))
-    accepted = inspect.signature(resolve_mixer(name).__init__).parameters
-    for key, _ in options:
-        if key not in accepted:
-            raise unknown(f"option of mixer {name}", key, set(accepted) - {"self", "dim", "rngs"})
-    return Layer(name, tuple(options))
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def _build(cls: type, given: dict, where: str) -> Any:

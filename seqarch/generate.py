@@ -73,7 +73,7 @@ def prefill(
 @partial(jax.jit, donate_argnums=(2,))
 def prefill_segment(model, tokens, states, lengths, hidden):
     """`hidden` [B, D] of each row's last token so far."""
-    x, states = model.prefill(tokens, states, None, lengths)
+    x, states = model.prefill(tokens, states, tokens == BOUNDARY, lengths)
     last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
     return jnp.where((lengths > 0)[:, None], last, hidden), states
 
@@ -88,9 +88,20 @@ class Decoding(NamedTuple):
 
 @partial(jax.jit, static_argnames=("steps", "sampling", "stop"), donate_argnums=(1,))
 def decode(
-    model: LanguageModel, at: Decoding, key: Array, *, steps: int, sampling: Sampling = Sampling(), stop: int | None = None
+    model: LanguageModel,
+    at: Decoding,
+    key: Array,
+    first: int | Array = 0,
+    *,
+    steps: int,
+    sampling: Sampling = Sampling(),
+    stop: int | None = None,
 ) -> tuple[Int[Array, "B steps"], Decoding]:
-    """The next `steps` tokens of each row and where decoding stands then; consumes `at`. After `stop`, rows repeat it."""
+    """The next `steps` tokens of each row and where decoding stands then; consumes `at`.
+
+    first: number of the first of them, so that the same key samples the same text whatever pieces it is decoded in
+    stop: rows that have met it repeat it; without, a sampled boundary goes on in the same state
+    """
 
     def body(at: Decoding, key: Array) -> tuple[Decoding, Array]:
         token, done = sample(at.logits, sampling, key), at.done
@@ -99,7 +110,7 @@ def decode(
             done = done | (token == stop)
         return Decoding(*model.step(token, at.states), done), token
 
-    at, tokens = jax.lax.scan(body, at, jax.random.split(key, steps))
+    at, tokens = jax.lax.scan(body, at, jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps)))
     return tokens.T, at
 
 
@@ -121,14 +132,14 @@ def stream(
     at = Decoding(*prefill(model, prompts, states), jnp.zeros(len(prompts), bool))
     for start in range(0, steps, every):
         now = dict(steps=min(every, steps - start), sampling=sampling.check(), stop=stop)
-        tokens, at = decode(model, at, jax.random.fold_in(key, start), **now)
+        tokens, at = decode(model, at, key, start, **now)
         yield np.asarray(tokens)
         if at.done.all():
             return
 
 
 def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], *, steps: int, **options) -> list[np.ndarray]:
-    """Each prompt's continuation: up to `steps` tokens, up to the stop token where one is given; options as in `stream`."""
+    """Each prompt's continuation: up to `steps` tokens, up to the stop token where one is given; options as in `stream`, but `every`."""
     tokens = np.concatenate(list(stream(model, prompts, steps=steps, every=steps, **options)), axis=1)
     stop = options.get("stop")
     ends = [np.flatnonzero(row == stop)[:1] if stop is not None else [] for row in tokens]

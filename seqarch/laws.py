@@ -47,8 +47,9 @@ def check(make: Callable[..., SequenceMixer], *, dim: int = 16, time: int = 21, 
         _close("packed documents are separate, and padding is nothing", documents, run(masked, state, starts, lengths))
     call_is_prefill(mixer, x, empty, starts)
     causal_and_rowwise(mixer, x[:2])
-    state_is_a_carry(mixer, x)
-    static_splits_are_whole(mixer, x, state)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        state_is_a_carry(make(dtype=dtype, rngs=nnx.Rngs(0)), x.astype(dtype))
+    static_splits_are_whole(mixer, x, state, starts)
     bfloat16_is_close(make, dim)
 
 
@@ -95,13 +96,14 @@ def call_is_prefill(mixer: SequenceMixer, x: Array, empty: State, starts: Array)
     _close("a call is prefill from an empty state", prefilled, run(lambda mixer, x: mixer(x, starts)))
 
 
-def static_splits_are_whole(mixer: SequenceMixer, x: Array, state: State) -> None:
+def static_splits_are_whole(mixer: SequenceMixer, x: Array, state: State, starts: Array) -> None:
     """The same for splits that change the shapes: one token, and uneven."""
-    prefill = jax.jit(lambda mixer, x, state: mixer.prefill(x, state))
-    whole, T = prefill(mixer, x, state), x.shape[1]
+    prefill = jax.jit(lambda mixer, x, state, starts: mixer.prefill(x, state, starts))
+    starts, T = starts.at[2:, 0].set(True), x.shape[1]  # a document may begin with the very first token
+    whole = prefill(mixer, x, state, starts)
     for split in (1, T // 3):
-        y_a, between = prefill(mixer, x[:, :split], state)
-        y_b, after = prefill(mixer, x[:, split:], between)
+        y_a, between = prefill(mixer, x[:, :split], state, starts[:, :split])
+        y_b, after = prefill(mixer, x[:, split:], between, starts[:, split:])
         _close(f"prefill of {split} tokens, then of {T - split}", whole, (jnp.concatenate([y_a, y_b], 1), after))
 
 
@@ -133,15 +135,21 @@ def state_is_a_carry(mixer: SequenceMixer, x: Array) -> None:
         raise LawBroken(f"constant_state is {mixer.constant_state}, yet max_len 4096 and 1048576 take {sizes} elements")
 
 
-def bfloat16_is_close(make: Callable[..., SequenceMixer], dim: int, time: int = 4096) -> None:
-    """In bfloat16 over many tokens: finite, and near the same mixer in float32."""
-    x = jax.random.normal(jax.random.key(0), (1, time, dim))
-    call = jax.jit(lambda mixer, x: mixer(x).astype(jnp.float32))
-    exact = call(make(dtype=jnp.float32, rngs=nnx.Rngs(0)), x)
-    rough = call(make(dtype=jnp.bfloat16, rngs=nnx.Rngs(0)), x.astype(jnp.bfloat16))
-    error = float(jnp.sqrt(jnp.mean((exact - rough) ** 2) / jnp.mean(exact**2)))
-    if not error <= BFLOAT16_TOLERANCE:
-        raise LawBroken(f"in bfloat16 over {time} tokens the output is off by {error:.3f} of its root mean square")
+def bfloat16_is_close(make: Callable[..., SequenceMixer], dim: int, time: int = 2048) -> None:
+    """In bfloat16 over many tokens: finite, and near the same mixer in float32, in outputs and in the inputs' gradient."""
+
+    @partial(jax.jit, static_argnums=1)
+    def outputs(mixer: SequenceMixer, dtype, x: Array, weight: Array) -> tuple[Array, Array]:
+        run = lambda x: mixer(x.astype(dtype)).astype(jnp.float32)
+        y, pullback = jax.vjp(run, x)
+        return y, pullback(weight)[0]
+
+    x, weight = (jax.random.normal(key, (4, time, dim)) for key in jax.random.split(jax.random.key(0)))
+    exact, rough = (outputs(make(dtype=t, rngs=nnx.Rngs(0)), t, x, weight) for t in (jnp.float32, jnp.bfloat16))
+    for what, a, b in zip(("output", "gradient"), exact, rough):
+        error = float(jnp.sqrt(jnp.mean((a - b) ** 2) / jnp.mean(a**2)))
+        if not error <= BFLOAT16_TOLERANCE:
+            raise LawBroken(f"in bfloat16 over {time} tokens the {what} is off by {error:.3f} of its root mean square")
 
 
 def _example(mixer: SequenceMixer, dim: int, time: int, seed: int) -> tuple[Array, State, Array, Array]:

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqarch.config import Layer, ModelConfig
+from seqarch.config import ModelConfig
 from seqarch.layers import Block, RMSNorm, split_rows
 from seqarch.mixers import resolve_mixer
 from seqarch.ops.numerics import dot
+from seqarch.patterns import Layer
 from seqarch.types import Array, Bool, Float, Int, State
 
 
@@ -22,7 +23,7 @@ class LanguageModel(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         stack = config.stack
-        self.depth, self.remat, self.dtype = config.layers, config.remat, jnp.dtype(config.dtype)
+        self.remat, self.dtype = config.remat, jnp.dtype(config.dtype)
         self.repeats = stack.repeats
         embedding = jax.random.normal(rngs.params(), (config.vocab, config.dim)) * config.dim**-0.5
         self.embedding = nnx.Param(embedding, axes=("vocab", "embed"), decay=False)
@@ -95,7 +96,7 @@ class LanguageModel(nnx.Module):
         return model
 
     def _embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
-        return self.embedding[...].astype(self.dtype)[tokens]
+        return self.embedding[...][tokens].astype(self.dtype)  # gathered first: its gradient then adds up in float32
 
     def _blocks(self, config: ModelConfig, layers: tuple[Layer, ...], rngs: nnx.Rngs) -> nnx.List:
         def block(layer: Layer) -> Block:

@@ -101,12 +101,21 @@ def test_a_state_of_another_stream_is_refused(tmp_path):
         checkpoints.restore(abstract())
 
 
+def test_a_reader_leaves_what_is_being_written_alone(tmp_path):
+    save(tmp_path, 1)
+    partial = tmp_path / "2.orbax-checkpoint-tmp"
+    partial.mkdir()
+    with Checkpointer(tmp_path, read_only=True) as checkpoints:
+        _, step = checkpoints.restore_model(abstract().model)
+    assert step == 1 and partial.exists()
+
+
 def test_load_model_reads_the_latest_model_of_a_run(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(seqarch.config.to_dict(CONFIG)))
     with pytest.raises(UserError, match="no checkpoint"):
         load_model(tmp_path)
     save(tmp_path / "checkpoints", 1, 2)
-    config, model = load_model(tmp_path)
+    config, model, step = load_model(tmp_path)
     assert config == CONFIG
     assert jax.tree.structure(model) == jax.tree.structure(state(2).model)
     jax.tree.map(np.testing.assert_array_equal, model, state(2).model)

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from configs import lm
-from seqarch.config import Config, Layer, ModelConfig, parse, parse_pattern, to_config_dict, to_dict, with_forms
+from seqarch.config import Config, ModelConfig, parse, to_config_dict, to_dict, with_forms
 from seqarch.errors import UserError
+from seqarch.patterns import Layer, parse_pattern
 
 
 def test_a_pattern_is_cycled_and_what_is_left_over_is_the_tail():
@@ -53,6 +54,19 @@ def test_forms_are_chosen_for_the_target():
         (dict(model=dict(dtype="float16")), "unknown model.dtype 'float16'; did you mean"),
         (dict(model=dict(dropout=1.0)), "give a rate in"),
         (dict(model=dict(mlp=-1)), "0 for no MLP"),
+        (dict(model=dict(mixer="mamba(chunk=0)")), "mamba(chunk=0): give a number of at least 1"),
+        (dict(model=dict(mixer="mamba(chunk=8.5)")), "mamba(chunk=8.5): expected int"),
+        (dict(model=dict(mixer="attention(window=wide)")), "attention(window=wide): expected int or None"),
+        (dict(model=dict(mixer="attention(state_dtype=foo)")), "give float32 or bfloat16"),
+        (dict(model=dict(mixer="attention(dtype=bfloat16)")), "unknown option of mixer attention 'dtype'"),
+        (dict(model=dict(mixer="os:getcwd")), "'os:getcwd' is no mixer"),
+        (dict(model=dict(vocab=256)), "the text has 257 tokens"),
+        (dict(optim=dict(accumulate=0)), "config field accumulate is 0"),
+        (dict(optim=dict(lr=-1.0)), "optim.lr is -1.0"),
+        (dict(optim=dict(b1=1.0)), "optim.b1 is 1.0"),
+        (dict(optim=dict(warmup=-5)), "optim.warmup"),
+        (dict(checkpoint=dict(keep=0)), "config field keep is 0"),
+        (dict(checkpoint=dict(every=-1)), "checkpoint.every is -1"),
         (dict(step=3), "unknown config field 'step'; did you mean 'steps'"),
         (dict(optim=dict(accumulate=3)), "does not divide into optim.accumulate 3"),
     ],

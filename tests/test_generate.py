@@ -97,3 +97,22 @@ def test_the_memory_of_a_constant_state_does_not_follow_the_prompt(mixer):
         return prefill_segment.lower(model, segment, states, jnp.array([16]), jnp.zeros((1, 16))).as_text()
 
     assert program(1 << 10) == program(1 << 20)  # so one peak, for a prompt of any length
+
+
+def test_pieces_change_no_sample(model):
+    whole = generate(model, PROMPTS, steps=7, key=jax.random.key(2))
+    pieces = np.concatenate(list(stream(model, PROMPTS, steps=7, every=3, key=jax.random.key(2))), axis=1)
+    assert (np.stack(whole) == pieces).all()
+
+
+def test_a_boundary_in_a_prompt_begins_a_document(model):
+    model = model.unstack()
+    logits, _ = prefill(model, [[65, 66, BOUNDARY, 67], [BOUNDARY, 67]], model.init_state(2, 8))
+    np.testing.assert_allclose(logits[0], logits[1], atol=2e-4)
+
+
+def test_a_prompt_that_a_cache_cannot_hold_is_refused():
+    for pattern in ("attention", "attention(window=32)"):
+        model = LanguageModel(ModelConfig(mixer=pattern, layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0))
+        with pytest.raises(UserError, match="do not fit a key/value cache of 20"):
+            model.prefill(jnp.ones((1, 40), int), model.init_state(1, 20))

@@ -98,7 +98,13 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_and_logits_in_float3
     np.testing.assert_allclose(call(model, tokens), call(build(mixer="mamba,attention"), tokens), atol=0.1)
 
 
-def test_every_parameter_names_its_axes():
-    model = jax.eval_shape(lambda: build(mixer="gru,attention(qk_norm=True),linear_attention(decay=data),mamba", layers=4))
-    for param in jax.tree.leaves(model, is_leaf=lambda x: isinstance(x, nnx.Variable)):
-        assert len(param.get_metadata()["axes"]) in (param.get_value().ndim, param.get_value().ndim - 1)
+def test_gradients_in_bfloat16_are_near_those_in_float32(tokens):
+    """The embedding's too, whose rows gather thousands of tokens: summed in bfloat16 they would be off by 40 %."""
+    many = jnp.tile(tokens % 4, (8, 64))
+
+    def gradients(dtype):
+        loss = lambda model: jnp.take_along_axis(jax.nn.log_softmax(model(many)), many[..., None], axis=-1).mean()
+        return jax.tree.leaves(jax.jit(jax.grad(loss))(build(mixer="linear_attention(decay=data)", layers=1, dtype=dtype)))
+
+    for a, b in zip(gradients("float32"), gradients("bfloat16"), strict=True):
+        assert jnp.linalg.norm(a - b) < 0.05 * jnp.linalg.norm(a) + 1e-6

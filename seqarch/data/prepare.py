@@ -38,7 +38,7 @@ def prepare(pattern: str, output: str, *, validation: float = 0.05, test: float 
             yield split, name, text
 
     source = {"input": pattern, "files": len(paths), "validation": validation, "test": test, "seed": seed}
-    return tokens.write(Path(output).expanduser(), assigned(), source, replace=True)
+    return tokens.write(Path(output).expanduser().absolute(), assigned(), source, replace=True)
 
 
 def _match(pattern: str) -> list[str]:

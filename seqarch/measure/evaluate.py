@@ -17,7 +17,7 @@ from seqarch.measure import memory, quality, speed
 from seqarch.measure.flops import count_flops
 from seqarch.measure.programs import abstract, train_program
 from seqarch.measure.subject import Subject
-from seqarch.training.checkpoint import Checkpointer, load_model
+from seqarch.training.checkpoint import load_model
 from seqarch.training.logging import add_scalars
 from seqarch.training.rundir import provenance
 
@@ -62,10 +62,8 @@ def evaluate(
     for name in only:
         if name not in EVALUATORS:
             raise unknown("evaluator", name, EVALUATORS)
-    config, model = load_model(workdir)
+    config, model, step = load_model(workdir)
     text = open_split(locate(config.data.path), split)
-    with Checkpointer(Path(workdir) / "checkpoints") as checkpoints:
-        step = checkpoints.latest
     subject = Subject(config, model, text, say)
     values = {"run/step": step, **_provenance()}
     for name in only or EVALUATORS:

@@ -12,8 +12,9 @@ import jax.monitoring
 from jax.sharding import Mesh
 from jax.stages import Compiled
 
-from seqarch.config import Config
+from seqarch.config import Config, MeshConfig
 from seqarch.data.tokens import TokenFile
+from seqarch.errors import UserError
 from seqarch.measure.programs import Program
 from seqarch.model import LanguageModel
 from seqarch.training.sharding import make_mesh
@@ -38,8 +39,12 @@ class Subject:
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        """The run's, over all devices; raises UserError where the run's sizes don't fit them."""
-        return make_mesh(self.config.mesh)
+        """The run's, over all devices; where the run's sizes don't fit those of this machine, all of them as one axis."""
+        try:
+            return make_mesh(self.config.mesh)
+        except UserError as error:
+            self.say(f"{error}; measuring on mesh.data=1, mesh.fsdp=-1")
+            return make_mesh(MeshConfig())
 
     def compiled(self, program: Program) -> Compiled:
         """`program` compiled; the same program for the same shapes only once, whichever evaluators ask for it."""

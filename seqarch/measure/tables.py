@@ -97,7 +97,8 @@ def _quality(rows: Sequence[Row]) -> Table:
     return Table(
         "Quality",
         "Bits per byte of held-out text, lower is better: over windows, each starting without a past, and with the state "
-        "carried over whole works. Models have equal parameters by the width of their MLPs.",
+        "carried over each work from its beginning, as far as it is scored (eval.limit; 0 is all of it). Models have equal "
+        "parameters by the width of their MLPs. FLOPs count masked and windowed attention in full.",
         (
             NAME,
             Column("bits/byte, windows", "quality/bits_per_byte", "bits"),

@@ -25,6 +25,9 @@ def resolve_mixer(name: str) -> type[SequenceMixer]:
         return MIXERS[name]
     module, _, attribute = name.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        mixer = getattr(importlib.import_module(module), attribute)
+        if not (isinstance(mixer, type) and issubclass(mixer, SequenceMixer)):
+            raise UserError(f"{name!r} is no mixer; give a subclass of seqarch.mixers.base.SequenceMixer")
+        return mixer
     except (ImportError, AttributeError) as error:
         raise UserError(f"cannot load the mixer {name!r}: {error}; give package.module:Class, importable from here") from error

@@ -28,6 +28,8 @@ class KVCache(NamedTuple):
 
     position: of the token in each slot; -1 where it is empty
     length: tokens of the current document so far, which is the next position
+
+    In bfloat16 XLA on CPU, which has no such scatter, widens the whole cache around each write.
     """
 
     k: Float[Array, "B S G K"]
@@ -90,10 +92,10 @@ class Attention(SequenceMixer):
 
     def prefill(self, x, state, starts=None, lengths=None):
         (B, T), slots = x.shape[:2], state.k.shape[1]
-        if 0 < slots < T and self.window is None and starts is None and lengths is None:
+        if 0 < slots < T and slots != self.window and starts is None and lengths is None:
             raise UserError(f"{T} tokens do not fit a key/value cache of {slots}; give init_state a larger max_len")
-        valid = valid_tokens(lengths, B, T)
-        starts = jnp.zeros((B, T), bool) if starts is None else starts & valid
+        valid, packed = valid_tokens(lengths, B, T), starts is not None
+        starts = starts & valid if packed else jnp.zeros((B, T), bool)
         segment, position = segments(starts), jnp.where(valid, _positions(starts, state.length), -1)
         q, k, v = self._project(x, position)
         y = ops.attention(
@@ -109,7 +111,11 @@ class Attention(SequenceMixer):
             method=self.method,
             block=self.block,
         )
-        state = self._write(state, k, v, position, segment, valid.sum(1, dtype=jnp.int32))
+        lengths = valid.sum(1, dtype=jnp.int32)
+        last = jnp.take_along_axis(segment, jnp.maximum(lengths - 1, 0)[:, None], axis=1)[:, 0]
+        document = jnp.where(lengths > 0, last, 0)
+        state = _forget(state, document > 0) if packed else state
+        state = self._write(state, k, v, position, segment == document[:, None], lengths)
         return self.out(y.reshape(B, T, -1)), state
 
     def step(self, x, state):
@@ -118,10 +124,9 @@ class Attention(SequenceMixer):
         position = state.length[:, None]
         q, k, v = self._project(x[:, None], position)
         one = jnp.ones_like(state.length)
-        state = self._write(state, k, v, position, jnp.zeros_like(position), one)
-        k, v = (cached.astype(q.dtype) for cached in (state.k, state.v))
+        state = self._write(state, k, v, position, jnp.ones_like(position, bool), one)
         filled = state.length.max()
-        y = cache_attention(q[:, 0], k, v, position[:, 0], state.position, filled, self.window)
+        y = cache_attention(q[:, 0], state.k, state.v, position[:, 0], state.position, filled, self.window)
         return self.out(y.reshape(x.shape[0], -1)), state
 
     def _project(self, x: Float[Array, "B T D"], position: Int[Array, "B T"]):
@@ -132,28 +137,27 @@ class Attention(SequenceMixer):
             q, k = ops.rope(q, position, self.rope), ops.rope(k, position, self.rope)
         return q, k, v
 
-    def _write(self, state: KVCache, k, v, position, segment, lengths) -> KVCache:
-        """The cache after the first `lengths` of the new tokens; only the last document's are kept."""
+    def _write(self, state: KVCache, k, v, position, current: Bool[Array, "B T"], lengths: Int[Array, "B"]) -> KVCache:
+        """The cache after the first `lengths` new tokens, of which those of the `current` document are kept."""
         slots, rows = state.k.shape[1], jnp.arange(k.shape[0])
-        last = jnp.maximum(lengths - 1, 0)
-        document = jnp.where(lengths > 0, segment[rows, last], 0)
-        length = jnp.where(lengths > 0, position[rows, last] + 1, state.length)
+        last = position[rows, jnp.maximum(lengths - 1, 0)]
+        length = jnp.where(lengths > 0, last + 1, state.length)
         if not slots:
             return state._replace(length=length)
-        stays = (document == 0)[:, None]  # no new document has begun
-        keep = (position >= 0) & (segment == document[:, None])
+        keep = (position >= 0) & current
         if slots == self.window:
             slot = jnp.where(keep & (position >= length[:, None] - slots), position % slots, slots)
         else:
             slot = jnp.where(keep, position, slots)  # beyond the last slot: dropped, where it would clamp and destroy
         set_ = lambda old, new: old.at[rows[:, None], slot].set(new.astype(old.dtype), mode="drop")
-        if k.shape[1] > 1:
-            state = state._replace(
-                k=jnp.where(stays[..., None, None], state.k, 0),
-                v=jnp.where(stays[..., None, None], state.v, 0),
-                position=jnp.where(stays, state.position, -1),
-            )
         return KVCache(set_(state.k, k), set_(state.v, v), set_(state.position, position), length)
+
+
+def _forget(state: KVCache, rows: Bool[Array, "B"]) -> KVCache:
+    """`state` with the slots of `rows` empty: a new document has begun there."""
+    rows = rows[:, None]
+    k, v = (jnp.where(rows[..., None, None], 0, cached) for cached in (state.k, state.v))
+    return state._replace(k=k, v=v, position=jnp.where(rows, -1, state.position))
 
 
 def _positions(starts: Bool[Array, "B T"], length: Int[Array, "B"]) -> Int[Array, "B T"]:

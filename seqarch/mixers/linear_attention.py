@@ -84,7 +84,8 @@ class LinearAttention(SequenceMixer):
             a = jnp.exp(log_a)[..., None]
             S, z = a[..., None] * S, a * z
         S, z = S + dot("bhk,bhv->bhkv", k, v), z + k
-        y = self._output(dot("bhk,bhkv->bhv", q, S.astype(q.dtype)), dot("bhk,bhk->bh", q, z.astype(q.dtype)))
+        q = q.astype(jnp.float32)
+        y = self._output(dot("bhk,bhkv->bhv", q, S), dot("bhk,bhk->bh", q, z))
         return y, LinearAttentionState(S.astype(self.state_dtype), z.astype(self.state_dtype))
 
     def _project(self, x: Float[Array, "... D"]):

@@ -82,7 +82,7 @@ FORMS = Forms(
 
 def split(identity: PyTree, tokens: PyTree, chunk: int) -> PyTree:
     """[B, T, ...] -> [M, B, C, ...], padded at the end with tokens that leave the state alone."""
-    chunk = min(chunk, _time(tokens))
+    chunk = max(1, min(chunk, _time(tokens)))
 
     def leaf(x: Array, fill: float) -> Array:
         x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)

@@ -60,14 +60,14 @@ def blockwise(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Ru
 
 def _blocks(x: Array, block: int) -> Array:
     """[..., T, K] -> [M, ..., C, K], padded; a block is no longer than the sequence."""
-    block = min(block, x.shape[-2])
+    block = max(1, min(block, x.shape[-2]))
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, -x.shape[-2] % block), (0, 0)])
     return jnp.moveaxis(x.reshape(*x.shape[:-2], -1, block, x.shape[-1]), -3, 0)
 
 
 def _cut(at: Places, block: int) -> Places:
     """Places by block, [M, B, C]; padding is absent."""
-    block = min(block, at.position.shape[1])
+    block = max(1, min(block, at.position.shape[1]))
     pad = [(0, 0), (0, -at.position.shape[1] % block)]
     cut = lambda x, fill: jnp.moveaxis(jnp.pad(x, pad, constant_values=fill).reshape(x.shape[0], -1, block), 1, 0)
     return Places(cut(at.position, -1), cut(at.segment, -1))

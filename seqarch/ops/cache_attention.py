@@ -1,4 +1,7 @@
-"""One query against a key/value cache: the decoding step of attention, whose time follows the filled part of the cache."""
+"""One query against a key/value cache: the decoding step of attention, whose time follows the filled part of the cache.
+
+Online softmax over blocks of slots (Milakov and Gimelshein 2018, algorithm 3), as in blockwise.py.
+"""
 
 from functools import partial
 
@@ -24,6 +27,7 @@ def cache_attention(
 ) -> Float[Array, "B H K"]:
     """Causal attention of each row's query to its cache, by blocks up to the first `filled` slots of any row.
 
+    k, v: of any dtype; a block at a time is cast to q's, since casting a cache would copy it
     A loop with a traced bound has no reverse mode: the gradient is that of the materialised form.
     """
     (B, H, K), (S, G) = q.shape, k.shape[1:3]
@@ -37,7 +41,7 @@ def cache_attention(
         fresh = (start + jnp.arange(block) >= j * block)[None]
         there = Places(jnp.where(fresh, cut(k_pos), -1), jnp.zeros((B, block), jnp.int32))
         seen = visible(here, there, Rule(True, window))
-        return absorb(running, grouped, *(cut(x).transpose(0, 2, 1, 3) for x in (k, v)), seen)
+        return absorb(running, grouped, *(cut(x).transpose(0, 2, 1, 3).astype(q.dtype) for x in (k, v)), seen)
 
     with jax.named_scope(f"at_most_{-(-S // block)}_trips"):  # tells measure.flops
         running = jax.lax.fori_loop(0, -(-jnp.minimum(filled, S) // block), body, empty(grouped))
@@ -52,6 +56,7 @@ def _backward(window, block, saved, do):
     q, k, v, q_pos, k_pos = saved
 
     def definition(q, k, v):
+        k, v = k.astype(q.dtype), v.astype(q.dtype)
         return attention(q[:, None], k, v, q_pos[:, None], k_pos, window=window, method="materialised")[:, 0]
 
     return *jax.vjp(definition, q, k, v)[1](do), None, None, None

@@ -1,4 +1,5 @@
-"""A causal depthwise convolution with a state, which is its halo: the last W - 1 inputs."""
+"""A causal depthwise convolution with a state, which is its halo: the last W - 1 inputs (Mamba, Gu and Dao
+2023, section 3.4, has one before its scan)."""
 
 import jax
 import jax.numpy as jnp

@@ -73,7 +73,7 @@ def _read(c: Chunk, state: Float[Array, "B H K V"]) -> Float[Array, "B C H V"]:
         q = jnp.where((segment == 0)[:, :, None, None], q, 0.0)
         visible = visible & (segment[:, :, None] == segment[:, None, :])[:, None]
     scores = jnp.where(visible, scores, 0.0).astype(c.v.dtype)
-    o = dot("bhts,bshv->bthv", scores, c.v) + dot("bthk,bhkv->bthv", q, state.astype(q.dtype))
+    o = dot("bhts,bshv->bthv", scores, c.v) + dot("bthk,bhkv->bthv", q.astype(jnp.float32), state)
     return o.astype(c.v.dtype)
 
 

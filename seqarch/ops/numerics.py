@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from seqarch.types import Array, Bool, Float, Int
 
-dot = partial(jnp.einsum, preferred_element_type=jnp.float32)
+# "highest" keeps float32 operands float32 where dots of them default to less (TPU, and TF32 on GPUs); bfloat16 ones stay.
+dot = partial(jnp.einsum, preferred_element_type=jnp.float32, precision="highest")
 
 
 def spread(x: Array, size: int) -> Array:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from seqarch.ops import affine
 from seqarch.ops.forms import Forms
-from seqarch.ops.numerics import rows
+from seqarch.ops.numerics import dot, rows
 from seqarch.types import Array, Bool, Float
 
 
@@ -69,7 +69,7 @@ def _arranged(form: str, c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[A
 
     recurrence = affine.Recurrence(
         summarise=lambda c: jax.tree.map(lambda m: m[:, -1], prefixes(c)),
-        read=lambda c, h: jnp.einsum("btne,btn->bte", prefixes(c)(h[:, None]), c.C),
+        read=lambda c, h: dot("btne,btn->bte", prefixes(c)(h[:, None]), c.C),
         identity=_IDENTITY,
     )
     return affine.FORMS[form](recurrence, c, h, chunk=chunk)
@@ -96,7 +96,7 @@ def _token_scan(c: Chunk, At: Array, h: Array) -> tuple[Array, Array]:
 def _token_scan_forward(c: Chunk, At: Array, h: Array):
     def step(h, token):
         h = _step(At, h, token)
-        return h, jnp.einsum("bne,bn->be", h, token.C)
+        return h, dot("bne,bn->be", h, token.C)
 
     def chunk_body(h, tokens):
         after, y = jax.lax.scan(step, h, tokens)
@@ -117,10 +117,10 @@ def _token_scan_backward(saved, cotangents):
         dh = dh + token.C[..., None] * dy[:, None, :]
         through = dh * jnp.exp(token.delta[:, None, :] * At[None])
         exponent = through * h  # the gradient of delta_t A
-        by_B = jnp.einsum("bne,bn->be", dh, token.B)
-        d_delta = jnp.einsum("bne,n->be", exponent * At[None], ones) + by_B * token.x
-        d_B = jnp.einsum("bne,be->bn", dh, token.delta * token.x)
-        dAt = dAt + jnp.einsum("bne->ne", exponent * token.delta[:, None, :])
+        by_B = dot("bne,bn->be", dh, token.B)
+        d_delta = dot("bne,n->be", exponent * At[None], ones) + by_B * token.x
+        d_B = dot("bne,be->bn", dh, token.delta * token.x)
+        dAt = dAt + dot("bne->ne", exponent * token.delta[:, None, :])
         return (through * token.keep[:, None, None], dAt), (by_B * token.delta, d_delta, d_B)
 
     def chunk_body(carry, inputs):
@@ -128,7 +128,7 @@ def _token_scan_backward(saved, cotangents):
         _, after = jax.lax.scan(lambda h, token: (_step(At, h, token),) * 2, h0, tokens)
         before = jnp.concatenate([h0[None], after[:-1]]) * tokens.keep[..., None, None]
         carry, (dx, d_delta, d_B) = jax.lax.scan(step, carry, (tokens, dy, before), reverse=True)
-        d_C = jnp.einsum("tbne,tbe->tbn", after, dy)
+        d_C = dot("tbne,tbe->tbn", after, dy)
         return carry, Chunk(dx, d_delta, d_B, d_C, jnp.zeros_like(tokens.keep))
 
     (dh, dAt), dc = jax.lax.scan(chunk_body, (dh, jnp.zeros_like(At)), (c, dy, entering), reverse=True)

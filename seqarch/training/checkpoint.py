@@ -2,7 +2,7 @@
 
     RUN/checkpoints/STEP/model       every parameter                       (what load_model reads)
     RUN/checkpoints/STEP/optimizer   moments, refused steps, the step
-    RUN/checkpoints/STEP/data        the stream that the step is a position in: {"seed", "batch", "length", "path"}
+    RUN/checkpoints/STEP/data        the stream that the step is a position in: {"seed", "batch", "length", "text"}
 
 The loader is a pure function of (seed, step), so the step is the whole of the data position.
 """
@@ -25,7 +25,7 @@ from seqarch.types import Array, PyTree
 
 
 def named(tree: PyTree) -> dict[str, Array]:
-    """The leaves by dotted name, such as layers.0.mixer.out.kernel."""
+    """The leaves by dotted name, such as model.period.0.mixer.out.kernel."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): leaf for path, leaf in leaves}
 
@@ -34,12 +34,17 @@ class Checkpointer:
     """Saves and restores train states under `directory`, of which the `keep` newest stay; a context manager.
 
     stream: identifies the data stream; kept with each state, and a state of another stream is refused.
+    read_only: for whoever looks at a run that may still be training: nothing is written, and what is half written stays.
     """
 
-    def __init__(self, directory: str | os.PathLike, keep: int = 2, stream: dict[str, Any] | None = None):
+    def __init__(
+        self, directory: str | os.PathLike, keep: int = 2, stream: dict[str, Any] | None = None, *, read_only: bool = False
+    ):
         self.directory = Path(directory).absolute()
         self.stream = stream or {}
-        options = ocp.CheckpointManagerOptions(preservation_policy=LatestN(keep), cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=LatestN(keep), cleanup_tmp_directories=not read_only, read_only=read_only
+        )
         arrays = ocp.StandardCheckpointHandler
         handlers = dict(model=arrays(), optimizer=arrays(), data=ocp.JsonCheckpointHandler())
         self._manager = ocp.CheckpointManager(self.directory, item_names=tuple(handlers), item_handlers=handlers, options=options)
@@ -80,10 +85,11 @@ class Checkpointer:
         leaves = self._restore(step, model=model, optimizer=rest)
         return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[name] for name in named(abstract)])
 
-    def restore_model(self, abstract: LanguageModel) -> LanguageModel:
-        """The latest state's model alone."""
-        leaves = self._restore(self._newest(), model=_split(TrainState(None, abstract, None))[0])
-        return jax.tree.unflatten(jax.tree.structure(abstract), list(leaves.values()))
+    def restore_model(self, abstract: LanguageModel) -> tuple[LanguageModel, int]:
+        """The latest state's model alone, and its step."""
+        step = self._newest()
+        leaves = self._restore(step, model=_split(TrainState(None, abstract, None))[0])
+        return jax.tree.unflatten(jax.tree.structure(abstract), list(leaves.values())), step
 
     def _newest(self) -> int:
         if self.latest is None:
@@ -100,8 +106,8 @@ class Checkpointer:
         return {name: restored[item][name] for item, wanted in items.items() for name in wanted}
 
 
-def load_model(run_dir: str | os.PathLike) -> tuple[Config, LanguageModel]:
-    """A run's config, as given, and the model of its latest checkpoint, on this process's first device.
+def load_model(run_dir: str | os.PathLike) -> tuple[Config, LanguageModel, int]:
+    """A run's config, as given, and the model of its latest checkpoint, on this process's first device, with its step.
 
     Raises UserError where `run_dir` is no run or holds no checkpoint.
     """
@@ -113,8 +119,8 @@ def load_model(run_dir: str | os.PathLike) -> tuple[Config, LanguageModel]:
     directory = Path(run_dir) / "checkpoints"
     if not directory.is_dir():
         raise UserError(f"no checkpoint in {directory}; train first, or look at --workdir")
-    with Checkpointer(directory) as checkpointer:
-        return config, checkpointer.restore_model(abstract)
+    with Checkpointer(directory, read_only=True) as checkpointer:
+        return config, *checkpointer.restore_model(abstract)
 
 
 def _split(state: TrainState) -> tuple[dict[str, Array], dict[str, Array]]:

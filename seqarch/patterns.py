@@ -1,0 +1,88 @@
+"""Layer patterns: which mixers, with which options, in which order; the text of a config becomes a Stack of Layers."""
+
+import ast
+import dataclasses
+import inspect
+import re
+import typing
+from typing import Any
+
+from seqarch.errors import UserError, unknown
+from seqarch.mixers import resolve_mixer
+from seqarch.types import DTypeLike
+
+MODELS_OWN = ("self", "dim", "dtype", "rngs")  # parameters of a mixer's constructor that the model gives
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One entry of a layer pattern: a mixer's name in MIXERS, or `package.module:Class`, and its keyword options."""
+
+    mixer: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        options = ",".join(f"{name}={value}" for name, value in self.options)
+        return f"{self.mixer}({options})" if options else self.mixer
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Layers from the bottom up: `period` repeated `repeats` times, then `tail`. Griffin is 8 x 3 + 2."""
+
+    period: tuple[Layer, ...]
+    repeats: int
+    tail: tuple[Layer, ...] = ()
+
+    def __iter__(self):
+        return iter(self.period * self.repeats + self.tail)
+
+
+def parse_pattern(text: str) -> tuple[Layer, ...]:
+    """Layers of a pattern such as "mamba,attention(window=64,kv_heads=1),my.module:MyMixer"; raises UserError."""
+    entries = [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
+    if not entries:
+        raise UserError("model.mixer is empty; name at least one mixer, such as 'mamba'")
+    return tuple(_parse_layer(entry) for entry in entries)
+
+
+def _parse_layer(entry: str) -> Layer:
+    match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", entry)
+    if not match:
+        raise UserError(f"cannot read the layer {entry!r}; write a mixer's name, or name(option=value, ...)")
+    name, text = match.groups()
+    options = []
+    for item in filter(None, (text or "").split(",")):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not (key and equals and value):
+            raise UserError(f"cannot read the option {item.strip()!r} of {name}; write option=value")
+        options.append((key, _literal(value)))
+    accepted = inspect.signature(resolve_mixer(name).__init__).parameters.values()
+    accepted = {parameter.name: parameter.annotation for parameter in accepted if parameter.name not in MODELS_OWN}
+    for key, value in options:
+        if key not in accepted:
+            raise unknown(f"option of mixer {name}", key, accepted)
+        _check_option(f"{name}({key}={value})", value, accepted[key])
+    return Layer(name, tuple(options))
+
+
+def _check_option(where: str, value: Any, annotation: Any) -> None:
+    """By the constructor's annotation, where it is one of plain types or of a dtype; sizes are at least 1."""
+    if annotation in (DTypeLike, DTypeLike | None):
+        if value not in (None, "float32", "bfloat16"):
+            raise UserError(f"{where}: give float32 or bfloat16")
+        return
+    kinds = typing.get_args(annotation) or (annotation,)
+    if not all(kind in (int, float, str, bool, type(None)) for kind in kinds):
+        return
+    if type(value) not in kinds and not (type(value) is int and float in kinds):
+        raise UserError(f"{where}: expected {' or '.join('None' if kind is type(None) else kind.__name__ for kind in kinds)}")
+    if int in kinds and value is not None and value < 1:
+        raise UserError(f"{where}: give a number of at least 1")
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
