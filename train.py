@@ -11,6 +11,7 @@ from seqarch import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; made where there is none.")
+STRICT = flags.DEFINE_bool("strict_restore", False, "Refuse a damaged checkpoint, rather than go on from the one before.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     from seqarch.config import parse
     from seqarch.training.loop import train
 
-    train(parse(CONFIG.value), WORKDIR.value)
+    train(parse(CONFIG.value), WORKDIR.value, strict_restore=STRICT.value)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from seqarch.data.loader import Batch
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
 from seqarch.training import sharding
-from seqarch.training.state import hyper
+from seqarch.training.checkpoint import named
+from seqarch.training.digest import digests
+from seqarch.training.state import TrainState, hyper
 
 TINY = ModelConfig(mixer="mamba,attention", layers=2, dim=32, mlp=32)
 CONFIG = Config(steps=4, batch=8, length=16, model=TINY, optim=OptimConfig(warmup=1, accumulate=2))
@@ -38,7 +40,14 @@ def train_on(mesh: jax.sharding.Mesh) -> dict:
         state, metrics = step(state, sharding.put_batch(rows, mesh), hyper(CONFIG))
         losses.append(float(metrics["loss"]))
     sizes.append([held(state.model), held(state.opt_state)])
-    return dict(losses=losses, sizes=sizes, gathered=re.findall(r"= f32(\[[\d,]*\])\S* all-gather\(", step.as_text()))
+    gathered = re.findall(r"= f32(\[[\d,]*\])\S* all-gather\(", step.as_text())
+    return dict(losses=losses, sizes=sizes, digests=same_digests(state), gathered=gathered)
+
+
+def same_digests(state: TrainState) -> bool:
+    """Whether the digests of the arrays as they lie and of their copies on one device are the same."""
+    arrays = named(state)
+    return digests(arrays) == digests(jax.device_put(arrays, jax.devices()[0]))
 
 
 def main() -> None:
@@ -55,6 +64,7 @@ def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_paramete
     one, two = json.loads(done.stdout.splitlines()[-1])
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
     assert one["losses"][-1] < one["losses"][0]
+    assert one["digests"] and two["digests"]
     assert np.max(np.array(two["sizes"]) / np.array(one["sizes"])) < 0.6
     assert two["gathered"] and not one["gathered"]
     micro_batch = f"[{CONFIG.batch // CONFIG.optim.accumulate},{CONFIG.length},"

@@ -29,10 +29,13 @@ SAY_EVERY = 5.0  # seconds between lines of progress
 Say = Callable[[str], None]
 
 
-def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = None) -> Row:
+def train(
+    config: Config, workdir: str | os.PathLike, *, progress: Say | None = None, strict_restore: bool = False
+) -> Row:
     """Trains `config` in `workdir` from its latest checkpoint on, and returns the last step's row of metrics.jsonl.
 
     progress: takes lines that say what is being done; default: print
+    strict_restore: refuse a damaged checkpoint, rather than go on from the one before
     Raises UserError where the config, the text, the devices or the directory don't fit, and when PATIENCE steps in a
     row were refused because their loss or gradient was not finite.
     """
@@ -44,7 +47,7 @@ def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = 
     rundir.check(workdir, config)
     stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, text=_digest(text["train"]))
     with jax.set_mesh(mesh), Checkpointer(Path(workdir) / "checkpoints", config.checkpoint.keep, stream) as checkpoints:
-        state = _start(config, mesh, abstract, checkpoints, say)
+        state = _start(config, mesh, abstract, checkpoints, strict_restore, say)
         start = int(state.step)
         if start == config.steps:
             say(f"{workdir} is trained: {start} steps")
@@ -131,7 +134,9 @@ def step_flops(config: Config, mesh: Mesh) -> float:
     return count_flops(make_train_step(sharding.resolve(plain, mesh)), *arguments).total
 
 
-def _start(config: Config, mesh: Mesh, abstract: TrainState, checkpoints: Checkpointer, say: Say) -> TrainState:
+def _start(
+    config: Config, mesh: Mesh, abstract: TrainState, checkpoints: Checkpointer, strict: bool, say: Say
+) -> TrainState:
     """The latest checkpoint's state, or the initial one."""
     size = sum(leaf.size for leaf in jax.tree.leaves(abstract.model))
     say(f"{config.model.mixer}: {size:,} parameters on {mesh.size} x {mesh.devices.flat[0].device_kind}")
@@ -139,8 +144,9 @@ def _start(config: Config, mesh: Mesh, abstract: TrainState, checkpoints: Checkp
         return sharding.init_state(config, mesh, jax.random.key(config.seed.model))
     if checkpoints.latest > config.steps:
         raise UserError(f"the run has {checkpoints.latest} steps behind it, more than steps={config.steps}; give more steps")
-    say(f"going on from step {checkpoints.latest} of {config.steps}")
-    return checkpoints.restore(abstract)
+    state = checkpoints.restore(abstract, strict=strict, say=say)
+    say(f"going on from step {int(state.step)} of {config.steps}")
+    return state
 
 
 def _record(config: Config, mesh: Mesh, workdir: str | os.PathLike, start: int, logger: Logger) -> None:

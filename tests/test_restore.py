@@ -1,0 +1,97 @@
+"""Damaged checkpoints: told in one line, never trained on; and digests, which see every bit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import seqarch.config
+from seqarch.errors import UserError
+from seqarch.training import restore
+from seqarch.training.checkpoint import Checkpointer, load_model
+from seqarch.training.digest import digests
+from tests.test_checkpoint import CONFIG, STREAM, abstract, save, state
+
+
+def largest(checkpoint: Path) -> Path:
+    """The file that holds the model's arrays."""
+    return max((path for path in (checkpoint / "model").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGE = {
+    "a flipped bit": lambda checkpoint: flip(largest(checkpoint)),
+    "a truncated file": lambda checkpoint: truncate(largest(checkpoint)),
+    "a missing file": lambda checkpoint: largest(checkpoint).unlink(),
+    "a missing manifest": lambda checkpoint: (checkpoint / "model" / "manifest.ocdbt").unlink(),
+    "a missing item": lambda checkpoint: shutil.rmtree(checkpoint / "model"),
+    "a missing record": lambda checkpoint: (checkpoint / "record" / "metadata").unlink(),
+    "a truncated record": lambda checkpoint: truncate(checkpoint / "record" / "metadata"),
+    "a changed record": lambda checkpoint: (checkpoint / "record" / "metadata").write_text(
+        (checkpoint / "record" / "metadata").read_text().replace("float32[257, 16]", "float32[257, 32]")
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("run")
+    (run / "config.json").write_text(json.dumps(seqarch.config.to_dict(CONFIG)))
+    save(run / "checkpoints", 1, 2)
+    return run
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(saved, tmp_path, capfd, damage):
+    run = shutil.copytree(saved, tmp_path / "run")
+    damage(run / "checkpoints" / "2")
+    with pytest.raises(UserError, match="checkpoints/2 is damaged"):
+        load_model(run)
+    with Checkpointer(run / "checkpoints", 2, STREAM) as checkpoints:
+        with pytest.raises(UserError, match="checkpoints/2 is damaged.*--strict_restore"):
+            checkpoints.restore(abstract(), strict=True)
+        said = []
+        restored = checkpoints.restore(abstract(), say=said.append)
+        jax.tree.map(np.testing.assert_array_equal, restored, state(1))
+        assert len(said) == 1 and "checkpoints/2 is damaged" in said[0] and "\n" not in said[0]
+        checkpoints.save(state(2))
+    jax.tree.map(np.testing.assert_array_equal, load_model(run)[1], state(2).model)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"1", "2", "2.damaged"}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_where_nothing_whole_is_left_training_does_not_start_anew(saved, tmp_path):
+    run = shutil.copytree(saved, tmp_path / "run")
+    for step in restore.steps(run / "checkpoints"):
+        flip(largest(run / "checkpoints" / str(step)))
+    with (
+        Checkpointer(run / "checkpoints", 2, STREAM) as checkpoints,
+        pytest.raises(UserError, match="every checkpoint in .* is damaged"),
+    ):
+        checkpoints.restore(abstract(), say=lambda line: None)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "bool"])
+def test_a_digest_sees_each_bit_and_its_place(dtype):
+    array = jnp.asarray(np.random.default_rng(0).integers(0, 2, (2, 3, 4))).astype(dtype)
+    changed = [array.at[1, 2, 3].set(array[1, 2, 3] == 0), array[::-1], array[:, :, ::-1], jnp.swapaxes(array, 1, 2), jnp.zeros_like(array)]
+    found = [digests({"": each})[""] for each in (array, *changed)]
+    assert len(set(found)) == len(found)
+    assert digests({"": jnp.array(np.asarray(array))})[""] == found[0]
+
+
+def test_a_digest_sees_the_sign_of_zero():
+    assert digests({"": jnp.float32(0)}) != digests({"": jnp.float32(-0.0)})
