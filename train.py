@@ -1,6 +1,8 @@
 """Trains a model: python train.py --config=configs/lm.py:mamba --workdir=RUN [--config.optim.lr=1e-3 ...]
 
-The same command continues a run that was cut short. RUN then holds config.json, run.json, metrics.jsonl, TensorBoard
+The same command continues a run that was cut short, by whatever. Ctrl-C and SIGTERM save and exit with 130 and 143; a
+second Ctrl-C exits at once; mistakes exit with 2. `bash scripts/keep_running.sh python train.py ...` starts it again
+where machines are preempted. RUN then holds config.json, run.json, metrics.jsonl, TensorBoard
 events and checkpoints; `python eval.py --workdir=RUN` measures it.
 """
 

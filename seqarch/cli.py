@@ -8,7 +8,8 @@
     if __name__ == "__main__":
         cli.run(main)
 
-Exit codes: 0 done; 2 a mistake of the user's, told in one line on stderr; 130 Ctrl-C. Anything else is a bug, with its traceback.
+Exit codes: 0 done; 2 a mistake of the user's, or a full disk, told in one line on stderr; 130 Ctrl-C and 143 SIGTERM, once
+training has saved. Anything else is a bug, with its traceback, or a signal that ends a process at once, such as 137.
 """
 
 import logging as python_logging
@@ -23,7 +24,7 @@ from typing import NoReturn
 import jax
 from absl import app, flags, logging
 
-from seqarch.errors import UserError, unknown
+from seqarch.errors import Stopped, UserError, unknown
 
 # PCI identities as in jax._src.hardware_utils and scripts/env.sh; Google's network cards share the vendor.
 _GOOGLE = "0x1ae0"
@@ -41,6 +42,9 @@ def run(main: Callable[[], None], argv: list[str] | None = None) -> NoReturn:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line that says what was given, what was expected and what to do."""
+"""Errors that are the user's to mend, in one line that says what was given, what was expected and what to do; and stops."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,6 +6,14 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """A mistake in a config, a flag, a path or a data file. Programs print its one line and exit with code 2."""
+
+
+class Stopped(Exception):
+    """Training was asked to stop and has saved. Programs print the line and exit with 128 + `signal`, as shells count."""
+
+    def __init__(self, line: str, signal: int):
+        super().__init__(line)
+        self.signal = signal
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:

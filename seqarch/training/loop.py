@@ -1,5 +1,6 @@
 """The training loop: from a config and a directory to a trained run; the same call continues one that was cut short."""
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -14,12 +15,13 @@ from seqarch.config import Config
 from seqarch.data.corpus import locate
 from seqarch.data.loader import Batch, batches
 from seqarch.data.tokens import TokenFile, open_split
-from seqarch.errors import UserError
+from seqarch.errors import Stopped, UserError
 from seqarch.measure.flops import count_flops
 from seqarch.training import rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import Logger, Profile, read_rows
 from seqarch.training.meter import Meter, Row
+from seqarch.training.signals import StopRequests
 from seqarch.training.state import TrainState, hyper, make_train_step
 from seqarch.training.validation import make_validate
 
@@ -37,7 +39,7 @@ def train(
     progress: takes lines that say what is being done; default: print
     strict_restore: refuse a damaged checkpoint, rather than go on from the one before
     Raises UserError where the config, the text, the devices or the directory don't fit, and when PATIENCE steps in a
-    row were refused because their loss or gradient was not finite.
+    row were refused because their loss or gradient was not finite. Raises Stopped at SIGTERM and Ctrl-C, once it has saved.
     """
     say = (progress or _print) if jax.process_index() == 0 else _silent
     mesh = sharding.make_mesh(config.mesh)
@@ -46,16 +48,21 @@ def train(
     text = {split: open_split(locate(config.data.path), split) for split in ("train", "validation")}
     rundir.check(workdir, config)
     stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, text=_digest(text["train"]))
-    with jax.set_mesh(mesh), Checkpointer(Path(workdir) / "checkpoints", config.checkpoint.keep, stream) as checkpoints:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(rundir.full_disk_told(workdir))
+        if jax.process_index() == 0:
+            stack.enter_context(rundir.lock(workdir))
+        stack.enter_context(jax.set_mesh(mesh))
+        checkpoints = stack.enter_context(Checkpointer(Path(workdir) / "checkpoints", config.checkpoint.keep, stream))
         state = _start(config, mesh, abstract, checkpoints, strict_restore, say)
         start = int(state.step)
         if start == config.steps:
             say(f"{workdir} is trained: {start} steps")
             return read_rows(workdir)[-1]
-        with Logger(workdir, start, write=jax.process_index() == 0) as logger:
-            _record(config, mesh, workdir, start, logger)
-            run = _Run(config, mesh, text, checkpoints, logger, say)
-            return run.go(state, Profile(workdir, config.profile))
+        logger = stack.enter_context(Logger(workdir, start, write=jax.process_index() == 0))
+        _record(config, mesh, workdir, start, logger, say)
+        run = _Run(config, mesh, text, checkpoints, logger, say)
+        return run.go(state, Profile(workdir, config.profile))
 
 
 class _Run:
@@ -72,8 +79,12 @@ class _Run:
 
     def go(self, state: TrainState, profile: Profile) -> Row:
         """Trains from `state` to the last step; returns that step's row."""
-        config, start = self.config, int(state.step)
         train_step, flops = self._compile()
+        with StopRequests() as stops:
+            return self._steps(state, train_step, flops, profile, stops)
+
+    def _steps(self, state: TrainState, train_step: Callable, flops: float, profile: Profile, stops: StopRequests) -> Row:
+        config, start = self.config, int(state.step)
         meter = Meter(config.batch * config.length, flops)
         for step, batch in zip(range(start + 1, config.steps + 1), self._batches(start)):
             profile.before(step, state)
@@ -81,13 +92,17 @@ class _Run:
             profile.after(step, state)
             rows = meter.add(step, metrics, ends_block=step % config.log_every == 0)
             save, validate = (_due(step, every, config.steps) for every in (config.checkpoint.every, config.eval.every))
-            if save or validate:
+            stop = stops.received(step)
+            if save or validate or stop:
                 rows += meter.drain()
                 if validate:
                     rows[-1]["validation_bits_per_byte"] = self.validate(state.model)
             self._log(rows)
-            if save:
+            if save or stop:
                 self.checkpoints.save(state)
+            if stop:
+                profile.stop(state)
+                raise Stopped(f"stopped at step {step} of {config.steps}, which is saved; the same command goes on", stop)
             if save or validate:
                 meter.restart()
         profile.stop(state)
@@ -149,13 +164,15 @@ def _start(
     return state
 
 
-def _record(config: Config, mesh: Mesh, workdir: str | os.PathLike, start: int, logger: Logger) -> None:
+def _record(config: Config, mesh: Mesh, workdir: str | os.PathLike, start: int, logger: Logger, say: Say) -> None:
     """config.json, run.json, and both in TensorBoard, once everything that could refuse has not."""
     if jax.process_index():
         return
     given = seqarch.config.to_dict(config)
     resolved = seqarch.config.to_dict(sharding.resolve(config, mesh))
     record = rundir.provenance() | dict(mesh=dict(mesh.shape), step=start, mixer=resolved["model"]["mixer"])
+    if start and (changes := rundir.changes(workdir, record)):
+        say(f"warning: {changes} since the start before; the run will not end bit for bit where it would have")
     rundir.write(workdir, given, record)
     if start == 0:
         logger.describe(dict(config=resolved, run=record), rundir.flatten(given))

@@ -1,10 +1,14 @@
 """The run directory: whose it is (config.json) and where its numbers come from (run.json)."""
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -54,6 +58,47 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
             )
 
 
+@contextlib.contextmanager
+def lock(run_dir: str | os.PathLike) -> Iterator[None]:
+    """Holds RUN/lock, which the system releases however the process ends; raises UserError where another holds it."""
+    with (Path(run_dir) / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another process trains in {run_dir}; wait for it, stop it, or give another --workdir") from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+@contextlib.contextmanager
+def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
+    """Turns what any library makes of a full disk into a UserError."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(cause):
+                raise UserError(
+                    f"the disk of {run_dir} is full; free some space and the same command goes on from the last checkpoint"
+                ) from error
+            cause = cause.__cause__ or cause.__context__
+        raise
+
+
+def changes(run_dir: str | os.PathLike, record: dict[str, Any]) -> str:
+    """What differs from the start before of what bits depend on: "jaxlib 0.10.1 -> 0.10.2, cpus 2 -> 4", or ""."""
+    path = Path(run_dir) / "run.json"
+    if not path.exists():
+        return ""
+    first = json.loads(path.read_text())
+    before = [first, *first["continued"]][-1]
+    keys = [("versions", "jax"), ("versions", "jaxlib"), ("host", "cpus"), ("devices", "kind"), ("devices", "count")]
+    found = [(name, before[group][name], record[group][name]) for group, name in keys]
+    return ", ".join(f"{name} {old} -> {new}" for name, old, new in found if old != new)
+
+
 def write(run_dir: str | os.PathLike, config: dict[str, Any], record: dict[str, Any]) -> None:
     """Writes config.json, and run.json: the first start's `record` and config, and those of later ones in "continued"."""
     record = record | dict(config=config)
@@ -74,7 +119,7 @@ def provenance() -> dict[str, Any]:
         versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         **revision(),
         command=[sys.executable, *sys.argv],
-        host=dict(system=platform.platform(), cpus=os.cpu_count()),
+        host=dict(system=platform.platform(), cpus=_cpus()),
         devices=dict(platform=devices[0].platform, kind=devices[0].device_kind, count=len(devices)),
         processes=jax.process_count(),
     )
@@ -109,6 +154,11 @@ def _replace(path: Path, value: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n")
     partial.replace(path)
+
+
+def _cpus() -> int | None:
+    """Those that this process may run on, after which XLA sizes its thread pool and splits sums."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _version(package: str) -> str | None:

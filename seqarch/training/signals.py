@@ -1,0 +1,45 @@
+"""SIGTERM and Ctrl-C as requests, which the loop answers between two steps by saving."""
+
+import os
+import signal
+import threading
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class StopRequests:
+    """Takes note of SIGTERM and SIGINT while it is entered; a second Ctrl-C interrupts at once.
+
+    Of several processes one that is told to stop stops all, at the same step: JAX's preemption service watches SIGTERM
+    then, and Ctrl-C is passed on to it. Outside the main thread, which alone gets signals in Python, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._several = jax.process_count() > 1
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequests":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT,) if self._several else (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def received(self, step: int) -> int | None:
+        """The signal that asks to stop after `step`, for which all processes ask alike; None where none does."""
+        if not self._several:
+            return self._received
+        return self._received or signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._received = number
+        if number == signal.SIGINT:
+            signal.signal(number, self._before[number])
+            if self._several:
+                os.kill(os.getpid(), signal.SIGTERM)
