@@ -19,6 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
 import jax
@@ -52,12 +53,13 @@ def run(main: Callable[[], None], argv: list[str] | None = None) -> NoReturn:
 
 
 def quiet() -> None:
-    """Keeps the libraries to what needs attention; stderr is for the user."""
+    """Keeps the libraries to what needs attention; stderr is for the user. Orbax, by absl, logs what it raises as well."""
     logging.use_absl_handler()
-    logging.set_verbosity(logging.ERROR)
-    logging.set_stderrthreshold(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)
+    logging.set_stderrthreshold(logging.FATAL)
     for library in ("jax", "tensorboardX"):
         python_logging.getLogger(library).setLevel(python_logging.ERROR)
+    sys.excepthook = _excepthook
     warnings.filterwarnings("ignore", module=r"(orbax|flax|jax|tensorboardX)\b")
 
 
@@ -116,6 +118,12 @@ def check_accelerator() -> None:
             f"this machine has a {found.upper()} device but JAX runs on the CPU; "
             f"pip install -r requirements-{found}.txt, or set JAX_PLATFORMS=cpu to mean it"
         )
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Leaves out what TensorStore prints for each write that ends after a failed save, whose error Orbax raises."""
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def _unknown_flag(name: str, argv: list[str]) -> UserError:

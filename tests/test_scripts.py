@@ -1,7 +1,9 @@
-"""The installation, on stand-ins for interpreters and machines: what it chooses, and that it repairs and refuses."""
+"""The installation, on stand-ins for interpreters and machines: what it chooses, repairs and refuses; what runs on."""
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,3 +154,29 @@ def test_comparison_has_its_default_config_unless_another_is_given(checkout, arg
     assert command.count("configs/compare.py") == configs
     assert command.endswith(arguments)
 
+
+
+@pytest.mark.parametrize(
+    ("codes", "ends", "starts"), [((0,), 0, 1), ((2,), 2, 1), ((130,), 130, 1), ((143, 0), 0, 2), ((1, 137, 7), 7, 3)]
+)
+def test_keep_running_starts_again_after_crashes_and_preemption_only(tmp_path, codes, ends, starts):
+    count = tmp_path / "count"
+    command = f"echo >> {count}; codes=({' '.join(map(str, codes))}); exit ${{codes[$(wc -l < {count}) - 1]}}"
+    env = os.environ | {"KEEP_RUNNING_LIMIT": "3", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    (tmp_path / "sleep").write_text(f"#!/bin/sh\necho $1 >> {tmp_path}/slept\n")
+    (tmp_path / "sleep").chmod(0o755)
+    script = ["bash", str(SCRIPTS / "keep_running.sh"), "bash", "-c", command]
+    done = subprocess.run(script, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(count.read_text().splitlines())) == (ends, starts), done.stderr
+    assert ("giving up" in done.stderr) == (ends == 7)
+    if starts > 1:
+        assert (tmp_path / "slept").read_text().split() == ["1", "2"][: starts - 1]
+
+
+def test_keep_running_passes_sigterm_on_and_does_not_start_again(tmp_path):
+    program = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); print('up', flush=True); time.sleep(60)"
+    script = ["bash", str(SCRIPTS / "keep_running.sh"), sys.executable, "-S", "-c", program]
+    with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "up\n"
+        process.terminate()
+        assert process.wait(20) == 143

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -73,18 +74,18 @@ def lock(run_dir: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
-    """Turns what any library makes of a full disk into a UserError."""
+    """Turns what any library makes of a full disk into a UserError; their threads fail silently, this one will notice."""
+    before = threading.excepthook
+    threading.excepthook = lambda args: None if _is_full_disk(args.exc_value) else before(args)
     try:
         yield
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(cause):
-                raise UserError(
-                    f"the disk of {run_dir} is full; free some space and the same command goes on from the last checkpoint"
-                ) from error
-            cause = cause.__cause__ or cause.__context__
-        raise
+        if not _is_full_disk(error):
+            raise
+        line = f"the disk of {run_dir} is full; free some space and the same command goes on from the last checkpoint"
+        raise UserError(line) from error
+    finally:
+        threading.excepthook = before
 
 
 def changes(run_dir: str | os.PathLike, record: dict[str, Any]) -> str:
@@ -154,6 +155,14 @@ def _replace(path: Path, value: Any) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n")
     partial.replace(path)
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether `error`, or what it came from, says so by number or, as TensorStore does, in words."""
+    if error is None:
+        return False
+    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+    return told or _is_full_disk(error.__cause__ or error.__context__)
 
 
 def _cpus() -> int | None:
