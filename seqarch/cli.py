@@ -19,8 +19,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
@@ -59,7 +58,7 @@ def quiet() -> None:
     logging.set_stderrthreshold(logging.FATAL)
     for library in ("jax", "tensorboardX"):
         python_logging.getLogger(library).setLevel(python_logging.ERROR)
-    sys.excepthook = _excepthook
+    sys.unraisablehook = _unraisablehook
     warnings.filterwarnings("ignore", module=r"(orbax|flax|jax|tensorboardX)\b")
 
 
@@ -120,10 +119,10 @@ def check_accelerator() -> None:
         )
 
 
-def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _unraisablehook(unraisable: Any) -> None:
     """Leaves out what TensorStore prints for each write that ends after a failed save, whose error Orbax raises."""
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _unknown_flag(name: str, argv: list[str]) -> UserError:
