@@ -12,6 +12,7 @@ Exit codes: 0 done; 2 a mistake of the user's, or a full disk, told in one line 
 training has saved. Anything else is a bug, with its traceback, or a signal that ends a process at once, such as 137.
 """
 
+import errno
 import logging as python_logging
 import os
 import re
@@ -120,8 +121,8 @@ def check_accelerator() -> None:
 
 
 def _unraisablehook(unraisable: Any) -> None:
-    """Leaves out what TensorStore prints for each write that ends after a failed save, whose error Orbax raises."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+    """Leaves out what follows a full disk, which is told: TensorStore's late writes, and TensorBoard's last at the exit."""
+    if not any(words in str(unraisable.exc_value) for words in ("Event loop is closed", os.strerror(errno.ENOSPC))):
         sys.__unraisablehook__(unraisable)
 
 
