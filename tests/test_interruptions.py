@@ -121,7 +121,8 @@ def test_a_second_process_on_a_run_is_refused_before_it_writes(corpus, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: x: No space left on device [OS error 28]")]
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: No space left on device [OS error 28]")],
 )
 def test_a_full_disk_is_told_in_one_line(tmp_path, error):
     with pytest.raises(UserError, match="disk of .* is full; free some"), rundir.full_disk_told(tmp_path):

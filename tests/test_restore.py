@@ -87,7 +87,8 @@ def test_where_nothing_whole_is_left_training_does_not_start_anew(saved, tmp_pat
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "bool"])
 def test_a_digest_sees_each_bit_and_its_place(dtype):
     array = jnp.asarray(np.random.default_rng(0).integers(0, 2, (2, 3, 4))).astype(dtype)
-    changed = [array.at[1, 2, 3].set(array[1, 2, 3] == 0), array[::-1], array[:, :, ::-1], jnp.swapaxes(array, 1, 2), jnp.zeros_like(array)]
+    changed = [array.at[1, 2, 3].set(array[1, 2, 3] == 0), array[::-1], array[:, :, ::-1]]
+    changed += [jnp.swapaxes(array, 1, 2), jnp.zeros_like(array)]
     found = [digests({"": each})[""] for each in (array, *changed)]
     assert len(set(found)) == len(found)
     assert digests({"": jnp.array(np.asarray(array))})[""] == found[0]

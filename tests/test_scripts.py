@@ -174,7 +174,8 @@ def test_keep_running_starts_again_after_crashes_and_preemption_only(tmp_path, c
 
 
 def test_keep_running_passes_sigterm_on_and_does_not_start_again(tmp_path):
-    program = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); print('up', flush=True); time.sleep(60)"
+    program = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); "
+    program += "print('up', flush=True); time.sleep(60)"
     script = ["bash", str(SCRIPTS / "keep_running.sh"), sys.executable, "-S", "-c", program]
     with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "up\n"

@@ -32,11 +32,10 @@ def _sums(array: Array) -> Int[Array, "2"]:
 
 
 def _bits(array: Array) -> Array:
-    """The elements as uint32; wider ones, which need JAX's x64 mode, are folded."""
+    """The elements, which without JAX's x64 mode are no wider, as uint32."""
     if array.dtype == jnp.bool:
         return array.astype(jnp.uint32)
-    bits = jax.lax.bitcast_convert_type(array, f"uint{8 * array.dtype.itemsize}")
-    return bits.astype(jnp.uint32) if bits.dtype.itemsize <= 4 else _mix(bits.astype(jnp.uint32)) ^ (bits >> 32).astype(jnp.uint32)
+    return jax.lax.bitcast_convert_type(array, f"uint{8 * array.dtype.itemsize}").astype(jnp.uint32)
 
 
 def _mix(x: Array) -> Array:
