@@ -1,0 +1,128 @@
+"""Times the cases of `bench_cases` in one process, interleaved, and collects them with what they depend on.
+
+Each case is compiled, run once, then timed in turn with those beside it, A B C A B C ...: what the machine does meanwhile
+happens to all of them alike. A figure is the median of the rounds.
+"""
+
+import dataclasses
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from seqarch.errors import unknown
+from seqarch.measure.bench_cases import GROUPS, Case, Ready, Sizes, cases
+from seqarch.training.rundir import provenance
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """rounds: at most and at least, between which a case goes on until it has taken `seconds`.
+
+    call_seconds, call_bytes: a case of which one run takes longer, or whose temporaries are larger, is skipped
+    """
+
+    rounds: tuple[int, int] = (3, 11)
+    seconds: float = 1.0
+    call_seconds: float = 20.0
+    call_bytes: float = 6e9
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """What was measured of a case.
+
+    seconds: median of `rounds` runs, a unit of work (a token when decoding); low, high: the fastest and slowest of them
+    start_seconds: compilation with what else precedes the first run: arguments, a prefill; skipped: why there are no seconds
+    """
+
+    group: str
+    form: str
+    shape: str
+    pass_: str
+    seconds: float | None = None
+    low: float | None = None
+    high: float | None = None
+    rounds: int = 0
+    temporaries: int | None = None
+    total: int | None = None
+    start_seconds: float | None = None
+    skipped: str | None = None
+
+
+def run(
+    only: Sequence[str] = (), sizes: Sizes = Sizes(), limits: Limits = Limits(), say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Measures the groups `only` (default: all); a JSON-ready dict. Raises UserError for an unknown group."""
+    for name in only:
+        if name not in GROUPS:
+            raise unknown("group", name, GROUPS)
+    begun = time.perf_counter()
+    figures: list[Figure] = []
+    for group in only or GROUPS:
+        for together in cases(group, sizes):
+            say(f"{time.perf_counter() - begun:.0f} s: {group}, {together[0].shape}, {len(together)} cases")
+            figures += _measure(together, limits)
+            gc.collect()
+    machine = dict(cpu=_cpu_model(), machine=platform.machine())
+    about = dict(sizes=dataclasses.asdict(sizes), limits=dataclasses.asdict(limits), seconds=time.perf_counter() - begun)
+    return provenance() | machine | about | dict(figures=[dataclasses.asdict(figure) for figure in figures])
+
+
+def _measure(together: list[Case], limits: Limits) -> list[Figure]:
+    figures, ready, times = {}, {}, {case: [] for case in together}
+    for case in together:
+        begun = time.perf_counter()
+        ready[case] = case.start()
+        figures[case] = Figure(
+            *case[:4],
+            temporaries=ready[case].temporaries,
+            total=ready[case].total,
+            start_seconds=time.perf_counter() - begun,
+            skipped=_skipped(ready[case], limits),
+        )
+    running = [case for case in together if ready[case].run is not None and figures[case].skipped is None]
+    for _ in range(limits.rounds[1]):
+        for case in running:
+            if len(times[case]) < limits.rounds[0] or sum(times[case]) < limits.seconds:
+                times[case].append(_seconds(ready[case]))
+    for case in running:
+        seconds = sorted(t / case.calls for t in times[case])
+        figures[case] = dataclasses.replace(
+            figures[case],
+            seconds=statistics.median(seconds),
+            low=seconds[0],
+            high=seconds[-1],
+            rounds=len(seconds),
+        )
+    return list(figures.values())
+
+
+def _skipped(ready: Ready, limits: Limits) -> str | None:
+    """Why `ready` is not timed, if so; its first run, which is not timed either, tells how long it takes."""
+    if ready.run is None:
+        return None
+    if (ready.temporaries or 0) > limits.call_bytes:
+        return f"temporaries of {ready.temporaries / 1e9:.1f} GB"
+    seconds = _seconds(ready)
+    return f"one run takes {seconds:.0f} s" if seconds > limits.call_seconds else None
+
+
+def _seconds(ready: Ready) -> float:
+    given = jax.block_until_ready(ready.prepare())
+    begun = time.perf_counter()
+    jax.block_until_ready(ready.run(given))
+    return time.perf_counter() - begun
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -1,0 +1,90 @@
+"""The benchmark: all forms are in it, figures are medians of interleaved runs, its JSON says where they come from."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from seqarch.errors import UserError
+from seqarch.measure import bench, bench_cases, bench_tables
+from seqarch.measure.bench import Limits
+from seqarch.measure.bench_cases import Case, Ready, Sizes
+from seqarch.mixers import MIXERS
+
+TINY = Sizes(
+    dim=8, heads=2, state_dim=2, shapes=((2, 6), (1, 8)), long=16, contexts=(40, 48),
+    caches=((40, 40), (40, 64), (48, 64)), prompts=(8, 16), depths=(3, 6), train=(1, 8),
+)  # fmt: skip
+QUICK = Limits(rounds=(2, 3), seconds=0.0)
+
+
+@pytest.fixture(scope="module")
+def result() -> dict:
+    with pytest.MonkeyPatch.context() as patch:
+        generation = bench_cases._generation_cases
+        patch.setitem(bench_cases.GROUPS, "generation", lambda sizes: (cases[2:4] for cases in generation(sizes)))
+        one = dataclasses.replace(TINY, shapes=TINY.shapes[-1:])
+        given = bench.run(["attention", "gru", "generation"], one, QUICK, say=lambda line: None)
+    return json.loads(json.dumps(given | dict(ratios=bench_tables.ratios(given))))
+
+
+def test_every_form_of_every_op_and_every_mixer_is_measured_at_every_shape():
+    shapes = [f"B{B} T{T}" for B, T in TINY.shapes]
+    both = ("forward", "train")
+    for name, op in bench_cases.OPS.items():
+        found = {case[1:4] for together in bench_cases.cases(name, TINY) for case in together}
+        assert {(form, shape, pass_) for form in op.forms for shape in shapes for pass_ in both} <= found
+    found = {case[1:4] for together in bench_cases.cases("mixers", TINY) for case in together}
+    assert found == {(mixer, shape, pass_) for mixer in MIXERS for shape in shapes for pass_ in both}
+    for group in ("train_step", "decoding", "generation"):
+        assert {case.form for together in bench_cases.cases(group, TINY) for case in together} == set(MIXERS)
+
+
+def test_json_is_complete(result):
+    assert {"command", "cpu", "devices", "host", "revision", "dirty", "versions", "sizes", "limits", "seconds"} <= set(result)
+    for figure in result["figures"]:
+        if figure["pass_"] == "plan" or figure["shape"] == f"B1 T{TINY.long}":
+            assert figure["seconds"] is None and figure["total"] > 0
+        else:
+            assert 0 < figure["low"] <= figure["seconds"] <= figure["high"] and figure["rounds"] == 2
+        assert figure["skipped"] is None and figure["temporaries"] >= 0
+
+
+def test_ratios_are_of_what_was_measured_and_are_shown(result):
+    seconds = {f["form"]: f["seconds"] for f in result["figures"] if f["shape"] == "B1 T8" and f["pass_"] == "train"}
+    (ratio,) = [r for r in result["ratios"] if r["name"].startswith("gru, train")]
+    auto = bench_cases.OPS["gru"].forms.auto(jax.default_backend())
+    assert ratio["value"] == seconds[auto] / seconds["flax nnx.RNN(GRUCell)"]
+    assert ratio["met"] == (ratio["value"] <= 0.8)
+    assert not [r for r in result["ratios"] if "selective_scan" in r["name"] or "decoding" in r["name"]]
+    text = bench_tables.render(result)
+    assert all(r["name"] in text for r in result["ratios"]) and result["cpu"] in text
+
+
+def _case(form: str, log: list, temporaries: int = 0) -> Case:
+    return Case("group", form, "shape", "forward", lambda: Ready(log.append, lambda: form, temporaries), calls=2)
+
+
+def test_cases_take_turns_and_medians_are_of_a_unit_of_work(monkeypatch):
+    log = []
+    seconds = iter([0.0, 0.0, 6.0, 1.0, 2.0, 1.0, 10.0, 1.0])
+    timed = bench._seconds
+    monkeypatch.setattr(bench, "_seconds", lambda ready: timed(ready) * 0 + next(seconds))
+    one, two = bench._measure([_case("one", log), _case("two", log)], Limits(rounds=(3, 3)))
+    assert log == ["one", "two"] * 4  # the first ones are not timed
+    assert (one.seconds, one.low, one.high, two.seconds) == (3.0, 1.0, 5.0, 0.5)
+
+
+def test_what_is_too_large_or_too_slow_is_skipped_and_said_so(monkeypatch):
+    log = []
+    large, slow = _case("large", log, temporaries=7_000_000_000), _case("slow", log)
+    monkeypatch.setattr(bench, "_seconds", lambda ready: 30.0)
+    large, slow = bench._measure([large, slow], Limits())
+    assert (large.skipped, slow.skipped) == ("temporaries of 7.0 GB", "one run takes 30 s")
+    assert large.seconds is slow.seconds is None and log == []
+
+
+def test_unknown_group_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match="attention"):
+        bench.run(["atention"])
