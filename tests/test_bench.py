@@ -68,11 +68,11 @@ def _case(form: str, log: list, temporaries: int = 0) -> Case:
 
 def test_cases_take_turns_and_medians_are_of_a_unit_of_work(monkeypatch):
     log = []
-    seconds = iter([0.0, 0.0, 6.0, 1.0, 2.0, 1.0, 10.0, 1.0])
+    seconds = iter([0.1, 0.1, 6.0, 1.0, 2.0, 1.0, 10.0, 1.0])
     timed = bench._seconds
     monkeypatch.setattr(bench, "_seconds", lambda ready: timed(ready) * 0 + next(seconds))
     one, two = bench._measure([_case("one", log), _case("two", log)], Limits(rounds=(3, 3)))
-    assert log == ["one", "two"] * 4  # the first ones are not timed
+    assert log == ["one", "two"] * 4  # the first ones warm up
     assert (one.seconds, one.low, one.high, two.seconds) == (3.0, 1.0, 5.0, 0.5)
 
 

@@ -19,6 +19,8 @@ from seqarch.errors import unknown
 from seqarch.measure.bench_cases import GROUPS, Case, Ready, Sizes, cases
 from seqarch.training.rundir import provenance
 
+COUNTS = 0.5  # seconds of a first run that is no mere warm-up
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -27,8 +29,8 @@ class Limits:
     call_seconds, call_bytes: a case of which one run takes longer, or whose temporaries are larger, is skipped
     """
 
-    rounds: tuple[int, int] = (3, 11)
-    seconds: float = 1.0
+    rounds: tuple[int, int] = (3, 9)
+    seconds: float = 0.6
     call_seconds: float = 20.0
     call_bytes: float = 6e9
 
@@ -75,17 +77,13 @@ def run(
 
 
 def _measure(together: list[Case], limits: Limits) -> list[Figure]:
-    figures, ready, times = {}, {}, {case: [] for case in together}
+    figures, ready, times = {}, {}, {}
     for case in together:
         begun = time.perf_counter()
         ready[case] = case.start()
-        figures[case] = Figure(
-            *case[:4],
-            temporaries=ready[case].temporaries,
-            total=ready[case].total,
-            start_seconds=time.perf_counter() - begun,
-            skipped=_skipped(ready[case], limits),
-        )
+        bytes_ = dict(temporaries=ready[case].temporaries, total=ready[case].total)
+        figure = Figure(*case[:4], **bytes_, start_seconds=time.perf_counter() - begun)
+        figures[case], times[case] = _warm_up(ready[case], figure, limits)
     running = [case for case in together if ready[case].run is not None and figures[case].skipped is None]
     for _ in range(limits.rounds[1]):
         for case in running:
@@ -103,14 +101,16 @@ def _measure(together: list[Case], limits: Limits) -> list[Figure]:
     return list(figures.values())
 
 
-def _skipped(ready: Ready, limits: Limits) -> str | None:
-    """Why `ready` is not timed, if so; its first run, which is not timed either, tells how long it takes."""
+def _warm_up(ready: Ready, figure: Figure, limits: Limits) -> tuple[Figure, list[float]]:
+    """`figure`, with the reason if it is to be skipped, and the first run's time where that is long enough to count."""
     if ready.run is None:
-        return None
+        return figure, []
     if (ready.temporaries or 0) > limits.call_bytes:
-        return f"temporaries of {ready.temporaries / 1e9:.1f} GB"
+        return dataclasses.replace(figure, skipped=f"temporaries of {ready.temporaries / 1e9:.1f} GB"), []
     seconds = _seconds(ready)
-    return f"one run takes {seconds:.0f} s" if seconds > limits.call_seconds else None
+    if seconds > limits.call_seconds:
+        return dataclasses.replace(figure, skipped=f"one run takes {seconds:.0f} s"), []
+    return figure, [seconds] if seconds > COUNTS else []
 
 
 def _seconds(ready: Ready) -> float:

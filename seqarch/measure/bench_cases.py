@@ -211,8 +211,9 @@ def _planned(compiled: jax.stages.Compiled) -> Ready:
 
 def _exponentials(x: Array, delta: Float[Array, "B T E"], A: Float[Array, "E N"], *_: Array) -> Float[Array, "B N E"]:
     """exp(delta_t A) of every token, each in the place of the one before: what a selective scan can't do without."""
-    step = lambda _, delta: (jnp.exp(delta[:, None, :] * A.T[None]), None)  # noqa: E731
-    return jax.lax.scan(step, jnp.zeros((x.shape[0], *A.T.shape)), jnp.moveaxis(delta, 1, 0))[0]
+    At = A.T  # transposed outside of the loop, which would else read it with a stride
+    step = lambda _, delta: (jnp.exp(delta[:, None, :] * At[None]), None)  # noqa: E731
+    return jax.lax.scan(step, jnp.zeros((x.shape[0], *At.shape)), jnp.moveaxis(delta, 1, 0))[0]
 
 
 def _flax_gru(sizes: Sizes, B: int, T: int) -> tuple[Callable, Callable]:

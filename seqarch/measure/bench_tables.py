@@ -112,7 +112,9 @@ def _decoding_promises(figures: _Figures) -> Iterator[Promise]:
     small, roomy, full = (f"{filled} of {slots}" for filled, slots in figures.sizes["caches"])
     name = "decoding with attention"
     yield f"{name}: seconds a token, {roomy} / {small}", ratio("seconds", "attention", roomy, small), None, RUN_NOISE
-    yield f"{name}: seconds a token, {full} / {roomy}", ratio("seconds", "attention", full, roomy), None, None
+    grow = figures.sizes["caches"][2][0] / figures.sizes["caches"][1][0]
+    value = ratio("seconds", "attention", full, roomy)
+    yield f"{name}: seconds a token and filled slot, {full} / {roomy}", lambda: value() / grow, None, RUN_NOISE
     value = ratio("temporaries", "attention", roomy, small)
     yield f"{name}: temporary bytes, {roomy} / {small}", value, None, 1.1
 
