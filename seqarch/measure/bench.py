@@ -64,16 +64,15 @@ def run(
     for name in only:
         if name not in GROUPS:
             raise unknown("group", name, GROUPS)
-    begun = time.perf_counter()
-    figures: list[Figure] = []
+    begun, figures = time.perf_counter(), []
+    source = provenance() | dict(cpu=_cpu_model())  # now, since the tree may change meanwhile
     for group in only or GROUPS:
         for together in cases(group, sizes):
             say(f"{time.perf_counter() - begun:.0f} s: {group}, {together[0].shape}, {len(together)} cases")
             figures += _measure(together, limits)
             gc.collect()
-    machine = dict(cpu=_cpu_model(), machine=platform.machine())
     about = dict(sizes=dataclasses.asdict(sizes), limits=dataclasses.asdict(limits), seconds=time.perf_counter() - begun)
-    return provenance() | machine | about | dict(figures=[dataclasses.asdict(figure) for figure in figures])
+    return source | about | dict(figures=[dataclasses.asdict(figure) for figure in figures])
 
 
 def _measure(together: list[Case], limits: Limits) -> list[Figure]:

@@ -114,7 +114,7 @@ def _decoding_promises(figures: _Figures) -> Iterator[Promise]:
     yield f"{name}: seconds a token, {roomy} / {small}", ratio("seconds", "attention", roomy, small), None, RUN_NOISE
     grow = figures.sizes["caches"][2][0] / figures.sizes["caches"][1][0]
     value = ratio("seconds", "attention", full, roomy)
-    yield f"{name}: seconds a token and filled slot, {full} / {roomy}", lambda: value() / grow, None, RUN_NOISE
+    yield f"{name}: seconds a token and filled slot, {full} / {roomy}", lambda value=value: value() / grow, None, RUN_NOISE
     value = ratio("temporaries", "attention", roomy, small)
     yield f"{name}: temporary bytes, {roomy} / {small}", value, None, 1.1
 
@@ -163,11 +163,15 @@ def _figure_tables(figures: list[dict[str, Any]]) -> Iterator[str]:
 def _ms(figure: dict[str, Any] | None) -> str:
     if figure is None or figure["seconds"] is None:
         return (figure or {}).get("skipped") or "-"
-    return f"{figure['seconds'] * 1e3:.3g} ({figure['low'] * 1e3:.3g}-{figure['high'] * 1e3:.3g})"
+    return "{} ({}-{})".format(*(_number(figure[field] * 1e3) for field in ("seconds", "low", "high")))
 
 
 def _mb(figure: dict[str, Any] | None, field: str) -> str:
-    return "-" if figure is None or figure[field] is None else f"{figure[field] / 1e6:.3g}"
+    return "-" if figure is None or figure[field] is None else _number(figure[field] / 1e6)
+
+
+def _number(x: float) -> str:
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
