@@ -30,10 +30,10 @@ def main() -> None:
         if SHOW.value:
             result = json.loads(Path(SHOW.value).read_text())
         else:
-            result = bench.run(ONLY.value, say=lambda line: print(line, file=sys.stderr, flush=True))
-            result["ratios"] = bench_tables.ratios(result)
-        if OUT.value:
-            Path(OUT.value).write_text(json.dumps(result, indent=1) + "\n")
+            for result in bench.run(ONLY.value, say=lambda line: print(line, file=sys.stderr, flush=True)):
+                result["ratios"] = bench_tables.ratios(result)
+                if OUT.value:  # as it grows: a run that is cut short leaves what it has
+                    Path(OUT.value).write_text(json.dumps(result, indent=1) + "\n")
     except (OSError, ValueError) as error:
         raise UserError(f"{error}; --show takes a file that --out wrote, --out one in a directory that exists") from error
     print(bench_tables.render(result))

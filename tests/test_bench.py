@@ -25,7 +25,7 @@ def result() -> dict:
         generation = bench_cases._generation_cases
         patch.setitem(bench_cases.GROUPS, "generation", lambda sizes: (cases[2:4] for cases in generation(sizes)))
         one = dataclasses.replace(TINY, shapes=TINY.shapes[-1:])
-        given = bench.run(["attention", "gru", "generation"], one, QUICK, say=lambda line: None)
+        *_, given = bench.run(["attention", "gru", "generation"], one, QUICK, say=lambda line: None)
     return json.loads(json.dumps(given | dict(ratios=bench_tables.ratios(given))))
 
 
@@ -87,4 +87,4 @@ def test_what_is_too_large_or_too_slow_is_skipped_and_said_so(monkeypatch):
 
 def test_unknown_group_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match="attention"):
-        bench.run(["atention"])
+        next(bench.run(["atention"]))

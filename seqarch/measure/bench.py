@@ -9,7 +9,7 @@ import gc
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,11 @@ class Figure:
 
 def run(
     only: Sequence[str] = (), sizes: Sizes = Sizes(), limits: Limits = Limits(), say: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """Measures the groups `only` (default: all); a JSON-ready dict. Raises UserError for an unknown group."""
+) -> Iterator[dict[str, Any]]:
+    """Measures the groups `only` (default: all); yields what is known, a JSON-ready dict, after each list of cases.
+
+    Raises UserError for an unknown group.
+    """
     for name in only:
         if name not in GROUPS:
             raise unknown("group", name, GROUPS)
@@ -71,8 +74,9 @@ def run(
             say(f"{time.perf_counter() - begun:.0f} s: {group}, {together[0].shape}, {len(together)} cases")
             figures += _measure(together, limits)
             gc.collect()
-    about = dict(sizes=dataclasses.asdict(sizes), limits=dataclasses.asdict(limits), seconds=time.perf_counter() - begun)
-    return source | about | dict(figures=[dataclasses.asdict(figure) for figure in figures])
+            about = dict(sizes=dataclasses.asdict(sizes), limits=dataclasses.asdict(limits))
+            found = dict(seconds=time.perf_counter() - begun, figures=[dataclasses.asdict(f) for f in figures])
+            yield source | about | found
 
 
 def _measure(together: list[Case], limits: Limits) -> list[Figure]:
