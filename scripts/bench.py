@@ -1,6 +1,6 @@
-"""Times every form of every op, the mixers, train steps, decoding and compilation: python scripts/bench.py --out=FILE.json
+"""Times every form of every op, mixers, train steps, decoding and compilation: python scripts/bench.py --out=FILE.json
 
-Prints tables of figures and the ratios that are promised, with their targets. It takes about seven minutes on two cores;
+Prints tables of figures and the ratios that are promised, with their targets. It takes minutes on two quiet cores;
 --only=attention,gru measures some groups, --show=FILE.json prints the tables of an earlier run.
 """
 
@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from absl import flags  # noqa: E402
 
 from seqarch import cli  # noqa: E402
+from seqarch.errors import UserError  # noqa: E402
 
 ONLY = flags.DEFINE_list("only", [], "Groups to measure: names of ops, mixers, train_step, decoding, compile, generation.")
 OUT = flags.DEFINE_string("out", None, "The JSON file to write.")
@@ -22,21 +23,31 @@ SHOW = flags.DEFINE_string("show", None, "Print the tables of this JSON file ins
 def main() -> None:
     import jax
 
-    from seqarch.errors import UserError
     from seqarch.measure import bench, bench_tables
 
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
-    try:
-        if SHOW.value:
-            result = json.loads(Path(SHOW.value).read_text())
-        else:
-            for result in bench.run(ONLY.value, say=lambda line: print(line, file=sys.stderr, flush=True)):
-                result["ratios"] = bench_tables.ratios(result)
-                if OUT.value:  # as it grows: a run that is cut short leaves what it has
-                    Path(OUT.value).write_text(json.dumps(result, indent=1) + "\n")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{error}; --show takes a file that --out wrote, --out one in a directory that exists") from error
+    if SHOW.value:
+        print(bench_tables.render(_read(Path(SHOW.value))))
+        return
+    for result in bench.run(ONLY.value, say=lambda line: print(line, file=sys.stderr, flush=True)):
+        result["ratios"] = bench_tables.ratios(result)
+        if OUT.value:  # as it grows: a run that is cut short leaves what it has
+            _write(Path(OUT.value), result)
     print(bench_tables.render(result))
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read --show={path}: {error}; give a file that --out wrote") from error
+
+
+def _write(path: Path, result: dict) -> None:
+    try:
+        path.write_text(json.dumps(result, indent=1) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write --out={path}: {error.strerror}; give a file in a directory that exists") from error
 
 
 if __name__ == "__main__":
