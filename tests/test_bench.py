@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import pytest
@@ -88,3 +89,10 @@ def test_what_is_too_large_or_too_slow_is_skipped_and_said_so(monkeypatch):
 def test_unknown_group_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match="attention"):
         next(bench.run(["atention"]))
+
+
+def test_the_page_shows_the_committed_file():
+    docs = Path(__file__).parents[1] / "docs"
+    measured = json.loads((docs / "benchmarks" / "cpu.json").read_text())
+    assert measured["ratios"] == bench_tables.ratios(measured)
+    assert bench_tables.render(measured) in (docs / "benchmarks.md").read_text()

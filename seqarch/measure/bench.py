@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def run(
         if name not in GROUPS:
             raise unknown("group", name, GROUPS)
     begun, figures = time.perf_counter(), []
-    source = provenance() | dict(cpu=_cpu_model())  # now, since the tree may change meanwhile
+    source = provenance() | dict(cpu=_cpu_model(), command=["python", *sys.argv])  # now: the tree may change meanwhile
     for group in only or GROUPS:
         for together in cases(group, sizes):
             say(f"{time.perf_counter() - begun:.0f} s: {group}, {together[0].shape}, {len(together)} cases")
