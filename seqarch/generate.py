@@ -139,7 +139,10 @@ def stream(
 
 
 def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], *, steps: int, **options) -> list[np.ndarray]:
-    """Each prompt's continuation: up to `steps` tokens, up to the stop token where one is given; options as in `stream`, but `every`."""
+    """Each prompt's continuation: up to `steps` tokens, up to the stop token where one is given.
+
+    options: as in `stream`, but `every`
+    """
     tokens = np.concatenate(list(stream(model, prompts, steps=steps, every=steps, **options)), axis=1)
     stop = options.get("stop")
     ends = [np.flatnonzero(row == stop)[:1] if stop is not None else [] for row in tokens]

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from seqarch.errors import UserError
-from seqarch.measure import bench, bench_cases, bench_tables
+from seqarch.measure import bench, bench_cases, bench_programs, bench_tables
 from seqarch.measure.bench import Limits
 from seqarch.measure.bench_cases import Case, Ready, Sizes
 from seqarch.mixers import MIXERS
@@ -23,8 +23,8 @@ QUICK = Limits(rounds=(2, 3), seconds=0.0)
 @pytest.fixture(scope="module")
 def result() -> dict:
     with pytest.MonkeyPatch.context() as patch:
-        generation = bench_cases._generation_cases
-        patch.setitem(bench_cases.GROUPS, "generation", lambda sizes: (cases[2:4] for cases in generation(sizes)))
+        generation = bench_programs._generation_cases
+        patch.setitem(bench_programs.GROUPS, "generation", lambda sizes: (cases[2:4] for cases in generation(sizes)))
         one = dataclasses.replace(TINY, shapes=TINY.shapes[-1:])
         *_, given = bench.run(["attention", "gru", "generation"], one, QUICK, say=lambda line: None)
     return json.loads(json.dumps(given | dict(ratios=bench_tables.ratios(given))))
@@ -34,12 +34,12 @@ def test_every_form_of_every_op_and_every_mixer_is_measured_at_every_shape():
     shapes = [f"B{B} T{T}" for B, T in TINY.shapes]
     both = ("forward", "train")
     for name, op in bench_cases.OPS.items():
-        found = {case[1:4] for together in bench_cases.cases(name, TINY) for case in together}
+        found = {case[1:4] for together in bench_programs.cases(name, TINY) for case in together}
         assert {(form, shape, pass_) for form in op.forms for shape in shapes for pass_ in both} <= found
-    found = {case[1:4] for together in bench_cases.cases("mixers", TINY) for case in together}
+    found = {case[1:4] for together in bench_programs.cases("mixers", TINY) for case in together}
     assert found == {(mixer, shape, pass_) for mixer in MIXERS for shape in shapes for pass_ in both}
     for group in ("train_step", "decoding", "generation"):
-        assert {case.form for together in bench_cases.cases(group, TINY) for case in together} == set(MIXERS)
+        assert {case.form for together in bench_programs.cases(group, TINY) for case in together} == set(MIXERS)
 
 
 def test_json_is_complete(result):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from seqarch.measure.flops import Flops, count_flops
+from seqarch.flops import Flops, count_flops
 from seqarch.ops.attention import FORMS, attention
 
 

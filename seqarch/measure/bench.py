@@ -1,4 +1,4 @@
-"""Times the cases of `bench_cases` in one process, interleaved, and collects them with what they depend on.
+"""Times the cases of `bench_cases` and `bench_programs` in one process, interleaved, and collects them with what they depend on.
 
 Each case is compiled, run once, then timed in turn with those beside it, A B C A B C ...: what the machine does meanwhile
 happens to all of them alike. A figure is the median of the rounds.
@@ -17,7 +17,8 @@ from typing import Any
 import jax
 
 from seqarch.errors import unknown
-from seqarch.measure.bench_cases import GROUPS, Case, Ready, Sizes, cases
+from seqarch.measure.bench_cases import Case, Ready, Sizes
+from seqarch.measure.bench_programs import GROUPS, cases
 from seqarch.training.rundir import provenance
 
 COUNTS = 0.5  # seconds of a first run that is no mere warm-up

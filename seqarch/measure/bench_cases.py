@@ -1,4 +1,4 @@
-"""What `scripts/bench.py` measures: forms of ops, mixers, train steps, decoding, compilation and generation.
+"""What `scripts/bench.py` measures: forms of ops and whole mixers here, train steps and the rest in bench_programs.
 
 A group yields lists of cases; the cases of a list are timed in turn, so that what is compared ran side by side.
 """
@@ -13,16 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import AxisType
 
-from seqarch import generate, ops
-from seqarch.config import Config, ModelConfig
-from seqarch.data.loader import Batch
+from seqarch import ops
 from seqarch.measure.memory import compiled_bytes
-from seqarch.measure.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.mixers import MIXERS
-from seqarch.model import LanguageModel
-from seqarch.ops import affine
 from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.forms import Forms
 from seqarch.ops.gru import FORMS as GRU
@@ -30,12 +24,7 @@ from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
 from seqarch.ops.numerics import dot, rows
 from seqarch.ops.scan import FORMS as LINEAR_SCAN
 from seqarch.ops.selective_scan import FORMS as SELECTIVE_SCAN
-from seqarch.training.sharding import init_state
-from seqarch.training.state import hyper
 from seqarch.types import Array, Float, PyTree
-
-SEGMENT = 4096  # tokens of a prompt that are read at once on the way to a long context
-DEEP = ("mamba", "mamba", "attention")  # the pattern whose depth is varied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,12 +120,7 @@ OPS = {
 }
 
 
-def cases(group: str, sizes: Sizes) -> Iterator[list[Case]]:
-    """The lists of cases of one of GROUPS."""
-    yield from GROUPS[group](sizes)
-
-
-def _op_cases(name: str, sizes: Sizes) -> Iterator[list[Case]]:
+def op_cases(name: str, sizes: Sizes) -> Iterator[list[Case]]:
     op = OPS[name]
     for B, T in sizes.shapes:
         args = partial(op.args, sizes, B, T)
@@ -152,9 +136,9 @@ def _op_cases(name: str, sizes: Sizes) -> Iterator[list[Case]]:
         yield found
 
 
-def _mixer_cases(sizes: Sizes) -> Iterator[list[Case]]:
+def mixer_cases(sizes: Sizes) -> Iterator[list[Case]]:
     for B, T in sizes.shapes:
-        args = lambda name, B, T: (_mixer(name, sizes), normal(B, T, sizes.dim))  # noqa: E731
+        args = lambda name, B, T: (make_mixer(name, sizes), normal(B, T, sizes.dim))  # noqa: E731
         yield [
             case
             for name in MIXERS
@@ -162,11 +146,11 @@ def _mixer_cases(sizes: Sizes) -> Iterator[list[Case]]:
         ]
 
 
-def _mixer(name: str, sizes: Sizes) -> nnx.Module:
-    return MIXERS[name](sizes.dim, **dict(_options(name, sizes)), rngs=nnx.Rngs(0))
+def make_mixer(name: str, sizes: Sizes) -> nnx.Module:
+    return MIXERS[name](sizes.dim, **dict(options_of(name, sizes)), rngs=nnx.Rngs(0))
 
 
-def _options(name: str, sizes: Sizes) -> Iterator[tuple[str, Any]]:
+def options_of(name: str, sizes: Sizes) -> Iterator[tuple[str, Any]]:
     if name in ("attention", "linear_attention"):
         yield "heads", sizes.heads
     if name == "mamba":
@@ -193,18 +177,18 @@ def _passes(
         if not run:
             given = jax.eval_shape(args)
             given = (given, jax.eval_shape(fn, *given)) if pass_ == "train" else given
-            return _planned(jax.jit(train if pass_ == "train" else fn).lower(*given).compile())
+            return planned(jax.jit(train if pass_ == "train" else fn).lower(*given).compile())
         given = args()
         if pass_ == "train":
             given = given, jax.tree.map(lambda x: normal(*x.shape), jax.eval_shape(fn, *given))
         compiled = jax.jit(train if pass_ == "train" else fn).lower(*given).compile()
-        return _planned(compiled)._replace(run=lambda given: compiled(*given), prepare=lambda: given)
+        return planned(compiled)._replace(run=lambda given: compiled(*given), prepare=lambda: given)
 
     B, T = shape
     return [Case(group, form, f"B{B} T{T}", pass_, partial(start, pass_)) for pass_ in passes]
 
 
-def _planned(compiled: jax.stages.Compiled) -> Ready:
+def planned(compiled: jax.stages.Compiled) -> Ready:
     bytes_ = compiled_bytes(compiled)
     return Ready(None, temporaries=bytes_.temporaries, total=bytes_.total)
 
@@ -224,90 +208,3 @@ def _flax_gru(sizes: Sizes, B: int, T: int) -> tuple[Callable, Callable]:
         return nnx.merge(graph, params, rest)(x, initial_carry=jnp.zeros((B, sizes.dim)))
 
     return run, lambda: (params, normal(B, T, sizes.dim))
-
-
-def _decoding_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """Of a model of one layer without MLP: DECODED tokens that end at the context, after a prefill of those before."""
-
-    def start(name: str, filled: int, slots: int) -> Ready:
-        model = _one_layer(name, sizes)
-        prompt = np.random.default_rng(0).integers(0, 256, filled - DECODED)
-        logits, states = generate.prefill(model, [prompt], model.init_state(1, slots), segment=SEGMENT)
-        at = generate.Decoding(logits, states, jnp.zeros(1, bool))
-        program = decode_loop_program(model, 1, slots)
-        compiled = program.fn.trace(*program.args).lower().compile()
-        run = lambda at: compiled(model, at, jax.random.key(0))  # noqa: E731
-        return _planned(compiled)._replace(run=run, prepare=lambda: jax.tree.map(jnp.copy, at))
-
-    constant = [name for name in MIXERS if jax.eval_shape(partial(_mixer, name, sizes)).constant_state]
-    contexts = [(name, n, n) for name in constant for n in sizes.contexts]
-    caches = [("attention", *cache) for cache in sizes.caches]
-    yield [
-        Case("decoding", name, f"{filled} of {slots}", "token", partial(start, name, filled, slots), DECODED)
-        for name, filled, slots in contexts + caches
-    ]
-
-
-def _generation_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """The larger of what a prefill's segment and a decoding loop hold, with the states for the whole prompt."""
-
-    def start(name: str, prompt: int) -> Ready:
-        model = _one_layer(name, sizes)
-        slots = prompt + DECODED
-        found = [prefill_program(model, 1, min(512, prompt), slots), decode_loop_program(model, 1, slots)]
-        return max((_planned(program.compile(run=False)) for program in found), key=lambda ready: ready.total)
-
-    yield [
-        Case("generation", name, f"prompt {n}", "plan", partial(start, name, n)) for name in MIXERS for n in sizes.prompts
-    ]
-
-
-def _one_layer(name: str, sizes: Sizes) -> LanguageModel:
-    options = ",".join(f"{key}={value}" for key, value in _options(name, sizes))
-    config = ModelConfig(f"{name}({options})", layers=1, dim=sizes.dim, mlp=0)
-    return LanguageModel(config, rngs=nnx.Rngs(0)).unstack()
-
-
-def _train_config(mixer: str, layers: int, sizes: Sizes) -> Config:
-    B, T = sizes.train
-    return Config(batch=B, length=T, model=ModelConfig(mixer, layers=layers, dim=sizes.dim, mlp=2 * sizes.dim))
-
-
-def _mesh() -> jax.sharding.Mesh:
-    return jax.make_mesh((1, 1), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:1])
-
-
-def _train_step_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """A whole step, optimizer included, of two layers with MLPs; on one device."""
-
-    def start(name: str) -> Ready:
-        config, mesh = _train_config(name, 2, sizes), _mesh()
-        tokens = np.random.default_rng(0).integers(0, 256, (config.batch, config.length + 1), np.int32)
-        batch = Batch(tokens[:, :-1], tokens[:, 1:], np.zeros(sizes.train, bool), np.ones(sizes.train, np.float32))
-        state = init_state(config, mesh, jax.random.key(0))
-        compiled = train_program(config, mesh).compile()
-        run = lambda state: compiled(state, batch, hyper(config))  # noqa: E731
-        return _planned(compiled)._replace(run=run, prepare=lambda: jax.tree.map(jnp.copy, state))
-
-    B, T = sizes.train
-    yield [Case("train_step", name, f"B{B} T{T}", "train", partial(start, name)) for name in MIXERS]
-
-
-def _compile_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """Tracing, lowering and compiling a train step, each time anew, by depth."""
-
-    def start(layers: int) -> Ready:
-        config = _train_config(",".join(DEEP), layers, sizes)
-        return Ready(lambda program: program.compile() and None, lambda: train_program(config, _mesh()))
-
-    yield [Case("compile", f"{n} layers", "train step", "compile", partial(start, n)) for n in sizes.depths]
-
-
-GROUPS: dict[str, Callable[[Sizes], Iterator[list[Case]]]] = {
-    **{name: partial(_op_cases, name) for name in OPS},
-    "mixers": _mixer_cases,
-    "train_step": _train_step_cases,
-    "decoding": _decoding_cases,
-    "compile": _compile_cases,
-    "generation": _generation_cases,
-}

@@ -1,7 +1,6 @@
 """A run, measured: evaluators are generators of (name, value); their values go to RUN/eval.json and to TensorBoard."""
 
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,12 +13,12 @@ from seqarch.data.corpus import locate
 from seqarch.data.tokens import open_split
 from seqarch.errors import unknown
 from seqarch.measure import memory, quality, speed
-from seqarch.measure.flops import count_flops
+from seqarch.flops import count_flops
 from seqarch.measure.programs import abstract, train_program
 from seqarch.measure.subject import Subject
 from seqarch.training.checkpoint import load_model
 from seqarch.training.logging import add_scalars
-from seqarch.training.rundir import provenance
+from seqarch.training.rundir import provenance, write_json
 
 
 def flops(subject: Subject) -> Iterator[tuple[str, Any]]:
@@ -82,9 +81,7 @@ def _provenance() -> dict[str, Any]:
 
 def _write(workdir: Path, values: dict[str, Any]) -> None:
     """eval.json at once or not at all, then the numbers in it to TensorBoard."""
-    partial = workdir / "eval.json.partial"
-    partial.write_text(json.dumps(values, indent=2) + "\n")
-    partial.replace(workdir / "eval.json")
+    write_json(workdir / "eval.json", values)
     works = {f"quality/by_document/{name}": bits for name, bits in values.get("quality/by_document", {}).items()}
     numbers = {n: v for n, v in (values | works).items() if isinstance(v, (int, float)) and not n.startswith("run/")}
     add_scalars(workdir, numbers, values["run/step"])

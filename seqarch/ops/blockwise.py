@@ -86,7 +86,7 @@ def _spans(at_q: Places, at_k: Places, rule: Rule) -> tuple[Array, Array]:
     if rule.causal:
         needed &= k_low <= q_high
         if rule.window is not None:
-            needed &= (q_low - k_high < rule.window) | (qs_low < ks_high)
+            needed &= q_low - k_high < rule.window
     needed = needed.any(-1)
     return _ranges(needed), _ranges(needed.T)
 
@@ -110,7 +110,7 @@ def _attend_forward(q, k, v, at_q, at_k, rule):
         q, at_q, (first, end) = inputs
         def body(j, running):
             return absorb(running, q, k[j], v[j], visible(at_q, jax.tree.map(lambda x: x[j], at_k), rule))
-        with jax.named_scope(f"at_most_{len(k)}_trips"):  # tells measure.flops
+        with jax.named_scope(f"at_most_{len(k)}_trips"):  # tells seqarch.flops
             running = jax.lax.fori_loop(first, end, body, empty(q))
         log_total = jnp.where(running.l > 0, running.m + jnp.log(jnp.where(running.l > 0, running.l, 1.0)), -NOTHING)
         return average(running).astype(q.dtype), log_total

@@ -43,7 +43,7 @@ def cache_attention(
         seen = visible(here, there, Rule(True, window))
         return absorb(running, grouped, *(cut(x).transpose(0, 2, 1, 3).astype(q.dtype) for x in (k, v)), seen)
 
-    with jax.named_scope(f"at_most_{-(-S // block)}_trips"):  # tells measure.flops
+    with jax.named_scope(f"at_most_{-(-S // block)}_trips"):  # tells seqarch.flops
         running = jax.lax.fori_loop(0, -(-jnp.minimum(filled, S) // block), body, empty(grouped))
     return average(running).reshape(B, H, K).astype(q.dtype)
 

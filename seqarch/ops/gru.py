@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from seqarch.ops.forms import Forms
+from seqarch.ops.numerics import dot
 from seqarch.types import Array, Bool, Float
 
 
@@ -45,7 +46,7 @@ def _gates(u: Array, s: Array) -> tuple[Array, Array, Array]:
 
 
 def _project(h: Array, W: Array, b: Array) -> Array:
-    return jnp.einsum("...e,ef->...f", h.astype(W.dtype), W, preferred_element_type=jnp.float32) + b[None].astype(jnp.float32)
+    return dot("...e,ef->...f", h.astype(W.dtype), W) + b[None].astype(jnp.float32)
 
 
 def _sequential(u: Array, keep: Array, valid: Array, W: Array, b: Array, h: Array) -> tuple[Array, Array]:
@@ -87,7 +88,7 @@ def _backward(saved, cotangents):
         d_out, to_s, to_before = inputs
         d_h = d_h + d_out
         d_s = jnp.tile(d_h, (1, 3)) * to_s
-        d_before = jnp.einsum("bf,ef->be", d_s.astype(W.dtype), W, preferred_element_type=jnp.float32)
+        d_before = dot("bf,ef->be", d_s.astype(W.dtype), W)
         return d_before * to_before[0] + d_h * to_before[1], d_h
 
     keep = keep[..., None]
@@ -96,8 +97,8 @@ def _backward(saved, cotangents):
     d_h0, d_h = jax.lax.scan(step, d_h, (d_hs, to_s, (keep, through)), reverse=True)
     d_s = jnp.tile(d_h, (1, 1, 3)) * to_s
     d_u = jnp.concatenate([d_h * to_r, d_h * to_z, d_h * to_n], axis=-1)
-    d_W = jnp.einsum("tbe,tbf->ef", before, d_s).astype(W.dtype)
-    d_b = jnp.einsum("tb,tbf->f", jnp.ones(d_s.shape[:2]), d_s).astype(b.dtype)
+    d_W = dot("tbe,tbf->ef", before, d_s).astype(W.dtype)
+    d_b = dot("tb,tbf->f", jnp.ones(d_s.shape[:2]), d_s).astype(b.dtype)
     return d_u.astype(u.dtype), jnp.zeros_like(keep[..., 0]), None, d_W, d_b, d_h0
 
 

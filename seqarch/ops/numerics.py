@@ -17,7 +17,7 @@ dot = partial(jnp.einsum, preferred_element_type=jnp.float32, precision="highest
 
 def spread(x: Array, size: int) -> Array:
     """`x` [...] repeated over a new minor axis: [..., size]."""
-    return jnp.einsum("...,c->...c", x, jnp.ones(size, x.dtype))
+    return jnp.einsum("...,c->...c", x, jnp.ones(size, x.dtype), precision="highest")
 
 
 def rows(v: Float[Array, "E"], like: Float[Array, "*BT E"]) -> Float[Array, "*BT E"]:

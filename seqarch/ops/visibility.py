@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from seqarch.types import Array, Bool, Int
 
 

@@ -16,7 +16,7 @@ from seqarch.data.corpus import locate
 from seqarch.data.loader import Batch, batches
 from seqarch.data.tokens import TokenFile, open_split
 from seqarch.errors import Stopped, UserError
-from seqarch.measure.flops import count_flops
+from seqarch.flops import count_flops
 from seqarch.training import rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import Logger, Profile, read_rows

@@ -109,8 +109,8 @@ def write(run_dir: str | os.PathLike, config: dict[str, Any], record: dict[str, 
         record = first | dict(continued=[*first["continued"], record])
     else:
         record = record | dict(continued=[])
-    _replace(path, record)
-    _replace(path.with_name("config.json"), config)
+    write_json(path, record)
+    write_json(path.with_name("config.json"), config)
 
 
 def provenance() -> dict[str, Any]:
@@ -150,7 +150,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _replace(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Replaces the file at once, so that no reader and no crash sees half of it."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n")
