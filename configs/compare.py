@@ -37,6 +37,7 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.model.layers = 3
     config.model.dim = 96
     config.model.mlp = 256
+    config.model.conv = 0
     config.model.vocab = 257
     config.model.dtype = "float32"
     config.model.remat = False

@@ -26,6 +26,7 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config.model.layers = 4
     config.model.dim = 128
     config.model.mlp = 256
+    config.model.conv = 0
     config.model.vocab = 257
     config.model.dtype = "float32"
     config.model.remat = False

@@ -29,6 +29,7 @@ class ModelConfig:
     mixer: the layer pattern, cycled over the depth: "mamba", "mamba,mamba,attention(window=128)"
     layers: depth; what the pattern leaves over becomes the tail
     mlp: inner width F of the gated MLP in each block; 0 for none
+    conv: width W of a short causal convolution before each mixer; 0 for none
     dtype: of the computation, "float32" or "bfloat16"; parameters are always float32
     remat: recompute each period's activations in the backward pass
     """
@@ -37,6 +38,7 @@ class ModelConfig:
     layers: int = 4
     dim: int = 128
     mlp: int = 256
+    conv: int = 0
     vocab: int = 257
     dtype: str = "float32"
     remat: bool = False
@@ -44,8 +46,8 @@ class ModelConfig:
 
     def __post_init__(self):
         _positive(self, "layers", "dim", "vocab")
-        if self.mlp < 0:
-            raise UserError(f"model.mlp is {self.mlp}; give the MLP's inner width, or 0 for no MLP")
+        if min(self.mlp, self.conv) < 0:
+            raise UserError(f"model.mlp is {self.mlp} and model.conv {self.conv}; give widths, or 0 for none")
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout is {self.dropout}; give a rate in [0, 1)")
         if self.dtype not in ("float32", "bfloat16"):

@@ -128,7 +128,8 @@ def state_is_a_carry(mixer: SequenceMixer, x: Array) -> None:
                 raise LawBroken(f"{name} changes the state from {state} to {after}")
             if _shape(y) != _shape(inputs):
                 raise LawBroken(f"{name} takes {_shape(inputs)} and returns {_shape(y)}")
-    if [len(axes) for axes in mixer.state_axes] != [leaf.ndim for leaf in state]:
+    named = jax.tree.leaves(mixer.state_axes, is_leaf=_are_axes)
+    if [len(axes) for axes in named] != [leaf.ndim for leaf in jax.tree.leaves(state)]:
         raise LawBroken(f"state_axes is {mixer.state_axes}, yet the state is {state}; name the axes of every array")
     sizes = [_size(jax.eval_shape(lambda: mixer.init_state(B, max_len))) for max_len in (1 << 12, 1 << 20)]
     if mixer.constant_state != (sizes[0] == sizes[1]):
@@ -201,6 +202,10 @@ def _close(clause: str, expected: PyTree, given: PyTree) -> None:
 
 def _shape(x: Any) -> tuple:
     return x.shape, x.dtype
+
+
+def _are_axes(names: Any) -> bool:
+    return isinstance(names, tuple) and all(name is None or isinstance(name, str) for name in names)
 
 
 def _size(state: State) -> int:

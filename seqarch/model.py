@@ -13,6 +13,7 @@ from flax import nnx
 from seqarch.config import ModelConfig
 from seqarch.layers import Block, RMSNorm, split_rows
 from seqarch.mixers import resolve_mixer
+from seqarch.mixers.short_conv import ShortConv
 from seqarch.ops.numerics import dot
 from seqarch.patterns import Layer
 from seqarch.types import Array, Bool, Float, Int, State
@@ -101,6 +102,8 @@ class LanguageModel(nnx.Module):
     def _blocks(self, config: ModelConfig, layers: tuple[Layer, ...], rngs: nnx.Rngs) -> nnx.List:
         def block(layer: Layer) -> Block:
             mixer = resolve_mixer(layer.mixer)(config.dim, **dict(layer.options), dtype=self.dtype, rngs=rngs)
+            if config.conv:
+                mixer = ShortConv(mixer, config.dim, width=config.conv, dtype=self.dtype, rngs=rngs)
             parts = dict(mlp=config.mlp, dropout=config.dropout, dtype=self.dtype, rngs=rngs)
             return _scale_residual(Block(mixer, config.dim, **parts), (2 * config.layers) ** -0.5)
 

@@ -53,7 +53,7 @@ def test_forms_are_chosen_for_the_target():
         (dict(model=dict(dim=0)), "config field dim is 0; give a number of at least 1"),
         (dict(model=dict(dtype="float16")), "unknown model.dtype 'float16'; did you mean"),
         (dict(model=dict(dropout=1.0)), "give a rate in"),
-        (dict(model=dict(mlp=-1)), "0 for no MLP"),
+        (dict(model=dict(mlp=-1)), "0 for none"),
         (dict(model=dict(mixer="mamba(chunk=0)")), "mamba(chunk=0): give a number of at least 1"),
         (dict(model=dict(mixer="mamba(chunk=8.5)")), "mamba(chunk=8.5): expected int"),
         (dict(model=dict(mixer="attention(window=wide)")), "attention(window=wide): expected int or None"),

@@ -7,6 +7,13 @@ import pytest
 
 from seqarch import laws
 from seqarch.mixers import GRU, MIXERS, Attention, LinearAttention, Mamba
+from seqarch.mixers.short_conv import ShortConv
+
+
+def convolved(make, dim):
+    """The constructor of ShortConv before the mixer that `make` constructs."""
+    return lambda dtype, rngs: ShortConv(make(dim, dtype=dtype, rngs=rngs), dim, width=4, dtype=dtype, rngs=rngs)
+
 
 CASES = {
     "gru": partial(GRU, 16, hidden=24),
@@ -20,13 +27,19 @@ CASES = {
 }
 
 
+BLOCKS = {
+    "gru_after_convolution": convolved(GRU, 16),
+    "attention_after_convolution": convolved(partial(Attention, block=8), 16),
+}
+
+
 def test_every_mixer_has_a_case():
     assert {case.func for case in CASES.values()} == set(MIXERS.values())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *BLOCKS])
 def test_the_law_holds(case):
-    laws.check(CASES[case])
+    laws.check((CASES | BLOCKS)[case])
 
 
 class Forgetful(GRU):

@@ -28,8 +28,9 @@ def tokens():
     return jnp.asarray(np.random.default_rng(0).integers(0, 257, (2, 12)))
 
 
-def test_training_prefill_and_steps_are_one_function(tokens):
-    model = build()
+@pytest.mark.parametrize("conv", [0, 3])
+def test_training_prefill_and_steps_are_one_function(tokens, conv):
+    model = build(conv=conv)
     expected = call(model, tokens)
     for form in (model, model.unstack()):
         hidden, _ = jax.jit(lambda form: form.prefill(tokens, form.init_state(2, 12)))(form)

@@ -1,0 +1,57 @@
+"""A short causal convolution before any mixer, with a residual (Allen-Zhu 2025, "Physics of language models: part 4.1",
+section 3, the layer Canon-A without activation):
+
+    u_t = x_t + sum_j w_j x_{t-W+1+j},    y = mixer(u)
+
+It lets a mixer compare a token with the ones just before it, which alone decides much of what recurrent mixers recall; so
+it is an option of the block, `model.conv`, rather than of one mixer. Its state is the last W - 1 inputs.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqarch import ops
+from seqarch.mixers.base import SequenceMixer
+from seqarch.ops.numerics import dot, valid_tokens
+from seqarch.types import Array, DTypeLike, Float, State
+
+
+class ShortConvState(NamedTuple):
+    conv: Float[Array, "B W-1 D"]
+    mixer: State
+
+
+class ShortConv(SequenceMixer):
+    """mixer: what follows the convolution; width: W."""
+
+    def __init__(self, mixer: SequenceMixer, dim: int, *, width: int, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        self.mixer, self.width, self.dim, self.dtype = mixer, width, dim, dtype
+        weights = jax.random.uniform(rngs.params(), (width, dim), minval=-(width**-0.5), maxval=width**-0.5)
+        self.conv = nnx.Param(weights, axes=(None, "embed"), decay=False)
+
+    @property
+    def constant_state(self):
+        return self.mixer.constant_state
+
+    @property
+    def state_axes(self):
+        return ShortConvState(("batch", None, "embed"), self.mixer.state_axes)
+
+    def init_state(self, batch, max_len):
+        halo = jnp.zeros((batch, self.width - 1, self.dim), self.dtype)
+        return ShortConvState(halo, self.mixer.init_state(batch, max_len))
+
+    def prefill(self, x, state, starts=None, lengths=None):
+        begun = starts if starts is None or lengths is None else starts & valid_tokens(lengths, *x.shape[:2])
+        mixed, conv = ops.causal_conv(x, self.conv[...].astype(x.dtype), state.conv, starts=begun, lengths=lengths)
+        y, inner = self.mixer.prefill(x + mixed, state.mixer, starts, lengths)
+        return y, ShortConvState(conv, inner)
+
+    def step(self, x, state):
+        recent = jnp.concatenate([state.conv, x[:, None]], axis=1)
+        mixed = dot("bwd,wd->bd", recent, self.conv[...].astype(x.dtype)).astype(x.dtype)
+        y, inner = self.mixer.step(x + mixed, state.mixer)
+        return y, ShortConvState(recent[:, 1:], inner)
