@@ -58,6 +58,7 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config.eval.every = 200
     config.eval.batch = 16
     config.eval.limit = 16384
+    config.eval.targets = 8
     config.eval.contexts = (1024, 16384, 1048576)
     config.eval.compiled_contexts = (256, 1024, 4096)
     config.eval.speed_contexts = (256, 1024, 4096)

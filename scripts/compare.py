@@ -1,15 +1,14 @@
 """Trains and measures the members of a comparison: python scripts/compare.py --config=configs/compare.py [--workdir=RUNS]
 
-RUNS gets a run directory for each member, baselines.json, and report.md, results.csv and report.html. The same command
-continues what was cut short and reuses what is finished.
+RUNS gets a directory for each member with its runs, baselines.json, and report.md, results.csv, results.json and report.html.
+The same command continues what was cut short and reuses what is finished.
 """
 
 import dataclasses
 import json
-import re
+import math
 import shlex
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,169 +20,116 @@ from ml_collections import config_flags
 
 from configs import lm
 from seqarch import cli
+from seqarch.comparison import plan, runs
+from seqarch.comparison.evidence import judged, over_seeds
+from seqarch.comparison.plan import Plan
+from seqarch.comparison.progress import Progress
+from seqarch.comparison.search import search
 from seqarch.config import Config, parse, to_dict
 from seqarch.data.corpus import locate
 from seqarch.data.tokens import open_split
-from seqarch.errors import UserError
-from seqarch.matching import count_parameters, match_parameters
 from seqarch.measure.baselines import BASELINES
-from seqarch.measure.evaluate import EVALUATORS, evaluate
+from seqarch.measure.evaluate import EVALUATORS
 from seqarch.measure.report import text_table, write_report
 from seqarch.measure.tables import Row, summary_table
 from seqarch.training import rundir
-from seqarch.training.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs and the report; default: runs/NAME in the repository.")
 flags.mark_flag_as_required("config")
 
-FIELDS = ("name", "notice", "reference", "members")  # what a comparison's config has beside a run's
-SPLIT = "validation"  # the test split is for the one model that is chosen in the end
-TRAINING = 0.6  # of the time that a member takes; only what is left is judged by it
+SCORED = ("quality", "context")  # for every seed; what a program needs is measured for the first
 
 
 def main() -> None:
-    given = CONFIG.value.to_dict()
-    if missing := [field for field in FIELDS if field not in given]:
-        raise UserError(f"--config is no comparison: it has no {', '.join(missing)}; start from configs/compare.py")
-    name, notice, reference, members = (given.pop(field) for field in FIELDS)
-    workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / name
-    configs = match(parse(given), reference, members)
-    runs = {member: workdir / member for member in configs}
-    config = next(iter(configs.values()))
-    locate(config.data.path)
-    for member in configs:
-        check(runs[member], configs[member])
+    given = plan.read(CONFIG.value.to_dict())
+    workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / given.name
+    configs = plan.match(given)
+    locate(given.base.data.path)
+    _keep_compilations(workdir)
+    for name, config in configs.items():
+        for directory, run in _first_runs(config, given):
+            runs.check(workdir / name / directory, run)
 
-    progress = Progress(list(configs))
-    tokens = config.steps * config.batch * config.length
-    progress.say(f"{len(configs)} members x {config.steps:,} steps = {tokens:,} tokens each, in {workdir}")
-    baselines = baseline_rows(config, workdir, progress)
-    rows = [model_row(member, configs[member], runs[member], f"runs/{name}-{member}", progress) for member in configs]
+    progress = Progress(len(configs) * (len(given.lrs) + len(given.seeds)))
+    tokens = given.base.steps * given.base.batch * given.base.length
+    progress.say(f"{len(configs)} members, {progress.total} runs of {given.base.steps:,} steps = {tokens:,} tokens, in {workdir}")
+    baselines = baseline_rows(given, workdir, progress)
+    rows = judged([member_row(name, config, given, workdir, progress) for name, config in configs.items()]) + baselines
     if jax.process_index() == 0:
-        rows += baselines
-        paths = write_report(rows, workdir, title=f"Sequence mixers compared: {name}", notice=notice)
-        print(f"\n{text_table(summary_table(rows), rows)}\n\n{notice}\n" + "\n".join(f"wrote {path}" for path in paths))
+        title = f"Sequence mixers compared: {given.name}"
+        paths = write_report(rows, workdir, title=title, notice=given.notice, command=this_command())
+        print(f"\n{text_table(summary_table(rows), rows)}\n\n{given.notice}\n" + "\n".join(f"wrote {path}" for path in paths))
 
 
-def match(base: Config, reference: str, members: tuple[str, ...]) -> dict[str, Config]:
-    """The config of each member by name, with the parameters of `base` with the layers of `reference`."""
-    with_mixer = lambda mixer: dataclasses.replace(base.model, mixer=mixer)
-    target, configs = count_parameters(with_mixer(reference)), {}
-    for member in members:
-        name, pattern = re.fullmatch(r"(?:([^=(,:/]+?)\s*=)?\s*(.*)", member.strip()).groups()
-        if (name or pattern) in configs:
-            raise UserError(f"config.members has {name or pattern!r} twice; write 'another name = {pattern}'")
-        configs[name or pattern] = dataclasses.replace(base, model=match_parameters(with_mixer(pattern), target))
-    if not configs:
-        raise UserError("config.members is empty; give at least one layer pattern, such as 'mamba'")
-    return configs
+def member_row(name: str, config: Config, given: Plan, workdir: Path, progress: Progress) -> Row:
+    """Chooses a member's learning rate, trains and measures it for each seed, and takes what is there of all this."""
+    scores: dict[float, float] = {}
+    if given.lrs:
+        lr, scores = search(given.lrs, lambda lr: _validated(name, config, lr, workdir, progress))
+        config = runs.with_choice(config, lr=lr)
+    by_seed, seeded = {}, [runs.with_choice(config, seed=seed) for seed in given.seeds]
+    for seed, each in zip(given.seeds, seeded, strict=True):
+        progress.begin(f"{name}, seed {seed}")
+        only = SCORED if by_seed else EVALUATORS
+        by_seed[seed] = runs.measured(workdir / name / f"seed-{seed}", each, given.split, only, progress)
+    values = over_seeds(by_seed)
+    values["search"] = {f"{lr:g}": score if math.isfinite(score) else None for lr, score in scores.items()}
+    made = json.loads((workdir / name / f"seed-{given.seeds[0]}" / "run.json").read_text())
+    seeds = dict(seed=", ".join(map(str, given.seeds)))
+    again = command(seeded[0], f"runs/{given.name}/{name}/seed-{given.seeds[0]}", given.split)
+    return Row(name, "model", values, to_dict(seeded[0]), seeds, runs.revision(made), again)
 
 
-def check(run: Path, config: Config) -> None:
-    """Refuses a directory that holds another run; one with other `steps` would have another learning-rate schedule."""
-    rundir.check(run, config)
-    if (run / "config.json").exists() and (steps := rundir.read_config(run).steps) != config.steps:
-        raise UserError(f"{run} holds a run of {steps} steps, the config has {config.steps}; give another --workdir")
+def _first_runs(config: Config, given: Plan) -> list[tuple[str, Config]]:
+    """Those whose configs are known from the start, with their directories."""
+    if given.lrs:
+        return [(f"lr-{lr:g}", runs.with_choice(config, lr=lr)) for lr in given.lrs]
+    return [(f"seed-{seed}", runs.with_choice(config, seed=seed)) for seed in given.seeds]
 
 
-def model_row(name: str, config: Config, run: Path, again: str, progress: "Progress") -> Row:
-    """Trains and measures a member, or takes what is there. again: the directory in the command that repeats it."""
-    values = measured(run, config)
-    if values is None:
-        progress.begin(name)
-        train(config, run, progress=progress.say)
-        rundir.write_json(run / "config.json", to_dict(config))  # a run that was trained before may be measured differently now
-        values = evaluate(run, split=SPLIT, progress=progress.say)
-        progress.end(name)
-    else:
-        progress.end(name, reused=True)
-    made = json.loads((run / "run.json").read_text())
-    seeds = dataclasses.asdict(config.seed)
-    return Row(name, "model", values, to_dict(config), seeds, revision(made), command(config, again))
+def _validated(name: str, config: Config, lr: float, workdir: Path, progress: Progress) -> float:
+    """One point of a member's search, from the config's own seed, which is none of those that are reported."""
+    progress.begin(f"{name}, learning rate {lr:g}")
+    return runs.validated(workdir / name / f"lr-{lr:g}", runs.with_choice(config, lr=lr), progress)
 
 
-def measured(run: Path, config: Config) -> dict | None:
-    """What eval.json of a finished run says, if it was measured as `config` wants it; else it is removed."""
-    path = run / "eval.json"
-    if not path.exists():
-        return None
-    values = json.loads(path.read_text())
-    whole = set(EVALUATORS) <= {name.split("/")[0] for name in values} and values["quality/split"] == SPLIT
-    if whole and values["run/step"] == config.steps and rundir.read_config(run).eval == config.eval:
-        return values
-    path.unlink(missing_ok=True)
-    return None
-
-
-def command(config: Config, run: str) -> str:
+def command(config: Config, run: str, split: str) -> str:
     """What trains and measures `config` again: configs/lm.py and the fields in which it differs."""
     start = rundir.flatten(to_dict(parse(lm.get_config(config.model.mixer))))
     changed = {field: value for field, value in rundir.flatten(to_dict(config)).items() if value != start[field]}
     overrides = [f"--config.{field}={tuple(v) if isinstance(v, list) else v}" for field, v in changed.items()]
     trained = ["python", "train.py", f"--config=configs/lm.py:{config.model.mixer}", *overrides, f"--workdir={run}"]
-    return f"{shlex.join(trained)} && {shlex.join(['python', 'eval.py', f'--workdir={run}'])}"
+    measured = ["python", "eval.py", f"--workdir={run}", f"--split={split}"]
+    return f"{shlex.join(trained)} && {shlex.join(measured)}"
 
 
-def baseline_rows(config: Config, workdir: Path, progress: "Progress") -> list[Row]:
+def baseline_rows(given: Plan, workdir: Path, progress: Progress) -> list[Row]:
     """Rows of seqarch.measure.baselines on the text and the bytes that models are scored on; kept in baselines.json."""
-    path, directory = workdir / "baselines.json", locate(config.data.path)
-    fitted, held_out = open_split(directory, "train"), open_split(directory, SPLIT)
-    scored = dict(text=str(directory), documents=fitted.meta["splits"], limit=config.eval.limit)
+    path, directory = workdir / "baselines.json", locate(given.base.data.path)
+    fitted, held_out = open_split(directory, "train"), open_split(directory, given.split)
+    limit = given.base.eval.limit
+    scored = dict(text=str(directory), documents=fitted.meta["splits"], split=given.split, limit=limit)
     known = json.loads(path.read_text()) if path.exists() else {}
     if known.get("scored") != scored:
-        known = dict(scored=scored, revision=revision(rundir.revision()), values={})
+        known = dict(scored=scored, revision=runs.revision(rundir.revision()), values={})
         for baseline, evaluator in BASELINES.items():
             progress.say(f"baseline {baseline}")
-            known["values"][baseline] = dict(evaluator(fitted, held_out, limit=config.eval.limit))
+            known["values"][baseline] = dict(evaluator(fitted, held_out, limit=limit))
         workdir.mkdir(parents=True, exist_ok=True)
         rundir.write_json(path, known)
-    arguments = [argument.replace(f"{ROOT}/", "") for argument in sys.argv[1:]]
-    again = shlex.join(["python", "scripts/compare.py", *arguments])
+    again = this_command()
     return [Row(each, "baseline", values, {}, {}, known["revision"], again) for each, values in known["values"].items()]
 
 
-def revision(made: dict) -> str:
-    return (made["revision"] or "unknown") + (" (modified)" if made["dirty"] else "")
+def this_command() -> str:
+    return shlex.join(["python", "scripts/compare.py", *(argument.replace(f"{ROOT}/", "") for argument in sys.argv[1:])])
 
 
-class Progress:
-    """Lines that say which member is being worked on and how long all that is left will take, judged by what was done."""
-
-    def __init__(self, names: list[str]):
-        self.names, self.name = names, ""
-        self.done, self.skipped = 0.0, 0.0  # members, also in part; skipped: of those, not worked on now
-        self.clock = self.seen = 0.0  # when the first member was begun, and when `done` was last known
-
-    def begin(self, name: str) -> None:
-        self.name, self.clock = name, self.clock or time.monotonic()
-
-    def end(self, name: str, reused: bool = False) -> None:
-        self._advance(1 + self.names.index(name))
-        if reused:
-            self.skipped += 1
-            self.name = name
-            self.say("is there already")
-
-    def say(self, text: str) -> None:
-        if match := re.search(r"step (\d+)(?:/| of )(\d+)", text):
-            part = TRAINING * int(match[1]) / int(match[2])
-            self._advance(self.names.index(self.name) + part)
-            self.skipped += part if "going on" in text else 0
-        place = f"[{1 + self.names.index(self.name)}/{len(self.names)} {self.name}{self._left()}] " if self.name else ""
-        if jax.process_index() == 0:
-            print(place + text, flush=True)
-
-    def _advance(self, done: float) -> None:
-        self.done, self.seen = done, time.monotonic()
-
-    def _left(self) -> str:
-        worked = self.done - self.skipped
-        if worked < 0.3:  # of a member: before that, compilation would count as its usual pace
-            return ""
-        rate = (self.seen - self.clock) / worked
-        left = rate * (len(self.names) - self.done) - (time.monotonic() - self.seen)
-        return f", {max(left, 0) / 60:.1f} min left"
+def _keep_compilations(workdir: Path) -> None:
+    """Runs of one member are one program: compiled once, also where the comparison is continued."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compilations"))
 
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ class EvalConfig:
     batch: rows that are scored at once
     limit: bytes of each held-out document that are scored, from its beginning; 0 for all, which takes attention, its cache
       carried over whole works, time that grows with the square of their length
+    targets: places in each held-out document at which the use of context is scored; 0 for none
     contexts: tokens after which states are measured; compiled_contexts: for which the train step, prefill and decoding
       are compiled to measure their memory; speed_contexts: at which prefill and decoding are timed
     """
@@ -127,14 +128,15 @@ class EvalConfig:
     every: int = 200
     batch: int = 16
     limit: int = 16384
+    targets: int = 0
     contexts: tuple[int, ...] = (1024, 16384, 1048576)
     compiled_contexts: tuple[int, ...] = (256, 1024, 4096)
     speed_contexts: tuple[int, ...] = (256, 1024, 4096)
 
     def __post_init__(self):
-        if self.batch < 1 or min(self.every, self.limit) < 0:
+        if self.batch < 1 or min(self.every, self.limit, self.targets) < 0:
             raise UserError(
-                f"eval.batch is {self.batch}, eval.every {self.every} and eval.limit {self.limit}; "
+                f"eval.batch is {self.batch}, eval.every {self.every}, eval.limit {self.limit} and eval.targets {self.targets}; "
                 "give at least 1 row, and for the others numbers of at least 0"
             )
         for name, least in (("contexts", 1), ("compiled_contexts", 1), ("speed_contexts", 64)):

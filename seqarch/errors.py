@@ -8,6 +8,10 @@ class UserError(Exception):
     """A mistake in a config, a flag, a path or a data file. Programs print its one line and exit with code 2."""
 
 
+class Diverged(UserError):
+    """Training was given up because its losses or gradients were not finite."""
+
+
 class Stopped(Exception):
     """Training was asked to stop and has saved. Programs print the line and exit with 128 + `signal`, as shells count."""
 

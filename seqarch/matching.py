@@ -1,4 +1,4 @@
-"""Equal parameters: the width of the MLP that gives a model, whatever its mixers, a wanted number of parameters.
+"""Equal parameters: the width of the MLP, or the depth, that gives a model a wanted number of parameters, whatever its mixers.
 
 The count comes from the model itself, built abstractly. It is affine in the MLP's width, so two widths determine it.
 """
@@ -13,6 +13,7 @@ from seqarch.errors import UserError
 from seqarch.model import LanguageModel
 
 TOLERANCE = 0.01  # of the wanted number
+DEPTH_TOLERANCE = 0.1  # the same for depth, which is coarse
 MULTIPLES = (128, 8, 1)  # of widths: the lanes of an accelerator, its sublanes, any
 
 
@@ -45,3 +46,18 @@ def match_parameters(model: ModelConfig, target: int) -> ModelConfig:
         f"{model.mixer!r} cannot come within {TOLERANCE:.0%} of {target:,} parameters: from {smallest:,} each unit of "
         f"model.mlp adds {slope:,}; make the model wider or the number to match larger"
     )
+
+
+def match_depth(model: ModelConfig, target: int) -> ModelConfig:
+    """`model` with the number of layers that comes nearest to `target` parameters; UserError outside DEPTH_TOLERANCE."""
+    tried: dict[int, int] = {}
+    while not tried or max(tried.values()) < target:
+        layers = 1 + len(tried)
+        tried[layers] = count_parameters(dataclasses.replace(model, layers=layers))
+    nearest = min(tried, key=lambda layers: abs(tried[layers] - target))
+    if abs(tried[nearest] - target) > DEPTH_TOLERANCE * target:
+        raise UserError(
+            f"{model.mixer!r} with model.mlp={model.mlp} cannot come within {DEPTH_TOLERANCE:.0%} of {target:,} parameters: "
+            f"{nearest} layers have {tried[nearest]:,}; give the member 'layers' too, or another number to match"
+        )
+    return dataclasses.replace(model, layers=nearest)

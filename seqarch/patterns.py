@@ -46,6 +46,12 @@ def parse_pattern(text: str) -> tuple[Layer, ...]:
     return tuple(_parse_layer(entry) for entry in entries)
 
 
+def options_of(mixer: str) -> dict[str, Any]:
+    """The options that a mixer's constructor takes in a pattern, with their annotations."""
+    parameters = inspect.signature(resolve_mixer(mixer).__init__).parameters.values()
+    return {parameter.name: parameter.annotation for parameter in parameters if parameter.name not in MODELS_OWN}
+
+
 def _parse_layer(entry: str) -> Layer:
     match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", entry)
     if not match:
@@ -57,8 +63,7 @@ def _parse_layer(entry: str) -> Layer:
         if not (key and equals and value):
             raise UserError(f"cannot read the option {item.strip()!r} of {name}; write option=value")
         options.append((key, _literal(value)))
-    accepted = inspect.signature(resolve_mixer(name).__init__).parameters.values()
-    accepted = {parameter.name: parameter.annotation for parameter in accepted if parameter.name not in MODELS_OWN}
+    accepted = options_of(name)
     for key, value in options:
         if key not in accepted:
             raise unknown(f"option of mixer {name}", key, accepted)

@@ -50,3 +50,11 @@ def test_the_same_seed_gives_the_same_interval_in_any_pieces(monkeypatch):
 
 def test_one_document_bounds_nothing():
     assert paired_bootstrap([0.5], [10]) == (0.5, -math.inf, math.inf)
+
+
+def test_seeds_are_drawn_too():
+    """Documents that agree say nothing against a difference that the seeds don't agree on."""
+    agreed = paired_bootstrap([[0.2, 0.2, 0.2]], [1, 1, 1])
+    assert agreed == pytest.approx((0.2, 0.2, 0.2))
+    disputed = paired_bootstrap([[0.2, 0.2, 0.2], [-0.1, -0.1, -0.1]], [1, 1, 1])
+    assert disputed == pytest.approx((0.05, -0.1, 0.2))

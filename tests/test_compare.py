@@ -16,10 +16,12 @@ from ml_collections import config_flags
 
 from configs import compare as compare_config
 from scripts import compare
+from seqarch.comparison import plan, progress
 from seqarch.config import parse
 from seqarch.data.prepare import prepare
 from seqarch.errors import UserError
-from seqarch.matching import TOLERANCE, count_parameters
+from seqarch.matching import DEPTH_TOLERANCE, TOLERANCE, count_parameters
+from seqarch.measure.report import read_results
 
 ROOT = Path(__file__).parents[1]
 TOUR = "tour: one learning rate, one seed, undertrained; not evidence"
@@ -47,10 +49,7 @@ def get_config():
 
 
 def members(budget="tour", **changes):
-    given = compare_config.get_config(budget).to_dict() | changes
-    reference, names = given.pop("reference"), given.pop("members")
-    given = {field: value for field, value in given.items() if field not in ("name", "notice")}
-    return compare.match(parse(given), reference, names)
+    return plan.match(plan.read(compare_config.get_config(budget).to_dict() | changes))
 
 
 @pytest.mark.parametrize("budget", ["tour", "full"])
@@ -65,25 +64,51 @@ def test_members_have_equal_parameters_and_differ_in_nothing_else(budget):
         assert counts["attention"] == pytest.approx(125e6, rel=0.01)
 
 
+def test_long_comparison_has_two_matchings_and_a_convolution_for_every_mixer():
+    configs = {name: config.model for name, config in members("long").items()}
+    counts = {name: count_parameters(model) for name, model in configs.items()}
+    for name, count in counts.items():
+        tolerance = TOLERANCE if configs[name].mlp else DEPTH_TOLERANCE
+        assert abs(count - counts["attention"]) <= tolerance * counts["attention"], (name, counts)
+    for name in ("gru", "attention", "linear_attention", "mamba"):
+        convolved = configs[f"{name}-conv"]
+        assert (configs[name].conv, convolved.conv, convolved.mixer) == (0, 4, configs[name].mixer)
+    bare = [configs["gru-bare"], configs["mamba-bare"]]
+    assert all(model.mlp == 0 and model.layers > configs["attention"].layers for model in bare)
+
+
 def test_tour_says_what_it_is():
     assert compare_config.get_config().notice == TOUR
 
 
 @pytest.mark.parametrize(
-    "names, message", [(("gru", "gru = mamba"), "twice"), ((), "is empty"), (("grru",), "did you mean 'gru'")]
+    "changes, message",
+    [
+        (dict(members=("gru", "gru = mamba")), "twice"),
+        (dict(members=()), "is empty"),
+        (dict(members=("grru",)), "did you mean 'gru'"),
+        (dict(members=("gru; conv 4",)), "cannot read 'conv 4'"),
+        (dict(members=("gru; cnov=4",)), "did you mean 'model.conv'"),
+        (dict(members=("gru; conv=four",)), "model.conv is 'four', a str"),
+        (dict(members=("gru(hidden=512); mlp=0",)), "cannot come within 10%"),
+        (dict(lrs=(1e-2, 1e-3)), "rising learning rates"),
+        (dict(lrs=(1e-3, 1e-2)), "give fresh ones"),
+        (dict(seeds=()), "at least one seed"),
+        (dict(split="tset"), "did you mean 'test'"),
+    ],
 )
-def test_wrong_members_are_told(names, message):
+def test_wrong_plans_are_told(changes, message):
     with pytest.raises(UserError, match=message):
-        members(members=names)
+        members(**changes)
 
 
 @pytest.mark.parametrize("name", ["gru", "linear_attention", "hybrid"])
 def test_command_of_a_row_gives_its_config(name, monkeypatch):
     config = dataclasses.replace(members("full")[name], data=dataclasses.replace(parse({}).data, path="my texts"))
-    train, evaluate = compare.command(config, "runs/again").split(" && ")
+    train, evaluate = compare.command(config, "runs/again", "test").split(" && ")
     python, program, *arguments = shlex.split(train)
     assert (python, program) == ("python", "train.py") and (ROOT / program).exists()
-    assert shlex.split(evaluate) == ["python", "eval.py", "--workdir=runs/again"] and (ROOT / "eval.py").exists()
+    assert shlex.split(evaluate) == ["python", "eval.py", "--workdir=runs/again", "--split=test"] and (ROOT / "eval.py").exists()
 
     values = flags.FlagValues()
     flag = config_flags.DEFINE_config_file("config", flag_values=values)
@@ -97,24 +122,21 @@ def test_command_of_a_row_gives_its_config(name, monkeypatch):
 
 def test_time_left_follows_from_the_work_done(monkeypatch, capsys):
     now = 1000.0
-    monkeypatch.setattr(compare.time, "monotonic", lambda: now)
-    progress = compare.Progress(["a", "b", "c"])
-    progress.end("a", reused=True)
-    progress.begin("b")
-    now += 60 * compare.TRAINING  # half of the steps: at this pace a member takes two minutes
-    progress.say("step 50/100")
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    work = progress.Progress(4)
+    work.begin("a")
+    work.say("is there already")
+    work.end(reused=True)
+    work.begin("b")
+    now += 120
+    work.say("training")
+    work.end()
+    work.begin("c")
     now += 30
-    progress.say("measuring")
-    progress.end("b")
-    progress.begin("c")
-    progress.say("going on from step 100 of 100")
-    lines = capsys.readouterr().out.splitlines()
-    assert "[1/3 a] is there already" in lines
-    minutes = 4 - compare.TRAINING
-    assert f"[2/3 b, {minutes:.1f} min left] step 50/100" in lines
-    assert f"[2/3 b, {minutes - 0.5:.1f} min left] measuring" in lines
-    whole = compare.TRAINING + 0.5  # minutes that member b took in the end
-    assert f"[3/3 c, {whole * (1 - compare.TRAINING):.1f} min left] going on from step 100 of 100" in lines
+    work.say("measuring")
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/4 a] is there already", "[2/4 b] training", "[3/4 c, 3.5 min left] measuring",
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +148,11 @@ def compared(tmp_path_factory):
     prepare(str(directory / "*.txt"), str(directory / "text"), validation=0.3, test=0.3)
     (directory / "tiny.py").write_text(TINY)
 
-    def run(*arguments):
+    def run(*arguments, workdir="runs"):
         command = [sys.executable, str(ROOT / "scripts/compare.py"), f"--config={directory / 'tiny.py'}"]
-        command += [f"--config.data.path={directory / 'text'}", f"--workdir={directory / 'runs'}", *arguments]
+        command += [f"--config.data.path={directory / 'text'}", f"--workdir={directory / workdir}", *arguments]
         env = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, capture_output=True, text=True, cwd=directory, env=env), directory / "runs"
+        return subprocess.run(command, capture_output=True, text=True, cwd=directory, env=env), directory / workdir
 
     first, runs = run()
     assert first.returncode == 0, first.stderr
@@ -139,7 +161,7 @@ def compared(tmp_path_factory):
 
 def test_whole_comparison_is_written(compared):
     result, runs, _ = compared
-    assert TOUR in result.stdout and "min left] step 4/4" in result.stdout
+    assert TOUR in result.stdout and "[1/2 gru, seed 0] step 4/4" in result.stdout
     rows = list(csv.DictReader((runs / "results.csv").read_text().splitlines()))
     assert [row["name"] for row in rows][:2] == ["gru", "second one"]
     assert {row["kind"] for row in rows[2:]} == {"baseline"} and len(rows) > 3
@@ -171,17 +193,42 @@ def test_config_that_is_no_comparison_is_refused_in_one_line(tmp_path):
     command = [sys.executable, str(ROOT / "scripts/compare.py"), "--config=configs/lm.py:gru", f"--workdir={tmp_path}"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 2
-    assert "no name, notice, reference, members" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert "no name, notice, reference, members, lrs, seeds, split" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 def test_interrupted_member_goes_on_and_is_measured_anew(compared):
     _, runs, run = compared
-    (runs / "gru/eval.json").unlink()
-    partly = json.loads((runs / "second one/eval.json").read_text())
+    (runs / "gru/seed-0/eval.json").unlink()
+    partly = json.loads((runs / "second one/seed-0/eval.json").read_text())
     partly = {name: value for name, value in partly.items() if not name.startswith("speed/")}  # as eval.py --only leaves it
-    (runs / "second one/eval.json").write_text(json.dumps(partly))
+    (runs / "second one/seed-0/eval.json").write_text(json.dumps(partly))
     result, _ = run("--config.eval.limit=100")
     assert result.returncode == 0, result.stderr
     assert "compiled in" not in result.stdout, "a trained member was trained again"
-    scored = {json.loads((runs / name / "eval.json").read_text())["quality/bytes"] for name in ("gru", "second one")}
+    scored = {json.loads((runs / name / "seed-0/eval.json").read_text())["quality/bytes"] for name in ("gru", "second one")}
     assert len(scored) == 1 and scored.pop() % 100 == 0
+
+
+def test_evidence_is_a_learning_rate_from_a_grid_and_fresh_seeds_on_the_test_works(compared):
+    choices = ["--config.lrs=(1e-6, 3e-2, 30.0)", "--config.seeds=(1, 2)", "--config.split=test", "--config.eval.targets=2"]
+    choices += ["--config.eval.limit=400"]
+    result, runs = compared[2](*choices, workdir="evidence")
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in (runs / "gru").iterdir()} == {"lr-1e-06", "lr-0.03", "lr-30", "seed-1", "seed-2"}
+    found = read_results(runs / "results.json")
+    gru, linear = found.rows[:2]
+    for row in (gru, linear):
+        values = row.values
+        assert row.config["optim"]["lr"] == 3e-2 and values["search"]["0.03"] == min(filter(None, values["search"].values()))
+        assert values["quality/split"] == "test" and row.seeds == {"seed": "1, 2"}
+        each = [json.loads((runs / row.name / f"seed-{seed}/eval.json").read_text()) for seed in (1, 2)]
+        assert values["quality/bits_per_byte"] == pytest.approx(sum(e["quality/bits_per_byte"] for e in each) / 2)
+        assert values["context/carried@8"] != values["context/carried@256"] and "context/truncated@64" not in values
+        assert any(name.startswith("memory/") for name in each[0]) and not any(n.startswith("memory/") for n in each[1])
+    behind = sorted(row.values["evidence/behind"] for row in (gru, linear))
+    assert behind[0] == 0 and behind[1] == pytest.approx(abs(gru.values["quality/bits_per_byte"] - linear.values["quality/bits_per_byte"]))
+    page = (runs / "report.md").read_text()
+    for title in ("Which differences are differences", "Learning rates", "Use of context"):
+        assert f"## {title}" in page
+    again, _ = compared[2](*choices, workdir="evidence")
+    assert again.returncode == 0 and "compiling" not in again.stdout and read_results(runs / "results.json") == found

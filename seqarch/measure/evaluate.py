@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from seqarch.data.corpus import locate
 from seqarch.data.tokens import open_split
 from seqarch.errors import unknown
-from seqarch.measure import memory, quality, speed
+from seqarch.measure import context, memory, quality, speed
 from seqarch.flops import count_flops
 from seqarch.measure.programs import abstract, train_program
 from seqarch.measure.subject import Subject
@@ -37,6 +37,7 @@ def flops(subject: Subject) -> Iterator[tuple[str, Any]]:
 
 EVALUATORS: dict[str, Callable[[Subject], Iterator[tuple[str, Any]]]] = {
     "quality": quality.evaluate,
+    "context": context.evaluate,
     "flops": flops,
     "speed": speed.evaluate,
     "memory": memory.evaluate,  # after speed, some of whose programs it asks

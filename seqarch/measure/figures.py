@@ -53,6 +53,7 @@ def comparison_figures(rows: Sequence[Row]) -> list[Figure]:
         drawn = (
             _quality_against_state(models, [row for row in rows if row.kind == "baseline"]),
             _loss_by_position(models),
+            _context(models),
             *(_memory(models, key, title) for key, title in MEMORY.items()),
             _decode_speed(models),
         )
@@ -111,6 +112,15 @@ def _binned(curve: np.ndarray, bins: int = 20) -> tuple[list[float], list[float]
     return [(low + high - 1) / 2 for low, high in spans], [curve[low - 1 : high - 1].mean() for low, high in spans]
 
 
+def _context(models: Sequence[Row]) -> Figure | None:
+    caption = (
+        "Bits per byte of the same bytes after more and more tokens of context, the state carried from the first of them on. "
+        "A curve that falls uses its context; one that rises does not stand contexts longer than those of training."
+    )
+    key = "context/carried"
+    return _curves(models, key, "{:.2f}".format, None, "bits per byte", "use-of-context", "Use of context", caption)
+
+
 def _memory(models: Sequence[Row], key: str, title: str) -> Figure | None:
     caption = f"Bytes of the compiled {title} against the context, with the definition that the memory table states."
     return _curves(models, f"memory/{key}_bytes", format_bytes, 2, "bytes", f"memory-{key}", f"Memory: {title}", caption)
@@ -126,13 +136,16 @@ def _curves(
     models: Sequence[Row],
     key: str,
     format: Callable[[float], str],
-    base: int,
+    base: int | None,
     ylabel: str,
     name: str,
     title: str,
     caption: str,
 ) -> Figure | None:
-    """`key@L` of each model against L, both logarithmic; None where no model has such a value."""
+    """`key@L` of each model against L, both logarithmic; None where no model has such a value.
+
+    base: of the vertical axis; None for a linear one
+    """
     lengths = contexts(models, key)
     if not lengths:
         return None
@@ -144,8 +157,9 @@ def _curves(
     axes.set_xscale("log")
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
     axes.set_xticks([], minor=True)
-    axes.set_yscale("log", base=base)
-    _ticks(axes.yaxis, format)
+    if base:
+        axes.set_yscale("log", base=base)
+        _ticks(axes.yaxis, format)
     return _finish(drawing, name, title, caption)
 
 
@@ -155,7 +169,8 @@ def _axes(xlabel: str, ylabel: str) -> tuple[figure.Figure, Axes]:
 
 
 def _style(index: int) -> dict[str, str]:
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+    turn, place = divmod(index, len(COLOURS))  # a colour that comes again has another marker
+    return {"color": COLOURS[place], "marker": MARKERS[(place + turn) % len(MARKERS)]}
 
 
 def _ticks(axis: Axis, format: Callable[[float], str]) -> None:

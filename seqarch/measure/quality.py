@@ -115,6 +115,7 @@ def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:
     if len(found) <= NAMED:
         by_document = {text.name: bits_per_byte([part]) for text, part in zip(found, windowed, strict=True)}
         yield "quality/by_document", by_document
+        yield "quality/bytes_by_document", {text.name: len(text.targets) for text in found}
     yield "quality/loss_by_position", loss_by_position(windowed, length)
     carried = carried_losses(subject.serving, found, length, batch, subject.counter("bytes with the state carried"))
     yield "quality/bits_per_byte_carried", bits_per_byte(carried)

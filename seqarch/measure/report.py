@@ -1,14 +1,17 @@
-"""The report of a comparison: report.md, results.csv and one self-contained report.html, from one description.
+"""The report of a comparison: report.md, results.csv, results.json and one self-contained report.html, from one description.
 
-    paths = write_report(rows, directory, title="...", notice="tour: ...; not evidence")
+    paths = write_report(rows, directory, title="...", notice="tour: ...; not evidence", command="python ...")
+    title, notice, command, rows = read_results(directory / "results.json")
 """
 
 import csv
+import dataclasses
 import html
 import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from seqarch.measure.figures import INK, Figure, comparison_figures
 from seqarch.measure.tables import MISSING, Row, Table, comparison_tables, fields, show, summary_table
@@ -16,15 +19,26 @@ from seqarch.measure.tables import MISSING, Row, Table, comparison_tables, field
 LEFT = ("text", "code", "revision")  # formats that are aligned to the left
 
 
-def write_report(rows: Sequence[Row], directory: Path, *, title: str, notice: str = "") -> list[Path]:
-    """Writes report.md, results.csv, report.html and figures/*.svg, which report.md shows; returns the first three.
+class Results(NamedTuple):
+    """notice: what a reader must know before believing a number; it stands with every table and figure.
 
-    notice: what a reader must know before believing a number; it stands with every table and figure.
+    command: what made the rows
     """
+
+    title: str
+    notice: str
+    command: str
+    rows: list[Row]
+
+
+def write_report(rows: Sequence[Row], directory: Path, *, title: str, notice: str = "", command: str = "") -> list[Path]:
+    """Writes report.md, results.csv, results.json, report.html and figures/*.svg, which report.md shows; returns the first
+    four. The others can be rendered anew from results.json."""
     tables, figures = (summary_table(rows), *comparison_tables(rows)), comparison_figures(rows)
     files = {
         "report.md": markdown_page(rows, tables, figures, title, notice),
         "results.csv": csv_text(rows, tables, notice),
+        "results.json": json_text(Results(title, notice, command, list(rows))),
         "report.html": html_page(rows, tables, figures, title, notice),
     }
     (directory / "figures").mkdir(parents=True, exist_ok=True)
@@ -75,6 +89,16 @@ def csv_text(rows: Sequence[Row], tables: Sequence[Table], notice: str) -> str:
     for row in rows:
         writer.writerow(fields(row) | {"config": json.dumps(row.config), "notice": notice})
     return text.getvalue()
+
+
+def json_text(results: Results) -> str:
+    """All values of all rows, as they are."""
+    return json.dumps(results._asdict() | {"rows": [dataclasses.asdict(row) for row in results.rows]}, indent=1) + "\n"
+
+
+def read_results(path: Path) -> Results:
+    given = json.loads(path.read_text(encoding="utf-8"))
+    return Results(**given | {"rows": [Row(**row) for row in given["rows"]]})
 
 
 def html_page(rows: Sequence[Row], tables: Sequence[Table], figures: Sequence[Figure], title: str, notice: str) -> str:

@@ -61,11 +61,14 @@ def fields(row: Row) -> dict[str, Any]:
 
 
 def comparison_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
-    """The tables of a comparison; contexts, works and settings become the columns that these rows have."""
-    return (_quality(rows), _works(rows), _state(rows), _compiled(rows), _speed(rows), _provenance(rows))
+    """The tables of a comparison that these rows have values for; contexts, works and settings become their columns."""
+    makers = (_quality, _evidence, _search, _context, _works, _state, _compiled, _speed, _provenance)
+    tables = (make(rows) for make in makers)
+    return tuple(table for table in tables if table)
 
 
 NAME = Column("model", "name", "text")
+LETTERS = Column("not told apart", "evidence/letters", "text")
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
@@ -82,6 +85,7 @@ def summary_table(rows: Sequence[Row]) -> Table:
         (
             NAME,
             Column("bits/byte", "quality/bits_per_byte", "bits"),
+            *([LETTERS] if _any(rows, LETTERS.key) else []),
             Column("carried", "quality/bits_per_byte_carried", "bits"),
             Column("parameters", "memory/params", "count"),
             *(Column(f"state @ {length:,}", f"memory/state_bytes@{length}", "bytes") for length in lengths),
@@ -98,13 +102,15 @@ def _quality(rows: Sequence[Row]) -> Table:
         "Quality",
         "Bits per byte of held-out text, lower is better: over windows, each starting without a past, and with the state "
         "carried over each work from its beginning, as far as it is scored (eval.limit; 0 is all of it). Models have equal "
-        "parameters by the width of their MLPs. FLOPs count masked and windowed attention in full.",
+        "parameters by the width of their MLPs, or, where they have none, by their depth. FLOPs count masked and windowed "
+        "attention in full.",
         (
             NAME,
             Column("bits/byte, windows", "quality/bits_per_byte", "bits"),
             Column("bits/byte, carried", "quality/bits_per_byte_carried", "bits"),
             Column("bytes scored", "quality/bytes", "count"),
             Column("parameters", "memory/params", "count"),
+            Column("layers", "config/model.layers", "count"),
             Column("MLP width", "config/model.mlp", "count"),
             Column("MLP ratio", "mlp_ratio", "ratio"),
             Column("FLOPs/token, forward", "flops/forward_per_token", "si"),
@@ -114,9 +120,59 @@ def _quality(rows: Sequence[Row]) -> Table:
     )
 
 
+def _evidence(rows: Sequence[Row]) -> Table | None:
+    if not _any(rows, LETTERS.key):
+        return None
+    return Table(
+        "Which differences are differences",
+        "Means over seeds of initialisation and data order, on works that nothing was chosen on. Behind the best: with its "
+        "95 % interval, from drawing works and seeds with replacement, both paired between models. Models that share a "
+        "letter were not told apart; each pair is judged on its own, without a correction for their number.",
+        (
+            NAME,
+            Column("bits/byte", "quality/bits_per_byte", "bits"),
+            Column("deviation over seeds", "evidence/deviation", "bits"),
+            LETTERS,
+            Column("behind the best", "evidence/behind", "bits"),
+            Column("from", "evidence/behind_low", "bits"),
+            Column("to", "evidence/behind_high", "bits"),
+            Column("parameters", "memory/params", "count"),
+            Column("learning rate", "config/optim.lr", "text"),
+            Column("seeds", "seeds", "text"),
+        ),
+    )
+
+
+def _search(rows: Sequence[Row]) -> Table | None:
+    rates = _nested(rows, "search")
+    return rates and Table(
+        "Learning rates",
+        "Bits per byte of validation windows after training with each learning rate, from one seed; the best was used. The "
+        "grid is the same for all, and goes on where its best value stood at an edge. A dash: not tried, or diverged.",
+        (NAME, *(Column(rate, key, "bits") for rate, key in sorted(rates.items(), key=lambda item: float(item[0])))),
+    )
+
+
+def _context(rows: Sequence[Row]) -> Table | None:
+    if not contexts(rows, "context/carried"):
+        return None
+    windows = sorted({row.values["quality/context"] for row in rows if "quality/context" in row.values})
+    window = ", ".join(map("{:,}".format, windows))
+    return Table(
+        "Use of context",
+        "Bits per byte of the same bytes after so many tokens of context, the state carried from the first of them on. A "
+        f"model that resets its state has the value at the {window} tokens it was trained with for all longer contexts. "
+        f"Truncated: attention with the same parameters that sees the last {window} tokens only.",
+        (
+            NAME,
+            *_at(rows, "context/carried", "carried", "bits"),
+            *_at(rows, "context/truncated", "truncated", "bits"),
+        ),
+    )
+
+
 def _works(rows: Sequence[Row]) -> Table:
-    prefix = "quality/by_document/"
-    works = {key.removeprefix(prefix): key for row in rows for key in fields(row) if key.startswith(prefix)}
+    works = _nested(rows, "quality/by_document")
     return Table(
         "Quality by work",
         "Bits per byte of each held-out work, over windows. Works differ more than models do: compare within a column.",
@@ -187,6 +243,15 @@ def contexts(rows: Sequence[Row], key: str) -> list[int]:
     """The lengths L for which some row has the value `key@L`, in order."""
     found = (re.fullmatch(re.escape(key) + r"@(\d+)", name) for row in rows for name in row.values)
     return sorted({int(match[1]) for match in found if match})
+
+
+def _any(rows: Sequence[Row], key: str) -> bool:
+    return any(row.values.get(key) not in (None, "") for row in rows)
+
+
+def _nested(rows: Sequence[Row], name: str) -> dict[str, str]:
+    """The entries of the dicts that rows have as values of `name`, and the keys of these entries in `fields`."""
+    return {entry: f"{name}/{entry}" for row in rows for entry in row.values.get(name, {})}
 
 
 def _at(rows: Sequence[Row], key: str, title: str, format: str) -> tuple[Column, ...]:

@@ -15,7 +15,7 @@ from seqarch.config import Config
 from seqarch.data.corpus import locate
 from seqarch.data.loader import Batch, batches
 from seqarch.data.tokens import TokenFile, open_split
-from seqarch.errors import Stopped, UserError
+from seqarch.errors import Diverged, Stopped, UserError
 from seqarch.flops import count_flops
 from seqarch.training import rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
@@ -133,7 +133,7 @@ class _Run:
         for row in rows:
             self.logger.log(row)
             if row["refused"] >= PATIENCE:
-                raise UserError(
+                raise Diverged(
                     f"{PATIENCE} steps in a row up to step {row['step']} had a loss or gradient that is not finite and "
                     "were not applied; lower optim.lr, lengthen optim.warmup, or compute in model.dtype=float32"
                 )

@@ -1,0 +1,33 @@
+"""Lines that say which run of a comparison is being worked on, and how long all that is left will take."""
+
+import time
+
+import jax
+
+
+class Progress:
+    """Of `total` runs. Time left is judged by the runs that were finished, those found finished apart."""
+
+    def __init__(self, total: int):
+        self.total, self.done = total, 0
+        self._what, self._began, self._worked, self._measured = "", 0.0, 0.0, 0
+
+    def begin(self, what: str) -> None:
+        self._what, self._began = what, time.monotonic()
+
+    def end(self, reused: bool = False) -> None:
+        """The run that was begun is there; reused: it was there before."""
+        self.done += 1
+        if not reused:
+            self._worked, self._measured = self._worked + time.monotonic() - self._began, self._measured + 1
+
+    def say(self, text: str) -> None:
+        place = f"[{1 + self.done}/{self.total} {self._what}{self._left()}] " if self._what else ""
+        if jax.process_index() == 0:
+            print(place + text, flush=True)
+
+    def _left(self) -> str:
+        if not self._measured:
+            return ""
+        seconds = self._worked / self._measured * (self.total - self.done) - (time.monotonic() - self._began)
+        return f", {max(seconds, 0) / 60:.1f} min left"
