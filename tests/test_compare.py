@@ -143,9 +143,9 @@ def test_time_left_follows_from_the_work_done(monkeypatch, capsys):
 def compared(tmp_path_factory):
     """A function that runs scripts/compare.py on tiny members in one and the same directory."""
     directory = tmp_path_factory.mktemp("compare")
-    for index in range(4):
+    for index in range(8):
         (directory / f"{index}.txt").write_text(f"work {index}: " + "to be or not to be, that is the question. " * 40)
-    prepare(str(directory / "*.txt"), str(directory / "text"), validation=0.3, test=0.3)
+    prepare(str(directory / "*.txt"), str(directory / "text"), validation=0.25, test=0.25)
     (directory / "tiny.py").write_text(TINY)
 
     def run(*arguments, workdir="runs"):
