@@ -45,7 +45,7 @@ def main() -> None:
     given = plan.read(CONFIG.value.to_dict())
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / given.name
     configs = plan.match(given)
-    locate(given.base.data.path)
+    locate(given.base.data.path, given.base.model.vocab)
     _keep_compilations(workdir)
     for name, config in configs.items():
         for directory, run in _first_runs(config, given):

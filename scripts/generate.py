@@ -1,6 +1,7 @@
 """Text from a run, printed as it comes: python scripts/generate.py --workdir=RUN --prompt="To be, or"
 
-Without a prompt it begins a document. --temperature=0 takes the most likely byte each time.
+Without a prompt it begins a document. --temperature=0 takes the most likely token each time. Tokens are bytes, or those
+of the tokenizer that the run was trained with; it then needs the package tokenizers for the prompt.
 """
 
 import os
@@ -15,10 +16,10 @@ from seqarch import cli  # noqa: E402
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory: what train.py had as --workdir.")
 PROMPT = flags.DEFINE_string("prompt", "", "The text to continue.")
-STEPS = flags.DEFINE_integer("steps", 500, "Bytes to generate, unless the document ends before.", lower_bound=1)
-TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0 for the most likely byte, 1 for the model's own distribution.")
-TOP_K = flags.DEFINE_integer("top_k", 0, "Sample from the k most likely bytes; 0 for all.")
-TOP_P = flags.DEFINE_float("top_p", 1.0, "Sample from the fewest bytes that hold this probability.")
+STEPS = flags.DEFINE_integer("steps", 500, "Tokens to generate, unless the document ends before.", lower_bound=1)
+TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0 for the most likely token, 1 for the model's own distribution.")
+TOP_K = flags.DEFINE_integer("top_k", 0, "Sample from the k most likely tokens; 0 for all.")
+TOP_P = flags.DEFINE_float("top_p", 1.0, "Sample from the fewest tokens that hold this probability.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0, upper_bound=2**32 - 1)
 flags.mark_flags_as_required(["workdir"])
 
@@ -26,18 +27,20 @@ flags.mark_flags_as_required(["workdir"])
 def main() -> None:
     import jax
 
-    from seqarch.data.tokens import BOUNDARY, decode, encode
+    from seqarch.data import tokenizer
     from seqarch.generate import Sampling, stream
     from seqarch.training.checkpoint import load_model
 
     sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value).check()
     _, model, _ = load_model(WORKDIR.value)
+    tokens_of = tokenizer.kept(WORKDIR.value)
     prompt = os.fsencode(PROMPT.value)  # as it was typed, also where it is no UTF-8
+    prompts = [tokens_of.encode(prompt) if prompt else []]
     sys.stdout.buffer.write(prompt)
     sys.stdout.buffer.flush()
-    key, prompts = jax.random.key(SEED.value), [encode(prompt)]
-    for tokens in stream(model, prompts, steps=STEPS.value, key=key, sampling=sampling, stop=BOUNDARY):
-        sys.stdout.buffer.write(decode(tokens[0]))
+    key = jax.random.key(SEED.value)
+    for tokens in stream(model, prompts, steps=STEPS.value, key=key, sampling=sampling, stop=model.boundary):
+        sys.stdout.buffer.write(tokens_of.decode(tokens[0]))
         sys.stdout.buffer.flush()
     print()
 

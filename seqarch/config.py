@@ -10,7 +10,6 @@ from typing import Any
 
 import ml_collections
 
-from seqarch.data.tokens import VOCAB
 from seqarch.errors import UserError, unknown
 from seqarch.mixers import resolve_mixer
 from seqarch.patterns import Layer, Stack, parse_pattern
@@ -30,6 +29,7 @@ class ModelConfig:
     layers: depth; what the pattern leaves over becomes the tail
     mlp: inner width F of the gated MLP in each block; 0 for none
     conv: width W of a short causal convolution before each mixer; 0 for none
+    vocab: tokens of the text, of which the last is the boundary: 257 for bytes, else what prepare_data.py said
     dtype: of the computation, "float32" or "bfloat16"; parameters are always float32
     remat: recompute each period's activations in the backward pass
     """
@@ -118,7 +118,7 @@ class EvalConfig:
     """Validation every `every` steps (0: only at the end) and what eval.py measures.
 
     batch: rows that are scored at once
-    limit: bytes of each held-out document that are scored, from its beginning; 0 for all, which takes attention, its cache
+    limit: bytes (not tokens) of each held-out document that are scored, from its beginning; 0 for all, which takes attention, its cache
       carried over whole works, time that grows with the square of their length
     targets: places in each held-out document at which the use of context is scored; 0 for none
     contexts: tokens after which states are measured; compiled_contexts: for which the train step, prefill and decoding
@@ -175,8 +175,6 @@ class Config:
 
     def __post_init__(self):
         _positive(self, "steps", "batch", "length", "log_every")
-        if self.model.vocab < VOCAB:
-            raise UserError(f"model.vocab is {self.model.vocab}; the text has {VOCAB} tokens: bytes and the boundary")
         if self.batch % self.optim.accumulate:
             raise UserError(f"batch {self.batch} does not divide into optim.accumulate {self.optim.accumulate} micro-batches")
 

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqarch.data.tokens import BOUNDARY
 from seqarch.errors import UserError
 from seqarch.mixers.base import select_rows
 from seqarch.model import LanguageModel
@@ -57,10 +56,10 @@ def prefill(
 
     segment: tokens that are worked on at once, which bounds the memory whatever the prompts' lengths
     """
-    prompts = [list(prompt) or [BOUNDARY] for prompt in prompts]
+    prompts = [list(prompt) or [model.boundary] for prompt in prompts]
     lengths = np.array([len(prompt) for prompt in prompts])
     segment = min(segment, lengths.max())
-    tokens = np.full((len(prompts), -(-lengths.max() // segment) * segment), BOUNDARY, np.int32)
+    tokens = np.full((len(prompts), -(-lengths.max() // segment) * segment), model.boundary, np.int32)
     for row, prompt in zip(tokens, prompts):
         row[: len(prompt)] = prompt
     hidden = jnp.zeros((len(prompts), model.embedding.shape[1]), model.dtype)
@@ -73,7 +72,7 @@ def prefill(
 @partial(jax.jit, donate_argnums=(2,))
 def prefill_segment(model, tokens, states, lengths, hidden):
     """`hidden` [B, D] of each row's last token so far."""
-    x, states = model.prefill(tokens, states, tokens == BOUNDARY, lengths)
+    x, states = model.prefill(tokens, states, tokens == model.boundary, lengths)
     last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
     return jnp.where((lengths > 0)[:, None], last, hidden), states
 

@@ -56,6 +56,11 @@ class LanguageModel(nnx.Module):
             x, _ = jax.lax.scan(lambda x, inputs: (run(x, *inputs), None), x, (self.period, firsts))
         return self.logits(self.norm(run(x, self.tail, width * self.repeats)))
 
+    @property
+    def boundary(self) -> int:
+        """The token that begins a document: the vocabulary's last."""
+        return self.embedding.shape[0] - 1
+
     def init_state(self, batch: int, max_len: int) -> tuple[State, ...]:
         """The empty state of every layer; max_len: tokens that a growing state must hold."""
         return tuple(block.mixer.init_state(batch, max_len) for block in self.blocks())

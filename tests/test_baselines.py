@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from seqarch.data import tokens
+from seqarch.data.tokenizer import BOUNDARY
 from seqarch.errors import UserError
 from seqarch.measure.baselines import BASELINES, NGram
 
@@ -22,7 +23,7 @@ HELD_OUT = [_text(40, 3), _text(20, 4) + bytes([255, 254]), b"ea"]
 
 
 def _stream(documents):
-    return np.concatenate([part for text in documents for part in ([tokens.BOUNDARY], _array(text))])
+    return np.concatenate([part for text in documents for part in ([BOUNDARY], _array(text))])
 
 
 def _splits(directory, train, held_out):
@@ -38,7 +39,7 @@ def _array(text):
 
 def _definition(documents, context):
     """Interpolated Kneser-Ney over dictionaries: p(history, byte)."""
-    padded = [(tokens.BOUNDARY,) * context + tuple(text) for text in documents]
+    padded = [(BOUNDARY,) * context + tuple(text) for text in documents]
     levels = [Counter(text[i - context : i + 1] for text in padded for i in range(context, len(text)))]
     for _ in range(context):
         levels.insert(0, Counter(gram[1:] for gram in levels[0]))
@@ -65,7 +66,7 @@ def _definition(documents, context):
 def test_probabilities_are_those_of_the_definition(context):
     model, p = NGram.fit(_stream(TRAIN), context), _definition(TRAIN, context)
     for text in HELD_OUT:
-        padded = (tokens.BOUNDARY,) * context + tuple(text)
+        padded = (BOUNDARY,) * context + tuple(text)
         expected = [p(padded[i : i + context], padded[i + context]) for i in range(len(text))]
         np.testing.assert_allclose(model(_array(text)), expected, rtol=1e-12)
 

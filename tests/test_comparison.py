@@ -66,11 +66,11 @@ def scored(name, offset, noise=0.0):
     by_seed = {}
     for seed in range(3):
         works = {work: 2.0 + 0.3 * i + offset + noise * rng.normal() for i, work in enumerate(sizes)}
-        bits = sum(works[work] * size for work, size in sizes.items()) / 1000
+        total = sum(works[work] * size for work, size in sizes.items()) / 1000
         by_seed[seed] = {
-            "quality/bits_per_byte": bits,
+            "quality/bits_per_byte": total,
             "quality/by_document": works,
-            "quality/bytes_by_document": sizes,
+            "quality/documents": [[sizes[work], bits] for work, bits in works.items()],
             "quality/loss_by_position": [4.0 + seed, 3.0],
             "quality/split": "test",
             "memory/params": 10 + seed,
@@ -98,5 +98,5 @@ def test_paired_differences_are_told_where_unpaired_ones_are_not():
 
 
 def test_one_seed_is_no_evidence():
-    row = Row("a", "model", over_seeds({0: {"quality/bits_per_byte": 2.0, "quality/by_document": {"w": 2.0}}}))
+    row = Row("a", "model", over_seeds({0: {"quality/bits_per_byte": 2.0, "quality/documents": [[10, 2.0], [20, 2.0]]}}))
     assert judged([row]) == [row]

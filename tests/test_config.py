@@ -60,7 +60,7 @@ def test_forms_are_chosen_for_the_target():
         (dict(model=dict(mixer="attention(state_dtype=foo)")), "give float32 or bfloat16"),
         (dict(model=dict(mixer="attention(dtype=bfloat16)")), "unknown option of mixer attention 'dtype'"),
         (dict(model=dict(mixer="os:getcwd")), "'os:getcwd' is no mixer"),
-        (dict(model=dict(vocab=256)), "the text has 257 tokens"),
+        (dict(model=dict(vocab=0)), "config field vocab is 0; give a number of at least 1"),
         (dict(optim=dict(accumulate=0)), "config field accumulate is 0"),
         (dict(optim=dict(lr=-1.0)), "optim.lr is -1.0"),
         (dict(optim=dict(b1=1.0)), "optim.b1 is 1.0"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from seqarch.data import corpus, loader, tokens
+from seqarch.data.tokenizer import BOUNDARY, BYTES
 from seqarch.errors import UserError
 
 DOCUMENTS = [
@@ -27,10 +28,10 @@ def _write(directory, documents=DOCUMENTS, replace=False):
 
 def test_bytes_and_strings_survive_the_tokens():
     everything = bytes(range(256))
-    assert tokens.decode(tokens.encode(everything)) == everything
-    assert tokens.decode(tokens.encode("wōrd")).decode() == "wōrd"
-    assert tokens.decode([tokens.BOUNDARY, 65, tokens.BOUNDARY]) == b"A"
-    assert tokens.encode("").shape == (0,)
+    assert BYTES.decode(BYTES.encode(everything)) == everything
+    assert BYTES.decode(BYTES.encode("wōrd")).decode() == "wōrd"
+    assert BYTES.decode([BOUNDARY, 65, BOUNDARY]) == b"A"
+    assert BYTES.encode("").shape == (0,)
 
 
 @pytest.mark.parametrize("block", [3, 1 << 24])
@@ -41,7 +42,7 @@ def test_splits_hold_what_was_written(tmp_path, monkeypatch, block):
         file = tokens.open_split(tmp_path / "out", split)
         given = [(name.replace("\n", " "), content) for where, name, content in DOCUMENTS if where == split]
         assert [(doc.name, file.read(doc).tobytes()) for doc in file.documents] == given
-        assert all(file.tokens[doc.start] == tokens.BOUNDARY for doc in file.documents)
+        assert all(file.tokens[doc.start] == BOUNDARY for doc in file.documents)
         assert all(file.read(doc, 3).tobytes() == content[:3] for doc, (_, content) in zip(file.documents, given))
         assert file.meta == meta
         assert file.bytes == sum(len(content) for _, content in given) == len(file.tokens) - len(given)
@@ -163,7 +164,7 @@ def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch):
 
 
 def _take(count, stream, **options):
-    return list(itertools.islice(loader.batches(stream, **options), count))
+    return list(itertools.islice(loader.batches(stream, boundary=int(max(stream)), **options), count))
 
 
 COUNTER = np.arange(1000, dtype=np.uint16)  # a token tells its place
@@ -175,7 +176,7 @@ def test_rows_are_windows_with_their_next_tokens():
         assert [leaf.dtype for leaf in batch] == [np.int32, np.int32, bool, np.float32]
         assert {leaf.shape for leaf in batch} == {(4, 16)}
         np.testing.assert_array_equal(batch.targets, (batch.tokens + 1) % 257)
-        np.testing.assert_array_equal(batch.starts, batch.tokens == tokens.BOUNDARY)
+        np.testing.assert_array_equal(batch.starts, batch.tokens == BOUNDARY)
         assert (batch.weights == 1).all()
 
 
@@ -205,10 +206,10 @@ def test_the_shortest_stream_is_one_window():
     (batch,) = _take(1, COUNTER[:17], length=16, batch=2, seed=0)
     np.testing.assert_array_equal(batch.targets, np.tile(np.arange(1, 17), (2, 1)))
     with pytest.raises(UserError, match="16 tokens are fewer than length 16 \\+ 1"):
-        loader.batches(COUNTER[:16], length=16, batch=2, seed=0)
+        loader.batches(COUNTER[:16], boundary=999, length=16, batch=2, seed=0)
 
 
 @pytest.mark.parametrize("options", [dict(batch=3, processes=2, seed=0), dict(batch=2, seed=-1)])
 def test_impossible_batches_are_refused(options):
     with pytest.raises(UserError, match="give a"):
-        loader.batches(COUNTER, length=16, **options)
+        loader.batches(COUNTER, boundary=999, length=16, **options)

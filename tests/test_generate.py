@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from seqarch.config import ModelConfig
-from seqarch.data.tokens import BOUNDARY
+from seqarch.data.tokenizer import BOUNDARY
 from seqarch.errors import UserError
 from seqarch.generate import Decoding, Sampling, decode, fork, generate, prefill, prefill_segment, reset, sample, stream
 from seqarch.model import LanguageModel

@@ -85,13 +85,13 @@ def test_a_profile_is_written_on_request_only(tmp_path):
 
 
 def test_the_meter_returns_each_block_after_the_first_step_of_the_next():
-    meter, seen = Meter(tokens=8, flops=16.0), []
+    meter, seen = Meter(tokens=8, flops=16.0, tokens_per_byte=0.25), []
     for step in range(1, 8):
         rows = meter.add(step, dict(loss=jnp.float32(step)), ends_block=step % 3 == 0)
         seen.append([row["step"] for row in rows])
     assert seen == [[], [], [], [1, 2, 3], [], [], [4, 5, 6]]
     (last,) = meter.drain()
-    assert last["step"] == 7 and last["loss"] == 7.0 and math.isclose(last["bits_per_byte"], 7 / math.log(2))
+    assert last["step"] == 7 and last["loss"] == 7.0 and math.isclose(last["bits_per_byte"], 7 / 4 / math.log(2))
     assert math.isclose(last["tokens_per_s"] * last["step_seconds"], 8)
     assert math.isclose(last["model_flops_per_s"] * last["step_seconds"], 16)
     assert meter.drain() == []
@@ -100,7 +100,7 @@ def test_the_meter_returns_each_block_after_the_first_step_of_the_next():
 def test_the_meter_does_not_count_what_came_before_a_restart(monkeypatch):
     now = iter([0.0, 100.0, 101.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(now))
-    meter = Meter(tokens=8, flops=16.0)
+    meter = Meter(tokens=8, flops=16.0, tokens_per_byte=0.25)
     meter.restart()
     meter.add(1, dict(loss=jax.numpy.float32(0)), ends_block=False)
     meter.add(2, dict(loss=jax.numpy.float32(0)), ends_block=True)

@@ -11,6 +11,7 @@ from flax import nnx
 
 from seqarch.config import ModelConfig
 from seqarch.data import tokens
+from seqarch.data.tokenizer import BOUNDARY, BYTES, VOCAB
 from seqarch.measure import quality
 from seqarch.measure.quality import Text, bits_per_byte, carried_losses, loss_by_position, texts, windowed_losses
 from seqarch.model import LanguageModel
@@ -30,7 +31,12 @@ def model(mixer: str) -> LanguageModel:
 def documents() -> list[Text]:
     rng = np.random.default_rng(0)
     contents = [rng.integers(256, size=size).astype(np.int32) for size in SIZES]
-    return [Text(f"d{len(c)}", np.concatenate(([tokens.BOUNDARY], c[:-1])).astype(np.int32), c) for c in contents]
+    return [text_of(f"d{len(content)}", content) for content in contents]
+
+
+def text_of(name: str, content: np.ndarray, sizes: np.ndarray | None = None) -> Text:
+    inputs = np.concatenate(([BOUNDARY], content[:-1])).astype(np.int32)
+    return Text(name, inputs, content, np.ones(len(content), np.int32) if sizes is None else sizes)
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +51,14 @@ def split(tmp_path_factory) -> tokens.TokenFile:
 def test_texts_predict_every_byte_and_no_boundary(split):
     found = texts(split)
     assert [text.name for text in found] == ["hamlet", "macbeth", "one"]
-    assert [tokens.decode(text.targets) for text in found] == [b"To be, or not to be", b"Is this a dagger", b"O"]
+    assert [BYTES.decode(text.targets) for text in found] == [b"To be, or not to be", b"Is this a dagger", b"O"]
     for text in found:
-        assert text.inputs[0] == tokens.BOUNDARY
+        assert text.inputs[0] == BOUNDARY
         np.testing.assert_array_equal(text.inputs[1:], text.targets[:-1])
 
 
 def test_limit_scores_the_beginning_of_each_document(split):
-    assert [tokens.decode(text.targets) for text in texts(split, 4)] == [b"To b", b"Is t", b"O"]
+    assert [BYTES.decode(text.targets) for text in texts(split, 4)] == [b"To b", b"Is t", b"O"]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
@@ -90,20 +96,27 @@ def test_model_that_knows_nothing_scores_its_vocabulary():
     """With all parameters 0 the logits are equal: log2(257) bits, at every position and for every document."""
     ignorant = jax.tree.map(jnp.zeros_like, model("linear_attention,attention"))
     losses = windowed_losses(ignorant, documents(), LENGTH, 4, quiet)
-    assert bits_per_byte(losses) == pytest.approx(math.log2(tokens.VOCAB), rel=1e-6)
-    assert loss_by_position(losses, LENGTH) == pytest.approx([math.log2(tokens.VOCAB)] * LENGTH, rel=1e-6)
+    assert bits_per_byte(losses, documents()) == pytest.approx(math.log2(VOCAB), rel=1e-6)
+    assert loss_by_position(losses, documents(), LENGTH) == pytest.approx([math.log2(VOCAB)] * LENGTH, rel=1e-6)
 
 
 def test_bits_weigh_bytes_equally():
+    """And a token's bits are those of all its bytes."""
     losses = [np.full(1, math.log(2) * 9), np.full(3, math.log(2) * 1)]
-    assert bits_per_byte(losses) == pytest.approx(12 / 4)
+    texts = [text_of("a", np.zeros(1, np.int32)), text_of("b", np.zeros(3, np.int32))]
+    assert bits_per_byte(losses, texts) == pytest.approx(12 / 4)
+    texts[1] = texts[1]._replace(sizes=np.array([1, 5, 0]))
+    assert bits_per_byte(losses, texts) == pytest.approx(12 / 7)
 
 
 def test_loss_by_position_is_the_mean_over_windows():
     """5 bytes in windows of 2: positions are met 3 and 2 times."""
     bits = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert loss_by_position([bits * math.log(2)], 2) == pytest.approx([(1 + 3 + 5) / 3, (2 + 4) / 2])
+    text = text_of("a", np.zeros(5, np.int32))
+    assert loss_by_position([bits * math.log(2)], [text], 2) == pytest.approx([(1 + 3 + 5) / 3, (2 + 4) / 2])
+    sized = text._replace(sizes=np.array([2, 1, 2, 4, 2]))
+    assert loss_by_position([bits * math.log(2)], [sized], 2) == pytest.approx([(1 + 3 + 5) / 6, (2 + 4) / 5])
 
 
 def test_positions_that_no_document_reaches_have_no_loss():
-    assert len(loss_by_position([np.ones(3)], LENGTH)) == 3
+    assert len(loss_by_position([np.ones(3)], [text_of("a", np.zeros(3, np.int32))], LENGTH)) == 3

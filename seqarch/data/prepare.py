@@ -1,4 +1,5 @@
-"""Local files as a prepared directory: .txt (one document a file), .jsonl (one a line, field "text"), .gz of both.
+"""Local files as a prepared directory: .txt (one document a file), .jsonl (one a line, field "text"), .gz of both; and
+nanoGPT's .bin, which are tokens already.
 
 The files are read as a stream, twice: once to rank the documents, once to write them; only one document and eight
 bytes for every other are in memory. Contents are taken byte for byte, a JSON string in UTF-8. Empty documents are
@@ -16,12 +17,26 @@ from pathlib import Path
 
 import numpy as np
 
-from seqarch.data import tokens
+from seqarch.data import tokenizer, tokens
+from seqarch.data.tokenizer import Tokenizer
 from seqarch.errors import UserError
 
+BIN_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}  # by a .bin's name
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")  # the first of these that the tokenizer has ends documents
 
-def prepare(pattern: str, output: str, *, validation: float = 0.05, test: float = 0.05, seed: int = 0) -> dict:
+
+def prepare(
+    pattern: str,
+    output: str,
+    *,
+    tokenizer_path: str | None = None,
+    validation: float = 0.05,
+    test: float = 0.05,
+    seed: int = 0,
+) -> dict:
     """Writes the files that match `pattern` as the prepared directory `output` and returns its meta.json.
+
+    tokenizer_path: a tokenizer.json; default: bytes. The .bin files, train.bin and val.bin, are splits themselves.
 
     Documents are split whole, by the hash of (seed, content): those with the smallest hashes are held out, at least
     one for each of validation and test. So the split depends on neither names nor order, and copies of a document
@@ -30,6 +45,11 @@ def prepare(pattern: str, output: str, *, validation: float = 0.05, test: float 
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise UserError(f"validation {validation} and test {test} must be positive fractions with a sum below 1")
     paths = _match(pattern)
+    encoder = tokenizer.load(tokenizer_path) if tokenizer_path else tokenizer.BYTES
+    target = Path(output).expanduser().absolute()
+    if paths[0].endswith(".bin"):
+        source = {"input": pattern, "files": len(paths)}
+        return tokens.write(target, _bins(paths, encoder), source, tokenizer=encoder, replace=True)
 
     def assigned() -> Iterator[tuple[str, str, bytes]]:
         bounds = _bounds(np.fromiter((_key(text, seed) for _, text in _read(paths)), np.uint64), validation, test)
@@ -38,17 +58,50 @@ def prepare(pattern: str, output: str, *, validation: float = 0.05, test: float 
             yield split, name, text
 
     source = {"input": pattern, "files": len(paths), "validation": validation, "test": test, "seed": seed}
-    return tokens.write(Path(output).expanduser().absolute(), assigned(), source, replace=True)
+    return tokens.write(target, assigned(), source, tokenizer=encoder, replace=True)
 
 
 def _match(pattern: str) -> list[str]:
     paths = sorted(path for path in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(path))
     if not paths:
         raise UserError(f"no file matches {pattern!r}; give a path or a quoted pattern such as 'texts/**/*.txt'")
+    bins = paths[0].endswith(".bin")
     for path in paths:
-        if not path.removesuffix(".gz").endswith((".txt", ".jsonl")):
-            raise UserError(f"cannot read {path}; expected .txt, .jsonl, .txt.gz or .jsonl.gz")
+        if not (path.endswith(".bin") if bins else path.removesuffix(".gz").endswith((".txt", ".jsonl"))):
+            raise UserError(f"cannot read {path}; expected .txt, .jsonl, .txt.gz and .jsonl.gz, or .bin files alone")
     return paths
+
+
+def _bins(paths: list[str], encoder: Tokenizer) -> Iterator[tuple[str, str, np.ndarray]]:
+    """The documents of uint16 tokens, as they lie between the tokens that end them; those without a byte are left out."""
+    if encoder is tokenizer.BYTES:
+        raise UserError(f"{paths[0]} holds tokens, of whose bytes only a tokenizer knows; give the --tokenizer that made them")
+    splits = [BIN_SPLITS.get(Path(path).stem, "") for path in paths]
+    if len(set(splits)) < len(splits) or not {"train", "validation"} <= set(splits) <= set(tokens.SPLITS):
+        raise UserError(f"the input is {', '.join(paths)}; give train.bin and val.bin, and test.bin where there is one")
+    end = next((token for name in ENDS if (token := encoder.id(name)) is not None), encoder.boundary)
+    for path, split in zip(paths, splits, strict=True):
+        if os.path.getsize(path) % 2 or not os.path.getsize(path):
+            raise UserError(f"{path} has {os.path.getsize(path)} bytes; expected tokens of two bytes each")
+        stream = np.memmap(path, "<u2", "r")
+        for number, document in enumerate(_cut(stream, end), 1):
+            if len(document) and document.max() >= encoder.boundary:
+                raise UserError(
+                    f"{path} has a token {document.max()}, the tokenizer's are 0 to {encoder.boundary - 1}; "
+                    "give the --tokenizer that made the file"
+                )
+            if encoder.sizes[document].any():
+                yield split, f"{Path(path).name}:{number}", document
+
+
+def _cut(stream: np.ndarray, end: int) -> Iterator[np.ndarray]:
+    """The parts of `stream` between tokens `end`."""
+    start = 0
+    for first in range(0, len(stream), tokens.BLOCK):
+        for stop in first + np.flatnonzero(stream[first : first + tokens.BLOCK] == end):
+            yield stream[start:stop]
+            start = stop + 1
+    yield stream[start:]
 
 
 def _read(paths: list[str]) -> Iterator[tuple[str, bytes]]:

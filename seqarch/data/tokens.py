@@ -1,10 +1,13 @@
-"""Text as tokens: the 256 bytes and one document boundary, in memory-mapped files.
+"""Text as tokens in memory-mapped files: each document is a boundary followed by its tokens, bytes unless said otherwise.
 
-A document is stored as BOUNDARY followed by its bytes. A prepared directory holds for each split `SPLIT.bin`, its
-documents' tokens one after the other as little-endian uint16, and `SPLIT.names`, their names, one a line; and for all:
+A prepared directory holds for each split `SPLIT.bin`, its documents' tokens one after the other as little-endian uint16,
+or uint32 where the vocabulary needs it, and `SPLIT.names`, their names, one a line; and for all, beside the tokenizer.json
+of tokens that are no bytes:
 
     meta.json   {"format": 1, "tokenizer": "bytes", "vocab": 257, "boundary": 256, "dtype": "<u2", "source": {...},
                  "splits": {"train": {"tokens": ..., "bytes": ..., "documents": ..., "sha256": ...}, ...}}
+
+Of the splits only "test" may be absent.
 """
 
 import contextlib
@@ -15,35 +18,22 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from seqarch.data.tokenizer import BYTES, FILE, Tokenizer, kept
 from seqarch.errors import UserError, unknown
+from seqarch.types import Int
 
-VOCAB = 257
-BOUNDARY = 256
 SPLITS = ("train", "validation", "test")
-DTYPE = np.dtype("<u2")
 BLOCK = 1 << 24  # tokens scanned at once
-LAYOUT = {"format": 1, "tokenizer": "bytes", "vocab": VOCAB, "boundary": BOUNDARY, "dtype": DTYPE.str}
-
-
-def encode(text: bytes | str) -> np.ndarray:
-    """Tokens Int32[T] of the text's bytes (UTF-8), without a boundary."""
-    return np.frombuffer(text.encode() if isinstance(text, str) else text, np.uint8).astype(np.int32)
-
-
-def decode(tokens: Sequence[int] | np.ndarray) -> bytes:
-    """The bytes of `tokens`; a boundary has none."""
-    tokens = np.asarray(tokens)
-    return tokens[tokens != BOUNDARY].astype(np.uint8).tobytes()
 
 
 class Document(NamedTuple):
-    """`tokens[start:stop]` of its split: the boundary at `start`, then the bytes."""
+    """`tokens[start:stop]` of its split: the boundary at `start`, then what it says."""
 
     name: str
     start: int
@@ -63,19 +53,49 @@ class TokenFile:
     def bytes(self) -> int:
         return self.meta["splits"][self.split]["bytes"]
 
+    @property
+    def boundary(self) -> int:
+        return self.meta["boundary"]
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        found = kept(self.directory)
+        if found.vocab != self.meta["vocab"]:
+            raise UserError(
+                f"{self.directory / FILE} has {found.vocab} tokens, meta.json says {self.meta['vocab']}; prepare the text again"
+            )
+        return found
+
     @functools.cached_property
     def documents(self) -> list[Document]:
         """All documents in order, found by scanning for boundaries: the tokens alone say where they begin."""
         names = (self.directory / f"{self.split}.names").read_text("utf-8", "surrogateescape").split("\n")[:-1]
         blocks = range(0, len(self.tokens), BLOCK)
-        starts = np.concatenate([lo + np.flatnonzero(self.tokens[lo : lo + BLOCK] == BOUNDARY) for lo in blocks])
+        starts = np.concatenate([lo + np.flatnonzero(self.tokens[lo : lo + BLOCK] == self.boundary) for lo in blocks])
         bounds = [*starts.tolist(), len(self.tokens)]
         return [Document(*fields) for fields in zip(names, bounds[:-1], bounds[1:], strict=True)]
 
-    def read(self, document: Document, limit: int = 0) -> np.ndarray:
-        """The document's bytes UInt8[T], or with a `limit` its first `limit` bytes."""
+    def read_tokens(self, document: Document, limit: int = 0) -> Int[np.ndarray, "T"]:
+        """The document's tokens, or with a `limit` those that lie whole in its first `limit` bytes, at least one."""
         stop = min(document.stop, document.start + 1 + limit) if limit else document.stop
-        return self.tokens[document.start + 1 : stop].astype(np.uint8)
+        tokens = self.tokens[document.start + 1 : stop].astype(np.int32)
+        return tokens[: max(1, np.searchsorted(np.cumsum(self.tokenizer.sizes[tokens]), limit, "right"))] if limit else tokens
+
+    def read(self, document: Document, limit: int = 0) -> Int[np.ndarray, "S"]:
+        """The bytes UInt8 of these tokens."""
+        return self.tokenizer.symbols(self.read_tokens(document, limit)).astype(np.uint8)
+
+    def last_symbols(self, count: int) -> Int[np.ndarray, "S"]:
+        """The split's last `count` bytes, a boundary counted as one; boundaries are BOUNDARY, whatever the tokenizer."""
+        if self.tokenizer is BYTES:
+            return self.tokens[-count:]
+        parts, found, block = [], 0, min(BLOCK, 1 << 20)
+        for stop in range(len(self.tokens), 0, -block):
+            parts.insert(0, self.tokenizer.symbols(self.tokens[max(0, stop - block) : stop]))
+            found += len(parts[0])
+            if found >= count:
+                break
+        return np.concatenate(parts)[-count:]
 
 
 def read_meta(directory: Path) -> dict:
@@ -88,40 +108,58 @@ def read_meta(directory: Path) -> dict:
         )
     try:
         meta = json.loads(path.read_bytes())
-        matches = {name: meta[name] for name in LAYOUT} == LAYOUT and set(meta["splits"]) == set(SPLITS)
+        expected = layout(meta["tokenizer"], meta["vocab"])
+        matches = {name: meta[name] for name in expected} == expected and meta["tokenizer"] in ("bytes", FILE)
+        matches &= {"train", "validation"} <= set(meta["splits"]) <= set(SPLITS)
     except (ValueError, KeyError, TypeError):
         matches = False
     if not matches:
-        raise UserError(f"{path} does not describe byte tokens of format {LAYOUT['format']}; prepare the text again")
+        raise UserError(f"{path} does not describe tokens of format 1; prepare the text again")
     return meta
+
+
+def layout(tokenizer: str, vocab: int) -> dict:
+    """What meta.json says of the tokens of a vocabulary."""
+    dtype = "<u2" if vocab <= 1 << 16 else "<u4"
+    return {"format": 1, "tokenizer": tokenizer, "vocab": vocab, "boundary": vocab - 1, "dtype": dtype}
 
 
 def open_split(directory: Path | str, split: str) -> TokenFile:
     """Maps one split of a prepared directory; raises UserError where a file is missing or has lost its end."""
     directory = Path(directory)
     meta = read_meta(directory)
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
+    if split not in meta["splits"]:
+        raise unknown("split", split, meta["splits"])
+    dtype = np.dtype(meta["dtype"])
     path = directory / f"{split}.bin"
     size = path.stat().st_size if path.is_file() else 0
-    expected = meta["splits"][split]["tokens"] * DTYPE.itemsize
+    expected = meta["splits"][split]["tokens"] * dtype.itemsize
     if size != expected:
         raise UserError(f"{path} has {size} bytes, meta.json says {expected}; remove {directory} and prepare it again")
-    return TokenFile(directory, split, meta, np.asarray(np.memmap(path, DTYPE, "r")))
+    return TokenFile(directory, split, meta, np.asarray(np.memmap(path, dtype, "r")))
 
 
-def write(output: Path, documents: Iterable[tuple[str, str, bytes]], source: dict, *, replace: bool) -> dict:
+def write(
+    output: Path,
+    documents: Iterable[tuple[str, str, bytes | np.ndarray]],
+    source: dict,
+    *,
+    tokenizer: Tokenizer = BYTES,
+    replace: bool,
+) -> dict:
     """Writes a prepared directory from (split, name, content) and returns its meta.json.
 
-    The directory appears whole or not at all. Where a prepared one stands when ours is complete, `replace` says which
-    of the two stays. No document may be empty, and none of the splits.
+    content: bytes, which `tokenizer` encodes, or tokens of it. The directory appears whole or not at all. Where a prepared one stands when ours is complete, `replace` says which
+    of the two stays. No document may be empty, and of the splits only "test".
     """
     if output.exists() and not (output / "meta.json").is_file() and not _is_empty(output):
         raise UserError(f"{output} exists and is no prepared directory; give another output or remove it")
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
     try:
         partial.mkdir(parents=True)
-        meta = {**LAYOUT, "source": source, "splits": _write_splits(partial, documents)}
+        tokenizer.save(partial)
+        splits = _write_splits(partial, documents, tokenizer)
+        meta = {**layout(tokenizer.name, tokenizer.vocab), "source": source, "splits": splits}
         (partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
         _publish(partial, output, replace)
     except OSError as error:
@@ -134,37 +172,48 @@ def write(output: Path, documents: Iterable[tuple[str, str, bytes]], source: dic
 class _SplitWriter:
     """Appends documents to one split's files, and keeps count."""
 
-    def __init__(self, directory: Path, split: str, files: contextlib.ExitStack):
-        self.tokens = files.enter_context(open(directory / f"{split}.bin", "wb"))
+    def __init__(self, directory: Path, split: str, tokenizer: Tokenizer, files: contextlib.ExitStack):
+        self.tokenizer, self.dtype = tokenizer, layout(tokenizer.name, tokenizer.vocab)["dtype"]
+        self.file = files.enter_context(open(directory / f"{split}.bin", "wb"))
         self.names = files.enter_context(open(directory / f"{split}.names", "w", -1, "utf-8", "surrogateescape", "\n"))
         self.digest = hashlib.sha256()
-        self.bytes = self.documents = 0
+        self.tokens = self.bytes = self.documents = 0
 
-    def add(self, name: str, content: bytes) -> None:
-        tokens = np.empty(1 + len(content), DTYPE)
-        tokens[0] = BOUNDARY
-        tokens[1:] = np.frombuffer(content, np.uint8)
-        self.tokens.write(tokens)
+    def add(self, name: str, content: bytes | np.ndarray) -> None:
+        if isinstance(content, bytes):
+            try:
+                content = self.tokenizer.encode(content)
+            except UserError as error:
+                raise UserError(f"{name}: {error}") from error
+        tokens = np.empty(1 + len(content), self.dtype)
+        tokens[0] = self.tokenizer.boundary
+        tokens[1:] = content
+        self.file.write(tokens)
         self.digest.update(tokens)
         self.names.write(name.replace("\n", " ") + "\n")
-        self.bytes += len(content)
+        self.tokens += len(tokens)
+        self.bytes += int(self.tokenizer.sizes[content].sum())
         self.documents += 1
 
     def summary(self) -> dict:
         return {
-            "tokens": self.bytes + self.documents,
+            "tokens": self.tokens,
             "bytes": self.bytes,
             "documents": self.documents,
             "sha256": self.digest.hexdigest(),
         }
 
 
-def _write_splits(directory: Path, documents: Iterable[tuple[str, str, bytes]]) -> dict[str, dict]:
+def _write_splits(
+    directory: Path, documents: Iterable[tuple[str, str, bytes | np.ndarray]], tokenizer: Tokenizer
+) -> dict[str, dict]:
+    writers: dict[str, _SplitWriter] = {}
     with contextlib.ExitStack() as files:
-        writers = {split: _SplitWriter(directory, split, files) for split in SPLITS}
         for split, name, content in documents:
+            if split not in writers:
+                writers[split] = _SplitWriter(directory, split, tokenizer, files)
             writers[split].add(name, content)
-    return {split: writer.summary() for split, writer in writers.items()}
+    return {split: writers[split].summary() for split in SPLITS if split in writers}
 
 
 def _publish(partial: Path, output: Path, replace: bool) -> None:

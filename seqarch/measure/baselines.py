@@ -3,8 +3,8 @@
     for name, evaluator in BASELINES.items():
         values = dict(evaluator(open_split(directory, "train"), open_split(directory, "validation"), limit=limit))
 
-Each document is scored from its own start, as by the models; bits per byte is total bits over total bytes. Of a large
-corpus the end of the training split is used; "baseline/train_bytes" says how much that is.
+Each document is scored from its own start, as by the models, and in bytes, whatever the models' tokens are; bits per byte is
+total bits over total bytes. Of a large corpus the end of the training split is used; "baseline/train_bytes" says how much that is.
 """
 
 import lzma
@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqarch.data.tokens import BOUNDARY, VOCAB, TokenFile
+from seqarch.data.tokenizer import BOUNDARY, VOCAB
+from seqarch.data.tokens import TokenFile
 from seqarch.errors import UserError
 from seqarch.types import Float, Int
 
 Values = Iterator[tuple[str, Any]]
-TRAIN_TOKENS = 1 << 28  # that a baseline reads at most
+TRAIN_BYTES = 1 << 28  # that a baseline reads at most, boundaries included
 MAX_CONTEXT = 6  # VOCAB ** (MAX_CONTEXT + 1) still fits a signed 64-bit key
 
 
@@ -87,7 +88,7 @@ def ngram(train: TokenFile, held_out: TokenFile, *, context: int, limit: int = 0
 
     limit: bytes of each held-out document that are scored, from its beginning; 0 for all
     """
-    tokens = train.tokens[-TRAIN_TOKENS:]
+    tokens = train.last_symbols(TRAIN_BYTES)
     model = NGram.fit(tokens, context)
     bits = {doc.name: float(-np.log2(model(held_out.read(doc, limit))).sum()) for doc in held_out.documents}
     yield from _quality(bits, held_out, limit)
@@ -99,9 +100,9 @@ def xz(train: TokenFile, held_out: TokenFile, *, limit: int = 0) -> Values:
     """Quality of LZMA2 at xz's strongest preset, conditioned on the training works: |xz(train doc)| - |xz(train)|.
 
     The raw stream is counted, without xz's container. The dictionary covers the training text, which is therefore the
-    memory. Each document costs a compression of that text, so TRAIN_TOKENS bounds what they read together.
+    memory. Each document costs a compression of that text, so TRAIN_BYTES bounds what they read together.
     """
-    tokens = train.tokens[-(TRAIN_TOKENS // (1 + len(held_out.documents))) :]
+    tokens = train.last_symbols(TRAIN_BYTES // (1 + len(held_out.documents)))
     text = tokens[tokens != BOUNDARY].astype(np.uint8).tobytes()
     parts = [b"", *(held_out.read(doc, limit).tobytes() for doc in held_out.documents)]
     window = max(4096, len(text) + max(map(len, parts)))  # 4096 is liblzma's smallest

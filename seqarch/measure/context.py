@@ -1,6 +1,6 @@
 """Who uses its context: the same bytes predicted after more and more tokens of it.
 
-A target is the last length/4 bytes of a window of L tokens, L = length/4, ..., 8 length, that begins inside its document; the
+A target is the last length/4 tokens of a window of L tokens, L = length/4, ..., 8 length, that begins inside its document; the
 window is read from an empty state, which is carried through it. So each L scores the same bytes, and a model that resets its
 state every `length` tokens has the score at L = length for every longer L. Attention without a window is also scored as
 truncated to `length`: the same parameters, seeing only the last `length` tokens.
@@ -39,7 +39,7 @@ def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:
 
 
 def target_ends(texts: Sequence[Text], longest: int, count: int) -> list[tuple[Text, int]]:
-    """`count` places in each text of at least `longest` bytes, evenly spaced, at which a target ends."""
+    """`count` places in each text of at least `longest` tokens, evenly spaced, at which a target ends."""
     long_enough = [text for text in texts if len(text.targets) >= longest]
     return [(text, int(end)) for text in long_enough for end in np.linspace(longest, len(text.targets), count)]
 
@@ -65,7 +65,12 @@ def truncate(model: LanguageModel, config: ModelConfig, window: int) -> Language
 
 def _score(subject: Subject, model: LanguageModel, ends: list[tuple[Text, int]], length: int) -> float:
     config = subject.config
-    windows = [Text(text.name, text.inputs[end - length : end], text.targets[end - length : end]) for text, end in ends]
+    windows = [_cut(text, end - length, end) for text, end in ends]
     progress = subject.counter(f"tokens in contexts of {length}")
     losses = carried_losses(model, windows, min(length, config.length), config.eval.batch, progress)
-    return bits_per_byte([part[-max(1, config.length // 4) :] for part in losses])
+    target = max(1, config.length // 4)
+    return bits_per_byte([part[-target:] for part in losses], [_cut(window, -target, None) for window in windows])
+
+
+def _cut(text: Text, start: int, stop: int | None) -> Text:
+    return Text(text.name, *(column[start:stop] for column in text[1:]))

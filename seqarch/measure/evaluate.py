@@ -63,7 +63,7 @@ def evaluate(
         if name not in EVALUATORS:
             raise unknown("evaluator", name, EVALUATORS)
     config, model, step = load_model(workdir)
-    text = open_split(locate(config.data.path), split)
+    text = open_split(locate(config.data.path, config.model.vocab), split)
     subject = Subject(config, model, text, say)
     values = {"run/step": step, **_provenance()}
     for name in only or EVALUATORS:

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqarch.data.loader import Batch
-from seqarch.data.tokens import BOUNDARY
 from seqarch.generate import Decoding
 from seqarch.measure.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.measure.subject import Subject
@@ -50,7 +49,7 @@ def _train_seconds(subject: Subject) -> float:
     state = init_state(config, mesh, jax.random.key(config.seed.model))
     rows = _text(subject, config.batch // jax.process_count(), config.length + 1)
     inputs = rows[:, :-1]
-    batch = put_batch(Batch(inputs, rows[:, 1:], inputs == BOUNDARY, np.ones(inputs.shape, np.float32)), mesh)
+    batch = put_batch(Batch(inputs, rows[:, 1:], inputs == subject.split.boundary, np.ones(inputs.shape, np.float32)), mesh)
 
     def run(_: None) -> TrainState:
         nonlocal state

@@ -45,7 +45,7 @@ def train(
     mesh = sharding.make_mesh(config.mesh)
     abstract = sharding.abstract_state(config, mesh)  # a model or a batch that cannot be is told before anything is written
     sharding.abstract_batch(config, mesh)
-    text = {split: open_split(locate(config.data.path), split) for split in ("train", "validation")}
+    text = {split: open_split(locate(config.data.path, config.model.vocab), split) for split in ("train", "validation")}
     rundir.check(workdir, config)
     stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, text=_digest(text["train"]))
     with contextlib.ExitStack() as stack:
@@ -61,6 +61,8 @@ def train(
             return read_rows(workdir)[-1]
         logger = stack.enter_context(Logger(workdir, start, write=jax.process_index() == 0))
         _record(config, mesh, workdir, start, logger, say)
+        if jax.process_index() == 0:
+            text["train"].tokenizer.save(workdir)  # which generate.py needs, wherever the run is taken
         run = _Run(config, mesh, text, checkpoints, logger, say)
         return run.go(state, Profile(workdir, config.profile))
 
@@ -74,7 +76,7 @@ class _Run:
         self.config, self.mesh, self.checkpoints, self.logger, self.say = config, mesh, checkpoints, logger, say
         self.text = text["train"]
         self.hyper = jax.device_put(hyper(config), NamedSharding(mesh, PartitionSpec()))
-        self.validate = make_validate(config, mesh, text["validation"].tokens)
+        self.validate = make_validate(config, mesh, text["validation"])
         self.said = 0.0
 
     def go(self, state: TrainState, profile: Profile) -> Row:
@@ -85,7 +87,7 @@ class _Run:
 
     def _steps(self, state: TrainState, train_step: Callable, flops: float, profile: Profile, stops: StopRequests) -> Row:
         config, start = self.config, int(state.step)
-        meter = Meter(config.batch * config.length, flops)
+        meter = Meter(config.batch * config.length, flops, len(self.text.tokens) / self.text.bytes)
         for step, batch in zip(range(start + 1, config.steps + 1), self._batches(start)):
             profile.before(step, state)
             state, metrics = train_step(state, batch, self.hyper)
@@ -120,6 +122,7 @@ class _Run:
     def _batches(self, start: int) -> Iterator[Batch]:
         local = batches(
             self.text.tokens,
+            boundary=self.text.boundary,
             length=self.config.length,
             batch=self.config.batch,
             seed=self.config.seed.data,

@@ -17,11 +17,11 @@ class Meter:
     """Steps are fetched in blocks, each once the first step of the next is queued.
 
     So the device never waits for the host, and the time between two fetches is the time that a block took.
-    tokens, flops: of one step, summed over all devices
+    tokens, flops: of one step, summed over all devices; tokens_per_byte: of the text, its boundaries included
     """
 
-    def __init__(self, tokens: int, flops: float):
-        self._tokens, self._flops = tokens, flops
+    def __init__(self, tokens: int, flops: float, tokens_per_byte: float):
+        self._tokens, self._flops, self._tokens_per_byte = tokens, flops, tokens_per_byte
         self._block: list[tuple[int, Mapping[str, Array]]] = []
         self._ended = False
         self.restart()
@@ -43,11 +43,10 @@ class Meter:
         now = time.perf_counter()
         seconds, self._clock = (now - self._clock) / max(len(block), 1), now
         speed = dict(step_seconds=seconds, tokens_per_s=self._tokens / seconds, model_flops_per_s=self._flops / seconds)
-        return [_row(step, metrics) | speed | memory() for step, metrics in block]
+        return [self._row(step, metrics) | speed | memory() for step, metrics in block]
 
-
-def _row(step: int, metrics: Mapping[str, np.ndarray]) -> Row:
-    """Bits per byte are those of a token: bytes, and the boundary that begins each document."""
-    loss = metrics["loss"].item()
-    rest = {name: value.item() for name, value in metrics.items()}
-    return dict(step=step, loss=loss, bits_per_byte=loss / math.log(2)) | rest
+    def _row(self, step: int, metrics: Mapping[str, np.ndarray]) -> Row:
+        """Bits per byte by the bytes that tokens of this text have on average; boundaries cost bits and have no bytes."""
+        loss = metrics["loss"].item()
+        rest = {name: value.item() for name, value in metrics.items()}
+        return dict(step=step, loss=loss, bits_per_byte=loss * self._tokens_per_byte / math.log(2)) | rest

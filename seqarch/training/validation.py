@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from seqarch.config import Config
 from seqarch.data.loader import Batch
-from seqarch.data.tokens import BOUNDARY
+from seqarch.data.tokens import TokenFile
 from seqarch.errors import UserError
 from seqarch.model import LanguageModel
 from seqarch.training.sharding import put_batch
@@ -18,27 +18,28 @@ from seqarch.training.state import token_losses
 WINDOWS = 64  # or as many as the split holds
 
 
-def make_validate(config: Config, mesh: Mesh, tokens: np.ndarray) -> Callable[[LanguageModel], float]:
-    """model -> bits per byte over WINDOWS windows of `config.length`, evenly spaced over `tokens`, each from an empty state.
+def make_validate(config: Config, mesh: Mesh, text: TokenFile) -> Callable[[LanguageModel], float]:
+    """model -> bits per byte over WINDOWS windows of `config.length`, evenly spaced over `text`, each from an empty state.
 
-    Like the training loss it counts the boundary that begins a document as one of its bytes.
+    As in the training loss, boundaries cost bits; they have no bytes.
     """
-    parts = [put_batch(part, mesh) for part in _windows(config, tokens)]
+    windows, size = _windows(config, text)
+    parts = [put_batch(part, mesh) for part in windows]
 
     @jax.jit
-    def sums(model: LanguageModel, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return (token_losses(model, batch) * batch.weights).sum(), batch.weights.sum()
+    def nats(model: LanguageModel, batch: Batch) -> jax.Array:
+        return (token_losses(model, batch) * batch.weights).sum()
 
     def validate(model: LanguageModel) -> float:
-        nats, weight = np.sum([jax.device_get(sums(model, part)) for part in parts], axis=0)
-        return float(nats / weight) / math.log(2)
+        return float(np.sum([jax.device_get(nats(model, part)) for part in parts])) / size / math.log(2)
 
     return validate
 
 
-def _windows(config: Config, tokens: np.ndarray) -> list[Batch]:
-    """This process's rows of batches as large as a micro-batch; rows that fill up the last one weigh nothing."""
-    rows, length = config.batch // config.optim.accumulate, config.length
+def _windows(config: Config, text: TokenFile) -> tuple[list[Batch], int]:
+    """This process's rows of batches as large as a micro-batch, of which those that fill up the last one weigh nothing; and
+    the bytes that all processes' rows predict."""
+    rows, length, tokens = config.batch // config.optim.accumulate, config.length, text.tokens
     count = min(WINDOWS, (len(tokens) - 1) // length)
     if count < 1:
         raise UserError(f"the validation split has {len(tokens)} tokens, fewer than length {length} + 1; give it more text")
@@ -46,7 +47,8 @@ def _windows(config: Config, tokens: np.ndarray) -> list[Batch]:
     padded = np.resize(starts, -(-count // rows) * rows)
     window = tokens[padded[:, None] + np.arange(length + 1)].astype(np.int32)
     weights = np.repeat(np.arange(len(padded)) < count, length).reshape(-1, length).astype(np.float32)
-    whole = Batch(window[:, :-1], window[:, 1:], window[:, :-1] == BOUNDARY, weights)
+    whole = Batch(window[:, :-1], window[:, 1:], window[:, :-1] == text.boundary, weights)
     share = rows // jax.process_count()
     firsts = range(share * jax.process_index(), len(padded), rows)
-    return [Batch(*(column[first : first + share] for column in whole)) for first in firsts]
+    size = int(text.tokenizer.sizes[window[:count, 1:]].sum())
+    return [Batch(*(column[first : first + share] for column in whole)) for first in firsts], size
