@@ -81,7 +81,7 @@ class Tokenizer:
 
     def id(self, content: str) -> int | None:
         """The token that has this name in tokenizer.json."""
-        return None if self.spec is None else dict(map(reversed, _entries(json.loads(self.spec)))).get(content)
+        return None if self.spec is None else dict(_entries(json.loads(self.spec))).get(content)
 
     @functools.cached_property
     def _library(self) -> Any:
@@ -122,18 +122,18 @@ def _table(spec: dict) -> list[bytes]:
     special = {token["id"] for token in spec.get("added_tokens", ()) if token.get("special")}
     added = {token["id"] for token in spec.get("added_tokens", ())}
     entries = list(_entries(spec))
-    table = [b""] * (1 + max(index for index, _ in entries))
-    for index, content in entries:
+    table = [b""] * (1 + max(index for _, index in entries))
+    for content, index in entries:
         if index not in special:
             table[index] = content.encode() if index in added else _bytes(content, kinds)
     return table
 
 
-def _entries(spec: dict) -> Iterator[tuple[int, str]]:
-    """(token, content) of the model's vocabulary and of what was added to it."""
+def _entries(spec: dict) -> Iterator[tuple[str, int]]:
+    """(content, token) of the model's vocabulary and of what was added to it."""
     vocab = spec["model"]["vocab"]  # {content: token}, or of a unigram model [[content, score], ...]
-    yield from ((i, entry[0]) for i, entry in enumerate(vocab)) if isinstance(vocab, list) else map(reversed, vocab.items())
-    yield from ((token["id"], token["content"]) for token in spec.get("added_tokens", ()))
+    yield from ((entry[0], i) for i, entry in enumerate(vocab)) if isinstance(vocab, list) else vocab.items()
+    yield from ((token["content"], token["id"]) for token in spec.get("added_tokens", ()))
 
 
 def _bytes(content: str, kinds: set[str]) -> bytes:
