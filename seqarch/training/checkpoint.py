@@ -9,6 +9,7 @@
 The loader is a pure function of (seed, step), so the step is the whole of the data position.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -18,13 +19,14 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from flax import nnx
-from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import LatestN
 
 from seqarch.config import Config, with_forms
 from seqarch.errors import UserError
 from seqarch.model import LanguageModel
 from seqarch.training import restore
+from seqarch.training.cluster import gather, together
+from seqarch.training.digest import digests
 from seqarch.training.restore import Damaged
 from seqarch.training.rundir import read_config
 from seqarch.training.state import TrainState
@@ -59,30 +61,35 @@ class Checkpointer:
 
     def close(self) -> None:
         """Waits for what is being written."""
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
 
+    def wait(self) -> None:
+        """Until what is being written is there; raises what went wrong with it."""
+        self._manager.wait_until_finished()
+
     @property
-    def latest(self) -> int | None:
-        """The newest step that was written whole; None where there is none."""
-        return self._manager.latest_step()
+    def steps(self) -> list[int]:
+        """The steps that were written whole, ascending; of several processes the first one's view holds for all."""
+        return json.loads(gather(json.dumps(restore.steps(self.directory)))[0])
 
     def save(self, state: TrainState) -> None:
         """Starts writing `state`; returns when its arrays may be donated."""
         model, rest = _split(state)
         record = restore.make_record(model | rest, self.stream)
         items = dict(model=ocp.args.StandardSave(model), optimizer=ocp.args.StandardSave(rest))
-        self._manager.save(int(state.step), args=ocp.args.Composite(**items, record=ocp.args.JsonSave(record)))
+        args = ocp.args.Composite(**items, record=ocp.args.JsonSave(record))
+        self._manager.save(int(state.step), args=args, force=True)  # without force Orbax may leave a step out, silently
 
     def restore(self, abstract: TrainState, *, strict: bool = False, say: Callable[[str], None] = print) -> TrainState:
         """The latest state that is what was saved, with the shapes, dtypes and shardings of `abstract`.
 
-        `say` is told of damaged ones, which are set aside once an older one proves whole. Raises UserError where
-        `abstract` or the stream differ from what was saved, where nothing whole is left, and, if `strict`, at damage.
+        `say` is told of damaged ones, which are set aside once an older one proves whole. Of several processes all
+        restore the same step: what one cannot read is damaged for all. Raises UserError where `abstract` or the stream
+        differ from what was saved, where nothing whole is left, and, if `strict`, at damage.
         """
-        restore.newest(self.directory)
         damaged = []
-        for step in reversed(restore.steps(self.directory)):
+        for step in reversed(self.steps):
             try:
                 state = self._restore(self.directory / str(step), abstract)
             except Damaged as error:
@@ -93,33 +100,46 @@ class Checkpointer:
             else:
                 self._set_aside(damaged)
                 return state
-        raise UserError(f"every checkpoint in {self.directory} is damaged; move it away to train from the start")
+        if damaged:
+            raise UserError(f"every checkpoint in {self.directory} is damaged; move it away to train from the start")
+        raise restore.none_in(self.directory)
 
     def _restore(self, path: Path, abstract: TrainState) -> TrainState:
-        record = restore.read_record(path)
+        model, rest = _split(abstract)
+
+        def read() -> tuple[dict[str, Any], dict[str, Array]]:
+            record = restore.read_record(path)
+            self._check_stream(path, record)
+            restore.check(path, record, model | rest)
+            return record, restore.read_arrays(path, model=model, optimizer=rest)
+
+        record, leaves = together(read, Damaged, UserError)
+        if len(set(gather(json.dumps(record, sort_keys=True)))) > 1:
+            raise Damaged(f"{path} is damaged (not every process finds the same record of digests)")
+        found = digests(leaves)
+        together(lambda: restore.compare(path, record, found), Damaged)
+        return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[name] for name in named(abstract)])
+
+    def _check_stream(self, path: Path, record: dict[str, Any]) -> None:
         for name in sorted(self.stream.keys() & record["stream"].keys()):
             if record["stream"][name] != self.stream[name]:
                 raise UserError(
                     f"{path} stands in a data stream with {name}={record['stream'][name]!r}, "
                     f"the config asks for {self.stream[name]!r}; use the run's own config, or another --workdir"
                 )
-        model, rest = _split(abstract)
-        restore.check(path, record, model | rest)
-        leaves = restore.read_arrays(path, record, model=model, optimizer=rest)
-        return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[name] for name in named(abstract)])
 
     def _set_aside(self, steps: list[int]) -> None:
         """Makes room for the steps' new checkpoints; what is there may still be of use to somebody."""
-        if not steps:
-            return
-        if jax.process_index() == 0:
-            for step in steps:
+
+        def rename() -> None:
+            for step in steps if jax.process_index() == 0 else []:
                 aside = self.directory / f"{step}.damaged"
                 shutil.rmtree(aside, ignore_errors=True)
                 (self.directory / str(step)).rename(aside)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("damaged checkpoints set aside")
-        self._manager.reload()
+
+        if steps:
+            together(rename)
+            self._manager.reload()
 
 
 def load_model(run_dir: str | os.PathLike) -> tuple[Config, LanguageModel, int]:
@@ -139,7 +159,8 @@ def load_model(run_dir: str | os.PathLike) -> tuple[Config, LanguageModel, int]:
     try:
         record = restore.read_record(path)
         restore.check(path, record, model, prefix="model.")
-        leaves = restore.read_arrays(path, record, model=model)
+        leaves = restore.read_arrays(path, model=model)
+        restore.compare(path, record, digests(leaves))
     except Damaged as error:
         raise UserError(f"{error}; the command that trained it goes on from the one before") from error
     return config, jax.tree.unflatten(jax.tree.structure(abstract), list(leaves.values())), step

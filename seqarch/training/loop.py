@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from seqarch.errors import Diverged, Stopped, UserError
 from seqarch.flops import count_flops
 from seqarch.training import rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
+from seqarch.training.cluster import gather, together
 from seqarch.training.logging import Logger, Profile, read_rows
 from seqarch.training.meter import Meter, Row
 from seqarch.training.signals import StopRequests
@@ -45,20 +47,18 @@ def train(
     mesh = sharding.make_mesh(config.mesh)
     abstract = sharding.abstract_state(config, mesh)  # a model or a batch that cannot be is told before anything is written
     sharding.abstract_batch(config, mesh)
-    text = {split: open_split(locate(config.data.path, config.model.vocab), split) for split in ("train", "validation")}
-    rundir.check(workdir, config)
-    stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, text=_digest(text["train"]))
     with contextlib.ExitStack() as stack:
+        text = together(lambda: _claim(config, workdir, stack), UserError)
+        stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, text=_digest(text["train"]))
+        _alike(config, stream["text"], workdir)
         stack.enter_context(rundir.full_disk_told(workdir))
-        if jax.process_index() == 0:
-            stack.enter_context(rundir.lock(workdir))
         stack.enter_context(jax.set_mesh(mesh))
         checkpoints = stack.enter_context(Checkpointer(Path(workdir) / "checkpoints", config.checkpoint.keep, stream))
         state = _start(config, mesh, abstract, checkpoints, strict_restore, say)
         start = int(state.step)
         if start == config.steps:
             say(f"{workdir} is trained: {start} steps")
-            return read_rows(workdir)[-1]
+            return next((row for row in reversed(read_rows(workdir)) if row["step"] == start), dict(step=start))
         logger = stack.enter_context(Logger(workdir, start, write=jax.process_index() == 0))
         _record(config, mesh, workdir, start, logger, say)
         if jax.process_index() == 0:
@@ -104,6 +104,7 @@ class _Run:
                 self.checkpoints.save(state)
             if stop:
                 profile.stop(state)
+                self.checkpoints.wait()  # while a second Ctrl-C still interrupts at once
                 raise Stopped(f"stopped at step {step} of {config.steps}, which is saved; the same command goes on", stop)
             if save or validate:
                 meter.restart()
@@ -152,16 +153,38 @@ def step_flops(config: Config, mesh: Mesh) -> float:
     return count_flops(make_train_step(sharding.resolve(plain, mesh)), *arguments).total
 
 
+def _claim(config: Config, workdir: str | os.PathLike, stack: contextlib.ExitStack) -> dict[str, TokenFile]:
+    """The text, once the directory is ours until `stack` ends; all that can be wrong on one host alone."""
+    text = {split: open_split(locate(config.data.path, config.model.vocab), split) for split in ("train", "validation")}
+    rundir.check(workdir, config)
+    if jax.process_index() == 0:
+        stack.enter_context(rundir.lock(workdir))
+    return text
+
+
+def _alike(config: Config, text: str, workdir: str | os.PathLike) -> None:
+    """Raises UserError where processes differ in what they are to do, or in what --workdir is: nothing would fail, at first."""
+    together(lambda: rundir.check_shared(workdir), UserError)
+    ours = rundir.flatten(dict(config=seqarch.config.to_dict(config), text=text))
+    first, *others = map(json.loads, gather(json.dumps(ours)))
+    for index, theirs in enumerate(others, 1):
+        for name in [name for name in first if name != "config.data.path" and theirs[name] != first[name]]:
+            raise UserError(
+                f"process 0 has {name}={first[name]!r}, process {index} {theirs[name]!r}; start the same command on each"
+            )
+
+
 def _start(
     config: Config, mesh: Mesh, abstract: TrainState, checkpoints: Checkpointer, strict: bool, say: Say
 ) -> TrainState:
     """The latest checkpoint's state, or the initial one."""
     size = sum(leaf.size for leaf in jax.tree.leaves(abstract.model))
     say(f"{config.model.mixer}: {size:,} parameters on {mesh.size} x {mesh.devices.flat[0].device_kind}")
-    if checkpoints.latest is None:
+    steps = checkpoints.steps
+    if not steps:
         return sharding.init_state(config, mesh, jax.random.key(config.seed.model))
-    if checkpoints.latest > config.steps:
-        raise UserError(f"the run has {checkpoints.latest} steps behind it, more than steps={config.steps}; give more steps")
+    if steps[-1] > config.steps:
+        raise UserError(f"the run has {steps[-1]} steps behind it, more than steps={config.steps}; give more steps")
     state = checkpoints.restore(abstract, strict=strict, say=say)
     say(f"going on from step {int(state.step)} of {config.steps}")
     return state

@@ -33,7 +33,11 @@ def newest(directory: str | os.PathLike) -> int:
     """The last of them; raises UserError where there is none."""
     if found := steps(directory):
         return found[-1]
-    raise UserError(f"no checkpoint in {directory}; train first, or look at --workdir")
+    raise none_in(directory)
+
+
+def none_in(directory: str | os.PathLike) -> UserError:
+    return UserError(f"no checkpoint in {directory}; train first, or look at --workdir")
 
 
 def make_record(arrays: Mapping[str, Array], stream: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,20 +59,16 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
-def read_arrays(path: Path, record: Mapping[str, Any], **items: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Array]:
-    """The arrays of `items`, each sharded as asked, by name and in their order.
+def read_arrays(path: Path, **items: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Array]:
+    """The arrays of `items`, each sharded as asked, by name and in their order; raises Damaged where one cannot be read."""
+    return {name: _read(path, item, name, struct) for item, wanted in items.items() for name, struct in wanted.items()}
 
-    Raises UserError where `items` ask for other names, shapes or dtypes than were saved, and Damaged where an array
-    cannot be read or is not what was saved.
-    """
-    arrays: dict[str, Array] = {}
-    for item, wanted in items.items():
-        for name, struct in wanted.items():
-            arrays[name] = _read(path, item, name, struct)
-    for name, digest in digests(arrays).items():
+
+def compare(path: Path, record: Mapping[str, Any], found: Mapping[str, str]) -> None:
+    """Raises Damaged where a digest in `found`, of the array of that name, is not the one that was saved with it."""
+    for name, digest in found.items():
         if digest != record["arrays"][name][1]:
             raise Damaged(f"{path} is damaged ({name} is not what was saved)")
-    return arrays
 
 
 def check(path: Path, record: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str = "") -> None:

@@ -72,6 +72,12 @@ def lock(run_dir: str | os.PathLike) -> Iterator[None]:
         yield
 
 
+def check_shared(run_dir: str | os.PathLike) -> None:
+    """Raises UserError where the lock that process 0 has made is not seen: each would write its part of a checkpoint apart."""
+    if not (Path(run_dir) / "lock").exists():
+        raise UserError(f"--workdir {run_dir} is not the directory that process 0 has; give one on storage that all share")
+
+
 @contextlib.contextmanager
 def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
     """Turns what any library makes of a full disk into a UserError; their threads fail silently, this one will notice."""

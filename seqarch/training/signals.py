@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 
 
 class StopRequests:
-    """Takes note of SIGTERM and SIGINT while it is entered; a second Ctrl-C interrupts at once.
+    """Takes note of SIGTERM and SIGINT while it is entered; a second Ctrl-C ends the process at once, whatever it waits for.
 
     Of several processes one that is told to stop stops all, at the same step: JAX's preemption service watches SIGTERM
     then, and Ctrl-C is passed on to it. Outside the main thread, which alone gets signals in Python, it does nothing.
@@ -40,6 +40,6 @@ class StopRequests:
     def _note(self, number: int, _: FrameType | None) -> None:
         self._received = number
         if number == signal.SIGINT:
-            signal.signal(number, self._before[number])
+            signal.signal(number, signal.SIG_DFL)
             if self._several:
                 os.kill(os.getpid(), signal.SIGTERM)
