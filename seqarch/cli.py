@@ -145,6 +145,10 @@ def _one_line(text: str) -> str:
         return "the config file fails: " + text.strip().splitlines()[-1]
     if missing := re.search(r"No such file or directory: (.+)$", text):
         return f"no config file {missing[1]}; they are in configs/, such as configs/lm.py:mamba"
+    if "is defined twice" in text:  # of config_flags' overrides, once for each time that the file is named
+        return "--config is given twice; give it once"
+    if early := re.search(r"Found (--\S+) in argv before a value for --config", text):
+        return f"give --config=FILE before {early[1]}, which overrides one of its fields"
     if required := re.search(r"Flag (--\S+) must have a value", text):
         return f"{required[1]}=VALUE is required"
     return re.sub(r"\s*\n\s*", "; ", text.strip())

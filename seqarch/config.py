@@ -92,6 +92,11 @@ class SeedConfig:
     model: int = 0
     data: int = 0
 
+    def __post_init__(self):
+        for name, seed in dataclasses.asdict(self).items():
+            if not 0 <= seed < 2**32:
+                raise UserError(f"seed.{name} is {seed}; give a number in [0, 2^32)")
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:

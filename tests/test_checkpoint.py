@@ -118,11 +118,3 @@ def test_load_model_reads_the_latest_model_of_a_run(tmp_path):
     assert config == CONFIG
     assert jax.tree.structure(model) == jax.tree.structure(state(2).model)
     jax.tree.map(np.testing.assert_array_equal, model, state(2).model)
-
-
-@pytest.mark.parametrize("content", [None, "{", '{"stepz": 1}', "[]"])
-def test_what_is_no_run_is_refused(tmp_path, content):
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match="config.json|steps"):
-        load_model(tmp_path)

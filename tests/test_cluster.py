@@ -44,7 +44,7 @@ def processes(count: int, *arguments: str) -> Iterator[list[subprocess.Popen]]:
     finally:
         for process in started:
             process.kill()
-            process.communicate()
+            print(*process.communicate())  # shown where a test fails
 
 
 def ends(started: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
@@ -108,8 +108,8 @@ def other_bits(read: Callable) -> Callable:
     def reads(path: Path, item: str, name: str, struct: jax.ShapeDtypeStruct) -> jax.Array:
         array = read(path, item, name, struct)
         if path.name == "2" and name == "model.embedding":
-            parts = [shard.data + 1 for shard in array.addressable_shards]
-            return jax.make_array_from_single_device_arrays(array.shape, array.sharding, parts)
+            ones = np.ones(struct.shape, struct.dtype)
+            return jax.make_array_from_callback(struct.shape, struct.sharding, lambda index: ones[index])
         return array
 
     return reads
@@ -144,7 +144,7 @@ def main(directory: str) -> None:
                 if expected == 1:
                     with pytest.raises(UserError, match="/2 is damaged.*--strict_restore"):
                         checkpoints.restore(abstract, strict=True)
-                    assert restore.steps(checkpoints.directory) == ([1, 2])
+                    assert restore.steps(checkpoints.directory) == [1, 2]
                 state = checkpoints.restore(abstract, say=said.append)
             assert (int(state.step), len(said)) == (expected, 2 - expected), (change, said)
             checkpoints.save(state._replace(step=state.step + 3))  # and what follows is saved by both
@@ -153,7 +153,7 @@ def main(directory: str) -> None:
 
 def agreements() -> None:
     index = jax.process_index()
-    assert gather("ab" * index) == ["", "abab"[:2]]
+    assert gather("ab" * index) == ["", "ab"]
 
     def complain() -> int:
         if index == 1:

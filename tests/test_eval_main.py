@@ -1,4 +1,4 @@
-"""eval.py on a run: every promised number, where it is written, and one line for every mistake."""
+"""eval.py on a run: every promised number, and where it is written."""
 
 import json
 import subprocess
@@ -10,7 +10,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from seqarch.config import Config, DataConfig, EvalConfig, ModelConfig
 from seqarch.data import tokens
-from seqarch.errors import UserError
 from seqarch.measure.evaluate import evaluate
 from seqarch.training.loop import train
 
@@ -73,31 +72,8 @@ def test_evaluators_and_split_are_chosen(run):
     assert values == evaluate_quietly(run, split="test", only=["flops"])
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        (dict(only=["qualty"]), "unknown evaluator 'qualty'; did you mean 'quality'"),
-        (dict(split="tset"), "unknown split 'tset'; did you mean 'test'"),
-    ],
-)
-def test_unknown_names_are_told_with_the_nearest(run, options, message):
-    with pytest.raises(UserError, match=message):
-        evaluate_quietly(run, **options)
-
-
-def eval_main(*args: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, ROOT / "eval.py", *args], capture_output=True, text=True)
-
-
 def test_program_prints_a_table(run):
-    done = eval_main(f"--workdir={run}", "--only=flops")
+    command = [sys.executable, ROOT / "eval.py", f"--workdir={run}", "--only=flops"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "FLOPs/token, forward" in done.stdout and f"{run}/eval.json" in done.stdout
-
-
-@pytest.mark.parametrize("workdir", ["empty", "missing"])
-def test_a_directory_that_is_no_run_is_one_line(tmp_path, workdir):
-    (tmp_path / "empty").mkdir()
-    done = eval_main(f"--workdir={tmp_path / workdir}")
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.count("\n") == 1 and "is no run directory" in done.stderr

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -52,12 +53,21 @@ def die_in_save(step: int):
     return saves
 
 
+def interrupt_and_hang(_: Checkpointer) -> None:
+    """Checkpointer.wait, on a storage that doesn't answer, when Ctrl-C comes a second time."""
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(600)
+
+
 def main(given: str, workdir: str, how: str) -> None:
     """What the test below runs in processes of its own."""
     if how == "save":
         Checkpointer.save = die_in_save(6)
     else:
-        Logger.log = signal_at(*{"kill": (5, signal.SIGKILL), "term": (6, signal.SIGTERM)}[how])
+        step, number = {"kill": (5, signal.SIGKILL), "twice": (4, signal.SIGINT), "term": (6, signal.SIGTERM)}[how]
+        Logger.log = signal_at(step, number)
+    if how == "twice":
+        Checkpointer.wait = interrupt_and_hang
     sys.argv[1:] = []
     cli.run(lambda: loop.train(parse(json.loads(given)), workdir))
 
@@ -75,15 +85,16 @@ def whole(corpus, tmp_path_factory) -> Path:
     return run
 
 
-def test_a_run_killed_in_training_killed_in_a_save_and_terminated_ends_where_the_whole_one_ends(corpus, whole, tmp_path):
+def test_a_run_killed_interrupted_twice_killed_in_a_save_and_terminated_ends_where_the_whole_one_ends(corpus, whole, tmp_path):
     given, run = nine_steps(corpus), tmp_path / "run"
     ends = {}
-    for how in ("kill", "save", "term"):
+    for how in ("kill", "twice", "save", "term"):
         program = f"from tests import test_interruptions as t; t.main({json.dumps(to_dict(given))!r}, {str(run)!r}, {how!r})"
-        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
         ends[how] = done.returncode, done.stderr, restore.steps(run / "checkpoints")
         if how == "save":
             assert [path for path in (run / "checkpoints").iterdir() if "tmp" in path.name]
+    assert ends["twice"][:2] == (-signal.SIGINT, ""), ends
     assert ends["kill"][0] == ends["save"][0] == -signal.SIGKILL, ends
     assert 6 not in ends["save"][2]
     code, stderr, steps = ends["term"]

@@ -1,11 +1,13 @@
-"""train.py and the loop: every config runs, a run that was cut short goes on, and mistakes are answered in one line."""
+"""train.py and the loop: every config runs, and a run that was cut short goes on."""
 
 import argparse
 import dataclasses
 import json
-import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -19,9 +21,10 @@ from seqarch.config import Config, parse
 from seqarch.data import tokens
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
-from seqarch.training import loop
+from seqarch.training import loop, restore
 from seqarch.training.checkpoint import load_model
 from seqarch.training.logging import read_rows
+from tests.test_restore import flip, largest
 
 ROOT = Path(__file__).parents[1]
 
@@ -112,74 +115,35 @@ def test_ten_steps_that_are_not_finite_end_the_run(corpus, tmp_path):
     assert len(rows) < 20
 
 
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "train.py"), *arguments]
-    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+def test_the_command_trains_ctrl_c_saves_and_the_same_command_goes_on(corpus, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "train.py"), f"--config={ROOT}/configs/lm.py:gru", f"--workdir={run}"]
+    command += [f"--config.data.path={corpus}", "--config.batch=4", "--config.length=16", "--config.optim.lr=1e-3"]
+    command += ["--config.model.dim=16", "--config.model.mlp=0", "--config.profile=1", "--config.log_every=1"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([*command, "--config.steps=1000000"], **pipes) as process:
+        while not (run.exists() and read_rows(run)) and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        stderr = process.communicate(timeout=60)[1]
+    (step,) = restore.steps(run / "checkpoints")
+    assert (process.returncode, stderr) == (130, f"stopped at step {step} of 1000000, which is saved; the same command goes on\n")
+    assert [row["step"] for row in read_rows(run)] == list(range(1, step + 1))
 
+    command += [f"--config.steps={step + 1}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"going on from step {step} of" in done.stdout and f"step {step + 1}/{step + 1}" in done.stdout
+    assert [row["step"] for row in read_rows(run)] == list(range(1, step + 2))
+    assert seqarch.config.parse(json.loads((run / "config.json").read_text())).optim.lr == 1e-3
+    assert list(run.rglob("*.xplane.pb"))
 
-def test_the_command_trains_and_the_same_command_goes_on(corpus, tmp_path):
-    arguments = [f"--config={ROOT}/configs/lm.py:gru", f"--workdir={tmp_path}/run", f"--config.data.path={corpus}"]
-    arguments += ["--config.batch=4", "--config.length=16", "--config.optim.lr=1e-3"]
-    arguments += ["--config.model.dim=16", "--config.model.mlp=0"]
-    for steps in ("2", "3"):
-        done = run(*arguments, f"--config.steps={steps}", "--config.profile=1")
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        assert f"step {steps}/{steps}" in done.stdout
-    assert [row["step"] for row in read_rows(tmp_path / "run")] == [1, 2, 3]
-    assert seqarch.config.parse(json.loads((tmp_path / "run" / "config.json").read_text())).optim.lr == 1e-3
-    assert list((tmp_path / "run").rglob("*.xplane.pb"))
-
-
-MISTAKES = {
-    "--config.optm.lr=1": "unknown config field 'optm'; did you mean 'optim'?",
-    "--config.optim.lrr=1": "unknown config field 'lrr'; did you mean 'lr'?",
-    "--config.steps=1.5": "--config.steps=1.5",
-    "--config.steps=0": "steps is 0",
-    "--config.optim.lr=fast": "--config.optim.lr=fast",
-    "--config.batch=7 --config.optim.accumulate=2": "batch 7 does not divide",
-    "--config.model.mixer=mambo": "unknown mixer 'mambo'; did you mean 'mamba'?",
-    "--config.data.path=/nowhere": "no prepared text in /nowhere",
-    "--config=configs/ml.py": "no config file",
-    "--config=configs/lm.py:atention": "unknown mixer 'atention'; did you mean 'attention'?",
-    "--workdr=x": "unknown flag '--workdr'; did you mean '--workdir'?",
-    "--workdir= --config.data.path={corpus}": "--workdir is empty",
-    "--workdir={corpus}/meta.json --config.data.path={corpus}": "cannot make --workdir",
-    "train": "unexpected argument 'train'",
-}
-PROGRAM = """
-import contextlib, io, json, sys
-from absl import flags
-import train
-from seqarch import cli
-from seqarch.training import loop
-loop.Checkpointer = None  # nothing gets so far as to train
-for mistake in json.loads(sys.argv.pop()):
-    sys.argv[:] = ["train", "--config=configs/lm.py", "--workdir=unused", *mistake.split()]
-    flags.FLAGS.unparse_flags()
-    for override in [name for name in flags.FLAGS if name.startswith("config.")]:
-        delattr(flags.FLAGS, override)
-    flags.FLAGS["workdir"].value = flags.FLAGS["config"].value = None
-    with contextlib.redirect_stderr(io.StringIO()) as stderr:
-        try:
-            cli.run(train.main)
-        except SystemExit as exit:
-            code = exit.code
-    print(json.dumps([code, stderr.getvalue()]))
-"""
-
-
-def test_mistakes_are_answered_in_one_line(corpus):
-    """All in one process, which saves the imports of the others."""
-    mistakes = [mistake.format(corpus=corpus) for mistake in MISTAKES]
-    command = [sys.executable, "-c", PROGRAM, json.dumps(mistakes)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == len(MISTAKES), done.stderr
-    for (mistake, expected), (code, answer) in zip(MISTAKES.items(), answers, strict=True):
-        assert (code, answer.count("\n")) == (2, 1), f"{mistake}: {answer}"
-        assert answer.startswith("error: ") and expected in answer, mistake
-    assert not (ROOT / "unused").exists()
+    flip(largest(run / "checkpoints" / str(step + 1)))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    done = subprocess.run([*command, "--strict_restore"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert re.match(rf"error: .*/{step + 1} is damaged \(.*\); leave out --strict_restore", done.stderr), done.stderr
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def _shakespeare() -> Path:
     identity = json.dumps([tokens.layout(BYTES.name, BYTES.vocab), SOURCE, TRAIN, HELD_OUT])
     directory = cache / f"shakespeare-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     if not directory.exists():
-        print(f"preparing Shakespeare's works in {directory}", file=sys.stderr)
+        print(f"preparing Shakespeare's works in {directory}", flush=True)
         tokens.write(directory, _works(cache), SOURCE, replace=False)
     return directory
 

@@ -24,6 +24,8 @@ def resolve_mixer(name: str) -> type[SequenceMixer]:
             raise unknown("mixer", name, MIXERS)
         return MIXERS[name]
     module, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
+        raise UserError(f"cannot load the mixer {name!r}; give package.module:Class")
     try:
         mixer = getattr(importlib.import_module(module), attribute)
         if not (isinstance(mixer, type) and issubclass(mixer, SequenceMixer)):

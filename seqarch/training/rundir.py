@@ -96,10 +96,8 @@ def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
 
 def changes(run_dir: str | os.PathLike, record: dict[str, Any]) -> str:
     """What differs from the start before of what bits depend on: "jaxlib 0.10.1 -> 0.10.2, cpus 2 -> 4", or ""."""
-    path = Path(run_dir) / "run.json"
-    if not path.exists():
+    if (first := read_record(run_dir)) is None:
         return ""
-    first = json.loads(path.read_text())
     before = [first, *first["continued"]][-1]
     keys = [("versions", "jax"), ("versions", "jaxlib"), ("host", "cpus"), ("devices", "kind"), ("devices", "count")]
     found = [(name, before[group][name], record[group][name]) for group, name in keys]
@@ -108,15 +106,25 @@ def changes(run_dir: str | os.PathLike, record: dict[str, Any]) -> str:
 
 def write(run_dir: str | os.PathLike, config: dict[str, Any], record: dict[str, Any]) -> None:
     """Writes config.json, and run.json: the first start's `record` and config, and those of later ones in "continued"."""
-    record = record | dict(config=config)
+    record, first = record | dict(config=config), read_record(run_dir)
+    record = record | dict(continued=[]) if first is None else first | dict(continued=[*first["continued"], record])
+    write_json(Path(run_dir) / "run.json", record)
+    write_json(Path(run_dir) / "config.json", config)
+
+
+def read_record(run_dir: str | os.PathLike) -> dict[str, Any] | None:
+    """run.json; None where there is none. Raises UserError where it is not what `write` wrote."""
     path = Path(run_dir) / "run.json"
-    if path.exists():
-        first = json.loads(path.read_text())
-        record = first | dict(continued=[*first["continued"], record])
-    else:
-        record = record | dict(continued=[])
-    write_json(path, record)
-    write_json(path.with_name("config.json"), config)
+    try:
+        record = json.loads(path.read_text())
+        groups = [each[name] for each in (record, *record["continued"]) for name in ("versions", "host", "devices")]
+    except FileNotFoundError:
+        return None
+    except (ValueError, LookupError, TypeError):
+        groups = [None]
+    if not all(isinstance(group, dict) for group in groups):
+        raise UserError(f"{path} is no record that train.py wrote; move it away, and the next start writes one")
+    return record
 
 
 def provenance() -> dict[str, Any]:
