@@ -77,7 +77,7 @@ MISTAKES = [
     ("eval.py", "--only=qualty", "unknown evaluator 'qualty'; did you mean 'quality'?"),
     ("eval.py", "--split=tset", "unknown split 'tset'; did you mean 'test'?"),
     ("eval.py", "--spilt=test", "unknown flag '--spilt'; did you mean '--split'?"),
-    ("scripts/compare.py", "--config=configs/compare.py:ful", "no budget 'ful' in configs/compare.py; give tour or full"),
+    ("scripts/compare.py", "--config=configs/compare.py:ful", "no budget 'ful' in configs/compare.py; give tour, long or full"),
     ("scripts/compare.py", "--config.members=('grru',)", "unknown mixer 'grru'; did you mean 'gru'?"),
     # values of a wrong type, out of range, or that don't go together
     ("train.py", "--config.steps=1.5", "--config.steps=1.5"),
@@ -166,16 +166,13 @@ def top(made, tmp_path) -> Path:
 
 @pytest.fixture
 def own_flags() -> Iterator[None]:
-    """absl's flags are of the whole process: the program's are taken away again, those of imported ones stand aside."""
-    before = {name: flags.FLAGS[name] for name in flags.FLAGS}
-    aside = [name for name in before if flags.FLAGS.find_module_defining_flag(name, "").startswith("scripts.")]
-    for name in aside:
+    """absl's flags are of the whole process: those of programs that tests have imported go, and afterwards the program's."""
+    for name in [name for name in flags.FLAGS if flags.FLAGS.find_module_defining_flag(name, "").startswith("scripts.")]:
         delattr(flags.FLAGS, name)
+    before = set(flags.FLAGS)
     yield
-    for name in set(flags.FLAGS) - (before.keys() - aside):
+    for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
-    for name in aside:
-        flags.FLAGS[name] = before[name]
 
 
 def arguments(program: str, given: str, top: Path) -> list[str]:
