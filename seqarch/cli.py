@@ -76,6 +76,10 @@ def parse_flags(argv: list[str]) -> None:
         raise _unknown_field(str(error)) from error
     except (flags.Error, OSError, TypeError) as error:
         raise UserError(_one_line(str(error))) from error
+    except UserError:
+        raise
+    except Exception as error:  # in the config file, which is the user's program
+        raise UserError(_one_line(f"the config file fails: {type(error).__name__}: {error}")) from error
     if len(rest) > 1:
         raise UserError(f"unexpected argument {rest[1]!r}; flags look like --name=value")
 

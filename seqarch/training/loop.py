@@ -45,7 +45,7 @@ def train(
     """
     say = (progress or _print) if jax.process_index() == 0 else _silent
     mesh = sharding.make_mesh(config.mesh)
-    abstract = sharding.abstract_state(config, mesh)  # a model or a batch that cannot be is told before anything is written
+    abstract = sharding.abstract_state(config, mesh)
     sharding.abstract_batch(config, mesh)
     with contextlib.ExitStack() as stack:
         text = together(lambda: _claim(config, workdir, stack), UserError)
@@ -59,36 +59,38 @@ def train(
         if start == config.steps:
             say(f"{workdir} is trained: {start} steps")
             return next((row for row in reversed(read_rows(workdir)) if row["step"] == start), dict(step=start))
+        run = _Run(config, mesh, text, start, checkpoints, say)  # what the model or the text cannot do is told here
         logger = stack.enter_context(Logger(workdir, start, write=jax.process_index() == 0))
         _record(config, mesh, workdir, start, logger, say)
         if jax.process_index() == 0:
             text["train"].tokenizer.save(workdir)  # which generate.py needs, wherever the run is taken
-        run = _Run(config, mesh, text, checkpoints, logger, say)
-        return run.go(state, Profile(workdir, config.profile))
+        return run.go(state, logger, Profile(workdir, config.profile))
 
 
 class _Run:
-    """One start of the loop: the compiled step, the data, and where states and numbers go."""
+    """One start of the loop: the step, traced, the data from `start` on, and where states go; nothing is written yet."""
 
     def __init__(
-        self, config: Config, mesh: Mesh, text: dict[str, TokenFile], checkpoints: Checkpointer, logger: Logger, say: Say
+        self, config: Config, mesh: Mesh, text: dict[str, TokenFile], start: int, checkpoints: Checkpointer, say: Say
     ):
-        self.config, self.mesh, self.checkpoints, self.logger, self.say = config, mesh, checkpoints, logger, say
+        self.config, self.mesh, self.checkpoints, self.say = config, mesh, checkpoints, say
+        self.flops = step_flops(config, mesh)
         self.text = text["train"]
+        self.batches = self._batches(start)
         self.hyper = jax.device_put(hyper(config), NamedSharding(mesh, PartitionSpec()))
         self.validate = make_validate(config, mesh, text["validation"])
         self.said = 0.0
 
-    def go(self, state: TrainState, profile: Profile) -> Row:
+    def go(self, state: TrainState, logger: Logger, profile: Profile) -> Row:
         """Trains from `state` to the last step; returns that step's row."""
-        train_step, flops = self._compile()
+        train_step = self._compile()
         with StopRequests() as stops:
-            return self._steps(state, train_step, flops, profile, stops)
+            return self._steps(state, train_step, logger, profile, stops)
 
-    def _steps(self, state: TrainState, train_step: Callable, flops: float, profile: Profile, stops: StopRequests) -> Row:
+    def _steps(self, state: TrainState, train_step: Callable, logger: Logger, profile: Profile, stops: StopRequests) -> Row:
         config, start = self.config, int(state.step)
-        meter = Meter(config.batch * config.length, flops, len(self.text.tokens) / self.text.bytes)
-        for step, batch in zip(range(start + 1, config.steps + 1), self._batches(start)):
+        meter = Meter(config.batch * config.length, self.flops, len(self.text.tokens) / self.text.bytes)
+        for step, batch in zip(range(start + 1, config.steps + 1), self.batches):
             profile.before(step, state)
             state, metrics = train_step(state, batch, self.hyper)
             profile.after(step, state)
@@ -99,7 +101,7 @@ class _Run:
                 rows += meter.drain()
                 if validate:
                     rows[-1]["validation_bits_per_byte"] = self.validate(state.model)
-            self._log(rows)
+            self._log(rows, logger)
             if save or stop:
                 self.checkpoints.save(state)
             if stop:
@@ -111,14 +113,13 @@ class _Run:
         profile.stop(state)
         return rows[-1]
 
-    def _compile(self) -> tuple[Callable, float]:
-        """The train step, compiled, and its FLOPs: those of the model, without a rematerialised forward."""
+    def _compile(self) -> Callable:
         self.say("compiling the train step")
         began = time.perf_counter()
         abstract = sharding.abstract_state(self.config, self.mesh), sharding.abstract_batch(self.config, self.mesh)
         compiled = sharding.jit_train_step(self.config, self.mesh).lower(*abstract, self.hyper).compile()
         self.say(f"compiled in {time.perf_counter() - began:.1f} s")
-        return compiled, step_flops(self.config, self.mesh)
+        return compiled
 
     def _batches(self, start: int) -> Iterator[Batch]:
         local = batches(
@@ -133,9 +134,9 @@ class _Run:
         )
         return (sharding.put_batch(rows, self.mesh) for rows in local)
 
-    def _log(self, rows: list[Row]) -> None:
+    def _log(self, rows: list[Row], logger: Logger) -> None:
         for row in rows:
-            self.logger.log(row)
+            logger.log(row)
             if row["refused"] >= PATIENCE:
                 raise Diverged(
                     f"{PATIENCE} steps in a row up to step {row['step']} had a loss or gradient that is not finite and "

@@ -1,4 +1,8 @@
-"""The run directory: whose it is (config.json) and where its numbers come from (run.json)."""
+"""The run directory: whose it is (config.json) and where its numbers come from (run.json).
+
+All of it is data: JSON, arrays, events. Nothing in it is executed or unpickled, so a stranger's run can be looked at; only a
+mixer that its config names as package.module:Class is imported, from where Python finds modules, not from the directory.
+"""
 
 import contextlib
 import errno
