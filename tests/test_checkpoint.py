@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import os
+import time
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +74,26 @@ def test_a_directory_half_written_is_neither_seen_nor_kept(tmp_path):
         assert checkpoints.steps == [1]
         checkpoints.save(state(3))  # Orbax removes what is left over meanwhile, and waits for it before it saves
     assert not partial.exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_save_that_fails_is_noticed_once_it_has_and_takes_no_older_one_along(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        raise OSError("storage is gone")
+
+    with Checkpointer(tmp_path, 1, STREAM) as checkpoints:
+        checkpoints.save(state(1))
+        checkpoints.wait()
+        checkpoints.check()
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="storage is gone"):
+            patch.setattr(os, "rename", fail)
+            checkpoints.save(state(2))
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                checkpoints.check()
+                time.sleep(0.01)
+        assert checkpoints.steps == [1]
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(abstract(), strict=True), state(1))
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,17 @@ def test_a_new_start_cuts_off_what_lies_beyond_it_and_a_half_written_line(tmp_pa
     assert [(event.step, event.value) for event in events(tmp_path).Scalars(TAGS["loss"])][3:] == [(4, 2.0)]
 
 
+def test_a_line_that_is_no_row_takes_no_other_along(tmp_path):
+    with Logger(tmp_path) as logger:
+        for step in range(1, 4):
+            logger.log(row(step))
+    first, *rest = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_bytes(b"\0\xff\n" + first + b"3\n" + b"{}\n" + b"".join(rest))
+    with Logger(tmp_path, start=2):
+        pass
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
 def test_a_process_that_does_not_write_leaves_no_file(tmp_path):
     with Logger(tmp_path, write=False) as logger:
         logger.log(row(1))

@@ -68,6 +68,11 @@ class Checkpointer:
         """Until what is being written is there; raises what went wrong with it."""
         self._manager.wait_until_finished()
 
+    def check(self) -> None:
+        """Raises what went wrong with a save that has ended, which `save` and `wait` would, later; doesn't wait."""
+        if not self._manager.is_saving_in_progress():
+            self.wait()
+
     @property
     def steps(self) -> list[int]:
         """The steps that were written whole, ascending; of several processes the first one's view holds for all."""

@@ -74,9 +74,9 @@ class _Run:
         self, config: Config, mesh: Mesh, text: dict[str, TokenFile], start: int, checkpoints: Checkpointer, say: Say
     ):
         self.config, self.mesh, self.checkpoints, self.say = config, mesh, checkpoints, say
-        self.flops = step_flops(config, mesh)
         self.text = text["train"]
         self.batches = self._batches(start)
+        self.flops = step_flops(config, mesh)
         self.hyper = jax.device_put(hyper(config), NamedSharding(mesh, PartitionSpec()))
         self.validate = make_validate(config, mesh, text["validation"])
         self.said = 0.0
@@ -102,6 +102,7 @@ class _Run:
                 if validate:
                     rows[-1]["validation_bits_per_byte"] = self.validate(state.model)
             self._log(rows, logger)
+            self.checkpoints.check()
             if save or stop:
                 self.checkpoints.save(state)
             if stop:
