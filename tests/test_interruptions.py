@@ -90,7 +90,7 @@ def test_a_run_killed_interrupted_twice_killed_in_a_save_and_terminated_ends_whe
     ends = {}
     for how in ("kill", "twice", "save", "term"):
         program = f"from tests import test_interruptions as t; t.main({json.dumps(to_dict(given))!r}, {str(run)!r}, {how!r})"
-        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
         ends[how] = done.returncode, done.stderr, restore.steps(run / "checkpoints")
         if how == "save":
             assert [path for path in (run / "checkpoints").iterdir() if "tmp" in path.name]

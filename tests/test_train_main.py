@@ -125,7 +125,7 @@ def test_the_command_trains_ctrl_c_saves_and_the_same_command_goes_on(corpus, tm
         while not (run.exists() and read_rows(run)) and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        stderr = process.communicate(timeout=60)[1]
+        stderr = process.communicate(timeout=240)[1]
     (step,) = restore.steps(run / "checkpoints")
     assert (process.returncode, stderr) == (130, f"stopped at step {step} of 1000000, which is saved; the same command goes on\n")
     assert [row["step"] for row in read_rows(run)] == list(range(1, step + 1))

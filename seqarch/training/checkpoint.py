@@ -71,7 +71,7 @@ class Checkpointer:
     def check(self) -> None:
         """Raises what went wrong with a save that has ended, which `save` and `wait` would, later; doesn't wait."""
         if not self._manager.is_saving_in_progress():
-            self.wait()
+            self._manager.wait_until_finished()
 
     @property
     def steps(self) -> list[int]:
