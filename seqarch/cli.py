@@ -32,14 +32,18 @@ _GOOGLE = "0x1ae0"
 _TPUS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
 
 
-def run(main: Callable[[], None], argv: list[str] | None = None) -> NoReturn:
-    """Parses the command line into `flags.FLAGS`, runs `main` and exits."""
+def run(main: Callable[..., None], argv: list[str] | None = None, positional: tuple[str, ...] = ()) -> NoReturn:
+    """Parses the command line into `flags.FLAGS`, runs `main` with the arguments that `positional` names, and exits.
+
+    Modules that a config names are found where the program is started, too.
+    """
     quiet()
+    sys.path.append(os.getcwd())
     try:
-        parse_flags(sys.argv if argv is None else argv)
+        arguments = parse_flags(sys.argv if argv is None else argv, positional)
         join_cluster()
         check_accelerator()
-        main()
+        main(*arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -63,8 +67,10 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", module=r"(orbax|flax|jax|tensorboardX)\b")
 
 
-def parse_flags(argv: list[str]) -> None:
-    """absl's parser and config_flags', with every way of failing turned into a UserError."""
+def parse_flags(argv: list[str], positional: tuple[str, ...] = ()) -> list[str]:
+    """The arguments that are no flags, of which there must be as many as names in `positional`.
+
+    absl's parser and config_flags', with every way of failing turned into a UserError."""
     app.define_help_flags()
     try:
         rest = flags.FLAGS(argv)
@@ -80,8 +86,11 @@ def parse_flags(argv: list[str]) -> None:
         raise
     except Exception as error:  # in the config file, which is the user's program
         raise UserError(_one_line(f"the config file fails: {type(error).__name__}: {error}")) from error
-    if len(rest) > 1:
-        raise UserError(f"unexpected argument {rest[1]!r}; flags look like --name=value")
+    if len(rest) > 1 + len(positional):
+        raise UserError(f"unexpected argument {rest[1 + len(positional)]!r}; flags look like --name=value")
+    if len(rest) <= len(positional):
+        raise UserError(f"{positional[len(rest) - 1]} is missing; give {' '.join(positional)}")
+    return rest[1:]
 
 
 def join_cluster() -> None:

@@ -1,14 +1,16 @@
 """The law of sequence mixers as functions: call `check` on a mixer of your own.
 
     laws.check(functools.partial(MyMixer, 16))         # raises LawBroken, which says in words what does not hold
+    for clause in laws.clauses(functools.partial(MyMixer, 16)): ...        # one by one: scripts/check_mixer.py
 
 Most clauses say that two functions of (mixer, x, state) are the same: in their outputs and final states, and in their
 gradients with respect to parameters, inputs and the floating leaves of the initial state, under random cotangents.
 """
 
+import itertools
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,30 +29,64 @@ class LawBroken(AssertionError):
     """A clause of the law that does not hold, and by how much."""
 
 
+class Clause(NamedTuple):
+    """says: what must hold; test: raises LawBroken where it does not."""
+
+    name: str
+    says: str
+    test: Callable[[], None]
+
+
+class Result(NamedTuple):
+    """(outputs, state), and the gradients with respect to (mixer, x, state)."""
+
+    values: PyTree
+    gradients: PyTree
+
+
 def check(make: Callable[..., SequenceMixer], *, dim: int = 16, time: int = 21, seeds: int = 2) -> None:
     """Raises LawBroken unless `make(dtype=..., rngs=...)` gives mixers of width `dim` that obey every clause.
 
     time: tokens of the sequences; let it be longer than the mixer's chunk, and no multiple of it
     """
-    law = {function: jax.jit(partial(_values_and_gradients, function)) for function in (steps, prefill, masked, halves)}
-    for seed in range(seeds):
-        mixer = make(dtype=jnp.float32, rngs=nnx.Rngs(seed))
-        x, state, starts, lengths = _example(mixer, dim, time, seed)
-        plain, full = jnp.zeros_like(starts), jnp.full_like(lengths, time)
-        empty = mixer.init_state(len(x), _capacity(time))
-        run = lambda function, *arguments: law[function](mixer, x, *arguments, jax.random.key(seed))
+    for clause in clauses(make, dim=dim, time=time, seeds=seeds):
+        clause.test()
 
-        whole = run(prefill, state, plain, full)
-        _close("a scan of step is prefill", whole, run(steps, state, plain, full))
-        _close("prefill of a, then of b, is prefill of ab", whole, run(halves, state, plain, full))
-        documents = run(steps, state, starts, lengths)
-        _close("packed documents are separate, and padding is nothing", documents, run(masked, state, starts, lengths))
-    call_is_prefill(mixer, x, empty, starts)
-    causal_and_rowwise(mixer, x[:2])
-    for dtype in (jnp.float32, jnp.bfloat16):
-        state_is_a_carry(make(dtype=dtype, rngs=nnx.Rngs(0)), x.astype(dtype))
-    static_splits_are_whole(mixer, x, state, starts)
-    bfloat16_is_close(make, dim)
+
+def clauses(make: Callable[..., SequenceMixer], *, dim: int = 16, time: int = 21, seeds: int = 2) -> list[Clause]:
+    """The law's clauses for the mixers of `make`; nothing is computed before a clause's `test` is called."""
+    law = {function: jax.jit(partial(_values_and_gradients, function)) for function in (steps, prefill, masked, halves)}
+
+    @cache
+    def example(seed: int) -> tuple:
+        mixer = make(dtype=jnp.float32, rngs=nnx.Rngs(seed))
+        return mixer, *_example(mixer, dim, time, seed)
+
+    @cache
+    def run(function: Callable, seed: int, documents: bool = False, padded: bool = False) -> PyTree:
+        mixer, x, state, starts, lengths = example(seed)
+        starts, lengths = starts if documents else jnp.zeros_like(starts), lengths if padded else jnp.full_like(lengths, time)
+        return law[function](mixer, x, state, starts, lengths, jax.random.key(seed))
+
+    def same(name: str, says: str, expected: Callable, given: Callable, *how: bool) -> Clause:
+        def test() -> None:
+            for seed in range(seeds):
+                _close(says, run(expected, seed, *how), run(given, seed, *how))
+
+        return Clause(name, says, test)
+
+    last = lambda: example(seeds - 1)[:4]
+    return [
+        Clause("carry", "the state is a carry: structure, shapes and dtypes stay", lambda: state_is_a_carry(make, dim, time)),
+        Clause("causal", "no output depends on a later input or another row", lambda: causal_and_rowwise(*last()[:2])),
+        same("step", "a scan of step is prefill", prefill, steps),
+        same("halves", "prefill of a, then of b, is prefill of ab", prefill, halves),
+        same("lengths", "padding is nothing", steps, masked, False, True),
+        same("starts", "packed documents are separate", steps, masked, True, True),
+        Clause("call", "a call is prefill from an empty state", lambda: call_is_prefill(*last())),
+        Clause("splits", "prefill may be cut anywhere", lambda: static_splits_are_whole(*last())),
+        Clause("bfloat16", "bfloat16 is close to float32", lambda: bfloat16_is_close(make, dim)),
+    ]
 
 
 def steps(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
@@ -89,8 +125,9 @@ def halves(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tupl
     return jnp.where(valid_tokens(first, B, T)[..., None], y_a, y_b), state
 
 
-def call_is_prefill(mixer: SequenceMixer, x: Array, empty: State, starts: Array) -> None:
+def call_is_prefill(mixer: SequenceMixer, x: Array, state: State, starts: Array) -> None:
     """`__call__` is `prefill` from an empty state, in values and gradients."""
+    empty = mixer.init_state(len(x), _capacity(x.shape[1]))
     run = lambda function: jax.jit(jax.value_and_grad(lambda mixer, x: (function(mixer, x) ** 2).sum(), (0, 1)))(mixer, x)
     prefilled = run(lambda mixer, x: mixer.prefill(x, empty, starts)[0])
     _close("a call is prefill from an empty state", prefilled, run(lambda mixer, x: mixer(x, starts)))
@@ -109,7 +146,7 @@ def static_splits_are_whole(mixer: SequenceMixer, x: Array, state: State, starts
 
 def causal_and_rowwise(mixer: SequenceMixer, x: Array) -> None:
     """No output depends on a later input, nor on another row: the derivatives are zero."""
-    outputs = jax.jit(jax.jacrev(lambda x: mixer(x)[0].sum(-1)))(x)  # [T, B, T, D]
+    outputs = jax.jit(jax.jacrev(lambda x: mixer(x)[0].sum(-1)))(x[:2])  # [T, B, T, D]
     later = jnp.triu(jnp.ones(outputs.shape[::2], bool), 1)
     if float(jnp.abs(jnp.where(later[..., None], outputs[:, 0], 0)).max()) > 0:
         raise LawBroken("an output depends on a later input")
@@ -117,12 +154,14 @@ def causal_and_rowwise(mixer: SequenceMixer, x: Array) -> None:
         raise LawBroken("an output depends on another row of the batch")
 
 
-def state_is_a_carry(mixer: SequenceMixer, x: Array) -> None:
+def state_is_a_carry(make: Callable[..., SequenceMixer], dim: int, time: int) -> None:
     """Prefill and step keep the state's structure, shapes and dtypes; its size grows with max_len only where it says so."""
-    B, T = x.shape[:2]
-    for max_len in (T, 8 * T):
+    B, T = 2, time
+    for max_len, dtype in itertools.product((T, 8 * T), (jnp.float32, jnp.bfloat16)):
+        mixer = make(dtype=dtype, rngs=nnx.Rngs(0))
         state = jax.eval_shape(lambda: mixer.init_state(B, max_len))
-        for name, inputs in (("prefill", x), ("step", x[:, 0])):
+        for name, shape in (("prefill", (B, T, dim)), ("step", (B, dim))):
+            inputs = jax.ShapeDtypeStruct(shape, dtype)
             y, after = jax.eval_shape(lambda inputs, state: getattr(mixer, name)(inputs, state), inputs, state)
             if jax.tree.map(_shape, after) != jax.tree.map(_shape, state):
                 raise LawBroken(f"{name} changes the state from {state} to {after}")
@@ -188,7 +227,7 @@ def _values_and_gradients(function: Callable, mixer, x: Array, state: State, sta
     (gradients,) = pullback([jax.random.normal(key, leaf.shape, leaf.dtype) for key, leaf in zip(keys, outputs)])
     gradients = iter(gradients)
     gradients = structure.unflatten([next(gradients) if yes else jnp.zeros(()) for yes in floating])
-    return {"values": values, "gradients": gradients}
+    return Result(values, gradients)
 
 
 def _close(clause: str, expected: PyTree, given: PyTree) -> None:
@@ -196,8 +235,22 @@ def _close(clause: str, expected: PyTree, given: PyTree) -> None:
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         error = np.abs(a - b).max(initial=0) / max(np.abs(a).max(initial=0), 1e-3)
         if not error <= TOLERANCE:
-            place = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise LawBroken(f"{clause}: {place} differs by {error:.2g} of its size")
+            raise LawBroken(f"{clause}: {_place(path)} differs by {error:.2g} of its size")
+
+
+def _place(path: tuple) -> str:
+    """Where a leaf is in the result of `_values_and_gradients`, or of another function."""
+    place = jax.tree_util.keystr(path, simple=True, separator=".")
+    return _PLACES.get(".".join(place.split(".")[:2]), "") + place
+
+
+_PLACES = {
+    "values.0": "the output, ",
+    "values.1": "the final state, ",
+    "gradients.0": "the gradient of the parameters, ",
+    "gradients.1": "the gradient of the inputs, ",
+    "gradients.2": "the gradient of the initial state, ",
+}
 
 
 def _shape(x: Any) -> tuple:

@@ -82,8 +82,8 @@ class Mistaken(Attention):
     [
         (Forgetful, "packed documents"),
         (Padded, "prefill of a, then of b"),
-        (Leaky, "scan of step"),
-        (Clairvoyant, "a call is prefill"),
+        (Leaky, "later input"),
+        (Clairvoyant, "later input"),
         (Mistaken, "scan of step"),
     ],
 )

@@ -1,0 +1,123 @@
+"""scripts/check_mixer.py, and mixers outside the repository in every program: one name, no fork."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.check_mixer import HINTS
+from seqarch import laws
+from seqarch.data import tokens
+from seqarch.mixers import GRU
+
+ROOT = Path(__file__).parents[1]
+BROKEN = """
+import jax.numpy as jnp
+from seqarch.mixers import GRU
+
+class Forgetful(GRU):
+    def prefill(self, x, state, starts=None, lengths=None):
+        return super().prefill(x, state, None, lengths)
+
+class Crashing(GRU):
+    def step(self, x, state):
+        return x @ jnp.ones((3, 3)), state
+"""
+COMPARISON = """
+from configs import compare
+
+def get_config():
+    config = compare.get_config()
+    config.name, config.reference = "mine", "gru"
+    config.members = ("my_mixers:EMA", "mixed = gru,my_mixers:EMA")
+    config.update(steps=2, batch=2, length=16)
+    config.model.update(layers=1, dim=8, mlp=32)
+    config.eval.update(batch=2, limit=50, contexts=(64,), compiled_contexts=(16,), speed_contexts=(64,))
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def top(tmp_path_factory) -> Path:
+    """A directory with a user's modules and text, where the programs are started."""
+    top = tmp_path_factory.mktemp("mine")
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (top / "my_mixers.py").write_text(code)
+    (top / "broken.py").write_text(BROKEN)
+    (top / "mine.py").write_text(COMPARISON)
+    documents = [(split, f"{split} {n}", b"To be, or not to be, that is it. " * 20) for split in tokens.SPLITS for n in "ab"]
+    tokens.write(top / "text", documents, {}, replace=False)
+    return top
+
+
+def start(top: Path, program: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, ROOT / program, *arguments], cwd=top, capture_output=True, text=True, check=False)
+
+
+def checked(top: Path, mixer: str) -> subprocess.CompletedProcess:
+    return start(top, "scripts/check_mixer.py", mixer, "--dim=8", "--time=7", "--steps=10", "--data=text")
+
+
+def test_every_clause_has_a_hint():
+    assert [clause.name for clause in laws.clauses(GRU)] == list(HINTS)
+
+
+def test_a_mixer_that_obeys_is_told_so(top):
+    done = checked(top, "my_mixers:EMA")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 + len(HINTS) + 2 and all(line.startswith("holds") for line in lines[1:-1])
+    assert "256 B after 1,024 tokens, 256 B after 65,536 tokens, at width 64; constant" in done.stdout
+    assert lines[-1] == f"{len(HINTS) + 2} of {len(HINTS) + 2} hold"
+
+
+def test_a_mixer_that_forgets_starts_is_told_which_clause_and_why(top):
+    done = checked(top, "broken:Forgetful(hidden=4)")
+    assert done.returncode == 1 and not done.stderr
+    (failed,) = (line for line in done.stdout.splitlines() if line.startswith("FAILS"))
+    assert "packed documents are separate: the output" in failed and "`starts`" in failed
+    assert "16 B after 1,024 tokens" in done.stdout
+
+
+def test_a_mixer_that_raises_is_told_where(top):
+    done = checked(top, "broken:Crashing")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
+    assert len(failed) == 4 and all(f"TypeError in line 11 of {top / 'broken.py'}: " in line for line in failed)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "PACKAGE.MODULE:CLASS is missing"),
+        (("nowhere:Mixer",), "cannot load the mixer 'nowhere:Mixer'"),
+        (("my_mixers:EMA(heads=2)",), "unknown option of mixer my_mixers:EMA 'heads'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(top, arguments, message):
+    done = start(top, "scripts/check_mixer.py", *arguments)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr
+
+
+def test_every_program_takes_a_mixer_from_where_it_is_started(top):
+    small = ["--config.steps=2", "--config.batch=2", "--config.length=16", "--config.model.dim=8", "--config.model.layers=2"]
+    trained = start(
+        top, "train.py", f"--config={ROOT}/configs/lm.py", "--config.model.mixer=my_mixers:EMA", "--workdir=run",
+        "--config.data.path=text", "--config.eval.limit=50", *small,
+    )  # fmt: skip
+    assert trained.returncode == 0 and "step 2/2" in trained.stdout, trained.stderr
+    measured = start(top, "eval.py", "--workdir=run", "--only=quality")
+    assert measured.returncode == 0 and "bits/byte" in measured.stdout, measured.stderr
+    written = start(top, "scripts/generate.py", "--workdir=run", "--prompt=To be", "--steps=3")
+    assert written.returncode == 0 and written.stdout.startswith("To be"), written.stderr
+
+
+def test_a_comparison_has_it_as_a_member(top):
+    command = ["--config=mine.py", "--config.data.path=text", "--workdir=runs"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/compare.py", *command], cwd=top, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "my_mixers:EMA" in (top / "runs/report.md").read_text()
