@@ -130,6 +130,7 @@ def windowed(subject: Subject, found: Sequence[Text]) -> Iterator[tuple[str, Any
     scores = [bits_per_byte([part], [text]) for part, text in zip(losses, found, strict=True)]
     sizes = [int(text.sizes.sum()) for text in found]
     yield "quality/split", subject.split.split
+    yield "quality/limit", subject.config.eval.limit
     yield "quality/bytes", sum(sizes)
     yield "quality/context", length
     yield "quality/bits_per_byte", bits_per_byte(losses, found)

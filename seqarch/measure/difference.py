@@ -1,0 +1,85 @@
+"""What two runs differ in: their configs, and their bits per byte on the same documents, with how sure that is."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqarch.config import to_dict
+from seqarch.data.corpus import locate
+from seqarch.data.tokens import open_split
+from seqarch.errors import UserError
+from seqarch.measure import quality
+from seqarch.measure.bootstrap import Interval, paired_bootstrap
+from seqarch.measure.subject import Subject
+from seqarch.training import restore
+from seqarch.training.checkpoint import load_model
+from seqarch.training.rundir import flatten, read_config
+
+FEW = 10  # documents, below which a bootstrap's interval is too narrow to lean on
+Run = str | os.PathLike
+
+
+def config_lines(a: Run, b: Run) -> list[str]:
+    """A line for each field in which the configs differ: field: A's | B's."""
+    ours, theirs = (flatten(to_dict(read_config(run))) for run in (a, b))
+    differing = [name for name in ours if ours[name] != theirs[name]]
+    width = max(map(len, differing), default=0) + 1
+    return [f"{name + ':':<{width}} {ours[name]} | {theirs[name]}" for name in differing] or ["the configs are the same"]
+
+
+def quality_lines(a: Run, b: Run, split: str, limit: int | None = None) -> list[str]:
+    """Bits per byte of both over windows, their difference per document, and in words whether it is one.
+
+    limit: bytes of each document, 0 for all; default: the smaller of the runs' eval.limit
+    Raises UserError where a directory is no run, and where the two would be scored on different bytes.
+    """
+    if limit is None:
+        limit = min((size for run in (a, b) if (size := read_config(run).eval.limit)), default=0)
+    ours, theirs = (scores(run, split, limit) for run in (a, b))
+    if ours["quality/text"] != theirs["quality/text"]:
+        raise UserError(
+            f"{a} is scored on {ours['quality/bytes']:,} bytes and {b} on {theirs['quality/bytes']:,}, and they are not the "
+            "same; give runs of the same text, and --limit=0 where their tokenizers differ"
+        )
+    sizes, bits = np.array(ours["quality/documents"]).T
+    other = np.array(theirs["quality/documents"])[:, 1]
+    found = paired_bootstrap(bits - other, sizes)
+    lines = [f"bits per byte of {len(sizes)} {split} documents, {int(sizes.sum()):,} bytes, over windows:"]
+    for name, values in (("A", ours), ("B", theirs)):
+        lines += [f"  {name}      {values['quality/bits_per_byte']:.4f}, windows of {values['quality/context']} tokens"]
+    lines += [f"  A - B  {found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}", verdict(found, len(sizes))]
+    if len(sizes) <= quality.NAMED:
+        texts = open_split(locate(read_config(a).data.path), split).documents
+        lines += ["", "A - B of each document:"]
+        lines += [f"  {text.name:<32} {each:+.4f}" for text, each in zip(texts, bits - other, strict=True)]
+    return lines
+
+
+def scores(run: Run, split: str, limit: int) -> dict[str, Any]:
+    """quality/* over windows: from eval.json, where it measured just this, or else computed."""
+    path, step = Path(run) / "eval.json", restore.newest(Path(run) / "checkpoints")
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if [known.get(name) for name in ("run/step", "quality/split", "quality/limit")] == [step, split, limit]:
+        return known
+    config, model, _ = load_model(run)
+    config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, limit=limit))
+    text = open_split(locate(config.data.path, config.model.vocab), split)
+    subject = Subject(config, model, text, lambda line: print(line, flush=True))
+    return dict(quality.windowed(subject, quality.texts(text, limit)))
+
+
+def verdict(found: Interval, documents: int) -> str:
+    """Whether the interval leaves zero out, in words; B is what A is compared with."""
+    if not math.isfinite(found.low):
+        return "One document says nothing of others: no interval, and no verdict."
+    if found.low <= 0 <= found.high:
+        told = "No difference is shown: the interval holds 0."
+    else:
+        told = f"{'A' if found.mean < 0 else 'B'} is better: the interval leaves 0 out."
+    few = f" Of {documents} documents an interval comes out too narrow; trust it only where it is far from 0."
+    return told + few * (documents < FEW) + " One seed each: other seeds may differ by as much."

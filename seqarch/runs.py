@@ -1,0 +1,45 @@
+"""A finished run, or one under way, as values: what a notebook starts from. `seqarch.load_run` is this."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seqarch.config import Config
+from seqarch.data.tokenizer import Tokenizer, kept
+from seqarch.model import LanguageModel
+from seqarch.training.checkpoint import load_model
+from seqarch.training.logging import read_rows
+
+
+class Run(NamedTuple):
+    """config: as train.py was given it; model: of the latest checkpoint, which is that of `step`
+
+    metrics: the rows of metrics.jsonl, one a step; eval: what eval.py measured, by name, or None
+    tokenizer: between text and tokens
+    """
+
+    directory: Path
+    config: Config
+    model: LanguageModel
+    step: int
+    metrics: list[dict[str, Any]]
+    eval: dict[str, Any] | None
+    tokenizer: Tokenizer
+
+    def column(self, name: str) -> tuple[list[int], list[float]]:
+        """The steps whose row has `name`, such as "loss", and its values."""
+        rows = [row for row in self.metrics if row.get(name) is not None]
+        return [row["step"] for row in rows], [row[name] for row in rows]
+
+
+def load_run(directory: str | os.PathLike) -> Run:
+    """Reads the run directory that train.py had as --workdir, and changes nothing in it.
+
+    Raises UserError where it is none, has no checkpoint yet, or the latest one is damaged.
+    """
+    path = Path(directory).expanduser()
+    config, model, step = load_model(path)
+    measured = path / "eval.json"
+    values = json.loads(measured.read_text()) if measured.exists() else None
+    return Run(path, config, model, step, read_rows(path), values, kept(path))
