@@ -83,7 +83,7 @@ def check(path: Path, record: Mapping[str, Any], wanted: Mapping[str, jax.ShapeD
 
 def _read(path: Path, item: str, name: str, struct: jax.ShapeDtypeStruct) -> Array:
     """One array; each process reads the parts that its devices hold."""
-    store = dict(driver="ocdbt", base=dict(driver="file", path=f"{path / item}/"), path=f"{name}/")
+    store = dict(driver="ocdbt", base=dict(driver="file", path=f"{(path / item).resolve()}/"), path=f"{name}/")
     try:
         array = tensorstore.open(dict(driver="zarr", kvstore=store), open=True, read=True).result()
         if _show(array) == _show(struct):
