@@ -19,7 +19,7 @@ from absl import flags
 from seqarch import cli
 
 DIM = flags.DEFINE_integer("dim", 16, "Width that the law is checked at.", lower_bound=1)
-TIME = flags.DEFINE_integer("time", 70, "Tokens of its sequences; more than the mixer's chunk, and no multiple.", lower_bound=4)
+TIME = flags.DEFINE_integer("time", 70, "Tokens of its sequences: beyond the mixer's chunk, and no multiple.", lower_bound=4)
 STEPS = flags.DEFINE_integer("steps", 40, "Of the training.", lower_bound=10)
 DATA = flags.DEFINE_string("data", "shakespeare", "The text to train on, as --config.data.path takes it.")
 
@@ -57,7 +57,7 @@ def main(pattern: str) -> None:
     make = partial(mixer, WIDTH, **dict(layers[0].options))
     held += [said("its state can be measured", "look at init_state", partial(state, make), mixer)]
     held += [said("it learns", "look for gradients that vanish or are not finite", partial(learn, pattern), mixer)]
-    print(f"{sum(held)} of {len(held)} hold" + "; begin with the first that fails, others may follow from it" * (not all(held)))
+    print(f"{sum(held)} of {len(held)} hold" + "; begin with the first that fails" * (not all(held)))
     if not all(held):
         sys.exit(1)
 
@@ -102,7 +102,7 @@ def state(make) -> str:
 
     mixer = make(dtype=jnp.float32, rngs=nnx.Rngs(0))
     sizes = [tree_bytes(jax.eval_shape(lambda: mixer.init_state(1, context))) for context in CONTEXTS]  # noqa: B023
-    shown = ", ".join(f"{format_bytes(size)} after {context:,} tokens" for size, context in zip(sizes, CONTEXTS, strict=True))
+    shown = ", ".join(f"{format_bytes(size)} after {n:,} tokens" for size, n in zip(sizes, CONTEXTS, strict=True))
     return f"{shown}, at width {WIDTH}; " + ("constant" if sizes[0] == sizes[1] else "it grows")
 
 

@@ -124,8 +124,8 @@ class EvalConfig:
     """Validation every `every` steps (0: only at the end) and what eval.py measures.
 
     batch: rows that are scored at once
-    limit: bytes (not tokens) of each held-out document that are scored, from its beginning; 0 for all, which takes attention, its cache
-      carried over whole works, time that grows with the square of their length
+    limit: bytes (not tokens) of each held-out document that are scored, from its beginning; 0 for all, which takes
+      attention, its cache carried over whole works, time that grows with the square of their length
     targets: places in each held-out document at which the use of context is scored; 0 for none
     contexts: tokens after which states are measured; compiled_contexts: for which the train step, prefill and decoding
       are compiled to measure their memory; speed_contexts: at which prefill and decoding are timed

@@ -46,6 +46,7 @@ def top(tmp_path_factory) -> Path:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (top / "my_mixers.py").write_text(code)
     (top / "broken.py").write_text(BROKEN)
+    (top / "torn.py").write_text("class Mixer(")
     (top / "mine.py").write_text(COMPARISON)
     documents = [(split, f"{split} {n}", b"To be, or not to be, that is it. " * 20) for split in tokens.SPLITS for n in "ab"]
     tokens.write(top / "text", documents, {}, replace=False)
@@ -93,6 +94,7 @@ def test_a_mixer_that_raises_is_told_where(top):
     [
         ((), "PACKAGE.MODULE:CLASS is missing"),
         (("nowhere:Mixer",), "cannot load the mixer 'nowhere:Mixer'"),
+        (("torn:Mixer",), "cannot load the mixer 'torn:Mixer': "),
         (("my_mixers:EMA(heads=2)",), "unknown option of mixer my_mixers:EMA 'heads'"),
     ],
 )

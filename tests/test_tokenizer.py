@@ -168,10 +168,11 @@ def test_text_is_generated_without_the_prepared_directory_and_the_library(run, t
     assert len(done.stdout) > 1
 
 
-def test_a_prompt_needs_the_library_and_says_so(monkeypatch):
+def test_text_needs_the_library_and_is_told_so(top, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(UserError, match="pip install tokenizers"):
-        tokenizer.Tokenizer([b"a"], "{}").encode("a")
+    (tmp_path / "a.txt").write_text("a")
+    with pytest.raises(UserError, match="^tokenizer.json needs the package tokenizers .*; pip install tokenizers$"):
+        prepare(str(tmp_path / "a.txt"), str(tmp_path / "out"), tokenizer_path=str(top / "tokenizer.json"))
 
 
 def test_a_config_of_another_vocabulary_is_told_which_to_set(top):

@@ -51,6 +51,8 @@ def prepare(
         source = {"input": pattern, "files": len(paths)}
         return tokens.write(target, _bins(paths, encoder), source, tokenizer=encoder, replace=True)
 
+    encoder.encode("")  # where its library is missing, that is told before anything is read
+
     def assigned() -> Iterator[tuple[str, str, bytes]]:
         bounds = _bounds(np.fromiter((_key(text, seed) for _, text in _read(paths)), np.uint64), validation, test)
         for name, text in _read(paths):

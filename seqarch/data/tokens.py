@@ -61,9 +61,8 @@ class TokenFile:
     def tokenizer(self) -> Tokenizer:
         found = kept(self.directory)
         if found.vocab != self.meta["vocab"]:
-            raise UserError(
-                f"{self.directory / FILE} has {found.vocab} tokens, meta.json says {self.meta['vocab']}; prepare the text again"
-            )
+            path, said = self.directory / FILE, self.meta["vocab"]
+            raise UserError(f"{path} has {found.vocab} tokens, meta.json says {said}; prepare the text again")
         return found
 
     @functools.cached_property
@@ -79,7 +78,10 @@ class TokenFile:
         """The document's tokens, or with a `limit` those that lie whole in its first `limit` bytes, at least one."""
         stop = min(document.stop, document.start + 1 + limit) if limit else document.stop
         tokens = self.tokens[document.start + 1 : stop].astype(np.int32)
-        return tokens[: max(1, np.searchsorted(np.cumsum(self.tokenizer.sizes[tokens]), limit, "right"))] if limit else tokens
+        if not limit:
+            return tokens
+        ends = np.cumsum(self.tokenizer.sizes[tokens])
+        return tokens[: max(1, np.searchsorted(ends, limit, "right"))]
 
     def read(self, document: Document, limit: int = 0) -> Int[np.ndarray, "S"]:
         """The bytes UInt8 of these tokens."""
@@ -149,7 +151,8 @@ def write(
 ) -> dict:
     """Writes a prepared directory from (split, name, content) and returns its meta.json.
 
-    content: bytes, which `tokenizer` encodes, or tokens of it. The directory appears whole or not at all. Where a prepared one stands when ours is complete, `replace` says which
+    content: bytes, which `tokenizer` encodes, or tokens of it
+    The directory appears whole or not at all. Where a prepared one stands when ours is complete, `replace` says which
     of the two stays. No document may be empty, and of the splits only "test".
     """
     if output.exists() and not (output / "meta.json").is_file() and not _is_empty(output):

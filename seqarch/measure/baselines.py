@@ -3,8 +3,9 @@
     for name, evaluator in BASELINES.items():
         values = dict(evaluator(open_split(directory, "train"), open_split(directory, "validation"), limit=limit))
 
-Each document is scored from its own start, as by the models, and in bytes, whatever the models' tokens are; bits per byte is
-total bits over total bytes. Of a large corpus the end of the training split is used; "baseline/train_bytes" says how much that is.
+Each document is scored from its own start, as by the models, and in bytes, whatever the models' tokens are; bits per byte
+is total bits over total bytes. Of a large corpus the end of the training split is used; "baseline/train_bytes" says how much
+that is.
 """
 
 import lzma

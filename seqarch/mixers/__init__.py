@@ -31,5 +31,5 @@ def resolve_mixer(name: str) -> type[SequenceMixer]:
         if not (isinstance(mixer, type) and issubclass(mixer, SequenceMixer)):
             raise UserError(f"{name!r} is no mixer; give a subclass of seqarch.mixers.base.SequenceMixer")
         return mixer
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise UserError(f"cannot load the mixer {name!r}: {error}; give package.module:Class, importable from here") from error
