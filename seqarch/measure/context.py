@@ -3,7 +3,7 @@
 A target is the last length/4 tokens of a window of L tokens, L = length/4, ..., 8 length, that begins inside its document; the
 window is read from an empty state, which is carried through it. So each L scores the same bytes, and a model that resets its
 state every `length` tokens has the score at L = length for every longer L. Attention without a window is also scored as
-truncated to `length`: the same parameters, seeing only the last `length` tokens.
+truncated to `length`: the same parameters, in layers that see only the last `length` tokens.
 """
 
 import dataclasses

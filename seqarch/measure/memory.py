@@ -2,12 +2,15 @@
 makes, and what the compiler says of the compiled programs. Nothing here is computed from a formula.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+from flax import nnx
 from jax.stages import Compiled
 
+from seqarch.config import Config
 from seqarch.measure.programs import programs
 from seqarch.measure.subject import Subject
 from seqarch.model import LanguageModel
@@ -67,6 +70,19 @@ def state_size(model: LanguageModel, max_len: int, batch: int = 1) -> StateSize:
     return StateSize(count(leaves), tree_bytes(leaves), "+".join(sorted(by_dtype, key=by_dtype.get, reverse=True)))
 
 
+def _states(config: Config, model: LanguageModel) -> Iterator[tuple[str, Any]]:
+    """Of one sequence by context, and the same for a computation in bfloat16: caches follow it, recurrent states do not."""
+    half = dataclasses.replace(config.model, dtype="bfloat16")
+    half = jax.eval_shape(lambda: LanguageModel(half, rngs=nnx.Rngs(0)).unstack())
+    yield "memory/state_dtype", state_size(model, config.length).dtypes
+    yield "memory/state_dtype_bfloat16", state_size(half, config.length).dtypes
+    for context in sorted({*config.eval.contexts, config.length}):
+        size = state_size(model, context)
+        yield f"memory/state_elements@{context}", size.elements
+        yield f"memory/state_bytes@{context}", size.bytes
+        yield f"memory/state_bytes_bfloat16@{context}", state_size(half, context).bytes
+
+
 def count(tree: PyTree) -> int:
     """Elements of all arrays, concrete or abstract."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -87,11 +103,7 @@ def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:
     yield "memory/params", count(state.model)
     yield "memory/params_bytes", tree_bytes(state.model)
     yield "memory/optimizer_bytes", tree_bytes(state.opt_state)
-    yield "memory/state_dtype", state_size(model, config.length).dtypes
-    for context in sorted({*config.eval.contexts, config.length}):
-        size = state_size(model, context)
-        yield f"memory/state_elements@{context}", size.elements
-        yield f"memory/state_bytes@{context}", size.bytes
+    yield from _states(config, model)
     for context in config.eval.compiled_contexts:
         for phase, program in programs(config, model, mesh, context).items():
             with subject.skipping(f"{phase} at a context of {context} tokens"):

@@ -162,7 +162,7 @@ def _context(rows: Sequence[Row]) -> Table | None:
         "Use of context",
         "Bits per byte of the same bytes after so many tokens of context, the state carried from the first of them on. A "
         f"model that resets its state has the value at the {window} tokens it was trained with for all longer contexts. "
-        f"Truncated: attention with the same parameters that sees the last {window} tokens only.",
+        f"Truncated: the same parameters, in attention layers that see the last {window} tokens only.",
         (
             NAME,
             *_at(rows, "context/carried", "carried", "bits"),
@@ -183,7 +183,8 @@ def _works(rows: Sequence[Row]) -> Table:
 def _state(rows: Sequence[Row]) -> Table:
     return Table(
         "Parameters and state",
-        "Bytes of parameters and optimizer, and the state that decoding one sequence keeps after so many tokens.",
+        "Bytes of parameters and optimizer, and the state that decoding one sequence keeps after so many tokens: as measured "
+        "here, and of the same model computing in bfloat16, which keys and values follow and recurrent states do not.",
         (
             NAME,
             Column("parameters", "memory/params_bytes", "bytes"),
@@ -191,6 +192,8 @@ def _state(rows: Sequence[Row]) -> Table:
             Column("state dtype", "memory/state_dtype", "text"),
             *_at(rows, "memory/state_elements", "state elements", "count"),
             *_at(rows, "memory/state_bytes", "state", "bytes"),
+            Column("dtype in bfloat16", "memory/state_dtype_bfloat16", "text"),
+            *_at(rows, "memory/state_bytes_bfloat16", "in bfloat16", "bytes"),
         ),
     )
 
