@@ -49,10 +49,6 @@ def config(corpus: Path, mixer: str = "gru", **fields) -> Config:
     return parse(given)
 
 
-def test_the_config_spells_out_every_field_with_its_default():
-    assert json.loads(json.dumps(lm.get_config("mamba").to_dict())) == seqarch.config.to_dict(Config())
-
-
 OPTIONS = dict(model=dict(dtype="bfloat16", remat=True, dropout=0.1), optim=dict(accumulate=2, z_loss=1e-4))
 
 
@@ -127,7 +123,8 @@ def test_the_command_trains_ctrl_c_saves_and_the_same_command_goes_on(corpus, tm
         process.send_signal(signal.SIGINT)
         stderr = process.communicate(timeout=240)[1]
     (step,) = restore.steps(run / "checkpoints")
-    assert (process.returncode, stderr) == (130, f"stopped at step {step} of 1000000, which is saved; the same command goes on\n")
+    assert process.returncode == 130
+    assert stderr == f"stopped at step {step} of 1000000, which is saved; the same command goes on\n"
     assert [row["step"] for row in read_rows(run)] == list(range(1, step + 1))
 
     command += [f"--config.steps={step + 1}"]

@@ -35,6 +35,8 @@ class Plan:
     def __post_init__(self):
         if not self.members:
             raise UserError("config.members is empty; give at least one layer pattern, such as 'mamba'")
+        if not all(isinstance(member, str) for member in self.members):
+            raise UserError(f"config.members is {self.members}; give layer patterns, such as ('gru', 'mamba')")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"config.seeds is {self.seeds}; give at least one seed, and each once")
         if self.lrs and (len(self.lrs) < 2 or sorted(set(self.lrs)) != list(self.lrs) or self.lrs[0] <= 0):
@@ -80,6 +82,8 @@ def _read_member(text: str) -> tuple[str, dict[str, Any]]:
     """The name and the fields of `model` of "name = pattern; field=value; field=value"."""
     pattern, *rest = (part.strip() for part in text.split(";"))
     name, pattern = re.fullmatch(r"(?:([^=(,:/]+?)\s*=)?\s*(.*)", pattern).groups()
+    if name and not name.strip("."):
+        raise UserError(f"the member {text!r} has no name that a directory can have; give another")
     settings: dict[str, Any] = {"mixer": pattern}
     for setting in rest:
         field, equals, value = (part.strip() for part in setting.partition("="))

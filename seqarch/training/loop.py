@@ -165,7 +165,7 @@ def _claim(config: Config, workdir: str | os.PathLike, stack: contextlib.ExitSta
 
 
 def _alike(config: Config, text: str, workdir: str | os.PathLike) -> None:
-    """Raises UserError where processes differ in what they are to do, or in what --workdir is: nothing would fail, at first."""
+    """Raises UserError where processes differ in what they are to do, or in what --workdir is, which nothing else would."""
     together(lambda: rundir.check_shared(workdir), UserError)
     ours = rundir.flatten(dict(config=seqarch.config.to_dict(config), text=text))
     first, *others = map(json.loads, gather(json.dumps(ours)))

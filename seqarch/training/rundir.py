@@ -77,7 +77,7 @@ def lock(run_dir: str | os.PathLike) -> Iterator[None]:
 
 
 def check_shared(run_dir: str | os.PathLike) -> None:
-    """Raises UserError where the lock that process 0 has made is not seen: each would write its part of a checkpoint apart."""
+    """Raises UserError where process 0's lock is not seen: each process would write its part of a checkpoint apart."""
     if not (Path(run_dir) / "lock").exists():
         raise UserError(f"--workdir {run_dir} is not the directory that process 0 has; give one on storage that all share")
 
