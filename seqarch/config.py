@@ -134,7 +134,7 @@ class EvalConfig:
     every: int = 200
     batch: int = 16
     limit: int = 16384
-    targets: int = 0
+    targets: int = 8
     contexts: tuple[int, ...] = (1024, 16384, 1048576)
     compiled_contexts: tuple[int, ...] = (256, 1024, 4096)
     speed_contexts: tuple[int, ...] = (256, 1024, 4096)
