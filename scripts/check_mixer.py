@@ -53,17 +53,21 @@ def main(pattern: str) -> None:
     make = partial(mixer, DIM.value, **dict(layers[0].options))
     clauses = laws.clauses(make, dim=DIM.value, time=TIME.value)
     print(f"{layers[0]}: the law at width {DIM.value} over {TIME.value} tokens", flush=True)
-    held = [said(clause.says, HINTS[clause.name], clause.test, mixer) for clause in clauses]
+    tests = [(clause.says, HINTS[clause.name], clause.test) for clause in clauses]
     make = partial(mixer, WIDTH, **dict(layers[0].options))
-    held += [said("its state can be measured", "look at init_state", partial(state, make), mixer)]
-    held += [said("it learns", "look for gradients that vanish or are not finite", partial(learn, pattern), mixer)]
+    tests += [("its state can be measured", "look at init_state", partial(state, make))]
+    tests += [("it learns", "look for gradients that vanish or are not finite", partial(learn, pattern))]
+    held = []
+    for says, hint, test in tests:
+        why = f"Probably: {hint}" if all(held) else f"If that does not follow from what fails above: {hint}"
+        held.append(said(says, why, test, mixer))
     print(f"{sum(held)} of {len(held)} hold" + "; begin with the first that fails" * (not all(held)))
     if not all(held):
         sys.exit(1)
 
 
-def said(says: str, hint: str, test, mixer: type) -> bool:
-    """Prints in one line whether `test` passes; a mixer may fail it in any way."""
+def said(says: str, why: str, test, mixer: type) -> bool:
+    """Prints in one line whether `test` passes, and where it does not, how and why; a mixer may fail it in any way."""
     from seqarch.errors import UserError
     from seqarch.laws import LawBroken
 
@@ -72,7 +76,7 @@ def said(says: str, hint: str, test, mixer: type) -> bool:
     except UserError:
         raise
     except LawBroken as broken:
-        reason = f"{str(broken).removeprefix(f'{says}: ')}. Probably: {hint}."
+        reason = f"{str(broken).removeprefix(f'{says}: ')}. {why}."
     except Exception as error:  # noqa: BLE001
         reason = f"{type(error).__name__}{place(error, mixer)}: {(str(error).strip() or 'without a word').splitlines()[0]}"
     else:

@@ -21,6 +21,10 @@ class Forgetful(GRU):
     def prefill(self, x, state, starts=None, lengths=None):
         return super().prefill(x, state, None, lengths)
 
+class Mistaken(GRU):
+    def step(self, x, state):
+        return super().step(2 * x, state)
+
 class Crashing(GRU):
     def step(self, x, state):
         return x @ jnp.ones((3, 3)), state
@@ -78,15 +82,24 @@ def test_a_mixer_that_forgets_starts_is_told_which_clause_and_why(top):
     done = checked(top, "broken:Forgetful(hidden=4)")
     assert done.returncode == 1 and not done.stderr
     (failed,) = (line for line in done.stdout.splitlines() if line.startswith("FAILS"))
-    assert "packed documents are separate: the output" in failed and "`starts`" in failed
+    assert "packed documents are separate: the output" in failed and "Probably: where `starts`" in failed
     assert "16 B after 1,024 tokens" in done.stdout
+
+
+def test_what_may_follow_from_another_failure_says_so(top):
+    """A wrong step fails all that is compared with steps; the first line that fails is the one to mend."""
+    done = checked(top, "broken:Mistaken")
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
+    assert done.returncode == 1 and len(failed) == 3
+    assert "a scan of step is prefill: the output" in failed[0] and "Probably: " in failed[0]
+    assert all("If that does not follow from what fails above: " in line for line in failed[1:])
 
 
 def test_a_mixer_that_raises_is_told_where(top):
     done = checked(top, "broken:Crashing")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
-    assert len(failed) == 4 and all(f"TypeError in line 11 of {top / 'broken.py'}: " in line for line in failed)
+    assert len(failed) == 4 and all(f"TypeError in line 15 of {top / 'broken.py'}: " in line for line in failed)
 
 
 @pytest.mark.parametrize(
