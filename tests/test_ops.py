@@ -9,11 +9,13 @@ from numpy.testing import assert_allclose
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.ops.attention import FORMS as ATTENTION
+from seqarch.ops.blockwise import merge
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.gru import FORMS as GRU
 from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
 from seqarch.ops.scan import FORMS as LINEAR_SCAN
 from seqarch.ops.selective_scan import FORMS as SELECTIVE_SCAN
+from seqarch.ops.visibility import Places, Rule
 
 B, T, H, G, K, V, E, N = 2, 19, 4, 2, 4, 3, 5, 3
 CHUNK = 8  # shorter than T, and no divisor of it
@@ -169,20 +171,28 @@ def test_attention_to_nothing_is_zero(method):
     assert o == 0 and not gradient.any()
 
 
-def test_cache_attention_is_attention():
-    """Also where the cache is no multiple of the block and rows are filled differently, and its gradient."""
-    filled = np.array([13, 6])
+@pytest.mark.parametrize("method", ATTENTION)
+def test_attention_to_a_cache_and_to_new_tokens_merge_to_attention(method):
+    """Also where the cache is no multiple of the block, rows are filled differently, one of them not at all and one with a
+    new document among its new tokens; and their gradients."""
+    filled, new = np.array([13, 0, 6]), 11
+    q, k, v = (jnp.asarray(normal(3, T + new, heads, K), jnp.float32) for heads in (H, G, G))
     k_pos = np.where(np.arange(T) < filled[:, None], np.arange(T), -1)
-    q, k, v = (jnp.asarray(normal(*shape), jnp.float32) for shape in ((B, H, K), (B, T, G, K), (B, T, G, K)))
-
-    def blocked(q, k, v):
-        return cache_attention(q, k, v, filled - 1, k_pos, filled.max(), 5, CHUNK)
+    segment = np.pad(np.arange(new)[None] >= np.array([[99], [99], [4]]), ((0, 0), (T, 0))).astype(int)
+    position = np.where(segment[:, T:], np.arange(new) - 4, filled[:, None] + np.arange(new))
+    at, rule = Places(position, segment[:, T:]), Rule(True, 12)
 
     def whole(q, k, v):
-        return ops.attention(q[:, None], k, v, filled[:, None] - 1, k_pos, window=5, method="materialised")[:, 0]
+        places = dict(q_pos=position, k_pos=np.concatenate([k_pos, position], 1), q_seg=segment[:, T:], k_seg=segment)
+        return ops.attention(q[:, T:], k, v, **places, window=12, method="materialised")
 
-    results = [jax.value_and_grad(lambda *qkv: (f(*qkv) ** 2).sum(), (0, 1, 2))(q, k, v) for f in (blocked, whole)]
-    jax.tree.map(lambda a, b: assert_allclose(a, b, atol=1e-5), *results)
+    def merged(q, k, v):
+        q, cache = q[:, T:], [x[:, :T].transpose(0, 2, 1, 3) for x in (k, v)]
+        old = cache_attention(q, *cache, at, k_pos, filled.max(), 12, CHUNK)
+        return merge(old, ATTENTION[method](q, k[:, T:], v[:, T:], at, at, rule, block=CHUNK))
+
+    results = [jax.value_and_grad(lambda *qkv: (f(*qkv) ** 2).sum(), (0, 1, 2))(q, k, v) for f in (merged, whole)]
+    jax.tree.map(lambda a, b: assert_allclose(a, b, atol=2e-5), *results)
 
 
 def test_strong_decay_loses_nothing():

@@ -18,8 +18,10 @@ from seqarch.errors import UserError
 from seqarch.layers import RMSNorm, linear
 from seqarch.mixers.base import SequenceMixer
 from seqarch.ops.attention import FORMS
+from seqarch.ops.blockwise import Partial, merge
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.numerics import segments, valid_tokens
+from seqarch.ops.visibility import Places, Rule
 from seqarch.types import Array, Bool, DTypeLike, Float, Int
 
 
@@ -29,11 +31,12 @@ class KVCache(NamedTuple):
     position: of the token in each slot; -1 where it is empty
     length: tokens of the current document so far, which is the next position
 
-    In bfloat16 XLA on CPU, which has no such scatter, widens the whole cache around each write.
+    Heads come before slots, so that a block of slots is a matrix as it stands. In bfloat16 XLA on CPU, which has no such
+    scatter, widens the whole cache around each write.
     """
 
-    k: Float[Array, "B S G K"]
-    v: Float[Array, "B S G K"]
+    k: Float[Array, "B G S K"]
+    v: Float[Array, "B G S K"]
     position: Int[Array, "B S"]
     length: Int[Array, "B"]
 
@@ -44,7 +47,7 @@ class Attention(SequenceMixer):
 
     forms = FORMS
     state_axes = KVCache(
-        k=("batch", None, "heads", None), v=("batch", None, "heads", None), position=("batch", None), length=("batch",)
+        k=("batch", "heads", None, None), v=("batch", "heads", None, None), position=("batch", None), length=("batch",)
     )
 
     def __init__(
@@ -87,30 +90,20 @@ class Attention(SequenceMixer):
 
     def init_state(self, batch, max_len):
         slots = max_len if self.window is None else min(self.window, max_len)
-        k, v = (jnp.zeros((batch, slots, self.kv_heads, self.head_dim), self.state_dtype) for _ in range(2))
+        k, v = (jnp.zeros((batch, self.kv_heads, slots, self.head_dim), self.state_dtype) for _ in range(2))
         return KVCache(k, v, jnp.full((batch, slots), -1, jnp.int32), jnp.zeros(batch, jnp.int32))
 
     def prefill(self, x, state, starts=None, lengths=None):
-        (B, T), slots = x.shape[:2], state.k.shape[1]
+        (B, T), slots = x.shape[:2], state.k.shape[2]
         if 0 < slots < T and slots != self.window and starts is None and lengths is None:
             raise UserError(f"{T} tokens do not fit a key/value cache of {slots}; give init_state a larger max_len")
         valid, packed = valid_tokens(lengths, B, T), starts is not None
         starts = starts & valid if packed else jnp.zeros((B, T), bool)
         segment, position = segments(starts), jnp.where(valid, _positions(starts, state.length), -1)
         q, k, v = self._project(x, position)
-        y = ops.attention(
-            q,
-            # new keys before the cache: what is filled is then in front, and empty blocks are behind and cost nothing
-            jnp.concatenate([k, state.k.astype(k.dtype)], axis=1),
-            jnp.concatenate([v, state.v.astype(v.dtype)], axis=1),
-            position,
-            jnp.concatenate([position, state.position], axis=1),
-            q_seg=segment,
-            k_seg=jnp.pad(segment, ((0, 0), (0, slots))),
-            window=self.window,
-            method=self.method,
-            block=self.block,
-        )
+        at = Places(position, segment)
+        new = FORMS.pick(self.method)(q, k, v, at, at, Rule(True, self.window), block=self.block)
+        y = merge(self._attend_cache(q, at, state), new) if slots else new.o
         lengths = valid.sum(1, dtype=jnp.int32)
         last = jnp.take_along_axis(segment, jnp.maximum(lengths - 1, 0)[:, None], axis=1)[:, 0]
         document = jnp.where(lengths > 0, last, 0)
@@ -119,15 +112,17 @@ class Attention(SequenceMixer):
         return self.out(y.reshape(B, T, -1)), state
 
     def step(self, x, state):
-        if not state.k.shape[1]:
+        if not state.k.shape[2]:
             raise UserError("a step needs a key/value cache with slots; give init_state a max_len of at least 1")
         position = state.length[:, None]
         q, k, v = self._project(x[:, None], position)
         one = jnp.ones_like(state.length)
         state = self._write(state, k, v, position, jnp.ones_like(position, bool), one)
-        filled = state.length.max()
-        y = cache_attention(q[:, 0], state.k, state.v, position[:, 0], state.position, filled, self.window)
+        y = self._attend_cache(q, Places(position, jnp.zeros_like(position)), state).o
         return self.out(y.reshape(x.shape[0], -1)), state
+
+    def _attend_cache(self, q: Float[Array, "B T H K"], at: Places, state: KVCache) -> Partial:
+        return cache_attention(q, state.k, state.v, at, state.position, state.length.max(), self.window)
 
     def _project(self, x: Float[Array, "B T D"], position: Int[Array, "B T"]):
         q, k, v = (p(x).reshape(*x.shape[:2], -1, self.head_dim) for p in (self.q, self.k, self.v))
@@ -139,7 +134,7 @@ class Attention(SequenceMixer):
 
     def _write(self, state: KVCache, k, v, position, current: Bool[Array, "B T"], lengths: Int[Array, "B"]) -> KVCache:
         """The cache after the first `lengths` new tokens, of which those of the `current` document are kept."""
-        slots, rows = state.k.shape[1], jnp.arange(k.shape[0])
+        slots, rows = state.k.shape[2], jnp.arange(k.shape[0])
         last = position[rows, jnp.maximum(lengths - 1, 0)]
         length = jnp.where(lengths > 0, last + 1, state.length)
         if not slots:
@@ -149,8 +144,9 @@ class Attention(SequenceMixer):
             slot = jnp.where(keep & (position >= length[:, None] - slots), position % slots, slots)
         else:
             slot = jnp.where(keep, position, slots)  # beyond the last slot: dropped, where it would clamp and destroy
-        set_ = lambda old, new: old.at[rows[:, None], slot].set(new.astype(old.dtype), mode="drop")
-        return KVCache(set_(state.k, k), set_(state.v, v), set_(state.position, position), length)
+        at = rows[:, None]
+        set_ = lambda old, new: old.at[at, :, slot].set(new.astype(old.dtype), mode="drop")
+        return KVCache(set_(state.k, k), set_(state.v, v), state.position.at[at, slot].set(position, mode="drop"), length)
 
 
 def _forget(state: KVCache, rows: Bool[Array, "B"]) -> KVCache:

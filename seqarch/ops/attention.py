@@ -3,12 +3,14 @@ al. 2023, "GQA"). Positions say what is visible: key j is visible to query i iff
 
     k_pos[j] >= 0,   their segments agree,   and, when causal, 0 <= q_pos[i] - k_pos[j] < window
 
-The materialised form shows the O(T S) matrix of scores; the blockwise form never builds it.
+The materialised form shows the O(T S) matrix of scores; the blockwise form never builds it. Forms return a Partial, so that
+attention to a cache can be merged with them.
 """
 
+import jax
 import jax.numpy as jnp
 
-from seqarch.ops.blockwise import blockwise
+from seqarch.ops.blockwise import NOTHING, Partial, blockwise
 from seqarch.ops.forms import Forms
 from seqarch.ops.numerics import dot
 from seqarch.ops.visibility import Places, Rule, visible
@@ -35,7 +37,7 @@ def attention(
     q_seg, k_seg: segments, by default all 0
     """
     at_q, at_k = _places(q, q_pos, q_seg), _places(k, k_pos, k_seg)
-    return FORMS.pick(method)(q, k, v, at_q, at_k, Rule(causal, window), block=block)
+    return FORMS.pick(method)(q, k, v, at_q, at_k, Rule(causal, window), block=block).o
 
 
 def _places(x: Array, position: Array | None, segment: Array | None) -> Places:
@@ -44,15 +46,18 @@ def _places(x: Array, position: Array | None, segment: Array | None) -> Places:
     return Places(position, jnp.zeros(shape, jnp.int32) if segment is None else segment)
 
 
-def _materialised(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int) -> Array:
+def _materialised(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int) -> Partial:
     grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])
     scores = dot("btgrk,bsgk->bgrts", grouped, k) * q.shape[-1] ** -0.5
     seen = visible(at_q, at_k, rule)[:, None, None]
-    scores = jnp.where(seen, scores, -1e30)
-    weights = jnp.where(seen, jnp.exp(scores - scores.max(-1, keepdims=True, initial=-1e30)), 0.0)
+    scores = jnp.where(seen, scores, NOTHING)
+    m = jax.lax.stop_gradient(scores.max(-1, keepdims=True, initial=NOTHING))
+    weights = jnp.where(seen, jnp.exp(scores - m), 0.0)
     total = weights.sum(-1, keepdims=True)
-    weights = weights / jnp.where(total > 0, total, 1.0)
-    return dot("bgrts,bsgk->btgrk", weights.astype(v.dtype), v).reshape(q.shape).astype(q.dtype)
+    some, total = total > 0, jnp.where(total > 0, total, 1.0)
+    o = dot("bgrts,bsgk->btgrk", (weights / total).astype(v.dtype), v).reshape(q.shape).astype(q.dtype)
+    log_total = jnp.where(some, m + jnp.log(total), NOTHING)
+    return Partial(o, jnp.moveaxis(log_total[..., 0], 3, 1).reshape(q.shape[:3]))
 
 
 FORMS = Forms({"materialised": _materialised, "blockwise": blockwise}, cpu="blockwise", accelerator="blockwise")

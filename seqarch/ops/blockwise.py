@@ -4,7 +4,8 @@ Online softmax (Milakov and Gimelshein 2018, algorithm 3; Dao et al. 2022, "Flas
 m, denominator l and numerator o absorb one block of keys after the other. The backward pass computes the scores again from
 the saved log of the denominator (FlashAttention, algorithm 4).
 
-Queries are [B, G, R, T, K] and keys [B, G, S, K] in here: G groups of R query heads share a key/value head.
+Queries are [B, G, N, K] and keys [B, G, S, K] in here: the R query heads that share one of G key/value heads are N = R T
+queries of it. With two axes, R and T, XLA on CPU would transpose every block of keys for its product.
 """
 
 from functools import partial
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from seqarch.ops.numerics import dot, spread
 from seqarch.ops.visibility import Places, Rule, visible
-from seqarch.types import Array, Float, Int
+from seqarch.types import Array, Bool, DTypeLike, Float, Int
 
 NOTHING = -1e30  # a score below every real one; finite, so that differences of it are numbers
 
@@ -23,39 +24,72 @@ NOTHING = -1e30  # a score below every real one; finite, so that differences of 
 class Softmax(NamedTuple):
     """A softmax average in the making: numerator o, denominator l, and the maximum m that both are relative to."""
 
-    o: Float[Array, "B G R T K"]
-    l: Float[Array, "B G R T"]
-    m: Float[Array, "B G R T"]
+    o: Float[Array, "B G N K"]
+    l: Float[Array, "B G N"]
+    m: Float[Array, "B G N"]
+
+
+class Partial(NamedTuple):
+    """Attention to some keys: the average of their values, and the log of its denominator, by which it can be merged with
+    attention to other keys. Where no key is visible they are 0 and NOTHING."""
+
+    o: Float[Array, "B T H K"]
+    log_total: Float[Array, "B T H"]
+
+
+def merge(a: Partial, b: Partial) -> Float[Array, "B T H K"]:
+    """The average over the keys of both."""
+    share = spread(jax.nn.sigmoid(b.log_total - a.log_total), a.o.shape[-1])
+    return (a.o + share * (b.o - a.o)).astype(a.o.dtype)
 
 
 def empty(q: Array) -> Softmax:
     return Softmax(jnp.zeros(q.shape, jnp.float32), jnp.zeros(q.shape[:-1]), jnp.full(q.shape[:-1], NOTHING))
 
 
-def absorb(running: Softmax, q: Array, k: Array, v: Array, seen: Array) -> Softmax:
-    """`running` after a block of keys; `q` is scaled; seen: Bool[B, T, S]."""
-    scores = jnp.where(seen[:, None, None], dot("bgrtk,bgsk->bgrts", q, k), NOTHING)
+def absorb(running: Softmax, q: Array, k: Array, v: Array, seen: Bool[Array, "B N S"]) -> Softmax:
+    """`running` after a block of keys; `q` is scaled."""
+    scores = jnp.where(seen[:, None], dot("bgnk,bgsk->bgns", q, k), NOTHING)
     m = jnp.maximum(running.m, scores.max(-1))
-    weights = jnp.where(seen[:, None, None], jnp.exp(scores - m[..., None]), 0.0)
+    weights = jnp.where(seen[:, None], jnp.exp(scores - m[..., None]), 0.0)
     fade = jnp.exp(running.m - m)
-    l = running.l * fade + dot("bgrts,s->bgrt", weights, jnp.ones(k.shape[2]))
-    o = running.o * fade[..., None] + dot("bgrts,bgsk->bgrtk", weights.astype(v.dtype), v)
+    l = running.l * fade + dot("bgns,s->bgn", weights, jnp.ones(k.shape[2]))
+    o = running.o * fade[..., None] + dot("bgns,bgsk->bgnk", weights.astype(v.dtype), v)
     return Softmax(o, l, m)
 
 
-def average(running: Softmax) -> Array:
-    """The softmax average; 0 where nothing was seen."""
-    return running.o / jnp.where(running.l > 0, running.l, 1.0)[..., None]
+def finish(running: Softmax, dtype: DTypeLike) -> tuple[Array, Array]:
+    """The average, in `dtype`, and the log of its denominator; 0 and NOTHING where nothing was seen."""
+    some = running.l > 0
+    total = jnp.where(some, running.l, 1.0)
+    return (running.o / total[..., None]).astype(dtype), jnp.where(some, running.m + jnp.log(total), NOTHING)
 
 
-def blockwise(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int) -> Array:
+def blockwise(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int) -> Partial:
     """Attention of q [B,T,H,K] to k, v [B,S,G,K]; the form "blockwise" of `seqarch.ops.attention`."""
-    (B, T, H, K), G = q.shape, k.shape[2]
-    q = q.reshape(B, T, G, H // G, K).transpose(0, 2, 3, 1, 4) * jnp.asarray(K**-0.5, q.dtype)
-    k, v = (x.transpose(0, 2, 1, 3) for x in (k, v))
-    o = _attend(_blocks(q, block), _blocks(k, block), _blocks(v, block), _cut(at_q, block), _cut(at_k, block), rule)
-    o = jnp.moveaxis(o, 0, 3).reshape(B, G, H // G, -1, K)[:, :, :, :T]
-    return o.transpose(0, 3, 1, 2, 4).reshape(B, T, H, K)
+    queries, at_queries = split_queries(q, at_q, k.shape[2], block)
+    k, v = (_blocks(x.transpose(0, 2, 1, 3), block) for x in (k, v))
+    return join_queries(*_attend(queries, k, v, at_queries, _cut(at_k, block), rule), like=q)
+
+
+def split_queries(q: Float[Array, "B T H K"], at: Places, groups: int, block: int) -> tuple[Array, Places]:
+    """Blocks of scaled queries [M,B,G,N,K], N = R C for blocks of C tokens, and their places [M,B,N]."""
+    B, T, H, K = q.shape
+    grouped = q.reshape(B, T, groups, H // groups, K).transpose(0, 2, 3, 1, 4)
+    blocks = _blocks(grouped * jnp.asarray(K**-0.5, q.dtype), block)
+    at = jax.tree.map(lambda x: jnp.tile(x, (1, 1, H // groups)), _cut(at, block))
+    return blocks.reshape(*blocks.shape[:3], -1, K), at
+
+
+def join_queries(o: Float[Array, "M B G N K"], log_total: Float[Array, "M B G N"], like: Float[Array, "B T H K"]) -> Partial:
+    """What `split_queries` split, together again and without its padding."""
+    (M, B, G, _), (_, T, H, _) = log_total.shape, like.shape
+
+    def join(x: Array) -> Array:
+        x = jnp.moveaxis(x.reshape(M, B, G, H // G, -1, *x.shape[4:]), (1, 0, 4), (0, 1, 2))  # [B, M, C, G, R, ...]
+        return x.reshape(B, -1, H, *x.shape[5:])[:, :T]
+
+    return Partial(join(o), join(log_total))
 
 
 def _blocks(x: Array, block: int) -> Array:
@@ -99,7 +133,8 @@ def _ranges(needed: Array) -> Int[Array, "M 2"]:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _attend(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule) -> Array:
+def _attend(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule) -> tuple[Array, Array]:
+    """The averages [M,B,G,N,K] and the logs of their denominators [M,B,G,N]."""
     return _attend_forward(q, k, v, at_q, at_k, rule)[0]
 
 
@@ -111,32 +146,32 @@ def _attend_forward(q, k, v, at_q, at_k, rule):
         def body(j, running):
             return absorb(running, q, k[j], v[j], visible(at_q, jax.tree.map(lambda x: x[j], at_k), rule))
         with jax.named_scope(f"at_most_{len(k)}_trips"):  # tells seqarch.flops
-            running = jax.lax.fori_loop(first, end, body, empty(q))
-        log_total = jnp.where(running.l > 0, running.m + jnp.log(jnp.where(running.l > 0, running.l, 1.0)), -NOTHING)
-        return average(running).astype(q.dtype), log_total
+            return finish(jax.lax.fori_loop(first, end, body, empty(q)), q.dtype)
 
     o, log_total = jax.lax.map(query_block, (q, at_q, (spans[:, 0], spans[:, 1])))
-    return o, (q, k, v, at_q, at_k, o, log_total)
+    return (o, log_total), (q, k, v, at_q, at_k, o, log_total)
 
 
-def _attend_backward(rule, saved, do):
+def _attend_backward(rule, saved, cotangents):
     q, k, v, at_q, at_k, o, log_total = saved
+    do, d_log_total = cotangents
     _, spans = _spans(at_q, at_k, rule)
-    along = dot("mbgrtk,mbgrtk->mbgrt", do, o)
+    along = dot("mbgnk,mbgnk->mbgn", do, o) - d_log_total
+    log_total = jnp.where(log_total > NOTHING, log_total, -NOTHING)  # no weight where nothing is seen
 
     def key_block(dq, inputs):
         k, v, at_k, (first, end) = inputs
 
         def body(i, carry):
             dq, dk, dv = carry
-            seen = visible(jax.tree.map(lambda x: x[i], at_q), at_k, rule)[:, None, None]
-            scores = jnp.where(seen, dot("bgrtk,bgsk->bgrts", q[i], k), NOTHING)
+            seen = visible(jax.tree.map(lambda x: x[i], at_q), at_k, rule)[:, None]
+            scores = jnp.where(seen, dot("bgnk,bgsk->bgns", q[i], k), NOTHING)
             weights = jnp.exp(scores - spread(log_total[i], k.shape[2]))
-            dv = dv + dot("bgrts,bgrtk->bgsk", weights.astype(v.dtype), do[i])
-            d_weights = dot("bgrtk,bgsk->bgrts", do[i], v)
+            dv = dv + dot("bgns,bgnk->bgsk", weights.astype(v.dtype), do[i])
+            d_weights = dot("bgnk,bgsk->bgns", do[i], v)
             d_scores = (weights * (d_weights - spread(along[i], k.shape[2]))).astype(q.dtype)
-            dk = dk + dot("bgrts,bgrtk->bgsk", d_scores, q[i])
-            return dq.at[i].add(dot("bgrts,bgsk->bgrtk", d_scores, k)), dk, dv
+            dk = dk + dot("bgns,bgnk->bgsk", d_scores, q[i])
+            return dq.at[i].add(dot("bgns,bgsk->bgnk", d_scores, k)), dk, dv
 
         zero = jnp.zeros(k.shape, jnp.float32)
         with jax.named_scope(f"at_most_{len(q)}_trips"):
