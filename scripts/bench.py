@@ -1,7 +1,8 @@
 """Times every form of every op, mixers, train steps, decoding and compilation: python scripts/bench.py --out=FILE.json
 
 Prints tables of figures and the ratios that are promised, with their targets. It takes minutes on two quiet cores;
---only=attention,gru measures some groups, --show=FILE.json prints the tables of an earlier run.
+--only=attention,gru measures some groups, --peers times PyTorch's layers in turn with ours (requirements-peers.txt),
+--show=FILE.json prints the tables of an earlier run.
 """
 
 import json
@@ -16,6 +17,7 @@ from seqarch import cli  # noqa: E402
 from seqarch.errors import UserError  # noqa: E402
 
 ONLY = flags.DEFINE_list("only", [], "Groups to measure: names of ops, mixers, train_step, decoding, compile, generation.")
+PEERS = flags.DEFINE_bool("peers", False, "Time PyTorch's layers beside ours too; --only=peers: nothing else.")
 OUT = flags.DEFINE_string("out", None, "The JSON file to write.")
 SHOW = flags.DEFINE_string("show", None, "Print the tables of this JSON file instead of measuring.")
 
@@ -29,7 +31,8 @@ def main() -> None:
     if SHOW.value:
         print(bench_tables.render(_read(Path(SHOW.value))))
         return
-    for result in bench.run(ONLY.value, say=lambda line: print(line, file=sys.stderr, flush=True)):
+    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    for result in bench.run(ONLY.value, say=say, peers=PEERS.value):
         result["ratios"] = bench_tables.ratios(result)
         if OUT.value:  # as it grows: a run that is cut short leaves what it has
             _write(Path(OUT.value), result)

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from seqarch.errors import UserError
-from seqarch.measure import bench, bench_cases, bench_programs, bench_tables
+from seqarch.measure import bench, bench_cases, bench_peers, bench_programs, bench_tables
 from seqarch.measure.bench import Limits
 from seqarch.measure.bench_cases import Case, Ready, Sizes
 from seqarch.mixers import MIXERS
@@ -89,6 +89,46 @@ def test_what_is_too_large_or_too_slow_is_skipped_and_said_so(monkeypatch):
 def test_unknown_group_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match="attention"):
         next(bench.run(["atention"]))
+
+
+def _without(monkeypatch, absent: set[str]) -> None:
+    """The machine of somebody who has not installed `absent`, and has the rest."""
+    monkeypatch.setattr(bench_peers.importlib.util, "find_spec", lambda name: None if name in absent else object())
+
+
+def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
+    said, measured = [], []
+    monkeypatch.setattr(bench, "_measure", lambda together, limits: measured.extend(case[:4] for case in together) or [])
+    monkeypatch.setattr(bench, "versions", dict)
+    _without(monkeypatch, set(bench_peers.PACKAGES))
+    list(bench.run(["gru"], TINY, QUICK, said.append, peers=True))
+    assert said[0].startswith("not installed: torch, transformers, mambapy, fla-core, einops; pip install -r requirements-peers.txt")
+    assert {group for group, *_ in measured} == {"gru"}
+    with pytest.raises(UserError, match="requirements-peers.txt"):
+        next(bench.run(["peers"], TINY, QUICK, said.append))
+
+    _without(monkeypatch, {"mambapy", "fla"})
+    said.clear(), measured.clear()
+    list(bench.run(["peers"], TINY, QUICK, said.append))
+    assert said[0].endswith("to time fla's reference; transformers MambaMixer, mambapy")
+    names = {"gru: torch.nn.GRU", "attention: torch scaled_dot_product_attention", "mamba: transformers MambaMixer"}
+    forms = names | {"gru: ours", "attention: ours", "mamba: ours"}
+    shapes = [f"B{B} T{T}" for B, T in TINY.shapes]
+    assert set(measured) == {("peers", form, shape, pass_) for form in forms for shape in shapes for pass_ in ("forward", "train")}
+
+
+def test_peers_have_ratios_at_every_shape_and_pass(result):
+    def figure(form, seconds, pass_):
+        return dict(group="peers", form=form, shape="B1 T8", pass_=pass_, seconds=seconds)
+
+    both = [figure("gru: ours", 1.0, "train"), figure("gru: torch.nn.GRU", 4.0, "train"), figure("gru: other", None, "train")]
+    (ratio,) = bench_tables.ratios(result | dict(figures=both))
+    assert (ratio["name"], ratio["value"]) == ("gru, train, B1 T8: ours / torch.nn.GRU, seconds", 0.25)
+
+
+def test_requirements_name_what_peers_need():
+    lines = (Path(__file__).parents[1] / "requirements-peers.txt").read_text().splitlines()
+    assert {line.split("==")[0] for line in lines if not line.startswith("#")} == set(bench_peers.PACKAGES.values())
 
 
 def test_the_page_shows_the_committed_file():

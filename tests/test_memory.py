@@ -99,6 +99,15 @@ def test_decode_step_holds_parameters_and_states_and_no_temporaries_that_grow(mi
     assert steps[0].temporaries == steps[1].temporaries
 
 
+@pytest.mark.parametrize("mixer", ["attention", "linear_attention,attention(kv_heads=2)"])
+def test_prefill_writes_to_its_cache_and_copies_nothing_of_it(mixer):
+    """Documents that begin in the segment included: `generate` gives starts, which empty a row's slots."""
+    model, contexts = serving(mixer), (4096, 65536)
+    prefills = [compiled_bytes(prefill_program(model, 2, 64, context).compile(run=False)) for context in contexts]
+    assert [prefill.aliased for prefill in prefills] == [state_size(model, context, batch=2).bytes for context in contexts]
+    assert prefills[0].temporaries == prefills[1].temporaries
+
+
 def test_prefill_of_constant_states_is_one_program_at_every_context():
     """Its peak does not depend on the length of the prompt."""
     shapes = [jax.tree.leaves(prefill_program(serving("gru,mamba"), 1, 64, context).args) for context in CONTEXTS]

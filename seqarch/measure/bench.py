@@ -16,8 +16,9 @@ from typing import Any
 
 import jax
 
-from seqarch.errors import unknown
+from seqarch.errors import UserError, unknown
 from seqarch.measure.bench_cases import Case, Ready, Sizes
+from seqarch.measure.bench_peers import installed, missing, versions
 from seqarch.measure.bench_programs import GROUPS, cases
 from seqarch.training.rundir import provenance
 
@@ -60,18 +61,31 @@ class Figure:
 
 
 def run(
-    only: Sequence[str] = (), sizes: Sizes = Sizes(), limits: Limits = Limits(), say: Callable[[str], None] = print
+    only: Sequence[str] = (),
+    sizes: Sizes = Sizes(),
+    limits: Limits = Limits(),
+    say: Callable[[str], None] = print,
+    peers: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Measures the groups `only` (default: all); yields what is known, a JSON-ready dict, after each list of cases.
+    """Measures the groups `only` (default: all of our own); yields what is known, a JSON-ready dict, after each list of cases.
 
-    Raises UserError for an unknown group.
+    peers: those too; a group of that name is only there where it is asked for
+    Raises UserError for an unknown group, and where nothing is left to measure.
     """
+    only = list(only) or [name for name in GROUPS if name != "peers"]
+    only += ["peers"] * (peers and "peers" not in only)
     for name in only:
         if name not in GROUPS:
             raise unknown("group", name, GROUPS)
     begun, figures = time.perf_counter(), []
     source = provenance() | dict(cpu=_cpu_model(), command=["python", *sys.argv])  # now: the tree may change meanwhile
-    for group in only or GROUPS:
+    if "peers" in only:
+        source["versions"] |= versions()
+        if line := missing():
+            if only == ["peers"] and not installed():
+                raise UserError(line)
+            say(line)
+    for group in only:
         for together in cases(group, sizes):
             say(f"{time.perf_counter() - begun:.0f} s: {group}, {together[0].shape}, {len(together)} cases")
             figures += _measure(together, limits)

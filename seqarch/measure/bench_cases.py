@@ -124,15 +124,15 @@ def op_cases(name: str, sizes: Sizes) -> Iterator[list[Case]]:
     op = OPS[name]
     for B, T in sizes.shapes:
         args = partial(op.args, sizes, B, T)
-        found = [case for form in op.forms for case in _passes(name, form, (B, T), partial(op.call, form), args)]
+        found = [case for form in op.forms for case in pass_cases(name, form, (B, T), partial(op.call, form), args)]
         if name == "gru":
-            found += _passes(name, "flax nnx.RNN(GRUCell)", (B, T), *_flax_gru(sizes, B, T))
+            found += pass_cases(name, "flax nnx.RNN(GRUCell)", (B, T), *_flax_gru(sizes, B, T))
         if name == "selective_scan":
-            found += _passes(name, "exponentials alone", (B, T), _exponentials, args, passes=("forward",))
+            found += pass_cases(name, "exponentials alone", (B, T), _exponentials, args, passes=("forward",))
         if (B, T) == sizes.shapes[-1] and name in ("attention", "linear_attention"):
             form, long = op.forms.auto(jax.default_backend()), sizes.long
             run = name == "linear_attention"
-            found += _passes(name, form, (B, long), partial(op.call, form), partial(op.args, sizes, B, long), run=run)
+            found += pass_cases(name, form, (B, long), partial(op.call, form), partial(op.args, sizes, B, long), run=run)
         yield found
 
 
@@ -142,7 +142,7 @@ def mixer_cases(sizes: Sizes) -> Iterator[list[Case]]:
         yield [
             case
             for name in MIXERS
-            for case in _passes("mixers", name, (B, T), lambda mixer, x: mixer(x), partial(args, name, B, T))
+            for case in pass_cases("mixers", name, (B, T), lambda mixer, x: mixer(x), partial(args, name, B, T))
         ]
 
 
@@ -157,7 +157,7 @@ def options_of(name: str, sizes: Sizes) -> Iterator[tuple[str, Any]]:
         yield "state_dim", sizes.state_dim
 
 
-def _passes(
+def pass_cases(
     group: str,
     form: str,
     shape: tuple[int, int],

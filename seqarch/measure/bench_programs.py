@@ -16,6 +16,7 @@ from seqarch import generate
 from seqarch.config import Config, ModelConfig
 from seqarch.data.loader import Batch
 from seqarch.measure.bench_cases import OPS, Case, Ready, Sizes, make_mixer, mixer_cases, op_cases, options_of, planned
+from seqarch.measure.bench_peers import peer_cases
 from seqarch.measure.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.mixers import MIXERS
 from seqarch.model import LanguageModel
@@ -115,4 +116,5 @@ GROUPS: dict[str, Callable[[Sizes], Iterator[list[Case]]]] = {
     "decoding": _decoding_cases,
     "compile": _compile_cases,
     "generation": _generation_cases,
+    "peers": peer_cases,
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from seqarch.measure.bench_cases import OPS
+from seqarch.measure.bench_peers import OURS
 from seqarch.mixers import MIXERS
 
 PASSES = ("forward", "train")
@@ -57,6 +58,7 @@ Promise = tuple[str, Callable[[], float], float | None, float | None]
 def _promises(figures: _Figures) -> Iterator[Promise]:
     yield from _op_promises(figures)
     yield from _decoding_promises(figures)
+    yield from _peers(figures)
     few, many = figures.sizes["depths"]
     compiling = lambda n: figures.get("seconds", "compile", f"{n} layers", "train step", "compile")  # noqa: E731
     yield f"compiling a train step: {many} layers / {few} layers", lambda: compiling(many) / compiling(few), None, 1.3
@@ -117,6 +119,16 @@ def _decoding_promises(figures: _Figures) -> Iterator[Promise]:
     yield f"{name}: seconds a token and filled slot, {full} / {roomy}", lambda value=value: value() / grow, None, RUN_NOISE
     value = ratio("temporaries", "attention", roomy, small)
     yield f"{name}: temporary bytes, {roomy} / {small}", value, None, 1.1
+
+
+def _peers(figures: _Figures) -> Iterator[Promise]:
+    """Ours against every peer, at every shape; nothing is promised of them."""
+    for group, form, shape, pass_ in figures.all:
+        family, _, name = form.partition(": ")
+        if group == "peers" and name != OURS:
+            of = lambda form, at=(shape, pass_): figures.get("seconds", "peers", form, *at)  # noqa: E731
+            value = lambda of=of, ours=f"{family}: {OURS}", form=form: of(ours) / of(form)  # noqa: E731
+            yield f"{family}, {pass_}, {shape}: {OURS} / {name}, seconds", value, None, None
 
 
 def render(result: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from seqarch.errors import UserError
 from seqarch.layers import RMSNorm, linear
 from seqarch.mixers.base import SequenceMixer
 from seqarch.ops.attention import FORMS
-from seqarch.ops.blockwise import Partial, merge
+from seqarch.ops.blockwise import NOTHING, Partial, merge
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.numerics import segments, valid_tokens
 from seqarch.ops.visibility import Places, Rule
@@ -103,11 +103,15 @@ class Attention(SequenceMixer):
         q, k, v = self._project(x, position)
         at = Places(position, segment)
         new = FORMS.pick(self.method)(q, k, v, at, at, Rule(True, self.window), block=self.block)
-        y = merge(self._attend_cache(q, at, state), new) if slots else new.o
-        lengths = valid.sum(1, dtype=jnp.int32)
+        y, lengths = new.o, valid.sum(1, dtype=jnp.int32)
+        if slots:
+            old = self._attend_cache(q, at, state)
+            y = merge(old, new)
+            # True, which XLA can't know: what is written depends on what was read, or else it would read from a copy
+            lengths = jnp.where((old.log_total >= NOTHING).all(), lengths, 0)
         last = jnp.take_along_axis(segment, jnp.maximum(lengths - 1, 0)[:, None], axis=1)[:, 0]
         document = jnp.where(lengths > 0, last, 0)
-        state = _forget(state, document > 0) if packed else state
+        state = jax.lax.cond((document > 0).any(), _forget, lambda state, _: state, state, document > 0) if packed else state
         state = self._write(state, k, v, position, segment == document[:, None], lengths)
         return self.out(y.reshape(B, T, -1)), state
 
