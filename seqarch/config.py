@@ -7,6 +7,8 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import ml_collections
@@ -202,18 +204,21 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(dataclasses.asdict(config))
 
 
-def with_forms(model: ModelConfig, platform: str) -> ModelConfig:
+def with_forms(model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> ModelConfig:
     """`model` with method="auto" of every mixer replaced by the form that its op prefers on `platform`.
 
     platform: "cpu", "gpu" or "tpu": the target of the program, which is not always the host.
+    tuned: by mixer, the options that were the fastest on that very device, preferred where there are any; what the layer
+      itself says goes before them
     """
 
     def fix(layer: Layer) -> Layer:
-        forms = getattr(resolve_mixer(layer.mixer), "forms", None)
-        if forms is None or dict(layer.options).get("method", "auto") != "auto":
+        forms, given = getattr(resolve_mixer(layer.mixer), "forms", None), dict(layer.options)
+        if forms is None or given.get("method", "auto") != "auto":
             return layer
-        options = {**dict(layer.options), "method": forms.auto(platform)}
-        return Layer(layer.mixer, tuple(options.items()))
+        given.pop("method", None)
+        chosen = tuned.get(layer.mixer) or {"method": forms.auto(platform)}
+        return Layer(layer.mixer, tuple((given | {name: chosen[name] for name in chosen if name not in given}).items()))
 
     return dataclasses.replace(model, mixer=",".join(str(fix(layer)) for layer in parse_pattern(model.mixer)))
 

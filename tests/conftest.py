@@ -10,3 +10,5 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1]
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # Compiling is most of what tests do: leave LLVM's optimisations out. They change speed, not what is computed.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# What scripts/tune.py found on this machine is no business of the tests.
+os.environ["SEQARCH_FORMS"] = str(Path(__file__).parents[1] / ".pytest_cache" / "no-forms.json")

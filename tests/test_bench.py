@@ -72,7 +72,7 @@ def test_cases_take_turns_and_medians_are_of_a_unit_of_work(monkeypatch):
     seconds = iter([0.1, 0.1, 6.0, 1.0, 2.0, 1.0, 10.0, 1.0])
     timed = bench._seconds
     monkeypatch.setattr(bench, "_seconds", lambda ready: timed(ready) * 0 + next(seconds))
-    one, two = bench._measure([_case("one", log), _case("two", log)], Limits(rounds=(3, 3)))
+    one, two = bench.measure([_case("one", log), _case("two", log)], Limits(rounds=(3, 3)))
     assert log == ["one", "two"] * 4  # the first ones warm up
     assert (one.seconds, one.low, one.high, two.seconds) == (3.0, 1.0, 5.0, 0.5)
 
@@ -81,7 +81,7 @@ def test_what_is_too_large_or_too_slow_is_skipped_and_said_so(monkeypatch):
     log = []
     large, slow = _case("large", log, temporaries=7_000_000_000), _case("slow", log)
     monkeypatch.setattr(bench, "_seconds", lambda ready: 30.0)
-    large, slow = bench._measure([large, slow], Limits())
+    large, slow = bench.measure([large, slow], Limits())
     assert (large.skipped, slow.skipped) == ("temporaries of 7.0 GB", "one run takes 30 s")
     assert large.seconds is slow.seconds is None and log == []
 
@@ -98,7 +98,7 @@ def _without(monkeypatch, absent: set[str]) -> None:
 
 def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
     said, measured = [], []
-    monkeypatch.setattr(bench, "_measure", lambda together, limits: measured.extend(case[:4] for case in together) or [])
+    monkeypatch.setattr(bench, "measure", lambda together, limits: measured.extend(case[:4] for case in together) or [])
     monkeypatch.setattr(bench, "versions", dict)
     _without(monkeypatch, set(bench_peers.PACKAGES))
     list(bench.run(["gru"], TINY, QUICK, said.append, peers=True))

@@ -88,14 +88,15 @@ def run(
     for group in only:
         for together in cases(group, sizes):
             say(f"{time.perf_counter() - begun:.0f} s: {group}, {together[0].shape}, {len(together)} cases")
-            figures += _measure(together, limits)
+            figures += measure(together, limits)
             gc.collect()
             about = dict(sizes=dataclasses.asdict(sizes), limits=dataclasses.asdict(limits))
             found = dict(seconds=time.perf_counter() - begun, figures=[dataclasses.asdict(f) for f in figures])
             yield source | about | found
 
 
-def _measure(together: list[Case], limits: Limits) -> list[Figure]:
+def measure(together: list[Case], limits: Limits) -> list[Figure]:
+    """A figure for each case; the cases are timed in turn."""
     figures, ready, times = {}, {}, {}
     for case in together:
         begun = time.perf_counter()

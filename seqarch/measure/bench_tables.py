@@ -142,7 +142,7 @@ def render(result: dict[str, Any]) -> str:
     if result["ratios"]:
         rows = [(r["name"], f"{r['value']:.3g}", _target(r), _verdict(r)) for r in result["ratios"]]
         lines += ["", *_table(("ratio", "measured", "target", "met"), rows)]
-    return "\n".join([*lines, "", *_figure_tables(result["figures"])])
+    return "\n".join([*lines, "", *figure_tables(result["figures"])])
 
 
 def _target(ratio: dict[str, Any]) -> str:
@@ -154,7 +154,8 @@ def _verdict(ratio: dict[str, Any]) -> str:
     return "-" if _target(ratio) == "-" else "yes" if ratio["met"] else "**no**"
 
 
-def _figure_tables(figures: list[dict[str, Any]]) -> Iterator[str]:
+def figure_tables(figures: list[dict[str, Any]]) -> Iterator[str]:
+    """Lines of Markdown: forward and train beside each other, then what is neither."""
     two = [f for f in figures if f["pass_"] in PASSES]
     cells = {(f["group"], f["form"], f["shape"]): {} for f in two}
     for f in two:

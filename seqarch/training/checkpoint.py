@@ -30,6 +30,7 @@ from seqarch.training.digest import digests
 from seqarch.training.restore import Damaged
 from seqarch.training.rundir import read_config
 from seqarch.training.state import TrainState
+from seqarch.tuning import tuned
 from seqarch.types import Array, PyTree
 
 
@@ -153,7 +154,7 @@ def load_model(run_dir: str | os.PathLike) -> tuple[Config, LanguageModel, int]:
     Raises UserError where `run_dir` is no run or holds no checkpoint, and where the latest one is damaged.
     """
     config = read_config(run_dir)
-    resolved = with_forms(config.model, jax.default_backend())
+    resolved = with_forms(config.model, jax.default_backend(), tuned(jax.local_devices()[0]))
     abstract = jax.eval_shape(lambda key: LanguageModel(resolved, rngs=nnx.Rngs(key)), jax.random.key(0))
     where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract)

@@ -45,10 +45,11 @@ def train(
     """
     say = (progress or _print) if jax.process_index() == 0 else _silent
     mesh = sharding.make_mesh(config.mesh)
+    given, config = config, rundir.settled(workdir, config, sharding.resolve(config, mesh), mesh)
     abstract = sharding.abstract_state(config, mesh)
     sharding.abstract_batch(config, mesh)
     with contextlib.ExitStack() as stack:
-        text = together(lambda: _claim(config, workdir, stack), UserError)
+        text = together(lambda: _claim(given, workdir, stack), UserError)
         stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, text=_digest(text["train"]))
         _alike(config, stream["text"], workdir)
         stack.enter_context(rundir.full_disk_told(workdir))
@@ -61,7 +62,7 @@ def train(
             return next((row for row in reversed(read_rows(workdir)) if row["step"] == start), dict(step=start))
         run = _Run(config, mesh, text, start, checkpoints, say)  # what the model or the text cannot do is told here
         logger = stack.enter_context(Logger(workdir, start, write=jax.process_index() == 0))
-        _record(config, mesh, workdir, start, logger, say)
+        _record(given, config, mesh, workdir, start, logger, say)
         if jax.process_index() == 0:
             text["train"].tokenizer.save(workdir)  # which generate.py needs, wherever the run is taken
         return run.go(state, logger, Profile(workdir, config.profile))
@@ -192,12 +193,14 @@ def _start(
     return state
 
 
-def _record(config: Config, mesh: Mesh, workdir: str | os.PathLike, start: int, logger: Logger, say: Say) -> None:
+def _record(
+    config: Config, settled: Config, mesh: Mesh, workdir: str | os.PathLike, start: int, logger: Logger, say: Say
+) -> None:
     """config.json, run.json, and both in TensorBoard, once everything that could refuse has not."""
     if jax.process_index():
         return
     given = seqarch.config.to_dict(config)
-    resolved = seqarch.config.to_dict(sharding.resolve(config, mesh))
+    resolved = seqarch.config.to_dict(settled)
     record = rundir.provenance() | dict(mesh=dict(mesh.shape), step=start, mixer=resolved["model"]["mixer"])
     if start and (changes := rundir.changes(workdir, record)):
         say(f"warning: {changes} since the start before; the run will not end bit for bit where it would have")

@@ -5,6 +5,7 @@ mixer that its config names as package.module:Class is imported, from where Pyth
 """
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import json
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 import seqarch.config
 from seqarch.config import Config
@@ -39,6 +41,18 @@ def read_config(run_dir: str | os.PathLike) -> Config:
         raise UserError(f"{run_dir} is no run directory (it has no config.json); give what train.py had as --workdir") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no config that train.py wrote: {error}") from error
+
+
+def settled(run_dir: str | os.PathLike, config: Config, resolved: Config, mesh: Mesh) -> Config:
+    """`resolved`, but with the forms that a run of this model began with on such devices: those may not change on the way,
+    whatever has been tuned since."""
+    if (first := read_record(run_dir)) is None:
+        return resolved
+    before = [first, *first["continued"]][-1]
+    same = before["config"]["model"] == seqarch.config.to_dict(config)["model"]
+    if same and before["devices"]["kind"] == mesh.devices.flat[0].device_kind:
+        return dataclasses.replace(resolved, model=dataclasses.replace(resolved.model, mixer=before["mixer"]))
+    return resolved
 
 
 def check(run_dir: str | os.PathLike, config: Config) -> None:

@@ -19,6 +19,7 @@ from seqarch.config import Config, MeshConfig, with_forms
 from seqarch.data.loader import Batch
 from seqarch.errors import UserError, unknown
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
+from seqarch.tuning import tuned
 from seqarch.types import PyTree
 
 RULES = {
@@ -68,8 +69,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def resolve(config: Config, mesh: Mesh) -> Config:
     """`config` with the forms of its mixers chosen for the mesh's devices, which need not be the host's."""
-    platform = {"cuda": "gpu", "rocm": "gpu"}.get(mesh.devices.flat[0].platform, mesh.devices.flat[0].platform)
-    return dataclasses.replace(config, model=with_forms(config.model, platform))
+    device = mesh.devices.flat[0]
+    return dataclasses.replace(config, model=with_forms(config.model, platform(device), tuned(device)))
+
+
+def platform(device: jax.Device) -> str:
+    """ "cpu", "gpu" or "tpu"."""
+    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
 
 
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:

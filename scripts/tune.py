@@ -1,0 +1,45 @@
+"""Finds the fastest form of each mixer on this device, and makes it what method=auto means here: python scripts/tune.py
+
+Every form, in every size of chunks or blocks, is timed forward and backward at batch 8, length 512, width 256, or at those of
+--config=configs/lm.py:mamba, for the mixers of its pattern. The choice is kept in seqarch/forms.json in the user's cache
+directory ($SEQARCH_FORMS names another file) for this kind of device and version of jaxlib; run.json shows what a run took,
+a run that has begun keeps its forms, and a config that names a method has it: mamba(method=chunked,chunk=128).
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from absl import flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+from seqarch import cli  # noqa: E402
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "A config whose shapes are tuned for; default: every mixer at 8 x 512.")
+DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")
+
+
+def main() -> None:
+    import jax
+
+    from seqarch import tuning
+    from seqarch.config import Config, ModelConfig, parse
+    from seqarch.measure.bench_tables import figure_tables
+    from seqarch.measure.tune import tune
+    from seqarch.mixers import MIXERS
+    from seqarch.patterns import Layer
+
+    every = Config(batch=8, length=512, model=ModelConfig(",".join(MIXERS), dim=256))
+    config = parse(CONFIG.value) if CONFIG.value else every
+    choices, figures = tune(config, say=lambda line: print(line, file=sys.stderr, flush=True))
+    print("\n".join(figure_tables([dataclasses.asdict(figure) for figure in figures])))
+    for mixer, options in choices.items():
+        print(f"chosen: {Layer(mixer, tuple(options.items()))}")
+    if choices and not DRY.value:
+        print(f"kept in {tuning.record(jax.devices()[0], choices)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

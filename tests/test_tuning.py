@@ -1,0 +1,115 @@
+"""Tuning: what was the fastest here becomes method="auto" here and nowhere else, and a run that has begun keeps its forms."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from seqarch import tuning
+from seqarch.config import Config, MeshConfig, ModelConfig, to_dict, with_forms
+from seqarch.data import tokens
+from seqarch.errors import UserError
+from seqarch.measure.bench import Figure, Limits
+from seqarch.measure.tune import _best, candidates, tune
+from seqarch.mixers import MIXERS
+from seqarch.patterns import Layer
+from seqarch.training import loop, sharding
+
+TINY = Config(batch=2, length=20, model=ModelConfig("mamba(state_dim=2)", layers=1, dim=8, mlp=0))
+OTHER = {"mamba": {"method": "chunked", "chunk": 16}}  # on a CPU "recompute" is the default
+ABSENT = SimpleNamespace(device_kind="TPU v5 lite", platform="tpu")
+
+
+@pytest.fixture(autouse=True)
+def file(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("SEQARCH_FORMS", str(tmp_path / "cache" / "forms.json"))
+    return tuning.path()
+
+
+def resolved(mixer: str) -> str:
+    config = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, mixer=mixer))
+    return sharding.resolve(config, sharding.make_mesh(MeshConfig())).model.mixer
+
+
+def test_what_was_recorded_is_what_auto_means_and_a_config_overrides_it():
+    assert resolved("mamba,gru") == "mamba(method=recompute),gru(method=recompute)"
+    tuning.record(jax.devices()[0], OTHER)
+    assert resolved("mamba,gru") == "mamba(method=chunked,chunk=16),gru(method=recompute)"
+    assert resolved("mamba(method=auto,chunk=4)") == "mamba(chunk=4,method=chunked)"
+    assert resolved("mamba(method=associative)") == "mamba(method=associative)"
+    tuning.record(jax.devices()[0], {"gru": {"method": "sequential"}})
+    assert resolved("mamba,gru") == "mamba(method=chunked,chunk=16),gru(method=sequential)"
+
+
+def test_what_was_tuned_on_one_device_means_nothing_on_another():
+    tuning.record(jax.devices()[0], {"mamba": {"method": "sequential"}})
+    assert tuning.tuned(ABSENT) == {}
+    assert with_forms(TINY.model, "tpu", tuning.tuned(ABSENT)).mixer == "mamba(state_dim=2,method=chunked)"
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_off_the_cpu_linear_recurrences_never_go_token_by_token(platform):
+    parallel = {"associative", "chunked", "parallel", "blockwise"}
+    nonlinear = {"gru"}  # has no other form
+    assert all(mixer.forms.auto(platform) in parallel for name, mixer in MIXERS.items() if name not in nonlinear)
+
+
+def test_every_form_is_timed_once_in_every_size_that_matters():
+    found = [dict(options) for options, _ in candidates(Layer("mamba"), TINY)]
+    forms = MIXERS["mamba"].forms
+    assert {options["method"] for options in found} == set(forms)
+    assert [options for options in found if options["method"] == "associative"] == [{"method": "associative", "chunk": 64}]
+    assert {"method": "recompute", "chunk": 16} in found  # 64 and more are one program at 20 tokens
+    assert {"method": "recompute", "chunk": 128} not in found
+
+
+def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast():
+    config = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, mixer="gru,gru,linear_attention(method=chunked)"))
+    choices, figures = tune(config, Limits(rounds=(2, 2), seconds=0.0), say=lambda line: None)
+    assert set(choices) == {"gru"} and len(figures) == len(MIXERS["gru"].forms)
+    assert all(figure.seconds > 0 for figure in figures)
+    figure = lambda seconds: Figure("mamba", "", "", "train", seconds)  # noqa: E731
+    usual, other = (("method", "recompute"), ("chunk", 64)), (("method", "chunked"), ("chunk", 16))
+    assert _best({other: figure(0.95), usual: figure(1.0)}, "recompute") == usual
+    assert _best({other: figure(0.5), usual: figure(1.0)}, "recompute") == other
+    assert _best({other: figure(0.5), usual: figure(None)}, "recompute") == other
+    assert _best({other: figure(None), usual: figure(None)}, "recompute") == usual
+
+
+@pytest.mark.parametrize(
+    "text, complaint",
+    [
+        ("{", "cannot read the tuned forms in .*delete it"),
+        ("[]", "damaged"),
+        ('{"cpu": {"manba": {"method": "chunked"}}}', "unknown mixer 'manba'; did you mean 'mamba'"),
+        ('{"cpu": {"mamba": {"method": "chunkd"}}}', "unknown form of mamba 'chunkd'; did you mean 'chunked'"),
+        ('{"cpu": {"mamba": {"chunk": 16}}}', "unknown form of mamba 'None'; known: "),
+        ('{"cpu": {"mamba": {"method": "chunked", "chnk": 16}}}', "did you mean 'chunk'"),
+    ],
+)
+def test_a_damaged_file_is_told_in_a_line(file, text, complaint):
+    file.parent.mkdir()
+    file.write_text(text)
+    with pytest.raises(UserError, match=complaint) as error:
+        resolved("mamba")
+    assert "\n" not in str(error.value) and str(file) in str(error.value)
+
+
+def test_a_run_that_goes_on_keeps_the_forms_that_it_began_with(tmp_path):
+    source = Path(argparse.__file__).read_bytes()
+    documents = [("train", "a", source[:20000]), ("validation", "b", source[20000:21000]), ("test", "c", source[21000:22000])]
+    tokens.write(tmp_path / "text", documents, {"name": "argparse"}, replace=False)
+    config = dataclasses.replace(TINY, steps=1, data=dataclasses.replace(TINY.data, path=str(tmp_path / "text")))
+    quiet = dict(progress=lambda line: None)
+    loop.train(config, tmp_path / "run", **quiet)
+    tuning.record(jax.devices()[0], OTHER)
+    loop.train(dataclasses.replace(config, steps=2), tmp_path / "run", **quiet)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [run["mixer"], *(start["mixer"] for start in run["continued"])] == ["mamba(state_dim=2,method=recompute)"] * 2
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == to_dict(config)["model"]
+    loop.train(config, tmp_path / "anew", **quiet)
+    assert json.loads((tmp_path / "anew" / "run.json").read_text())["mixer"] == "mamba(state_dim=2,method=chunked,chunk=16)"
