@@ -16,12 +16,12 @@ CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory) -> dict:
-    """The names that the notebook's cells leave, run in docs/ beside a runs/tour/mamba of two steps."""
+    """The names that the notebook's cells leave, run in docs/ beside a runs/tour/mamba/seed-0 of two steps."""
     top = tmp_path_factory.mktemp("notebook")
     tokens.write(top / "text", [(split, split, b"To be, or not to be. " * 20) for split in tokens.SPLITS], {}, replace=False)
     model = ModelConfig("mamba(state_dim=4)", layers=1, dim=8, mlp=0)
     config = Config(steps=2, batch=2, length=16, model=model, data=DataConfig(str(top / "text")))
-    train(config, top / "runs/tour/mamba", progress=lambda line: None)
+    train(config, top / "runs/tour/mamba/seed-0", progress=lambda line: None)
     (top / "docs").mkdir()
     names = {"__name__": "__main__"}
     with pytest.MonkeyPatch.context() as patch, matplotlib.rc_context({"backend": "agg"}):
