@@ -22,6 +22,7 @@ from configs import lm
 from seqarch import cli
 from seqarch.comparison import plan, runs
 from seqarch.comparison.evidence import judged, over_seeds
+from seqarch.comparison.members import match_members
 from seqarch.comparison.plan import Plan
 from seqarch.comparison.progress import Progress
 from seqarch.comparison.search import search
@@ -44,7 +45,7 @@ SCORED = ("quality", "context")  # for every seed; what a program needs is measu
 def main() -> None:
     given = plan.read(CONFIG.value.to_dict())
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / given.name
-    configs = plan.match(given)
+    configs = match_members(given.base, given.reference, given.members)
     locate(given.base.data.path, given.base.model.vocab)
     _keep_compilations(workdir)
     for name, config in configs.items():

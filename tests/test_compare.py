@@ -17,6 +17,7 @@ from ml_collections import config_flags
 from configs import compare as compare_config
 from scripts import compare
 from seqarch.comparison import plan, progress
+from seqarch.comparison.members import match_members
 from seqarch.config import parse
 from seqarch.data.prepare import prepare
 from seqarch.errors import UserError
@@ -49,7 +50,8 @@ def get_config():
 
 
 def members(budget="tour", **changes):
-    return plan.match(plan.read(compare_config.get_config(budget).to_dict() | changes))
+    given = plan.read(compare_config.get_config(budget).to_dict() | changes)
+    return match_members(given.base, given.reference, given.members)
 
 
 @pytest.mark.parametrize("budget", ["tour", "full"])

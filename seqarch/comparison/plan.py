@@ -1,13 +1,10 @@
-"""What is compared: the fields of configs/compare.py, and the members' configs, brought to equal parameters."""
+"""What is compared, and how: the fields of configs/compare.py."""
 
-import ast
 import dataclasses
-import re
 from typing import Any
 
-from seqarch.config import Config, parse, to_dict
+from seqarch.config import Config, parse
 from seqarch.errors import UserError, unknown
-from seqarch.matching import count_parameters, match_depth, match_parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +12,7 @@ class Plan:
     """A comparison.
 
     notice: stands at every table and figure; it says what the numbers are not evidence of
-    members: "name = layer pattern; field=value", the name and fields of `model` being optional
-    reference: the layer pattern whose parameters all members are brought to
+    members, reference: see seqarch.comparison.members
     lrs: the learning rates that each member may choose from, by its validation score; none: optim.lr as it is
     seeds: of initialisation and data order, one run for each; data orders are paired across members
     split: the held-out text that reported scores are of
@@ -33,10 +29,6 @@ class Plan:
     base: Config
 
     def __post_init__(self):
-        if not self.members:
-            raise UserError("config.members is empty; give at least one layer pattern, such as 'mamba'")
-        if not all(isinstance(member, str) for member in self.members):
-            raise UserError(f"config.members is {self.members}; give layer patterns, such as ('gru', 'mamba')")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"config.seeds is {self.seeds}; give at least one seed, and each once")
         if self.lrs and (len(self.lrs) < 2 or sorted(set(self.lrs)) != list(self.lrs) or self.lrs[0] <= 0):
@@ -54,43 +46,3 @@ def read(given: dict[str, Any]) -> Plan:
         raise UserError(f"--config is no comparison: it has no {', '.join(missing)}; start from configs/compare.py")
     base = parse({name: value for name, value in given.items() if name not in own})
     return Plan(**{name: given[name] for name in own}, base=base)
-
-
-def match(plan: Plan) -> dict[str, Config]:
-    """The config of each member by name, all with the parameters of `plan.reference`.
-
-    The width of the MLP absorbs the difference; where a member gives its own, as a block without MLP does, the depth.
-    """
-    target = count_parameters(dataclasses.replace(plan.base.model, mixer=plan.reference))
-    configs: dict[str, Config] = {}
-    for member in plan.members:
-        name, settings = _read_member(member)
-        if name in configs:
-            raise UserError(f"config.members has {name!r} twice; write 'another name = {member}'")
-        config = to_dict(plan.base)
-        config["model"] |= settings
-        config = parse(config)
-        if "mlp" not in settings:
-            model = match_parameters(config.model, target)
-        else:
-            model = config.model if "layers" in settings else match_depth(config.model, target)
-        configs[name] = dataclasses.replace(config, model=model)
-    return configs
-
-
-def _read_member(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the fields of `model` of "name = pattern; field=value; field=value"."""
-    pattern, *rest = (part.strip() for part in text.split(";"))
-    name, pattern = re.fullmatch(r"(?:([^=(,:/]+?)\s*=)?\s*(.*)", pattern).groups()
-    if name and not name.strip("."):
-        raise UserError(f"the member {text!r} has no name that a directory can have; give another")
-    settings: dict[str, Any] = {"mixer": pattern}
-    for setting in rest:
-        field, equals, value = (part.strip() for part in setting.partition("="))
-        try:
-            settings[field] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            settings[field] = value
-        if not (equals and field and value):
-            raise UserError(f"cannot read {setting!r} in the member {text!r}; write 'pattern; field=value'")
-    return name or "; ".join([pattern, *rest]), settings
