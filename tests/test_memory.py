@@ -8,8 +8,11 @@ import pytest
 from flax import nnx
 
 from seqarch.config import Config, ModelConfig
-from seqarch.measure.memory import CompiledBytes, compiled_bytes, count, state_size, tree_bytes
+from seqarch.errors import UserError
+from seqarch.flops import count_flops
+from seqarch.measure.memory import CompiledBytes, _refused, compiled_bytes, count, measure, state_size, tree_bytes
 from seqarch.measure.programs import Program, decode_program, prefill_program, programs
+from seqarch.mixers import MIXERS
 from seqarch.model import LanguageModel
 from seqarch.training.sharding import abstract_state, make_mesh
 
@@ -136,3 +139,51 @@ def test_train_step_updates_its_state_in_place():
     assert step.aliased == tree_bytes(state)
     assert step.total < step.arguments + step.outputs + step.temporaries
     assert tree_bytes(state.opt_state.adam) >= 2 * tree_bytes(state.model)
+
+
+CLOSED_FORMS = {
+    "gru": lambda batch, length: batch * DIM,
+    "linear_attention": lambda batch, length: batch * HEADS * (DIM // HEADS) * (DIM // HEADS + 1),
+    "mamba": lambda batch, length: batch * (2 * DIM) * (16 + 3),
+    "attention": lambda batch, length: batch * (length * (2 * DIM + 1) + 1),
+}
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_state_bytes_of_shapes_of_the_decode_step_and_of_the_closed_form_agree(mixer):
+    batch, length = 3, 128
+    config = Config(length=length, model=ModelConfig(mixer, layers=LAYERS, dim=DIM, mlp=16))
+    step = measure(config, "decode", batch, length, "local:1")
+    expected = LAYERS * 4 * CLOSED_FORMS[mixer](batch, length)
+    assert (step.state, state_size(serving(mixer), length, batch).bytes) == (expected, expected)
+    assert step.arguments == step.parameters + expected + batch * 4 and step.aliased == expected
+
+
+def test_measurement_of_training_has_its_parts():
+    step = measure(CONFIG, "train", CONFIG.batch, 64, "local:1")
+    state = abstract_state(CONFIG, make_mesh(CONFIG.mesh))
+    assert step.parameters == step.gradients == tree_bytes(state.model)
+    assert (step.optimizer, step.state) == (tree_bytes(state.opt_state), 0)
+    program, planned = program_and_bytes("train")
+    assert step.flops == count_flops(program.fn, *program.args).total > 0
+    assert step.fits and step.memory > step.total
+
+
+def test_flops_of_a_decode_step_have_their_closed_form():
+    """Products of one token with the attention's projections, its cache, the MLP and the head; the norms and rope beside."""
+    length, config = 64, Config(model=ModelConfig("attention", layers=1, dim=DIM, mlp=16))
+    dots = 2 * (4 * DIM * DIM + 3 * DIM * 16 + DIM * 257) + 4 * length * DIM
+    assert dots < measure(config, "decode", 1, length, "local:1").flops < 1.2 * dots
+
+
+def test_what_libtpu_refuses_is_a_result_and_other_errors_are_not():
+    said = "RESOURCE_EXHAUSTED: Ran out of memory, the total memory required for HLO temporaries (136.06G) exceeds available HBM (15.75G)."
+    planned, memory = _refused(said, 1000)
+    assert (planned.total, memory) == (1000 + int(136.06 * 2**30), int(15.75 * 2**30))
+    assert _refused("INTERNAL: no tile", 0) is None
+
+
+@pytest.mark.parametrize("given, said", [(("train", 0, 8), "at least 1"), (("decode", 1, 0), "at least 1"), (("serve", 1, 8), "phase")])
+def test_what_cannot_be_measured_is_refused(given, said):
+    with pytest.raises(UserError, match=said):
+        measure(CONFIG, *given, "local")

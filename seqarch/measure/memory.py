@@ -1,8 +1,12 @@
 """What a model needs to be held, trained and served, in bytes that were measured: shapes of the arrays that the model
 makes, and what the compiler says of the compiled programs. Nothing here is computed from a formula.
+
+    measure(config, "decode", batch=1, length=131072, target="tpu-v5e").total
 """
 
 import dataclasses
+import math
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,11 +15,86 @@ from flax import nnx
 from jax.stages import Compiled
 
 from seqarch.config import Config
-from seqarch.measure.programs import programs
+from seqarch.errors import UserError
+from seqarch.flops import count_flops
+from seqarch.measure.programs import Program, phase_program, programs
 from seqarch.measure.subject import Subject
+from seqarch.measure.targets import place
 from seqarch.model import LanguageModel
-from seqarch.training.sharding import abstract_state
+from seqarch.training.sharding import abstract_state, make_mesh
 from seqarch.types import PyTree
+
+
+class Measurement(NamedTuple):
+    """Bytes on each device while a program runs, by part; `measure` makes it.
+
+    parameters, optimizer, state: arrays that are given to the program; the state is a cache, where a mixer has one
+    gradients: one array for each parameter, which the compiler counts among the temporaries
+    arguments: parameters, optimizer, state and inputs, in the compiler's layouts, which may pad them
+    outputs, aliased: None where the compiler refuses the program as too large
+    total: by `definition`, which depends on the backend; memory: what the device has
+    flops: of one call, on all devices together; loops count once for every trip
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    state: int
+    arguments: int
+    outputs: int | None
+    aliased: int | None
+    temporaries: int
+    total: int
+    definition: str
+    memory: int
+    flops: float
+
+    @property
+    def fits(self) -> bool:
+        return self.total <= self.memory
+
+
+def measure(config: Config, phase: str, batch: int, length: int, target: str) -> Measurement:
+    """Compiles the train, prefill or decode step (see `phase_program`) for a target and asks the compiler what it needs.
+
+    target: a name in seqarch.measure.targets, with or without its chips; it decides the forms of the ops
+    Nothing is allocated, so any size will do, and what does not fit is a result. Raises UserError for what cannot be asked,
+    JaxRuntimeError where the compiler fails.
+    """
+    if batch < 1 or length < 1:
+        raise UserError(f"batch is {batch} and length {length}; give numbers of at least 1")
+    placement = place(target)
+    mesh = make_mesh(config.mesh, placement.devices())
+    program = phase_program(config, phase, batch, length, mesh)
+    parts, memory = _parts(program, phase), placement.memory(mesh.devices.flat[0])
+    try:
+        planned = compiled_bytes(program.compile(run=False))
+    except jax.errors.JaxRuntimeError as error:
+        planned, memory = _refused(str(error), device_bytes(program.args)) or _raise(error)
+    return Measurement(**parts, **planned._asdict(), memory=memory, flops=count_flops(program.fn, *program.args).total)
+
+
+def _parts(program: Program, phase: str) -> dict[str, int]:
+    given = program.args[0]
+    if phase == "train":
+        parameters = device_bytes(given.model)
+        return dict(parameters=parameters, gradients=parameters, optimizer=device_bytes(given.opt_state), state=0)
+    return dict(parameters=device_bytes(given), gradients=0, optimizer=0, state=device_bytes(program.args[2]))
+
+
+def _refused(error: str, arguments: int) -> tuple["CompiledBytes", int] | None:
+    """What libtpu says of a program that is too large, and the memory that it offers; None for any other error."""
+    said = re.search(r"RESOURCE_EXHAUSTED.*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)", error, re.S)
+    if not said:
+        return None
+    scale = dict(K=2**10, M=2**20, G=2**30, T=2**40)
+    needed, memory = (int(float(size) * scale[unit]) for size, unit in (said.group(1, 2), said.group(3, 4)))
+    total = arguments + needed
+    return CompiledBytes(arguments, None, None, needed, total, "arguments + temporaries that the compiler refused"), memory
+
+
+def _raise(error: Exception) -> Any:
+    raise error
 
 
 class CompiledBytes(NamedTuple):
@@ -25,8 +104,8 @@ class CompiledBytes(NamedTuple):
     """
 
     arguments: int
-    outputs: int
-    aliased: int
+    outputs: int | None
+    aliased: int | None
     temporaries: int
     total: int
     definition: str
@@ -91,6 +170,11 @@ def count(tree: PyTree) -> int:
 def tree_bytes(tree: PyTree) -> int:
     """Bytes of all arrays, concrete or abstract."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def device_bytes(tree: PyTree) -> int:
+    """Bytes of abstract arrays with shardings, on one device."""
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:

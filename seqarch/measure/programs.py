@@ -17,11 +17,14 @@ from jax.stages import Compiled
 
 from seqarch import generate
 from seqarch.config import Config
+from seqarch.errors import unknown
+from seqarch.measure.targets import platform_of
 from seqarch.model import LanguageModel
 from seqarch.training import sharding
 from seqarch.training.state import hyper
 from seqarch.types import PyTree, State
 
+PHASES = ("train", "prefill", "decode")
 DECODED = 32  # tokens of one decoding loop
 
 
@@ -36,11 +39,17 @@ class Program(NamedTuple):
     args: tuple[PyTree, ...]
 
     def compile(self, *, run: bool = True) -> Compiled:
-        """run=False: only to be asked for its memory. XLA plans buffers before LLVM optimises code, which is left out
-        on CPU, where it is almost half of the work."""
-        cheap = jax.default_backend() == "cpu" and not run
-        options = {"xla_backend_optimization_level": 0} if cheap else None
-        return self.fn.trace(*self.args).lower().compile(options)
+        """For the devices that the arguments are placed on, which need not exist, or else for JAX's default ones.
+
+        run=False: only to be asked for its memory. XLA plans buffers before LLVM optimises code, which is left out
+        on CPU, where it is almost half of the work.
+        """
+        here = jax.default_backend()
+        devices = (d for leaf in jax.tree.leaves(self.args) if leaf.sharding for d in leaf.sharding.device_set)
+        platform = platform_of(device) if (device := next(devices, None)) else here
+        options = {"xla_backend_optimization_level": 0} if platform == "cpu" and not run else None
+        elsewhere = {"gpu": "cuda"}.get(platform, platform)
+        return self.fn.trace(*self.args).lower(lowering_platforms=None if platform == here else (elsewhere,)).compile(options)
 
 
 def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> dict[str, Program]:
@@ -54,6 +63,28 @@ def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> 
         "prefill": prefill_program(model, 1, min(config.length, context), context),
         "decode": decode_program(model, 1, context),
     }
+
+
+def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mesh) -> Program:
+    """The program of a phase for `batch` sequences of `length` tokens on `mesh`, of which nothing is allocated.
+
+    "train" is the train step with its rows; "prefill" reads a segment of at most config.length tokens of each prompt,
+    "decode" writes one token of each, from states that are made for `length` tokens. Parameters are split as in training
+    and rows over all devices; where these don't divide the rows, every device serves all of them.
+    """
+    if phase == "train":
+        return train_program(dataclasses.replace(config, batch=batch, length=length), mesh)
+    model = jax.eval_shape(LanguageModel.unstack, sharding.abstract_state(config, mesh).model)
+    if phase == "prefill":
+        program = prefill_program(model, batch, min(config.length, length), length)
+    elif phase == "decode":
+        program = decode_program(model, batch, length)
+    else:
+        raise unknown("phase", phase, PHASES)
+    rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names if batch % mesh.size == 0 else None))
+    model = _placed(model, sharding.shardings(model, mesh))
+    others = jax.tree.map(lambda leaf: _placed(leaf, rows), program.args[1:])
+    return program._replace(args=(model, *others))
 
 
 def train_program(config: Config, mesh: Mesh) -> Program:
@@ -85,6 +116,12 @@ def decode_loop_program(model: LanguageModel, batch: int, max_len: int) -> Progr
     done = jax.ShapeDtypeStruct((batch,), jnp.bool)
     at = generate.Decoding(logits, abstract_states(model, batch, max_len), done)
     return Program("decode loop", _loop, (abstract(model), at, jax.eval_shape(lambda: jax.random.key(0))))
+
+
+def _placed(tree: PyTree, where: PyTree) -> PyTree:
+    """Abstract arrays with the shardings `where`."""
+    struct = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)  # noqa: E731
+    return jax.tree.map(struct, tree, where)
 
 
 def abstract(tree: PyTree) -> PyTree:

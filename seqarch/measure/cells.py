@@ -1,0 +1,238 @@
+"""Cells of a memory table: measured in worker processes, of which a crash or a hang loses one cell, and kept on disk.
+
+    with Lab(cache=Path("runs/memory/cache")) as lab:
+        lab.measure(Cell(config, "train", 1, 4096, "tpu-v5e"))     # a Measurement, or Failed in a line
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+import multiprocessing
+import os
+import platform
+import queue
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+import seqarch
+from seqarch.config import Config, to_dict
+from seqarch.errors import UserError
+from seqarch.measure.memory import Measurement, measure
+from seqarch.measure.targets import place
+from seqarch.mixers import resolve_mixer
+from seqarch.model import LanguageModel
+from seqarch.patterns import parse_pattern
+from seqarch.training.rundir import write_json
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
+SOURCES = ("*.py", "ops/*.py", "mixers/*.py", "training/*.py", *(f"measure/{n}.py" for n in ("memory", "programs", "targets")))
+
+
+class Cell(NamedTuple):
+    """The arguments of `seqarch.measure.memory.measure`."""
+
+    config: Config
+    phase: str
+    batch: int
+    length: int
+    target: str
+
+
+class Failed(NamedTuple):
+    """A cell without a measurement; reason: one line."""
+
+    reason: str
+
+
+Outcome = Measurement | Failed
+
+
+class Lab:
+    """Measures cells, several at once from several threads; a context manager that ends its workers.
+
+    cache: a directory for what was measured; timeout: seconds after which a cell is given up
+    """
+
+    def __init__(self, cache: Path, *, workers: int = 2, timeout: float = 900):
+        self._cache, self._timeout = Path(cache), timeout
+        self._workers: queue.LifoQueue[_Worker] = queue.LifoQueue()
+        for _ in range(workers):
+            self._workers.put(_Worker())
+        self._known: dict[str, Future[Outcome]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> "Lab":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while not self._workers.empty():
+            self._workers.get().end()
+
+    def measure(self, cell: Cell) -> Outcome:
+        """From memory, from disk or from a worker; the same program is asked for once. Raises UserError."""
+        key = key_of(cell)
+        with self._lock:
+            future, mine = self._known.get(key), key not in self._known
+            future = self._known.setdefault(key, future or Future())
+        if mine:
+            try:
+                future.set_result(self._read(key) or self._ask(cell, key))
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()
+
+    def _ask(self, cell: Cell, key: str) -> Outcome:
+        worker = self._workers.get()
+        try:
+            outcome = worker.ask(cell, self._timeout)
+        finally:
+            self._workers.put(worker)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, Measurement):
+            self._cache.mkdir(parents=True, exist_ok=True)
+            write_json(self._path(key), outcome._asdict())
+        return outcome
+
+    def _read(self, key: str) -> Measurement | None:
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return Measurement(**json.loads(self._path(key).read_text()))
+        return None
+
+    def _path(self, key: str) -> Path:
+        return self._cache / f"{key}.json"
+
+
+def key_of(cell: Cell) -> str:
+    """A digest of what decides the cell's program and its plan: the config, shapes, versions, sources and the target.
+
+    Where a state does not grow with the context, cells of all contexts are the same.
+    """
+    config, given = cell.config, to_dict(cell.config)
+    program: Any = cell.length
+    if cell.phase != "train":
+        states = jax.eval_shape(lambda model: model.init_state(cell.batch, cell.length), _serving(config.model))
+        program = [min(config.length, cell.length) if cell.phase == "prefill" else 1, str(states)]
+    about = [cell.phase, cell.batch, program, cell.target, given["model"], given["optim"], given["mesh"], _versions()]
+    about += [_digest(inspect.getfile(resolve_mixer(layer.mixer))) for layer in parse_pattern(config.model.mixer)]
+    if place(cell.target).present:
+        about += [platform.node(), len(os.sched_getaffinity(0)), os.environ.get("JAX_PLATFORMS"), os.environ.get("XLA_FLAGS")]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _serving(model: Any) -> LanguageModel:
+    return jax.eval_shape(lambda key: LanguageModel(model, rngs=nnx.Rngs(key)).unstack(), jax.random.key(0))
+
+
+@functools.cache
+def _versions() -> list[str]:
+    root = Path(seqarch.__file__).parent
+    digests = [_digest(path) for pattern in SOURCES for path in sorted(root.glob(pattern))]
+    return [*digests, *(f"{name} {_version(name)}" for name in PACKAGES)]
+
+
+@functools.cache
+def _digest(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "none"
+
+
+class _Worker:
+    """A process that measures one cell after the other, begun when it is needed and again after it died.
+
+    Processes are spawned: a compiler's threads do not survive a fork. What they print goes to a file, the last line of
+    which is what there is to say of a crash.
+    """
+
+    def __init__(self):
+        self._process, self._kind = None, None
+
+    def ask(self, cell: Cell, timeout: float) -> Outcome | Exception:
+        placement = place(cell.target)
+        kind = placement.shape if placement.present else "absent"  # what a process cannot change once JAX has its devices
+        if kind != self._kind:
+            self.end()
+            self._begin(kind)
+        try:
+            self._pipe.send(cell)
+            if self._pipe.poll(timeout):
+                return self._pipe.recv()
+            reason = f"took longer than {timeout:.0f} s"
+        except (EOFError, OSError):
+            reason = self._death()
+        self.end()
+        return Failed(reason)
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._log.close()
+        self._process = self._kind = None
+
+    def _begin(self, kind: tuple[int, ...] | str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._log = tempfile.NamedTemporaryFile()
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, kind, self._log.name), daemon=True)
+        self._process.start()
+        self._kind = kind
+        theirs.close()
+
+    def _death(self) -> str:
+        self._process.join(10)
+        code = self._process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        said = Path(self._log.name).read_text(errors="replace").strip().splitlines()[-1:]
+        return f"the compiler ended its process ({how}){': ' + said[0][:200] if said else ''}"
+
+
+def _serve(pipe: Any, kind: tuple[int, ...] | str, log: str) -> None:
+    """Runs in a worker: cells in, outcomes out, until the other end is gone."""
+    with open(log, "wb") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if kind == "absent":
+        jax.config.update("jax_platforms", "cpu")
+    elif kind:
+        jax.config.update("jax_num_cpu_devices", int(functools.reduce(lambda a, b: a * b, kind)))
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    for cell in _received(pipe):
+        pipe.send(_outcome(cell))
+        jax.clear_caches()
+
+
+def _received(pipe: Any) -> Iterator[Cell]:
+    with contextlib.suppress(EOFError):
+        while True:
+            yield pipe.recv()
+
+
+def _outcome(cell: Cell) -> Outcome | UserError:
+    try:
+        return measure(*cell)
+    except UserError as error:
+        return error
+    except Exception as error:  # whatever a compiler says of a program is that cell's result
+        return Failed(f"the compiler fails: {str(error).strip().splitlines()[0][:200]}")

@@ -1,0 +1,100 @@
+"""How memory grows with the context: exponents over the tail of a curve, and the largest size that fits."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from seqarch.errors import UserError
+
+TAIL = 4  # lengths, the longest ones, that an exponent is fitted to
+STEPS = 64  # sizes to a factor of two that are tried, so that the largest that fits is known to 1.6 %
+
+
+class Exponent(NamedTuple):
+    """b of bytes ~ length^b; half: half of the width of its 95 % confidence interval."""
+
+    b: float
+    half: float
+
+
+class Largest(NamedTuple):
+    """size: the largest that fits, 0 for none; beyond: the smallest known not to; None where even the last one tried fits."""
+
+    size: int
+    beyond: int | None
+
+
+def exponent(lengths: Sequence[int], values: Sequence[float]) -> Exponent | None:
+    """The least-squares slope of log(value) against log(length) over the last TAIL points; None for fewer than three.
+
+    Its interval is Student's, and as narrow as points on one line make it: it tells of curvature, not of noise.
+    """
+    points = sorted((n, v) for n, v in zip(lengths, values, strict=True) if v > 0)[-TAIL:]
+    if len(points) < 3:
+        return None
+    x, y = np.log(np.array(points, float)).T
+    x, y = x - x.mean(), y - y.mean()
+    spread = (x * x).sum()
+    slope = (x * y).sum() / spread
+    error = math.sqrt(((y - slope * x) ** 2).sum() / (len(points) - 2) / spread)
+    return Exponent(float(slope), float(special.stdtrit(len(points) - 2, 0.975) * error))
+
+
+def largest(total: Callable[[int], float | None], memory: float, known: Mapping[int, float | None], last: int) -> Largest:
+    """The largest size of at most `last` whose total is at most `memory`, by bisection between sizes on a grid of STEPS.
+
+    total: of a size, measured; None where it has none, which counts as too large
+    known: sizes that are measured already. A line through the nearest totals proposes where to cut; each proposal is
+    measured, so a total that is no line costs more measurements, not a wrong answer.
+    """
+    found = {size: value for size, value in known.items() if size <= last}
+
+    def fits(size: int) -> bool:
+        if size not in found:
+            found[size] = total(size)
+        return found[size] is not None and found[size] <= memory
+
+    low = max((size for size in found if fits(size)), default=0) or int(fits(1))
+    if not low:
+        return Largest(0, 1)
+    high = min((size for size in found if size > low and not fits(size)), default=None)
+    if high is None:
+        if fits(last):
+            return Largest(last, None)
+        high = last
+    tried = 0
+    while (after := on_grid(low, 1)) < high:
+        cut = on_grid(_proposal(low, high, found, memory, tried % 3))
+        cut = min(max(cut, after), on_grid(high, -1))
+        low, high = (cut, high) if fits(cut) else (low, cut)
+        tried += 1
+    return Largest(low, high)
+
+
+def on_grid(size: float, steps: int = 0) -> int:
+    """The grid's size at or below `size`, or so many steps from it; below STEPS it is every integer."""
+    grain = 2 ** max(0, math.floor(math.log2(max(size, 1))) - int(math.log2(STEPS)))
+    if steps < 0 and size == 2 ** math.floor(math.log2(size)):
+        grain = max(1, grain // 2)
+    return max(1, (math.ceil(size / grain) if steps < 0 else math.floor(size / grain)) * grain + steps * grain)
+
+
+def _proposal(low: int, high: int, found: Mapping[int, float | None], memory: float, kind: int) -> float:
+    """Where a line through the totals at both ends meets `memory`, or a power law (kind 1), or the middle (kind 2)."""
+    above, below = found[high], found[low]
+    if kind == 2 or above is None or not 0 < below < above:
+        return math.sqrt(low * high)
+    if kind == 1:
+        return low * (high / low) ** (math.log(memory / below) / math.log(above / below))
+    return low + (high - low) * (memory - below) / (above - below)
+
+
+def parse_lengths(texts: Sequence[str]) -> tuple[int, ...]:
+    """Lengths from a flag; raises UserError for what is no number of at least 1."""
+    for text in texts:
+        if not text.strip().isdecimal() or int(text) < 1:
+            raise UserError(f"--lengths has {text!r}; give numbers of tokens of at least 1, separated by commas")
+    return tuple(sorted({int(text) for text in texts}))

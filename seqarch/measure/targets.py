@@ -1,0 +1,200 @@
+"""Devices that memory is measured for, present or absent, one entry each in TARGETS.
+
+    placement = place("tpu-v5e:4x4")              # 16 chips; "tpu-v5e" alone is one
+    mesh = make_mesh(config.mesh, placement.devices())
+
+The compilers of TPUs (libtpu) and of NVIDIA GPUs (XLA's CUDA plugin) need no such device: they compile for a description of
+it. Sizes and rates are those of data sheets, of one chip; GB are 10^9 bytes, GiB 2^30.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from seqarch.errors import UserError, unknown
+
+GB, GIB = 10**9, 2**30
+TERA = 1e12
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A kind of chip, by its data sheet.
+
+    platform: "cpu", "gpu" or "tpu", by which ops choose their forms; "" is the process's own
+    kind: what JAX calls its devices
+    memory: bytes; bandwidth: of that memory, bytes/s; flops: dense bfloat16 products, FLOP/s; None where nobody tells
+    source: of these numbers
+    compiler: the description that the platform's compiler wants; see _tpu and _gpu
+    """
+
+    platform: str
+    kind: str = ""
+    memory: int | None = None
+    bandwidth: float | None = None
+    flops: float | None = None
+    source: str = ""
+    compiler: tuple[tuple[str, str], ...] = ()
+
+
+def _tpu(version: str, kind: str, memory: float, bandwidth: float, flops: float, **options: str) -> Target:
+    source = f"Google Cloud's system architecture page of TPU {kind.removeprefix('TPU').strip()}"
+    description = (("version", version), *options.items())
+    return Target("tpu", kind, int(memory), bandwidth, flops, source, description)
+
+
+def _gpu(kind: str, memory: float, bandwidth: float, flops: float, **sheet: str) -> Target:
+    return Target("gpu", kind, int(memory), bandwidth, flops, f"NVIDIA's data sheet of {kind}", tuple(sheet.items()))
+
+
+_HOPPER = dict(capability="major: 9", cores="132", fpus="128", shared="233472", shared_block="232448", l2="52428800")
+_AMPERE = dict(capability="major: 8", cores="108", fpus="64", shared="167936", shared_block="166912", l2="41943040")
+
+TARGETS: dict[str, Target] = {
+    "local": Target(""),
+    "tpu-v4": _tpu("v4", "TPU v4", 32 * GIB, 1228 * GB, 275 * TERA, chip_config_name="megacore"),
+    "tpu-v5e": _tpu("v5e", "TPU v5 lite", 16 * GIB, 819 * GB, 197 * TERA),
+    "tpu-v5p": _tpu("v5p", "TPU v5", 95 * GIB, 2765 * GB, 459 * TERA),
+    "tpu-v6e": _tpu("v6e", "TPU v6 lite", 32 * GIB, 1640 * GB, 918 * TERA),
+    "tpu-v7": _tpu("tpu7x", "TPU7x", 192 * GIB, 7380 * GB, 2307 * TERA),
+    "gpu-a100-80g": _gpu("NVIDIA A100-SXM4-80GB", 80 * GB, 2039 * GB, 312 * TERA, clock="1.41", **_AMPERE),
+    "gpu-h100": _gpu("NVIDIA H100 80GB HBM3", 80 * GB, 3350 * GB, 989 * TERA, clock="1.98", **_HOPPER),
+    "gpu-h200": _gpu("NVIDIA H200", 141 * GB, 4800 * GB, 989 * TERA, clock="1.98", **_HOPPER),
+}
+
+
+class Placement(NamedTuple):
+    """Chips of a target. shape: of their grid; () is one chip, or all local devices."""
+
+    name: str
+    target: Target
+    shape: tuple[int, ...]
+
+    @property
+    def chips(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def present(self) -> bool:
+        """Whether its devices are this machine's."""
+        return not self.target.platform
+
+    def devices(self) -> Sequence[jax.Device]:
+        """The devices, or their descriptions, that a mesh is made of: one a chip, of TPU v7 two.
+
+        Raises UserError where the target's compiler is not installed or has no such grid of chips.
+        """
+        if self.present:
+            return _local(self.shape)
+        try:
+            return (_tpu_devices if self.target.platform == "tpu" else _gpu_devices)(self)
+        except jax.errors.JaxRuntimeError as error:
+            line = str(error).splitlines()[0]
+            raise UserError(f"the compiler of {self.name} has no such grid of chips: {line}") from error
+
+    def memory(self, device: jax.Device) -> int:
+        """Bytes that one of its devices has: by the data sheet, or, of a local one, by its allocator or the system."""
+        if self.present:
+            limit = (device.memory_stats() or {}).get("bytes_limit")
+            return limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return self.target.memory // devices_per_chip(self.target)
+
+
+def place(spec: str) -> Placement:
+    """The chips that `spec` names: "gpu-h100", "gpu-h100:8", "tpu-v5p:2x2x2"; raises UserError."""
+    name, colon, grid = spec.partition(":")
+    if name not in TARGETS:
+        raise unknown("target", name, TARGETS)
+    if colon and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){0,2}", grid):
+        raise UserError(f"cannot read the chips of {spec!r}; write their number or their grid, as in {name}:8 or {name}:2x4")
+    return Placement(spec, TARGETS[name], tuple(map(int, grid.split("x"))) if colon else ())
+
+
+def data_sheet(placement: Placement, device: jax.Device) -> Target | None:
+    """Of the chip that `device` is; None where no entry of TARGETS describes it, as of CPUs."""
+    if not placement.present:
+        return placement.target
+    return next((target for target in TARGETS.values() if target.kind and target.kind == device.device_kind), None)
+
+
+def devices_per_chip(target: Target) -> int:
+    """A TPU v7 is two chiplets, each with half of the memory; JAX, and its compiler, know each as a device."""
+    return 2 if target.kind == "TPU7x" else 1
+
+
+def platform_of(device: jax.Device) -> str:
+    """ "cpu", "gpu" or "tpu"."""
+    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
+
+
+def _local(shape: tuple[int, ...]) -> Sequence[jax.Device]:
+    devices, count = jax.devices(), math.prod(shape)
+    if shape and count > len(devices):
+        raise UserError(f"local:{count} asks for {count} devices; this machine has {len(devices)}")
+    return devices[:count] if shape else devices
+
+
+def _tpu_devices(placement: Placement) -> Sequence[jax.Device]:
+    _require("libtpu", placement)
+    # The library neither asks a metadata server what machine this is nor locks it for one process.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    options = dict(placement.target.compiler)
+    axes = 2 if options["version"] in ("v5e", "v6e") else 3
+    grid = "x".join(map(str, (*placement.shape, 1, 1, 1)[: max(axes, len(placement.shape))]))
+    name = f"{options.pop('version')}:{grid}"
+    return topologies.get_topology_desc(name, "tpu", chips_per_host_bounds=[1, 1, 1], **options).devices
+
+
+def _gpu_devices(placement: Placement) -> Sequence[jax.Device]:
+    _require("jax_plugins.xla_cuda13", placement)
+    grid = "x".join(map(str, ((1, 1, 1) + placement.shape)[-3:]))  # slices x hosts x GPUs of a host
+    kind = placement.target.kind
+    return topologies.get_topology_desc(kind, "cuda", target_config=_gpu_config(placement.target), topology=grid).devices
+
+
+def _require(module: str, placement: Placement) -> None:
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise UserError(f"{placement.name} needs its compiler, {module}; pip install -r requirements-aot.txt")
+
+
+def _gpu_config(target: Target) -> str:
+    """XLA's GpuTargetConfigProto; limits that all these GPUs share are those of CUDA's compute capabilities 8.0 and 9.0."""
+    sheet = dict(target.compiler)
+    return f"""
+platform_name: "CUDA"
+device_description_str: "{target.kind}"
+runtime_version {{ major: 13 }}
+dnn_version_info {{ major: 9 minor: 12 }}
+gpu_device_info {{
+  cuda_compute_capability {{ {sheet["capability"]} }}
+  core_count: {sheet["cores"]}
+  fpus_per_core: {sheet["fpus"]}
+  threads_per_warp: 32
+  threads_per_block_limit: 1024
+  threads_per_core_limit: 2048
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  registers_per_block_limit: 65536
+  registers_per_core_limit: 65536
+  shared_memory_per_block: 49152
+  shared_memory_per_block_optin: {sheet["shared_block"]}
+  shared_memory_per_core: {sheet["shared"]}
+  l2_cache_size: {sheet["l2"]}
+  device_memory_size: {target.memory}
+  memory_bandwidth: {int(target.bandwidth)}
+  clock_rate_ghz: {sheet["clock"]}
+}}
+"""

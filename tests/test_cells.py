@@ -1,0 +1,84 @@
+"""Cells: what decides their programs, the cache, and workers that crash or hang and lose one cell."""
+
+import dataclasses
+import os
+import signal
+import time
+
+import pytest
+
+from seqarch.config import Config, ModelConfig
+from seqarch.errors import UserError
+from seqarch.measure import cells
+from seqarch.measure.cells import Cell, Failed, Lab, key_of
+from seqarch.measure.memory import measure
+
+CONFIG = Config(length=16, model=ModelConfig("gru", layers=1, dim=8, mlp=8))
+
+
+def cell(phase="decode", batch=1, length=32, target="local", **model) -> Cell:
+    return Cell(dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, **model)), phase, batch, length, target)
+
+
+@pytest.mark.parametrize("mixer, same", [("gru", True), ("attention", False), ("attention(window=24)", True)])
+def test_serving_programs_of_all_contexts_are_one_where_the_state_is(mixer, same):
+    for phase in ("prefill", "decode"):
+        assert (key_of(cell(phase, length=32, mixer=mixer)) == key_of(cell(phase, length=64, mixer=mixer))) == same
+
+
+def test_key_tells_programs_apart():
+    given = [cell(), cell("prefill"), cell("train"), cell("train", length=33), cell(batch=2), cell(dim=16), cell(target="tpu-v4")]
+    assert len({key_of(each) for each in given}) == len(given)
+
+
+def answers(pipe, kind, log):
+    """A worker whose cell of batch 1 is measured, of 2 crashes, of 3 hangs, of 4 is the user's mistake."""
+    for given in cells._received(pipe):
+        if given.batch == 2:
+            with open(log, "w") as file:
+                file.write("chatter\nCheck failed: tiles\n")
+            os.kill(os.getpid(), signal.SIGABRT)
+        if given.batch == 3:
+            time.sleep(60)
+        pipe.send(UserError("a mistake") if given.batch == 4 else MEASURED)
+
+
+MEASURED = measure(*cell())
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "_serve", answers)
+    with Lab(tmp_path, workers=1, timeout=20) as lab:
+        yield lab
+
+
+def test_a_crash_loses_one_cell_and_what_was_measured_is_kept(lab, tmp_path):
+    assert lab.measure(cell(batch=2)) == Failed("the compiler ended its process (SIGABRT): Check failed: tiles")
+    assert lab.measure(cell()) == MEASURED
+    assert len(list(tmp_path.glob("*.json"))) == 1
+    with Lab(tmp_path, workers=0) as again:  # no worker: it can only be read
+        assert again.measure(cell()) == MEASURED
+
+
+def test_a_hang_loses_one_cell(lab):
+    lab._timeout = 0.5
+    assert lab.measure(cell(batch=3)) == Failed("took longer than 0 s")
+
+
+def test_the_user_s_mistake_is_told(lab):
+    with pytest.raises(UserError, match="a mistake"):
+        lab.measure(cell(batch=4))
+
+
+def test_a_real_worker_measures_what_this_process_does(tmp_path):
+    with Lab(tmp_path, workers=1) as lab:
+        assert lab.measure(cell()) == MEASURED
+
+
+def test_an_error_of_the_compiler_is_a_line(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("INTERNAL: no tile\nwith a page of details")
+
+    monkeypatch.setattr(cells, "measure", fails)
+    assert cells._outcome(cell()) == Failed("the compiler fails: INTERNAL: no tile")

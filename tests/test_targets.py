@@ -1,0 +1,87 @@
+"""Targets: what they are called, what they refuse, and, where their compilers are installed, that they compile."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from seqarch.config import Config, MeshConfig, ModelConfig
+from seqarch.errors import UserError
+from seqarch.measure import targets
+from seqarch.measure.memory import measure
+from seqarch.measure.targets import TARGETS, place
+
+CONFIG = Config(length=16, model=ModelConfig("gru", layers=1, dim=8, mlp=8))
+
+
+@pytest.mark.parametrize("spec, chips", [("local", 1), ("tpu-v5e", 1), ("gpu-h100:8", 8), ("tpu-v5p:2x2x4", 16)])
+def test_a_target_is_named_with_its_chips(spec, chips):
+    assert place(spec).chips == chips
+
+
+@pytest.mark.parametrize(
+    "spec, said",
+    [
+        ("tpu-v5", "did you mean 'tpu-v5"),
+        ("gpu-h10", "did you mean 'gpu-h100'"),
+        ("tpu-v5e:4x", "cannot read the chips"),
+        ("tpu-v5e:0", "cannot read the chips"),
+        ("tpu-v5e:", "cannot read the chips"),
+    ],
+)
+def test_what_is_no_target_is_refused_in_words(spec, said):
+    with pytest.raises(UserError, match=said):
+        place(spec)
+
+
+def test_every_absent_target_has_a_data_sheet():
+    for name, target in TARGETS.items():
+        if name != "local":
+            assert target.memory >= 16e9 and target.bandwidth > 5e11 and target.flops > 1e14 and target.source
+
+
+def test_a_missing_compiler_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(targets.importlib.util, "find_spec", lambda name: None)
+    for name in ("tpu-v5e", "gpu-h100"):
+        with pytest.raises(UserError, match=f"{name} needs its compiler.*pip install -r requirements-aot.txt"):
+            place(name).devices()
+
+
+def test_a_mesh_that_does_not_fit_the_chips_is_refused():
+    config = Config(length=16, model=CONFIG.model, mesh=MeshConfig(data=2, fsdp=1))
+    with pytest.raises(UserError, match="does not fit 1 devices"):
+        measure(config, "decode", 1, 16, "local:1")
+
+
+def test_more_local_devices_than_there_are_are_refused():
+    with pytest.raises(UserError, match="this machine has"):
+        measure(CONFIG, "decode", 1, 16, "local:4096")
+
+
+COMPILE = """
+import jax, sys
+from seqarch.config import Config, ModelConfig
+from seqarch.measure.memory import measure
+jax.config.update("jax_platforms", "cpu")
+config = Config(length=16, model=ModelConfig("mamba", layers=1, dim=8, mlp=8))
+one, four = (measure(config, "train", 4, 32, sys.argv[1] + grid) for grid in ("", ":4"))
+assert one.fits and one.definition == "peak_memory_in_bytes", one
+assert 4 * four.parameters < 1.5 * one.parameters and four.flops == one.flops, four
+if sys.argv[1].startswith("tpu"):
+    refused = measure(config, "train", 1, 2**26, sys.argv[1])
+    assert not refused.fits and refused.outputs is None and refused.total > refused.memory > 1e10, refused
+"""
+
+
+@pytest.mark.parametrize("target, module", [("tpu-v5e", "libtpu"), ("gpu-h100", "jax_plugins.xla_cuda13")])
+def test_an_absent_device_is_compiled_for(target, module):
+    """In a process of its own, as the compilers bring their own libraries."""
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if not found:
+        pytest.skip(f"{module} is not installed")
+    done = subprocess.run([sys.executable, "-c", COMPILE, target], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
