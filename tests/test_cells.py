@@ -31,7 +31,7 @@ def test_key_tells_programs_apart():
     assert len({key_of(each) for each in given}) == len(given)
 
 
-def answers(pipe, kind, log):
+def answers(pipe, kind, platforms, log):
     """A worker whose cell of batch 1 is measured, of 2 crashes, of 3 hangs, of 4 is the user's mistake."""
     for given in cells._received(pipe):
         if given.batch == 2:
@@ -72,7 +72,7 @@ def test_the_user_s_mistake_is_told(lab):
 
 
 def test_a_real_worker_measures_what_this_process_does(tmp_path):
-    with Lab(tmp_path, workers=1) as lab:
+    with Lab(tmp_path, workers=1, platforms="cpu") as lab:
         assert lab.measure(cell()) == MEASURED
 
 

@@ -58,7 +58,7 @@ def rows():
 def report(rows, tmp_path_factory):
     directory = tmp_path_factory.mktemp("report")
     paths = write_report(rows, directory, title="Mixers <compared>", notice=NOTICE)
-    assert [path.name for path in paths] == ["report.md", "results.csv", "results.json", "report.html"]
+    assert [path.name for path in paths] == ["report.md", "results.csv", "report.html", "results.json"]
     return {path.suffix[1:]: path.read_text() for path in paths} | {"directory": directory}
 
 

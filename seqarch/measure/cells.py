@@ -10,6 +10,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -63,13 +64,14 @@ class Lab:
     """Measures cells, several at once from several threads; a context manager that ends its workers.
 
     cache: a directory for what was measured; timeout: seconds after which a cell is given up
+    platforms: JAX_PLATFORMS for the target "local"; this process may rather stay on the CPU, as an accelerator is for one
     """
 
-    def __init__(self, cache: Path, *, workers: int = 2, timeout: float = 900):
-        self._cache, self._timeout = Path(cache), timeout
+    def __init__(self, cache: Path, *, workers: int = 2, timeout: float = 900, platforms: str | None = None):
+        self._cache, self._timeout, self._platforms = Path(cache), timeout, platforms
         self._workers: queue.LifoQueue[_Worker] = queue.LifoQueue()
         for _ in range(workers):
-            self._workers.put(_Worker())
+            self._workers.put(_Worker(platforms))
         self._known: dict[str, Future[Outcome]] = {}
         self._lock = threading.Lock()
 
@@ -82,7 +84,7 @@ class Lab:
 
     def measure(self, cell: Cell) -> Outcome:
         """From memory, from disk or from a worker; the same program is asked for once. Raises UserError."""
-        key = key_of(cell)
+        key = key_of(cell, self._platforms)
         with self._lock:
             future, mine = self._known.get(key), key not in self._known
             future = self._known.setdefault(key, future or Future())
@@ -115,7 +117,7 @@ class Lab:
         return self._cache / f"{key}.json"
 
 
-def key_of(cell: Cell) -> str:
+def key_of(cell: Cell, platforms: str | None = None) -> str:
     """A digest of what decides the cell's program and its plan: the config, shapes, versions, sources and the target.
 
     Where a state does not grow with the context, cells of all contexts are the same.
@@ -128,7 +130,7 @@ def key_of(cell: Cell) -> str:
     about = [cell.phase, cell.batch, program, cell.target, given["model"], given["optim"], given["mesh"], _versions()]
     about += [_digest(inspect.getfile(resolve_mixer(layer.mixer))) for layer in parse_pattern(config.model.mixer)]
     if place(cell.target).present:
-        about += [platform.node(), len(os.sched_getaffinity(0)), os.environ.get("JAX_PLATFORMS"), os.environ.get("XLA_FLAGS")]
+        about += [platform.node(), len(os.sched_getaffinity(0)), platforms, os.environ.get("XLA_FLAGS")]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
 
 
@@ -163,8 +165,8 @@ class _Worker:
     which is what there is to say of a crash.
     """
 
-    def __init__(self):
-        self._process, self._kind = None, None
+    def __init__(self, platforms: str | None):
+        self._platforms, self._process, self._kind = platforms, None, None
 
     def ask(self, cell: Cell, timeout: float) -> Outcome | Exception:
         placement = place(cell.target)
@@ -194,7 +196,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self._log = tempfile.NamedTemporaryFile()
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, kind, self._log.name), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, kind, self._platforms, self._log.name), daemon=True)
         self._process.start()
         self._kind = kind
         theirs.close()
@@ -207,16 +209,15 @@ class _Worker:
         return f"the compiler ended its process ({how}){': ' + said[0][:200] if said else ''}"
 
 
-def _serve(pipe: Any, kind: tuple[int, ...] | str, log: str) -> None:
+def _serve(pipe: Any, kind: tuple[int, ...] | str, platforms: str | None, log: str) -> None:
     """Runs in a worker: cells in, outcomes out, until the other end is gone."""
     with open(log, "wb") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if kind == "absent":
-        jax.config.update("jax_platforms", "cpu")
-    elif kind:
-        jax.config.update("jax_num_cpu_devices", int(functools.reduce(lambda a, b: a * b, kind)))
+    jax.config.update("jax_platforms", "cpu" if kind == "absent" else platforms)
+    if kind != "absent":
+        jax.config.update("jax_num_cpu_devices", math.prod(kind))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     for cell in _received(pipe):
         pipe.send(_outcome(cell))

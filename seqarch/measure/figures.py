@@ -60,6 +60,12 @@ def comparison_figures(rows: Sequence[Row]) -> list[Figure]:
     return [drawing for drawing in drawn if drawing]
 
 
+def bytes_figure(models: Sequence[Row], key: str, name: str, title: str, caption: str) -> Figure | None:
+    """`key@L` in bytes of each model against L; None where no model has such a value."""
+    with matplotlib.rc_context(SETTINGS):
+        return _curves(models, key, format_bytes, 2, "bytes", name, title, caption)
+
+
 MEMORY = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}
 
 

@@ -53,6 +53,11 @@ class Measurement(NamedTuple):
     def fits(self) -> bool:
         return self.total <= self.memory
 
+    @property
+    def working(self) -> int:
+        """What the program needs beside what it is given to keep: inputs, gradients and temporaries."""
+        return self.total - self.parameters - self.optimizer - self.state
+
 
 def measure(config: Config, phase: str, batch: int, length: int, target: str) -> Measurement:
     """Compiles the train, prefill or decode step (see `phase_program`) for a target and asks the compiler what it needs.

@@ -32,13 +32,28 @@ class Results(NamedTuple):
 
 
 def write_report(rows: Sequence[Row], directory: Path, *, title: str, notice: str = "", command: str = "") -> list[Path]:
-    """Writes report.md, results.csv, results.json, report.html and figures/*.svg, which report.md shows; returns the first
-    four. The others can be rendered anew from results.json."""
+    """The report of a comparison, and results.json, from which it can be rendered anew."""
     tables, figures = (summary_table(rows), *comparison_tables(rows)), comparison_figures(rows)
+    paths = write_pages(rows, tables, figures, directory, title=title, notice=notice, csv=csv_text(rows, tables, notice))
+    path = directory / "results.json"
+    path.write_text(json_text(Results(title, notice, command, list(rows))), encoding="utf-8")
+    return [*paths, path]
+
+
+def write_pages(
+    rows: Sequence[Row],
+    tables: Sequence[Table],
+    figures: Sequence[Figure],
+    directory: Path,
+    *,
+    title: str,
+    csv: str,
+    notice: str = "",
+) -> list[Path]:
+    """Writes report.md, results.csv, report.html and figures/*.svg, which report.md shows; returns the first three."""
     files = {
         "report.md": markdown_page(rows, tables, figures, title, notice),
-        "results.csv": csv_text(rows, tables, notice),
-        "results.json": json_text(Results(title, notice, command, list(rows))),
+        "results.csv": csv,
         "report.html": html_page(rows, tables, figures, title, notice),
     }
     (directory / "figures").mkdir(parents=True, exist_ok=True)

@@ -289,6 +289,7 @@ def _scaled(value: float, base: int, units: Sequence[str]) -> str:
 
 FORMATS: dict[str, Callable[[Any], str]] = {
     "text": str,
+    "size": str,  # a number that is written already
     "code": str,
     "revision": lambda text: re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", text),  # git's commits, shortened
     "bits": "{:.3f}".format,

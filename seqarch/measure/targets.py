@@ -71,7 +71,7 @@ TARGETS: dict[str, Target] = {
 
 
 class Placement(NamedTuple):
-    """Chips of a target. shape: of their grid; () is one chip, or all local devices."""
+    """Chips of a target. shape: of their grid; () is one chip."""
 
     name: str
     target: Target
@@ -82,12 +82,17 @@ class Placement(NamedTuple):
         return math.prod(self.shape)
 
     @property
+    def count(self) -> int:
+        """Devices: what JAX, and the compiler, know as one."""
+        return self.chips * devices_per_chip(self.target)
+
+    @property
     def present(self) -> bool:
         """Whether its devices are this machine's."""
         return not self.target.platform
 
     def devices(self) -> Sequence[jax.Device]:
-        """The devices, or their descriptions, that a mesh is made of: one a chip, of TPU v7 two.
+        """The `count` devices, or their descriptions, that a mesh is made of.
 
         Raises UserError where the target's compiler is not installed or has no such grid of chips.
         """
@@ -136,9 +141,9 @@ def platform_of(device: jax.Device) -> str:
 
 def _local(shape: tuple[int, ...]) -> Sequence[jax.Device]:
     devices, count = jax.devices(), math.prod(shape)
-    if shape and count > len(devices):
+    if count > len(devices):
         raise UserError(f"local:{count} asks for {count} devices; this machine has {len(devices)}")
-    return devices[:count] if shape else devices
+    return devices[:count]
 
 
 def _tpu_devices(placement: Placement) -> Sequence[jax.Device]:

@@ -1,0 +1,65 @@
+"""What members cost in memory on devices that are here or not: python scripts/memory.py --config=configs/memory.py
+
+Compiles their train, prefill and decode steps at every length for every target, and searches for the longest context and the
+most sequences that fit. RUNS gets report.md, results.csv, report.html and TensorBoard events; measurements are kept in
+RUNS/cache, so that the same command goes on where it stopped.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from absl import flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+from seqarch import cli  # noqa: E402
+from seqarch.config import parse  # noqa: E402
+from seqarch.errors import UserError  # noqa: E402
+from seqarch.comparison.members import match_members  # noqa: E402
+from seqarch.measure import survey  # noqa: E402
+from seqarch.measure.cells import Lab  # noqa: E402
+from seqarch.measure.curves import parse_lengths  # noqa: E402
+from seqarch.measure.report import csv_text, write_pages  # noqa: E402
+from seqarch.measure.targets import place  # noqa: E402
+from seqarch.training.logging import add_scalars  # noqa: E402
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
+TARGETS = flags.DEFINE_list("targets", ["local"], "Devices, with their chips, such as local,tpu-v5e,tpu-v5p:2x2,gpu-h100:8.")
+LENGTHS = flags.DEFINE_list("lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the report; default: runs/NAME in the repository.")
+WORKERS = flags.DEFINE_integer("workers", min(2, os.cpu_count()), "Compilations at once.", lower_bound=1)
+TIMEOUT = flags.DEFINE_float("timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1)
+LOCAL = os.environ.get("JAX_PLATFORMS")  # for the workers; this process leaves accelerators to them
+os.environ["JAX_PLATFORMS"] = "cpu"
+flags.mark_flag_as_required("config")
+
+NOTICE = "Bytes of different definitions, as on CPUs and on accelerators, do not compare."
+
+
+def main() -> None:
+    given = CONFIG.value.to_dict()
+    if missing := [field for field in ("name", "reference", "members") if field not in given]:
+        raise UserError(f"--config is no survey: it has no {', '.join(missing)}; start from configs/memory.py")
+    name, reference, members = (given.pop(field) for field in ("name", "reference", "members"))
+    lengths = parse_lengths(LENGTHS.value)
+    targets = [place(target).name for target in dict.fromkeys(TARGETS.value)]
+    configs = match_members(parse(given), reference, members)
+    workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / name
+    options = dict(workers=WORKERS.value, timeout=TIMEOUT.value, platforms=LOCAL)
+    with Lab(workdir / "cache", **options) as lab:
+        surveys = survey.run(lab, configs, targets, lengths, workers=WORKERS.value, say=lambda line: print(line, flush=True))
+    rows, tables = survey.survey_rows(surveys), survey.survey_tables(surveys)
+    csv = csv_text(survey.cell_rows(surveys), [survey.CELLS], NOTICE)
+    title = f"What each architecture costs in memory: {name}"
+    paths = write_pages(rows, tables, survey.survey_figures(surveys), workdir, title=title, csv=csv, notice=NOTICE)
+    for row in survey.cell_rows(surveys):
+        numbers = {f"{row.values['phase']}/{key}": v for key, v in row.values.items() if key in survey.PLOTTED and v is not None}
+        add_scalars(workdir / "tensorboard" / row.values["target"] / row.name, numbers, row.values["length"])
+    print("\n".join(f"wrote {path}" for path in paths))
+
+
+if __name__ == "__main__":
+    cli.run(main)
