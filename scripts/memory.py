@@ -16,10 +16,10 @@ from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from seqarch import cli  # noqa: E402
+from seqarch.comparison.members import match_members  # noqa: E402
 from seqarch.config import parse  # noqa: E402
 from seqarch.errors import UserError  # noqa: E402
-from seqarch.comparison.members import match_members  # noqa: E402
-from seqarch.measure import survey  # noqa: E402
+from seqarch.measure import survey, survey_tables as tables  # noqa: E402
 from seqarch.measure.cells import Lab  # noqa: E402
 from seqarch.measure.curves import parse_lengths  # noqa: E402
 from seqarch.measure.report import csv_text, write_pages  # noqa: E402
@@ -31,6 +31,7 @@ TARGETS = flags.DEFINE_list("targets", ["local"], "Devices, with their chips, su
 LENGTHS = flags.DEFINE_list("lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the report; default: runs/NAME in the repository.")
 WORKERS = flags.DEFINE_integer("workers", min(2, os.cpu_count()), "Compilations at once.", lower_bound=1)
+RUN = flags.DEFINE_boolean("run", False, "Also run what fits on the local CPU and compare; accelerators always do.")
 TIMEOUT = flags.DEFINE_float("timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1)
 LOCAL = os.environ.get("JAX_PLATFORMS")  # for the workers; this process leaves accelerators to them
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -50,13 +51,14 @@ def main() -> None:
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / name
     options = dict(workers=WORKERS.value, timeout=TIMEOUT.value, platforms=LOCAL)
     with Lab(workdir / "cache", **options) as lab:
-        surveys = survey.run(lab, configs, targets, lengths, workers=WORKERS.value, say=lambda line: print(line, flush=True))
-    rows, tables = survey.survey_rows(surveys), survey.survey_tables(surveys)
-    csv = csv_text(survey.cell_rows(surveys), [survey.CELLS], NOTICE)
-    title = f"What each architecture costs in memory: {name}"
-    paths = write_pages(rows, tables, survey.survey_figures(surveys), workdir, title=title, csv=csv, notice=NOTICE)
-    for row in survey.cell_rows(surveys):
-        numbers = {f"{row.values['phase']}/{key}": v for key, v in row.values.items() if key in survey.PLOTTED and v is not None}
+        at_once = dict(workers=WORKERS.value, run_local=RUN.value)
+        surveys = survey.run(lab, configs, targets, lengths, **at_once, say=lambda line: print(line, flush=True))
+    rows, cells = tables.rows(surveys), tables.cell_rows(surveys)
+    title, csv = f"What each architecture costs in memory: {name}", csv_text(cells, [tables.CELLS], NOTICE)
+    paths = write_pages(rows, tables.tables(surveys), tables.figures(surveys), workdir, title=title, csv=csv, notice=NOTICE)
+    for row in cells:
+        numbers = {f"{row.values['phase']}/{key}": row.values.get(key) for key in tables.PLOTTED}
+        numbers = {name: value for name, value in numbers.items() if value is not None}
         add_scalars(workdir / "tensorboard" / row.values["target"] / row.name, numbers, row.values["length"])
     print("\n".join(f"wrote {path}" for path in paths))
 

@@ -11,7 +11,7 @@ from seqarch.config import Config, ModelConfig
 from seqarch.errors import UserError
 from seqarch.measure import cells
 from seqarch.measure.cells import Cell, Failed, Lab, key_of
-from seqarch.measure.memory import measure
+from seqarch.measure.memory import Measurement, measure
 
 CONFIG = Config(length=16, model=ModelConfig("gru", layers=1, dim=8, mlp=8))
 
@@ -33,7 +33,7 @@ def test_key_tells_programs_apart():
 
 def answers(pipe, kind, platforms, log):
     """A worker whose cell of batch 1 is measured, of 2 crashes, of 3 hangs, of 4 is the user's mistake."""
-    for given in cells._received(pipe):
+    for given, _ in cells._received(pipe):
         if given.batch == 2:
             with open(log, "w") as file:
                 file.write("chatter\nCheck failed: tiles\n")
@@ -81,4 +81,4 @@ def test_an_error_of_the_compiler_is_a_line(monkeypatch):
         raise RuntimeError("INTERNAL: no tile\nwith a page of details")
 
     monkeypatch.setattr(cells, "measure", fails)
-    assert cells._outcome(cell()) == Failed("the compiler fails: INTERNAL: no tile")
+    assert cells._outcome(cell(), Measurement) == Failed("the compiler fails: INTERNAL: no tile")

@@ -30,6 +30,7 @@ from flax import nnx
 import seqarch
 from seqarch.config import Config, to_dict
 from seqarch.errors import UserError
+from seqarch.measure.live import Actual, peak
 from seqarch.measure.memory import Measurement, measure
 from seqarch.measure.targets import place
 from seqarch.mixers import resolve_mixer
@@ -38,7 +39,7 @@ from seqarch.patterns import parse_pattern
 from seqarch.training.rundir import write_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
-SOURCES = ("*.py", "ops/*.py", "mixers/*.py", "training/*.py", *(f"measure/{n}.py" for n in ("memory", "programs", "targets")))
+SOURCES = ("*.py", "ops/*.py", "mixers/*.py", "training/*.py", *(f"measure/{n}.py" for n in ("live", "memory", "programs", "targets")))
 
 
 class Cell(NamedTuple):
@@ -72,8 +73,8 @@ class Lab:
         self._workers: queue.LifoQueue[_Worker] = queue.LifoQueue()
         for _ in range(workers):
             self._workers.put(_Worker(platforms))
-        self._known: dict[str, Future[Outcome]] = {}
-        self._lock = threading.Lock()
+        self._known: dict[Path, Future] = {}
+        self._lock, self._alone = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> "Lab":
         return self
@@ -84,37 +85,43 @@ class Lab:
 
     def measure(self, cell: Cell) -> Outcome:
         """From memory, from disk or from a worker; the same program is asked for once. Raises UserError."""
-        key = key_of(cell, self._platforms)
+        return self._once(cell, Measurement)
+
+    def run(self, cell: Cell) -> Actual | Failed:
+        """The same for a program that really runs, on the target local: in a fresh process, and none beside it."""
+        with self._alone:
+            return self._once(cell, Actual)
+
+    def _once(self, cell: Cell, kind: type[NamedTuple]) -> Any:
+        path = self._cache / f"{kind.__name__.lower()}-{key_of(cell, self._platforms)}.json"
         with self._lock:
-            future, mine = self._known.get(key), key not in self._known
-            future = self._known.setdefault(key, future or Future())
+            mine = path not in self._known
+            future = self._known.setdefault(path, Future())
         if mine:
             try:
-                future.set_result(self._read(key) or self._ask(cell, key))
+                future.set_result(_read(path, kind) or self._ask(cell, path, kind))
             except BaseException as error:
                 future.set_exception(error)
         return future.result()
 
-    def _ask(self, cell: Cell, key: str) -> Outcome:
+    def _ask(self, cell: Cell, path: Path, kind: type[NamedTuple]) -> Any:
         worker = self._workers.get()
         try:
-            outcome = worker.ask(cell, self._timeout)
+            outcome = worker.ask(cell, kind, self._timeout)
         finally:
             self._workers.put(worker)
         if isinstance(outcome, Exception):
             raise outcome
-        if isinstance(outcome, Measurement):
-            self._cache.mkdir(parents=True, exist_ok=True)
-            write_json(self._path(key), outcome._asdict())
+        if isinstance(outcome, kind):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, outcome._asdict())
         return outcome
 
-    def _read(self, key: str) -> Measurement | None:
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return Measurement(**json.loads(self._path(key).read_text()))
-        return None
 
-    def _path(self, key: str) -> Path:
-        return self._cache / f"{key}.json"
+def _read(path: Path, kind: type[NamedTuple]) -> Any:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return kind(**json.loads(path.read_text()))
+    return None
 
 
 def key_of(cell: Cell, platforms: str | None = None) -> str:
@@ -168,14 +175,15 @@ class _Worker:
     def __init__(self, platforms: str | None):
         self._platforms, self._process, self._kind = platforms, None, None
 
-    def ask(self, cell: Cell, timeout: float) -> Outcome | Exception:
+    def ask(self, cell: Cell, asked: type[NamedTuple], timeout: float) -> Any:
+        """An `asked`, Failed, or the user's mistake."""
         placement = place(cell.target)
         kind = placement.shape if placement.present else "absent"  # what a process cannot change once JAX has its devices
-        if kind != self._kind:
+        if kind != self._kind or asked is Actual:
             self.end()
             self._begin(kind)
         try:
-            self._pipe.send(cell)
+            self._pipe.send((cell, asked))
             if self._pipe.poll(timeout):
                 return self._pipe.recv()
             reason = f"took longer than {timeout:.0f} s"
@@ -219,20 +227,20 @@ def _serve(pipe: Any, kind: tuple[int, ...] | str, platforms: str | None, log: s
     if kind != "absent":
         jax.config.update("jax_num_cpu_devices", math.prod(kind))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    for cell in _received(pipe):
-        pipe.send(_outcome(cell))
+    for cell, asked in _received(pipe):
+        pipe.send(_outcome(cell, asked))
         jax.clear_caches()
 
 
-def _received(pipe: Any) -> Iterator[Cell]:
+def _received(pipe: Any) -> Iterator[tuple[Cell, type[NamedTuple]]]:
     with contextlib.suppress(EOFError):
         while True:
             yield pipe.recv()
 
 
-def _outcome(cell: Cell) -> Outcome | UserError:
+def _outcome(cell: Cell, asked: type[NamedTuple]) -> Any:
     try:
-        return measure(*cell)
+        return measure(*cell) if asked is Measurement else peak(*cell)
     except UserError as error:
         return error
     except Exception as error:  # whatever a compiler says of a program is that cell's result

@@ -6,7 +6,7 @@ light and dark pages.
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib
@@ -64,6 +64,23 @@ def bytes_figure(models: Sequence[Row], key: str, name: str, title: str, caption
     """`key@L` in bytes of each model against L; None where no model has such a value."""
     with matplotlib.rc_context(SETTINGS):
         return _curves(models, key, format_bytes, 2, "bytes", name, title, caption)
+
+
+def decoding_figure(points: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Time a token and resident memory of each mixer against the tokens decoded (seqarch.measure.long_decode)."""
+    with matplotlib.rc_context(SETTINGS):
+        drawing = figure.Figure(figsize=(9, 3.9), layout="constrained")
+        panels = {"seconds": ("microseconds a token", format_si, 1e6), "resident": ("resident memory", format_bytes, 1)}
+        for place, (key, (label, format, scale)) in enumerate(panels.items(), 1):
+            axes = drawing.add_subplot(1, 2, place, xlabel="tokens decoded", ylabel=label, yscale="log")
+            for index, (name, found) in enumerate(points.items()):
+                style = _style(index) | dict(marker="", label=name if place == 1 else None)
+                axes.plot([p["tokens"] for p in found], [scale * p[key] for p in found], **style)
+            axes.set_xscale("log")
+            _ticks(axes.xaxis, format_si)
+            _ticks(axes.yaxis, format)
+        caption = "Decoding of one sequence. Constant states from the first token to the last; attention at the end of ever larger caches."
+        return _finish(drawing, "long-decode", "Decoding a million tokens", caption)
 
 
 MEMORY = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}

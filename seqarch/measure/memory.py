@@ -25,6 +25,9 @@ from seqarch.training.sharding import abstract_state, make_mesh
 from seqarch.types import PyTree
 
 
+PEAK = "peak_memory_in_bytes"
+
+
 class Measurement(NamedTuple):
     """Bytes on each device while a program runs, by part; `measure` makes it.
 
@@ -134,7 +137,7 @@ def compiled_bytes(compiled: Compiled) -> CompiledBytes:
         stats.temp_size_in_bytes,
     )
     definition = _definition(next(iter(jax.tree.leaves(compiled.input_shardings)[0].device_set)).platform)
-    if definition == "peak_memory_in_bytes":
+    if definition == PEAK:
         return CompiledBytes(*parts, stats.peak_memory_in_bytes, definition)
     arguments, outputs, aliased, temporaries = parts
     return CompiledBytes(*parts, arguments + outputs + temporaries - aliased, definition)
@@ -142,7 +145,7 @@ def compiled_bytes(compiled: Compiled) -> CompiledBytes:
 
 def _definition(platform: str) -> str:
     """On CPU XLA's own peak leaves temporaries out; on TPU temporaries are those in HBM and can be 0 for real work."""
-    return "arguments + outputs + temporaries - aliased" if platform == "cpu" else "peak_memory_in_bytes"
+    return "arguments + outputs + temporaries - aliased" if platform == "cpu" else PEAK
 
 
 def state_size(model: LanguageModel, max_len: int, batch: int = 1) -> StateSize:

@@ -58,10 +58,15 @@ def write_pages(
     }
     (directory / "figures").mkdir(parents=True, exist_ok=True)
     for figure in figures:
-        (directory / "figures" / f"{figure.name}.svg").write_text(_on_white(figure.svg), encoding="utf-8")
+        write_svg(figure, directory / "figures" / f"{figure.name}.svg")
     for name, text in files.items():
         (directory / name).write_text(text, encoding="utf-8", newline="")
     return [directory / name for name in files]
+
+
+def write_svg(figure: Figure, path: Path) -> None:
+    """A drawing as a file: a white ground, since a page in another colour may show it."""
+    path.write_text(figure.svg.replace("<svg", '<svg style="background: white"', 1), encoding="utf-8")
 
 
 def text_table(table: Table, rows: Sequence[Row]) -> str:
@@ -182,11 +187,6 @@ def _html_notice(notice: str) -> str:
 
 def _emphasis(notice: str) -> str:
     return f"*{notice}*" if notice else ""
-
-
-def _on_white(svg: str) -> str:
-    """A drawing for a file: a white ground, since a page in another colour may show it."""
-    return svg.replace("<svg", '<svg style="background: white"', 1)
 
 
 def _filled(table: Table, rows: Sequence[Row]) -> list[tuple[Row, list[str]]]:

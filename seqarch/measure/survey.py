@@ -15,18 +15,16 @@ from seqarch.config import Config, to_dict
 from seqarch.errors import UserError
 from seqarch.measure.cells import Cell, Failed, Lab, Outcome
 from seqarch.measure.curves import exponent, largest
-from seqarch.measure.figures import Figure, bytes_figure
-from seqarch.measure.memory import Measurement
+from seqarch.measure.live import Actual
+from seqarch.measure.memory import PEAK, Measurement
 from seqarch.measure.programs import PHASES
-from seqarch.measure.tables import NAME, Column, Row, Table, contexts, format_bytes
+from seqarch.measure.tables import Row, format_bytes
 from seqarch.measure.targets import place
 
 LONGEST = 2**24  # tokens; a context that still fits is said to be longer
 MOST = 2**16  # sequences at once
 SERVED = (4096, 32768, 131072, 1048576)  # contexts at which sequences are counted
-TITLES = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}
-PLOTTED = ("parameters", "optimizer", "state", "temporaries", "total", "flops")  # in TensorBoard
-GROWS = {"train": "working memory", "prefill": "working memory and state", "decode": "state"}
+ROOM = 0.5  # of the memory that a step which runs may take: compilers work beside it
 
 
 class Survey(NamedTuple):
@@ -45,10 +43,12 @@ def survey(
     lengths: Sequence[int],
     *,
     served: Sequence[int] = SERVED,
+    run: bool = False,
     done: Callable[[str], None] = lambda phase: None,
 ) -> Survey:
     """Curves of all phases and what fits. Training is of the fewest rows that the target's devices divide, serving of one.
 
+    run: on a present target also runs the training steps that fit with room beside them; accelerators always do
     done: is called after each of the phases, and after "sequences"
     """
     count = place(target).count
@@ -59,6 +59,8 @@ def survey(
         found = {length: lab.measure(cell(length)) for length in lengths}
         cells |= {cell(length): outcome for length, outcome in found.items()}
         values |= _curve(phase, found) | _longest(lab, phase, cell, found)
+        if phase == "train" and place(target).present:
+            values |= _actual(lab, cell, found, run)
         done(phase)
     if memory := _memory(cells.values()):
         for length in served:
@@ -76,6 +78,7 @@ def run(
     lengths: Sequence[int],
     *,
     workers: int = 2,
+    run_local: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Survey]:
     """Surveys all members on all targets, several at once; a target that refuses a member costs a line.
@@ -89,7 +92,7 @@ def run(
         target, name = pair
         done = lambda phase: progress.done(f"{name} on {target}: {phase}")  # noqa: E731
         try:
-            return survey(lab, name, members[name], target, lengths, done=done)
+            return survey(lab, name, members[name], target, lengths, run=run_local, done=done)
         except UserError as error:
             if str(error) not in errors:
                 say(f"{name} on {target}: {error}")
@@ -141,6 +144,20 @@ def _longest(lab: Lab, phase: str, cell: Callable[[int], Cell], found: dict[int,
     return {f"lab/{phase}_longest": f"{fit.size:,}" if fit.beyond else f"over {fit.size:,}"}
 
 
+def _actual(lab: Lab, cell: Callable[[int], Cell], found: dict[int, Outcome], run: bool) -> dict[str, Any]:
+    """Bytes of the steps that really ran, beside what was planned."""
+    values = {}
+    for length, planned in found.items():
+        wanted = isinstance(planned, Measurement) and (run or planned.definition == PEAK)
+        if wanted and planned.total <= ROOM * planned.memory:
+            actual = lab.run(cell(length))
+            if isinstance(actual, Actual):
+                values[f"lab/planned_bytes@{length}"], values[f"lab/actual_bytes@{length}"] = actual
+                share = f"{format_bytes(actual.peak)}, planned {100 * actual.planned / actual.peak:.0f} %"
+                values[f"lab/actual@{length}"] = share
+    return values
+
+
 def describe(outcome: Outcome) -> str:
     """A cell of a table: "1.2 GiB", "needs 136 GiB of 15.8 GiB", or that it failed."""
     if isinstance(outcome, Failed):
@@ -157,73 +174,3 @@ def _total(outcome: Outcome) -> float | None:
 def _memory(outcomes: Iterable[Outcome]) -> int | None:
     """What the device has; where the compiler refused a program it says less than the data sheet, which counts then."""
     return min((outcome.memory for outcome in outcomes if isinstance(outcome, Measurement)), default=None)
-
-
-def survey_tables(surveys: Sequence[Survey]) -> list[Table]:
-    """For each target a table of each phase, and one of what fits. Rows show in the tables of their target alone."""
-    return [table for target in dict.fromkeys(each.target for each in surveys) for table in _tables(surveys, target)]
-
-
-def survey_rows(surveys: Sequence[Survey]) -> list[Row]:
-    """Values by target, since one page has the tables of several."""
-    renamed = lambda each: {f"{each.target}/{key}": value for key, value in each.row.values.items()}  # noqa: E731
-    return [Row(each.row.name, "model", renamed(each), each.row.config) for each in surveys]
-
-
-def _tables(surveys: Sequence[Survey], target: str) -> list[Table]:
-    here = [each for each in surveys if each.target == target]
-    rows, definition = [each.row for each in here], _definition(here)
-    tables = []
-    for phase, title in TITLES.items():
-        lengths = contexts(rows, f"lab/{phase}")
-        tables.append(
-            Table(
-                f"{title.capitalize()} on {target}",
-                f"Bytes of each device, {definition}, by tokens of context. Exponent: of the {GROWS[phase]}, over the tail.",
-                (
-                    NAME,
-                    *(Column(f"{length:,}", f"{target}/lab/{phase}@{length}", "size") for length in lengths),
-                    Column("exponent", f"{target}/lab/{phase}_exponent", "size"),
-                    Column("longest that fits", f"{target}/lab/{phase}_longest", "size"),
-                ),
-            )
-        )
-    served = contexts(rows, "lab/sequences")
-    columns = (Column(f"{length:,}", f"{target}/lab/sequences@{length}", "size") for length in served)
-    caption = "Sequences whose decoding step fits at once, by the tokens of context that each may have."
-    return [*tables, Table(f"Sequences at once on {target}", caption, (NAME, *columns))]
-
-
-def _definition(here: Sequence[Survey]) -> str:
-    measured = [outcome for each in here for outcome in each.cells.values() if isinstance(outcome, Measurement)]
-    return " or ".join(sorted({outcome.definition for outcome in measured})) or "of which there are none"
-
-
-def survey_figures(surveys: Sequence[Survey]) -> list[Figure]:
-    """Each phase's bytes against the context, for each target."""
-    figures = []
-    for target in dict.fromkeys(each.target for each in surveys):
-        rows = [each.row for each in surveys if each.target == target]
-        for phase, title in TITLES.items():
-            caption = f"Bytes of the compiled {title} on a device of {target} against the context, both logarithmic."
-            name, title = f"{phase}-{target.replace(':', '-')}", f"{title.capitalize()} on {target}"
-            figures.append(bytes_figure(rows, f"lab/{phase}_bytes", name, title, caption))
-    return [figure for figure in figures if figure]
-
-
-CELLS = Table(
-    "Cells",
-    "Every measurement: bytes of one device, FLOPs of one call on all devices.",
-    (NAME, *(Column(key, key, "text") for key in ("target", "phase", "batch", "length", *Measurement._fields, "failed"))),
-)
-
-
-def cell_rows(surveys: Sequence[Survey]) -> list[Row]:
-    """A row for each cell of the curves, for CELLS."""
-    rows = []
-    for each in surveys:
-        for cell, outcome in each.cells.items():
-            said = dict(failed=outcome.reason) if isinstance(outcome, Failed) else outcome._asdict()
-            about = dict(target=cell.target, phase=cell.phase, batch=cell.batch, length=cell.length)
-            rows.append(Row(each.row.name, "model", about | said, each.row.config))
-    return rows

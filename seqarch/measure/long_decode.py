@@ -1,0 +1,96 @@
+"""Decoding very long texts: resident memory and time a token, as they were and not as they should be."""
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from seqarch.config import Config
+from seqarch.data.tokens import BOUNDARY
+from seqarch.generate import Decoding, Sampling, decode, prefill
+from seqarch.measure.memory import tree_bytes
+from seqarch.measure.tables import format_bytes
+from seqarch.model import LanguageModel
+
+PIECE = 1000  # tokens that are decoded between two looks at the clock
+POINTS = 100  # of a record
+LAST = 256  # tokens that a filled cache decodes
+
+
+class Point(NamedTuple):
+    """tokens: decoded so far; slots: that the state was made for; seconds: a token, over the tokens since the point before.
+
+    resident: bytes of the process, or in use on the first device, when these were decoded; state: of the states
+    """
+
+    tokens: int
+    slots: int
+    seconds: float
+    resident: int
+    state: int
+
+
+def record(config: Config, mixer: str, tokens: int, cache_bytes: int) -> Iterator[Point]:
+    """Decodes greedily from an untrained model, whose time and memory are those of a trained one.
+
+    A constant state decodes all `tokens` tokens. One that grows is made for more and more tokens, twice as many each time,
+    as long as it takes at most `cache_bytes`; each time a real prefill fills all but its last LAST tokens, which are decoded.
+    """
+    model_config = dataclasses.replace(config.model, mixer=mixer)
+    model = jax.jit(lambda key: LanguageModel(model_config, rngs=nnx.Rngs(key)).unstack())(jax.random.key(0))
+    if all(block.mixer.constant_state for block in model.blocks()):
+        yield from _decode(model, _begin(model, tokens), 0, tokens, tokens // POINTS)
+        return
+    slots = 4 * LAST
+    while slots <= tokens and _state_bytes(model, slots) <= cache_bytes:
+        yield from _decode(model, _filled(model, slots, slots - LAST), slots - LAST, slots, LAST)
+        slots *= 2
+
+
+def _state_bytes(model: LanguageModel, slots: int) -> int:
+    return tree_bytes(jax.eval_shape(lambda model: model.init_state(1, slots), model))
+
+
+def _begin(model: LanguageModel, slots: int) -> Decoding:
+    states = jax.jit(lambda model: model.init_state(1, slots))(model)
+    return Decoding(jnp.zeros((1, model.head.shape[1])), states, jnp.zeros(1, bool))
+
+
+def _filled(model: LanguageModel, slots: int, count: int) -> Decoding:
+    """After `count` tokens, read as `generate` reads a prompt."""
+    prompt = np.resize(np.arange(BOUNDARY), count).tolist()
+    return Decoding(*prefill(model, [prompt], _begin(model, slots).states), jnp.zeros(1, bool))
+
+
+def _decode(model: LanguageModel, at: Decoding, first: int, tokens: int, every: int) -> Iterator[Point]:
+    """Points from token `first` on, in pieces of at most PIECE tokens."""
+    state, piece, key = tree_bytes(at.states), min(PIECE, every), jax.random.key(0)
+    program = decode.lower(model, at, key, 0, steps=piece, sampling=Sampling(temperature=0.0)).compile()
+    done, since, begun = first, first, time.perf_counter()
+    while done + piece <= tokens:
+        _, at = program(model, at, key, done)
+        done += piece
+        if done - since >= every:
+            jax.block_until_ready(at)
+            now = time.perf_counter()
+            yield Point(done, tokens, (now - begun) / (done - since), _in_use(), state)
+            since, begun = done, time.perf_counter()
+
+
+def _in_use() -> int:
+    stats = jax.local_devices()[0].memory_stats()
+    if stats:
+        return stats["bytes_in_use"]
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def describe(point: Point) -> str:
+    sizes = f"state {format_bytes(point.state)}, resident {format_bytes(point.resident)}"
+    return f"{point.tokens:,} tokens, {1e6 * point.seconds:.0f} us a token, {sizes}"
