@@ -22,7 +22,7 @@ from seqarch.measure.tables import Row, format_bytes
 from seqarch.measure.targets import place
 
 LONGEST = 2**24  # tokens; a context that still fits is said to be longer
-MOST = 2**16  # sequences at once
+MOST = 2**20  # sequences at once
 SERVED = (4096, 32768, 131072, 1048576)  # contexts at which sequences are counted
 ROOM = 0.5  # of the memory that a step which runs may take: compilers work beside it
 

@@ -1,0 +1,101 @@
+"""Whether a model trains and serves on a target, how, and how fast at most:
+
+    python scripts/plan.py --config=configs/lm.py:mamba --target=tpu-v5e:2x2 --context=131072 --price=1.2
+
+Programs are compiled for the target, which need not be here; see seqarch/measure/targets.py.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from absl import flags  # noqa: E402
+from ml_collections import config_flags  # noqa: E402
+
+from seqarch import cli  # noqa: E402
+from seqarch.config import Config, parse  # noqa: E402
+from seqarch.errors import UserError  # noqa: E402
+from seqarch.matching import count_parameters  # noqa: E402
+from seqarch.measure import planner  # noqa: E402
+from seqarch.measure.cells import Lab, Outcome  # noqa: E402
+from seqarch.measure.survey import describe  # noqa: E402
+from seqarch.measure.tables import format_bytes, format_si  # noqa: E402
+from seqarch.measure.targets import Placement, place  # noqa: E402
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
+TARGET = flags.DEFINE_string("target", "local", "A device with its chips, such as tpu-v5e:2x2 or gpu-h100:8.")
+CONTEXT = flags.DEFINE_integer("context", None, "Tokens of a training row, and of a served sequence; default: config.length.")
+PRICE = flags.DEFINE_float("price", None, "Of a chip and hour: adds what a million tokens cost at least.", lower_bound=0)
+CACHE = flags.DEFINE_string("cache", str(ROOT / "runs/plan-cache"), "Where measurements are kept.")
+flags.mark_flag_as_required("config")
+LOCAL = os.environ.get("JAX_PLATFORMS")  # for the workers; this process leaves accelerators to them
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def main() -> None:
+    given = CONFIG.value.to_dict()
+    for field in ("name", "notice", "reference", "members"):  # of a comparison or a survey: its run is planned
+        given.pop(field, None)
+    config, placement = parse(given), place(TARGET.value)
+    context = config.length if CONTEXT.value is None else CONTEXT.value
+    if context < 1:
+        raise UserError(f"--context is {context}; give a number of tokens of at least 1")
+    size = f"{format_si(count_parameters(config.model))} parameters, context {context:,}, on {placement.name}"
+    print(f"{config.model.mixer}: {size}")
+    with Lab(Path(CACHE.value), platforms=LOCAL) as lab:
+        for line in training(config, placement, context, planner.plan_training(lab, config, placement, context)):
+            print(f"training  {line}", flush=True)
+        for line in serving(config, placement, context, planner.plan_serving(lab, config, placement, context)):
+            print(f"serving   {line}", flush=True)
+    if placement.target.source:
+        print(f"Memory, bandwidth and FLOP/s are those of {placement.target.source}; bounds are rooflines, not forecasts.")
+
+
+def training(config: Config, placement: Placement, context: int, plan: planner.Training) -> Iterator[str]:
+    for way in plan.tried:
+        yield f"{config.batch} rows, {way.change}: {fit(way.outcome)}"
+    way = plan.tried[-1]
+    yield f"{'' if plan.fits else 'does not fit; '}most of the memory goes to {planner.largest_part(way.outcome)}"
+    more = f", {plan.rows.beyond:,} do not" if plan.rows.beyond else " or more"
+    yield f"largest batch that way: {plan.rows.size:,} rows fit{more}"
+    speed = planner.bound(config, placement, way.outcome, config.batch * context)
+    if plan.fits and speed:
+        yield rate("training", placement, speed)
+
+
+def serving(config: Config, placement: Placement, context: int, plan: planner.Serving) -> Iterator[str]:
+    yield f"one sequence: {fit(plan.one)}; its prefill: {fit(plan.prefill)}"
+    if not plan.sequences:
+        yield f"does not fit; most of the memory goes to {planner.largest_part(plan.one)}"
+        return
+    yield f"{plan.sequences:,} sequences at once: {fit(plan.many)}; most of it is {planner.largest_part(plan.many)}"
+    segment = min(config.length, max(context // 2, 1))
+    speeds = {
+        "prefill of one sequence": planner.bound(config, placement, plan.halfway, segment),
+        "decoding of one sequence": planner.bound(config, placement, plan.one, 1),
+        f"decoding of {plan.sequences:,}": planner.bound(config, placement, plan.many, plan.sequences),
+    }
+    for what, speed in speeds.items():
+        yield rate(what, placement, speed) if speed else f"{what}: no data sheet of this device, no bound"
+
+
+def fit(outcome: Outcome) -> str:
+    """ "9.1 GiB of 16 GiB", what it needs and does not get, or why it failed."""
+    if isinstance(outcome, planner.Failed):
+        return outcome.reason
+    return f"{describe(outcome)} of {format_bytes(outcome.memory)}" if outcome.fits else describe(outcome)
+
+
+def rate(what: str, placement: Placement, speed: planner.Bound) -> str:
+    line = f"{what}: at most {format_si(speed.tokens)} tokens/s, limited by {speed.limit}"
+    if PRICE.value is None:
+        return line
+    return f"{line}; a million tokens cost at least {planner.cost(placement, speed, PRICE.value):.3g}"
+
+
+if __name__ == "__main__":
+    cli.run(main)

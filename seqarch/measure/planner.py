@@ -1,0 +1,150 @@
+"""Whether a run trains and serves on a target, how, at what speed at most, and what limits it.
+
+Memory comes from compilations (seqarch.measure.cells), speed from a roofline (Williams et al. 2009, "Roofline: an insightful
+visual performance model for multicore architectures"): no program is faster than its FLOPs at the chip's peak, nor than the
+bytes that it must read at the memory's bandwidth.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from seqarch.config import Config
+from seqarch.errors import UserError
+from seqarch.matching import count_parameters
+from seqarch.measure.cells import Cell, Failed, Lab, Outcome
+from seqarch.measure.curves import Largest, largest
+from seqarch.measure.memory import Measurement
+from seqarch.measure.survey import MOST
+from seqarch.measure.targets import Placement, devices_per_chip
+
+PARTS = ("parameters", "optimizer", "state", "working")
+
+
+class Way(NamedTuple):
+    """One way to train: what it changes of the config, in words; outcome: of the config's batch."""
+
+    change: str
+    config: Config
+    outcome: Outcome
+
+
+class Training(NamedTuple):
+    """tried: ways from the cheapest on, up to the first that fits; rows: the largest batch of that way, or of the last."""
+
+    tried: list[Way]
+    rows: Largest
+
+    @property
+    def fits(self) -> bool:
+        return isinstance(self.tried[-1].outcome, Measurement) and self.tried[-1].outcome.fits
+
+
+class Serving(NamedTuple):
+    """sequences: that fit at once; one, many: the decoding step of one sequence, and of all of these.
+
+    prefill: a segment of one sequence's prompt; halfway: the same with half of the context, as it is on average
+    """
+
+    sequences: int
+    one: Outcome
+    many: Outcome
+    prefill: Outcome
+    halfway: Outcome
+
+
+class Bound(NamedTuple):
+    """tokens: per second at most, of all chips together; limit: "bandwidth" or "compute"."""
+
+    tokens: float
+    limit: str
+
+
+def plan_training(lab: Lab, config: Config, placement: Placement, context: int) -> Training:
+    """Tries ways to train `config.batch` rows of `context` tokens until one fits; then the largest batch of that way."""
+    tried = []
+    for change, way in _ways(config, placement.count):
+        outcome = lab.measure(Cell(way, "train", way.batch, context, placement.name))
+        tried.append(Way(change, way, outcome))
+        if isinstance(outcome, Measurement) and outcome.fits:
+            break
+    way, unit = tried[-1].config, placement.count * tried[-1].config.optim.accumulate
+    total = lambda n: _total(lab.measure(Cell(way, "train", n * unit, context, placement.name)))  # noqa: E731
+    rows = largest(total, _memory([each.outcome for each in tried]), {}, MOST)
+    return Training(tried, Largest(rows.size * unit, rows.beyond and rows.beyond * unit))
+
+
+def _ways(config: Config, devices: int) -> Iterator[tuple[str, Config]]:
+    """The config as it is, then with rematerialisation, with parameters split over all devices, with micro-batches.
+
+    Each keeps what those before it changed. Accumulation ends at one row a device.
+    """
+    yield "as configured", config
+    changes = []
+    if not config.model.remat:
+        changes.append("model.remat=True")
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=True))
+        yield ", ".join(changes), config
+    if devices > 1 and config.mesh.fsdp not in (-1, devices):
+        changes.append("mesh.data=1, mesh.fsdp=-1")
+        config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=1, fsdp=-1))
+        yield ", ".join(changes), config
+    start = config.optim.accumulate
+    counts = [n for n in range(start + 1, config.batch + 1) if config.batch % n == 0 and (config.batch // n) % devices == 0]
+    while counts:  # twice as many, or the next that divides the batch, until one row is left to a device
+        count = next((n for n in counts if n >= 2 * config.optim.accumulate), counts[-1])
+        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=count))
+        yield ", ".join([*changes, f"optim.accumulate={count}"]), config
+        counts = [n for n in counts if n > count]
+
+
+def plan_serving(lab: Lab, config: Config, placement: Placement, context: int) -> Serving:
+    cell: Callable[[str, int], Cell] = lambda phase, n: Cell(config, phase, n, context, placement.name)  # noqa: E731
+    one, prefill = lab.measure(cell("decode", 1)), lab.measure(cell("prefill", 1))
+    unit, fits = placement.count, isinstance(one, Measurement) and one.fits
+    total = lambda n: _total(lab.measure(cell("decode", n * unit)))  # noqa: E731
+    most = largest(total, _memory([one]), {}, MOST).size * unit if fits else 0
+    many = lab.measure(cell("decode", most)) if most else one
+    halfway = lab.measure(Cell(config, "prefill", 1, max(context // 2, 1), placement.name))
+    return Serving(most or int(fits), one, many, prefill, halfway)
+
+
+def bound(config: Config, placement: Placement, outcome: Outcome, tokens: int) -> Bound | None:
+    """Of a program that makes or reads `tokens` tokens; None where it failed or no data sheet tells of the target.
+
+    The bytes are of state and parameters, without the embedding's, of which a token reads a row: each is read at least once.
+    FLOPs are at the peak of bfloat16, which no wider type exceeds; attention counts masked keys in its segment in full.
+    """
+    sheet = placement.target
+    if isinstance(outcome, Failed) or not (sheet.bandwidth and sheet.flops):
+        return None
+    read = 1 - config.model.vocab * config.model.dim / count_parameters(config.model)
+    given = outcome.parameters * read + outcome.state
+    reading = given * devices_per_chip(sheet) / sheet.bandwidth
+    computing = outcome.flops / (placement.chips * sheet.flops)
+    return Bound(tokens / max(reading, computing), "bandwidth" if reading >= computing else "compute")
+
+
+def cost(placement: Placement, speed: Bound, price: float) -> float:
+    """Of a million tokens at that speed, for the price of a chip and hour."""
+    return 1e6 * price * placement.chips / (3600 * speed.tokens)
+
+
+def largest_part(outcome: Outcome) -> str:
+    """What takes most of the memory, in words; of a failed cell, why it has none."""
+    if isinstance(outcome, Failed):
+        return outcome.reason
+    part = max(PARTS, key=lambda name: getattr(outcome, name))
+    names = {"state": "the state", "working": "activations, gradients and other temporaries", "optimizer": "the optimizer"}
+    return names.get(part, part)
+
+
+def _total(outcome: Outcome) -> float | None:
+    return None if isinstance(outcome, Failed) else outcome.total
+
+
+def _memory(outcomes: list[Outcome]) -> int:
+    measured = [outcome.memory for outcome in outcomes if isinstance(outcome, Measurement)]
+    if not measured:
+        raise UserError(f"nothing could be compiled: {outcomes[0].reason}")
+    return min(measured)

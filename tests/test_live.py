@@ -1,0 +1,37 @@
+"""The compiler's plan of a train step beside what a process really takes; the step is compiled before it is measured."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from seqarch.config import Config, ModelConfig
+from seqarch.errors import UserError
+from seqarch.measure.live import peak
+
+OVERHEAD = 18 << 20  # bytes that a process takes beside its arrays: docs/memory.md has the fit
+RUN = """
+import json, sys
+from seqarch.config import Config, ModelConfig
+from seqarch.measure.live import peak
+config = Config(model=ModelConfig(sys.argv[1], layers=2, dim=128, mlp=256))
+print(json.dumps(peak(config, "train", 1, int(sys.argv[2]), "local")))
+"""
+
+
+@pytest.mark.parametrize(
+    "mixer, length",
+    [("gru", 25600), ("linear_attention", 25600), ("mamba", 15360), ("attention(window=128)", 25600), ("mamba,gru", 20480)],
+)
+def test_planned_bytes_of_a_gigabyte_are_what_a_fresh_process_takes(mixer, length):
+    done = subprocess.run([sys.executable, "-c", RUN, mixer, str(length)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    planned, actual = json.loads(done.stdout)
+    assert planned >= 1e9
+    assert planned + OVERHEAD == pytest.approx(actual, rel=0.15)
+
+
+def test_a_target_that_is_absent_runs_nothing():
+    with pytest.raises(UserError, match="is not here"):
+        peak(Config(model=ModelConfig("gru")), "train", 1, 16, "tpu-v5e")

@@ -1,0 +1,85 @@
+"""The planner: what it tries and in which order, and its rooflines, on measurements that are made up."""
+
+import dataclasses
+
+import pytest
+
+from seqarch.config import Config, MeshConfig, ModelConfig, OptimConfig
+from seqarch.matching import count_parameters
+from seqarch.measure.cells import Failed
+from seqarch.measure.memory import Measurement
+from seqarch.measure.planner import bound, cost, largest_part, plan_serving, plan_training
+from seqarch.measure.targets import place
+
+CONFIG = Config(batch=16, length=64, model=ModelConfig("gru", layers=1, dim=8, mlp=8), mesh=MeshConfig(data=4, fsdp=1))
+FOUR = place("tpu-v5e:2x2")
+
+
+class Made:
+    """A lab in which a program needs bytes by what the config does; it remembers what it was asked."""
+
+    def __init__(self, memory):
+        self.memory, self.asked = memory, []
+
+    def measure(self, cell):
+        self.asked.append(cell)
+        model = 400 // (4 if cell.config.mesh.fsdp == -1 else 1)
+        rows = cell.batch // cell.config.optim.accumulate // 4 if cell.phase == "train" else cell.batch
+        each = {"train": 100 if cell.config.model.remat else 300, "decode": 10, "prefill": 50}[cell.phase]
+        return measurement(parameters=model, total=model + rows * each, memory=self.memory)
+
+
+def measurement(parameters=0, state=0, total=0, memory=0, flops=0.0):
+    return Measurement(parameters, 0, 0, state, 0, 0, 0, 0, total, "made up", memory, flops)
+
+
+@pytest.mark.parametrize(
+    "memory, changes, rows",
+    [
+        (1600, ["as configured"], (16, 20)),
+        (1000, ["as configured", "model.remat=True"], (24, 28)),
+        (500, ["as configured", "model.remat=True", "model.remat=True, mesh.data=1, mesh.fsdp=-1"], (16, 20)),
+    ],
+)
+def test_the_cheapest_way_to_train_that_fits_is_taken(memory, changes, rows):
+    plan = plan_training(Made(memory), CONFIG, FOUR, 64)
+    assert [way.change for way in plan.tried] == changes
+    assert plan.fits and plan.rows == rows
+
+
+def test_accumulation_comes_last_and_ends_at_one_row_a_device():
+    plan = plan_training(Made(350), CONFIG, FOUR, 64)
+    assert plan.tried[-1].config.optim.accumulate == 2 and plan.fits
+    plan = plan_training(Made(150), CONFIG, FOUR, 64)
+    assert plan.tried[-1].config.optim.accumulate == 4 and not plan.fits and plan.rows.size == 0
+
+
+def test_as_many_sequences_are_served_as_fit():
+    lab = Made(1000)
+    plan = plan_serving(lab, CONFIG, FOUR, 64)
+    assert plan.sequences == 60 and plan.many.total == 1000
+    assert plan_serving(Made(405), CONFIG, FOUR, 64).sequences == 0
+
+
+def test_bound_is_the_slower_of_reading_and_computing():
+    sheet = FOUR.target
+    read = 1 - CONFIG.model.vocab * CONFIG.model.dim / count_parameters(CONFIG.model)
+    slow_reading = bound(CONFIG, FOUR, measurement(parameters=8e9, state=1e9, flops=1e9), 2)
+    assert slow_reading == (pytest.approx(2 * sheet.bandwidth / (8e9 * read + 1e9)), "bandwidth")
+    slow_computing = bound(CONFIG, FOUR, measurement(parameters=1e6, flops=4e15), 2)
+    assert slow_computing == (pytest.approx(2 * 4 * sheet.flops / 4e15), "compute")
+    assert cost(FOUR, slow_computing, 3.0) == pytest.approx(1e6 / slow_computing.tokens / 3600 * 4 * 3.0)
+    assert bound(CONFIG, place("local"), measurement(parameters=1), 1) is None
+    assert bound(CONFIG, FOUR, Failed("crashed"), 1) is None
+
+
+def test_the_largest_part_is_named():
+    assert largest_part(measurement(parameters=5, state=9, total=20)) == "the state"
+    assert largest_part(measurement(parameters=5, state=9, total=40)).startswith("activations")
+    assert largest_part(Failed("crashed")) == "crashed"
+
+
+def test_the_configs_ways_stay_valid():
+    config = dataclasses.replace(CONFIG, optim=OptimConfig(accumulate=2))
+    plan = plan_training(Made(1), config, FOUR, 64)
+    assert all(way.config.batch % way.config.optim.accumulate == 0 for way in plan.tried)

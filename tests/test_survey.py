@@ -1,0 +1,103 @@
+"""Surveys: what the tables say of measurements that are made up, and a whole program on this machine."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqarch.config import Config, ModelConfig
+from seqarch.errors import UserError
+from seqarch.measure import survey, survey_tables
+from seqarch.measure.cells import Failed
+from seqarch.measure.memory import Measurement
+
+ROOT = Path(__file__).parents[1]
+CONFIG = Config(length=64, model=ModelConfig("gru", layers=1, dim=8, mlp=8))
+LENGTHS = (1024, 4096, 16384, 65536)
+
+
+class Made:
+    """A lab of 2^20 bytes: training takes 10 bytes a token, the state 1 byte; a decoding step of 16384 tokens crashes."""
+
+    def measure(self, cell):
+        if cell.target == "tpu-v5e":
+            raise UserError("no compiler")
+        if cell.phase == "decode" and cell.length == 16384:
+            return Failed("the compiler crashed")
+        state = cell.batch * cell.length if cell.phase == "decode" else 0
+        total = state or 10 * cell.batch * cell.length
+        return Measurement(0, 0, 0, state, 0, 0, 0, 0, total, "made up", 2**20, 1.0)
+
+
+@pytest.fixture
+def made():
+    said = []
+    return survey.run(Made(), {"one": CONFIG}, ["local", "tpu-v5e"], LENGTHS, say=said.append), said
+
+
+def test_curves_exponents_and_what_fits(made):
+    (one,), _ = made
+    values = one.row.values
+    assert values["lab/train@65536"] == "640 KiB" and values["lab/train_exponent"] == "1.00 ± 0.00"
+    assert values["lab/decode@16384"] == "failed" and values["lab/decode_exponent"] == "1.00 ± 0.00"
+    assert values["lab/train_longest"] == "104,448"  # of 104,857, on a grid of 1024
+    assert values["lab/decode_longest"] == "1,048,576"
+    assert (values["lab/sequences@4096"], values["lab/sequences@1048576"]) == ("256", "1")
+
+
+def test_what_fails_is_a_line_and_the_rest_goes_on(made):
+    _, said = made
+    assert "one on tpu-v5e: no compiler" in said
+    assert "one on local, decode of 16,384 tokens: the compiler crashed" in said
+    with pytest.raises(UserError, match="no compiler"):
+        survey.run(Made(), {"one": CONFIG}, ["tpu-v5e"], LENGTHS, say=said.append)
+
+
+def test_what_does_not_fit_says_what_it_needs():
+    assert survey.describe(Measurement(0, 0, 0, 0, 0, 0, 0, 0, 136 << 30, "", 16 << 30, 0.0)) == "needs 136 GiB of 16 GiB"
+
+
+def test_tables_and_figures_are_of_each_target(made):
+    surveys, _ = made
+    titles = [table.title for table in survey_tables.tables(surveys)]
+    assert titles == [f"{what} on local" for what in ("Training step", "Prefill", "Decoding step", "Sequences at once")]
+    assert [figure.name for figure in survey_tables.figures(surveys)] == ["train-local", "prefill-local", "decode-local"]
+    failed = [row.values for row in survey_tables.cell_rows(surveys) if "failed" in row.values]
+    assert [(row["phase"], row["length"]) for row in failed] == [("decode", 16384)]
+
+
+def program(tmp_path, *arguments):
+    command = [sys.executable, "scripts/memory.py", "--config=configs/memory.py", f"--workdir={tmp_path}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
+    arguments = ["--lengths=64,128,256", "--config.members=('gru','window = attention(window=64)')", "--config.model.dim=16"]
+    done = program(tmp_path, *arguments, "--config.model.mlp=64", "--targets=local,local:3x1")
+    assert done.returncode == 0, done.stderr
+    assert "min left]" in done.stdout
+    with (tmp_path / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["name"], row["phase"], row["length"]) for row in rows if row["target"] == "local"} == {
+        (name, phase, length) for name in ("gru", "window") for phase in ("train", "prefill", "decode") for length in ("64", "128", "256")
+    }
+    assert all(int(row["total"]) > 0 for row in rows)
+    assert {row["target"] for row in rows} == {"local", "local:3x1"}
+    assert "Sequences at once on local" in (tmp_path / "report.md").read_text() and (tmp_path / "report.html").exists()
+    assert list(tmp_path.glob("tensorboard/local/gru/events*"))
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--targets=gpu-h10"], "did you mean 'gpu-h100'"),
+        (["--lengths=1024,x"], "--lengths has 'x'"),
+        (["--config.mesh.data=2", "--config.mesh.fsdp=1", "--config.members=('gru',)"], "does not fit 1 devices"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, arguments, said):
+    done = program(tmp_path, *arguments)
+    assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
+    assert len(done.stderr.splitlines()) == 1
