@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from seqarch.config import Config
-from seqarch.data.tokens import BOUNDARY
+from seqarch.data.tokenizer import BOUNDARY
 from seqarch.generate import Decoding, Sampling, decode, prefill
 from seqarch.measure.memory import tree_bytes
 from seqarch.measure.tables import format_bytes
