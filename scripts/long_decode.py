@@ -6,44 +6,44 @@ Writes OUT.json as it goes, and OUT.svg. Each mixer has a process of its own, so
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+LOCAL = os.environ.get("JAX_PLATFORMS")  # for the processes that decode; this one leaves an accelerator to them
+os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, which reads it then
 
 from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from seqarch import cli  # noqa: E402
-from seqarch.config import parse, to_dict  # noqa: E402
+from seqarch.config import Config, parse, to_dict  # noqa: E402
 from seqarch.errors import UserError  # noqa: E402
 from seqarch.measure import long_decode  # noqa: E402
 from seqarch.measure.figures import decoding_figure  # noqa: E402
 from seqarch.measure.report import write_svg  # noqa: E402
-from seqarch.training.rundir import provenance, write_json  # noqa: E402
+from seqarch.patterns import parse_pattern  # noqa: E402
+from seqarch.training.rundir import write_json  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs/lm.py"), "The model; its mixer is replaced by each of --mixers.")
 MIXERS = flags.DEFINE_list("mixers", ["gru", "linear_attention", "mamba", "attention"], "What to decode with.")
 TOKENS = flags.DEFINE_integer("tokens", 1_000_000, "Tokens of constant-state mixers.", lower_bound=long_decode.PIECE)
 CACHE = flags.DEFINE_integer("cache_bytes", 1 << 28, "The largest key/value cache.", lower_bound=1)
 OUT = flags.DEFINE_string("out", "runs/long_decode", "The files to write, without .json and .svg.")
-ONE = flags.DEFINE_string("one", None, "Decode with this mixer in this process and print its record.")
 
 
 def main() -> None:
     config = parse(CONFIG.value)
-    if ONE.value:
-        print(json.dumps(provenance() | dict(config=to_dict(config))), flush=True)
-        for point in long_decode.record(config, ONE.value, TOKENS.value, CACHE.value):
-            print(json.dumps(point._asdict()), flush=True)
-        return
     out = Path(OUT.value)
     out.parent.mkdir(parents=True, exist_ok=True)
+    for mixer in MIXERS.value:
+        parse_pattern(mixer)
     points: dict[str, list] = {mixer: [] for mixer in MIXERS.value}
     for mixer in points:
-        with subprocess.Popen([sys.executable, *sys.argv, f"--one={mixer}"], stdout=subprocess.PIPE, text=True) as process:
+        with decoding(config, mixer) as process:
             about = json.loads(process.stdout.readline() or "{}")
             for line in process.stdout:
                 points[mixer].append(json.loads(line))
@@ -53,6 +53,16 @@ def main() -> None:
             raise UserError(f"decoding with {mixer!r} ended with exit code {process.returncode}; what it said stands above")
     write_svg(decoding_figure(points), out.with_suffix(".svg"))
     print(f"wrote {out.with_suffix('.json')} and {out.with_suffix('.svg')}")
+
+
+def decoding(config: Config, mixer: str) -> subprocess.Popen:
+    """The process that decodes with a mixer; it prints what it is, then its points, as lines of JSON."""
+    env = os.environ | dict(PYTHONPATH=os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    env.pop("JAX_PLATFORMS")
+    env |= {} if LOCAL is None else dict(JAX_PLATFORMS=LOCAL)
+    asked = json.dumps(dict(config=to_dict(config), mixer=mixer, tokens=TOKENS.value, cache_bytes=CACHE.value))
+    command = [sys.executable, "-m", "seqarch.measure.long_decode", asked]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
 
 
 if __name__ == "__main__":

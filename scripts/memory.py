@@ -11,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+LOCAL = os.environ.get("JAX_PLATFORMS")  # for the workers; this process leaves accelerators to them
+os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, which reads it then
 
 from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
@@ -33,8 +35,6 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the report; default
 WORKERS = flags.DEFINE_integer("workers", min(2, os.cpu_count()), "Compilations at once.", lower_bound=1)
 RUN = flags.DEFINE_boolean("run", False, "Also run what fits on the local CPU and compare; accelerators always do.")
 TIMEOUT = flags.DEFINE_float("timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1)
-LOCAL = os.environ.get("JAX_PLATFORMS")  # for the workers; this process leaves accelerators to them
-os.environ["JAX_PLATFORMS"] = "cpu"
 flags.mark_flag_as_required("config")
 
 NOTICE = "Bytes of different definitions, as on CPUs and on accelerators, do not compare."

@@ -12,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+LOCAL = os.environ.get("JAX_PLATFORMS")  # for the workers; this process leaves accelerators to them
+os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, which reads it then
 
 from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
@@ -32,8 +34,6 @@ CONTEXT = flags.DEFINE_integer("context", None, "Tokens of a training row, and o
 PRICE = flags.DEFINE_float("price", None, "Of a chip and hour: adds what a million tokens cost at least.", lower_bound=0)
 CACHE = flags.DEFINE_string("cache", str(ROOT / "runs/plan-cache"), "Where measurements are kept.")
 flags.mark_flag_as_required("config")
-LOCAL = os.environ.get("JAX_PLATFORMS")  # for the workers; this process leaves accelerators to them
-os.environ["JAX_PLATFORMS"] = "cpu"
 
 
 def main() -> None:

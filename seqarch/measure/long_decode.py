@@ -1,7 +1,9 @@
 """Decoding very long texts: resident memory and time a token, as they were and not as they should be."""
 
 import dataclasses
+import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqarch.config import Config
+from seqarch import cli
+from seqarch.config import Config, parse
 from seqarch.data.tokenizer import BOUNDARY
 from seqarch.generate import Decoding, Sampling, decode, prefill
 from seqarch.measure.memory import tree_bytes
 from seqarch.measure.tables import format_bytes
 from seqarch.model import LanguageModel
+from seqarch.training.rundir import provenance
 
 PIECE = 1000  # tokens that are decoded between two looks at the clock
 POINTS = 100  # of a record
@@ -94,3 +98,16 @@ def _in_use() -> int:
 def describe(point: Point) -> str:
     sizes = f"state {format_bytes(point.state)}, resident {format_bytes(point.resident)}"
     return f"{point.tokens:,} tokens, {1e6 * point.seconds:.0f} us a token, {sizes}"
+
+
+def main(asked: str) -> None:
+    """Prints what produced the record, then its points, as lines of JSON; see scripts/long_decode.py."""
+    given = json.loads(asked)
+    config = parse(given["config"])
+    print(json.dumps(provenance() | dict(config=given["config"])), flush=True)
+    for point in record(config, given["mixer"], given["tokens"], given["cache_bytes"]):
+        print(json.dumps(point._asdict()), flush=True)
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(sys.argv[1]), argv=sys.argv[:1])
