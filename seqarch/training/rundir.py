@@ -49,8 +49,8 @@ def settled(run_dir: str | os.PathLike, config: Config, resolved: Config, mesh: 
     if (first := read_record(run_dir)) is None:
         return resolved
     before = [first, *first["continued"]][-1]
-    same = before["config"]["model"] == seqarch.config.to_dict(config)["model"]
-    if same and before["devices"]["kind"] == mesh.devices.flat[0].device_kind:
+    same = before.get("config", {}).get("model") == seqarch.config.to_dict(config)["model"]
+    if same and "mixer" in before and before["devices"]["kind"] == mesh.devices.flat[0].device_kind:
         return dataclasses.replace(resolved, model=dataclasses.replace(resolved.model, mixer=before["mixer"]))
     return resolved
 
@@ -136,7 +136,7 @@ def read_record(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_text())
         groups = [each[name] for each in (record, *record["continued"]) for name in ("versions", "host", "devices")]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, LookupError, TypeError):
         groups = [None]
