@@ -27,7 +27,8 @@ def main() -> None:
 
 def summary(row) -> str:
     """What was measured, a line each, under the titles of the comparison's tables."""
-    from seqarch.measure.tables import comparison_tables, fields, show
+    from seqarch.measure.comparison_tables import comparison_tables
+    from seqarch.measure.tables import fields, show
 
     known, lines = fields(row), []
     for table in comparison_tables([row])[:-1]:  # the last is the config

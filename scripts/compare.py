@@ -29,10 +29,12 @@ from seqarch.comparison.search import search
 from seqarch.config import Config, parse, to_dict
 from seqarch.data.corpus import locate
 from seqarch.data.tokens import open_split
+from seqarch.files import write_json
 from seqarch.measure.baselines import BASELINES
+from seqarch.measure.comparison_tables import summary_table
 from seqarch.measure.evaluate import EVALUATORS
 from seqarch.measure.report import text_table, write_report
-from seqarch.measure.tables import Row, summary_table
+from seqarch.measure.tables import Row
 from seqarch.training import rundir
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
@@ -118,7 +120,7 @@ def baseline_rows(given: Plan, workdir: Path, progress: Progress) -> list[Row]:
             progress.say(f"baseline {baseline}")
             known["values"][baseline] = dict(evaluator(fitted, held_out, limit=limit))
         workdir.mkdir(parents=True, exist_ok=True)
-        rundir.write_json(path, known)
+        write_json(path, known)
     again = this_command()
     return [Row(each, "baseline", values, {}, {}, known["revision"], again) for each, values in known["values"].items()]
 

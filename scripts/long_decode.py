@@ -22,11 +22,11 @@ from ml_collections import config_flags  # noqa: E402
 from seqarch import cli  # noqa: E402
 from seqarch.config import Config, parse, to_dict  # noqa: E402
 from seqarch.errors import UserError  # noqa: E402
+from seqarch.files import write_json  # noqa: E402
 from seqarch.measure import long_decode  # noqa: E402
 from seqarch.measure.figures import decoding_figure  # noqa: E402
 from seqarch.measure.report import write_svg  # noqa: E402
 from seqarch.patterns import parse_pattern  # noqa: E402
-from seqarch.training.rundir import write_json  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs/lm.py"), "The model; its mixer is replaced by each of --mixers.")
 MIXERS = flags.DEFINE_list("mixers", ["gru", "linear_attention", "mamba", "attention"], "What to decode with.")

@@ -19,6 +19,7 @@ from absl import flags  # noqa: E402
 from ml_collections import config_flags  # noqa: E402
 
 from seqarch import cli  # noqa: E402
+from seqarch.comparison.plan import FIELDS  # noqa: E402
 from seqarch.config import Config, parse  # noqa: E402
 from seqarch.errors import UserError  # noqa: E402
 from seqarch.matching import count_parameters  # noqa: E402
@@ -38,9 +39,9 @@ flags.mark_flag_as_required("config")
 
 def main() -> None:
     given = CONFIG.value.to_dict()
-    for field in ("name", "notice", "reference", "members"):  # of a comparison or a survey: its run is planned
-        given.pop(field, None)
-    config, placement = parse(given), place(TARGET.value)
+    # of a comparison or a survey, what its members share is planned
+    config = parse({name: value for name, value in given.items() if name not in FIELDS})
+    placement = place(TARGET.value)
     context = config.length if CONTEXT.value is None else CONTEXT.value
     if context < 1:
         raise UserError(f"--context is {context}; give a number of tokens of at least 1")

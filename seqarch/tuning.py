@@ -14,6 +14,7 @@ import jax
 import jaxlib
 
 from seqarch.errors import UserError, unknown
+from seqarch.files import write_json
 from seqarch.mixers import resolve_mixer
 from seqarch.patterns import Layer, parse_pattern
 
@@ -41,9 +42,7 @@ def record(device: jax.Device, choices: Choices) -> Path:
     known[_key(device)] = known.get(_key(device), {}) | choices
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        whole = file.with_name(file.name + f".{os.getpid()}")
-        whole.write_text(json.dumps(known, indent=1) + "\n")
-        whole.replace(file)
+        write_json(file, known)
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}; set SEQARCH_FORMS to a file that can be written") from error
     return file

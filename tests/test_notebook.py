@@ -1,6 +1,7 @@
 """docs/notebook.ipynb runs, on a run as small as can be, and shows what it showed when it was last run."""
 
 import json
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -26,7 +27,7 @@ def shown(tmp_path_factory) -> dict:
     names = {"__name__": "__main__"}
     with pytest.MonkeyPatch.context() as patch, matplotlib.rc_context({"backend": "agg"}):
         patch.chdir(top / "docs")
-        patch.setattr("sys.path", ["", *__import__("sys").path])
+        patch.setattr("sys.path", ["", *sys.path])
         for number, cell in enumerate(CELLS):
             exec(compile("".join(cell["source"]), f"docs/notebook.ipynb, code cell {number}", "exec"), names)  # noqa: S102
         yield names

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from seqarch.measure.comparison_tables import comparison_tables, summary_table
 from seqarch.measure.figures import INK, comparison_figures
 from seqarch.measure.report import text_table, write_report
 from seqarch.measure.tables import (
@@ -15,12 +16,10 @@ from seqarch.measure.tables import (
     Column,
     Row,
     Table,
-    comparison_tables,
     fields,
     format_bytes,
     format_si,
     show,
-    summary_table,
 )
 
 NOTICE = "tour: one learning rate, one seed, undertrained; not evidence"

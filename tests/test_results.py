@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from seqarch.measure.comparison_tables import comparison_tables, summary_table
 from seqarch.measure.figures import comparison_figures
 from seqarch.measure.report import markdown_page, markdown_table, read_results
-from seqarch.measure.tables import comparison_tables, summary_table
 
 ROOT = Path(__file__).parents[1]
 

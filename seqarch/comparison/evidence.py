@@ -41,12 +41,13 @@ def judged(rows: Sequence[Row]) -> list[Row]:
     sizes = scored[rows[0].name][0, :, 0]
     pooled = {name: each @ sizes / sizes.sum() for name, each in bits.items()}
     order = sorted(bits, key=lambda name: pooled[name].mean())
-    differ = {frozenset(pair): _interval(bits, sizes, *pair) for pair in itertools.combinations(order, 2)}
+    pairs = itertools.combinations(order, 2)  # the better one first
+    differ = {frozenset(pair): paired_bootstrap(bits[pair[1]] - bits[pair[0]], sizes) for pair in pairs}
     apart = [pair for pair, interval in differ.items() if interval.low > 0 or interval.high < 0]
     shared = letters(order, apart)
 
     def judge(row: Row) -> Row:
-        behind = Interval(0.0, 0.0, 0.0) if row.name == order[0] else _interval(bits, sizes, order[0], row.name)
+        behind = differ.get(frozenset((order[0], row.name)), Interval(0.0, 0.0, 0.0))  # the best itself is behind by nothing
         found = {
             "evidence/deviation": float(pooled[row.name].std(ddof=1)),
             "evidence/behind": behind.mean,
@@ -74,10 +75,6 @@ def letters(order: Sequence[str], apart: Sequence[frozenset[str]]) -> dict[str, 
     groups.sort(key=lambda group: sorted(rank[name] for name in group))
     names = [*string.ascii_lowercase, *("".join(pair) for pair in itertools.product(string.ascii_lowercase, repeat=2))]
     return {name: " ".join(letter for letter, group in zip(names, groups) if name in group) for name in order}
-
-
-def _interval(bits: Mapping[str, np.ndarray], sizes: np.ndarray, first: str, second: str) -> Interval:
-    return paired_bootstrap(bits[second] - bits[first], sizes)
 
 
 def _mean(items: Sequence[Any]) -> Any:

@@ -39,10 +39,12 @@ class Plan:
             raise unknown("split", self.split, ("validation", "test"))
 
 
+FIELDS = tuple(field.name for field in dataclasses.fields(Plan) if field.name != "base")  # beside those of a run
+
+
 def read(given: dict[str, Any]) -> Plan:
     """The plan of a config; raises UserError where it is no comparison."""
-    own = [field.name for field in dataclasses.fields(Plan) if field.name != "base"]
-    if missing := [name for name in own if name not in given]:
+    if missing := [name for name in FIELDS if name not in given]:
         raise UserError(f"--config is no comparison: it has no {', '.join(missing)}; start from configs/compare.py")
-    base = parse({name: value for name, value in given.items() if name not in own})
-    return Plan(**{name: given[name] for name in own}, base=base)
+    base = parse({name: value for name, value in given.items() if name not in FIELDS})
+    return Plan(**{name: given[name] for name in FIELDS}, base=base)

@@ -10,6 +10,7 @@ from typing import Any
 from seqarch.comparison.progress import Progress
 from seqarch.config import Config, to_dict
 from seqarch.errors import Diverged, UserError
+from seqarch.files import write_json
 from seqarch.measure.evaluate import evaluate
 from seqarch.training import rundir
 from seqarch.training.logging import read_rows
@@ -49,7 +50,7 @@ def measured(run: Path, config: Config, split: str, only: Collection[str], progr
         progress.end(reused=True)
         return values
     train(config, run, progress=progress.say)
-    rundir.write_json(run / "config.json", to_dict(config))  # a run that was trained before may be measured differently now
+    write_json(run / "config.json", to_dict(config))  # a run that was trained before may be measured differently now
     values = evaluate(run, split=split, only=tuple(only), progress=progress.say)
     progress.end()
     return values

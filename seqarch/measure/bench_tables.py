@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from seqarch.measure.bench_cases import OPS
 from seqarch.measure.bench_peers import OURS
 from seqarch.mixers import MIXERS
+from seqarch.ops.forms import family
 
 PASSES = ("forward", "train")
 RUN_NOISE = 1.3  # what "the same" and "linear" allow: timings of one run differ by so much on a shared machine
@@ -26,7 +27,7 @@ class _Figures:
 
     def __init__(self, result: dict[str, Any]):
         self.all = {(f["group"], f["form"], f["shape"], f["pass_"]): f for f in result["figures"]}
-        self.sizes, self.auto = result["sizes"], result["devices"]["platform"]
+        self.sizes, self.platform = result["sizes"], result["devices"]["platform"]
 
     def get(self, field: str, group: str, form: str, shape: str, pass_: str) -> float:
         value = self.all[group, form, shape, pass_][field]
@@ -36,7 +37,7 @@ class _Figures:
 
     def best(self, group: str) -> str:
         """The form that training uses here."""
-        return OPS[group].forms.auto({"cuda": "gpu", "rocm": "gpu"}.get(self.auto, self.auto))
+        return OPS[group].forms.auto(family(self.platform))
 
 
 def ratios(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -30,13 +30,13 @@ from flax import nnx
 import seqarch
 from seqarch.config import Config, to_dict
 from seqarch.errors import UserError
+from seqarch.files import write_json
 from seqarch.measure.live import Actual, peak
 from seqarch.measure.memory import Measurement, measure
 from seqarch.measure.targets import place
 from seqarch.mixers import resolve_mixer
 from seqarch.model import LanguageModel
 from seqarch.patterns import parse_pattern
-from seqarch.training.rundir import write_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 SOURCES = ("*.py", "ops/*.py", "mixers/*.py", "training/*.py", *(f"measure/{n}.py" for n in ("live", "memory", "programs", "targets")))

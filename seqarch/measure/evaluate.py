@@ -13,12 +13,13 @@ from seqarch.data.corpus import locate
 from seqarch.data.tokens import open_split
 from seqarch.errors import unknown
 from seqarch.measure import context, memory, quality, speed
+from seqarch.files import write_json
 from seqarch.flops import count_flops
 from seqarch.measure.programs import abstract, train_program
 from seqarch.measure.subject import Subject
 from seqarch.training.checkpoint import load_model
 from seqarch.training.logging import add_scalars
-from seqarch.training.rundir import provenance, write_json
+from seqarch.training.rundir import provenance
 
 
 def flops(subject: Subject) -> Iterator[tuple[str, Any]]:

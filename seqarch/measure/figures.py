@@ -15,6 +15,7 @@ from matplotlib import figure, ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 
+from seqarch.measure.programs import PHASES
 from seqarch.measure.tables import Row, contexts, format_bytes, format_si
 
 INK = "#010203"
@@ -54,7 +55,7 @@ def comparison_figures(rows: Sequence[Row]) -> list[Figure]:
             _quality_against_state(models, [row for row in rows if row.kind == "baseline"]),
             _loss_by_position(models),
             _context(models),
-            *(_memory(models, key, title) for key, title in MEMORY.items()),
+            *(_memory(models, key, title) for key, title in PHASES.items()),
             _decode_speed(models),
         )
     return [drawing for drawing in drawn if drawing]
@@ -81,9 +82,6 @@ def decoding_figure(points: Mapping[str, Sequence[Mapping[str, float]]]) -> Figu
             _ticks(axes.yaxis, format)
         caption = "Decoding of one sequence. Constant states from the first token to the last; attention at the end of ever larger caches."
         return _finish(drawing, "long-decode", "Decoding a million tokens", caption)
-
-
-MEMORY = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}
 
 
 def _quality_against_state(models: Sequence[Row], baselines: Sequence[Row]) -> Figure | None:

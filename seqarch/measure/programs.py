@@ -18,13 +18,13 @@ from jax.stages import Compiled
 from seqarch import generate
 from seqarch.config import Config
 from seqarch.errors import unknown
-from seqarch.measure.targets import platform_of
 from seqarch.model import LanguageModel
+from seqarch.ops.forms import family
 from seqarch.training import sharding
 from seqarch.training.state import hyper
 from seqarch.types import PyTree, State
 
-PHASES = ("train", "prefill", "decode")
+PHASES = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}  # and what tables call them
 DECODED = 32  # tokens of one decoding loop
 
 
@@ -46,7 +46,7 @@ class Program(NamedTuple):
         """
         here = jax.default_backend()
         devices = (d for leaf in jax.tree.leaves(self.args) if leaf.sharding for d in leaf.sharding.device_set)
-        platform = platform_of(device) if (device := next(devices, None)) else here
+        platform = family(device.platform) if (device := next(devices, None)) else here
         options = {"xla_backend_optimization_level": 0} if platform == "cpu" and not run else None
         elsewhere = {"gpu": "cuda"}.get(platform, platform)
         return self.fn.trace(*self.args).lower(lowering_platforms=None if platform == here else (elsewhere,)).compile(options)

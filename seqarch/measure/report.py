@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from seqarch.measure.comparison_tables import comparison_tables, summary_table
 from seqarch.measure.figures import INK, Figure, comparison_figures
-from seqarch.measure.tables import MISSING, Row, Table, comparison_tables, fields, show, summary_table
+from seqarch.measure.tables import MISSING, Row, Table, fields, show
 
 LEFT = ("text", "code", "revision")  # formats that are aligned to the left
 

@@ -7,10 +7,10 @@ import numpy as np
 from seqarch.measure.cells import Failed
 from seqarch.measure.figures import Figure, bytes_figure
 from seqarch.measure.memory import Measurement
+from seqarch.measure.programs import PHASES
 from seqarch.measure.survey import Survey
 from seqarch.measure.tables import NAME, Column, Row, Table, contexts, format_bytes
 
-TITLES = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}
 GROWS = {"train": "working memory", "prefill": "working memory and state", "decode": "state"}
 PLOTTED = ("parameters", "optimizer", "state", "temporaries", "total", "flops")  # in TensorBoard
 
@@ -30,7 +30,7 @@ def _tables(surveys: Sequence[Survey], target: str) -> list[Table]:
     here = [each for each in surveys if each.target == target]
     shown, definition = [each.row for each in here], _definition(here)
     made = []
-    for phase, title in TITLES.items():
+    for phase, title in PHASES.items():
         lengths = contexts(shown, f"lab/{phase}")
         made.append(
             Table(
@@ -75,7 +75,7 @@ def figures(surveys: Sequence[Survey]) -> list[Figure]:
     made = []
     for target in dict.fromkeys(each.target for each in surveys):
         shown = [each.row for each in surveys if each.target == target]
-        for phase, title in TITLES.items():
+        for phase, title in PHASES.items():
             caption = f"Bytes of the compiled {title} on a device of {target} against the context, both logarithmic."
             name, title = f"{phase}-{target.replace(':', '-')}", f"{title.capitalize()} on {target}"
             made.append(bytes_figure(shown, f"lab/{phase}_bytes", name, title, caption))

@@ -134,11 +134,6 @@ def devices_per_chip(target: Target) -> int:
     return 2 if target.kind == "TPU7x" else 1
 
 
-def platform_of(device: jax.Device) -> str:
-    """ "cpu", "gpu" or "tpu"."""
-    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
-
-
 def _local(shape: tuple[int, ...]) -> Sequence[jax.Device]:
     devices, count = jax.devices(), math.prod(shape)
     if count > len(devices):

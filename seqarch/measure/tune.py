@@ -11,8 +11,8 @@ from seqarch.config import Config
 from seqarch.measure.bench import Figure, Limits, measure
 from seqarch.measure.bench_cases import Case, normal, pass_cases
 from seqarch.mixers import resolve_mixer
+from seqarch.ops.forms import family
 from seqarch.patterns import Layer, parse_pattern
-from seqarch.training.sharding import platform
 from seqarch.tuning import Choices
 
 SIZES = {"chunk": (16, 32, 64, 128, 256), "block": (128, 256, 512, 1024)}
@@ -31,7 +31,7 @@ def tune(config: Config, limits: Limits = Limits(), say: Callable[[str], None] =
         say(f"{layer.mixer}: {len(found)} forms")
         measured = dict(zip(found, measure(list(found.values()), limits)))
         figures += measured.values()
-        choices[layer.mixer] = dict(_best(measured, forms.auto(platform(jax.devices()[0]))))
+        choices[layer.mixer] = dict(_best(measured, forms.auto(family(jax.devices()[0].platform))))
     return choices, figures
 
 

@@ -7,6 +7,11 @@ import jax
 from seqarch.errors import unknown
 
 
+def family(platform: str) -> str:
+    """ "cpu", "gpu" or "tpu", of what a device calls its platform."""
+    return {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)
+
+
 class Forms(dict[str, Callable]):
     """From a form's name to its callable; tests and benchmarks iterate over it.
 

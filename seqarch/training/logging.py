@@ -20,6 +20,8 @@ from typing import Any
 import jax
 from tensorboardX import SummaryWriter, summary
 
+from seqarch.files import write_text
+
 TAGS = {
     "loss": "train/loss",
     "bits_per_byte": "train/bits_per_byte",
@@ -142,9 +144,7 @@ def memory() -> dict[str, int]:
 def _cut(path: Path, last: int) -> None:
     """Rewrites metrics.jsonl with its rows up to the step `last`."""
     if path.exists():
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in read_rows(path.parent) if row["step"] <= last))
-        partial.replace(path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in read_rows(path.parent) if row["step"] <= last))
 
 
 def add_scalars(run_dir: str | os.PathLike, values: Mapping[str, float], step: int) -> None:

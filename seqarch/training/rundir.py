@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 import seqarch.config
 from seqarch.config import Config
 from seqarch.errors import UserError
+from seqarch.files import write_json
 
 # Fields that may differ between the starts of one run. `steps` stretches the learning-rate schedule; the others leave the
 # trajectory alone (a text of other content is refused by the checkpoint). run.json keeps the config of every start.
@@ -180,13 +181,6 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Replaces the file at once, so that no reader and no crash sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n")
-    partial.replace(path)
 
 
 def _is_full_disk(error: BaseException | None) -> bool:

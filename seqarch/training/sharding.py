@@ -18,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from seqarch.config import Config, MeshConfig, with_forms
 from seqarch.data.loader import Batch
 from seqarch.errors import UserError, unknown
+from seqarch.ops.forms import family
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
 from seqarch.tuning import tuned
 from seqarch.types import PyTree
@@ -70,12 +71,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def resolve(config: Config, mesh: Mesh) -> Config:
     """`config` with the forms of its mixers chosen for the mesh's devices, which need not be the host's."""
     device = mesh.devices.flat[0]
-    return dataclasses.replace(config, model=with_forms(config.model, platform(device), tuned(device)))
-
-
-def platform(device: jax.Device) -> str:
-    """ "cpu", "gpu" or "tpu"."""
-    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
+    return dataclasses.replace(config, model=with_forms(config.model, family(device.platform), tuned(device)))
 
 
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
