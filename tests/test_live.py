@@ -10,7 +10,7 @@ from seqarch.config import Config, ModelConfig
 from seqarch.errors import UserError
 from seqarch.measure.live import peak
 
-OVERHEAD = 18 << 20  # bytes that a process takes beside its arrays: docs/memory.md has the fit
+OVERHEAD = 15 << 20  # bytes that a process takes beside its arrays, as fitted in docs/memory.md
 RUN = """
 import json, sys
 from seqarch.config import Config, ModelConfig
