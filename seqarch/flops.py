@@ -148,3 +148,21 @@ def _literal_trips(eqn: Any) -> int | None:
     operand, step = steps[0].invars
     counts_up = operand is body.invars[body_consts + position] and _is_literal(step) and step.val == 1
     return max(0, int(stop.val) - int(start.val)) if counts_up else None
+
+
+def loop_turns(fn: Callable, *args: Any) -> int:
+    """Turns of all loops of `fn(*args)`, a loop's inner ones counted in each of its turns: what a device does one after
+    another, where a loop's body is what it does at once. Loops of unknown trip count turn once."""
+    return _turns(_open(jax.make_jaxpr(fn)(*args)))
+
+
+def _turns(jaxpr: Any) -> int:
+    total = 0
+    for eqn in _live(jaxpr):
+        inner = [_turns(_open(each)) for each in core.jaxprs_in_params(eqn.params)]
+        if eqn.primitive.name in ("scan", "while"):
+            trips = eqn.params["length"] if eqn.primitive.name == "scan" else _trips(eqn) or 1
+            total += trips * max(1, sum(inner))
+        else:
+            total += max(inner, default=0) if eqn.primitive.name == "cond" else sum(inner)
+    return total

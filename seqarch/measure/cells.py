@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import inspect
@@ -25,7 +24,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from flax import nnx
 
 import seqarch
 from seqarch.config import Config, to_dict
@@ -33,9 +31,9 @@ from seqarch.errors import UserError
 from seqarch.files import write_json
 from seqarch.measure.live import Actual, peak
 from seqarch.measure.memory import Measurement, measure
+from seqarch.measure.programs import serving_model
 from seqarch.measure.targets import place
 from seqarch.mixers import resolve_mixer
-from seqarch.model import LanguageModel
 from seqarch.patterns import parse_pattern
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
@@ -132,18 +130,13 @@ def key_of(cell: Cell, platforms: str | None = None) -> str:
     config, given = cell.config, to_dict(cell.config)
     program: Any = cell.length
     if cell.phase != "train":
-        states = jax.eval_shape(lambda model: model.init_state(cell.batch, cell.length), _serving(config.model))
+        states = jax.eval_shape(lambda model: model.init_state(cell.batch, cell.length), serving_model(config.model))
         program = [min(config.length, cell.length) if cell.phase == "prefill" else 1, str(states)]
     about = [cell.phase, cell.batch, program, cell.target, given["model"], given["optim"], given["mesh"], _versions()]
     about += [_digest(inspect.getfile(resolve_mixer(layer.mixer))) for layer in parse_pattern(config.model.mixer)]
     if place(cell.target).present:
         about += [platform.node(), len(os.sched_getaffinity(0)), platforms, os.environ.get("XLA_FLAGS")]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
-
-
-@functools.cache
-def _serving(model: Any) -> LanguageModel:
-    return jax.eval_shape(lambda key: LanguageModel(model, rngs=nnx.Rngs(key)).unstack(), jax.random.key(0))
 
 
 @functools.cache

@@ -20,6 +20,13 @@ class Exponent(NamedTuple):
     half: float
 
 
+class Growth(NamedTuple):
+    """Root mean squares of what a line leaves of log(bytes): a line in log(length), and one in length."""
+
+    power: float
+    exponential: float
+
+
 class Largest(NamedTuple):
     """size: the largest that fits, 0 for none; beyond: the smallest known not to; None where even the last one tried fits."""
 
@@ -36,11 +43,22 @@ def exponent(lengths: Sequence[int], values: Sequence[float]) -> Exponent | None
     if len(points) < 3:
         return None
     x, y = np.log(np.array(points, float)).T
+    slope, left = _line(x, y)
+    error = math.sqrt((left**2).sum() / (len(points) - 2) / ((x - x.mean()) ** 2).sum())
+    return Exponent(slope, float(special.stdtrit(len(points) - 2, 0.975) * error))
+
+
+def growth(lengths: Sequence[int], values: Sequence[float]) -> Growth:
+    """How far a curve is from a power of the length and from an exponential of it, over all its points."""
+    x, y = np.array(lengths, float), np.log(values)
+    return Growth(*(float(np.sqrt((_line(along, y)[1] ** 2).mean())) for along in (np.log(x), x)))
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """The least-squares slope of y against x, and what the line leaves of y."""
     x, y = x - x.mean(), y - y.mean()
-    spread = (x * x).sum()
-    slope = (x * y).sum() / spread
-    error = math.sqrt(((y - slope * x) ** 2).sum() / (len(points) - 2) / spread)
-    return Exponent(float(slope), float(special.stdtrit(len(points) - 2, 0.975) * error))
+    slope = (x * y).sum() / (x * x).sum()
+    return float(slope), y - slope * x
 
 
 def largest(total: Callable[[int], float | None], memory: float, known: Mapping[int, float | None], last: int) -> Largest:

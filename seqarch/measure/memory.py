@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-from flax import nnx
 from jax.stages import Compiled
 
 from seqarch.config import Config
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
-from seqarch.measure.programs import Program, phase_program, programs
+from seqarch.measure.programs import Program, phase_program, programs, serving_model
 from seqarch.measure.subject import Subject
 from seqarch.measure.targets import place
 from seqarch.model import LanguageModel
@@ -157,10 +156,14 @@ def state_size(model: LanguageModel, max_len: int, batch: int = 1) -> StateSize:
     return StateSize(count(leaves), tree_bytes(leaves), "+".join(sorted(by_dtype, key=by_dtype.get, reverse=True)))
 
 
+def state_bytes(config: Config, max_len: int) -> int:
+    """Of one sequence of `max_len` tokens, in a model of `config`."""
+    return state_size(serving_model(config.model), max_len).bytes
+
+
 def _states(config: Config, model: LanguageModel) -> Iterator[tuple[str, Any]]:
     """Of one sequence by context, and the same for a computation in bfloat16: caches follow it, recurrent states do not."""
-    half = dataclasses.replace(config.model, dtype="bfloat16")
-    half = jax.eval_shape(lambda: LanguageModel(half, rngs=nnx.Rngs(0)).unstack())
+    half = serving_model(dataclasses.replace(config.model, dtype="bfloat16"))
     yield "memory/state_dtype", state_size(model, config.length).dtypes
     yield "memory/state_dtype_bfloat16", state_size(half, config.length).dtypes
     for context in sorted({*config.eval.contexts, config.length}):

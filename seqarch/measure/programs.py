@@ -6,17 +6,18 @@
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled
 
 from seqarch import generate
-from seqarch.config import Config
+from seqarch.config import Config, ModelConfig
 from seqarch.errors import unknown
 from seqarch.model import LanguageModel
 from seqarch.ops.forms import family
@@ -70,7 +71,7 @@ def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mes
 
     "train" is the train step with its rows; "prefill" reads a segment of at most config.length tokens of each prompt,
     "decode" writes one token of each, from states that are made for `length` tokens. Parameters are split as in training
-    and rows over all devices; where these don't divide the rows, every device serves all of them.
+    and rows over all devices; where these don't divide the rows, the heads of states are, if they can be.
     """
     if phase == "train":
         return train_program(dataclasses.replace(config, batch=batch, length=length), mesh)
@@ -81,10 +82,23 @@ def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mes
         program = decode_program(model, batch, length)
     else:
         raise unknown("phase", phase, PHASES)
+    tokens, states, *others = program.args[1:]
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names if batch % mesh.size == 0 else None))
+    tokens, *others = jax.tree.map(lambda leaf: _placed(leaf, rows), [tokens, *others])
+    where = _state_shardings(model, states, mesh, "batch" if batch % mesh.size == 0 else "heads")
     model = _placed(model, sharding.shardings(model, mesh))
-    others = jax.tree.map(lambda leaf: _placed(leaf, rows), program.args[1:])
-    return program._replace(args=(model, *others))
+    return program._replace(args=(model, tokens, _placed(states, where), *others))
+
+
+def _state_shardings(model: LanguageModel, states: tuple[State, ...], mesh: Mesh, split: str) -> tuple[State, ...]:
+    """All devices share the axis that mixers name `split`, where they divide it; other axes are whole on each."""
+
+    def of(leaf: jax.ShapeDtypeStruct, names: tuple[str | None, ...]) -> NamedSharding:
+        sizes = zip(names, leaf.shape, strict=True)
+        return NamedSharding(mesh, PartitionSpec(*(mesh.axis_names if n == split and size % mesh.size == 0 else None for n, size in sizes)))
+
+    axes = tuple(block.mixer.state_axes for block in model.blocks())
+    return jax.tree.map(of, states, axes)
 
 
 def train_program(config: Config, mesh: Mesh) -> Program:
@@ -124,6 +138,12 @@ def _placed(tree: PyTree, where: PyTree) -> PyTree:
     return jax.tree.map(struct, tree, where)
 
 
+@functools.cache
+def serving_model(config: ModelConfig) -> LanguageModel:
+    """Abstract, and as prefill and decoding want it."""
+    return jax.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0)).unstack())
+
+
 def abstract(tree: PyTree) -> PyTree:
     """Shapes and dtypes of the arrays in `tree`."""
     return jax.eval_shape(lambda tree: tree, tree)
@@ -134,5 +154,5 @@ def abstract_states(model: LanguageModel, batch: int, max_len: int) -> tuple[Sta
 
 
 _step = jax.jit(LanguageModel.step, donate_argnames="states")
-_greedy = partial(generate.decode, steps=DECODED, sampling=generate.Sampling(temperature=0.0))
+_greedy = functools.partial(generate.decode, steps=DECODED, sampling=generate.Sampling(temperature=0.0))
 _loop = jax.jit(_greedy, donate_argnames="at")

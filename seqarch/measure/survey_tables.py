@@ -9,7 +9,7 @@ from seqarch.measure.figures import Figure, bytes_figure
 from seqarch.measure.memory import Measurement
 from seqarch.measure.programs import PHASES
 from seqarch.measure.survey import Survey
-from seqarch.measure.tables import NAME, Column, Row, Table, contexts, format_bytes
+from seqarch.measure.tables import NAME, Column, Row, Table, contexts
 
 GROWS = {"train": "working memory", "prefill": "working memory and state", "decode": "state"}
 PLOTTED = ("parameters", "optimizer", "state", "temporaries", "total", "flops")  # in TensorBoard

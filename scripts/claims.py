@@ -1,0 +1,73 @@
+"""Tests what is said about the trade between quality and memory: python scripts/claims.py --targets=local,tpu-v5e,gpu-h100
+
+Compiles, runs and trains what the claims in seqarch/claims/ need, and writes OUT.json and OUT.md. Measurements and trained
+runs are kept in WORKDIR, so that the same command goes on where it stopped.
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+LOCAL = os.environ.get("JAX_PLATFORMS")  # for the workers; this process leaves accelerators to them
+os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, which reads it then
+
+from absl import flags  # noqa: E402
+
+from configs import compare, memory  # noqa: E402
+from seqarch import cli  # noqa: E402
+from seqarch.claims.base import Means  # noqa: E402
+from seqarch.claims.page import findings, page  # noqa: E402
+from seqarch.comparison.members import match_members  # noqa: E402
+from seqarch.comparison.plan import FIELDS  # noqa: E402
+from seqarch.config import Config, parse  # noqa: E402
+from seqarch.errors import UserError  # noqa: E402
+from seqarch.files import write_json  # noqa: E402
+from seqarch.measure.cells import Lab  # noqa: E402
+from seqarch.measure.curves import parse_lengths  # noqa: E402
+from seqarch.measure.targets import place  # noqa: E402
+from seqarch.training.rundir import provenance  # noqa: E402
+
+TARGETS = flags.DEFINE_list("targets", ["local"], "Devices, one chip of each, the local one among them.")
+LENGTHS = flags.DEFINE_list("lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context.")
+WORKDIR = flags.DEFINE_string("workdir", str(ROOT / "runs/claims"), "Where measurements and runs are kept.")
+OUT = flags.DEFINE_string("out", "runs/claims/claims", "The files to write, without .json and .md.")
+TIMEOUT = flags.DEFINE_float("timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1)
+
+
+def main() -> None:
+    lengths = parse_lengths(LENGTHS.value)
+    targets = ["local", *(place(name).name for name in dict.fromkeys(TARGETS.value) if name != "local")]
+    if several := [name for name in targets if ":" in name]:
+        raise UserError(f"--targets has {several[0]}; give targets without chips, which the claims choose themselves")
+    out, workdir = Path(OUT.value), Path(WORKDIR.value)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    say = lambda line: print(line, flush=True)  # noqa: E731
+    with Lab(workdir / "cache", timeout=TIMEOUT.value, platforms=LOCAL) as lab:
+        means = Means(lab, targets, members("1m"), members("8b"), trained(), lengths, ROOT / "docs", workdir, LOCAL, say)
+        claims = findings(means)
+    made = provenance()
+    about = dict(revision=made["revision"] or "unknown", versions=made["versions"], cpus=made["host"]["cpus"], targets=targets)
+    about["command"] = shlex.join(["python", *sys.argv]).replace(f"{ROOT}/", "")
+    record = dict(about=about, claims=claims)
+    write_json(out.with_suffix(".json"), record)
+    out.with_suffix(".md").write_text(page(record), encoding="utf-8")
+    print(f"wrote {out.with_suffix('.json')} and {out.with_suffix('.md')}")
+
+
+def members(size: str) -> dict[str, Config]:
+    given = memory.get_config(size).to_dict()
+    _, reference, patterns = (given.pop(field) for field in ("name", "reference", "members"))
+    return match_members(parse(given), reference, patterns)
+
+
+def trained() -> Config:
+    """The budget of configs/compare.py's tour."""
+    given = compare.get_config("tour").to_dict()
+    return parse({name: value for name, value in given.items() if name not in FIELDS})
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,100 @@
+"""What a claim is, what it is tested with, and what comes of it."""
+
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from seqarch.config import Config
+from seqarch.errors import UserError
+from seqarch.measure.cells import Cell, Lab
+from seqarch.measure.curves import Exponent
+from seqarch.measure.memory import Measurement
+
+
+class Verdict(enum.StrEnum):
+    CONFIRMED = "confirmed"
+    REFUTED = "refuted"
+    QUALIFIED = "qualified"
+    OPEN = "not measured"
+
+
+class Finding(NamedTuple):
+    """number: what decides, in a line; why: in sentences; evidence: by row, cells by column; cells are written already."""
+
+    verdict: Verdict
+    number: str
+    why: str
+    evidence: Mapping[str, Mapping[str, str]] = {}
+
+
+class Means(NamedTuple):
+    """What claims are tested with.
+
+    lab: measures; targets: by name, the first of which is the local device
+    small, large: members by name, of about 1M parameters and of 8B (configs/memory.py)
+    lengths: of curves; platforms: JAX_PLATFORMS for programs that run
+    docs: where earlier records lie; workdir: for runs that are trained; say: takes lines of progress
+    """
+
+    lab: Lab
+    targets: Sequence[str]
+    small: Mapping[str, Config]
+    large: Mapping[str, Config]
+    trained: Config
+    lengths: Sequence[int]
+    docs: Path
+    workdir: Path
+    platforms: str | None
+    say: Callable[[str], None]
+
+    def curve(self, config: Config, phase: str, target: str, lengths: Sequence[int] | None = None) -> dict[int, Measurement]:
+        """A measurement for each length that has one; of one row, or one for each device in training."""
+        found = {n: self.lab.measure(Cell(config, phase, 1, n, target)) for n in lengths or self.lengths}
+        return {length: outcome for length, outcome in found.items() if isinstance(outcome, Measurement)}
+
+    def alone(self, function: Callable[..., Any], *args: Any) -> Any:
+        """What `function`, which runs programs on the local device, returns in a process of its own."""
+        spawned = dict(mp_context=get_context("spawn"), initializer=_platforms, initargs=(self.platforms,))
+        with ProcessPoolExecutor(1, **spawned) as process:
+            return process.submit(function, *args).result()
+
+
+class Claim(NamedTuple):
+    """said: the claim, as it is made; test: what is measured; find: measures it. find may raise UserError."""
+
+    said: str
+    test: str
+    find: Callable[[Means], Finding]
+
+    def judge(self, means: Means) -> Finding:
+        """The finding; what cannot be measured here has its reason."""
+        try:
+            return self.find(means)
+        except (UserError, FileNotFoundError) as error:
+            return Finding(Verdict.OPEN, "-", str(error))
+
+
+def verdict(holds: Iterable[bool]) -> Verdict:
+    """Of a claim in parts: qualified where some hold and some don't."""
+    parts = list(holds)
+    if not parts:
+        raise UserError("nothing could be measured")
+    return Verdict.CONFIRMED if all(parts) else Verdict.QUALIFIED if any(parts) else Verdict.REFUTED
+
+
+def near(fit: Exponent | None, b: float) -> bool:
+    """Whether an exponent is `b` within a tenth."""
+    return fit is not None and abs(fit.b - b) <= 0.1
+
+
+def written(fit: Exponent | None) -> str:
+    return "-" if fit is None else f"{fit.b + 0.0:.2f} ± {fit.half:.2f}"
+
+
+def _platforms(platforms: str | None) -> None:
+    jax.config.update("jax_platforms", platforms)

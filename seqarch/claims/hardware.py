@@ -1,0 +1,63 @@
+"""Claims about what accelerators can hold."""
+
+from seqarch.claims.base import Claim, Finding, Means, verdict
+from seqarch.claims.states import GROUPED
+from seqarch.errors import UserError
+from seqarch.measure.cells import Cell
+from seqarch.measure.memory import Measurement, state_bytes
+from seqarch.measure.planner import bound
+from seqarch.measure.survey import describe
+from seqarch.measure.tables import format_bytes
+from seqarch.measure.targets import TARGETS, place
+
+MILLION = 2**20
+GRIDS = {"gpu": ("1", "2", "4", "8"), 2: ("1", "2x2", "2x4"), 3: ("1", "2x2x1", "2x2x2")}
+FLAT = ("tpu-v5e", "tpu-v6e")  # whose chips are connected in two dimensions
+
+
+def million_tokens(means: Means) -> Finding:
+    evidence, feasible = {}, []
+    for target in means.targets[1:]:
+        for name in (GROUPED, "mamba"):
+            try:
+                evidence[f"{name}, {target}"], fits = _smallest(means, name, target)
+            except UserError as error:
+                means.say(str(error))
+                break
+            if name == GROUPED:
+                feasible.append(fits)
+    if not feasible:
+        raise UserError("no target but the local device was given, or its compiler is not installed: --targets=tpu-v5p,gpu-h200")
+    cache = state_bytes(means.large[GROUPED], MILLION)
+    return Finding(
+        verdict([not each for each in feasible]),
+        f"a cache of {format_bytes(cache)}, which {sum(feasible)} of {len(feasible)} targets hold on at most eight chips",
+        "One sequence of 2^20 tokens, 8B parameters in float32, keys and values in bfloat16, eight key/value heads of 128; parameters are "
+        "split over the devices, and the cache by its heads, so over no more devices than heads. The bound is the roofline's of a decoding step. What a "
+        "million tokens need is a grouped cache and a handful of chips; Mamba's state does not know the length.",
+        evidence,
+    )
+
+
+def _smallest(means: Means, name: str, target: str) -> tuple[dict[str, str], bool]:
+    """The smallest grid of chips on which one sequence decodes, or what the largest lacks."""
+    config = means.large[name]
+    kind = TARGETS[target].platform
+    for grid in GRIDS[kind if kind == "gpu" else 2 if target in FLAT else 3]:
+        placement = place(f"{target}:{grid}")
+        means.say(f"{name} on {placement.name}")
+        outcome = means.lab.measure(Cell(config, "decode", 1, MILLION, placement.name))
+        if isinstance(outcome, Measurement) and outcome.fits:
+            speed = bound(config, placement, outcome, 1)
+            return {"chips": grid, "each device": describe(outcome), "tokens/s at most": f"{speed.tokens:,.0f}"}, True
+    said = describe(outcome) if isinstance(outcome, Measurement) else outcome.reason
+    return {"chips": f"more than {grid}", "each device": said, "tokens/s at most": "-"}, False
+
+
+CLAIMS = (
+    Claim(
+        "Contexts of a million tokens are infeasible.",
+        "The decoding step of a model of 8B parameters with grouped heads, compiled for each target on ever more chips.",
+        million_tokens,
+    ),
+)

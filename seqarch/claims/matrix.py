@@ -1,0 +1,99 @@
+"""Claims about the matrix of attention scores: how large it is, and when it is never built."""
+
+import dataclasses
+
+from seqarch.claims.base import Claim, Finding, Means, near, verdict, written
+from seqarch.claims.growth import ATTENTION, fitted, working
+from seqarch.errors import UserError
+from seqarch.measure.memory import Measurement
+from seqarch.measure.tables import format_bytes
+
+LONG, LONGER = 100_000, 1_000_000
+TRAINED = (4096, 16384, 65536)
+
+
+def scores(means: Means, target: str, length: int, *, heads: int = 1, layers: int = 1, dtype: str = "float32") -> Measurement | None:
+    """Prefill of a prompt read at once by attention that builds its matrix, heads of 32 channels."""
+    config = means.small[ATTENTION["materialised"]]
+    mixer = f"attention(heads={heads},method=materialised)"
+    model = dataclasses.replace(config.model, mixer=mixer, layers=layers, dim=32 * heads, mlp=32, dtype=dtype, remat=False)
+    return means.curve(dataclasses.replace(config, model=model, length=length), "prefill", target, (length,)).get(length)
+
+
+def size_of_matrix(means: Means) -> Finding:
+    local, evidence = means.targets[0], {}
+    shapes = {
+        "one head, float32": {},
+        "one head, bfloat16": dict(dtype="bfloat16"),
+        "eight heads, float32": dict(heads=8),
+        "one head, four layers, float32": dict(layers=4),
+    }
+    found = {}
+    for target in means.targets:
+        for name, options in shapes.items():
+            try:
+                found[target, name] = {n: scores(means, target, n, **options) for n in (LONG, LONGER)}
+            except UserError as error:
+                means.say(str(error))
+                break
+    for (target, name), measured in found.items():
+        cells = {f"{n:,} tokens": format_bytes(m.working) for n, m in measured.items() if m}
+        if measured[LONG]:
+            cells["bytes a score"] = f"{measured[LONG].working / LONG**2:.2f}"
+        evidence[f"{name}, {target}"] = cells
+    one = found[local, "one head, float32"]
+    if not (one[LONG] and one[LONGER]):
+        raise UserError("the compiler does not say what a head at such lengths needs")
+    return Finding(
+        verdict([1e11 <= one[LONG].working < 1e12, 5e11 <= one[LONGER].working <= 1e12]),
+        f"one head of {LONG:,} tokens: {LONG**2:.0e} scores, {format_bytes(one[LONG].working)} in float32; "
+        f"of {LONGER:,}: {format_bytes(one[LONGER].working)}",
+        f"The number of scores is right: {LONG:,}^2 for each head. Its bytes are those of a program: it holds scores, weights and masks "
+        f"at once, {one[LONG].working / LONG**2:.0f} bytes a score here, where {format_bytes(16 * LONG**2)} would be 128 bits for each, a "
+        f"format that no accelerator multiplies; 16-bit scores alone are {format_bytes(2 * LONG**2)}. Ten times the tokens are a hundred "
+        f"times the bytes, so a range of 0.5 to 1 TB at {LONGER:,} tokens does not follow from the same format. Heads multiply it, "
+        "layers do not: one layer's is free before the next begins, unless training keeps them.",
+        evidence,
+    )
+
+
+def never_built(means: Means) -> Finding:
+    evidence, linear = {}, []
+    for target in means.targets:
+        for form, name in ATTENTION.items():
+            try:
+                curve = means.curve(means.small[name], "train", target, TRAINED)
+            except UserError as error:
+                means.say(str(error))
+                break
+            fit = fitted(curve, working)
+            evidence[f"{form}, {target}"] = {
+                **{f"{n:,} tokens": format_bytes(m.working) for n, m in curve.items()},
+                "exponent": written(fit),
+            }
+            if form == "blockwise":
+                linear.append(near(fit, 1))
+    shown, local = f"{TRAINED[-1]:,} tokens", means.targets[0]
+    built, blocks = (evidence[f"{form}, {local}"].get(shown, "-") for form in ATTENTION)
+    return Finding(
+        verdict([not each for each in linear]),
+        f"training on {TRAINED[-1]:,} tokens: {built} with the matrix, {blocks} without",
+        "Softmax can be summed block by block (Milakov and Gimelshein 2018; Rabe and Staats 2021; Dao et al. 2022), forward and "
+        "backward, with the same values and gradients to rounding: tests hold both forms to one definition. The scores of a block "
+        "are all that exists at a time, so memory grows with N, while the operations still grow with N^2.",
+        evidence,
+    )
+
+
+CLAIMS = (
+    Claim(
+        "The attention matrix of 100,000 tokens holds 10^10 scores, hundreds of gigabytes at 128 bits, and 0.5 to 1 TB at a million tokens.",
+        "Programs of one head and more that build the matrix, compiled; nothing is allocated.",
+        size_of_matrix,
+    ),
+    Claim(
+        "Attention must hold an N x N matrix.",
+        "Train steps of both forms of attention, compiled, at three lengths.",
+        never_built,
+    ),
+)

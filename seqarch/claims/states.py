@@ -1,0 +1,118 @@
+"""Claims about what a sequence keeps: one hidden vector, sparse caches, hybrids."""
+
+
+from seqarch.claims.base import Claim, Finding, Means, Verdict, verdict
+from seqarch.claims.growth import ATTENTION
+from seqarch.config import Config
+from seqarch.measure.memory import state_bytes
+from seqarch.measure.report import read_results
+from seqarch.measure.tables import format_bytes
+
+MILLION = 2**20
+WINDOW, HYBRID, GROUPED = "attention window 1024", "hybrid", "attention grouped"
+
+
+def crossing(config: Config, cache: Config) -> float:
+    """The context at which the state of `cache` is as large as the constant one of `config`; a cache is affine in it."""
+    first, second = state_bytes(cache, 1), state_bytes(cache, 2)
+    return 1 + (state_bytes(config, 1) - first) / (second - first)
+
+
+def one_vector(means: Means) -> Finding:
+    evidence, single = {}, {}
+    for size, members in {"1M": means.small, "8B": means.large}.items():
+        for name in ("gru", "linear_attention", "mamba"):
+            config = members[name]
+            vector = 4 * config.model.dim * config.model.layers
+            ratio = state_bytes(config, 1) / vector
+            single[size, name] = ratio <= 1.1
+            evidence[f"{name}, {size}"] = {
+                "state": format_bytes(state_bytes(config, 1)),
+                "hidden vectors a layer": f"{ratio:.1f}",
+                "as large as the cache of": f"{crossing(config, members[ATTENTION['blockwise']]):,.0f} tokens",
+                "of a grouped one": f"{crossing(config, members[GROUPED]):,.0f} tokens",
+            }
+    mamba, linear = evidence["mamba, 8B"], evidence["linear_attention, 8B"]
+    return Finding(
+        verdict(single.values()),
+        f"at 8B parameters Mamba keeps {mamba['hidden vectors a layer']} vectors a layer ({mamba['state']}), "
+        f"linear attention {linear['hidden vectors a layer']} ({linear['state']})",
+        "A GRU's state is a float32 vector of the width for each layer. Mamba keeps N = 16 numbers for each of its 2 D inner channels "
+        "and the tail of its convolution, linear attention a matrix and a normaliser for each head. A cache grows past the state after "
+        f"{mamba['as large as the cache of']} (Mamba) and {linear['as large as the cache of']} (linear attention): below, the constant "
+        "state is the larger one.",
+        evidence,
+    )
+
+
+def sparse(means: Means) -> Finding:
+    evidence = {}
+    for size, members in {"1M": means.small, "8B": means.large}.items():
+        full = state_bytes(members[ATTENTION["blockwise"]], MILLION)
+        window = state_bytes(members[WINDOW], MILLION)
+        evidence[f"all keys, {size}"] = {f"state at {MILLION:,} tokens": format_bytes(full), "share": "100 %"}
+        evidence[f"window of 1,024, {size}"] = {f"state at {MILLION:,} tokens": format_bytes(window), "share": f"{100 * window / full:.2f} %"}
+    cut = state_bytes(means.small[WINDOW], MILLION) < state_bytes(means.small[WINDOW], 1024) * 1.01
+    return Finding(
+        Verdict.QUALIFIED if cut else Verdict.REFUTED,
+        f"a window keeps {evidence['window of 1,024, 8B']['share']} of the cache at {MILLION:,} tokens; patterns that choose keys keep all",
+        "A window forgets, so its state is bounded. Block-sparse patterns with global or random blocks (Child et al. 2019; Zaheer et al. "
+        "2020) and LSH attention (Kitaev et al. 2020) compute fewer scores, but a later query may choose any key: every key and value "
+        "stays, and the cache is that of the first row. These are not built here, so that sentence is an argument and not a measurement. "
+        "What they cut is the matrix and the reads.",
+        evidence,
+    )
+
+
+def hybrids(means: Means) -> Finding:
+    ends = {"mamba": "mamba", HYBRID: HYBRID, "attention": ATTENTION["blockwise"]}
+    local, evidence, between = means.targets[0], {}, []
+    values = {}
+    for shown, name in ends.items():
+        config = means.small[name]
+        trained = means.curve(config, "train", local, (16384,))[16384].working
+        values[shown] = dict(zip(MEASURES, (state_bytes(config, MILLION), trained, *_compared(means, shown)), strict=True))
+    for measure, format in MEASURES.items():
+        low, middle, high = (values[name][measure] for name in ends)
+        between.append(min(low, high) <= middle <= max(low, high))
+        evidence[measure] = {name: format(values[name][measure]) for name in ends} | {"between": "yes" if between[-1] else "no"}
+    return Finding(
+        verdict(between),
+        f"between Mamba and attention in {sum(between)} of {len(between)} measures",
+        "State and decoding lie between because layers add up: each attention layer has its cache. Quality does not have to: a hybrid may "
+        "be better than both of its parts, and in training bytes Mamba is the dearer part here. Quality and speed are those of "
+        "docs/results.md (two layers, so one of each), bytes those of configs/memory.py (one attention layer of three).",
+        evidence,
+    )
+
+
+MEASURES = {
+    f"state at {MILLION:,} tokens": format_bytes,
+    "training on 16,384 tokens, beside parameters": format_bytes,
+    "bits per byte": "{:.3f}".format,
+    "decoded tokens/s at 4,096": "{:,.0f}".format,
+}
+
+
+def _compared(means: Means, name: str) -> tuple[float, float]:
+    rows = {row.name: row.values for row in read_results(means.docs / "results/results.json").rows}
+    return rows[name]["quality/bits_per_byte"], rows[name]["speed/decode_tokens_per_s@4096"]
+
+
+CLAIMS = (
+    Claim(
+        "A recurrent model compresses everything into a single hidden vector.",
+        "Bytes of the state, in hidden vectors of the model's width, and the context at which a KV cache is as large.",
+        one_vector,
+    ),
+    Claim(
+        "Sparse attention patterns cut memory.",
+        "Bytes of the state at a million tokens, with a window and without.",
+        sparse,
+    ),
+    Claim(
+        "Hybrids sit in between.",
+        "State, training bytes, quality and speed of a hybrid beside those of its parts.",
+        hybrids,
+    ),
+)

@@ -1,0 +1,147 @@
+"""Claims: their verdicts follow from numbers, which are made up here; what runs, runs small; the page is that of its record."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from seqarch.claims import approximation, growth, hardware, matrix, states, trials
+from seqarch.claims.base import Claim, Finding, Means, Verdict, verdict
+from seqarch.claims.page import CLAIMS, page
+from seqarch.claims.swap import swapped
+from seqarch.config import Config, ModelConfig, OptimConfig
+from seqarch.errors import UserError
+from seqarch.flops import loop_turns
+from seqarch.measure.curves import growth as fits
+from seqarch.measure.memory import Measurement
+from seqarch.model import LanguageModel
+
+ROOT = Path(__file__).parents[1]
+PATTERNS = {
+    "gru": "gru",
+    "linear_attention": "linear_attention(heads=2)",
+    "mamba": "mamba",
+    "attention materialised": "attention(heads=2,method=materialised)",
+    "attention multi-head": "attention(heads=2)",
+    "attention grouped": "attention(heads=2,kv_heads=1)",
+    "attention window 1024": "attention(heads=2,window=1024)",
+    "hybrid": "mamba,attention(heads=2)",
+}
+MEMBERS = {name: Config(length=64, model=ModelConfig(mixer, layers=2, dim=8, mlp=8)) for name, mixer in PATTERNS.items()}
+LENGTHS = (1024, 4096, 16384, 65536)
+
+
+class Made:
+    """A lab in which the matrix takes 10 bytes a score and all else 100 bytes a token, or a constant where a state is one."""
+
+    def __init__(self, blockwise=1):
+        self.blockwise = blockwise
+
+    def measure(self, cell):
+        mixer, n = cell.config.model.mixer, cell.length
+        if cell.target.startswith("tpu-v5e"):
+            raise UserError("no compiler")
+        attends = "attention(" in mixer and "linear" not in mixer
+        power = 2 if "materialised" in mixer else self.blockwise
+        segment = min(cell.config.length, n)
+        state = 0 if cell.phase == "train" else (n if attends and "window" not in mixer else 1) * 100
+        working = {"train": 10 * n**power, "prefill": 10 * segment**power, "decode": 10}[cell.phase]
+        return Measurement(1, 0, 0, state, 0, 0, 0, 0, 1 + state + working, "made up", 2**20, 1.0)
+
+
+@pytest.fixture
+def means(tmp_path):
+    said = []
+    return Means(Made(), ["local", "tpu-v5e"], MEMBERS, MEMBERS, MEMBERS["gru"], LENGTHS, ROOT / "docs", tmp_path, "cpu", said.append)
+
+
+def test_verdicts_follow_from_the_parts():
+    assert verdict([True, True]) is Verdict.CONFIRMED and verdict([False]) is Verdict.REFUTED
+    assert verdict([True, False]) is Verdict.QUALIFIED
+    with pytest.raises(UserError):
+        verdict([])
+
+
+def test_what_cannot_be_measured_is_said_and_the_rest_goes_on(means):
+    def find(means):
+        raise UserError("no compiler")
+
+    assert Claim("", "", find).judge(means) == Finding(Verdict.OPEN, "-", "no compiler")
+    assert hardware.CLAIMS[0].judge(means).verdict is Verdict.OPEN
+
+
+def test_growth(means):
+    quadratic = growth.quadratic(means)
+    assert quadratic.verdict is Verdict.QUALIFIED and quadratic.number.startswith("exponent 1.00 ± 0.00 in decoding, 1.00")
+    assert quadratic.evidence["materialised, a prompt read at once"]["exponent"] == "2.00 ± 0.00"
+    assert growth.exponential(means).verdict is Verdict.REFUTED
+    assert growth.cache_reads(means).verdict is Verdict.QUALIFIED
+    assert growth.constant(means).verdict is Verdict.QUALIFIED
+
+
+def test_another_measurement_has_another_verdict(means):
+    assert matrix.never_built(means).verdict is Verdict.REFUTED
+    assert matrix.never_built(means._replace(lab=Made(blockwise=2))).verdict is Verdict.CONFIRMED
+
+
+def test_matrix(means):
+    found = matrix.size_of_matrix(means)
+    assert found.verdict is Verdict.QUALIFIED  # 10^11 bytes, and 10^13 at a million tokens
+    assert found.evidence["one head, float32, local"]["bytes a score"] == "10.00"
+
+
+def test_states(means):
+    assert states.one_vector(means).verdict is Verdict.QUALIFIED
+    assert states.one_vector(means).evidence["gru, 1M"]["hidden vectors a layer"] == "1.0"
+    assert states.sparse(means).verdict is Verdict.QUALIFIED
+
+
+def test_crossing_is_where_the_cache_is_as_large():
+    cache, constant = MEMBERS["attention multi-head"], MEMBERS["mamba"]
+    at = states.crossing(constant, cache)
+    below, above = (states.state_bytes(cache, int(at) + n) for n in (0, 1))
+    assert below <= states.state_bytes(constant, 1) <= above
+
+
+def test_fits_tell_a_power_from_an_exponential():
+    x = np.array([1.0, 2.0, 4.0, 8.0])
+    power, exponential = fits(x, x**2), fits(x, 2**x)
+    assert power.power < 1e-9 < power.exponential and exponential.exponential < 1e-9 < exponential.power
+
+
+def test_turns_multiply_inside_and_add_outside():
+    inner = lambda x: jax.lax.fori_loop(0, 3, lambda i, x: x * 2.0, x)  # noqa: E731
+
+    def run(x):
+        x, _ = jax.lax.scan(lambda x, _: (inner(inner(x)), None), x, None, length=5)
+        return inner(x) + 1
+
+    assert loop_turns(run, 1.0) == 5 * (3 + 3) + 3
+
+
+def test_swapped_parameters_are_read_by_the_other_mixer():
+    of = lambda mixer: ModelConfig(mixer, layers=2, dim=8, mlp=8)  # noqa: E731
+    softmax = LanguageModel(of("attention(rope=None)"), rngs=nnx.Rngs(0))
+    linear = swapped(softmax, of("linear_attention"))
+    again = swapped(linear, of("attention(rope=None)"))
+    tokens = np.arange(6)[None]
+    assert np.array_equal(softmax(tokens), again(tokens)) and not np.allclose(softmax(tokens), linear(tokens))
+    with pytest.raises(UserError, match="other parameters"):
+        swapped(softmax, of("gru"))
+
+
+def test_rates_of_what_really_runs():
+    config = Config(length=64, model=ModelConfig("hybrid".replace("hybrid", "mamba,attention"), layers=2, dim=8, mlp=8))
+    assert trials.decoded_per_second(config, 64, 3) > 0 and trials.trained_per_second(config, 64) > 0
+    assert trials.sequences(config, 64, 1 << 40, 7) == 7 and trials.sequences(config, 64, 1, 7) == 1
+
+
+def test_bits_of_a_run_under_another_mixer(tmp_path):
+    config = Config(steps=1, batch=2, length=32, model=ModelConfig("attention(rope=None)", layers=1, dim=8, mlp=8), optim=OptimConfig())
+    config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, limit=64, batch=2))
+    scores = trials.bits(config, str(tmp_path / "run"), [approximation.LINEAR])
+    assert list(scores) == [config.model.mixer, approximation.LINEAR] and all(7 < bits < 9 for bits in scores.values())
