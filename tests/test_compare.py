@@ -33,7 +33,7 @@ from configs import compare
 def get_config():
     config = compare.get_config()
     config.name = "tiny"
-    config.members = ("gru", "second one = linear_attention")
+    config.members = ("gru", "second one = mine:Mine")
     config.steps = 4
     config.batch = 4
     config.length = 32
@@ -140,12 +140,13 @@ def test_time_left_follows_from_the_work_done(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """A function that runs scripts/compare.py on tiny members in one and the same directory."""
+    """A function that runs scripts/compare.py on tiny members, one of the user's own, in one and the same directory."""
     directory = tmp_path_factory.mktemp("compare")
     for index in range(8):
         (directory / f"{index}.txt").write_text(f"work {index}: " + "to be or not to be, that is the question. " * 40)
     prepare(str(directory / "*.txt"), str(directory / "text"), validation=0.25, test=0.25)
     (directory / "tiny.py").write_text(TINY)
+    (directory / "mine.py").write_text("from seqarch.mixers import LinearAttention\n\nclass Mine(LinearAttention):\n    pass\n")
 
     def run(*arguments, workdir="runs"):
         command = [sys.executable, str(ROOT / "scripts/compare.py"), f"--config={directory / 'tiny.py'}"]

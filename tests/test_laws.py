@@ -17,8 +17,7 @@ def convolved(make, dim):
 
 CASES = {
     "gru": partial(GRU, 16, hidden=24),
-    "attention": partial(Attention, 16, block=8),
-    "attention_grouped_normed": partial(Attention, 16, kv_heads=2, qk_norm=True, method="materialised"),
+    "attention_grouped_normed": partial(Attention, 16, kv_heads=2, qk_norm=True, block=8),
     "attention_window": partial(Attention, 16, window=5, block=8),
     "linear_attention": partial(LinearAttention, 16, chunk=8),
     "linear_attention_decay": partial(LinearAttention, 16, decay="data", chunk=8, method="parallel"),
