@@ -14,6 +14,7 @@ from seqarch.errors import UserError
 from seqarch.measure.cells import Cell, Lab
 from seqarch.measure.curves import Exponent
 from seqarch.measure.memory import Measurement
+from seqarch.measure.targets import TARGETS
 
 
 class Verdict(enum.StrEnum):
@@ -51,6 +52,11 @@ class Means(NamedTuple):
     workdir: Path
     platforms: str | None
     say: Callable[[str], None]
+
+    @property
+    def one_of_each(self) -> list[str]:
+        """One target of each platform: those that compile alike."""
+        return list({TARGETS[name].platform: name for name in reversed(self.targets)}.values())[::-1]
 
     def curve(self, config: Config, phase: str, target: str, lengths: Sequence[int] | None = None) -> dict[int, Measurement]:
         """A measurement for each length that has one; of one row, or one for each device in training."""

@@ -29,7 +29,7 @@ def size_of_matrix(means: Means) -> Finding:
         "one head, four layers, float32": dict(layers=4),
     }
     found = {}
-    for target in means.targets:
+    for target in means.one_of_each:
         for name, options in shapes.items():
             try:
                 found[target, name] = {n: scores(means, target, n, **options) for n in (LONG, LONGER)}
@@ -59,7 +59,7 @@ def size_of_matrix(means: Means) -> Finding:
 
 def never_built(means: Means) -> Finding:
     evidence, linear = {}, []
-    for target in means.targets:
+    for target in means.one_of_each:
         for form, name in ATTENTION.items():
             try:
                 curve = means.curve(means.small[name], "train", target, TRAINED)
