@@ -6,6 +6,7 @@ RUNS/cache, so that the same command goes on where it stopped.
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -56,10 +57,9 @@ def main() -> None:
     rows, cells = tables.rows(surveys), tables.cell_rows(surveys)
     title, csv = f"What each architecture costs in memory: {name}", csv_text(cells, [tables.CELLS], NOTICE)
     paths = write_pages(rows, tables.tables(surveys), tables.figures(surveys), workdir, title=title, csv=csv, notice=NOTICE)
-    for row in cells:
-        numbers = {f"{row.values['phase']}/{key}": row.values.get(key) for key in tables.PLOTTED}
-        numbers = {name: value for name, value in numbers.items() if value is not None}
-        add_scalars(workdir / "tensorboard" / row.values["target"] / row.name, numbers, row.values["length"])
+    shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
+    for (target, name), points in tables.points(cells).items():
+        add_scalars(workdir / "tensorboard" / target / name, points)
     print("\n".join(f"wrote {path}" for path in paths))
 
 

@@ -12,7 +12,6 @@ from seqarch.measure.tables import format_bytes
 
 ATTENTION = {"materialised": "attention materialised", "blockwise": "attention multi-head"}
 CONSTANT = ("gru", "linear_attention", "mamba")
-SHORT = 65536  # up to which prompts are read at once: for longer ones compilers need time, and the exponent is there
 
 Part = Callable[[Measurement], int]
 working: Part = lambda m: m.working  # noqa: E731
@@ -26,7 +25,7 @@ def fitted(curve: Mapping[int, Measurement], part: Part):
 def prompts_at_once(means: Means, config: Config, target: str) -> dict[int, Measurement]:
     """Prefill of whole prompts, each as one segment."""
     found = {}
-    for n in (length for length in means.lengths if length <= SHORT):
+    for n in means.lengths:
         found |= means.curve(dataclasses.replace(config, length=n), "prefill", target, (n,))
     return found
 

@@ -45,7 +45,7 @@ def size_of_matrix(means: Means) -> Finding:
     if not (one[LONG] and one[LONGER]):
         raise UserError("the compiler does not say what a head at such lengths needs")
     return Finding(
-        verdict([1e11 <= one[LONG].working < 1e12, 5e11 <= one[LONGER].working <= 1e12]),
+        verdict([LONG**2 == 10**10, 1e11 <= one[LONG].working < 1e12, 5e11 <= one[LONGER].working <= 1e12]),
         f"one head of {LONG:,} tokens: {LONG**2:.0e} scores, {format_bytes(one[LONG].working)} in float32; "
         f"of {LONGER:,}: {format_bytes(one[LONGER].working)}",
         f"The number of scores is right: {LONG:,}^2 for each head. Its bytes are those of a program: it holds scores, weights and masks "

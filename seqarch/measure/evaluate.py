@@ -86,4 +86,4 @@ def _write(workdir: Path, values: dict[str, Any]) -> None:
     write_json(workdir / "eval.json", values)
     works = {f"quality/by_document/{name}": bits for name, bits in values.get("quality/by_document", {}).items()}
     numbers = {n: v for n, v in (values | works).items() if isinstance(v, (int, float)) and not n.startswith("run/")}
-    add_scalars(workdir, numbers, values["run/step"])
+    add_scalars(workdir, {values["run/step"]: numbers})

@@ -82,6 +82,16 @@ def figures(surveys: Sequence[Survey]) -> list[Figure]:
     return [figure for figure in made if figure]
 
 
+def points(cells: Sequence[Row]) -> dict[tuple[str, str], dict[int, dict[str, float]]]:
+    """By target and model, then by length: the numbers that TensorBoard plots, such as "train/total"."""
+    made: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    for row in cells:
+        numbers = {f"{row.values['phase']}/{key}": row.values[key] for key in PLOTTED if row.values.get(key) is not None}
+        curve = made.setdefault((row.values["target"], row.name), {})
+        curve.setdefault(row.values["length"], {}).update(numbers)
+    return made
+
+
 CELLS = Table(
     "Cells",
     "Every measurement: bytes of one device, FLOPs of one call on all devices.",

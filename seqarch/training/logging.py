@@ -147,8 +147,12 @@ def _cut(path: Path, last: int) -> None:
         write_text(path, "".join(json.dumps(row) + "\n" for row in read_rows(path.parent) if row["step"] <= last))
 
 
-def add_scalars(run_dir: str | os.PathLike, values: Mapping[str, float], step: int) -> None:
-    """TensorBoard scalars beside those of training, in a file of their own; metrics.jsonl stays as it is."""
+def add_scalars(run_dir: str | os.PathLike, points: Mapping[int, Mapping[str, float]]) -> None:
+    """TensorBoard scalars by step, beside those of training, in a file of their own; metrics.jsonl stays as it is.
+
+    All of them at once: a second file of the same second would have the name of the first.
+    """
     with SummaryWriter(str(run_dir), filename_suffix=".eval") as events:
-        for tag, value in values.items():
-            events.add_scalar(tag, value, step)
+        for step, values in points.items():
+            for tag, value in values.items():
+                events.add_scalar(tag, value, step)
