@@ -63,6 +63,8 @@ def quiet() -> None:
     logging.set_stderrthreshold(logging.FATAL)
     for library in ("jax", "tensorboardX"):
         python_logging.getLogger(library).setLevel(python_logging.ERROR)
+    if accelerator() is None:  # where only their compilers are installed (requirements-aot.txt), plugins complain of that
+        python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.CRITICAL)
     sys.unraisablehook = _unraisablehook
     warnings.filterwarnings("ignore", module=r"(orbax|flax|jax|tensorboardX)\b")
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from seqarch import cli
 from seqarch.config import Config
 from seqarch.errors import UserError
 from seqarch.measure.cells import Cell, Lab
@@ -103,4 +104,5 @@ def written(fit: Exponent | None) -> str:
 
 
 def _platforms(platforms: str | None) -> None:
+    cli.quiet()
     jax.config.update("jax_platforms", platforms)
