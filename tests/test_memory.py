@@ -179,7 +179,8 @@ def test_flops_of_a_decode_step_have_their_closed_form():
 def test_what_libtpu_refuses_is_a_result_and_other_errors_are_not():
     said = "RESOURCE_EXHAUSTED: Ran out of memory, the total memory required for HLO temporaries (136.06G) exceeds available HBM (15.75G)."
     planned, memory = _refused(said, 1000)
-    assert (planned.total, memory) == (1000 + int(136.06 * 2**30), int(15.75 * 2**30))
+    assert (planned.total, memory) == (int(136.06 * 2**30), int(15.75 * 2**30))
+    assert planned.arguments + planned.temporaries == planned.total
     assert _refused("INTERNAL: no tile", 0) is None
 
 

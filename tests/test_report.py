@@ -188,7 +188,7 @@ def test_markdown_shows_the_figures_it_wrote(report):
     assert all((report["directory"] / name).read_text().startswith("<svg") for name in names)
 
 
-@pytest.mark.parametrize("value, text", [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (2**40 * 2000, "2000 TiB")])
+@pytest.mark.parametrize("value, text", [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (2**50 * 2000, "2000 PiB")])
 def test_bytes_are_readable(value, text):
     assert format_bytes(value) == text
 

@@ -12,7 +12,7 @@ import jax
 from seqarch import cli
 from seqarch.config import Config
 from seqarch.errors import UserError
-from seqarch.measure.cells import Cell, Lab
+from seqarch.measure.cells import Cell, Failed, Lab
 from seqarch.measure.curves import Exponent
 from seqarch.measure.memory import Measurement
 from seqarch.measure.targets import TARGETS
@@ -62,6 +62,9 @@ class Means(NamedTuple):
     def curve(self, config: Config, phase: str, target: str, lengths: Sequence[int] | None = None) -> dict[int, Measurement]:
         """A measurement for each length that has one; of one row, or one for each device in training."""
         found = {n: self.lab.measure(Cell(config, phase, 1, n, target)) for n in lengths or self.lengths}
+        for length, outcome in found.items():
+            if isinstance(outcome, Failed):
+                self.say(f"{config.model.mixer} on {target}, {phase} of {length:,} tokens: {outcome.reason}")
         return {length: outcome for length, outcome in found.items() if isinstance(outcome, Measurement)}
 
     def alone(self, function: Callable[..., Any], *args: Any) -> Any:

@@ -9,7 +9,7 @@ from seqarch.measure.memory import Measurement
 from seqarch.measure.tables import format_bytes
 
 LONG, LONGER = 100_000, 1_000_000
-TRAINED = (4096, 16384, 65536)
+TRAINED = (16384, 65536, 262144)
 
 
 def scores(means: Means, target: str, length: int, *, heads: int = 1, layers: int = 1, dtype: str = "float32") -> Measurement | None:
@@ -45,12 +45,19 @@ def size_of_matrix(means: Means) -> Finding:
     if not (one[LONG] and one[LONGER]):
         raise UserError("the compiler does not say what a head at such lengths needs")
     return Finding(
-        verdict([LONG**2 == 10**10, 1e11 <= one[LONG].working < 1e12, 5e11 <= one[LONGER].working <= 1e12]),
+        verdict(
+            [
+                LONG**2 == 10**10,
+                1e11 <= 16 * LONG**2 < 1e12,
+                1e11 <= one[LONG].working < 1e12,
+                5e11 <= one[LONGER].working <= 1e12,
+            ]
+        ),
         f"one head of {LONG:,} tokens: {LONG**2:.0e} scores, {format_bytes(one[LONG].working)} in float32; "
         f"of {LONGER:,}: {format_bytes(one[LONGER].working)}",
-        f"The number of scores is right: {LONG:,}^2 for each head. Its bytes are those of a program: it holds scores, weights and masks "
-        f"at once, {one[LONG].working / LONG**2:.0f} bytes a score here, where {format_bytes(16 * LONG**2)} would be 128 bits for each, a "
-        f"format that no accelerator multiplies; 16-bit scores alone are {format_bytes(2 * LONG**2)}. Ten times the tokens are a hundred "
+        f"The number of scores is right, {LONG:,}^2 for each head, and so are {format_bytes(16 * LONG**2)} at 128 bits for each, but that is a "
+        f"format that no accelerator multiplies. Programs hold scores, weights and masks at once, {one[LONG].working / LONG**2:.0f} bytes a score "
+        f"here; 16-bit scores alone are {format_bytes(2 * LONG**2)}. Ten times the tokens are a hundred "
         f"times the bytes, so a range of 0.5 to 1 TB at {LONGER:,} tokens does not follow from the same format. Heads multiply it, "
         "layers do not: one layer's is free before the next begins, unless training keeps them.",
         evidence,

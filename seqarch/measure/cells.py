@@ -37,7 +37,11 @@ from seqarch.mixers import resolve_mixer
 from seqarch.patterns import parse_pattern
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
-SOURCES = ("*.py", "ops/*.py", "mixers/*.py", "training/*.py", *(f"measure/{n}.py" for n in ("live", "memory", "programs", "targets")))
+SOURCES = (
+    *(f"{name}.py" for name in ("config", "flops", "generate", "layers", "model", "patterns", "tuning")),
+    *("ops/*.py", "mixers/*.py", "training/*.py"),
+    *(f"measure/{name}.py" for name in ("live", "memory", "programs", "targets")),
+)
 
 
 class Cell(NamedTuple):

@@ -90,14 +90,16 @@ def _parts(program: Program, phase: str) -> dict[str, int]:
 
 
 def _refused(error: str, arguments: int) -> tuple["CompiledBytes", int] | None:
-    """What libtpu says of a program that is too large, and the memory that it offers; None for any other error."""
+    """What libtpu says of a program that is too large, and the memory that it offers; None for any other error.
+
+    What it calls HLO temporaries there are all bytes, the arguments' included.
+    """
     said = re.search(r"RESOURCE_EXHAUSTED.*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)", error, re.S)
     if not said:
         return None
     scale = dict(K=2**10, M=2**20, G=2**30, T=2**40)
     needed, memory = (int(float(size) * scale[unit]) for size, unit in (said.group(1, 2), said.group(3, 4)))
-    total = arguments + needed
-    return CompiledBytes(arguments, None, None, needed, total, "arguments + temporaries that the compiler refused"), memory
+    return CompiledBytes(arguments, None, None, max(0, needed - arguments), needed, "what the compiler refused"), memory
 
 
 def _raise(error: Exception) -> Any:

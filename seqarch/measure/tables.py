@@ -74,7 +74,7 @@ def columns_at(rows: Sequence[Row], key: str, title: str, format: str) -> tuple[
 
 def format_bytes(value: float) -> str:
     """1536 as "1.5 KiB"."""
-    return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+    return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
 
 
 def format_si(value: float) -> str:
