@@ -15,7 +15,7 @@ from seqarch.matching import count_parameters
 from seqarch.measure.cells import Cell, Failed, Lab, Outcome
 from seqarch.measure.curves import Largest, largest
 from seqarch.measure.memory import Measurement
-from seqarch.measure.survey import MOST
+from seqarch.measure.survey import MOST, memory_of, needed
 from seqarch.measure.targets import Placement, devices_per_chip
 
 PARTS = ("parameters", "optimizer", "state", "working")
@@ -69,8 +69,9 @@ def plan_training(lab: Lab, config: Config, placement: Placement, context: int) 
         if isinstance(outcome, Measurement) and outcome.fits:
             break
     way, unit = tried[-1].config, placement.count * tried[-1].config.optim.accumulate
-    total = lambda n: _total(lab.measure(Cell(way, "train", n * unit, context, placement.name)))  # noqa: E731
-    rows = largest(total, _memory([each.outcome for each in tried]), {}, MOST)
+    memory = _memory([each.outcome for each in tried])
+    total = lambda n: needed(lab.measure(Cell(way, "train", n * unit, context, placement.name)), memory)  # noqa: E731
+    rows = largest(total, memory, {}, MOST)
     return Training(tried, Largest(rows.size * unit, rows.beyond and rows.beyond * unit))
 
 
@@ -102,8 +103,9 @@ def plan_serving(lab: Lab, config: Config, placement: Placement, context: int) -
     cell: Callable[[str, int], Cell] = lambda phase, n: Cell(config, phase, n, context, placement.name)  # noqa: E731
     one, prefill = lab.measure(cell("decode", 1)), lab.measure(cell("prefill", 1))
     unit, fits = placement.count, isinstance(one, Measurement) and one.fits
-    total = lambda n: _total(lab.measure(cell("decode", n * unit)))  # noqa: E731
-    most = largest(total, _memory([one]), {}, MOST).size * unit if fits else 0
+    memory = _memory([one])
+    total = lambda n: needed(lab.measure(cell("decode", n * unit)), memory)  # noqa: E731
+    most = largest(total, memory, {}, MOST).size * unit if fits else 0
     many = lab.measure(cell("decode", most)) if most else one
     halfway = lab.measure(Cell(config, "prefill", 1, max(context // 2, 1), placement.name))
     return Serving(most or int(fits), one, many, prefill, halfway)
@@ -139,12 +141,8 @@ def largest_part(outcome: Outcome) -> str:
     return names.get(part, part)
 
 
-def _total(outcome: Outcome) -> float | None:
-    return None if isinstance(outcome, Failed) else outcome.total
-
-
 def _memory(outcomes: list[Outcome]) -> int:
-    measured = [outcome.memory for outcome in outcomes if isinstance(outcome, Measurement)]
-    if not measured:
+    memory = memory_of(outcomes)
+    if memory is None:
         raise UserError(f"nothing could be compiled: {outcomes[0].reason}")
-    return min(measured)
+    return memory

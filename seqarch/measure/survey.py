@@ -62,9 +62,9 @@ def survey(
         if phase == "train" and place(target).present:
             values |= _actual(lab, cell, found, run)
         done(phase)
-    if memory := _memory(cells.values()):
+    if memory := memory_of(cells.values()):
         for length in served:
-            total = lambda n: _total(lab.measure(Cell(config, "decode", n * count, length, target)))  # noqa: B023, E731
+            total = lambda n: needed(lab.measure(Cell(config, "decode", n * count, length, target)), memory)  # noqa: B023, E731
             fit = largest(total, memory, {}, MOST)
             values[f"lab/sequences@{length}"] = f"{fit.size * count:,}{'' if fit.beyond else ' or more'}"
     done("sequences")
@@ -136,11 +136,11 @@ def _curve(phase: str, found: dict[int, Outcome]) -> dict[str, Any]:
 
 
 def _longest(lab: Lab, phase: str, cell: Callable[[int], Cell], found: dict[int, Outcome]) -> dict[str, str]:
-    memory = _memory(found.values())
+    memory = memory_of(found.values())
     if not memory:
         return {}
-    known = {length: _total(outcome) for length, outcome in found.items()}
-    fit = largest(lambda length: _total(lab.measure(cell(length))), memory, known, LONGEST)
+    known = {length: needed(outcome, memory) for length, outcome in found.items()}
+    fit = largest(lambda length: needed(lab.measure(cell(length)), memory), memory, known, LONGEST)
     return {f"lab/{phase}_longest": f"{fit.size:,}" if fit.beyond else f"over {fit.size:,}"}
 
 
@@ -167,10 +167,13 @@ def describe(outcome: Outcome) -> str:
     return f"needs {format_bytes(outcome.total)} of {format_bytes(outcome.memory)}"
 
 
-def _total(outcome: Outcome) -> float | None:
-    return None if isinstance(outcome, Failed) else outcome.total
+def needed(outcome: Outcome, memory: int) -> float | None:
+    """The bytes of a cell, for `largest`; None where it failed, or where its compiler refuses what `memory` would hold."""
+    if isinstance(outcome, Failed) or (outcome.total <= memory and not outcome.fits):
+        return None
+    return outcome.total
 
 
-def _memory(outcomes: Iterable[Outcome]) -> int | None:
+def memory_of(outcomes: Iterable[Outcome]) -> int | None:
     """What the device has; where the compiler refused a program it says less than the data sheet, which counts then."""
     return min((outcome.memory for outcome in outcomes if isinstance(outcome, Measurement)), default=None)
