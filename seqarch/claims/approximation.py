@@ -21,10 +21,11 @@ def swap(means: Means) -> Finding:
     return Finding(
         verdict([exchanged - kept <= CLOSE]),
         f"{kept:.2f} bits per byte; with linear attention in the same weights {exchanged:.2f}; trained with it {own:.2f}",
-        f"The two have the same parameters, so that one can stand in the other's place; neither has positions. {uniform:.2f} bits would be "
-        f"a uniform guess. Linear attention with phi = elu + 1 (Katharopoulos et al. 2020) replaces the kernel exp(q.k) by another, phi(q).phi(k): "
-        "it is no estimate of softmax's weights, so weights do not carry over. Trained as what it is, it is a model of its own right. "
-        "Random features (Choromanski et al. 2020) do estimate softmax, with a variance that grows with the norms of q and k; they are not built here.",
+        "The two have the same parameters, so that one can stand in the other's place; neither has positions. "
+        f"{uniform:.2f} bits would be a uniform guess. Linear attention with phi = elu + 1 (Katharopoulos et al. 2020) "
+        "replaces the kernel exp(q.k) by another, phi(q).phi(k): it is no estimate of softmax's weights, so weights do not "
+        "carry over. Trained as what it is, it is a model of its own right. Random features (Choromanski et al. 2020) do "
+        "estimate softmax, with a variance that grows with the norms of q and k; they are not built here.",
         {
             f"trained with {mixer}": {f"read by {reader}": f"{bits:.3f}" for reader, bits in sorted(scores.items())}
             for mixer, scores in found.items()

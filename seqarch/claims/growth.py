@@ -47,8 +47,8 @@ def quadratic(means: Means) -> Finding:
         f"exponent {written(found['materialised, decoding (the cache)'])} in decoding, "
         f"{written(found['blockwise, a prompt read at once'])} in prefill, "
         f"{written(found['materialised, a prompt read at once'])} where prefill builds the matrix",
-        f"Of these eight, {' and '.join(squares) or 'none'} grow with N^2: those that build the matrix of scores. What is left is a "
-        "cache with a slot a token. Time is another matter: the products of a prompt grow with N^2 in any form.",
+        f"Of these eight, {' and '.join(squares) or 'none'} grow with N^2: those that build the matrix of scores. What is "
+        "left is a cache with a slot a token. Time is another matter: the products of a prompt grow with N^2 in any form.",
         {name: {"exponent": written(fit)} for name, fit in found.items()},
     )
 
@@ -66,10 +66,10 @@ def exponential(means: Means) -> Finding:
             }
     return Finding(
         verdict(better),
-        f"bytes are {evidence['materialised, train']['off a power of N']} off a power of N "
-        f"and {evidence['materialised, train']['off an exponential of N']} off an exponential",
-        "The root mean square of what is left of log(bytes) by a line in log(N), and by a line in N. An exponential is a line "
-        "in the second; every curve here is one in the first. Quadratic growth is steep, and polynomial.",
+        f"bytes are {evidence['materialised, train']['off a power of N']} off a power of N and "
+        f"{evidence['materialised, train']['off an exponential of N']} off an exponential",
+        "The root mean square of what is left of log(bytes) by a line in log(N), and by a line in N. An exponential is a "
+        "line in the second; every curve here is one in the first. Quadratic growth is steep, and polynomial.",
         evidence,
     )
 
@@ -84,7 +84,8 @@ def cache_reads(means: Means) -> Finding:
         verdict([near(bytes_, 2)]) if not near(reads, 2) else Verdict.QUALIFIED if near(bytes_, 1) else Verdict.CONFIRMED,
         f"bytes held grow with N^{bytes_.b:.2f}, bytes read by N steps with N^{reads.b:.2f}",
         f"A cache of {last:,} tokens holds {format_bytes(held[last])} in this model; decoding so many tokens reads "
-        f"{format_bytes(read[last])} of caches, since step n reads n slots. The quadratic is traffic, so time and energy, not memory.",
+        f"{format_bytes(read[last])} of caches, since step n reads n slots. The quadratic is traffic, so time and energy, "
+        "not memory.",
         {f"{n:,} tokens": {"held": format_bytes(held[n]), "read in decoding them": format_bytes(read[n])} for n in held},
     )
 
@@ -111,9 +112,10 @@ def constant(means: Means) -> Finding:
     return Finding(
         verdict(flat) if verdict(flat) is not Verdict.CONFIRMED else Verdict.QUALIFIED if _trains(evidence) else Verdict.CONFIRMED,
         "decoding " + ", ".join(f"{name} {cells['decoding']}" for name, cells in evidence.items()),
-        "True of decoding, where the state is all that is kept, at a fixed width and depth; a million tokens were really decoded. "
-        "Training keeps activations of every token, so it grows with N for them as for all others. And constant is not free: "
-        "what such a state can recall is bounded, and wider models pay in state, linear attention with the square of a head's width.",
+        "True of decoding, where the state is all that is kept, at a fixed width and depth; a million tokens were really "
+        "decoded. Training keeps activations of every token, so it grows with N for them as for all others. And constant "
+        "is not free: what such a state can recall is bounded, and wider models pay in state, linear attention with the "
+        "square of a head's width.",
         evidence,
     )
 

@@ -32,9 +32,10 @@ def million_tokens(means: Means) -> Finding:
     return Finding(
         verdict([not each for each in feasible]),
         f"a cache of {format_bytes(cache)}, which {sum(feasible)} of {len(feasible)} targets hold on at most eight chips",
-        "One sequence of 2^20 tokens, 8B parameters in float32, keys and values in bfloat16, eight key/value heads of 128; parameters are "
-        "split over the devices, and the cache by its heads, so over no more devices than heads. The bound is the roofline's of a decoding step. What a "
-        "million tokens need is a grouped cache and a handful of chips; Mamba's state does not know the length.",
+        "One sequence of 2^20 tokens, 8B parameters in float32, keys and values in bfloat16, eight key/value heads of 128; "
+        "parameters are split over the devices, and the cache by its heads, so over no more devices than heads. The bound "
+        "is the roofline's of a decoding step. What a million tokens need is a grouped cache and a handful of chips; "
+        "Mamba's state does not know the length.",
         evidence,
     )
 

@@ -53,13 +53,14 @@ def size_of_matrix(means: Means) -> Finding:
                 5e11 <= one[LONGER].working <= 1e12,
             ]
         ),
-        f"one head of {LONG:,} tokens: {LONG**2:.0e} scores, {format_bytes(one[LONG].working)} in float32; "
-        f"of {LONGER:,}: {format_bytes(one[LONGER].working)}",
-        f"The number of scores is right, {LONG:,}^2 for each head, and so are {format_bytes(16 * LONG**2)} at 128 bits for each, but that is a "
-        f"format that no accelerator multiplies. Programs hold scores, weights and masks at once, {one[LONG].working / LONG**2:.0f} bytes a score "
-        f"here; 16-bit scores alone are {format_bytes(2 * LONG**2)}. Ten times the tokens are a hundred "
-        f"times the bytes, so a range of 0.5 to 1 TB at {LONGER:,} tokens does not follow from the same format. Heads multiply it, "
-        "layers do not: one layer's is free before the next begins, unless training keeps them.",
+        f"one head of {LONG:,} tokens: {LONG**2:.0e} scores, {format_bytes(one[LONG].working)} in float32; of {LONGER:,}: "
+        f"{format_bytes(one[LONGER].working)}",
+        f"The number of scores is right, {LONG:,}^2 for each head, and so are {format_bytes(16 * LONG**2)} at 128 bits for "
+        "each, but that is a format that no accelerator multiplies. Programs hold scores, weights and masks at once, "
+        f"{one[LONG].working / LONG**2:.0f} bytes a score here; 16-bit scores alone are {format_bytes(2 * LONG**2)}. Ten "
+        f"times the tokens are a hundred times the bytes, so a range of 0.5 to 1 TB at {LONGER:,} tokens does not follow "
+        "from the same format. Heads multiply it, layers do not: one layer's is free before the next begins, unless "
+        "training keeps them.",
         evidence,
     )
 
@@ -85,16 +86,18 @@ def never_built(means: Means) -> Finding:
     return Finding(
         verdict([not each for each in linear]),
         f"training on {TRAINED[-1]:,} tokens: {built} with the matrix, {blocks} without",
-        "Softmax can be summed block by block (Milakov and Gimelshein 2018; Rabe and Staats 2021; Dao et al. 2022), forward and "
-        "backward, with the same values and gradients to rounding: tests hold both forms to one definition. The scores of a block "
-        "are all that exists at a time, so memory grows with N, while the operations still grow with N^2.",
+        "Softmax can be summed block by block (Milakov and Gimelshein 2018; Rabe and Staats 2021; Dao et al. 2022), "
+        "forward and backward, with the same values and gradients to rounding: tests hold both forms to one definition. "
+        "The scores of a block are all that exists at a time, so memory grows with N, while the operations still grow with "
+        "N^2.",
         evidence,
     )
 
 
 CLAIMS = (
     Claim(
-        "The attention matrix of 100,000 tokens holds 10^10 scores, hundreds of gigabytes at 128 bits, and 0.5 to 1 TB at a million tokens.",
+        "The attention matrix of 100,000 tokens holds 10^10 scores, hundreds of gigabytes at 128 bits, and 0.5 to 1 TB at "
+        "a million tokens.",
         "Programs of one head and more that build the matrix, compiled; nothing is allocated.",
         size_of_matrix,
     ),

@@ -36,11 +36,12 @@ def page(record: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if name in ("python", "jax", "libtpu"))
     parts = [
         "# Claims",
-        "What is often said of recurrent, state-space and attention models, and what measuring says. Verdicts follow from the numbers by "
-        "rules in `seqarch/claims/`; where a claim has parts of which some hold, it is qualified.",
+        "What is often said of recurrent, state-space and attention models, and what measuring says. Verdicts follow from "
+        "the numbers by rules in `seqarch/claims/`; where a claim has parts of which some hold, it is qualified.",
         f"    {about['command']}",
-        f"Made at revision {about['revision'][:10]} with {versions}, on {about['cpus']} CPU cores; targets {', '.join(about['targets'])}. "
-        "Programs for targets other than the local device are compiled, not run; all numbers are in [claims.json](claims.json).",
+        f"Made at revision {about['revision'][:10]} with {versions}, on {about['cpus']} CPU cores; targets "
+        f"{', '.join(about['targets'])}. Programs for targets other than the local device are compiled, not run; all "
+        "numbers are in [claims.json](claims.json).",
         _table("claim", summary),
     ]
     for each in record["claims"]:

@@ -37,12 +37,13 @@ def parallel_training(means: Means) -> Finding:
     gru, mamba = evidence["gru"], evidence["mamba"]
     return Finding(
         verdict(sequential[name] for name in CONSTANT),
-        f"{LENGTH:,} tokens in {gru['turns of loops, a layer']} turns a layer (GRU), {mamba['turns of loops, a layer']} (Mamba)",
-        "Turns of loops that follow each other, counted in the train step as a GPU gets it, forward, backward and recomputation together. "
-        "A GRU's next state is a nonlinear function of the last, so it has at least one turn a token each way. What is linear in the "
-        "state composes associatively (Blelloch 1990; Martin and Cundy 2018) and is computed in chunks whose tokens are worked on at once; "
-        "so is attention, in blocks. The rates are of one row on the machine below: where there are two cores, a loop over tokens "
-        "is not what costs.",
+        f"{LENGTH:,} tokens in {gru['turns of loops, a layer']} turns a layer (GRU), {mamba['turns of loops, a layer']} "
+        "(Mamba)",
+        "Turns of loops that follow each other, counted in the train step as a GPU gets it, forward, backward and "
+        "recomputation together. A GRU's next state is a nonlinear function of the last, so it has at least one turn a "
+        "token each way. What is linear in the state composes associatively (Blelloch 1990; Martin and Cundy 2018) and is "
+        "computed in chunks whose tokens are worked on at once; so is attention, in blocks. The rates are of one row on "
+        "the machine named at the top: where there are two cores, a loop over tokens is not what costs.",
         evidence,
     )
 
@@ -63,10 +64,11 @@ def slow_decoding(means: Means) -> Finding:
     return Finding(
         verdict(slower),
         f"after {CONTEXTS[-1]:,} tokens {rates['mamba'][f'one, after {CONTEXTS[-1]:,}']:,.0f} tokens/s (Mamba) against "
-        f"{cache[f'one, after {CONTEXTS[-1]:,}']:,.0f}; with memory full {rates[least][FULL]:,.0f} ({least}, the slowest) against {cache[FULL]:,.0f}",
-        f"Tokens a second in one compiled loop, at equal parameters, after prompts that were really read; a full memory is "
-        f"{format_bytes(MEMORY)} of states or {MOST} sequences. Attention reads its filled cache block by block. A step of a "
-        "recurrence works on its state alone, whatever came before.",
+        f"{cache[f'one, after {CONTEXTS[-1]:,}']:,.0f}; with memory full {rates[least][FULL]:,.0f} ({least}, the slowest) "
+        f"against {cache[FULL]:,.0f}",
+        "Tokens a second in one compiled loop, at equal parameters, after prompts that were really read; a full memory is "
+        f"{format_bytes(MEMORY)} of states or {MOST} sequences. Attention reads its filled cache block by block. A step of "
+        "a recurrence works on its state alone, whatever came before.",
         evidence,
     )
 

@@ -35,12 +35,12 @@ def one_vector(means: Means) -> Finding:
     mamba, linear = evidence["mamba, 8B"], evidence["linear_attention, 8B"]
     return Finding(
         verdict(single.values()),
-        f"at 8B parameters Mamba keeps {mamba['hidden vectors a layer']} vectors a layer ({mamba['state']}), "
-        f"linear attention {linear['hidden vectors a layer']} ({linear['state']})",
-        "A GRU's state is a float32 vector of the width for each layer. Mamba keeps N = 16 numbers for each of its 2 D inner channels "
-        "and the tail of its convolution, linear attention a matrix and a normaliser for each head. A cache grows past the state after "
-        f"{mamba['as large as the cache of']} (Mamba) and {linear['as large as the cache of']} (linear attention): below, the constant "
-        "state is the larger one.",
+        f"at 8B parameters Mamba keeps {mamba['hidden vectors a layer']} vectors a layer ({mamba['state']}), linear "
+        f"attention {linear['hidden vectors a layer']} ({linear['state']})",
+        "A GRU's state is a float32 vector of the width for each layer. Mamba keeps N = 16 numbers for each of its 2 D "
+        "inner channels and the tail of its convolution, linear attention a matrix and a normaliser for each head. A cache "
+        f"grows past the state after {mamba['as large as the cache of']} (Mamba) and {linear['as large as the cache of']} "
+        "(linear attention): below, the constant state is the larger one.",
         evidence,
     )
 
@@ -55,11 +55,12 @@ def sparse(means: Means) -> Finding:
     cut = state_bytes(means.small[WINDOW], MILLION) < state_bytes(means.small[WINDOW], 1024) * 1.01
     return Finding(
         Verdict.QUALIFIED if cut else Verdict.REFUTED,
-        f"a window keeps {evidence['window of 1,024, 8B']['share']} of the cache at {MILLION:,} tokens; patterns that choose keys keep all",
-        "A window forgets, so its state is bounded. Block-sparse patterns with global or random blocks (Child et al. 2019; Zaheer et al. "
-        "2020) and LSH attention (Kitaev et al. 2020) compute fewer scores, but a later query may choose any key: every key and value "
-        "stays, and the cache is that of the first row. These are not built here, so that sentence is an argument and not a measurement. "
-        "What they cut is the matrix and the reads.",
+        f"a window keeps {evidence['window of 1,024, 8B']['share']} of the cache at {MILLION:,} tokens; patterns that "
+        "choose keys keep all",
+        "A window forgets, so its state is bounded. Block-sparse patterns with global or random blocks (Child et al. 2019; "
+        "Zaheer et al. 2020) and LSH attention (Kitaev et al. 2020) compute fewer scores, but a later query may choose any "
+        "key: every key and value stays, and the cache is that of the first row. These are not built here, so that "
+        "sentence is an argument and not a measurement. What they cut is the matrix and the reads.",
         evidence,
     )
 
@@ -79,9 +80,10 @@ def hybrids(means: Means) -> Finding:
     return Finding(
         verdict(between),
         f"between Mamba and attention in {sum(between)} of {len(between)} measures",
-        "State and decoding lie between because layers add up: each attention layer has its cache. Quality does not have to: a hybrid may "
-        "be better than both of its parts, and in training bytes Mamba is the dearer part here. Quality and speed are those of "
-        "docs/results.md (two layers, so one of each), bytes those of configs/memory.py (one attention layer of three).",
+        "State and decoding lie between because layers add up: each attention layer has its cache. Quality does not have "
+        "to: a hybrid may be better than both of its parts, and in training bytes Mamba is the dearer part here. Quality "
+        "and speed are those of docs/results.md (two layers, so one of each), bytes those of configs/memory.py (one "
+        "attention layer of three).",
         evidence,
     )
 
