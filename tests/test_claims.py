@@ -145,3 +145,10 @@ def test_bits_of_a_run_under_another_mixer(tmp_path):
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, limit=64, batch=2))
     scores = trials.bits(config, str(tmp_path / "run"), [approximation.LINEAR])
     assert list(scores) == [config.model.mixer, approximation.LINEAR] and all(7 < bits < 9 for bits in scores.values())
+
+
+def test_page_is_rendered_from_its_record():
+    record = json.loads((ROOT / "docs/claims.json").read_text())
+    assert page(record) == (ROOT / "docs/claims.md").read_text()
+    assert [each["said"] for each in record["claims"]] == [claim.said for claim in CLAIMS]
+    assert {each["verdict"] for each in record["claims"]} <= {"confirmed", "refuted", "qualified"}  # all were measured
