@@ -77,6 +77,7 @@ def _decode(model: LanguageModel, at: Decoding, first: int, tokens: int, every: 
     """Points from token `first` on, in pieces of at most PIECE tokens."""
     state, piece, key = tree_bytes(at.states), min(PIECE, every), jax.random.key(0)
     program = decode.lower(model, at, key, 0, steps=piece, sampling=Sampling(temperature=0.0)).compile()
+    jax.block_until_ready(at)  # the prefill that fills a cache is still under way
     done, since, begun = first, first, time.perf_counter()
     while done + piece <= tokens:
         _, at = program(model, at, key, done)
