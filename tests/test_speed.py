@@ -50,7 +50,7 @@ def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(subjec
         assert np.array_equal(np.sort(after.position[0]), np.arange(context))
         return 1.0
 
-    monkeypatch.setattr(speed, "_median_seconds", run_once)
+    monkeypatch.setattr(speed, "median_seconds", run_once)
     assert speed._serving_seconds(subject, context) == (1.0, 1.0)
     assert seen == [(0, context), (context - DECODED, context)]
 
@@ -81,7 +81,7 @@ def test_median_of_runs_that_were_waited_for_without_their_preparation(monkeypat
 
     results = [5.0, 2.0, 30.0]
     monkeypatch.setattr(speed.time, "perf_counter", lambda: now)
-    assert speed._median_seconds(run, prepare) == 6.0
+    assert speed.median_seconds(run, prepare) == 6.0
 
 
 class CountedProgram(NamedTuple):

@@ -57,7 +57,10 @@ class Means(NamedTuple):
     @property
     def one_of_each(self) -> list[str]:
         """One target of each platform: those that compile alike."""
-        return list({TARGETS[name].platform: name for name in reversed(self.targets)}.values())[::-1]
+        found: dict[str, str] = {}
+        for name in self.targets:
+            found.setdefault(TARGETS[name].platform, name)
+        return list(found.values())
 
     def curve(self, config: Config, phase: str, target: str, lengths: Sequence[int] | None = None) -> dict[int, Measurement]:
         """A measurement for each length that has one; of one row, or one for each device in training."""
@@ -103,7 +106,7 @@ def near(fit: Exponent | None, b: float) -> bool:
 
 
 def written(fit: Exponent | None) -> str:
-    return "-" if fit is None else f"{fit.b + 0.0:.2f} ± {fit.half:.2f}"
+    return "-" if fit is None else str(fit)
 
 
 def _platforms(platforms: str | None) -> None:

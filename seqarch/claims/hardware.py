@@ -1,7 +1,7 @@
 """Claims about what accelerators can hold."""
 
 from seqarch.claims.base import Claim, Finding, Means, verdict
-from seqarch.claims.states import GROUPED
+from seqarch.claims.states import GROUPED, MILLION
 from seqarch.errors import UserError
 from seqarch.measure.cells import Cell
 from seqarch.measure.memory import Measurement, state_bytes
@@ -10,7 +10,6 @@ from seqarch.measure.survey import describe
 from seqarch.measure.tables import format_bytes
 from seqarch.measure.targets import TARGETS, place
 
-MILLION = 2**20
 GRIDS = {"gpu": ("1", "2", "4", "8"), 2: ("1", "2x2", "2x4"), 3: ("1", "2x2x1", "2x2x2")}
 FLAT = ("tpu-v5e", "tpu-v6e")  # whose chips are connected in two dimensions
 

@@ -1,6 +1,5 @@
 """Claims about what a sequence keeps: one hidden vector, sparse caches, hybrids."""
 
-
 from seqarch.claims.base import Claim, Finding, Means, Verdict, verdict
 from seqarch.claims.growth import ATTENTION
 from seqarch.config import Config

@@ -1,9 +1,7 @@
 """Programs that claims need to have run, on the local device; each of these functions is given a process of its own."""
 
 import dataclasses
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,13 +19,12 @@ from seqarch.generate import Decoding, fork, prefill
 from seqarch.measure.memory import state_bytes
 from seqarch.measure.programs import DECODED, decode_loop_program, train_program
 from seqarch.measure.quality import bits_per_byte, texts, windowed_losses
+from seqarch.measure.speed import median_seconds
 from seqarch.model import LanguageModel
 from seqarch.training.checkpoint import load_model
 from seqarch.training.loop import train
 from seqarch.training.sharding import init_state, make_mesh, put_batch
 from seqarch.training.state import hyper
-
-REPEATS = 5
 
 
 def decoded_per_second(config: Config, context: int, batch: int) -> float:
@@ -39,7 +36,7 @@ def decoded_per_second(config: Config, context: int, batch: int) -> float:
     rows = jnp.zeros(batch, jnp.int32)
     decode = decode_loop_program(model, batch, context).compile()
     filled = lambda: Decoding(logits[rows], fork(states, rows), rows.astype(bool))  # noqa: E731
-    return batch * DECODED / _seconds(lambda at: decode(model, at, jax.random.key(0)), filled)
+    return batch * DECODED / median_seconds(lambda at: decode(model, at, jax.random.key(0)), filled)
 
 
 def trained_per_second(config: Config, length: int) -> float:
@@ -56,7 +53,7 @@ def trained_per_second(config: Config, length: int) -> float:
         state = step(state, batch, scalars)[0]
         return state
 
-    return length / _seconds(run)
+    return length / median_seconds(run)
 
 
 def sequences(config: Config, context: int, memory: int, most: int) -> int:
@@ -76,14 +73,3 @@ def bits(config: Config, run: str, mixers: Sequence[str]) -> dict[str, float]:
 
 def _quiet(done: int, total: int) -> None:
     pass
-
-
-def _seconds(run: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None) -> float:
-    """The median of REPEATS, after one that is not timed."""
-    seconds = []
-    for _ in range(1 + REPEATS):
-        given = jax.block_until_ready(prepare())
-        start = time.perf_counter()
-        jax.block_until_ready(run(given))
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])

@@ -94,8 +94,8 @@ def _state_shardings(model: LanguageModel, states: tuple[State, ...], mesh: Mesh
     """All devices share the axis that mixers name `split`, where they divide it; other axes are whole on each."""
 
     def of(leaf: jax.ShapeDtypeStruct, names: tuple[str | None, ...]) -> NamedSharding:
-        sizes = zip(names, leaf.shape, strict=True)
-        return NamedSharding(mesh, PartitionSpec(*(mesh.axis_names if n == split and size % mesh.size == 0 else None for n, size in sizes)))
+        shared = [name == split and size % mesh.size == 0 for name, size in zip(names, leaf.shape, strict=True)]
+        return NamedSharding(mesh, PartitionSpec(*(mesh.axis_names if yes else None for yes in shared)))
 
     axes = tuple(block.mixer.state_axes for block in model.blocks())
     return jax.tree.map(of, states, axes)

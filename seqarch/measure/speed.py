@@ -56,7 +56,7 @@ def _train_seconds(subject: Subject) -> float:
         state = step(state, batch, hyper(config))[0]
         return state
 
-    return _median_seconds(run)
+    return median_seconds(run)
 
 
 def _serving_seconds(subject: Subject, context: int) -> tuple[float, float]:
@@ -77,8 +77,8 @@ def _serving_seconds(subject: Subject, context: int) -> tuple[float, float]:
 
     near = Decoding(jnp.zeros((1, vocab)), read(_copy(empty), context - DECODED), jnp.zeros(1, bool))
     return (
-        _median_seconds(read, lambda: _copy(empty)),
-        _median_seconds(lambda at: decode(model, at, key)[1], lambda: _copy(near)),
+        median_seconds(read, lambda: _copy(empty)),
+        median_seconds(lambda at: decode(model, at, key)[1], lambda: _copy(near)),
     )
 
 
@@ -92,7 +92,7 @@ def _copy(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, tree)
 
 
-def _median_seconds(run: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None) -> float:
+def median_seconds(run: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None) -> float:
     """Of REPEATS runs, each waited for and each given what `prepare` makes, which is not timed."""
     seconds = []
     for _ in range(REPEATS):

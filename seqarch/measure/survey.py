@@ -130,7 +130,7 @@ def _curve(phase: str, found: dict[int, Outcome]) -> dict[str, Any]:
     values |= {f"lab/{phase}_bytes@{length}": each.total for length, each in measured.items()}
     grows = {"train": lambda m: m.working, "prefill": lambda m: m.working + m.state, "decode": lambda m: m.state}[phase]
     if fit := exponent(list(measured), [grows(each) for each in measured.values()]):
-        values[f"lab/{phase}_exponent"] = f"{abs(fit.b) if abs(fit.b) < 0.005 else fit.b:.2f} ± {fit.half:.2f}"
+        values[f"lab/{phase}_exponent"] = str(fit)
         values[f"lab/{phase}_exponent_value"], values[f"lab/{phase}_exponent_half"] = fit
     return values
 
