@@ -70,8 +70,8 @@ def _case(form: str, log: list, temporaries: int = 0) -> Case:
 def test_cases_take_turns_and_medians_are_of_a_unit_of_work(monkeypatch):
     log = []
     seconds = iter([0.1, 0.1, 6.0, 1.0, 2.0, 1.0, 10.0, 1.0])
-    timed = bench._seconds
-    monkeypatch.setattr(bench, "_seconds", lambda ready: timed(ready) * 0 + next(seconds))
+    timed = bench.run_seconds
+    monkeypatch.setattr(bench, "run_seconds", lambda *case: timed(*case) * 0 + next(seconds))
     one, two = bench.measure([_case("one", log), _case("two", log)], Limits(rounds=(3, 3)))
     assert log == ["one", "two"] * 4  # the first ones warm up
     assert (one.seconds, one.low, one.high, two.seconds) == (3.0, 1.0, 5.0, 0.5)
@@ -80,7 +80,7 @@ def test_cases_take_turns_and_medians_are_of_a_unit_of_work(monkeypatch):
 def test_what_is_too_large_or_too_slow_is_skipped_and_said_so(monkeypatch):
     log = []
     large, slow = _case("large", log, temporaries=7_000_000_000), _case("slow", log)
-    monkeypatch.setattr(bench, "_seconds", lambda ready: 30.0)
+    monkeypatch.setattr(bench, "run_seconds", lambda *case: 30.0)
     large, slow = bench.measure([large, slow], Limits())
     assert (large.skipped, slow.skipped) == ("temporaries of 7.0 GB", "one run takes 30 s")
     assert large.seconds is slow.seconds is None and log == []

@@ -20,6 +20,7 @@ from seqarch.errors import UserError, unknown
 from seqarch.measure.bench_cases import Case, Ready, Sizes
 from seqarch.measure.bench_peers import installed, missing, versions
 from seqarch.measure.bench_programs import GROUPS, cases
+from seqarch.measure.speed import run_seconds
 from seqarch.training.rundir import provenance
 
 COUNTS = 0.5  # seconds of a first run that is no mere warm-up
@@ -108,16 +109,11 @@ def measure(together: list[Case], limits: Limits) -> list[Figure]:
     for _ in range(limits.rounds[1]):
         for case in running:
             if len(times[case]) < limits.rounds[0] or sum(times[case]) < limits.seconds:
-                times[case].append(_seconds(ready[case]))
+                times[case].append(run_seconds(ready[case].run, ready[case].prepare()))
     for case in running:
-        seconds = sorted(t / case.calls for t in times[case])
-        figures[case] = dataclasses.replace(
-            figures[case],
-            seconds=statistics.median(seconds),
-            low=seconds[0],
-            high=seconds[-1],
-            rounds=len(seconds),
-        )
+        taken = sorted(t / case.calls for t in times[case])
+        about = dict(low=taken[0], high=taken[-1], rounds=len(taken))
+        figures[case] = dataclasses.replace(figures[case], seconds=statistics.median(taken), **about)
     return list(figures.values())
 
 
@@ -127,17 +123,10 @@ def _warm_up(ready: Ready, figure: Figure, limits: Limits) -> tuple[Figure, list
         return figure, []
     if (ready.temporaries or 0) > limits.call_bytes:
         return dataclasses.replace(figure, skipped=f"temporaries of {ready.temporaries / 1e9:.1f} GB"), []
-    seconds = _seconds(ready)
-    if seconds > limits.call_seconds:
-        return dataclasses.replace(figure, skipped=f"one run takes {seconds:.0f} s"), []
-    return figure, [seconds] if seconds > COUNTS else []
-
-
-def _seconds(ready: Ready) -> float:
-    given = jax.block_until_ready(ready.prepare())
-    begun = time.perf_counter()
-    jax.block_until_ready(ready.run(given))
-    return time.perf_counter() - begun
+    first = run_seconds(ready.run, ready.prepare())
+    if first > limits.call_seconds:
+        return dataclasses.replace(figure, skipped=f"one run takes {first:.0f} s"), []
+    return figure, [first] if first > COUNTS else []
 
 
 def _cpu_model() -> str:
