@@ -10,7 +10,8 @@ from flax import nnx
 from seqarch.config import Config, ModelConfig
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
-from seqarch.measure.memory import CompiledBytes, _refused, compiled_bytes, count, measure, state_size, tree_bytes
+from seqarch.measure.memory import count, measure, state_size, tree_bytes
+from seqarch.measure.plans import CompiledBytes, compiled_bytes, refused_bytes
 from seqarch.measure.programs import Program, decode_program, prefill_program, programs
 from seqarch.mixers import MIXERS
 from seqarch.model import LanguageModel
@@ -178,10 +179,10 @@ def test_flops_of_a_decode_step_have_their_closed_form():
 
 def test_what_libtpu_refuses_is_a_result_and_other_errors_are_not():
     said = "RESOURCE_EXHAUSTED: Ran out of memory, the total memory required for HLO temporaries (136.06G) exceeds available HBM (15.75G)."
-    planned, memory = _refused(said, 1000)
-    assert (planned.total, memory) == (int(136.06 * 2**30), int(15.75 * 2**30))
-    assert planned.arguments + planned.temporaries == planned.total
-    assert _refused("INTERNAL: no tile", 0) is None
+    planned = refused_bytes(RuntimeError(said), 1000)
+    assert planned.total == int(136.06 * 2**30) and planned.arguments + planned.temporaries == planned.total
+    with pytest.raises(RuntimeError, match="no tile"):
+        refused_bytes(RuntimeError("INTERNAL: no tile"), 0)
 
 
 @pytest.mark.parametrize("given, said", [(("train", 0, 8), "at least 1"), (("decode", 1, 0), "at least 1"), (("serve", 1, 8), "phase")])

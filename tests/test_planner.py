@@ -60,14 +60,7 @@ def test_as_many_sequences_are_served_as_fit():
     assert plan.sequences == 60 and plan.many.total == 1000
 
 
-def test_what_a_compiler_refuses_below_the_data_sheet_s_memory_does_not_fit():
-    class Refusing(Made):
-        def measure(self, cell):
-            outcome = super().measure(cell)
-            return outcome if outcome.total <= 900 else outcome._replace(memory=900, outputs=None)
-
-    plan = plan_serving(Refusing(1000), CONFIG, FOUR, 64)
-    assert plan.sequences == 48 and plan.many.fits and plan.many.total == 880
+def test_nothing_is_served_where_not_one_sequence_fits():
     assert plan_serving(Made(405), CONFIG, FOUR, 64).sequences == 0
 
 

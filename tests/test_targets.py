@@ -63,14 +63,21 @@ COMPILE = """
 import jax, sys
 from seqarch.config import Config, ModelConfig
 from seqarch.measure.memory import measure
+from seqarch.measure.plans import compiled_bytes
+from seqarch.measure.programs import phase_program
+from seqarch.measure.targets import place
+from seqarch.training.sharding import make_mesh
 jax.config.update("jax_platforms", "cpu")
 config = Config(length=16, model=ModelConfig("mamba", layers=1, dim=8, mlp=8))
 one, four = (measure(config, "train", 4, 32, sys.argv[1] + grid) for grid in ("", ":4"))
-assert one.fits and one.definition == "peak_memory_in_bytes", one
-assert 4 * four.parameters < 1.5 * one.parameters and four.flops == one.flops, four
+assert one.fits and 4 * four.parameters < 1.5 * one.parameters and four.flops == one.flops, four
+placement = place(sys.argv[1])
+program = phase_program(config, "train", 4, 65536, make_mesh(config.mesh, placement.devices()))
+planned, compiled = measure(config, "train", 4, 65536, sys.argv[1]), compiled_bytes(program.compile())
+assert compiled.definition == "peak_memory_in_bytes" and abs(planned.total / compiled.total - 1) < 0.02, (planned, compiled)
 if sys.argv[1].startswith("tpu"):
     refused = measure(config, "train", 1, 2**26, sys.argv[1])
-    assert not refused.fits and refused.outputs is None and refused.total > refused.memory > 1e10, refused
+    assert not refused.fits and refused.outputs is None and 1e10 < refused.memory < placement.target.memory, refused
 """
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from seqarch import ops
-from seqarch.measure.memory import compiled_bytes
+from seqarch.measure.plans import compiled_bytes
 from seqarch.mixers import MIXERS
 from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.forms import Forms

@@ -40,7 +40,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 SOURCES = (
     *(f"{name}.py" for name in ("config", "flops", "generate", "layers", "model", "patterns", "tuning")),
     *("ops/*.py", "mixers/*.py", "training/*.py"),
-    *(f"measure/{name}.py" for name in ("live", "memory", "programs", "targets")),
+    *(f"measure/{name}.py" for name in ("live", "memory", "plans", "programs", "targets")),
 )
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from seqarch.config import Config
 from seqarch.errors import UserError
-from seqarch.measure.memory import compiled_bytes
+from seqarch.measure.plans import compiled_bytes
 from seqarch.measure.programs import phase_program
 from seqarch.measure.targets import place
 from seqarch.training.sharding import make_mesh

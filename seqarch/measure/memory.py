@@ -6,16 +6,15 @@ makes, and what the compiler says of the compiled programs. Nothing here is comp
 
 import dataclasses
 import math
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-from jax.stages import Compiled
 
 from seqarch.config import Config
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
+from seqarch.measure.plans import compiled_bytes, definition, refused_bytes, refusing
 from seqarch.measure.programs import Program, phase_program, programs, serving_model
 from seqarch.measure.subject import Subject
 from seqarch.measure.targets import place
@@ -24,17 +23,14 @@ from seqarch.training.sharding import abstract_state, make_mesh
 from seqarch.types import PyTree
 
 
-PEAK = "peak_memory_in_bytes"
-
-
 class Measurement(NamedTuple):
     """Bytes on each device while a program runs, by part; `measure` makes it.
 
     parameters, optimizer, state: arrays that are given to the program; the state is a cache, where a mixer has one
     gradients: one array for each parameter, which the compiler counts among the temporaries
-    arguments: parameters, optimizer, state and inputs, in the compiler's layouts, which may pad them
-    outputs, aliased: None where the compiler refuses the program as too large
-    total: by `definition`, which depends on the backend; memory: what the device has
+    arguments: parameters, optimizer, state and inputs, where the compiler tells in its layouts, which may pad them
+    outputs, aliased: None where the compiler refuses the program
+    total: by `definition`, which depends on the backend; memory: what the device has for programs
     flops: of one call, on all devices together; loops count once for every trip
     """
 
@@ -72,13 +68,14 @@ def measure(config: Config, phase: str, batch: int, length: int, target: str) ->
         raise UserError(f"batch is {batch} and length {length}; give numbers of at least 1")
     placement = place(target)
     mesh = make_mesh(config.mesh, placement.devices())
-    program = phase_program(config, phase, batch, length, mesh)
-    parts, memory = _parts(program, phase), placement.memory(mesh.devices.flat[0])
+    program, memory = phase_program(config, phase, batch, length, mesh), placement.memory(mesh.devices.flat[0])
+    options = refusing(memory) if placement.target.platform == "tpu" else None
     try:
-        planned = compiled_bytes(program.compile(run=False))
+        planned = compiled_bytes(program.compile(run=False, options=options))
     except jax.errors.JaxRuntimeError as error:
-        planned, memory = _refused(str(error), device_bytes(program.args)) or _raise(error)
-    return Measurement(**parts, **planned._asdict(), memory=memory, flops=count_flops(program.fn, *program.args).total)
+        planned = refused_bytes(error, device_bytes(program.args))
+    flops = count_flops(program.fn, *program.args).total
+    return Measurement(**_parts(program, phase), **planned._asdict(), memory=memory, flops=flops)
 
 
 def _parts(program: Program, phase: str) -> dict[str, int]:
@@ -89,64 +86,12 @@ def _parts(program: Program, phase: str) -> dict[str, int]:
     return dict(parameters=device_bytes(given), gradients=0, optimizer=0, state=device_bytes(program.args[2]))
 
 
-def _refused(error: str, arguments: int) -> tuple["CompiledBytes", int] | None:
-    """What libtpu says of a program that is too large, and the memory that it offers; None for any other error.
-
-    What it calls HLO temporaries there are all bytes, the arguments' included.
-    """
-    said = re.search(r"RESOURCE_EXHAUSTED.*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)", error, re.S)
-    if not said:
-        return None
-    scale = dict(K=2**10, M=2**20, G=2**30, T=2**40)
-    needed, memory = (int(float(size) * scale[unit]) for size, unit in (said.group(1, 2), said.group(3, 4)))
-    return CompiledBytes(arguments, None, None, max(0, needed - arguments), needed, "what the compiler refused"), memory
-
-
-def _raise(error: Exception) -> Any:
-    raise error
-
-
-class CompiledBytes(NamedTuple):
-    """Bytes on one device while a program runs, as the compiler planned them.
-
-    total: by `definition`, which depends on the backend; totals of different definitions do not compare
-    """
-
-    arguments: int
-    outputs: int | None
-    aliased: int | None
-    temporaries: int
-    total: int
-    definition: str
-
-
 class StateSize(NamedTuple):
     """What one sequence keeps: array elements, their bytes, and their dtypes, the one with most bytes first."""
 
     elements: int
     bytes: int
     dtypes: str
-
-
-def compiled_bytes(compiled: Compiled) -> CompiledBytes:
-    """The compiler's plan. `aliased` are the bytes of donated arguments that outputs are written to."""
-    stats = compiled.memory_analysis()
-    parts = (
-        stats.argument_size_in_bytes,
-        stats.output_size_in_bytes,
-        stats.alias_size_in_bytes,
-        stats.temp_size_in_bytes,
-    )
-    definition = _definition(next(iter(jax.tree.leaves(compiled.input_shardings)[0].device_set)).platform)
-    if definition == PEAK:
-        return CompiledBytes(*parts, stats.peak_memory_in_bytes, definition)
-    arguments, outputs, aliased, temporaries = parts
-    return CompiledBytes(*parts, arguments + outputs + temporaries - aliased, definition)
-
-
-def _definition(platform: str) -> str:
-    """On CPU XLA's own peak leaves temporaries out; on TPU temporaries are those in HBM and can be 0 for real work."""
-    return "arguments + outputs + temporaries - aliased" if platform == "cpu" else PEAK
 
 
 def state_size(model: LanguageModel, max_len: int, batch: int = 1) -> StateSize:
@@ -208,6 +153,6 @@ def evaluate(subject: Subject) -> Iterator[tuple[str, Any]]:
     platform = mesh.devices.flat[0].platform
     yield (
         "memory/definition",
-        f"Bytes are {_definition(platform)}, of one device, compiled for {platform}: training of {config.batch} rows "
+        f"Bytes are {definition(platform)}, of one device, compiled for {platform}: training of {config.batch} rows "
         f"on {mesh.size} device(s); prefill, in segments of {config.length} tokens, and decoding of one sequence.",
     )

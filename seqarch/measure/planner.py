@@ -70,7 +70,7 @@ def plan_training(lab: Lab, config: Config, placement: Placement, context: int) 
             break
     way, unit = tried[-1].config, placement.count * tried[-1].config.optim.accumulate
     memory = _memory([each.outcome for each in tried])
-    total = lambda n: needed(lab.measure(Cell(way, "train", n * unit, context, placement.name)), memory)  # noqa: E731
+    total = lambda n: needed(lab.measure(Cell(way, "train", n * unit, context, placement.name)))  # noqa: E731
     rows = largest(total, memory, {}, MOST)
     return Training(tried, Largest(rows.size * unit, rows.beyond and rows.beyond * unit))
 
@@ -104,7 +104,7 @@ def plan_serving(lab: Lab, config: Config, placement: Placement, context: int) -
     one, prefill = lab.measure(cell("decode", 1)), lab.measure(cell("prefill", 1))
     unit, fits = placement.count, isinstance(one, Measurement) and one.fits
     memory = _memory([one])
-    total = lambda n: needed(lab.measure(cell("decode", n * unit)), memory)  # noqa: E731
+    total = lambda n: needed(lab.measure(cell("decode", n * unit)))  # noqa: E731
     most = largest(total, memory, {}, MOST).size * unit if fits else 0
     many = lab.measure(cell("decode", most)) if most else one
     halfway = lab.measure(Cell(config, "prefill", 1, max(context // 2, 1), placement.name))

@@ -16,7 +16,8 @@ from seqarch.errors import UserError
 from seqarch.measure.cells import Cell, Failed, Lab, Outcome
 from seqarch.measure.curves import exponent, largest
 from seqarch.measure.live import Actual
-from seqarch.measure.memory import PEAK, Measurement
+from seqarch.measure.memory import Measurement
+from seqarch.measure.plans import PEAK
 from seqarch.measure.programs import PHASES
 from seqarch.measure.tables import Row, format_bytes
 from seqarch.measure.targets import place
@@ -64,7 +65,7 @@ def survey(
         done(phase)
     if memory := memory_of(cells.values()):
         for length in served:
-            total = lambda n: needed(lab.measure(Cell(config, "decode", n * count, length, target)), memory)  # noqa: B023, E731
+            total = lambda n: needed(lab.measure(Cell(config, "decode", n * count, length, target)))  # noqa: B023, E731
             fit = largest(total, memory, {}, MOST)
             values[f"lab/sequences@{length}"] = f"{fit.size * count:,}{'' if fit.beyond else ' or more'}"
     done("sequences")
@@ -139,8 +140,8 @@ def _longest(lab: Lab, phase: str, cell: Callable[[int], Cell], found: dict[int,
     memory = memory_of(found.values())
     if not memory:
         return {}
-    known = {length: needed(outcome, memory) for length, outcome in found.items()}
-    fit = largest(lambda length: needed(lab.measure(cell(length)), memory), memory, known, LONGEST)
+    known = {length: needed(outcome) for length, outcome in found.items()}
+    fit = largest(lambda length: needed(lab.measure(cell(length))), memory, known, LONGEST)
     return {f"lab/{phase}_longest": f"{fit.size:,}" if fit.beyond else f"over {fit.size:,}"}
 
 
@@ -167,13 +168,11 @@ def describe(outcome: Outcome) -> str:
     return f"needs {format_bytes(outcome.total)} of {format_bytes(outcome.memory)}"
 
 
-def needed(outcome: Outcome, memory: int) -> float | None:
-    """The bytes of a cell, for `largest`; None where it failed, or where its compiler refuses what `memory` would hold."""
-    if isinstance(outcome, Failed) or (outcome.total <= memory and not outcome.fits):
-        return None
-    return outcome.total
+def needed(outcome: Outcome) -> int | None:
+    """The bytes of a cell, for `largest`; None where it failed."""
+    return None if isinstance(outcome, Failed) else outcome.total
 
 
 def memory_of(outcomes: Iterable[Outcome]) -> int | None:
-    """What the device has; where the compiler refused a program it says less than the data sheet, which counts then."""
-    return min((outcome.memory for outcome in outcomes if isinstance(outcome, Measurement)), default=None)
+    """What the device has for programs; None where all failed."""
+    return next((outcome.memory for outcome in outcomes if isinstance(outcome, Measurement)), None)

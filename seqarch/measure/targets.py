@@ -8,6 +8,7 @@ it. Sizes and rates are those of data sheets, of one chip; GB are 10^9 bytes, Gi
 """
 
 import dataclasses
+import functools
 import importlib.util
 import math
 import os
@@ -19,6 +20,7 @@ import jax
 from jax.experimental import topologies
 
 from seqarch.errors import UserError, unknown
+from seqarch.measure.plans import offered
 
 GB, GIB = 10**9, 2**30
 TERA = 1e12
@@ -105,11 +107,14 @@ class Placement(NamedTuple):
             raise UserError(f"the compiler of {self.name} has no such grid of chips: {line}") from error
 
     def memory(self, device: jax.Device) -> int:
-        """Bytes that one of its devices has: by the data sheet, or, of a local one, by its allocator or the system."""
+        """Bytes that one of its devices has for programs.
+
+        Of a local one by its allocator or the system, of a TPU by its compiler, of a GPU by the data sheet.
+        """
         if self.present:
             limit = (device.memory_stats() or {}).get("bytes_limit")
             return limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return self.target.memory // devices_per_chip(self.target)
+        return offered(device) if self.target.platform == "tpu" else self.target.memory
 
 
 def place(spec: str) -> Placement:
@@ -141,6 +146,7 @@ def _local(shape: tuple[int, ...]) -> Sequence[jax.Device]:
     return devices[:count]
 
 
+@functools.cache
 def _tpu_devices(placement: Placement) -> Sequence[jax.Device]:
     _require("libtpu", placement)
     # The library neither asks a metadata server what machine this is nor locks it for one process.
