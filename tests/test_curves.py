@@ -29,6 +29,13 @@ CURVES = {
 }
 
 
+def test_far_too_large_sizes_are_not_asked_for():
+    asked = []
+    total = lambda n: 1e6 + 4e4 * n  # noqa: E731
+    found = largest(lambda n: asked.append(n) or total(n), 8e10, {n: total(n) for n in LENGTHS}, 2**24)
+    assert total(found.size) <= 8e10 < total(found.beyond) and max(asked) < 1.04 * found.size and len(asked) <= 3
+
+
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("memory", [2e8, 1e9, 16e9])
 def test_largest_fits_and_what_is_two_percent_beyond_does_not(curve, memory):

@@ -68,8 +68,9 @@ def largest(total: Callable[[int], float | None], memory: float, known: Mapping[
     """The largest size of at most `last` whose total is at most `memory`, by bisection between sizes on a grid of STEPS.
 
     total: of a size, measured; None where it has none, which counts as too large
-    known: sizes that are measured already. A line through the nearest totals proposes where to cut; each proposal is
-    measured, so a total that is no line costs more measurements, not a wrong answer.
+    known: sizes that are measured already. A line through the nearest totals proposes where to cut, and how far to look
+    ahead: what is far too large takes compilers longest. Each proposal is measured, so a total that is no line costs more
+    measurements, not a wrong answer.
     """
     found = {size: value for size, value in known.items() if size <= last}
 
@@ -82,10 +83,12 @@ def largest(total: Callable[[int], float | None], memory: float, known: Mapping[
     if not low:
         return Largest(0, 1)
     high = min((size for size in found if size > low and not fits(size)), default=None)
-    if high is None:
-        if fits(last):
+    step = 1
+    while high is None:
+        if low == last:
             return Largest(last, None)
-        high = last
+        ahead = min(max(_ahead(found, memory, last), low + step), last)
+        low, high, step = (ahead, None, 2 * (ahead - low)) if fits(ahead) else (low, ahead, step)
     tried = 0
     while (after := on_grid(low, 1)) < high:
         cut = on_grid(_proposal(low, high, found, memory, tried % 3))
@@ -93,6 +96,15 @@ def largest(total: Callable[[int], float | None], memory: float, known: Mapping[
         low, high = (cut, high) if fits(cut) else (low, cut)
         tried += 1
     return Largest(low, high)
+
+
+def _ahead(found: Mapping[int, float | None], memory: float, last: int) -> int:
+    """The grid's first size at which a line through the last two totals exceeds `memory`; `last` where none does."""
+    points = sorted(found.items())[-2:]
+    if len(points) < 2 or None in (points[0][1], points[1][1]) or points[0][1] >= points[1][1]:
+        return last
+    (a, below), (b, above) = points
+    return on_grid(min(b + (b - a) * (memory - above) / (above - below), last), 1)
 
 
 def on_grid(size: float, steps: int = 0) -> int:
