@@ -98,7 +98,7 @@ def median_seconds(run: Callable[[Any], Any], prepare: Callable[[], Any] = lambd
 
 
 def run_seconds(run: Callable[[Any], Any], given: Any = None) -> float:
-    """Of one run, waited for. What it makes is freed after the clock is read: of 128 MiB of caches that takes 4 ms."""
+    """Of one run, waited for. What it makes is freed after the clock is read: of 128 MiB of caches that takes milliseconds."""
     jax.block_until_ready(given)
     start = time.perf_counter()
     made = jax.block_until_ready(run(given))  # noqa: F841
