@@ -36,6 +36,13 @@ def test_far_too_large_sizes_are_not_asked_for():
     assert total(found.size) <= 8e10 < total(found.beyond) and max(asked) < 1.04 * found.size and len(asked) <= 3
 
 
+def test_what_is_there_without_any_spares_measurements():
+    asked = []
+    total = lambda n: 4e6 + 1.8e7 * n  # noqa: E731
+    found = largest(lambda n: asked.append(n) or total(n), 8e10, {0: 4e6}, 2**20)
+    assert total(found.size) <= 8e10 < total(found.beyond) and len(asked) <= 3
+
+
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("memory", [2e8, 1e9, 16e9])
 def test_largest_fits_and_what_is_two_percent_beyond_does_not(curve, memory):

@@ -31,6 +31,9 @@ class Made:
         total = state or 10 * cell.batch * cell.length
         return Measurement(0, 0, 0, state, 0, 0, 0, 0, total, "made up", 2**20, 1.0)
 
+    def measure_all(self, cells):
+        return [self.measure(cell) for cell in cells]
+
 
 @pytest.fixture
 def made():

@@ -64,7 +64,9 @@ class Means(NamedTuple):
 
     def curve(self, config: Config, phase: str, target: str, lengths: Sequence[int] | None = None) -> dict[int, Measurement]:
         """A measurement for each length that has one; of one row, or one for each device in training."""
-        found = {n: self.lab.measure(Cell(config, phase, 1, n, target)) for n in lengths or self.lengths}
+        lengths = lengths or self.lengths
+        outcomes = self.lab.measure_all(Cell(config, phase, 1, length, target) for length in lengths)
+        found = dict(zip(lengths, outcomes, strict=True))
         for length, outcome in found.items():
             if isinstance(outcome, Failed):
                 self.say(f"{config.model.mixer} on {target}, {phase} of {length:,} tokens: {outcome.reason}")

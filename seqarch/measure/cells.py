@@ -17,8 +17,8 @@ import queue
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Iterable, Iterator
+from concurrent import futures
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +43,9 @@ SOURCES = (
     *(f"measure/{name}.py" for name in ("live", "memory", "plans", "programs", "targets")),
 )
 
+LOG = "log"  # of what a worker prints
+TRACED = 32  # cells after which a worker forgets what it traced: programs that differ in their length share a tenth of the work
+
 
 class Cell(NamedTuple):
     """The arguments of `seqarch.measure.memory.measure`."""
@@ -64,7 +67,7 @@ Outcome = Measurement | Failed
 
 
 class Lab:
-    """Measures cells, several at once from several threads; a context manager that ends its workers.
+    """Measures cells, several at once; a context manager that ends its workers.
 
     cache: a directory for what was measured; timeout: seconds after which a cell is given up
     platforms: JAX_PLATFORMS for the target "local"; this process may rather stay on the CPU, as an accelerator is for one
@@ -72,52 +75,65 @@ class Lab:
 
     def __init__(self, cache: Path, *, workers: int = 2, timeout: float = 900, platforms: str | None = None):
         self._cache, self._timeout, self._platforms = Path(cache), timeout, platforms
-        self._workers: queue.LifoQueue[_Worker] = queue.LifoQueue()
-        for _ in range(workers):
-            self._workers.put(_Worker(platforms))
-        self._known: dict[Path, Future] = {}
+        self._workers = [_Worker(platforms) for _ in range(workers)]
+        self._idle: queue.LifoQueue[_Worker] = queue.LifoQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._threads = futures.ThreadPoolExecutor(workers)
+        self._known: dict[Path, futures.Future] = {}
         self._lock, self._alone = threading.Lock(), threading.Lock()
 
     def __enter__(self) -> "Lab":
         return self
 
     def __exit__(self, *_: object) -> None:
-        while not self._workers.empty():
-            self._workers.get().end()
+        self.end()
+
+    def end(self) -> None:
+        """Ends the workers, also those at work; a cell that is waited for fails."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.end()
 
     def measure(self, cell: Cell) -> Outcome:
         """From memory, from disk or from a worker; the same program is asked for once. Raises UserError."""
-        return self._once(cell, Measurement)
+        return self._start(cell, Measurement).result()
+
+    def measure_all(self, cells: Iterable[Cell]) -> list[Outcome]:
+        """The same of several, as many at once as there are workers."""
+        return [started.result() for started in [self._start(cell, Measurement) for cell in cells]]
 
     def run(self, cell: Cell) -> Actual | Failed:
         """The same for a program that really runs, on the target local: in a fresh process, and none beside it."""
         with self._alone:
-            return self._once(cell, Actual)
+            return self._start(cell, Actual).result()
 
-    def _once(self, cell: Cell, kind: type[NamedTuple]) -> Any:
+    def _start(self, cell: Cell, kind: type[NamedTuple]) -> futures.Future:
         path = self._cache / f"{kind.__name__.lower()}-{key_of(cell, self._platforms)}.json"
         with self._lock:
-            mine = path not in self._known
-            future = self._known.setdefault(path, Future())
-        if mine:
-            try:
-                future.set_result(_read(path, kind) or self._ask(cell, path, kind))
-            except BaseException as error:
-                future.set_exception(error)
-        return future.result()
+            if path not in self._known:
+                known = _read(path, kind)
+                self._known[path] = _done(known) if known else self._threads.submit(self._ask, cell, path, kind)
+            return self._known[path]
 
     def _ask(self, cell: Cell, path: Path, kind: type[NamedTuple]) -> Any:
-        worker = self._workers.get()
+        worker = self._idle.get()
         try:
             outcome = worker.ask(cell, kind, self._timeout)
         finally:
-            self._workers.put(worker)
+            self._idle.put(worker)
         if isinstance(outcome, Exception):
             raise outcome
         if isinstance(outcome, kind):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, outcome._asdict())
         return outcome
+
+
+def _done(value: Any) -> futures.Future:
+    future = futures.Future()
+    future.set_result(value)
+    return future
 
 
 def _read(path: Path, kind: type[NamedTuple]) -> Any:
@@ -165,8 +181,8 @@ def _version(package: str) -> str:
 class _Worker:
     """A process that measures one cell after the other, begun when it is needed and again after it died.
 
-    Processes are spawned: a compiler's threads do not survive a fork. What they print goes to a file, the last line of
-    which is what there is to say of a crash.
+    Processes are spawned: a compiler's threads do not survive a fork. Each has a directory for its temporary files, which
+    goes with it; there is what it prints, the last line of which is what there is to say of a crash.
     """
 
     def __init__(self, platforms: str | None):
@@ -194,14 +210,15 @@ class _Worker:
             self._process.kill()
             self._process.join()
             self._pipe.close()
-            self._log.close()
+            self._directory.cleanup()
         self._process = self._kind = None
 
     def _begin(self, kind: tuple[int, ...] | str) -> None:
         context = multiprocessing.get_context("spawn")
-        self._log = tempfile.NamedTemporaryFile()
+        self._directory = tempfile.TemporaryDirectory()
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, kind, self._platforms, self._log.name), daemon=True)
+        arguments = theirs, kind, self._platforms, self._directory.name
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         self._kind = kind
         theirs.close()
@@ -210,13 +227,14 @@ class _Worker:
         self._process.join(10)
         code = self._process.exitcode or 0
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        said = Path(self._log.name).read_text(errors="replace").strip().splitlines()[-1:]
+        said = Path(self._directory.name, LOG).read_text(errors="replace").strip().splitlines()[-1:]
         return f"the compiler ended its process ({how}){': ' + said[0][:200] if said else ''}"
 
 
-def _serve(pipe: Any, kind: tuple[int, ...] | str, platforms: str | None, log: str) -> None:
+def _serve(pipe: Any, kind: tuple[int, ...] | str, platforms: str | None, directory: str) -> None:
     """Runs in a worker: cells in, outcomes out, until the other end is gone."""
-    with open(log, "wb") as file:
+    tempfile.tempdir = directory
+    with open(Path(directory, LOG), "wb") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -224,9 +242,10 @@ def _serve(pipe: Any, kind: tuple[int, ...] | str, platforms: str | None, log: s
     if kind != "absent":
         jax.config.update("jax_num_cpu_devices", math.prod(kind))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    for cell, asked in _received(pipe):
+    for count, (cell, asked) in enumerate(_received(pipe), 1):
         pipe.send(_outcome(cell, asked))
-        jax.clear_caches()
+        if count % TRACED == 0:
+            jax.clear_caches()
 
 
 def _received(pipe: Any) -> Iterator[tuple[Cell, type[NamedTuple]]]:

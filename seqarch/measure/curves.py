@@ -1,5 +1,6 @@
 """How memory grows with the context: exponents over the tail of a curve, and the largest size that fits."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from scipy import special
 from seqarch.errors import UserError
 
 TAIL = 4  # lengths, the longest ones, that an exponent is fitted to
+LINE, POWER, MIDDLE = range(3)  # ways to propose the next size
 STEPS = 64  # sizes to a factor of two that are tried, so that the largest that fits is known to 1.6 %
 
 
@@ -68,11 +70,12 @@ def largest(total: Callable[[int], float | None], memory: float, known: Mapping[
     """The largest size of at most `last` whose total is at most `memory`, by bisection between sizes on a grid of STEPS.
 
     total: of a size, measured; None where it has none, which counts as too large
-    known: sizes that are measured already. A line through the nearest totals proposes where to cut, and how far to look
-    ahead: what is far too large takes compilers longest. Each proposal is measured, so a total that is no line costs more
-    measurements, not a wrong answer.
+    known: sizes that are measured already, and 0 with what is there without any. A line through the nearest totals proposes
+    where to cut, and how far to look ahead: what is far too large takes compilers longest. Each proposal is measured, so a
+    total that is no line costs more measurements, not a wrong answer.
     """
     found = {size: value for size, value in known.items() if size <= last}
+    kinds = itertools.cycle((LINE, POWER, LINE, MIDDLE))
 
     def fits(size: int) -> bool:
         if size not in found:
@@ -89,12 +92,10 @@ def largest(total: Callable[[int], float | None], memory: float, known: Mapping[
             return Largest(last, None)
         ahead = min(max(_ahead(found, memory, last), low + step), last)
         low, high, step = (ahead, None, 2 * (ahead - low)) if fits(ahead) else (low, ahead, step)
-    tried = 0
     while (after := on_grid(low, 1)) < high:
-        cut = on_grid(_proposal(low, high, found, memory, tried % 3))
+        cut = on_grid(_proposal(low, high, found, memory, next(kinds)))
         cut = min(max(cut, after), on_grid(high, -1))
         low, high = (cut, high) if fits(cut) else (low, cut)
-        tried += 1
     return Largest(low, high)
 
 
@@ -116,11 +117,11 @@ def on_grid(size: float, steps: int = 0) -> int:
 
 
 def _proposal(low: int, high: int, found: Mapping[int, float | None], memory: float, kind: int) -> float:
-    """Where a line through the totals at both ends meets `memory`, or a power law (kind 1), or the middle (kind 2)."""
+    """Where a line, or a power law, through the totals at both ends meets `memory`, or the middle."""
     above, below = found[high], found[low]
-    if kind == 2 or above is None or not 0 < below < above:
+    if kind == MIDDLE or above is None or not 0 < below < above:
         return math.sqrt(low * high)
-    if kind == 1:
+    if kind == POWER:
         return low * (high / low) ** (math.log(memory / below) / math.log(above / below))
     return low + (high - low) * (memory - below) / (above - below)
 

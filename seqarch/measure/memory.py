@@ -14,7 +14,7 @@ import jax
 from seqarch.config import Config
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
-from seqarch.measure.plans import compiled_bytes, definition, refused_bytes, refusing
+from seqarch.measure.plans import codeless, compiled_bytes, definition, refused_bytes
 from seqarch.measure.programs import Program, phase_program, programs, serving_model
 from seqarch.measure.subject import Subject
 from seqarch.measure.targets import place
@@ -69,7 +69,7 @@ def measure(config: Config, phase: str, batch: int, length: int, target: str) ->
     placement = place(target)
     mesh = make_mesh(config.mesh, placement.devices())
     program, memory = phase_program(config, phase, batch, length, mesh), placement.memory(mesh.devices.flat[0])
-    options = refusing(memory) if placement.target.platform == "tpu" else None
+    options = {} if placement.present else codeless(placement.target.platform, memory)
     try:
         planned = compiled_bytes(program.compile(run=False, options=options))
     except jax.errors.JaxRuntimeError as error:

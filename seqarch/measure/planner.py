@@ -15,7 +15,7 @@ from seqarch.matching import count_parameters
 from seqarch.measure.cells import Cell, Failed, Lab, Outcome
 from seqarch.measure.curves import Largest, largest
 from seqarch.measure.memory import Measurement
-from seqarch.measure.survey import MOST, memory_of, needed
+from seqarch.measure.survey import MOST, memory_of, needed, without_rows
 from seqarch.measure.targets import Placement, devices_per_chip
 
 PARTS = ("parameters", "optimizer", "state", "working")
@@ -71,7 +71,8 @@ def plan_training(lab: Lab, config: Config, placement: Placement, context: int) 
     way, unit = tried[-1].config, placement.count * tried[-1].config.optim.accumulate
     memory = _memory([each.outcome for each in tried])
     total = lambda n: needed(lab.measure(Cell(way, "train", n * unit, context, placement.name)))  # noqa: E731
-    rows = largest(total, memory, {}, MOST)
+    known = without_rows(tried[-1].outcome) | {way.batch // unit: needed(tried[-1].outcome)}
+    rows = largest(total, memory, known, MOST)
     return Training(tried, Largest(rows.size * unit, rows.beyond and rows.beyond * unit))
 
 
@@ -105,7 +106,7 @@ def plan_serving(lab: Lab, config: Config, placement: Placement, context: int) -
     unit, fits = placement.count, isinstance(one, Measurement) and one.fits
     memory = _memory([one])
     total = lambda n: needed(lab.measure(cell("decode", n * unit)))  # noqa: E731
-    most = largest(total, memory, {}, MOST).size * unit if fits else 0
+    most = largest(total, memory, without_rows(one), MOST).size * unit if fits else 0
     many = lab.measure(cell("decode", most)) if most else one
     halfway = lab.measure(Cell(config, "prefill", 1, max(context // 2, 1), placement.name))
     return Serving(most or int(fits), one, many, prefill, halfway)

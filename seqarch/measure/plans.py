@@ -1,12 +1,16 @@
 """What a compiler plans: bytes on each device while a program runs, and what libtpu says of a program that it refuses.
 
 libtpu plans memory in seconds and then generates code for up to minutes. A program that it refuses as too large costs only
-the seconds, and the refusal says what was planned: so the plan of a TPU that is not here is asked of one with 1 MiB.
+the seconds, and the refusal says what was planned: so the plan of a TPU that is not here is asked of one with 1 MiB. XLA's GPU
+compiler gives half of its time to NVIDIA's assembler, one process for each kernel: so the plan of a GPU that is not here is
+made with an assembler that does nothing, and asks for nothing of NVIDIA's to be installed.
 """
 
 import functools
 import re
-from typing import NamedTuple
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +20,7 @@ from jax.stages import Compiled
 PEAK = "peak_memory_in_bytes"
 ON_CPU = "arguments + outputs + temporaries - aliased"
 REFUSED = "what the compiler plans, said as it refuses"
+CUDA_STUB = Path(__file__).with_name("cuda_stub")  # where XLA looks for NVIDIA's programs before it looks elsewhere
 UNITS = dict(K=2**10, M=2**20, G=2**30, T=2**40)
 
 
@@ -75,12 +80,26 @@ def parse_refusal(error: str) -> Refusal | None:
     return Refusal(*(int(float(size) * UNITS[unit]) for size, unit in (said.group(1, 2), said.group(3, 4)))) if said else None
 
 
-def refusing(memory: int) -> dict[str, int]:
-    """Options with which libtpu refuses what needs more than 1 MiB, and plans as for `memory` bytes nevertheless.
+def codeless(platform: str, memory: int) -> dict[str, Any]:
+    """Options with which the compiler of a device that is not here plans for `memory` bytes and makes no machine code.
 
-    It recomputes what would not fit 95 % of the memory; the percentage is of the 1 MiB.
+    libtpu refuses what needs more than 1 MiB, and recomputes what would not fit 95 % of the memory: the percentage is of the
+    1 MiB.
     """
+    if platform == "gpu":
+        kernels = {"xla_gpu_kernel_cache_file": _kernels(), "xla_gpu_enable_llvm_module_compilation_parallelism": True}
+        return {"xla_gpu_cuda_data_dir": str(CUDA_STUB)} | kernels
     return {"xla_tpu_max_hbm_size_mib": 1, "xla_jf_rematerialization_percent_shared_memory_limit": 95 * memory // 2**20}
+
+
+def _kernels() -> str:
+    """A file of the kernels that this process has had made: many recur in the same program of another length."""
+    return f"{_directory().name}/kernels"
+
+
+@functools.cache
+def _directory() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory()
 
 
 @functools.cache

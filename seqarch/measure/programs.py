@@ -27,12 +27,13 @@ from seqarch.types import PyTree, State
 
 PHASES = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}  # and what tables call them
 DECODED = 32  # tokens of one decoding loop
-UNOPTIMISED = {  # spares half of the work on CPU, a third on GPU
+UNOPTIMISED = {  # spares half of the work on CPU, a third on GPU and there all that grows with a scan's length
     "cpu": {"xla_backend_optimization_level": 0},
     "gpu": {
         "xla_backend_optimization_level": 0,
         "xla_llvm_disable_expensive_passes": True,
         "xla_gpu_disable_gpuasm_optimizations": True,
+        "xla_disable_hlo_passes": "dynamic-slice-annotator",
     },
 }
 

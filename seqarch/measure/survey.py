@@ -7,7 +7,7 @@ import functools
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -18,13 +18,14 @@ from seqarch.measure.curves import exponent, largest
 from seqarch.measure.live import Actual
 from seqarch.measure.memory import Measurement
 from seqarch.measure.plans import PEAK
-from seqarch.measure.programs import PHASES
 from seqarch.measure.tables import Row, format_bytes
 from seqarch.measure.targets import place
 
 LONGEST = 2**24  # tokens; a context that still fits is said to be longer
 MOST = 2**20  # sequences at once
 SERVED = (4096, 32768, 131072, 1048576)  # contexts at which sequences are counted
+SEQUENCES = "sequences"
+SHARES = {"train": 5, "prefill": 1, "decode": 1, SEQUENCES: 1}  # parts of a survey, and how much of the time each takes
 ROOM = 0.5  # of the memory that a step which runs may take: compilers work beside it
 
 
@@ -36,40 +37,11 @@ class Survey(NamedTuple):
     row: Row
 
 
-def survey(
-    lab: Lab,
-    name: str,
-    config: Config,
-    target: str,
-    lengths: Sequence[int],
-    *,
-    served: Sequence[int] = SERVED,
-    run: bool = False,
-    done: Callable[[str], None] = lambda phase: None,
-) -> Survey:
-    """Curves of all phases and what fits. Training is of the fewest rows that the target's devices divide, serving of one.
+class Part(NamedTuple):
+    """What one phase, or SEQUENCES, tells of a member on a target. cells: of its curve; values: what the tables show."""
 
-    run: on a present target also runs the training steps that fit with room beside them; accelerators always do
-    done: is called after each of the phases, and after "sequences"
-    """
-    count = place(target).count
-    cells, values = {}, {"target": target}
-    for phase in PHASES:
-        rows = count * config.optim.accumulate if phase == "train" else 1
-        cell = functools.partial(Cell, config, phase, rows, target=target)
-        found = {length: lab.measure(cell(length)) for length in lengths}
-        cells |= {cell(length): outcome for length, outcome in found.items()}
-        values |= _curve(phase, found) | _longest(lab, phase, cell, found)
-        if phase == "train" and place(target).present:
-            values |= _actual(lab, cell, found, run)
-        done(phase)
-    if memory := memory_of(cells.values()):
-        for length in served:
-            total = lambda n: needed(lab.measure(Cell(config, "decode", n * count, length, target)))  # noqa: B023, E731
-            fit = largest(total, memory, {}, MOST)
-            values[f"lab/sequences@{length}"] = f"{fit.size * count:,}{'' if fit.beyond else ' or more'}"
-    done("sequences")
-    return Survey(target, cells, Row(name, "model", values, to_dict(config)))
+    cells: dict[Cell, Outcome]
+    values: dict[str, Any]
 
 
 def run(
@@ -82,26 +54,34 @@ def run(
     run_local: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Survey]:
-    """Surveys all members on all targets, several at once; a target that refuses a member costs a line.
+    """Surveys all members on all targets; a target that refuses a member costs a line.
 
+    run_local: on a present target also run the training steps that fit with room beside them; accelerators always do
     Raises UserError, the first one, where nothing could be surveyed.
     """
-    pairs, errors = list(itertools.product(targets, members)), {}
-    progress = Progress(len(pairs) * (len(PHASES) + 1), say)
+    jobs = [(target, name, part) for target, part, name in itertools.product(targets, SHARES, members)]
+    progress, errors = Progress(sum(SHARES[part] for *_, part in jobs), say), {}
 
-    def one(pair: tuple[str, str]) -> Survey | None:
-        target, name = pair
-        done = lambda phase: progress.done(f"{name} on {target}: {phase}")  # noqa: E731
+    def one(job: tuple[str, str, str]) -> Part | None:
+        target, name, part = job
         try:
-            return survey(lab, name, members[name], target, lengths, run=run_local, done=done)
+            found = _part(lab, part, members[name], target, lengths, run_local)
         except UserError as error:
-            if str(error) not in errors:
+            if errors.setdefault(str(error), error) is error:
                 say(f"{name} on {target}: {error}")
-            errors[str(error)] = error
             return None
+        progress.done(f"{name} on {target}: {part}", SHARES[part])
+        return found
 
-    with futures.ThreadPoolExecutor(workers) as pool:
-        surveys = [each for each in pool.map(one, pairs) if each]
+    parts: dict[tuple[str, str, str], Part | None] = {}
+    with futures.ThreadPoolExecutor(2 * workers) as pool:  # twice, for a search waits for one cell after the other
+        try:
+            for _, group in itertools.groupby(jobs, key=lambda job: place(job[0]).present):  # a worker serves either kind
+                parts |= zip(group := list(group), pool.map(one, group), strict=True)
+        except KeyboardInterrupt:
+            lab.end()
+            raise
+    surveys = list(_joined(members, targets, parts))
     if not surveys:
         raise next(iter(errors.values()))
     for each in surveys:
@@ -111,18 +91,59 @@ def run(
     return surveys
 
 
+def _joined(
+    members: dict[str, Config], targets: Sequence[str], parts: dict[tuple[str, str, str], Part | None]
+) -> Iterator[Survey]:
+    """Of those members and targets of which no part was refused."""
+    for target, (name, config) in itertools.product(targets, members.items()):
+        found = [parts[target, name, part] for part in SHARES]
+        if None not in found:
+            cells, values = ({key: value for part in found for key, value in part[i].items()} for i in range(2))
+            yield Survey(target, cells, Row(name, "model", {"target": target} | values, to_dict(config)))
+
+
+def _part(lab: Lab, part: str, config: Config, target: str, lengths: Sequence[int], run: bool) -> Part:
+    if part == SEQUENCES:
+        return Part({}, _sequences(lab, config, target))
+    return _phase(lab, part, config, target, lengths, run)
+
+
+def _phase(lab: Lab, phase: str, config: Config, target: str, lengths: Sequence[int], run: bool) -> Part:
+    """Its curve and what fits. Training is of the fewest rows that the target's devices divide, serving of one."""
+    rows = place(target).count * config.optim.accumulate if phase == "train" else 1
+    cell = functools.partial(Cell, config, phase, rows, target=target)
+    cells = [cell(length) for length in lengths]
+    found = dict(zip(lengths, lab.measure_all(cells), strict=True))
+    values = _curve(phase, found) | _longest(lab, phase, cell, found)
+    if phase == "train" and place(target).present:
+        values |= _actual(lab, cell, found, run)
+    return Part(dict(zip(cells, found.values(), strict=True)), values)
+
+
+def _sequences(lab: Lab, config: Config, target: str) -> dict[str, str]:
+    """How many are decoded at once at each context; none is said of one at which a single one fails to compile."""
+    count, values = place(target).count, {}
+    for length in SERVED:
+        cell = lambda n: Cell(config, "decode", n * count, length, target)  # noqa: B023, E731
+        one = lab.measure(cell(1))
+        if memory := memory_of([one]):
+            fit = largest(lambda n: needed(lab.measure(cell(n))), memory, without_rows(one), MOST)  # noqa: B023
+            values[f"lab/sequences@{length}"] = f"{fit.size * count:,}{'' if fit.beyond else ' or more'}"
+    return values
+
+
 class Progress:
-    """Lines that say what is done and how long the rest will take at the pace so far; from several threads."""
+    """Lines that say how much is done and how long the rest will take at the pace so far; from several threads."""
 
     def __init__(self, total: int, say: Callable[[str], None]):
-        self._total, self._say, self._count = total, say, 0
+        self._total, self._say, self._done = total, say, 0
         self._start, self._lock = time.monotonic(), threading.Lock()
 
-    def done(self, what: str) -> None:
+    def done(self, what: str, share: int) -> None:
         with self._lock:
-            self._count += 1
-            left = (time.monotonic() - self._start) / self._count * (self._total - self._count)
-            self._say(f"[{self._count}/{self._total}, {left / 60:.1f} min left] {what}")
+            self._done += share
+            left = (time.monotonic() - self._start) / self._done * (self._total - self._done)
+            self._say(f"[{self._done / self._total:.0%}, {left / 60:.1f} min left] {what}")
 
 
 def _curve(phase: str, found: dict[int, Outcome]) -> dict[str, Any]:
@@ -171,6 +192,11 @@ def describe(outcome: Outcome) -> str:
 def needed(outcome: Outcome) -> int | None:
     """The bytes of a cell, for `largest`; None where it failed."""
     return None if isinstance(outcome, Failed) else outcome.total
+
+
+def without_rows(outcome: Outcome) -> dict[int, int]:
+    """The bytes of a cell without any rows, for `largest`; none where it failed."""
+    return {} if isinstance(outcome, Failed) else {0: outcome.parameters + outcome.optimizer}
 
 
 def memory_of(outcomes: Iterable[Outcome]) -> int | None:
