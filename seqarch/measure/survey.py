@@ -97,9 +97,13 @@ def _joined(
     """Of those members and targets of which no part was refused."""
     for target, (name, config) in itertools.product(targets, members.items()):
         found = [parts[target, name, part] for part in SHARES]
-        if None not in found:
-            cells, values = ({key: value for part in found for key, value in part[i].items()} for i in range(2))
-            yield Survey(target, cells, Row(name, "model", {"target": target} | values, to_dict(config)))
+        if None in found:
+            continue
+        cells, values = {}, {"target": target}
+        for part in found:
+            cells |= part.cells
+            values |= part.values
+        yield Survey(target, cells, Row(name, "model", values, to_dict(config)))
 
 
 def _part(lab: Lab, part: str, config: Config, target: str, lengths: Sequence[int], run: bool) -> Part:
