@@ -57,9 +57,9 @@ def test_a_crash_loses_one_cell_and_what_was_measured_is_kept(lab, tmp_path):
     assert lab.measure(cell(batch=2)) == Failed("the compiler ended its process (SIGABRT): Check failed: tiles")
     assert lab.measure(cell()) == MEASURED
     assert len(list(tmp_path.glob("*.json"))) == 1
-    again = Lab(tmp_path, workers=1)
-    again._ask = None  # it can only be read
-    assert again.measure(cell()) == MEASURED
+    with Lab(tmp_path, workers=1) as again:
+        again._ask = None  # it can only be read
+        assert again.measure(cell()) == MEASURED
 
 
 def test_a_hang_loses_one_cell(lab):

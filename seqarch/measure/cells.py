@@ -104,7 +104,7 @@ class Lab:
         return [started.result() for started in [self._start(cell, Measurement) for cell in cells]]
 
     def run(self, cell: Cell) -> Actual | Failed:
-        """The same for a program that really runs, on the target local: in a fresh process, and none beside it."""
+        """The same for a program that really runs, on the target local: in a fresh process, and one at a time."""
         with self._alone:
             return self._start(cell, Actual).result()
 

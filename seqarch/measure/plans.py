@@ -87,18 +87,15 @@ def codeless(platform: str, memory: int) -> dict[str, Any]:
     1 MiB.
     """
     if platform == "gpu":
-        kernels = {"xla_gpu_kernel_cache_file": _kernels(), "xla_gpu_enable_llvm_module_compilation_parallelism": True}
+        file = f"{_kernels().name}/kernels"
+        kernels = {"xla_gpu_kernel_cache_file": file, "xla_gpu_enable_llvm_module_compilation_parallelism": True}
         return {"xla_gpu_cuda_data_dir": str(CUDA_STUB)} | kernels
     return {"xla_tpu_max_hbm_size_mib": 1, "xla_jf_rematerialization_percent_shared_memory_limit": 95 * memory // 2**20}
 
 
-def _kernels() -> str:
-    """A file of the kernels that this process has had made: many recur in the same program of another length."""
-    return f"{_directory().name}/kernels"
-
-
 @functools.cache
-def _directory() -> tempfile.TemporaryDirectory:
+def _kernels() -> tempfile.TemporaryDirectory:
+    """Of the kernels that this process has had made: many recur in the same program of another length."""
     return tempfile.TemporaryDirectory()
 
 
