@@ -29,6 +29,7 @@ from seqarch.comparison.search import search
 from seqarch.config import Config, parse, to_dict
 from seqarch.data.corpus import locate
 from seqarch.data.tokens import open_split
+from seqarch.errors import NoResult, UserError
 from seqarch.files import write_json
 from seqarch.measure.baselines import BASELINES
 from seqarch.measure.comparison_tables import summary_table
@@ -58,18 +59,34 @@ def main() -> None:
     tokens = given.base.steps * given.base.batch * given.base.length
     progress.say(f"{len(configs)} members, {progress.total} runs of {given.base.steps:,} steps = {tokens:,} tokens, in {workdir}")
     baselines = baseline_rows(given, workdir, progress)
-    rows = judged([member_row(name, config, given, workdir, progress) for name, config in configs.items()]) + baselines
-    if jax.process_index() == 0:
+    members, without = member_rows(configs, given, workdir, progress)
+    rows, notice = judged(members) + baselines, "; ".join([given.notice, *without])
+    if members and jax.process_index() == 0:
         title = f"Sequence mixers compared: {given.name}"
-        paths = write_report(rows, workdir, title=title, notice=given.notice, command=this_command())
-        print(f"\n{text_table(summary_table(rows), rows)}\n\n{given.notice}\n" + "\n".join(f"wrote {path}" for path in paths))
+        paths = write_report(rows, workdir, title=title, notice=notice, command=this_command())
+        print(f"\n{text_table(summary_table(rows), rows)}\n\n{notice}\n" + "\n".join(f"wrote {path}" for path in paths))
+    if without:
+        raise UserError(f"{len(without)} of {len(configs)} members came to no result: {'; '.join(without)}")
+
+
+def member_rows(configs: dict[str, Config], given: Plan, workdir: Path, progress: Progress) -> tuple[list[Row], list[str]]:
+    """Rows, and what to say of each member that came to no result."""
+    rows, without = [], []
+    for name, config in configs.items():
+        try:
+            rows.append(member_row(name, config, given, workdir, progress))
+        except NoResult as error:
+            progress.say(f"no result: {error}")
+            without.append(f"{name} is missing: {error}")
+        progress.total = progress.done + (len(configs) - len(rows) - len(without)) * (len(given.lrs) + len(given.seeds))
+    return rows, without
 
 
 def member_row(name: str, config: Config, given: Plan, workdir: Path, progress: Progress) -> Row:
     """Chooses a member's learning rate, trains and measures it for each seed, and takes what is there of all this."""
     scores: dict[float, float] = {}
     if given.lrs:
-        lr, scores = search(given.lrs, lambda lr: _validated(name, config, lr, workdir, progress))
+        lr, scores = search(given.lrs, lambda lr: _validated(name, config, lr, given, workdir, progress))
         config = runs.with_choice(config, lr=lr)
     by_seed, seeded = {}, [runs.with_choice(config, seed=seed) for seed in given.seeds]
     for seed, each in zip(given.seeds, seeded, strict=True):
@@ -91,8 +108,9 @@ def _first_runs(config: Config, given: Plan) -> list[tuple[str, Config]]:
     return [(f"seed-{seed}", runs.with_choice(config, seed=seed)) for seed in given.seeds]
 
 
-def _validated(name: str, config: Config, lr: float, workdir: Path, progress: Progress) -> float:
+def _validated(name: str, config: Config, lr: float, given: Plan, workdir: Path, progress: Progress) -> float:
     """One point of a member's search, from the config's own seed, which is none of those that are reported."""
+    progress.total += lr not in given.lrs
     progress.begin(f"{name}, learning rate {lr:g}")
     return runs.validated(workdir / name / f"lr-{lr:g}", runs.with_choice(config, lr=lr), progress)
 

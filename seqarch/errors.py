@@ -8,7 +8,11 @@ class UserError(Exception):
     """A mistake in a config, a flag, a path or a data file. Programs print its one line and exit with code 2."""
 
 
-class Diverged(UserError):
+class NoResult(UserError):
+    """A member of a comparison came to no result; the others can go on."""
+
+
+class Diverged(NoResult):
     """Training was given up because its losses or gradients were not finite."""
 
 

@@ -20,7 +20,7 @@ from seqarch.comparison import plan, progress
 from seqarch.comparison.members import match_members
 from seqarch.config import parse
 from seqarch.data.prepare import prepare
-from seqarch.errors import UserError
+from seqarch.errors import NoResult, UserError
 from seqarch.matching import DEPTH_TOLERANCE, TOLERANCE, count_parameters
 from seqarch.measure.report import read_results
 
@@ -136,6 +136,19 @@ def test_time_left_follows_from_the_work_done(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines() == [
         "[1/4 a] is there already", "[2/4 b] training", "[3/4 c, 3.5 min left] measuring",
     ]  # fmt: skip
+
+
+def test_members_without_a_result_do_not_end_the_comparison(monkeypatch, tmp_path):
+    def row(name, *_):
+        if name != "mamba":
+            raise NoResult("training diverged at every learning rate")
+        return name
+
+    monkeypatch.setattr(compare, "member_row", row)
+    configs, given = members(), plan.read(compare_config.get_config("tour").to_dict())
+    rows, without = compare.member_rows(configs, given, tmp_path, progress.Progress(5))
+    assert rows == ["mamba"] and without[0] == "gru is missing: training diverged at every learning rate"
+    assert len(without) == len(configs) - 1
 
 
 @pytest.fixture(scope="module")

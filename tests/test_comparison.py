@@ -7,7 +7,7 @@ import pytest
 
 from seqarch.comparison.evidence import judged, letters, over_seeds
 from seqarch.comparison.search import EXTENSIONS, search
-from seqarch.errors import UserError
+from seqarch.errors import NoResult
 from seqarch.measure.tables import Row
 
 
@@ -33,10 +33,10 @@ def test_search_ends_where_training_diverges():
 
 def test_search_without_an_optimum_is_told():
     tried = []
-    with pytest.raises(UserError, match="still stands at the edge"):
+    with pytest.raises(NoResult, match="still stands at the edge"):
         search((1e-3, 3e-3), lambda lr: tried.append(lr) or -lr)
     assert len(tried) == 2 + EXTENSIONS
-    with pytest.raises(UserError, match="diverged at every learning rate of 0.001, 0.003"):
+    with pytest.raises(NoResult, match="diverged at every learning rate of 0.001, 0.003"):
         search((1e-3, 3e-3), lambda lr: math.inf)
 
 
