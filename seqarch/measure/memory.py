@@ -14,7 +14,7 @@ import jax
 from seqarch.config import Config
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
-from seqarch.measure.plans import codeless, compiled_bytes, definition, refused_bytes
+from seqarch.measure.plans import CUBLAS, UNTILED, CompiledBytes, codeless, compiled_bytes, definition, refused_bytes
 from seqarch.measure.programs import Program, phase_program, programs, serving_model
 from seqarch.measure.subject import Subject
 from seqarch.measure.targets import place
@@ -70,12 +70,19 @@ def measure(config: Config, phase: str, batch: int, length: int, target: str) ->
     mesh = make_mesh(config.mesh, placement.devices())
     program, memory = phase_program(config, phase, batch, length, mesh), placement.memory(mesh.devices.flat[0])
     options = {} if placement.present else codeless(placement.target.platform, memory)
-    try:
-        planned = compiled_bytes(program.compile(run=False, options=options))
-    except jax.errors.JaxRuntimeError as error:
-        planned = refused_bytes(error, device_bytes(program.args))
+    planned = _planned(program, options)
     flops = count_flops(program.fn, *program.args).total
     return Measurement(**_parts(program, phase), **planned._asdict(), memory=memory, flops=flops)
+
+
+def _planned(program: Program, options: dict[str, Any]) -> CompiledBytes:
+    """options: of `codeless` where the device is not here; only there a product may be left to NVIDIA's library instead."""
+    try:
+        return compiled_bytes(program.compile(run=False, options=options))
+    except jax.errors.JaxRuntimeError as error:
+        if UNTILED in str(error) and options and options != options | CUBLAS:
+            return _planned(program, options | CUBLAS)
+        return refused_bytes(error, device_bytes(program.args))
 
 
 def _parts(program: Program, phase: str) -> dict[str, int]:

@@ -20,6 +20,8 @@ from jax.stages import Compiled
 PEAK = "peak_memory_in_bytes"
 ON_CPU = "arguments + outputs + temporaries - aliased"
 REFUSED = "what the compiler plans, said as it refuses"
+UNTILED = "Couldn't find output tile sizes"  # said of a matrix product by XLA's GPU compiler, which then gives up
+CUBLAS = {"xla_gpu_enable_triton_gemm": False}  # leaves matrix products to NVIDIA's library
 CUDA_STUB = Path(__file__).with_name("cuda_stub")  # where XLA looks for NVIDIA's programs before it looks elsewhere
 UNITS = dict(K=2**10, M=2**20, G=2**30, T=2**40)
 
