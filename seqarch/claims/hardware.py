@@ -1,5 +1,8 @@
 """Claims about what accelerators can hold."""
 
+import itertools
+from concurrent import futures
+
 from seqarch.claims.base import Claim, Finding, Means, verdict
 from seqarch.claims.states import GROUPED, MILLION
 from seqarch.errors import UserError
@@ -10,21 +13,14 @@ from seqarch.measure.survey import describe
 from seqarch.measure.tables import format_bytes
 from seqarch.measure.targets import TARGETS, place
 
-GRIDS = {"gpu": ("1", "2", "4", "8"), 2: ("1", "2x2", "2x4"), 3: ("1", "2x2x1", "2x2x2")}
-FLAT = ("tpu-v5e", "tpu-v6e")  # whose chips are connected in two dimensions
+GRIDS = {1: ("1", "2", "4", "8"), 2: ("1", "2x2", "2x4"), 3: ("1", "2x2x1", "2x2x2")}  # by a target's axes
 
 
 def million_tokens(means: Means) -> Finding:
-    evidence, feasible = {}, []
-    for target in means.targets[1:]:
-        for name in (GROUPED, "mamba"):
-            try:
-                evidence[f"{name}, {target}"], fits = _smallest(means, name, target)
-            except UserError as error:
-                means.say(str(error))
-                break
-            if name == GROUPED:
-                feasible.append(fits)
+    cases = list(itertools.product(means.targets[1:], (GROUPED, "mamba")))
+    with futures.ThreadPoolExecutor(2) as pool:
+        found = dict(zip(cases, pool.map(lambda case: _smallest(means, *case), cases), strict=True))
+    feasible = [each[1] for (_, name), each in found.items() if each and name == GROUPED]
     if not feasible:
         raise UserError("no target but the local device was given, or its compiler is not installed: --targets=tpu-v5p,gpu-h200")
     cache = state_bytes(means.large[GROUPED], MILLION)
@@ -35,21 +31,24 @@ def million_tokens(means: Means) -> Finding:
         "parameters are split over the devices, and the cache by its heads, so over no more devices than heads. The bound "
         "is the roofline's of a decoding step. What a million tokens need is a grouped cache and a handful of chips; "
         "Mamba's state does not know the length.",
-        evidence,
+        {f"{name}, {target}": each[0] for (target, name), each in found.items() if each},
     )
 
 
-def _smallest(means: Means, name: str, target: str) -> tuple[dict[str, str], bool]:
-    """The smallest grid of chips on which one sequence decodes, or what the largest lacks."""
+def _smallest(means: Means, target: str, name: str) -> tuple[dict[str, str], bool] | None:
+    """The smallest grid of chips on which one sequence decodes, or what the largest lacks; None where nothing compiles."""
     config = means.large[name]
-    kind = TARGETS[target].platform
-    for grid in GRIDS[kind if kind == "gpu" else 2 if target in FLAT else 3]:
-        placement = place(f"{target}:{grid}")
-        means.say(f"{name} on {placement.name}")
-        outcome = means.lab.measure(Cell(config, "decode", 1, MILLION, placement.name))
-        if isinstance(outcome, Measurement) and outcome.fits:
-            speed = bound(config, placement, outcome, 1)
-            return {"chips": grid, "each device": describe(outcome), "tokens/s at most": f"{speed.tokens:,.0f}"}, True
+    try:
+        for grid in GRIDS[TARGETS[target].axes]:
+            placement = place(f"{target}:{grid}")
+            means.say(f"{name} on {placement.name}")
+            outcome = means.lab.measure(Cell(config, "decode", 1, MILLION, placement.name))
+            if isinstance(outcome, Measurement) and outcome.fits:
+                speed = bound(config, placement, outcome, 1)
+                return {"chips": grid, "each device": describe(outcome), "tokens/s at most": f"{speed.tokens:,.0f}"}, True
+    except UserError as error:
+        means.say(str(error))
+        return None
     said = describe(outcome) if isinstance(outcome, Measurement) else outcome.reason
     return {"chips": f"more than {grid}", "each device": said, "tokens/s at most": "-"}, False
 

@@ -34,6 +34,7 @@ class Target:
     kind: what JAX calls its devices
     memory: bytes; bandwidth: of that memory, bytes/s; flops: dense bfloat16 products, FLOP/s; None where nobody tells
     source: of these numbers
+    axes: of the grid in which chips are connected
     compiler: the description that the platform's compiler wants; see _tpu and _gpu
     """
 
@@ -43,17 +44,18 @@ class Target:
     bandwidth: float | None = None
     flops: float | None = None
     source: str = ""
+    axes: int = 1
     compiler: tuple[tuple[str, str], ...] = ()
 
 
-def _tpu(version: str, kind: str, memory: float, bandwidth: float, flops: float, **options: str) -> Target:
+def _tpu(version: str, kind: str, memory: float, bandwidth: float, flops: float, axes: int = 3, **options: str) -> Target:
     source = f"Google Cloud's system architecture page of TPU {kind.removeprefix('TPU').strip()}"
     description = (("version", version), *options.items())
-    return Target("tpu", kind, int(memory), bandwidth, flops, source, description)
+    return Target("tpu", kind, int(memory), bandwidth, flops, source, axes, description)
 
 
 def _gpu(kind: str, memory: float, bandwidth: float, flops: float, **sheet: str) -> Target:
-    return Target("gpu", kind, int(memory), bandwidth, flops, f"NVIDIA's data sheet of {kind}", tuple(sheet.items()))
+    return Target("gpu", kind, int(memory), bandwidth, flops, f"NVIDIA's data sheet of {kind}", compiler=tuple(sheet.items()))
 
 
 _HOPPER = dict(capability="major: 9", cores="132", fpus="128", shared="233472", shared_block="232448", l2="52428800")
@@ -62,9 +64,9 @@ _AMPERE = dict(capability="major: 8", cores="108", fpus="64", shared="167936", s
 TARGETS: dict[str, Target] = {
     "local": Target(""),
     "tpu-v4": _tpu("v4", "TPU v4", 32 * GIB, 1228 * GB, 275 * TERA, chip_config_name="megacore"),
-    "tpu-v5e": _tpu("v5e", "TPU v5 lite", 16 * GIB, 819 * GB, 197 * TERA),
+    "tpu-v5e": _tpu("v5e", "TPU v5 lite", 16 * GIB, 819 * GB, 197 * TERA, axes=2),
     "tpu-v5p": _tpu("v5p", "TPU v5", 95 * GIB, 2765 * GB, 459 * TERA),
-    "tpu-v6e": _tpu("v6e", "TPU v6 lite", 32 * GIB, 1640 * GB, 918 * TERA),
+    "tpu-v6e": _tpu("v6e", "TPU v6 lite", 32 * GIB, 1640 * GB, 918 * TERA, axes=2),
     "tpu-v7": _tpu("tpu7x", "TPU7x", 192 * GIB, 7380 * GB, 2307 * TERA),
     "gpu-a100-80g": _gpu("NVIDIA A100-SXM4-80GB", 80 * GB, 2039 * GB, 312 * TERA, clock="1.41", **_AMPERE),
     "gpu-h100": _gpu("NVIDIA H100 80GB HBM3", 80 * GB, 3350 * GB, 989 * TERA, clock="1.98", **_HOPPER),
@@ -152,8 +154,7 @@ def _tpu_devices(placement: Placement) -> Sequence[jax.Device]:
     # The library neither asks a metadata server what machine this is nor locks it for one process.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    options = dict(placement.target.compiler)
-    axes = 2 if options["version"] in ("v5e", "v6e") else 3
+    options, axes = dict(placement.target.compiler), placement.target.axes
     grid = "x".join(map(str, (*placement.shape, 1, 1, 1)[: max(axes, len(placement.shape))]))
     name = f"{options.pop('version')}:{grid}"
     return topologies.get_topology_desc(name, "tpu", chips_per_host_bounds=[1, 1, 1], **options).devices
