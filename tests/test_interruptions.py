@@ -123,6 +123,16 @@ def test_ctrl_c_saves_and_another_machine_is_told(corpus, whole, tmp_path, monke
     assert ends_alike(tmp_path, whole)
 
 
+def test_a_file_system_without_locks_is_told_of(monkeypatch, tmp_path):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    said = []
+    monkeypatch.setattr(rundir.fcntl, "flock", flock)
+    with rundir.lock(tmp_path, said.append):
+        assert len(said) == 1 and "cannot be locked (No locks available)" in said[0]
+
+
 def test_a_second_process_on_a_run_is_refused_before_it_writes(corpus, tmp_path):
     with rundir.lock(tmp_path), pytest.raises(UserError, match="another process trains in"):
         loop.train(nine_steps(corpus), tmp_path, progress=lambda line: None)

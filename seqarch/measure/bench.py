@@ -6,12 +6,10 @@ happens to all of them alike. A figure is the median of the rounds.
 
 import dataclasses
 import gc
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -79,7 +77,8 @@ def run(
         if name not in GROUPS:
             raise unknown("group", name, GROUPS)
     begun, figures = time.perf_counter(), []
-    source = provenance() | dict(cpu=_cpu_model(), command=["python", *sys.argv])  # now: the tree may change meanwhile
+    source = provenance()  # now: the tree may change meanwhile
+    source |= dict(cpu=source["host"]["cpu"], command=["python", *sys.argv])
     if "peers" in only:
         source["versions"] |= versions()
         if line := missing():
@@ -127,11 +126,3 @@ def _warm_up(ready: Ready, figure: Figure, limits: Limits) -> tuple[Figure, list
     if first > limits.call_seconds:
         return dataclasses.replace(figure, skipped=f"one run takes {first:.0f} s"), []
     return figure, [first] if first > COUNTS else []
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())

@@ -49,7 +49,7 @@ def train(
     abstract = sharding.abstract_state(config, mesh)
     sharding.abstract_batch(config, mesh)
     with contextlib.ExitStack() as stack:
-        text = together(lambda: _claim(given, workdir, stack), UserError)
+        text = together(lambda: _claim(given, workdir, stack, say), UserError)
         stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, text=_digest(text["train"]))
         _alike(config, stream["text"], workdir)
         stack.enter_context(rundir.full_disk_told(workdir))
@@ -97,7 +97,7 @@ class _Run:
             profile.after(step, state)
             rows = meter.add(step, metrics, ends_block=step % config.log_every == 0)
             save, validate = (_due(step, every, config.steps) for every in (config.checkpoint.every, config.eval.every))
-            stop = stops.received(step)
+            stop = stops.received()
             if save or validate or stop:
                 rows += meter.drain()
                 if validate:
@@ -156,12 +156,12 @@ def step_flops(config: Config, mesh: Mesh) -> float:
     return count_flops(make_train_step(sharding.resolve(plain, mesh)), *arguments).total
 
 
-def _claim(config: Config, workdir: str | os.PathLike, stack: contextlib.ExitStack) -> dict[str, TokenFile]:
+def _claim(config: Config, workdir: str | os.PathLike, stack: contextlib.ExitStack, say: Say) -> dict[str, TokenFile]:
     """The text, once the directory is ours until `stack` ends; all that can be wrong on one host alone."""
     text = {split: open_split(locate(config.data.path, config.model.vocab), split) for split in ("train", "validation")}
     rundir.check(workdir, config)
     if jax.process_index() == 0:
-        stack.enter_context(rundir.lock(workdir))
+        stack.enter_context(rundir.lock(workdir, say))
     return text
 
 

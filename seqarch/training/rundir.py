@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -79,15 +79,15 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
 
 
 @contextlib.contextmanager
-def lock(run_dir: str | os.PathLike) -> Iterator[None]:
+def lock(run_dir: str | os.PathLike, say: Callable[[str], None] = print) -> Iterator[None]:
     """Holds RUN/lock, which the system releases however the process ends; raises UserError where another holds it."""
     with (Path(run_dir) / "lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another process trains in {run_dir}; wait for it, stop it, or give another --workdir") from error
-        except OSError:  # a file system without locks
-            pass
+        except OSError as error:  # a file system without locks
+            say(f"warning: {run_dir} cannot be locked ({error.strerror}); see to it that nothing else trains there")
         yield
 
 
@@ -114,13 +114,22 @@ def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
 
 
 def changes(run_dir: str | os.PathLike, record: dict[str, Any]) -> str:
-    """What differs from the start before of what bits depend on: "jaxlib 0.10.1 -> 0.10.2, cpus 2 -> 4", or ""."""
+    """What differs from the start before of what bits depend on: "jaxlib 0.10.1 -> 0.10.2, cpus 2 -> 4", or "".
+
+    Of the source only its revision: what was changed in a tree by hand has no name.
+    """
     if (first := read_record(run_dir)) is None:
         return ""
     before = [first, *first["continued"]][-1]
-    keys = [("versions", "jax"), ("versions", "jaxlib"), ("host", "cpus"), ("devices", "kind"), ("devices", "count")]
-    found = [(name, before[group][name], record[group][name]) for group, name in keys]
-    return ", ".join(f"{name} {old} -> {new}" for name, old, new in found if old != new)
+    old, new = (_decisive(each) for each in (before, record))
+    return ", ".join(f"{name} {old[name]} -> {new[name]}" for name in new if name in old and old[name] != new[name])
+
+
+def _decisive(record: dict[str, Any]) -> dict[str, Any]:
+    devices, host = record["devices"], record["host"]
+    cpu = host.get("cpu") if devices.get("platform") == "cpu" else None
+    named = dict(cpu=cpu, cpus=host.get("cpus"), device=devices.get("kind"), devices=devices.get("count"))
+    return dict(revision=record.get("revision")) | record["versions"] | named
 
 
 def write(run_dir: str | os.PathLike, config: dict[str, Any], record: dict[str, Any]) -> None:
@@ -153,7 +162,7 @@ def provenance() -> dict[str, Any]:
         versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         **revision(),
         command=[sys.executable, *sys.argv],
-        host=dict(system=platform.platform(), cpus=_cpus()),
+        host=dict(system=platform.platform(), cpu=processor(), cpus=_cpus()),
         devices=dict(platform=devices[0].platform, kind=devices[0].device_kind, count=len(devices)),
         processes=jax.process_count(),
     )
@@ -189,6 +198,15 @@ def _is_full_disk(error: BaseException | None) -> bool:
         return False
     told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
     return told or _is_full_disk(error.__cause__ or error.__context__)
+
+
+def processor() -> str:
+    """The CPU's name, for which Python gives the instruction set on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _cpus() -> int | None:

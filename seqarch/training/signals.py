@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C as requests, which the loop answers between two steps by saving."""
 
+import itertools
 import os
 import signal
 import threading
@@ -16,6 +17,8 @@ class StopRequests:
     then, and Ctrl-C is passed on to it. Outside the main thread, which alone gets signals in Python, it does nothing.
     """
 
+    _asked = itertools.count(1)  # by this process so far: the service names a count, and one that has passed never comes
+
     def __init__(self) -> None:
         self._received: int | None = None
         self._several = jax.process_count() > 1
@@ -31,11 +34,11 @@ class StopRequests:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def received(self, step: int) -> int | None:
-        """The signal that asks to stop after `step`, for which all processes ask alike; None where none does."""
+    def received(self) -> int | None:
+        """The signal that asks to stop; None where none does. All processes ask equally often."""
         if not self._several:
             return self._received
-        return self._received or signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else None
+        return self._received or signal.SIGTERM if multihost_utils.reached_preemption_sync_point(next(self._asked)) else None
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._received = number
