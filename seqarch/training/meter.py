@@ -16,7 +16,8 @@ Row = dict[str, float]
 class Meter:
     """Steps are fetched in blocks, each once the first step of the next is queued.
 
-    So the device never waits for the host, and the time between two fetches is the time that a block took.
+    So the device never waits for the host, and the time between two fetches is the time that a block took. No more than one
+    step is queued behind the one that runs: what asks to stop is heard between steps.
     tokens, flops: of one step, summed over all devices; tokens_per_byte: of the text, its boundaries included
     """
 
@@ -32,6 +33,8 @@ class Meter:
 
     def add(self, step: int, metrics: Mapping[str, Array], *, ends_block: bool) -> list[Row]:
         """Takes the metrics of a step just queued; returns the rows of the block before, if it is the first after one."""
+        if self._block:
+            jax.block_until_ready(self._block[-1][1])
         rows = self.drain() if self._ended else []
         self._block.append((step, metrics))
         self._ended = ends_block
