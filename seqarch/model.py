@@ -44,16 +44,16 @@ class LanguageModel(nnx.Module):
         starts: first tokens of the documents packed into a row; key: of the dropout, None for none
         """
 
-        def run(x, blocks, first):
+        def run(x, blocks, first, looped=False):
+            layer = jax.checkpoint(Block.__call__, prevent_cse=not looped) if self.remat else Block.__call__
             for i, block in enumerate(blocks):
-                x = split_rows(block(x, starts, key=None if key is None else jax.random.fold_in(key, first + i)))
+                x = split_rows(layer(block, x, starts, key=None if key is None else jax.random.fold_in(key, first + i)))
             return x
 
-        run = jax.checkpoint(run, prevent_cse=False) if self.remat else run
         x, width = self._embed(tokens), len(self.period)
         if width:
-            firsts = width * jnp.arange(self.repeats)
-            x, _ = jax.lax.scan(lambda x, inputs: (run(x, *inputs), None), x, (self.period, firsts))
+            firsts, looped = width * jnp.arange(self.repeats), self.repeats > 1
+            x, _ = jax.lax.scan(lambda x, inputs: (run(x, *inputs, looped), None), x, (self.period, firsts))
         return self.logits(self.norm(run(x, self.tail, width * self.repeats)))
 
     @property

@@ -83,6 +83,9 @@ except jax.errors.JaxRuntimeError as error:  # machine code wants NVIDIA's toolk
 if sys.argv[1].startswith("tpu"):
     refused = measure(config, "train", 1, 2**26, sys.argv[1])
     assert not refused.fits and refused.outputs is None and 1e10 < refused.memory < placement.target.memory, refused
+    kept, again = (Config(length=16, model=ModelConfig("gru", layers=2, dim=64, mlp=128, remat=remat)) for remat in (False, True))
+    kept, again = (measure(config, "train", 4, 2048, sys.argv[1]).temporaries for config in (kept, again))
+    assert again < 0.8 * kept, (kept, again)  # also of layers in no loop
 else:  # XLA finds no tiles for a product of this one
     materialised = Config(model=ModelConfig("attention(heads=4,method=materialised)", layers=1, dim=160, mlp=8))
     assert measure(materialised, "train", 4, 4096, sys.argv[1]).total > 4 * 4 * 4096**2 * 4
