@@ -95,9 +95,14 @@ class LinearAttention(SequenceMixer):
         if self.gate is not None:
             gate = self.gate(x.astype(jnp.float32))
             log_a = jax.nn.log_sigmoid(gate + jnp.broadcast_to(self.gate_bias[...], gate.shape))
-        return jax.nn.elu(q) + 1, jax.nn.elu(k) + 1, v, log_a
+        return phi(q), phi(k), v, log_a
 
     def _output(self, numerator: Float[Array, "... H V"], normaliser: Float[Array, "... H"]):
         inverse = 1 / (normaliser.astype(jnp.float32) + EPS)
         y = numerator * spread(inverse, self.head_dim)
         return self.out(y.reshape(*y.shape[:-2], -1).astype(self.dtype))
+
+
+def phi(x: Array) -> Array:
+    """elu(x) + 1 (equation 7), without the difference in it, which in bfloat16 leaves nothing of small weights."""
+    return jnp.where(x > 0, x + 1, jnp.exp(jnp.where(x > 0, 0, x)))
