@@ -103,16 +103,14 @@ class Attention(SequenceMixer):
         q, k, v = self._project(x, position)
         at = Places(position, segment)
         new = FORMS.pick(self.method)(q, k, v, at, at, Rule(True, self.window), block=self.block)
-        y, lengths = new.o, valid.sum(1, dtype=jnp.int32)
+        y, count = new.o, valid.sum(1, dtype=jnp.int32)
         if slots:
             old = self._attend_cache(q, at, state)
-            y = merge(old, new)
-            # True, which XLA can't know: what is written depends on what was read, or else it would read from a copy
-            lengths = jnp.where((old.log_total >= NOTHING).all(), lengths, 0)
-        last = jnp.take_along_axis(segment, jnp.maximum(lengths - 1, 0)[:, None], axis=1)[:, 0]
-        document = jnp.where(lengths > 0, last, 0)
+            y, count = merge(old, new), _after(old, count)
+        last = jnp.take_along_axis(segment, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
+        document = jnp.where(count > 0, last, 0)
         state = jax.lax.cond((document > 0).any(), _forget, lambda state, _: state, state, document > 0) if packed else state
-        state = self._write(state, k, v, position, segment == document[:, None], lengths)
+        state = self._write(state, k, v, position, segment == document[:, None], count)
         return self.out(y.reshape(B, T, -1)), state
 
     def step(self, x, state):
@@ -136,11 +134,11 @@ class Attention(SequenceMixer):
             q, k = ops.rope(q, position, self.rope), ops.rope(k, position, self.rope)
         return q, k, v
 
-    def _write(self, state: KVCache, k, v, position, current: Bool[Array, "B T"], lengths: Int[Array, "B"]) -> KVCache:
-        """The cache after the first `lengths` new tokens, of which those of the `current` document are kept."""
+    def _write(self, state: KVCache, k, v, position, current: Bool[Array, "B T"], count: Int[Array, "B"]) -> KVCache:
+        """The cache after the first `count` new tokens, of which those of the `current` document are kept."""
         slots, rows = state.k.shape[2], jnp.arange(k.shape[0])
-        last = position[rows, jnp.maximum(lengths - 1, 0)]
-        length = jnp.where(lengths > 0, last + 1, state.length)
+        last = position[rows, jnp.maximum(count - 1, 0)]
+        length = jnp.where(count > 0, last + 1, state.length)
         if not slots:
             return state._replace(length=length)
         keep = (position >= 0) & current
@@ -151,6 +149,12 @@ class Attention(SequenceMixer):
         at = rows[:, None]
         set_ = lambda old, new: old.at[at, :, slot].set(new.astype(old.dtype), mode="drop")
         return KVCache(set_(state.k, k), set_(state.v, v), state.position.at[at, slot].set(position, mode="drop"), length)
+
+
+def _after(read: Partial, count: Int[Array, "B"]) -> Int[Array, "B"]:
+    """`count`, by a condition that always holds, which XLA can't know: what is written to a cache depends on what was read
+    from it. Else XLA on CPU would keep a copy to read from."""
+    return jnp.where((read.log_total >= NOTHING).all((1, 2)), count, 0)
 
 
 def _forget(state: KVCache, rows: Bool[Array, "B"]) -> KVCache:
