@@ -40,7 +40,7 @@ def quadratic(means: Means) -> Finding:
             f"{form}, a prompt read in segments": fitted(means.curve(config, "prefill", local), lambda m: m.working + m.state),
             f"{form}, decoding (the cache)": fitted(means.curve(config, "decode", local), state),
         }
-    squares = [name for name, fit in found.items() if near(fit, 2)]
+    squares = [f"'{name}'" for name, fit in found.items() if near(fit, 2)]
     serving = [near(fit, 2) for name, fit in found.items() if "training" not in name]
     return Finding(
         verdict(serving),

@@ -1,4 +1,5 @@
-"""Pure functions on arrays: the mathematics of the mixers. Each op has FORMS, a dict from a form's name to a callable."""
+"""Pure functions on arrays: the mathematics of the mixers. An op that can be arranged in several ways has
+FORMS, a dict from a form's name to a callable."""
 
 from seqarch.ops.attention import attention
 from seqarch.ops.conv import causal_conv
