@@ -34,7 +34,7 @@ class ModelConfig:
     conv: width W of a short causal convolution before each mixer; 0 for none
     vocab: tokens of the text, of which the last is the boundary: 257 for bytes, else what prepare_data.py said
     dtype: of the computation, "float32" or "bfloat16"; parameters are always float32
-    remat: recompute each period's activations in the backward pass
+    remat: recompute each block's activations in the backward pass; on CPU XLA keeps those of the tail
     """
 
     mixer: str = "mamba"
