@@ -153,7 +153,7 @@ class Attention(SequenceMixer):
 
 def _after(read: Partial, count: Int[Array, "B"]) -> Int[Array, "B"]:
     """`count`, by a condition that always holds, which XLA can't know: what is written to a cache depends on what was read
-    from it. Else XLA on CPU would keep a copy to read from."""
+    from it. Else XLA on CPU would keep a copy to read from; on a TPU it keeps one (docs/memory.md)."""
     return jnp.where((read.log_total >= NOTHING).all((1, 2)), count, 0)
 
 
