@@ -132,6 +132,8 @@ def baseline_rows(given: Plan, workdir: Path, progress: Progress) -> list[Row]:
     limit = given.base.eval.limit
     scored = dict(text=str(directory), documents=fitted.meta["splits"], split=given.split, limit=limit)
     known = json.loads(path.read_text()) if path.exists() else {}
+    if known and known["scored"]["documents"] != scored["documents"]:
+        raise UserError(f"{workdir} holds runs on another text, {known['scored']['text']} as it was; give another --workdir")
     if known.get("scored") != scored:
         known = dict(scored=scored, revision=runs.revision(rundir.revision()), values={})
         for baseline, evaluator in BASELINES.items():

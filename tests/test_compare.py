@@ -202,6 +202,15 @@ def test_other_steps_are_refused_in_one_line(compared):
     assert "4 steps" in result.stderr and "--workdir" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+def test_another_text_is_refused_in_one_line(compared, tmp_path):
+    for index in range(8):
+        (tmp_path / f"{index}.txt").write_text(f"work {index}: " + "all the world is a stage. " * 40)
+    prepare(str(tmp_path / "*.txt"), str(tmp_path / "text"), validation=0.25, test=0.25)
+    result, _ = compared[2](f"--config.data.path={tmp_path / 'text'}")
+    assert result.returncode == 2
+    assert "another text" in result.stderr and "--workdir" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
 def test_interrupted_member_goes_on_and_is_measured_anew(compared):
     _, runs, run = compared
     (runs / "gru/seed-0/eval.json").unlink()

@@ -38,7 +38,8 @@ def validated(run: Path, config: Config, progress: Progress) -> float:
             progress.say(str(error))
             diverged = True
     progress.end(reused=found)
-    return math.inf if diverged else last["validation_bits_per_byte"]
+    bits = last.get("validation_bits_per_byte")  # null in the log where it is not finite
+    return math.inf if diverged or bits is None or not math.isfinite(bits) else bits
 
 
 def measured(run: Path, config: Config, split: str, only: Collection[str], progress: Progress) -> dict[str, Any]:

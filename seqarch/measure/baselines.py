@@ -20,6 +20,7 @@ import numpy as np
 from seqarch.data.tokenizer import BOUNDARY, VOCAB
 from seqarch.data.tokens import TokenFile
 from seqarch.errors import UserError
+from seqarch.measure.quality import NAMED
 from seqarch.types import Float, Int
 
 Values = Iterator[tuple[str, Any]]
@@ -157,6 +158,7 @@ def _quality(bits: dict[str, float], held_out: TokenFile, limit: int) -> Values:
     """From the bits that each document takes."""
     sizes = {doc.name: len(held_out.read(doc, limit)) for doc in held_out.documents}
     yield "quality/bits_per_byte", sum(bits.values()) / sum(sizes.values())
-    yield "quality/by_document", {name: bits[name] / sizes[name] for name in bits}
+    if len(bits) <= NAMED:
+        yield "quality/by_document", {name: bits[name] / sizes[name] for name in bits}
     yield "quality/bytes", sum(sizes.values())
     yield "quality/split", held_out.split

@@ -117,8 +117,10 @@ def _context(rows: Sequence[Row]) -> Table | None:
     )
 
 
-def _works(rows: Sequence[Row]) -> Table:
+def _works(rows: Sequence[Row]) -> Table | None:
     works = _nested(rows, "quality/by_document")
+    if not works:
+        return None
     return Table(
         "Quality by work",
         "Bits per byte of each held-out work, over windows. Works differ more than models do: compare within a column.",
