@@ -127,7 +127,7 @@ def accelerator(root: Path = Path("/")) -> str | None:
 
 def check_accelerator() -> None:
     """Refuses to run on the CPU of a machine that has an accelerator, unless JAX_PLATFORMS says so."""
-    found = None if os.environ.get("JAX_PLATFORMS") else accelerator()
+    found = None if jax.config.jax_platforms else accelerator()
     if found and jax.default_backend() == "cpu":
         raise UserError(
             f"this machine has a {found.upper()} device but JAX runs on the CPU; "

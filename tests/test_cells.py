@@ -32,6 +32,17 @@ def test_key_tells_programs_apart():
     assert len({key_of(each) for each in given}) == len(given)
 
 
+def test_tuned_forms_and_the_compilers_environment_are_part_of_the_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEQARCH_FORMS", str(tmp_path / "forms.json"))
+    keys = [key_of(cell(target="gpu-h100"))]
+    (tmp_path / "forms.json").write_text("{}")
+    keys += [key_of(cell(target="gpu-h100"))]
+    monkeypatch.setenv("XLA_FLAGS", "--xla_other=true")
+    keys += [key_of(cell(target="gpu-h100"))]
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    assert len(set(keys)) == 3 and key_of(cell(target="gpu-h100")) == keys[-1]
+
+
 def answers(pipe, kind, platforms, directory):
     """A worker whose cell of batch 1 is measured, of 2 crashes, of 3 hangs, of 4 is the user's mistake."""
     for given, _ in cells._received(pipe):

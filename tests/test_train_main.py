@@ -161,11 +161,14 @@ def test_accelerators_are_seen_without_their_drivers(tmp_path, files, found):
 
 def test_an_accelerator_is_not_left_idle_silently(monkeypatch):
     monkeypatch.setattr(cli, "accelerator", lambda: "cuda")
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     cli.check_accelerator()
-    monkeypatch.delenv("JAX_PLATFORMS")
-    with pytest.raises(UserError, match="CUDA.*requirements-cuda.txt.*JAX_PLATFORMS=cpu"):
-        cli.check_accelerator()
+    chosen = jax.config.jax_platforms
+    try:
+        jax.config.update("jax_platforms", None)
+        with pytest.raises(UserError, match="CUDA.*requirements-cuda.txt.*JAX_PLATFORMS=cpu"):
+            cli.check_accelerator()
+    finally:
+        jax.config.update("jax_platforms", chosen)
 
 
 def test_a_cluster_is_joined_where_the_environment_names_one(monkeypatch):

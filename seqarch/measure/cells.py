@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 import jax
 
 import seqarch
+from seqarch import tuning
+from seqarch.cli import check_accelerator
 from seqarch.config import Config, to_dict
 from seqarch.errors import UserError
 from seqarch.files import write_json
@@ -42,6 +44,9 @@ SOURCES = (
     *("ops/*.py", "mixers/*.py", "training/*.py"),
     *(f"measure/{name}.py" for name in ("live", "memory", "plans", "programs", "targets")),
 )
+
+COMPILERS = ("JAX_", "LIBTPU_", "XLA_")  # environment variables that begin so may change a program
+APART = ("JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 
 LOG = "log"  # of what a worker prints
 TRACED = 32  # cells after which a worker forgets what it traced: programs that differ in their length share a tenth of the work
@@ -143,7 +148,8 @@ def _read(path: Path, kind: type[NamedTuple]) -> Any:
 
 
 def key_of(cell: Cell, platforms: str | None = None) -> str:
-    """A digest of what decides the cell's program and its plan: the config, shapes, versions, sources and the target.
+    """A digest of what decides the cell's program and its plan: the config, shapes, versions, sources, tuned forms, the
+    compilers' environment and the target.
 
     Where a state does not grow with the context, cells of all contexts are the same.
     """
@@ -154,8 +160,10 @@ def key_of(cell: Cell, platforms: str | None = None) -> str:
         program = [min(config.length, cell.length) if cell.phase == "prefill" else 1, str(states)]
     about = [cell.phase, cell.batch, program, cell.target, given["model"], given["optim"], given["mesh"], _versions()]
     about += [_digest(inspect.getfile(resolve_mixer(layer.mixer))) for layer in parse_pattern(config.model.mixer)]
+    about += [tuning.path().read_text() if tuning.path().exists() else None]
+    about += sorted(pair for pair in os.environ.items() if pair[0].startswith(COMPILERS) and pair[0] not in APART)
     if place(cell.target).present:
-        about += [platform.node(), len(os.sched_getaffinity(0)), platforms, os.environ.get("XLA_FLAGS")]
+        about += [platform.node(), len(os.sched_getaffinity(0)), platforms]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
 
 
@@ -256,8 +264,11 @@ def _received(pipe: Any) -> Iterator[tuple[Cell, type[NamedTuple]]]:
 
 def _outcome(cell: Cell, asked: type[NamedTuple]) -> Any:
     try:
+        if place(cell.target).present:
+            check_accelerator()
         return measure(*cell) if asked is Measurement else peak(*cell)
     except UserError as error:
         return error
     except Exception as error:  # whatever a compiler says of a program is that cell's result
-        return Failed(f"the compiler fails: {str(error).strip().splitlines()[0][:200]}")
+        said = str(error).strip() or type(error).__name__
+        return Failed(f"the compiler fails: {said.splitlines()[0][:200]}")
