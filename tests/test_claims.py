@@ -91,6 +91,13 @@ def test_another_measurement_has_another_verdict(means):
     assert matrix.never_built(means._replace(lab=Made(blockwise=2))).verdict is Verdict.CONFIRMED
 
 
+def test_what_was_not_measured_is_no_evidence(means):
+    few = means._replace(lengths=(1024, 4096))
+    for claim in growth.CLAIMS:
+        found = claim.judge(few)
+        assert found.verdict is Verdict.OPEN and "give more --lengths" in found.why
+
+
 def test_matrix(means):
     found = matrix.size_of_matrix(means)
     assert found.verdict is Verdict.QUALIFIED  # 10^11 bytes, and 10^13 at a million tokens

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -90,8 +91,8 @@ class Claim(NamedTuple):
         """The finding; what cannot be measured here has its reason."""
         try:
             return self.find(means)
-        except (UserError, FileNotFoundError) as error:
-            return Finding(Verdict.OPEN, "-", str(error))
+        except (UserError, FileNotFoundError, BrokenProcessPool, jax.errors.JaxRuntimeError) as error:
+            return Finding(Verdict.OPEN, "-", str(error).strip().splitlines()[0])
 
 
 def verdict(holds: Iterable[bool]) -> Verdict:
@@ -103,8 +104,10 @@ def verdict(holds: Iterable[bool]) -> Verdict:
 
 
 def near(fit: Exponent | None, b: float) -> bool:
-    """Whether an exponent is `b` within a tenth."""
-    return fit is not None and abs(fit.b - b) <= 0.1
+    """Whether an exponent is `b` within a tenth. Raises UserError where there is none: that says nothing either way."""
+    if fit is None:
+        raise UserError("too few lengths could be measured for an exponent; give more --lengths")
+    return abs(fit.b - b) <= 0.1
 
 
 def written(fit: Exponent | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from seqarch.claims.base import Claim, Finding, Means, near, verdict, written
 from seqarch.config import Config
+from seqarch.errors import UserError
 from seqarch.measure.curves import exponent, growth
 from seqarch.measure.memory import Measurement, state_bytes
 from seqarch.measure.tables import format_bytes
@@ -58,6 +59,8 @@ def exponential(means: Means) -> Finding:
     for form, name in ATTENTION.items():
         for phase, part in {"train": working, "decode": state}.items():
             curve = means.curve(means.small[name], phase, local)
+            if len(curve) < 3:
+                raise UserError("too few lengths could be measured to tell a power from an exponential; give more --lengths")
             fit = growth(list(curve), [part(each) for each in curve.values()])
             better.append(fit.exponential < fit.power)
             evidence[f"{form}, {phase}"] = {
@@ -79,9 +82,9 @@ def cache_reads(means: Means) -> Finding:
     held = {n: state_bytes(config, n) for n in means.lengths}
     read = {n: sum(state_bytes(config, n * part // PARTS) for part in range(1, PARTS + 1)) * n // PARTS for n in held}
     bytes_, reads = (exponent(list(each), list(each.values())) for each in (held, read))
-    last = max(held)
+    last, grows = max(held), [near(bytes_, 2), near(reads, 2)]
     return Finding(
-        verdict([near(bytes_, 2), near(reads, 2)]),
+        verdict(grows),
         f"bytes held grow with N^{bytes_.b:.2f}, bytes read by N steps with N^{reads.b:.2f}",
         f"A cache of {last:,} tokens holds {format_bytes(held[last])} in this model; decoding so many tokens reads "
         f"{format_bytes(read[last])} of caches, since step n reads n slots. The quadratic is traffic, so time and energy, "

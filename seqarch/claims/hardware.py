@@ -6,7 +6,7 @@ from concurrent import futures
 from seqarch.claims.base import Claim, Finding, Means, verdict
 from seqarch.claims.states import GROUPED, MILLION
 from seqarch.errors import UserError
-from seqarch.measure.cells import Cell
+from seqarch.measure.cells import Cell, Failed
 from seqarch.measure.memory import Measurement, state_bytes
 from seqarch.measure.planner import bound
 from seqarch.measure.survey import describe
@@ -19,7 +19,11 @@ GRIDS = {1: ("1", "2", "4", "8"), 2: ("1", "2x2", "2x4"), 3: ("1", "2x2x1", "2x2
 def million_tokens(means: Means) -> Finding:
     cases = list(itertools.product(means.targets[1:], (GROUPED, "mamba")))
     with futures.ThreadPoolExecutor(2) as pool:
-        found = dict(zip(cases, pool.map(lambda case: _smallest(means, *case), cases), strict=True))
+        try:
+            found = dict(zip(cases, pool.map(lambda case: _smallest(means, *case), cases), strict=True))
+        except KeyboardInterrupt:
+            means.lab.end()
+            raise
     feasible = [each[1] for (_, name), each in found.items() if each and name == GROUPED]
     if not feasible:
         raise UserError("no target but the local device was given, or its compiler is not installed: --targets=tpu-v5p,gpu-h200")
@@ -36,7 +40,7 @@ def million_tokens(means: Means) -> Finding:
 
 
 def _smallest(means: Means, target: str, name: str) -> tuple[dict[str, str], bool] | None:
-    """The smallest grid of chips on which one sequence decodes, or what the largest lacks; None where nothing compiles."""
+    """The smallest grid of chips on which one sequence decodes, or what the largest lacks; None where that is not known."""
     config = means.large[name]
     try:
         for grid in GRIDS[TARGETS[target].axes]:
@@ -49,8 +53,10 @@ def _smallest(means: Means, target: str, name: str) -> tuple[dict[str, str], boo
     except UserError as error:
         means.say(str(error))
         return None
-    said = describe(outcome) if isinstance(outcome, Measurement) else outcome.reason
-    return {"chips": f"more than {grid}", "each device": said, "tokens/s at most": "-"}, False
+    if isinstance(outcome, Failed):
+        means.say(f"{name} on {placement.name}: {outcome.reason}")
+        return None
+    return {"chips": f"more than {grid}", "each device": describe(outcome), "tokens/s at most": "-"}, False
 
 
 CLAIMS = (

@@ -3,6 +3,7 @@
 from seqarch.claims.base import Claim, Finding, Means, Verdict, verdict
 from seqarch.claims.growth import ATTENTION
 from seqarch.config import Config
+from seqarch.errors import UserError
 from seqarch.measure.memory import state_bytes
 from seqarch.measure.report import read_results
 from seqarch.measure.tables import format_bytes
@@ -70,8 +71,10 @@ def hybrids(means: Means) -> Finding:
     values = {}
     for shown, name in ends.items():
         config = means.small[name]
-        trained = means.curve(config, "train", local, (16384,))[16384].working
-        values[shown] = dict(zip(MEASURES, (state_bytes(config, MILLION), trained, *_compared(means, shown)), strict=True))
+        trained = means.curve(config, "train", local, (16384,)).get(16384)
+        if trained is None:
+            raise UserError(f"a train step of {name} could not be measured")
+        values[shown] = dict(zip(MEASURES, (state_bytes(config, MILLION), trained.working, *_compared(means, shown)), strict=True))
     for measure, format in MEASURES.items():
         low, middle, high = (values[name][measure] for name in ends)
         between.append(min(low, high) <= middle <= max(low, high))
