@@ -47,6 +47,12 @@ def test_the_cheapest_way_to_train_that_fits_is_taken(memory, changes, rows):
     assert plan.fits and plan.rows == rows
 
 
+@pytest.mark.parametrize("mesh, tried", [((4, 1), True), ((2, -1), True), ((1, -1), False), ((1, 4), False), ((-1, 4), False)])
+def test_parameters_are_split_over_all_devices_where_they_are_not_yet(mesh, tried):
+    plan = plan_training(Made(150), dataclasses.replace(CONFIG, mesh=MeshConfig(*mesh)), FOUR, 64)
+    assert any("mesh.data=1, mesh.fsdp=-1" in way.change for way in plan.tried) == tried
+
+
 def test_accumulation_comes_last_and_ends_at_one_row_a_device():
     plan = plan_training(Made(350), CONFIG, FOUR, 64)
     assert plan.tried[-1].config.optim.accumulate == 2 and plan.fits
