@@ -86,6 +86,16 @@ def test_what_is_too_large_or_too_slow_is_skipped_and_said_so(monkeypatch):
     assert large.seconds is slow.seconds is None and log == []
 
 
+def test_a_form_that_the_compiler_refuses_is_skipped_and_the_rest_is_measured(monkeypatch):
+    def refused():
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: too large\nmore of it")
+
+    log = []
+    monkeypatch.setattr(bench, "run_seconds", lambda *case: 0.1)
+    large, small = bench.measure([_case("large", log)._replace(start=refused), _case("small", log)], Limits())
+    assert large.skipped == "RESOURCE_EXHAUSTED: too large" and small.seconds == 0.05
+
+
 def test_unknown_group_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match="attention"):
         next(bench.run(["atention"]))

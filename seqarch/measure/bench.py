@@ -100,11 +100,14 @@ def measure(together: list[Case], limits: Limits) -> list[Figure]:
     figures, ready, times = {}, {}, {}
     for case in together:
         begun = time.perf_counter()
-        ready[case] = case.start()
-        bytes_ = dict(temporaries=ready[case].temporaries, total=ready[case].total)
-        figure = Figure(*case[:4], **bytes_, start_seconds=time.perf_counter() - begun)
-        figures[case], times[case] = _warm_up(ready[case], figure, limits)
-    running = [case for case in together if ready[case].run is not None and figures[case].skipped is None]
+        try:
+            ready[case] = case.start()
+            bytes_ = dict(temporaries=ready[case].temporaries, total=ready[case].total)
+            figure = Figure(*case[:4], **bytes_, start_seconds=time.perf_counter() - begun)
+            figures[case], times[case] = _warm_up(ready[case], figure, limits)
+        except jax.errors.JaxRuntimeError as error:  # of a form that needs more memory than there is
+            figures[case] = Figure(*case[:4], skipped=str(error).strip().splitlines()[0][:100])
+    running = [case for case in together if figures[case].skipped is None and ready[case].run is not None]
     for _ in range(limits.rounds[1]):
         for case in running:
             if len(times[case]) < limits.rounds[0] or sum(times[case]) < limits.seconds:
