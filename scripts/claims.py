@@ -52,9 +52,10 @@ def main() -> None:
     about = dict(revision=made["revision"] or "unknown", versions=made["versions"], cpus=made["host"]["cpus"], targets=targets)
     about["command"] = shlex.join(["python", *sys.argv]).replace(f"{ROOT}/", "")
     record = dict(about=about, claims=claims)
-    write_json(out.with_suffix(".json"), record)
-    out.with_suffix(".md").write_text(page(record), encoding="utf-8")
-    print(f"wrote {out.with_suffix('.json')} and {out.with_suffix('.md')}")
+    numbers, text = (out.with_name(f"{out.name}.{kind}") for kind in ("json", "md"))
+    write_json(numbers, record)
+    text.write_text(page(record), encoding="utf-8")
+    print(f"wrote {numbers} and {text}")
 
 
 def members(size: str) -> dict[str, Config]:

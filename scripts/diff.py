@@ -15,7 +15,7 @@ from absl import flags
 from seqarch import cli
 
 SPLIT = flags.DEFINE_string("split", "validation", "The held-out text: validation or test.")
-LIMIT = flags.DEFINE_integer("limit", None, "Bytes of each document; default: the smaller of the two runs' eval.limit.")
+LIMIT = flags.DEFINE_integer("limit", None, "Bytes of each document; default: the smaller of the two runs' eval.limit.", 0)
 
 
 def main(a: str, b: str) -> None:

@@ -38,6 +38,7 @@ OUT = flags.DEFINE_string("out", "runs/long_decode", "The files to write, withou
 def main() -> None:
     config = parse(CONFIG.value)
     out = Path(OUT.value)
+    record, plot = (out.with_name(f"{out.name}.{kind}") for kind in ("json", "svg"))
     out.parent.mkdir(parents=True, exist_ok=True)
     for mixer in MIXERS.value:
         parse_pattern(mixer)
@@ -48,11 +49,11 @@ def main() -> None:
             for line in process.stdout:
                 points[mixer].append(json.loads(line))
                 print(f"{mixer}: {long_decode.describe(long_decode.Point(**points[mixer][-1]))}", flush=True)
-                write_json(out.with_suffix(".json"), about | dict(command=["python", *sys.argv], points=points))
+                write_json(record, about | dict(command=["python", *sys.argv], points=points))
         if process.returncode:
             raise UserError(f"decoding with {mixer!r} ended with exit code {process.returncode}; what it said stands above")
-    write_svg(decoding_figure(points), out.with_suffix(".svg"))
-    print(f"wrote {out.with_suffix('.json')} and {out.with_suffix('.svg')}")
+    write_svg(decoding_figure(points), plot)
+    print(f"wrote {record} and {plot}")
 
 
 def decoding(config: Config, mixer: str) -> subprocess.Popen:

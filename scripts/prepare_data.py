@@ -2,7 +2,7 @@
 
 Reads .txt (one document a file), .jsonl (one a line, in the field "text") and .gz of both, and writes memory-mapped
 token files, split by whole documents; --config.data.path=DIR trains on them. Tokens are bytes, or with
---tokenizer=tokenizer.json those of Hugging Face's tokenizers (pip install tokenizers). With the --tokenizer that made
+--tokenizer=tokenizer.json those of Hugging Face's tokenizers. With the --tokenizer that made
 them, nanoGPT's files are read as well: --input='DIR/*.bin', train.bin, val.bin and perhaps test.bin being the splits.
 """
 
@@ -45,4 +45,7 @@ def fail(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
