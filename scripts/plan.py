@@ -53,7 +53,10 @@ def main() -> None:
         for line in serving(config, placement, context, planner.plan_serving(lab, config, placement, context)):
             print(f"serving   {line}", flush=True)
     if placement.target.source:
-        print(f"Memory, bandwidth and FLOP/s are those of {placement.target.source}; bounds are rooflines, not forecasts.")
+        print(
+            f"Memory, bandwidth and FLOP/s are those of {placement.target.source}. Bounds are rooflines, not forecasts; in "
+            "training they count the keys that attention masks, blocks of which a program need not touch."
+        )
 
 
 def training(config: Config, placement: Placement, context: int, plan: planner.Training) -> Iterator[str]:
