@@ -2,8 +2,8 @@
 
 Reads .txt (one document a file), .jsonl (one a line, in the field "text") and .gz of both, and writes memory-mapped
 token files, split by whole documents; --config.data.path=DIR trains on them. Tokens are bytes, or with
---tokenizer=tokenizer.json those of Hugging Face's tokenizers. With the --tokenizer that made
-them, nanoGPT's files are read as well: --input='DIR/*.bin', train.bin, val.bin and perhaps test.bin being the splits.
+--tokenizer=tokenizer.json those of Hugging Face's tokenizers. With the --tokenizer that made them, nanoGPT's files are read
+as well: --input='DIR/*.bin', train.bin, val.bin and perhaps test.bin being the splits.
 """
 
 import argparse
@@ -48,4 +48,5 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         sys.exit(130)

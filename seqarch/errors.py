@@ -30,3 +30,8 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     close = difflib.get_close_matches(given, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
     return UserError(f"unknown {kind} {given!r}; {hint}")
+
+
+def first_line(error: BaseException) -> str:
+    """What a library says, without what follows for its makers; the kind of the error where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

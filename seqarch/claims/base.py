@@ -12,7 +12,7 @@ import jax
 
 from seqarch import cli
 from seqarch.config import Config
-from seqarch.errors import UserError
+from seqarch.errors import UserError, first_line
 from seqarch.measure.cells import Cell, Failed, Lab
 from seqarch.measure.curves import Exponent
 from seqarch.measure.memory import Measurement
@@ -92,7 +92,7 @@ class Claim(NamedTuple):
         try:
             return self.find(means)
         except (UserError, FileNotFoundError, BrokenProcessPool, jax.errors.JaxRuntimeError) as error:
-            return Finding(Verdict.OPEN, "-", str(error).strip().splitlines()[0])
+            return Finding(Verdict.OPEN, "-", first_line(error))
 
 
 def verdict(holds: Iterable[bool]) -> Verdict:

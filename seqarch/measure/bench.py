@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from seqarch.errors import UserError, unknown
+from seqarch.errors import UserError, first_line, unknown
 from seqarch.measure.bench_cases import Case, Ready, Sizes
 from seqarch.measure.bench_peers import installed, missing, versions
 from seqarch.measure.bench_programs import GROUPS, cases
@@ -106,7 +106,7 @@ def measure(together: list[Case], limits: Limits) -> list[Figure]:
             figure = Figure(*case[:4], **bytes_, start_seconds=time.perf_counter() - begun)
             figures[case], times[case] = _warm_up(ready[case], figure, limits)
         except jax.errors.JaxRuntimeError as error:  # of a form that needs more memory than there is
-            figures[case] = Figure(*case[:4], skipped=str(error).strip().splitlines()[0][:100])
+            figures[case] = Figure(*case[:4], skipped=first_line(error)[:100])
     running = [case for case in together if figures[case].skipped is None and ready[case].run is not None]
     for _ in range(limits.rounds[1]):
         for case in running:

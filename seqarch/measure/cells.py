@@ -29,7 +29,7 @@ import seqarch
 from seqarch import tuning
 from seqarch.cli import check_accelerator
 from seqarch.config import Config, to_dict
-from seqarch.errors import UserError
+from seqarch.errors import UserError, first_line
 from seqarch.files import write_json
 from seqarch.measure.live import Actual, peak
 from seqarch.measure.memory import Measurement, measure
@@ -270,5 +270,4 @@ def _outcome(cell: Cell, asked: type[NamedTuple]) -> Any:
     except UserError as error:
         return error
     except Exception as error:  # whatever a compiler says of a program is that cell's result
-        said = str(error).strip() or type(error).__name__
-        return Failed(f"the compiler fails: {said.splitlines()[0][:200]}")
+        return Failed(f"the compiler fails: {first_line(error)[:200]}")

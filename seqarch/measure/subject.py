@@ -14,7 +14,7 @@ from jax.stages import Compiled
 
 from seqarch.config import Config, MeshConfig
 from seqarch.data.tokens import TokenFile
-from seqarch.errors import UserError
+from seqarch.errors import UserError, first_line
 from seqarch.measure.programs import Program
 from seqarch.model import LanguageModel
 from seqarch.training.sharding import make_mesh
@@ -66,7 +66,7 @@ class Subject:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            self.say(f"{what} does not fit the device: {str(error).splitlines()[0]}")
+            self.say(f"{what} does not fit the device: {first_line(error)}")
 
     def counter(self, what: str) -> Callable[[int, int], None]:
         """A progress callback that says every few seconds how much is done; the clock starts at its first call."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 from jax.experimental import topologies
 
-from seqarch.errors import UserError, unknown
+from seqarch.errors import UserError, first_line, unknown
 from seqarch.measure.plans import offered
 
 GB, GIB = 10**9, 2**30
@@ -105,8 +105,7 @@ class Placement(NamedTuple):
         try:
             return (_tpu_devices if self.target.platform == "tpu" else _gpu_devices)(self)
         except jax.errors.JaxRuntimeError as error:
-            line = str(error).splitlines()[0]
-            raise UserError(f"the compiler of {self.name} has no such grid of chips: {line}") from error
+            raise UserError(f"the compiler of {self.name} has no such grid of chips: {first_line(error)}") from error
 
     def memory(self, device: jax.Device) -> int:
         """Bytes that one of its devices has for programs.
