@@ -89,6 +89,10 @@ if sys.argv[1].startswith("tpu"):
 else:  # XLA finds no tiles for a product of this one
     materialised = Config(model=ModelConfig("attention(heads=4,method=materialised)", layers=1, dim=160, mlp=8))
     assert measure(materialised, "train", 4, 4096, sys.argv[1]).total > 4 * 4 * 4096**2 * 4
+served = Config(length=64, model=ModelConfig("attention(heads=2)", layers=1, dim=256, mlp=8, dtype="bfloat16"))
+for phase in ("prefill", "decode"):
+    measured = measure(served, phase, 2, 2**18, sys.argv[1])
+    assert measured.temporaries < measured.state / 16, (phase, measured)  # no copy of a cache, of which keys are half
 """
 
 

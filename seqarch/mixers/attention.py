@@ -109,7 +109,7 @@ class Attention(SequenceMixer):
             y, count = merge(old, new), _after(old, count)
         last = jnp.take_along_axis(segment, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
         document = jnp.where(count > 0, last, 0)
-        state = jax.lax.cond((document > 0).any(), _forget, lambda state, _: state, state, document > 0) if packed else state
+        state = _forget(state, document > 0) if packed else state
         state = self._write(state, k, v, position, segment == document[:, None], count)
         return self.out(y.reshape(B, T, -1)), state
 
@@ -146,22 +146,49 @@ class Attention(SequenceMixer):
             slot = jnp.where(keep & (position >= length[:, None] - slots), position % slots, slots)
         else:
             slot = jnp.where(keep, position, slots)  # beyond the last slot: dropped, where it would clamp and destroy
-        at = rows[:, None]
-        set_ = lambda old, new: old.at[at, :, slot].set(new.astype(old.dtype), mode="drop")
-        return KVCache(set_(state.k, k), set_(state.v, v), state.position.at[at, slot].set(position, mode="drop"), length)
+        places = state.position.at[rows[:, None], slot].set(position, mode="drop")
+        return KVCache(_put(state.k, k, slot), _put(state.v, v, slot), places, length)
+
+
+def _put(cache: Float[Array, "B G S K"], new: Float[Array, "B T G K"], slot: Int[Array, "B T"]) -> Array:
+    """`cache` with each token in its slot, or dropped where that is beyond the last one.
+
+    Every head has an index of its own, since with one for all TPUs copy the cache (262,144 tokens, two heads of 128: 131 MiB
+    of temporaries, and 1); a single token has one, which is a dynamic_update_slice.
+    """
+    B, T, G, _ = new.shape
+    row, new = jnp.arange(B)[:, None], new.astype(cache.dtype)
+    if B * T == 1:
+        return cache.at[row, :, slot].set(new, mode="drop")
+    return cache.at[row[..., None], jnp.arange(G)[:, None], slot[:, None]].set(new.swapaxes(1, 2), mode="drop")
 
 
 def _after(read: Partial, count: Int[Array, "B"]) -> Int[Array, "B"]:
     """`count`, by a condition that always holds, which XLA can't know: what is written to a cache depends on what was read
-    from it. Else XLA on CPU would keep a copy to read from; on a TPU it keeps one (docs/memory.md)."""
+    from it. Else XLA on CPU would keep a copy to read from."""
     return jnp.where((read.log_total >= NOTHING).all((1, 2)), count, 0)
 
 
+@jax.custom_vjp
 def _forget(state: KVCache, rows: Bool[Array, "B"]) -> KVCache:
-    """`state` with the slots of `rows` empty: a new document has begun there."""
-    rows = rows[:, None]
-    k, v = (jnp.where(rows[..., None, None], 0, cached) for cached in (state.k, state.v))
-    return state._replace(k=k, v=v, position=jnp.where(rows, -1, state.position))
+    """`state` with the slots of `rows` empty: a new document has begun there.
+
+    A loop of one turn, or none: the branches of a `cond` would be copies, on GPUs of the whole cache. It has no reverse mode.
+    """
+    return jax.lax.fori_loop(0, rows.any().astype(jnp.int32), lambda _, state: _empty(state, rows), state)
+
+
+def _empty(state: KVCache, rows: Bool[Array, "B"]) -> KVCache:
+    k, v = (jnp.where(rows[:, None, None, None], 0, cached) for cached in (state.k, state.v))
+    return state._replace(k=k, v=v, position=jnp.where(rows[:, None], -1, state.position))
+
+
+def _forget_backward(rows, cotangent: KVCache):
+    k, v = (jnp.where(rows[:, None, None, None], 0, d) for d in (cotangent.k, cotangent.v))
+    return cotangent._replace(k=k, v=v), None
+
+
+_forget.defvjp(lambda state, rows: (_forget(state, rows), rows), _forget_backward)
 
 
 def _positions(starts: Bool[Array, "B T"], length: Int[Array, "B"]) -> Int[Array, "B T"]:

@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from seqarch.ops.blockwise import Partial, absorb, blockwise, empty, finish, join_queries, split_queries
 from seqarch.ops.visibility import Places, Rule, visible
@@ -39,15 +40,23 @@ def cache_attention(
 
         def body(j, running):
             start = jnp.minimum(j * size, S - size)  # the last block may overlap the one before, whose slots count once
-            cut = lambda x, axis: jax.lax.dynamic_slice_in_dim(x, start, size, axis)
             fresh = (start + jnp.arange(size) >= j * size)[None]
-            there = Places(jnp.where(fresh, cut(k_pos, 1), -1), jnp.zeros((B, size), jnp.int32))
-            return absorb(running, queries, *(cut(x, 2).astype(q.dtype) for x in (k, v)), visible(here, there, Rule(True, window)))
+            places = jnp.where(fresh, jax.lax.dynamic_slice_in_dim(k_pos, start, size, 1), -1)
+            there = Places(places, jnp.zeros((B, size), jnp.int32))
+            keys, values = (_slots(x, start, size).astype(q.dtype) for x in (k, v))
+            return absorb(running, queries, keys, values, visible(here, there, Rule(True, window)))
 
         with jax.named_scope(f"at_most_{-(-S // size)}_trips"):  # tells seqarch.flops
             return finish(jax.lax.fori_loop(0, blocks, body, empty(queries)), q.dtype)
 
     return join_queries(*jax.lax.map(query_block, split_queries(q, at_q, G, block)), like=q)
+
+
+def _slots(x: Float[Array, "B G S K"], start: Int[Array, ""], size: int) -> Float[Array, "B G C K"]:
+    """A block of a cache, in the layout that the cache has: else, for the product of one query with values, XLA on GPUs
+    transposes all of them before the loop, once for each token that is decoded."""
+    block = jax.lax.dynamic_slice_in_dim(x, start, size, axis=2)
+    return with_layout_constraint(block, Layout(major_to_minor=(0, 1, 2, 3)))
 
 
 def _forward(q, k, v, at_q, k_pos, filled, window, block):
