@@ -169,26 +169,23 @@ def _after(read: Partial, count: Int[Array, "B"]) -> Int[Array, "B"]:
     return jnp.where((read.log_total >= NOTHING).all((1, 2)), count, 0)
 
 
-@jax.custom_vjp
 def _forget(state: KVCache, rows: Bool[Array, "B"]) -> KVCache:
-    """`state` with the slots of `rows` empty: a new document has begun there.
-
-    A loop of one turn, or none: the branches of a `cond` would be copies, on GPUs of the whole cache. It has no reverse mode.
-    """
-    return jax.lax.fori_loop(0, rows.any().astype(jnp.int32), lambda _, state: _empty(state, rows), state)
-
-
-def _empty(state: KVCache, rows: Bool[Array, "B"]) -> KVCache:
-    k, v = (jnp.where(rows[:, None, None, None], 0, cached) for cached in (state.k, state.v))
+    """`state` with the slots of `rows` empty: a new document has begun there."""
+    k, v = _zero((state.k, state.v), rows)
     return state._replace(k=k, v=v, position=jnp.where(rows[:, None], -1, state.position))
 
 
-def _forget_backward(rows, cotangent: KVCache):
-    k, v = (jnp.where(rows[:, None, None, None], 0, d) for d in (cotangent.k, cotangent.v))
-    return cotangent._replace(k=k, v=v), None
+@jax.custom_vjp
+def _zero(caches: tuple[Float[Array, "B G S K"], ...], rows: Bool[Array, "B"]) -> tuple[Array, ...]:
+    """`caches` with zeros in `rows`; linear, and its own transpose.
+
+    A loop of one turn, or none: the branches of a `cond` are copies, on GPUs of whole caches. Such a loop has no reverse mode.
+    """
+    zero = lambda _, caches: jax.tree.map(lambda x: jnp.where(rows[:, None, None, None], 0, x), caches)
+    return jax.lax.fori_loop(0, rows.any().astype(jnp.int32), zero, caches)
 
 
-_forget.defvjp(lambda state, rows: (_forget(state, rows), rows), _forget_backward)
+_zero.defvjp(lambda caches, rows: (_zero(caches, rows), rows), lambda rows, d: (_zero(d, rows), None))
 
 
 def _positions(starts: Bool[Array, "B T"], length: Int[Array, "B"]) -> Int[Array, "B T"]:
