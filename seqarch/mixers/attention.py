@@ -153,9 +153,9 @@ class Attention(SequenceMixer):
 def _put(cache: Float[Array, "B G S K"], new: Float[Array, "B T G K"], slot: Int[Array, "B T"]) -> Array:
     """`cache` with each token in its slot, or dropped where that is beyond the last one.
 
-    Every head has an index of its own, since TPUs copy the cache if all share one: v5e's prefill with 262,144 slots of two heads
-    of 128 has 131 MiB of temporaries then, else none. A single token is a dynamic_update_slice if they share one, and if not it
-    copies narrow heads: with 65,536 slots of four heads of 64 v5e's decoding step has 449 MiB of temporaries then, else none.
+    Every head has an index of its own, since TPUs copy the cache if all share one: prefill on v5e with 262,144 slots of two
+    heads of 128 has 131 MiB of temporaries then, else none. A single token is a dynamic_update_slice if they share one, and if
+    not it copies narrow heads: a decoding step of four layers with 65,536 slots of four heads of 64 has 449 MiB, else none.
     """
     B, T, G, _ = new.shape
     row, new = jnp.arange(B)[:, None], new.astype(cache.dtype)
