@@ -55,17 +55,21 @@ def selective_scan(
     return (y + rows(D, y) * tokens.x).astype(x.dtype), h
 
 
-def _maps(c: Chunk, A: Float[Array, "E N"]) -> affine.Affine:
-    """Every token's affine map: decay and value [B, C, N, E]."""
-    decay = jnp.exp(c.delta[:, :, None, :] * A.T[None, None]) * c.keep[:, :, None, None]
-    return affine.Affine(decay, (c.delta * c.x)[:, :, None, :] * c.B[..., None])
+def _decay(c: Chunk, At: Float[Array, "N E"]) -> Float[Array, "*BC N E"]:
+    """What each token leaves of the state. A comes transposed: inside a loop, XLA would read A.T with a stride."""
+    return jnp.exp(c.delta[..., None, :] * At[(None,) * c.keep.ndim]) * c.keep[..., None, None]
+
+
+def _value(c: Chunk) -> Float[Array, "*BC N E"]:
+    """What each token adds to it."""
+    return (c.delta * c.x)[..., None, :] * c.B[..., None]
 
 
 def _arranged(form: str, c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Array]:
     """The forms that affine.py gives; within a chunk, an associative scan over tokens."""
 
     def prefixes(c: Chunk) -> affine.Affine:
-        return jax.lax.associative_scan(affine.compose, _maps(c, A), axis=1)
+        return jax.lax.associative_scan(affine.compose, affine.Affine(_decay(c, A.T), _value(c)), axis=1)
 
     recurrence = affine.Recurrence(
         summarise=lambda c: jax.tree.map(lambda m: m[:, -1], prefixes(c)),
@@ -75,67 +79,72 @@ def _arranged(form: str, c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[A
     return affine.FORMS[form](recurrence, c, h, chunk=chunk)
 
 
-def _step(At: Float[Array, "N E"], h: Array, token: Chunk) -> Array:
-    decay = jnp.exp(token.delta[:, None, :] * At[None])
-    return decay * (h * token.keep[:, None, None]) + (token.delta * token.x)[:, None, :] * token.B[..., None]
-
-
 def _recompute(c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Array]:
-    """Token by token, keeping for the backward pass only the state that enters each chunk."""
-    time_major = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 2), affine.split(_IDENTITY, c, chunk))
-    y, h = _token_scan(time_major, A.T, h)
-    return affine.join(jnp.moveaxis(y, 2, 1), c.x.shape[1]), h
+    """Token by token, keeping for the backward pass only the state that enters each chunk.
+
+    Rows are taken in turn, so that what a token touches stays in a core's cache: all 8 of a batch at once take twice as
+    long to train. Where devices share the batch, that loop would gather it.
+    """
+    chunks = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), affine.split(_IDENTITY, c, chunk))
+    row = lambda inputs: _row(*inputs, A.T)  # noqa: E731
+    in_turn = jax.sharding.get_abstract_mesh().size <= 1
+    y, h = jax.lax.map(row, (chunks, h)) if in_turn else jax.vmap(row)((chunks, h))
+    return affine.join(jnp.moveaxis(y, 1, 0), c.x.shape[1]), h
 
 
 @jax.custom_vjp
-def _token_scan(c: Chunk, At: Array, h: Array) -> tuple[Array, Array]:
-    """`c` is time-major [M, C, B, ...]; returns y [M, C, B, E] and the final state."""
-    return _token_scan_forward(c, At, h)[0]
+def _row(c: Chunk, h: Float[Array, "N E"], At: Float[Array, "N E"]) -> tuple[Float[Array, "M C E"], Float[Array, "N E"]]:
+    """One sequence of chunks [M, C, ...]. A chunk's decays are made at once, since cores share what is large enough."""
+    return _row_forward(c, h, At)[0]
 
 
-def _token_scan_forward(c: Chunk, At: Array, h: Array):
+def _row_forward(c, h, At):
     def step(h, token):
-        h = _step(At, h, token)
-        return h, dot("bne,bn->be", h, token.C)
+        decay, c = token
+        h = decay * h + _value(c)
+        return h, dot("ne,n->e", h, c.C)
 
-    def chunk_body(h, tokens):
-        after, y = jax.lax.scan(step, h, tokens)
+    def chunk_body(h, c):
+        after, y = jax.lax.scan(step, h, (_decay(c, At), c))
         return after, (y, h)
 
     h, (y, entering) = jax.lax.scan(chunk_body, h, c)
     return (y, h), (c, At, entering)
 
 
-def _token_scan_backward(saved, cotangents):
+def _row_backward(saved, cotangents):
     c, At, entering = saved
     dy, dh = cotangents
-    ones = jnp.ones(At.shape[0], At.dtype)
+    ones = jnp.ones(len(At))
+
+    def again(h, inputs):
+        (decay, c), dy = inputs
+        after = decay * h + _value(c)
+        return after, (h, dot("ne,e->n", after, dy))
 
     def step(carry, inputs):
         dh, dAt = carry
-        token, dy, h = inputs  # h is h_{t-1}, already forgotten where the token says so
-        dh = dh + token.C[..., None] * dy[:, None, :]
-        through = dh * jnp.exp(token.delta[:, None, :] * At[None])
+        (decay, c), dy, h = inputs  # h is h_{t-1}
+        dh = dh + c.C[:, None] * dy[None]
+        through = dh * decay
         exponent = through * h  # the gradient of delta_t A
-        by_B = dot("bne,bn->be", dh, token.B)
-        d_delta = dot("bne,n->be", exponent * At[None], ones) + by_B * token.x
-        d_B = dot("bne,be->bn", dh, token.delta * token.x)
-        dAt = dAt + dot("bne->ne", exponent * token.delta[:, None, :])
-        return (through * token.keep[:, None, None], dAt), (by_B * token.delta, d_delta, d_B)
+        by_B = dot("ne,n->e", dh, c.B)
+        d_delta = dot("ne,n->e", exponent * At, ones) + by_B * c.x
+        d_B = dot("ne,e->n", dh, c.delta * c.x)
+        return (through, dAt + exponent * c.delta[None]), (by_B * c.delta, d_delta, d_B)
 
     def chunk_body(carry, inputs):
-        tokens, dy, h0 = inputs
-        _, after = jax.lax.scan(lambda h, token: (_step(At, h, token),) * 2, h0, tokens)
-        before = jnp.concatenate([h0[None], after[:-1]]) * tokens.keep[..., None, None]
+        c, dy, h = inputs
+        tokens = _decay(c, At), c
+        _, (before, d_C) = jax.lax.scan(again, h, (tokens, dy))
         carry, (dx, d_delta, d_B) = jax.lax.scan(step, carry, (tokens, dy, before), reverse=True)
-        d_C = dot("tbne,tbe->tbn", after, dy)
-        return carry, Chunk(dx, d_delta, d_B, d_C, jnp.zeros_like(tokens.keep))
+        return carry, Chunk(dx, d_delta, d_B, d_C, jnp.zeros_like(c.keep))
 
     (dh, dAt), dc = jax.lax.scan(chunk_body, (dh, jnp.zeros_like(At)), (c, dy, entering), reverse=True)
-    return dc, dAt, dh
+    return dc, dh, dAt
 
 
-_token_scan.defvjp(_token_scan_forward, _token_scan_backward)
+_row.defvjp(_row_forward, _row_backward)
 
 FORMS = Forms(
     {**{form: partial(_arranged, form) for form in affine.FORMS}, "recompute": _recompute},
