@@ -1,7 +1,8 @@
 """LanguageModel: embedding, layers, unembedding; a training call, prefill and step.
 
-Training scans over the stacked parameters of the layer pattern's periods, so compile time does not grow with depth. Prefill
-and step loop over layers with a state each: a scan over stacked states would copy every cache at every token.
+Training scans over the stacked parameters of the layer pattern's periods, so compile time does not grow with depth; a few
+layers are unrolled, since a scan stacks what the backward pass needs (a third more memory). Prefill and step loop over
+layers with a state each: a scan over stacked states would copy every cache at every token.
 """
 
 import copy
@@ -17,6 +18,8 @@ from seqarch.mixers.short_conv import ShortConv
 from seqarch.ops.numerics import dot
 from seqarch.patterns import Layer
 from seqarch.types import Array, Bool, Float, Int, State
+
+UNROLLED = 4  # layers, at most, that training does not scan over
 
 
 class LanguageModel(nnx.Module):
@@ -52,8 +55,10 @@ class LanguageModel(nnx.Module):
 
         x, width = self._embed(tokens), len(self.period)
         if width:
-            firsts, looped = width * jnp.arange(self.repeats), self.repeats > 1
-            x, _ = jax.lax.scan(lambda x, inputs: (run(x, *inputs, looped), None), x, (self.period, firsts))
+            firsts = width * jnp.arange(self.repeats)
+            looped = self.repeats > 1 and (self.remat or width * self.repeats > UNROLLED)
+            body = lambda x, inputs: (run(x, *inputs, looped), None)
+            x, _ = jax.lax.scan(body, x, (self.period, firsts), unroll=not looped)
         return self.logits(self.norm(run(x, self.tail, width * self.repeats)))
 
     @property

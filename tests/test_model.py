@@ -55,7 +55,15 @@ def test_the_program_does_not_grow_with_depth(tokens):
         gradient = jax.jit(jax.grad(lambda model: model(tokens).sum()))
         return len(gradient.lower(build(layers=layers)).as_text().splitlines())
 
-    assert program(24) == program(4)
+    assert program(24) == program(8)
+
+
+def test_a_few_layers_train_in_the_same_memory_however_the_pattern_says_them():
+    def temporaries(mixer):
+        gradient = jax.jit(jax.grad(lambda model: model(jnp.zeros((4, 512), jnp.int32)).sum()))
+        return gradient.lower(build(mixer=mixer, layers=3)).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries("gru") == pytest.approx(temporaries("gru,gru,gru"), rel=0.02)
 
 
 def test_remat_changes_memory_alone(tokens):
