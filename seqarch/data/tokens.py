@@ -68,7 +68,7 @@ class TokenFile:
     @functools.cached_property
     def documents(self) -> list[Document]:
         """All documents in order, found by scanning for boundaries: the tokens alone say where they begin."""
-        names = (self.directory / f"{self.split}.names").read_text("utf-8", "surrogateescape").split("\n")[:-1]
+        names = (self.directory / f"{self.split}.names").read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1]
         blocks = range(0, len(self.tokens), BLOCK)
         starts = np.concatenate([lo + np.flatnonzero(self.tokens[lo : lo + BLOCK] == self.boundary) for lo in blocks])
         bounds = [*starts.tolist(), len(self.tokens)]
@@ -155,8 +155,11 @@ def write(
     The directory appears whole or not at all. Where a prepared one stands when ours is complete, `replace` says which
     of the two stays. No document may be empty, and of the splits only "test".
     """
-    if output.exists() and not (output / "meta.json").is_file() and not _is_empty(output):
-        raise UserError(f"{output} exists and is no prepared directory; give another output or remove it")
+    output = output.resolve()
+    if output.exists() and not _is_prepared(output) and not _is_empty(output):
+        raise UserError(
+            f"{output} exists and is no prepared directory, or holds other files too; give another output or remove it"
+        )
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
     try:
         partial.mkdir(parents=True)
@@ -224,13 +227,20 @@ def _publish(partial: Path, output: Path, replace: bool) -> None:
     try:
         os.rename(partial, output)
     except OSError:
-        if not (output / "meta.json").is_file():
+        if not _is_prepared(output):
             raise
         if replace:
             old = partial.with_name(partial.name + ".old")
             os.rename(output, old)
             os.rename(partial, output)
             shutil.rmtree(old)
+
+
+def _is_prepared(path: Path) -> bool:
+    """Whether what `write` made is in `path`, and nothing else: only then may it be replaced."""
+    found = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    ours = {"meta.json", FILE} | {f"{split}.{kind}" for split in SPLITS for kind in ("bin", "names")}
+    return {"meta.json", "train.names"} <= found <= ours
 
 
 def _is_empty(path: Path) -> bool:
