@@ -59,6 +59,8 @@ class ModelConfig:
     @property
     def stack(self) -> Stack:
         pattern = parse_pattern(self.mixer)
+        if len(pattern) > self.layers:
+            raise UserError(f"model.mixer {self.mixer!r} names {len(pattern)} layers, model.layers is {self.layers}; give as many")
         repeats, rest = divmod(self.layers, len(pattern))
         return Stack(pattern, repeats, pattern[:rest])
 
@@ -233,8 +235,13 @@ def _build(cls: type, given: dict, where: str) -> Any:
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            known = ", ".join(field.name for field in dataclasses.fields(kind))
+            raise UserError(f"config field {where} is {value!r}; it has fields: {known}")
         return _build(kind, value, where + ".")
     if kind == tuple[int, ...]:
+        if not isinstance(value, (tuple, list)):
+            raise UserError(f"config field {where} is {value!r}; expected several numbers, such as (1024, 4096)")
         return tuple(_convert(int, item, where) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

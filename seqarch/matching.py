@@ -11,6 +11,7 @@ from flax import nnx
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
 from seqarch.model import LanguageModel
+from seqarch.patterns import parse_pattern
 
 TOLERANCE = 0.01  # of the wanted number
 DEPTH_TOLERANCE = 0.1  # the same for depth, which is coarse
@@ -51,8 +52,9 @@ def match_parameters(model: ModelConfig, target: int) -> ModelConfig:
 def match_depth(model: ModelConfig, target: int) -> ModelConfig:
     """`model` with the number of layers that comes nearest to `target` parameters; UserError outside DEPTH_TOLERANCE."""
     tried: dict[int, int] = {}
+    shallowest = len(parse_pattern(model.mixer))
     while not tried or max(tried.values()) < target:
-        layers = 1 + len(tried)
+        layers = shallowest + len(tried)
         tried[layers] = count_parameters(dataclasses.replace(model, layers=layers))
     nearest = min(tried, key=lambda layers: abs(tried[layers] - target))
     if abs(tried[nearest] - target) > DEPTH_TOLERANCE * target:
