@@ -113,6 +113,7 @@ def state(make) -> str:
 def learn(pattern: str) -> str:
     """Trains a model of two such layers as train.py does; its loss must be finite and go down."""
     from seqarch.config import Config, DataConfig, ModelConfig, OptimConfig
+    from seqarch.errors import Diverged
     from seqarch.laws import LawBroken
     from seqarch.training.logging import read_rows
     from seqarch.training.loop import train
@@ -120,7 +121,10 @@ def learn(pattern: str) -> str:
     model = ModelConfig(pattern, layers=2, dim=WIDTH, mlp=0)
     data, optim = DataConfig(DATA.value), OptimConfig(warmup=STEPS.value // 4)
     with tempfile.TemporaryDirectory() as run:
-        train(Config(STEPS.value, 8, 64, model=model, optim=optim, data=data), run, progress=lambda line: None)
+        try:
+            train(Config(STEPS.value, 8, 64, model=model, optim=optim, data=data), run, progress=lambda line: None)
+        except Diverged as error:
+            raise LawBroken("losses or gradients that are not finite, step after step") from error
         losses = [math.inf if row["loss"] is None else row["loss"] for row in read_rows(run)]
     first, last = (sum(part) / len(part) for part in (losses[:5], losses[-5:]))
     found = f"{first:.2f} nats in the first 5 of {len(losses)} steps, {last:.2f} in the last"
