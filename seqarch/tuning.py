@@ -36,9 +36,15 @@ def tuned(device: jax.Device) -> Choices:
 
 
 def record(device: jax.Device, choices: Choices) -> Path:
-    """Adds `choices` to the file, in the place of earlier ones of the same mixers; returns its path."""
+    """Adds `choices` to the file, in the place of earlier ones of the same mixers; returns its path.
+
+    A damaged file is written anew.
+    """
     file = path()
-    known = _read(file)
+    try:
+        known = _read(file)
+    except UserError:  # it is of no use to anyone
+        known = {}
     known[_key(device)] = known.get(_key(device), {}) | choices
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +68,8 @@ def _read(file: Path) -> dict[str, Choices]:
         raise UserError(f"cannot read the tuned forms in {file}: {error}; {mend}") from error
     try:
         for mixer, options in [pair for choices in known.values() for pair in choices.items()]:
+            if ":" in mixer:  # of another program's own, which may not be importable here
+                continue
             forms = resolve_mixer(mixer).forms or {}
             parse_pattern(str(Layer(mixer, tuple(options.items()))))
             if options.get("method") not in forms:
