@@ -59,6 +59,8 @@ def train(
         start = int(state.step)
         if start == config.steps:
             say(f"{workdir} is trained: {start} steps")
+            if jax.process_index() == 0:
+                rundir.write_config(workdir, seqarch.config.to_dict(given))  # what may change, such as what eval.py measures
             return next((row for row in reversed(read_rows(workdir)) if row["step"] == start), dict(step=start))
         run = _Run(config, mesh, text, start, checkpoints, say)  # what the model or the text cannot do is told here
         logger = stack.enter_context(Logger(workdir, start, write=jax.process_index() == 0))
@@ -113,6 +115,7 @@ class _Run:
             if save or validate:
                 meter.restart()
         profile.stop(state)
+        self.checkpoints.wait()  # while a request to stop still waits for it
         return rows[-1]
 
     def _compile(self) -> Callable:

@@ -137,6 +137,10 @@ def write(run_dir: str | os.PathLike, config: dict[str, Any], record: dict[str, 
     record, first = record | dict(config=config), read_record(run_dir)
     record = record | dict(continued=[]) if first is None else first | dict(continued=[*first["continued"], record])
     write_json(Path(run_dir) / "run.json", record)
+    write_config(run_dir, config)
+
+
+def write_config(run_dir: str | os.PathLike, config: dict[str, Any]) -> None:
     write_json(Path(run_dir) / "config.json", config)
 
 
