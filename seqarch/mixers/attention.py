@@ -73,6 +73,8 @@ class Attention(SequenceMixer):
             )
         if window is not None and window < 1:
             raise UserError(f"attention: window is {window}; give a number of tokens of at least 1, or None for all")
+        if rope is not None and not rope > 0:
+            raise UserError(f"attention: rope is {rope}; give a base above 0, or None for no positions")
         self.heads, self.kv_heads, self.head_dim, self.window = heads, kv_heads, dim // heads, window
         self.rope, self.method, self.block, self.dtype = rope, method, block, dtype
         self.state_dtype = state_dtype or dtype

@@ -34,7 +34,7 @@ def attention(
     """softmax(q k^T / sqrt(K)) v over the visible keys; G divides H; a query that sees nothing gets 0.
 
     q_pos, k_pos: positions, by default 0, 1, 2, ...; -1 marks an absent key
-    q_seg, k_seg: segments, by default all 0
+    q_seg, k_seg: segments, numbered from 0 on; by default all 0
     """
     at_q, at_k = _places(q, q_pos, q_seg), _places(k, k_pos, k_seg)
     return FORMS.pick(method)(q, k, v, at_q, at_k, Rule(causal, window), block=block).o
