@@ -13,6 +13,7 @@ from seqarch.measure.targets import place
 
 CONFIG = Config(batch=16, length=64, model=ModelConfig("gru", layers=1, dim=8, mlp=8), mesh=MeshConfig(data=4, fsdp=1))
 FOUR = place("tpu-v5e:2x2")
+REMAT, SPLIT = "model.remat=True", "mesh.data=1, mesh.fsdp=-1"
 
 
 class Made:
@@ -36,15 +37,22 @@ def measurement(parameters=0, state=0, total=0, memory=0, flops=0.0):
 @pytest.mark.parametrize(
     "memory, changes, rows",
     [
-        (1600, ["as configured"], (16, 20)),
-        (1000, ["as configured", "model.remat=True"], (24, 28)),
-        (500, ["as configured", "model.remat=True", "model.remat=True, mesh.data=1, mesh.fsdp=-1"], (16, 20)),
+        (1600, [""], (16, 20)),
+        (1000, ["", REMAT], (24, 28)),
+        (500, ["", REMAT, f"{REMAT}, {SPLIT}"], (16, 20)),
     ],
 )
 def test_the_cheapest_way_to_train_that_fits_is_taken(memory, changes, rows):
     plan = plan_training(Made(memory), CONFIG, FOUR, 64)
-    assert [way.change for way in plan.tried] == changes
-    assert plan.fits and plan.rows == rows
+    assert plan.way.fits and plan.way.change == (changes[-1] or "as configured") and plan.rows == rows
+    assert [way.change for way in plan.tried][: len(changes)] == [each or "as configured" for each in changes]
+
+
+def test_what_was_tried_first_and_is_not_needed_is_left_out():
+    cheap = dataclasses.replace(CONFIG, batch=4)  # a row a device: 400 of parameters, which alone are too many for it
+    plan = plan_training(Made(405), cheap, FOUR, 64)
+    assert [way.change for way in plan.tried] == ["as configured", REMAT, f"{REMAT}, {SPLIT}", SPLIT]
+    assert plan.way.change == SPLIT and not plan.way.config.model.remat and plan.way.outcome.total == 400
 
 
 @pytest.mark.parametrize("mesh, tried", [((4, 1), True), ((2, -1), True), ((1, -1), False), ((1, 4), False), ((-1, 4), False)])
@@ -55,15 +63,20 @@ def test_parameters_are_split_over_all_devices_where_they_are_not_yet(mesh, trie
 
 def test_accumulation_comes_last_and_ends_at_one_row_a_device():
     plan = plan_training(Made(350), CONFIG, FOUR, 64)
-    assert plan.tried[-1].config.optim.accumulate == 2 and plan.fits
+    assert plan.way.config.optim.accumulate == 2 and plan.way.fits
     plan = plan_training(Made(150), CONFIG, FOUR, 64)
-    assert plan.tried[-1].config.optim.accumulate == 4 and not plan.fits and plan.rows.size == 0
+    assert plan.way.config.optim.accumulate == 4 and not plan.way.fits and plan.rows.size == 0
 
 
 def test_as_many_sequences_are_served_as_fit():
     lab = Made(1000)
     plan = plan_serving(lab, CONFIG, FOUR, 64)
     assert plan.sequences == 60 and plan.many.total == 1000
+    assert [cell.length for cell in lab.asked if cell.phase == "prefill"] == [64, 32]
+
+
+def test_one_sequence_may_be_served_where_chips_have_no_room_for_one_each():
+    assert plan_serving(Made(425), CONFIG, FOUR, 64).sequences == 1
 
 
 def test_nothing_is_served_where_not_one_sequence_fits():
@@ -78,6 +91,9 @@ def test_bound_is_the_slower_of_reading_and_computing():
     slow_computing = bound(CONFIG, FOUR, measurement(parameters=1e6, flops=4e15), 2)
     assert slow_computing == (pytest.approx(2 * 4 * sheet.flops / 4e15), "compute")
     assert cost(FOUR, slow_computing, 3.0) == pytest.approx(1e6 / slow_computing.tokens / 3600 * 4 * 3.0)
+    halves = place("tpu-v7")  # two devices a chip, each with half of its bandwidth
+    given = bound(CONFIG, halves, measurement(state=1e9, flops=1.0), 2)
+    assert given == (pytest.approx(2 * halves.target.bandwidth / 2e9), "bandwidth")
     assert bound(CONFIG, place("local"), measurement(parameters=1), 1) is None
     assert bound(CONFIG, FOUR, Failed("crashed"), 1) is None
 

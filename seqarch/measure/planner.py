@@ -6,11 +6,11 @@ bytes that it must read at the memory's bandwidth.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from seqarch.config import Config
-from seqarch.errors import UserError
+from seqarch.errors import NoResult
 from seqarch.matching import count_parameters
 from seqarch.measure.cells import Cell, Failed, Lab, Outcome
 from seqarch.measure.curves import Largest, largest
@@ -18,6 +18,7 @@ from seqarch.measure.memory import Measurement
 from seqarch.measure.survey import MOST, memory_of, needed, without_rows
 from seqarch.measure.targets import Placement, devices_per_chip
 
+Change = dict[str, int]  # fields of a config that change together, by their dotted names
 PARTS = ("parameters", "optimizer", "state", "working")
 
 
@@ -28,16 +29,20 @@ class Way(NamedTuple):
     config: Config
     outcome: Outcome
 
-
-class Training(NamedTuple):
-    """tried: ways from the cheapest on, up to the first that fits; rows: the largest batch of that way, or of the last."""
-
-    tried: list[Way]
-    rows: Largest
-
     @property
     def fits(self) -> bool:
-        return isinstance(self.tried[-1].outcome, Measurement) and self.tried[-1].outcome.fits
+        return isinstance(self.outcome, Measurement) and self.outcome.fits
+
+
+class Training(NamedTuple):
+    """tried: ways from the cheapest on, up to the first that fits, then without what that one may not need
+
+    way: that fits with the fewest changes, or else the last; rows: its largest batch
+    """
+
+    tried: list[Way]
+    way: Way
+    rows: Largest
 
 
 class Serving(NamedTuple):
@@ -62,42 +67,50 @@ class Bound(NamedTuple):
 
 def plan_training(lab: Lab, config: Config, placement: Placement, context: int) -> Training:
     """Tries ways to train `config.batch` rows of `context` tokens until one fits; then the largest batch of that way."""
-    tried = []
-    for change, way in _ways(config, placement.count):
-        outcome = lab.measure(Cell(way, "train", way.batch, context, placement.name))
-        tried.append(Way(change, way, outcome))
-        if isinstance(outcome, Measurement) and outcome.fits:
-            break
-    way, unit = tried[-1].config, placement.count * tried[-1].config.optim.accumulate
-    memory = _memory([each.outcome for each in tried])
-    total = lambda n: needed(lab.measure(Cell(way, "train", n * unit, context, placement.name)))  # noqa: E731
-    known = without_rows(tried[-1].outcome) | {way.batch // unit: needed(tried[-1].outcome)}
+    tried: list[Way] = []
+
+    def fits(changes: Sequence[Change]) -> bool:
+        change = ", ".join(f"{name}={value}" for each in changes for name, value in each.items()) or "as configured"
+        way = _changed(config, changes)
+        tried.append(Way(change, way, lab.measure(Cell(way, "train", way.batch, context, placement.name))))
+        return tried[-1].fits
+
+    changes = next((changes for changes in _ways(config, placement.count) if fits(changes)), ())
+    way = tried[-1]
+    for change in changes[:-1]:
+        if fits(fewer := [each for each in changes if each is not change]):
+            changes, way = fewer, tried[-1]
+    unit, memory = placement.count * way.config.optim.accumulate, _memory([each.outcome for each in tried])
+    total = lambda n: needed(lab.measure(Cell(way.config, "train", n * unit, context, placement.name)))  # noqa: E731
+    known = without_rows(way.outcome) | {way.config.batch // unit: needed(way.outcome)}
     rows = largest(total, memory, known, MOST)
-    return Training(tried, Largest(rows.size * unit, rows.beyond and rows.beyond * unit))
+    return Training(tried, way, Largest(rows.size * unit, rows.beyond and rows.beyond * unit))
 
 
-def _ways(config: Config, devices: int) -> Iterator[tuple[str, Config]]:
-    """The config as it is, then with rematerialisation, with parameters split over all devices, with micro-batches.
+def _ways(config: Config, devices: int) -> Iterator[list[Change]]:
+    """No change, then rematerialisation, parameters split over all devices, micro-batches, each with those before it.
 
-    Each keeps what those before it changed. Accumulation ends at one row a device.
+    Accumulation ends at one row a device.
     """
-    yield "as configured", config
-    changes = []
+    changes: list[Change] = []
+    yield changes
     if not config.model.remat:
-        changes.append("model.remat=True")
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=True))
-        yield ", ".join(changes), config
+        yield (changes := [*changes, {"model.remat": True}])
     if devices > 1 and (config.mesh.data, config.mesh.fsdp) not in ((1, -1), (1, devices), (-1, devices)):
-        changes.append("mesh.data=1, mesh.fsdp=-1")
-        config = dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=1, fsdp=-1))
-        yield ", ".join(changes), config
-    start = config.optim.accumulate
-    counts = [n for n in range(start + 1, config.batch + 1) if config.batch % n == 0 and (config.batch // n) % devices == 0]
+        yield (changes := [*changes, {"mesh.data": 1, "mesh.fsdp": -1}])
+    count = config.optim.accumulate
+    counts = [n for n in range(count + 1, config.batch + 1) if config.batch % n == 0 and (config.batch // n) % devices == 0]
     while counts:  # twice as many, or the next that divides the batch, until one row is left to a device
-        count = next((n for n in counts if n >= 2 * config.optim.accumulate), counts[-1])
-        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, accumulate=count))
-        yield ", ".join([*changes, f"optim.accumulate={count}"]), config
+        count = next((n for n in counts if n >= 2 * count), counts[-1])
+        yield [*changes, {"optim.accumulate": count}]
         counts = [n for n in counts if n > count]
+
+
+def _changed(config: Config, changes: Sequence[Change]) -> Config:
+    for name, value in [pair for change in changes for pair in change.items()]:
+        group, field = name.split(".")
+        config = dataclasses.replace(config, **{group: dataclasses.replace(getattr(config, group), **{field: value})})
+    return config
 
 
 def plan_serving(lab: Lab, config: Config, placement: Placement, context: int) -> Serving:
@@ -146,5 +159,5 @@ def largest_part(outcome: Outcome) -> str:
 def _memory(outcomes: list[Outcome]) -> int:
     memory = memory_of(outcomes)
     if memory is None:
-        raise UserError(f"nothing could be compiled: {outcomes[0].reason}")
+        raise NoResult(f"nothing could be compiled: {outcomes[0].reason}")
     return memory
