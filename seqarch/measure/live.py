@@ -22,7 +22,7 @@ from seqarch.training.sharding import make_mesh
 
 
 class Actual(NamedTuple):
-    """planned: the compiler's total; peak: bytes on the first device, or of the process."""
+    """planned: the compiler's total; peak: bytes that were taken. On accelerators of the first device, else of the process."""
 
     planned: int
     peak: int
@@ -46,8 +46,10 @@ def peak(config: Config, phase: str, batch: int, length: int, target: str) -> Ac
     if device.memory_stats() is None:
         start = _settle()
     jax.block_until_ready(compiled(*zeros()))
-    stats = device.memory_stats()
-    return Actual(compiled_bytes(compiled).total, stats["peak_bytes_in_use"] if stats else _resident("VmHWM") - start)
+    stats, planned = device.memory_stats(), compiled_bytes(compiled).total
+    if stats:
+        return Actual(planned, stats["peak_bytes_in_use"])
+    return Actual(planned * mesh.size, _resident("VmHWM") - start)  # the process is all of its CPU devices
 
 
 def _settle() -> int:

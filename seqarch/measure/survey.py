@@ -26,6 +26,7 @@ MOST = 2**20  # sequences at once
 SERVED = (4096, 32768, 131072, 1048576)  # contexts at which sequences are counted
 SEQUENCES = "sequences"
 SHARES = {"train": 5, "prefill": 1, "decode": 1, SEQUENCES: 1}  # parts of a survey, and how much of the time each takes
+AT_ONCE = 1.0  # seconds within which no part of a survey is measured
 ROOM = 0.5  # of the memory that a step which runs may take: compilers work beside it
 
 
@@ -64,13 +65,14 @@ def run(
 
     def one(job: tuple[str, str, str]) -> Part | None:
         target, name, part = job
+        began = time.monotonic()
         try:
             found = _part(lab, part, members[name], target, lengths, run_local)
         except UserError as error:
             if errors.setdefault(str(error), error) is error:
                 say(f"{name} on {target}: {error}")
             return None
-        progress.done(f"{name} on {target}: {part}", SHARES[part])
+        progress.done(f"{name} on {target}: {part}", SHARES[part], found_at_once=time.monotonic() - began < AT_ONCE)
         return found
 
     parts: dict[tuple[str, str, str], Part | None] = {}
@@ -137,17 +139,24 @@ def _sequences(lab: Lab, config: Config, target: str) -> dict[str, str]:
 
 
 class Progress:
-    """Lines that say how much is done and how long the rest will take at the pace so far; from several threads."""
+    """Lines that say how much is done and how long the rest will take at the pace so far; from several threads.
+
+    What was found at once, being on disk, tells nothing of the pace.
+    """
 
     def __init__(self, total: int, say: Callable[[str], None]):
-        self._total, self._say, self._done = total, say, 0
+        self._total, self._say, self._done, self._worked = total, say, 0, 0
         self._start, self._lock = time.monotonic(), threading.Lock()
 
-    def done(self, what: str, share: int) -> None:
+    def done(self, what: str, share: int, found_at_once: bool = False) -> None:
         with self._lock:
             self._done += share
-            left = (time.monotonic() - self._start) / self._done * (self._total - self._done)
-            self._say(f"[{self._done / self._total:.0%}, {left / 60:.1f} min left] {what}")
+            self._worked += 0 if found_at_once else share
+            left = ""
+            if self._worked:
+                seconds = (time.monotonic() - self._start) / self._worked * (self._total - self._done)
+                left = f", {seconds / 60:.1f} min left"
+            self._say(f"[{self._done / self._total:.0%}{left}] {what}")
 
 
 def _curve(phase: str, found: dict[int, Outcome]) -> dict[str, Any]:

@@ -110,11 +110,11 @@ class Placement(NamedTuple):
     def memory(self, device: jax.Device) -> int:
         """Bytes that one of its devices has for programs.
 
-        Of a local one by its allocator or the system, of a TPU by its compiler, of a GPU by the data sheet.
+        Of a local one by its allocator, or its share of the system's, of a TPU by its compiler, of a GPU by the data sheet.
         """
         if self.present:
             limit = (device.memory_stats() or {}).get("bytes_limit")
-            return limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            return limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // self.count
         return offered(device) if self.target.platform == "tpu" else self.target.memory
 
 
@@ -126,13 +126,6 @@ def place(spec: str) -> Placement:
     if colon and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){0,2}", grid):
         raise UserError(f"cannot read the chips of {spec!r}; write their number or their grid, as in {name}:8 or {name}:2x4")
     return Placement(spec, TARGETS[name], tuple(map(int, grid.split("x"))) if colon else ())
-
-
-def data_sheet(placement: Placement, device: jax.Device) -> Target | None:
-    """Of the chip that `device` is; None where no entry of TARGETS describes it, as of CPUs."""
-    if not placement.present:
-        return placement.target
-    return next((target for target in TARGETS.values() if target.kind and target.kind == device.device_kind), None)
 
 
 def devices_per_chip(target: Target) -> int:
