@@ -16,7 +16,7 @@ from seqarch.errors import UserError, first_line
 from seqarch.measure.cells import Cell, Failed, Lab
 from seqarch.measure.curves import Exponent
 from seqarch.measure.memory import Measurement
-from seqarch.measure.targets import TARGETS
+from seqarch.measure.targets import TARGETS, place
 
 
 class Verdict(enum.StrEnum):
@@ -66,7 +66,8 @@ class Means(NamedTuple):
     def curve(self, config: Config, phase: str, target: str, lengths: Sequence[int] | None = None) -> dict[int, Measurement]:
         """A measurement for each length that has one; of one row, or one for each device in training."""
         lengths = lengths or self.lengths
-        outcomes = self.lab.measure_all(Cell(config, phase, 1, length, target) for length in lengths)
+        rows = place(target).count if phase == "train" else 1
+        outcomes = self.lab.measure_all(Cell(config, phase, rows, length, target) for length in lengths)
         found = dict(zip(lengths, outcomes, strict=True))
         for length, outcome in found.items():
             if isinstance(outcome, Failed):
