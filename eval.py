@@ -7,7 +7,7 @@ from absl import flags
 
 from seqarch import cli
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory: what train.py had as --workdir.")
+WORKDIR = cli.define_path("workdir", None, "The run's directory: what train.py had as --workdir.")
 SPLIT = flags.DEFINE_string("split", "validation", "The held-out text: validation or test.")
 ONLY = flags.DEFINE_list("only", [], "Evaluators to run, such as quality,memory; default: all.")
 flags.mark_flags_as_required(["workdir"])

@@ -12,7 +12,7 @@ from ml_collections import config_flags
 from seqarch import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory; made where there is none.")
+WORKDIR = cli.define_path("workdir", None, "The run's directory; made where there is none.")
 STRICT = flags.DEFINE_bool("strict_restore", False, "Refuse a damaged checkpoint, rather than go on from the one before.")
 flags.mark_flags_as_required(["config", "workdir"])
 

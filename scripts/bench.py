@@ -18,8 +18,8 @@ from seqarch.errors import UserError  # noqa: E402
 
 ONLY = flags.DEFINE_list("only", [], "Groups to measure: names of ops, mixers, train_step, decoding, compile, generation.")
 PEERS = flags.DEFINE_bool("peers", False, "Time PyTorch's layers beside ours too; --only=peers: nothing else.")
-OUT = flags.DEFINE_string("out", None, "The JSON file to write.")
-SHOW = flags.DEFINE_string("show", None, "Print the tables of this JSON file instead of measuring.")
+OUT = cli.define_path("out", None, "The JSON file to write.")
+SHOW = cli.define_path("show", None, "Print the tables of this JSON file instead of measuring.")
 
 
 def main() -> None:
@@ -41,9 +41,12 @@ def main() -> None:
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read --show={path}: {error}; give a file that --out wrote") from error
+    if not (isinstance(result, dict) and {"figures", "sizes", "limits", "versions"} <= set(result)):
+        raise UserError(f"--show={path} is no benchmark; give a file that --out wrote")
+    return result
 
 
 def _write(path: Path, result: dict) -> None:

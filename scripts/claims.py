@@ -22,6 +22,7 @@ from seqarch.claims.base import Means  # noqa: E402
 from seqarch.claims.page import findings, page  # noqa: E402
 from seqarch.comparison.members import match_members  # noqa: E402
 from seqarch.comparison.plan import FIELDS  # noqa: E402
+from seqarch.comparison.runs import revision  # noqa: E402
 from seqarch.config import Config, parse  # noqa: E402
 from seqarch.errors import UserError  # noqa: E402
 from seqarch.files import write_json  # noqa: E402
@@ -32,8 +33,8 @@ from seqarch.training.rundir import provenance  # noqa: E402
 
 TARGETS = flags.DEFINE_list("targets", ["local"], "Devices, one chip of each, the local one among them.")
 LENGTHS = flags.DEFINE_list("lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context.")
-WORKDIR = flags.DEFINE_string("workdir", str(ROOT / "runs/claims"), "Where measurements and runs are kept.")
-OUT = flags.DEFINE_string("out", "runs/claims/claims", "The files to write, without .json and .md.")
+WORKDIR = cli.define_path("workdir", str(ROOT / "runs/claims"), "Where measurements and runs are kept.")
+OUT = cli.define_path("out", "runs/claims/claims", "The files to write, without .json and .md.")
 TIMEOUT = flags.DEFINE_float("timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1)
 
 
@@ -49,7 +50,7 @@ def main() -> None:
         means = Means(lab, targets, members("1m"), members("8b"), trained(), lengths, ROOT / "docs", workdir, LOCAL, say)
         claims = findings(means)
     made = provenance()
-    about = dict(revision=made["revision"] or "unknown", versions=made["versions"], cpus=made["host"]["cpus"], targets=targets)
+    about = dict(revision=revision(made), versions=made["versions"], cpus=made["host"]["cpus"], targets=targets)
     about["command"] = shlex.join(["python", *sys.argv]).replace(f"{ROOT}/", "")
     record = dict(about=about, claims=claims)
     numbers, text = (out.with_name(f"{out.name}.{kind}") for kind in ("json", "md"))

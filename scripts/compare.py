@@ -39,7 +39,7 @@ from seqarch.measure.tables import Row
 from seqarch.training import rundir
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the runs and the report; default: runs/NAME in the repository.")
+WORKDIR = cli.define_path("workdir", None, "Directory of the runs and the report; default: runs/NAME in the repository.")
 flags.mark_flag_as_required("config")
 
 SCORED = ("quality", "context")  # for every seed; what a program needs is measured for the first

@@ -14,7 +14,7 @@ from absl import flags  # noqa: E402
 
 from seqarch import cli  # noqa: E402
 
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's directory: what train.py had as --workdir.")
+WORKDIR = cli.define_path("workdir", None, "The run's directory: what train.py had as --workdir.")
 PROMPT = flags.DEFINE_string("prompt", "", "The text to continue.")
 STEPS = flags.DEFINE_integer("steps", 500, "Tokens to generate, unless the document ends before.", lower_bound=1)
 TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0 for the most likely token, 1 for the model's own distribution.")

@@ -32,7 +32,8 @@ CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs/lm.py"), 
 MIXERS = flags.DEFINE_list("mixers", ["gru", "linear_attention", "mamba", "attention"], "What to decode with.")
 TOKENS = flags.DEFINE_integer("tokens", 1_000_000, "Tokens of constant-state mixers.", lower_bound=long_decode.PIECE)
 CACHE = flags.DEFINE_integer("cache_bytes", 1 << 28, "The largest key/value cache.", lower_bound=1)
-OUT = flags.DEFINE_string("out", "runs/long_decode", "The files to write, without .json and .svg.")
+OUT = cli.define_path("out", "runs/long_decode", "The files to write, without .json and .svg.")
+flags.register_validator("mixers", bool, "give at least one")
 
 
 def main() -> None:
@@ -46,10 +47,12 @@ def main() -> None:
     for mixer in points:
         with decoding(config, mixer) as process:
             about = json.loads(process.stdout.readline() or "{}")
+            save = lambda: write_json(record, about | dict(command=["python", *sys.argv], points=points))  # noqa: B023, E731
+            save()
             for line in process.stdout:
                 points[mixer].append(json.loads(line))
                 print(f"{mixer}: {long_decode.describe(long_decode.Point(**points[mixer][-1]))}", flush=True)
-                write_json(record, about | dict(command=["python", *sys.argv], points=points))
+                save()
         if process.returncode:
             raise UserError(f"decoding with {mixer!r} ended with exit code {process.returncode}; what it said stands above")
     write_svg(decoding_figure(points), plot)

@@ -20,23 +20,26 @@ from ml_collections import config_flags  # noqa: E402
 
 from seqarch import cli  # noqa: E402
 from seqarch.comparison.members import match_members  # noqa: E402
+from seqarch.comparison.runs import revision  # noqa: E402
 from seqarch.config import parse  # noqa: E402
 from seqarch.errors import UserError  # noqa: E402
 from seqarch.measure import survey, survey_tables as tables  # noqa: E402
-from seqarch.measure.cells import Lab  # noqa: E402
+from seqarch.measure.cells import Lab, packages  # noqa: E402
 from seqarch.measure.curves import parse_lengths  # noqa: E402
 from seqarch.measure.report import csv_text, write_pages  # noqa: E402
 from seqarch.measure.targets import place  # noqa: E402
+from seqarch.training import rundir  # noqa: E402
 from seqarch.training.logging import add_scalars  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
 TARGETS = flags.DEFINE_list("targets", ["local"], "Devices, with their chips, such as local,tpu-v5e,tpu-v5p:2x2,gpu-h100:8.")
 LENGTHS = flags.DEFINE_list("lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the report; default: runs/NAME in the repository.")
+WORKDIR = cli.define_path("workdir", None, "Directory of the report; default: runs/NAME in the repository.")
 WORKERS = flags.DEFINE_integer("workers", min(2, os.cpu_count()), "Compilations at once.", lower_bound=1)
 RUN = flags.DEFINE_boolean("run", False, "Also run what fits on the local CPU and compare; accelerators always do.")
 TIMEOUT = flags.DEFINE_float("timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1)
 flags.mark_flag_as_required("config")
+flags.register_validator("targets", bool, "give at least one")
 
 NOTICE = "Bytes of different definitions, as on CPUs and on accelerators, do not compare."
 
@@ -54,9 +57,10 @@ def main() -> None:
     with Lab(workdir / "cache", **options) as lab:
         at_once = dict(workers=WORKERS.value, run_local=RUN.value)
         surveys = survey.run(lab, configs, targets, lengths, **at_once, say=lambda line: print(line, flush=True))
+    notice = f"{NOTICE} Compiled at revision {revision(rundir.revision())} with {', '.join(packages())}."
     rows, cells = tables.rows(surveys), tables.cell_rows(surveys)
-    title, csv = f"What each architecture costs in memory: {name}", csv_text(cells, [tables.CELLS], NOTICE)
-    paths = write_pages(rows, tables.tables(surveys), tables.figures(surveys), workdir, title=title, csv=csv, notice=NOTICE)
+    title, csv = f"What each architecture costs in memory: {name}", csv_text(cells, [tables.CELLS], notice)
+    paths = write_pages(rows, tables.tables(surveys), tables.figures(surveys), workdir, title=title, csv=csv, notice=notice)
     shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
     for (target, name), points in tables.points(cells).items():
         add_scalars(workdir / "tensorboard" / target / name, points)

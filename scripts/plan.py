@@ -21,7 +21,7 @@ from ml_collections import config_flags  # noqa: E402
 from seqarch import cli  # noqa: E402
 from seqarch.comparison.plan import FIELDS  # noqa: E402
 from seqarch.config import Config, parse  # noqa: E402
-from seqarch.errors import UserError  # noqa: E402
+from seqarch.errors import NoResult, UserError  # noqa: E402
 from seqarch.matching import count_parameters  # noqa: E402
 from seqarch.measure import planner  # noqa: E402
 from seqarch.measure.cells import Lab, Outcome  # noqa: E402
@@ -33,7 +33,7 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUM
 TARGET = flags.DEFINE_string("target", "local", "A device with its chips, such as tpu-v5e:2x2 or gpu-h100:8.")
 CONTEXT = flags.DEFINE_integer("context", None, "Tokens of a training row, and of a served sequence; default: config.length.")
 PRICE = flags.DEFINE_float("price", None, "Of a chip and hour: adds what a million tokens cost at least.", lower_bound=0)
-CACHE = flags.DEFINE_string("cache", str(ROOT / "runs/plan-cache"), "Where measurements are kept.")
+CACHE = cli.define_path("cache", str(ROOT / "runs/plan-cache"), "Where measurements are kept.")
 flags.mark_flag_as_required("config")
 
 
@@ -47,27 +47,32 @@ def main() -> None:
         raise UserError(f"--context is {context}; give a number of tokens of at least 1")
     size = f"{format_si(count_parameters(config.model))} parameters, context {context:,}, on {placement.name}"
     print(f"{config.model.mixer}: {size}")
+    failures = []
     with Lab(Path(CACHE.value), platforms=LOCAL) as lab:
-        for line in training(config, placement, context, planner.plan_training(lab, config, placement, context)):
-            print(f"training  {line}", flush=True)
-        for line in serving(config, placement, context, planner.plan_serving(lab, config, placement, context)):
-            print(f"serving   {line}", flush=True)
+        for phase, plan, told in (("training", planner.plan_training, training), ("serving", planner.plan_serving, serving)):
+            try:
+                for line in told(config, placement, context, plan(lab, config, placement, context)):
+                    print(f"{phase:<9} {line}", flush=True)
+            except NoResult as error:
+                failures.append(f"{phase}: {error}")
     if placement.target.source:
         print(
             f"Memory, bandwidth and FLOP/s are those of {placement.target.source}. Bounds are rooflines, not forecasts; in "
             "training they count the keys that attention masks, blocks of which a program need not touch."
         )
+    if failures:
+        raise NoResult("; ".join(failures))
 
 
 def training(config: Config, placement: Placement, context: int, plan: planner.Training) -> Iterator[str]:
     for way in plan.tried:
         yield f"{config.batch} rows, {way.change}: {fit(way.outcome)}"
-    way = plan.tried[-1]
-    yield f"{'' if plan.fits else 'does not fit; '}most of the memory goes to {planner.largest_part(way.outcome)}"
+    way = plan.way
+    yield f"{way.change if way.fits else 'does not fit'}; most of the memory goes to {planner.largest_part(way.outcome)}"
     more = f", {plan.rows.beyond:,} do not" if plan.rows.beyond else " or more"
-    yield f"largest batch that way: {plan.rows.size:,} rows fit{more}"
+    yield f"largest batch: {plan.rows.size:,} rows fit{more}"
     speed = planner.bound(config, placement, way.outcome, config.batch * context)
-    if plan.fits and speed:
+    if way.fits and speed:
         yield rate("training", placement, speed)
 
 

@@ -1,7 +1,7 @@
 """What every program shares: flags in, one line out for a mistake, no library chatter, no silent CPU.
 
     from absl import flags
-    WORKDIR = flags.DEFINE_string("workdir", None, "...", required=True)
+    WORKDIR = cli.define_path("workdir", None, "...", required=True)
 
     def main() -> None: ...
 
@@ -9,7 +9,7 @@
         cli.run(main)
 
 Exit codes: 0 done; 2 a mistake of the user's, or a full disk, told in one line on stderr; 130 Ctrl-C and 143 SIGTERM, once
-training has saved. Anything else is a bug, with its traceback, or a signal that ends a process at once, such as 137.
+training has saved; 141 when nobody reads on. Anything else is a bug, with its traceback, or a signal that ends a process at once, such as 137.
 """
 
 import errno
@@ -26,6 +26,8 @@ import jax
 from absl import app, flags, logging
 
 from seqarch.errors import Stopped, UserError, unknown
+
+flags.disclaim_key_flags()  # `define_path` defines flags of the programs that call it
 
 # PCI identities as in jax._src.hardware_utils and scripts/env.sh; Google's network cards share the vendor.
 _GOOGLE = "0x1ae0"
@@ -44,9 +46,16 @@ def run(main: Callable[..., None], argv: list[str] | None = None, positional: tu
         join_cluster()
         check_accelerator()
         main(*arguments)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        print(f"error: {error.filename}: {error.strerror}; give another path", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # of `| head`, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(128 + stopped.signal)
@@ -54,6 +63,18 @@ def run(main: Callable[..., None], argv: list[str] | None = None, positional: tu
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+class _Path(flags.ArgumentParser):
+    """A path; ~ is the user's directory, which shells don't put into the middle of --flag=~/path."""
+
+    def parse(self, argument: str) -> str:
+        return os.path.expanduser(argument)
+
+
+def define_path(name: str, default: str | None, help: str, **options: Any) -> flags.FlagHolder:
+    """A flag that takes a path."""
+    return flags.DEFINE(_Path(), name, default, help, serializer=flags.ArgumentSerializer(), **options)
 
 
 def quiet() -> None:
@@ -106,6 +127,8 @@ def join_cluster() -> None:
             count, index = int(env["JAX_NUM_PROCESSES"]), int(env["JAX_PROCESS_ID"])
         except (KeyError, ValueError) as error:
             raise UserError(f"JAX_COORDINATOR_ADDRESS is {address}; set JAX_NUM_PROCESSES and JAX_PROCESS_ID too") from error
+        if not (0 <= index < count and ":" in address):
+            raise UserError(f"process {index} of {count} at {address}: give HOST:PORT and processes 0 to {count - 1}")
         jax.distributed.initialize(address, count, index)
     elif (
         any(int(env.get(tasks) or 1) > 1 for tasks in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))

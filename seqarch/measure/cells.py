@@ -40,7 +40,7 @@ from seqarch.patterns import parse_pattern
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 SOURCES = (
-    *(f"{name}.py" for name in ("config", "flops", "generate", "layers", "model", "patterns", "tuning")),
+    *(f"{name}.py" for name in ("config", "data/loader", "flops", "generate", "layers", "model", "patterns", "tuning")),
     *("ops/*.py", "mixers/*.py", "training/*.py"),
     *(f"measure/{name}.py" for name in ("live", "memory", "plans", "programs", "targets")),
 )
@@ -170,8 +170,12 @@ def key_of(cell: Cell, platforms: str | None = None) -> str:
 @functools.cache
 def _versions() -> list[str]:
     root = Path(seqarch.__file__).parent
-    digests = [_digest(path) for pattern in SOURCES for path in sorted(root.glob(pattern))]
-    return [*digests, *(f"{name} {_version(name)}" for name in PACKAGES)]
+    return [*(_digest(path) for pattern in SOURCES for path in sorted(root.glob(pattern))), *packages()]
+
+
+def packages() -> list[str]:
+    """Names and versions of what decides a plan beside seqarch's own source."""
+    return [f"{name} {_version(name)}" for name in PACKAGES]
 
 
 @functools.cache
