@@ -41,8 +41,6 @@ TIMEOUT = flags.DEFINE_float("timeout", 900, "Seconds after which a compilation 
 flags.mark_flag_as_required("config")
 flags.register_validator("targets", bool, "give at least one")
 
-NOTICE = "Bytes of different definitions, as on CPUs and on accelerators, do not compare."
-
 
 def main() -> None:
     given = CONFIG.value.to_dict()
@@ -53,14 +51,19 @@ def main() -> None:
     targets = [place(target).name for target in dict.fromkeys(TARGETS.value)]
     configs = match_members(parse(given), reference, members)
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / name
+    source = revision(rundir.revision())  # now: the tree may change meanwhile
     options = dict(workers=WORKERS.value, timeout=TIMEOUT.value, platforms=LOCAL)
     with Lab(workdir / "cache", **options) as lab:
         at_once = dict(workers=WORKERS.value, run_local=RUN.value)
         surveys = survey.run(lab, configs, targets, lengths, **at_once, say=lambda line: print(line, flush=True))
-    notice = f"{NOTICE} Compiled at revision {revision(rundir.revision())} with {', '.join(packages())}."
-    rows, cells = tables.rows(surveys), tables.cell_rows(surveys)
-    title, csv = f"What each architecture costs in memory: {name}", csv_text(cells, [tables.CELLS], notice)
-    paths = write_pages(rows, tables.tables(surveys), tables.figures(surveys), workdir, title=title, csv=csv, notice=notice)
+    rows, cells = tables.rows(surveys), tables.cell_rows(surveys, source)
+    about = dict(
+        title=f"What each architecture costs in memory: {name}",
+        notice="Bytes of different definitions, as on CPUs and on accelerators, do not compare.",
+        made=f"Made at revision {source} with {', '.join(packages())}.",
+    )
+    csv = csv_text(cells, [tables.CELLS], about["notice"])
+    paths = write_pages(rows, tables.tables(surveys), tables.figures(surveys), workdir, csv=csv, **about)
     shutil.rmtree(workdir / "tensorboard", ignore_errors=True)
     for (target, name), points in tables.points(cells).items():
         add_scalars(workdir / "tensorboard" / target / name, points)

@@ -14,12 +14,23 @@ from seqarch.mixers import GRU
 
 ROOT = Path(__file__).parents[1]
 BROKEN = """
+import jax
 import jax.numpy as jnp
 from seqarch.mixers import GRU
 
 class Mistaken(GRU):
     def step(self, x, state):
         return super().step(2 * x, state)
+
+@jax.custom_vjp
+def no_gradient(x):
+    return x
+
+no_gradient.defvjp(lambda x: (x, None), lambda _, dx: (dx * jnp.nan,))
+
+class Exploding(GRU):
+    def prefill(self, x, state, starts=None, lengths=None):
+        return super().prefill(no_gradient(x), state, starts, lengths)
 
 class Crashing(GRU):
     def step(self, x, state):
@@ -71,11 +82,17 @@ def test_what_may_follow_from_another_failure_says_so(top):
     assert "16 B after 1,024 tokens" in done.stdout
 
 
+def test_a_mixer_that_cannot_learn_has_its_verdict(top):
+    done = checked(top, "broken:Exploding")
+    assert done.returncode == 1 and "FAILS  it learns: losses or gradients that are not finite" in done.stdout, done.stderr
+    assert done.stdout.splitlines()[-1].endswith("hold; begin with the first that fails")
+
+
 def test_a_mixer_that_raises_is_told_where(top):
     done = checked(top, "broken:Crashing")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
-    assert len(failed) == 4 and all(f"TypeError in line 11 of {top / 'broken.py'}: " in line for line in failed)
+    assert len(failed) == 4 and all(f"TypeError in line 23 of {top / 'broken.py'}: " in line for line in failed)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,30 @@ def test_states(means):
     assert states.sparse(means).verdict is Verdict.QUALIFIED
 
 
+def test_a_hybrid_that_is_not_told_apart_is_not_between(means, tmp_path, monkeypatch):
+    results = {"mamba": (2.6, "a"), "hybrid": (2.7, "a b"), "attention": (3.1, "c")}
+    values = {
+        name: {"quality/bits_per_byte": bits, "speed/decode_tokens_per_s@4096": 100 * bits, "evidence/letters": letters}
+        for name, (bits, letters) in results.items()
+    }
+    monkeypatch.setattr(states, "_results", lambda means: values)
+    found = states.hybrids(means)
+    assert found.evidence["bits per byte"]["between"] == "not told apart from mamba"
+    assert found.number == "between Mamba and attention in 3 of the 3 measures that tell them apart"
+    values["hybrid"]["evidence/letters"] = "b"
+    found = states.hybrids(means)
+    assert found.evidence["bits per byte"]["between"] == "yes" and found.verdict is Verdict.CONFIRMED
+
+
+def test_training_is_of_a_row_for_each_device(means):
+    asked = []
+    lab = Made()
+    lab.measure_all = lambda cells: asked.extend(cells) or [lab.measure(cell) for cell in asked]
+    means._replace(lab=lab).curve(MEMBERS["gru"], "train", "tpu-v7", (1024,))
+    means._replace(lab=lab).curve(MEMBERS["gru"], "decode", "tpu-v7", (1024,))
+    assert [cell.batch for cell in asked] == [2, 1]
+
+
 def test_crossing_is_where_the_cache_is_as_large():
     cache, constant = MEMBERS["attention multi-head"], MEMBERS["mamba"]
     at = states.crossing(constant, cache)

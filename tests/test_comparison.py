@@ -1,6 +1,7 @@
 """Statements from several runs: the choice of a learning rate, means over seeds, differences and their letters."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
@@ -95,6 +96,14 @@ def test_paired_differences_are_told_where_unpaired_ones_are_not():
     assert not set(steady.values["evidence/letters"].split()) & set(best.values["evidence/letters"].split())
     assert erratic.values["evidence/behind_low"] < 0 < erratic.values["evidence/behind_high"]
     assert set(erratic.values["evidence/letters"].split()) & set(best.values["evidence/letters"].split())
+
+
+def test_the_deviation_over_seeds_is_that_of_a_sample():
+    first, second = scored("a", 0.0), scored("b", 0.1, noise=0.1)
+    (_, row) = judged([first, second])
+    sizes = np.array([100, 300, 200, 400])
+    totals = [np.array(works)[:, 1] @ sizes / 1000 for works in second.values["evidence/by_seed"].values()]
+    assert row.values["evidence/deviation"] == pytest.approx(statistics.stdev(totals))
 
 
 def test_one_seed_is_no_evidence():

@@ -1,6 +1,8 @@
 """Curves: exponents of known powers, and the largest size that fits, whatever the curve."""
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from seqarch.errors import UserError
 from seqarch.measure.curves import Exponent, exponent, largest, on_grid, parse_lengths
@@ -19,6 +21,9 @@ def test_exponent_is_of_the_tail_and_its_interval_tells_of_curvature():
     assert exponent(LENGTHS, [1e3 + n for n in LENGTHS]).b == pytest.approx(1, abs=0.02)
     assert exponent([1, 2], [1, 2]) is None and exponent([1, 2, 4], [0, 1, 2]) is None
     assert isinstance(exponent([1, 2, 4], [1, 2, 4]), Exponent)
+    fit = exponent(LENGTHS[:4], [n * (1 + n / 1e5) for n in LENGTHS[:4]])
+    slope = stats.linregress(np.log(LENGTHS[:4]), np.log([n * (1 + n / 1e5) for n in LENGTHS[:4]]))
+    assert fit == pytest.approx((slope.slope, stats.t.interval(0.95, 2, scale=slope.stderr)[1]))
 
 
 CURVES = {

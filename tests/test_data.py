@@ -17,7 +17,7 @@ DOCUMENTS = [
     ("train", "a", b"first"),
     ("train", "odd \xe9\u2028\x85 name", bytes(range(256))),
     ("validation", "b", b"x"),
-    ("train", "two\nlines", b"\n\n"),
+    ("train", "two\nlines\rand a return", b"\n\n"),
     ("test", "c", b"held out"),
 ]
 
@@ -89,6 +89,27 @@ def test_only_a_prepared_directory_is_replaced(tmp_path):
         _write(tmp_path / "mine" / "diary" / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
     assert (tmp_path / "mine" / "diary").read_text() == "dear"
+
+
+def test_a_directory_that_holds_other_files_too_is_not_replaced(tmp_path):
+    """Many programs have a meta.json; and what a user put beside a prepared text is the user's."""
+    _write(tmp_path / "out")
+    (tmp_path / "out" / "notes").write_text("dear")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "meta.json").write_text('{"lang": "en"}')
+    for name in ("out", "model"):
+        before = sorted((tmp_path / name).iterdir())
+        with pytest.raises(UserError, match="or holds other files too"):
+            _write(tmp_path / name, replace=True)
+        assert sorted((tmp_path / name).iterdir()) == before
+
+
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
+    _write(tmp_path / "out")
+    (tmp_path / "link").symlink_to("out")
+    _write(tmp_path / "link", [(split, name, content + b"!") for split, name, content in DOCUMENTS], replace=True)
+    assert (tmp_path / "link").is_symlink() and tokens.open_split(tmp_path / "out", "validation").bytes == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]
 
 
 def test_what_appears_meanwhile_is_not_replaced(tmp_path):

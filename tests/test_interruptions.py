@@ -123,6 +123,19 @@ def test_ctrl_c_saves_and_another_machine_is_told(corpus, whole, tmp_path, monke
     assert ends_alike(tmp_path, whole)
 
 
+def test_a_request_to_stop_waits_for_the_last_save(corpus, tmp_path, monkeypatch):
+    """Which is under way in another thread when the last step is done."""
+    saved = Checkpointer.wait
+
+    def wait(self: Checkpointer) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        saved(self)
+
+    monkeypatch.setattr(Checkpointer, "wait", wait)
+    loop.train(config(corpus, steps=2), tmp_path, progress=lambda line: None)
+    assert restore.steps(tmp_path / "checkpoints") == [2]
+
+
 def test_a_file_system_without_locks_is_told_of(monkeypatch, tmp_path):
     def flock(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

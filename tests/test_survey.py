@@ -72,6 +72,15 @@ def test_tables_and_figures_are_of_each_target(made):
     assert [(row["phase"], row["length"]) for row in failed] == [("decode", 16384)]
 
 
+def test_time_left_is_judged_by_what_was_measured(monkeypatch):
+    clock, said = iter([0.0, 300.0, 360.0]), []
+    monkeypatch.setattr(survey.time, "monotonic", lambda: next(clock))
+    progress = survey.Progress(100, said.append)
+    progress.done("found", 80, found_at_once=True)
+    progress.done("measured", 5)
+    assert said == ["[80%] found", "[85%, 15.0 min left] measured"]
+
+
 def plotted(directory):
     """The steps of the training curve's points."""
     events = EventAccumulator(str(directory), size_guidance={"tensors": 0}).Reload()
@@ -95,7 +104,9 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
     }
     assert all(int(row["total"]) > 0 for row in rows)
     assert {row["target"] for row in rows} == {"local", "local:3x1"}
-    assert "Sequences at once on local" in (tmp_path / "report.md").read_text() and (tmp_path / "report.html").exists()
+    report = (tmp_path / "report.md").read_text()
+    assert "Sequences at once on local" in report and (tmp_path / "report.html").exists()
+    assert "Made at revision " in report and "jaxlib " in report
     assert plotted(tmp_path / "tensorboard/local/window") == {64, 128, 256}
 
 
@@ -104,6 +115,9 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
     [
         (["--targets=gpu-h10"], "did you mean 'gpu-h100'"),
         (["--lengths=1024,x"], "--lengths has 'x'"),
+        (["--lengths="], "--lengths has ''; give numbers of tokens"),
+        (["--targets="], "give at least one"),
+        (["--workdir=README.md/x", "--config.members=('gru',)", "--lengths=64"], "Not a directory; give another path"),
         (["--config.mesh.data=2", "--config.mesh.fsdp=1", "--config.members=('gru',)"], "does not fit 1 devices"),
     ],
 )

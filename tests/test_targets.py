@@ -4,6 +4,7 @@ import importlib.util
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from seqarch.config import Config, MeshConfig, ModelConfig
@@ -34,6 +35,11 @@ def test_a_target_is_named_with_its_chips(spec, chips):
 def test_what_is_no_target_is_refused_in_words(spec, said):
     with pytest.raises(UserError, match=said):
         place(spec)
+
+
+def test_local_devices_share_the_machine_s_memory():
+    one, three = (place(spec).memory(jax.devices("cpu")[0]) for spec in ("local", "local:3"))
+    assert three == one // 3
 
 
 def test_every_absent_target_has_a_data_sheet():

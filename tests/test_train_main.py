@@ -66,6 +66,15 @@ def test_every_config_runs_two_steps(corpus, tmp_path, mixer, options):
     assert parse(record["config"]) == parse(json.loads((tmp_path / "config.json").read_text()))
 
 
+def test_a_trained_run_takes_what_its_config_may_change(corpus, tmp_path):
+    given = config(corpus, steps=2)
+    loop.train(given, tmp_path, progress=lambda line: None)
+    other = dataclasses.replace(given, eval=dataclasses.replace(given.eval, limit=77))
+    loop.train(other, tmp_path, progress=lambda line: None)
+    assert parse(json.loads((tmp_path / "config.json").read_text())) == other
+    assert not json.loads((tmp_path / "run.json").read_text())["continued"]
+
+
 class Killed(Exception):
     pass
 

@@ -99,6 +99,18 @@ def test_a_damaged_file_is_told_in_a_line(file, text, complaint):
     assert "\n" not in str(error.value) and str(file) in str(error.value)
 
 
+def test_a_mixer_that_is_not_importable_here_stops_nobody_else():
+    tuning.record(jax.devices()[0], {"elsewhere:Mixer": {"method": "chunked"}, "gru": {"method": "sequential"}})
+    assert resolved("gru") == "gru(method=sequential)"
+
+
+def test_tuning_again_mends_a_damaged_file(file):
+    file.parent.mkdir()
+    file.write_text("{")
+    tuning.record(jax.devices()[0], {"gru": {"method": "sequential"}})
+    assert resolved("gru") == "gru(method=sequential)"
+
+
 def test_a_run_that_goes_on_keeps_the_forms_that_it_began_with(tmp_path):
     source = Path(argparse.__file__).read_bytes()
     documents = [("train", "a", source[:20000]), ("validation", "b", source[20000:21000]), ("test", "c", source[21000:22000])]

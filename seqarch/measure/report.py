@@ -50,12 +50,16 @@ def write_pages(
     title: str,
     csv: str,
     notice: str = "",
+    made: str = "",
 ) -> list[Path]:
-    """Writes report.md, results.csv, report.html and figures/*.svg, which report.md shows; returns the first three."""
+    """Writes report.md, results.csv, report.html and figures/*.svg, which report.md shows; returns the first three.
+
+    made: how all of it was, where no table says it
+    """
     files = {
-        "report.md": markdown_page(rows, tables, figures, title, notice),
+        "report.md": markdown_page(rows, tables, figures, title, notice, made),
         "results.csv": csv,
-        "report.html": html_page(rows, tables, figures, title, notice),
+        "report.html": html_page(rows, tables, figures, title, notice, made),
     }
     (directory / "figures").mkdir(parents=True, exist_ok=True)
     for figure in figures:
@@ -78,8 +82,10 @@ def text_table(table: Table, rows: Sequence[Row]) -> str:
     return "\n".join("  ".join(pad(c, w) for pad, c, w in zip(pads, line, widths, strict=True)).rstrip() for line in lines)
 
 
-def markdown_page(rows: Sequence[Row], tables: Sequence[Table], figures: Sequence[Figure], title: str, notice: str) -> str:
-    parts = [f"# {title}", _emphasis(notice)]
+def markdown_page(
+    rows: Sequence[Row], tables: Sequence[Table], figures: Sequence[Figure], title: str, notice: str, made: str = ""
+) -> str:
+    parts = [f"# {title}", made, _emphasis(notice)]
     for table in tables:
         parts += [f"## {table.title}", table.caption, _emphasis(notice), markdown_table(table, rows)]
     for figure in figures:
@@ -122,7 +128,9 @@ def read_results(path: Path) -> Results:
     return Results(**given | {"rows": [Row(**row) for row in given["rows"]]})
 
 
-def html_page(rows: Sequence[Row], tables: Sequence[Table], figures: Sequence[Figure], title: str, notice: str) -> str:
+def html_page(
+    rows: Sequence[Row], tables: Sequence[Table], figures: Sequence[Figure], title: str, notice: str, made: str = ""
+) -> str:
     """One page that refers to nothing outside itself."""
     style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     summary, *others = (html_table(table, rows, notice) for table in tables)
@@ -138,6 +146,7 @@ def html_page(rows: Sequence[Row], tables: Sequence[Table], figures: Sequence[Fi
 </head>
 <body>
 <h1>{html.escape(title)}</h1>
+<p class="caption">{html.escape(made)}</p>
 {_html_notice(notice)}
 {summary}
 <div class="figures">

@@ -95,16 +95,16 @@ def points(cells: Sequence[Row]) -> dict[tuple[str, str], dict[int, dict[str, fl
 CELLS = Table(
     "Cells",
     "Every measurement: bytes of one device, FLOPs of one call on all devices.",
-    (NAME, *(Column(key, key, "text") for key in ("target", "phase", "batch", "length", *Measurement._fields, "failed"))),
+    (NAME, *(Column(key, key, "text") for key in ("target", "phase", "batch", "length", *Measurement._fields, "failed", "revision"))),
 )
 
 
-def cell_rows(surveys: Sequence[Survey]) -> list[Row]:
+def cell_rows(surveys: Sequence[Survey], revision: str = "") -> list[Row]:
     """A row for each cell of the curves, for CELLS."""
     made = []
     for each in surveys:
         for cell, outcome in each.cells.items():
             said = dict(failed=outcome.reason) if isinstance(outcome, Failed) else outcome._asdict()
             about = dict(target=cell.target, phase=cell.phase, batch=cell.batch, length=cell.length)
-            made.append(Row(each.row.name, "model", about | said, each.row.config))
+            made.append(Row(each.row.name, "model", about | said, each.row.config, revision=revision))
     return made
