@@ -92,7 +92,7 @@ def test_a_mixer_that_raises_is_told_where(top):
     done = checked(top, "broken:Crashing")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
-    assert len(failed) == 4 and all(f"TypeError in line 23 of {top / 'broken.py'}: " in line for line in failed)
+    assert len(failed) == 4 and all(f"TypeError in line 22 of {top / 'broken.py'}: " in line for line in failed)
 
 
 @pytest.mark.parametrize(

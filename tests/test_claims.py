@@ -126,11 +126,10 @@ def test_a_hybrid_that_is_not_told_apart_is_not_between(means, tmp_path, monkeyp
 
 
 def test_training_is_of_a_row_for_each_device(means):
-    asked = []
-    lab = Made()
-    lab.measure_all = lambda cells: asked.extend(cells) or [lab.measure(cell) for cell in asked]
-    means._replace(lab=lab).curve(MEMBERS["gru"], "train", "tpu-v7", (1024,))
-    means._replace(lab=lab).curve(MEMBERS["gru"], "decode", "tpu-v7", (1024,))
+    asked, lab = [], Made()
+    lab.measure_all = lambda cells: [asked.append(cell) or lab.measure(cell) for cell in cells]
+    for phase in ("train", "decode"):
+        means._replace(lab=lab).curve(MEMBERS["gru"], phase, "tpu-v7", (1024,))
     assert [cell.batch for cell in asked] == [2, 1]
 
 

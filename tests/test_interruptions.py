@@ -125,15 +125,17 @@ def test_ctrl_c_saves_and_another_machine_is_told(corpus, whole, tmp_path, monke
 
 def test_a_request_to_stop_waits_for_the_last_save(corpus, tmp_path, monkeypatch):
     """Which is under way in another thread when the last step is done."""
-    saved = Checkpointer.wait
+    before, heard, wait = signal.getsignal(signal.SIGTERM), [], Checkpointer.wait
 
-    def wait(self: Checkpointer) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        saved(self)
+    def waits(self: Checkpointer) -> None:
+        heard.append(signal.getsignal(signal.SIGTERM) != before)
+        if heard == [True]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        wait(self)
 
-    monkeypatch.setattr(Checkpointer, "wait", wait)
+    monkeypatch.setattr(Checkpointer, "wait", waits)
     loop.train(config(corpus, steps=2), tmp_path, progress=lambda line: None)
-    assert restore.steps(tmp_path / "checkpoints") == [2]
+    assert heard[0] and restore.steps(tmp_path / "checkpoints") == [2]
 
 
 def test_a_file_system_without_locks_is_told_of(monkeypatch, tmp_path):

@@ -150,6 +150,11 @@ def make_mixer(name: str, sizes: Sizes) -> nnx.Module:
     return MIXERS[name](sizes.dim, **dict(options_of(name, sizes)), rngs=nnx.Rngs(0))
 
 
+def is_constant(name: str, sizes: Sizes) -> bool:
+    """Whether its state is of one size at every context."""
+    return jax.eval_shape(partial(make_mixer, name, sizes)).constant_state
+
+
 def options_of(name: str, sizes: Sizes) -> Iterator[tuple[str, Any]]:
     if name in ("attention", "linear_attention"):
         yield "heads", sizes.heads

@@ -15,7 +15,7 @@ from jax.sharding import AxisType
 from seqarch import generate
 from seqarch.config import Config, ModelConfig
 from seqarch.data.loader import Batch
-from seqarch.measure.bench_cases import OPS, Case, Ready, Sizes, make_mixer, mixer_cases, op_cases, options_of, planned
+from seqarch.measure.bench_cases import OPS, Case, Ready, Sizes, is_constant, mixer_cases, op_cases, options_of, planned
 from seqarch.measure.bench_peers import peer_cases
 from seqarch.measure.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.mixers import MIXERS
@@ -45,8 +45,7 @@ def _decoding_cases(sizes: Sizes) -> Iterator[list[Case]]:
         run = lambda at: compiled(model, at, jax.random.key(0))  # noqa: E731
         return planned(compiled)._replace(run=run, prepare=lambda: jax.tree.map(jnp.copy, at))
 
-    constant = [name for name in MIXERS if jax.eval_shape(partial(make_mixer, name, sizes)).constant_state]
-    contexts = [(name, n, n) for name in constant for n in sizes.contexts]
+    contexts = [(name, n, n) for name in MIXERS if is_constant(name, sizes) for n in sizes.contexts]
     caches = [("attention", *cache) for cache in sizes.caches]
     yield [
         Case("decoding", name, f"{filled} of {slots}", "token", partial(start, name, filled, slots), DECODED)
