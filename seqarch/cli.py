@@ -51,6 +51,8 @@ def run(main: Callable[..., None], argv: list[str] | None = None, positional: tu
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        if error.filename is None:
+            raise
         print(f"error: {error.filename}: {error.strerror}; give another path", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # of `| head`, which has read enough

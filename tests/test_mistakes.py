@@ -247,3 +247,11 @@ def test_so_it_is_in_a_process_of_its_own(program, top):
     command = [sys.executable, str(ROOT / program), *arguments(program, row[1], top)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     check_answer(done.returncode, done.stderr, row[2], top)
+
+
+def test_a_reader_that_has_read_enough_ends_a_program_in_silence():
+    program = "from seqarch import cli; cli.run(lambda: [print('x' * 1000) for _ in range(10_000)], ['program'])"
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(1) == b"x"
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141
