@@ -31,7 +31,7 @@ class Limits:
     call_seconds, call_bytes: a case of which one run takes longer, or whose temporaries are larger, is skipped
     """
 
-    rounds: tuple[int, int] = (3, 9)
+    rounds: tuple[int, int] = (3, 25)
     seconds: float = 0.6
     call_seconds: float = 20.0
     call_bytes: float = 6e9
