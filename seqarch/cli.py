@@ -9,7 +9,8 @@
         cli.run(main)
 
 Exit codes: 0 done; 2 a mistake of the user's, or a full disk, told in one line on stderr; 130 Ctrl-C and 143 SIGTERM, once
-training has saved; 141 when nobody reads on. Anything else is a bug, with its traceback, or a signal that ends a process at once, such as 137.
+training has saved; 141 when nobody reads on. Anything else is a bug, with its traceback, or a signal that ends a process at
+once, such as 137.
 """
 
 import errno
