@@ -73,7 +73,7 @@ def training(config: Config, placement: Placement, context: int, plan: planner.T
     yield f"largest batch: {plan.rows.size:,} rows fit{more}"
     speed = planner.bound(config, placement, way.outcome, config.batch * context)
     if way.fits and speed:
-        yield rate("training", placement, speed)
+        yield rate("speed", placement, speed)
 
 
 def serving(config: Config, placement: Placement, context: int, plan: planner.Serving) -> Iterator[str]:
