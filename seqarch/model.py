@@ -1,8 +1,8 @@
 """LanguageModel: embedding, layers, unembedding; a training call, prefill and step.
 
 Training scans over the stacked parameters of the layer pattern's periods, so compile time does not grow with depth; a few
-layers are unrolled, since a scan stacks what the backward pass needs (a third more memory). Prefill and step loop over
-layers with a state each: a scan over stacked states would copy every cache at every token.
+layers are unrolled, since a scan stacks what the backward pass needs (a third more memory on CPUs, on TPUs and GPUs up to twice
+as much). Prefill and step loop over layers with a state each: a scan over stacked states would copy every cache at every token.
 """
 
 import copy
