@@ -19,7 +19,7 @@ ELEMENTWISE = frozenset(
     "erf_inv lgamma digamma cumsum cumprod cummax cummin cumlogsumexp".split()
 )
 REDUCTIONS = frozenset("reduce_sum reduce_prod reduce_max reduce_min argmax argmin".split())
-AT_MOST = re.compile(r"at_most_(\d+)_trips")
+AT_MOST = re.compile(r"at_most_([\d.]+)_trips")
 SCATTERS = frozenset(("scatter-add", "scatter_add", "scatter-sub", "scatter_sub", "scatter_mul"))
 
 
@@ -46,10 +46,13 @@ def count_flops(fn: Callable, *args: Any) -> Flops:
 
     Loops count once for every trip, a `cond` counts its dearest branch, recomputation counts again, and operations
     whose results nobody uses do not count. A loop whose trips depend on data counts as often as a scope around it says
-    that it may turn, so blocks that are skipped at run time do count:
+    that it may turn, in the mean where the loop is in another one:
 
-        with jax.named_scope("at_most_8_trips"):
+        with jax.named_scope("at_most_4.5_trips"):
             jax.lax.fori_loop(first, end, body, init)
+
+    Attention in blocks says so of rows that are one document each: blocks that causality or a window hides don't count, and
+    blocks that only the documents of a packed row hide do.
     """
     return _count(_open(jax.make_jaxpr(fn)(*args)))
 
@@ -67,7 +70,7 @@ def _sum(parts: Iterable[Flops]) -> Flops:
     return Flops(*(sum(column) for column in zip(Flops(), *parts, strict=True)))
 
 
-def _times(flops: Flops, trips: int) -> Flops:
+def _times(flops: Flops, trips: float) -> Flops:
     return Flops(flops.matmul * trips, flops.elementwise * trips, flops.uncounted_loops)
 
 
@@ -125,10 +128,10 @@ def _conv(eqn: Any) -> float:
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) / kernel[features]
 
 
-def _trips(eqn: Any) -> int | None:
+def _trips(eqn: Any) -> float | None:
     """Trips of a `while` loop, by its literals or else by its innermost scope; None where neither tells."""
     trips, said = _literal_trips(eqn), AT_MOST.findall(str(eqn.source_info.name_stack))
-    return int(said[-1]) if trips is None and said else trips
+    return float(said[-1]) if trips is None and said else trips
 
 
 def _literal_trips(eqn: Any) -> int | None:
@@ -153,10 +156,10 @@ def _literal_trips(eqn: Any) -> int | None:
 def loop_turns(fn: Callable, *args: Any) -> int:
     """Turns of all loops of `fn(*args)`, a loop's inner ones counted in each of its turns: what a device does one after
     another, where a loop's body is what it does at once. Loops of unknown trip count turn once."""
-    return _turns(_open(jax.make_jaxpr(fn)(*args)))
+    return round(_turns(_open(jax.make_jaxpr(fn)(*args))))
 
 
-def _turns(jaxpr: Any) -> int:
+def _turns(jaxpr: Any) -> float:
     total = 0
     for eqn in _live(jaxpr):
         inner = [_turns(_open(each)) for each in core.jaxprs_in_params(eqn.params)]

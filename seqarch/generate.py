@@ -69,9 +69,9 @@ def prefill(
     return jax.jit(LanguageModel.logits)(model, hidden), states
 
 
-@partial(jax.jit, donate_argnums=(2,))
+@partial(jax.jit, donate_argnums=(2,), keep_unused=True)
 def prefill_segment(model, tokens, states, lengths, hidden):
-    """`hidden` [B, D] of each row's last token so far."""
+    """`hidden` [B, D] of each row's last token so far. The unembedding is not used, but lies in memory, so it counts there."""
     x, states = model.prefill(tokens, states, tokens == model.boundary, lengths)
     last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
     return jnp.where((lengths > 0)[:, None], last, hidden), states

@@ -2,11 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 from seqarch.flops import Flops, count_flops
 from seqarch.ops.attention import FORMS, attention
+from seqarch.ops.blockwise import blockwise
+from seqarch.ops.visibility import Places, Rule
 
 
 def shape(*dims: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
@@ -157,6 +160,25 @@ def test_every_form_of_attention_counts_its_whole_matrix(method):
     flops = count_flops(lambda q: attention(q, q, q, method=method, block=16), shape(1, t, h, k))
     assert flops.uncounted_loops == 0
     assert 1.0 <= flops.matmul / (4 * t**2 * h * k) < 1.1
+
+
+@pytest.mark.parametrize("length, window", [(128, None), (100, None), (128, 1), (128, 17), (100, 18), (100, 40)])
+def test_attention_to_itself_counts_the_blocks_that_it_reads(length, window):
+    """For each block of C queries and C keys in which a query sees a key 4 C^2 H K, and 2 C^2 H for the denominator."""
+    c, h, k = 16, 2, 8
+    distance = np.arange(length)[:, None] - np.arange(length)
+    seen = np.pad((distance >= 0) & (distance < (window or length)), (0, -length % c))
+    blocks = seen.reshape(-(-length // c), c, -1, c).any((1, 3)).sum()
+
+    def itself(x):
+        at = Places(jnp.arange(length)[None], jnp.zeros((1, length), jnp.int32))
+        return blockwise(x, x, x, at, at, Rule(True, window), block=c).o
+
+    x = shape(1, length, h, k)
+    forward = count_flops(itself, x).matmul
+    assert forward == pytest.approx(blocks * (4 * c**2 * h * k + 2 * c**2 * h))
+    both = count_flops(jax.value_and_grad(lambda x: itself(x).sum()), x).matmul
+    assert 1 <= (both - forward) / (blocks * 10 * c**2 * h * k) < 1.3  # scores again and four gradients; then sums
 
 
 def test_train_step_of_an_mlp_has_its_closed_form():

@@ -69,7 +69,8 @@ def blockwise(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Ru
     """Attention of q [B,T,H,K] to k, v [B,S,G,K]; the form "blockwise" of `seqarch.ops.attention`."""
     queries, at_queries = split_queries(q, at_q, k.shape[2], block)
     k, v = (_blocks(x.transpose(0, 2, 1, 3), block) for x in (k, v))
-    return join_queries(*_attend(queries, k, v, at_queries, _cut(at_k, block), rule), like=q)
+    trips = _trips(len(k), k.shape[-2], rule) if at_q is at_k else (len(k), len(queries))
+    return join_queries(*_attend(queries, k, v, at_queries, _cut(at_k, block), rule, trips), like=q)
 
 
 def split_queries(q: Float[Array, "B T H K"], at: Places, groups: int, block: int) -> tuple[Array, Places]:
@@ -132,27 +133,37 @@ def _ranges(needed: Array) -> Int[Array, "M 2"]:
     return jnp.stack([first, jnp.where(some, needed.shape[1] - needed[:, ::-1].argmax(1), 0)], axis=1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _attend(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule) -> tuple[Array, Array]:
-    """The averages [M,B,G,N,K] and the logs of their denominators [M,B,G,N]."""
-    return _attend_forward(q, k, v, at_q, at_k, rule)[0]
+def _trips(blocks: int, size: int, rule: Rule) -> tuple[float, float]:
+    """Blocks of `size` keys that a block of as many queries reads, and of queries that one of keys is read by: the mean over
+    all blocks of a sequence that is one document."""
+    reach = blocks if rule.window is None else 1 + (rule.window + size - 2) // size
+    seen = sum(min(i + 1, reach) for i in range(blocks)) / blocks if rule.causal else blocks
+    return seen, seen
 
 
-def _attend_forward(q, k, v, at_q, at_k, rule):
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _attend(
+    q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, trips: tuple[float, float]
+) -> tuple[Array, Array]:
+    """The averages [M,B,G,N,K] and the logs of their denominators [M,B,G,N]; trips: see `_trips`, for seqarch.flops."""
+    return _attend_forward(q, k, v, at_q, at_k, rule, trips)[0]
+
+
+def _attend_forward(q, k, v, at_q, at_k, rule, trips):
     spans, _ = _spans(at_q, at_k, rule)
 
     def query_block(inputs):
         q, at_q, (first, end) = inputs
         def body(j, running):
             return absorb(running, q, k[j], v[j], visible(at_q, jax.tree.map(lambda x: x[j], at_k), rule))
-        with jax.named_scope(f"at_most_{len(k)}_trips"):  # tells seqarch.flops
+        with jax.named_scope(f"at_most_{trips[0]}_trips"):  # tells seqarch.flops
             return finish(jax.lax.fori_loop(first, end, body, empty(q)), q.dtype)
 
     o, log_total = jax.lax.map(query_block, (q, at_q, (spans[:, 0], spans[:, 1])))
     return (o, log_total), (q, k, v, at_q, at_k, o, log_total)
 
 
-def _attend_backward(rule, saved, cotangents):
+def _attend_backward(rule, trips, saved, cotangents):
     q, k, v, at_q, at_k, o, log_total = saved
     do, d_log_total = cotangents
     _, spans = _spans(at_q, at_k, rule)
@@ -174,7 +185,7 @@ def _attend_backward(rule, saved, cotangents):
             return dq.at[i].add(dot("bgns,bgsk->bgnk", d_scores, k)), dk, dv
 
         zero = jnp.zeros(k.shape, jnp.float32)
-        with jax.named_scope(f"at_most_{len(q)}_trips"):
+        with jax.named_scope(f"at_most_{trips[1]}_trips"):
             dq, dk, dv = jax.lax.fori_loop(first, end, body, (dq, zero, zero))
         return dq, (dk.astype(k.dtype), dv.astype(v.dtype))
 
