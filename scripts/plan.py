@@ -5,6 +5,7 @@
 Programs are compiled for the target, which need not be here; see seqarch/measure/targets.py.
 """
 
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -56,22 +57,21 @@ def main() -> None:
             except NoResult as error:
                 failures.append(f"{phase}: {error}")
     if placement.target.source:
-        print(
-            f"Memory, bandwidth and FLOP/s are those of {placement.target.source}. Bounds are rooflines, not forecasts; in "
-            "training they count the keys that attention masks, blocks of which a program need not touch."
-        )
+        print(f"Memory, bandwidth and FLOP/s are those of {placement.target.source}. Bounds are rooflines, not forecasts.")
     if failures:
         raise NoResult("; ".join(failures))
 
 
 def training(config: Config, placement: Placement, context: int, plan: planner.Training) -> Iterator[str]:
-    for way in plan.tried:
-        yield f"{config.batch} rows, {way.change}: {fit(way.outcome)}"
-    way = plan.way
+    way, batch = plan.way, plan.way.config.batch
+    if batch != config.batch:
+        yield f"{config.batch} rows do not divide over {placement.count} devices: {batch} are planned"
+    for tried in plan.tried:
+        yield f"{batch} rows, {tried.change}: {fit(tried.outcome)}"
     yield f"{way.change if way.fits else 'does not fit'}; most of the memory goes to {planner.largest_part(way.outcome)}"
     more = f", {plan.rows.beyond:,} do not" if plan.rows.beyond else " or more"
     yield f"largest batch: {plan.rows.size:,} rows fit{more}"
-    speed = planner.bound(config, placement, way.outcome, config.batch * context)
+    speed = planner.bound(config, placement, way.outcome, batch * context)
     if way.fits and speed:
         yield rate("speed", placement, speed)
 
@@ -79,15 +79,22 @@ def training(config: Config, placement: Placement, context: int, plan: planner.T
 def serving(config: Config, placement: Placement, context: int, plan: planner.Serving) -> Iterator[str]:
     yield f"one sequence: {fit(plan.one)}; its prefill: {fit(plan.prefill)}"
     if not plan.sequences:
-        yield f"does not fit; most of the memory goes to {planner.largest_part(plan.one)}"
+        lacking = plan.prefill if plan.one.fits else plan.one
+        failed = isinstance(lacking, planner.Failed)
+        yield "it fails to compile" if failed else f"does not fit; most of the memory goes to {planner.largest_part(lacking)}"
         return
-    yield f"{plan.sequences:,} sequences at once: {fit(plan.many)}; most of it is {planner.largest_part(plan.many)}"
+    yield f"{plan.sequences:,} at once: {fit(plan.many)}; most of it is {planner.largest_part(plan.many)}"
     segment = min(config.length, max(context // 2, 1))
+    bound = functools.partial(planner.bound, config, placement)
     speeds = {
-        "prefill of one sequence": planner.bound(config, placement, plan.halfway, segment),
-        "decoding of one sequence": planner.bound(config, placement, plan.one, 1),
-        f"decoding of {plan.sequences:,}": planner.bound(config, placement, plan.many, plan.sequences),
+        "prefill of one": bound(plan.halfway, segment, unread=2),
+        "decoding of one": bound(plan.one, 1),
     }
+    if plan.sequences > 1:
+        speeds |= {
+            f"prefill of {plan.sequences:,}": bound(plan.many_halfway, plan.sequences * segment, unread=2),
+            f"decoding of {plan.sequences:,}": bound(plan.many, plan.sequences),
+        }
     for what, speed in speeds.items():
         yield rate(what, placement, speed) if speed else f"{what}: no data sheet of this device, no bound"
 

@@ -19,14 +19,14 @@ REMAT, SPLIT = "model.remat=True", "mesh.data=1, mesh.fsdp=-1"
 class Made:
     """A lab in which a program needs bytes by what the config does; it remembers what it was asked."""
 
-    def __init__(self, memory):
-        self.memory, self.asked = memory, []
+    def __init__(self, memory, prefill=50):
+        self.memory, self.prefill, self.asked = memory, prefill, []
 
     def measure(self, cell):
         self.asked.append(cell)
         model = 400 // (4 if cell.config.mesh.fsdp == -1 else 1)
         rows = cell.batch // cell.config.optim.accumulate // 4 if cell.phase == "train" else cell.batch
-        each = {"train": 100 if cell.config.model.remat else 300, "decode": 10, "prefill": 50}[cell.phase]
+        each = {"train": 100 if cell.config.model.remat else 300, "decode": 10, "prefill": self.prefill}[cell.phase]
         return measurement(parameters=model, total=model + rows * each, memory=self.memory)
 
 
@@ -72,11 +72,23 @@ def test_as_many_sequences_are_served_as_fit():
     lab = Made(1000)
     plan = plan_serving(lab, CONFIG, FOUR, 64)
     assert plan.sequences == 60 and plan.many.total == 1000
-    assert [cell.length for cell in lab.asked if cell.phase == "prefill"] == [64, 32]
+    assert [(cell.batch, cell.length) for cell in lab.asked if cell.phase == "prefill"] == [(1, 64), (1, 32), (60, 32)]
 
 
-def test_one_sequence_may_be_served_where_chips_have_no_room_for_one_each():
-    assert plan_serving(Made(425), CONFIG, FOUR, 64).sequences == 1
+@pytest.mark.parametrize("fewer", [1, 2, 3])
+def test_fewer_sequences_than_chips_may_be_served_where_these_have_no_room_for_one_each(fewer):
+    plan = plan_serving(Made(400 + 10 * fewer + 5, prefill=10), CONFIG, FOUR, 64)
+    assert plan.sequences == fewer and plan.many.total == 400 + 10 * fewer
+
+
+def test_nothing_is_served_whose_prompt_does_not_fit():
+    plan = plan_serving(Made(449), CONFIG, FOUR, 64)
+    assert plan.one.fits and not plan.prefill.fits and plan.sequences == 0
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_rounded_up():
+    plan = plan_training(Made(1600), dataclasses.replace(CONFIG, batch=13), FOUR, 64)
+    assert plan.way.config.batch == 16 and plan.way.fits and plan.rows == (16, 20)
 
 
 def test_nothing_is_served_where_not_one_sequence_fits():
@@ -94,6 +106,7 @@ def test_bound_is_the_slower_of_reading_and_computing():
     halves = place("tpu-v7")  # two devices a chip, each with half of its bandwidth
     given = bound(CONFIG, halves, measurement(state=1e9, flops=1.0), 2)
     assert given == (pytest.approx(2 * halves.target.bandwidth / 2e9), "bandwidth")
+    assert bound(CONFIG, FOUR, measurement(parameters=8e9), 2, unread=2).tokens > bound(CONFIG, FOUR, measurement(parameters=8e9), 2).tokens
     assert bound(CONFIG, place("local"), measurement(parameters=1), 1) is None
     assert bound(CONFIG, FOUR, Failed("crashed"), 1) is None
 

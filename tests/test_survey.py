@@ -12,6 +12,7 @@ from seqarch.config import Config, ModelConfig
 from seqarch.errors import UserError
 from seqarch.measure import survey, survey_tables
 from seqarch.measure.cells import Failed
+from seqarch.measure.live import Actual
 from seqarch.measure.memory import Measurement
 
 ROOT = Path(__file__).parents[1]
@@ -61,6 +62,37 @@ def test_what_fails_is_a_line_and_the_rest_goes_on(made):
 
 def test_what_does_not_fit_says_what_it_needs():
     assert survey.describe(Measurement(0, 0, 0, 0, 0, 0, 0, 0, 136 << 30, "", 16 << 30, 0.0)) == "needs 136 GiB of 16 GiB"
+
+
+class Split(Made):
+    """Four devices of 2^20 bytes each: rows are split where there are enough of them, else their heads are."""
+
+    def measure(self, cell):
+        return Measurement(0, 0, 0, 0, 0, 0, 0, 0, -(-cell.batch // 4) * 2**21 if cell.batch % 4 == 0 else cell.batch * 2**19, "", 2**20, 1.0)
+
+
+def test_where_not_one_row_a_device_fits_rows_share_the_devices():
+    assert survey.most_sequences(Split(), CONFIG, "tpu-v5e:2x2", 1024) == (2, 3)
+
+
+class Running(Made):
+    """A lab whose steps take a fifth more than planned; that of 4096 tokens cannot be measured."""
+
+    def run(self, cell):
+        planned = self.measure(cell).total
+        return Failed("no peak is told") if cell.length == 4096 else Actual(planned, planned * 6 // 5)
+
+
+def test_steps_that_ran_stand_beside_their_plan():
+    (one,) = survey.run(Running(), {"one": CONFIG}, ["local"], LENGTHS, run_local=True, say=lambda line: None)
+    assert [one.row.values.get(f"lab/actual@{length}") for length in LENGTHS] == [
+        "12 KiB, planned 83 %",
+        "not measured: no peak is told",
+        "192 KiB, planned 83 %",
+        None,  # it would take more than half of the memory
+    ]
+    planned = next(table for table in survey_tables.tables([one]) if table.title == "Planned and actual on local")
+    assert [column.title for column in planned.columns[1:]] == ["1,024", "4,096", "16,384"]
 
 
 def test_tables_and_figures_are_of_each_target(made):

@@ -29,7 +29,7 @@ import seqarch
 from seqarch import tuning
 from seqarch.cli import check_accelerator
 from seqarch.config import Config, to_dict
-from seqarch.errors import UserError, first_line
+from seqarch.errors import NoResult, UserError, first_line
 from seqarch.files import write_json
 from seqarch.measure.live import Actual, peak
 from seqarch.measure.memory import Measurement, measure
@@ -271,6 +271,8 @@ def _outcome(cell: Cell, asked: type[NamedTuple]) -> Any:
         if place(cell.target).present:
             check_accelerator()
         return measure(*cell) if asked is Measurement else peak(*cell)
+    except NoResult as error:
+        return Failed(str(error))
     except UserError as error:
         return error
     except Exception as error:  # whatever a compiler says of a program is that cell's result

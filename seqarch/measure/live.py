@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from seqarch.config import Config
-from seqarch.errors import UserError
+from seqarch.errors import NoResult, UserError
 from seqarch.measure.plans import compiled_bytes
 from seqarch.measure.programs import phase_program
 from seqarch.measure.targets import place
@@ -31,7 +31,7 @@ class Actual(NamedTuple):
 def peak(config: Config, phase: str, batch: int, length: int, target: str) -> Actual:
     """Runs the phase's program once, from arguments of zeros. The arguments are those of `memory.measure`.
 
-    Raises UserError for a target that is not here, and where the system does not tell a process's memory.
+    Raises UserError for a target that is not here, NoResult where the system does not tell a process's memory.
     """
     placement = place(target)
     if not placement.present:
@@ -59,7 +59,7 @@ def _settle() -> int:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
     except (OSError, AttributeError) as error:
-        raise UserError("this system does not tell the peak of a process's resident memory; run it on Linux") from error
+        raise NoResult("this system does not tell the peak of a process's resident memory") from error
     return _resident("VmRSS")
 
 

@@ -6,7 +6,7 @@ bytes that it must read at the memory's bandwidth.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from seqarch.config import Config
@@ -15,7 +15,7 @@ from seqarch.matching import count_parameters
 from seqarch.measure.cells import Cell, Failed, Lab, Outcome
 from seqarch.measure.curves import Largest, largest
 from seqarch.measure.memory import Measurement
-from seqarch.measure.survey import MOST, memory_of, needed, without_rows
+from seqarch.measure.survey import MOST, memory_of, most_sequences, needed, without_rows
 from seqarch.measure.targets import Placement, devices_per_chip
 
 Change = dict[str, int]  # fields of a config that change together, by their dotted names
@@ -38,6 +38,7 @@ class Training(NamedTuple):
     """tried: ways from the cheapest on, up to the first that fits, then without what that one may not need
 
     way: that fits with the fewest changes, or else the last; rows: its largest batch
+    Where the devices do not divide the config's batch, that of all ways is the next that they do.
     """
 
     tried: list[Way]
@@ -46,9 +47,10 @@ class Training(NamedTuple):
 
 
 class Serving(NamedTuple):
-    """sequences: that fit at once; one, many: the decoding step of one sequence, and of all of these.
+    """sequences: that fit at once, none where the prompt of a single one does not
 
-    prefill: a segment of one sequence's prompt; halfway: the same with half of the context, as it is on average
+    one, many: the decoding step of one sequence, and of all of these; prefill: a segment of one sequence's prompt
+    halfway, many_halfway: the same with half of the context, as it is on average, and of all sequences' prompts at once
     """
 
     sequences: int
@@ -56,6 +58,7 @@ class Serving(NamedTuple):
     many: Outcome
     prefill: Outcome
     halfway: Outcome
+    many_halfway: Outcome
 
 
 class Bound(NamedTuple):
@@ -68,6 +71,8 @@ class Bound(NamedTuple):
 def plan_training(lab: Lab, config: Config, placement: Placement, context: int) -> Training:
     """Tries ways to train `config.batch` rows of `context` tokens until one fits; then the largest batch of that way."""
     tried: list[Way] = []
+    unit = placement.count * config.optim.accumulate
+    config = dataclasses.replace(config, batch=-(-config.batch // unit) * unit)
 
     def fits(changes: Sequence[Change]) -> bool:
         change = ", ".join(f"{name}={value}" for each in changes for name, value in each.items()) or "as configured"
@@ -114,28 +119,28 @@ def _changed(config: Config, changes: Sequence[Change]) -> Config:
 
 
 def plan_serving(lab: Lab, config: Config, placement: Placement, context: int) -> Serving:
-    cell: Callable[[str, int], Cell] = lambda phase, n: Cell(config, phase, n, context, placement.name)  # noqa: E731
-    one, prefill = lab.measure(cell("decode", 1)), lab.measure(cell("prefill", 1))
-    unit, fits = placement.count, isinstance(one, Measurement) and one.fits
-    memory = _memory([one])
-    total = lambda n: needed(lab.measure(cell("decode", n * unit)))  # noqa: E731
-    most = largest(total, memory, without_rows(one), MOST).size * unit if fits else 0
-    many = lab.measure(cell("decode", most)) if most else one
-    halfway = lab.measure(Cell(config, "prefill", 1, max(context // 2, 1), placement.name))
-    return Serving(most or int(fits), one, many, prefill, halfway)
+    measure = lambda phase, rows, length: lab.measure(Cell(config, phase, rows, length, placement.name))  # noqa: E731
+    one, prefill = measure("decode", 1, context), measure("prefill", 1, context)
+    _memory([one])
+    served = all(isinstance(each, Measurement) and each.fits for each in (one, prefill))
+    most = most_sequences(lab, config, placement.name, context) if served else None
+    sequences, half = max(most.size if most else 0, int(served)), max(context // 2, 1)
+    rows = max(sequences, 1)
+    many = measure("decode", rows, context)
+    return Serving(sequences, one, many, prefill, measure("prefill", 1, half), measure("prefill", rows, half))
 
 
-def bound(config: Config, placement: Placement, outcome: Outcome, tokens: int) -> Bound | None:
+def bound(config: Config, placement: Placement, outcome: Outcome, tokens: int, *, unread: int = 1) -> Bound | None:
     """Of a program that makes or reads `tokens` tokens; None where it failed or no data sheet tells of the target.
 
-    The bytes are of state and parameters, without the embedding's, of which a token reads a row: each is read at least once.
-    FLOPs are at the peak of bfloat16, which no wider type exceeds. Attention counts all keys of its segment, which in training
-    is the row: there a program that skips what is masked may be up to twice as fast, and with a window faster yet.
+    The bytes are of state and parameters, each of which is read at least once, but for `unread` tables of the vocabulary: of
+    the embedding a token reads a row, and prefill leaves out the unembedding as well.
+    FLOPs are at the peak of bfloat16, which no wider type exceeds.
     """
     sheet = placement.target
     if isinstance(outcome, Failed) or not (sheet.bandwidth and sheet.flops):
         return None
-    read = 1 - config.model.vocab * config.model.dim / count_parameters(config.model)
+    read = 1 - unread * config.model.vocab * config.model.dim / count_parameters(config.model)
     given = outcome.parameters * read + outcome.state
     reading = given * devices_per_chip(sheet) / sheet.bandwidth
     computing = outcome.flops / (placement.chips * sheet.flops)

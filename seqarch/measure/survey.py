@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from seqarch.config import Config, to_dict
 from seqarch.errors import UserError
 from seqarch.measure.cells import Cell, Failed, Lab, Outcome
-from seqarch.measure.curves import exponent, largest
+from seqarch.measure.curves import Largest, exponent, largest
 from seqarch.measure.live import Actual
 from seqarch.measure.memory import Measurement
 from seqarch.measure.plans import PEAK
@@ -127,15 +127,31 @@ def _phase(lab: Lab, phase: str, config: Config, target: str, lengths: Sequence[
 
 
 def _sequences(lab: Lab, config: Config, target: str) -> dict[str, str]:
-    """How many are decoded at once at each context; none is said of one at which a single one fails to compile."""
-    count, values = place(target).count, {}
+    """How many are decoded at once at each context; none is said of one whose programs fail to compile."""
+    values = {}
     for length in SERVED:
-        cell = lambda n: Cell(config, "decode", n * count, length, target)  # noqa: B023, E731
-        one = lab.measure(cell(1))
-        if memory := memory_of([one]):
-            fit = largest(lambda n: needed(lab.measure(cell(n))), memory, without_rows(one), MOST)  # noqa: B023
-            values[f"lab/sequences@{length}"] = f"{fit.size * count:,}{'' if fit.beyond else ' or more'}"
+        if fit := most_sequences(lab, config, target, length):
+            values[f"lab/sequences@{length}"] = f"{fit.size:,}{'' if fit.beyond else ' or more'}"
     return values
+
+
+def most_sequences(lab: Lab, config: Config, target: str, length: int) -> Largest | None:
+    """The largest batch of a decoding step that fits; None where the devices' own number of rows fails to compile.
+
+    Only multiples of that number are tried, which leave whole rows to each device; where not even one a device fits, fewer
+    are, which share the heads of their states if they can.
+    """
+    devices = place(target).count
+    outcome = lambda rows: lab.measure(Cell(config, "decode", rows, length, target))  # noqa: E731
+    total = lambda rows: needed(outcome(rows))  # noqa: E731
+    memory, empty = memory_of([outcome(devices)]), without_rows(outcome(devices))
+    if memory is None:
+        return None
+    fit = largest(lambda n: total(n * devices), memory, empty, MOST)
+    if fit.size or devices == 1:
+        return Largest(fit.size * devices, fit.beyond and fit.beyond * devices)
+    fit = largest(total, memory, empty, devices - 1)
+    return Largest(fit.size, fit.beyond or devices)
 
 
 class Progress:
@@ -190,6 +206,8 @@ def _actual(lab: Lab, cell: Callable[[int], Cell], found: dict[int, Outcome], ru
                 values[f"lab/planned_bytes@{length}"], values[f"lab/actual_bytes@{length}"] = actual
                 share = f"{format_bytes(actual.peak)}, planned {100 * actual.planned / actual.peak:.0f} %"
                 values[f"lab/actual@{length}"] = share
+            else:
+                values[f"lab/actual@{length}"] = f"not measured: {actual.reason}"
     return values
 
 

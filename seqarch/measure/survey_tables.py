@@ -56,7 +56,8 @@ def _tables(surveys: Sequence[Survey], target: str) -> list[Table]:
 
 def _overhead(rows: Sequence[Row]) -> str:
     """The fit of actual = overhead + factor x planned over all of them, by least relative squares."""
-    found = [(r.values[f"lab/planned_bytes@{n}"], r.values[f"lab/actual_bytes@{n}"]) for r in rows for n in contexts([r], "lab/actual")]
+    ran = [(r.values, n) for r in rows for n in contexts([r], "lab/actual_bytes")]
+    found = [(values[f"lab/planned_bytes@{n}"], values[f"lab/actual_bytes@{n}"]) for values, n in ran]
     if len(found) < 3:
         return ""
     planned, actual = np.array(found, float).T
