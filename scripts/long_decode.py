@@ -2,7 +2,8 @@
 
 Constant states stay as they are, and so do resident memory and the time of a token. A key/value cache grows: attention gets
 caches that double, as far as --cache_bytes allow; a real prefill fills each, and its last tokens are decoded.
-Writes OUT.json as it goes, and OUT.svg. Each mixer has a process of its own, so that none sees what another left behind.
+Writes OUT.json as it goes, and OUT.svg; what OUT.json has of other mixers stays. Each mixer has a process of its own, so that
+none sees what another left behind.
 """
 
 import json
@@ -27,6 +28,7 @@ from seqarch.measure import long_decode  # noqa: E402
 from seqarch.measure.figures import decoding_figure  # noqa: E402
 from seqarch.measure.report import write_svg  # noqa: E402
 from seqarch.patterns import parse_pattern  # noqa: E402
+from seqarch.training.rundir import revision  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs/lm.py"), "The model; its mixer is replaced by each of --mixers.")
 MIXERS = flags.DEFINE_list("mixers", ["gru", "linear_attention", "mamba", "attention"], "What to decode with.")
@@ -43,19 +45,18 @@ def main() -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     for mixer in MIXERS.value:
         parse_pattern(mixer)
-    points: dict[str, list] = {mixer: [] for mixer in MIXERS.value}
-    for mixer in points:
+    records, source = long_decode.read(record) if record.exists() else {}, revision()
+    for mixer in dict.fromkeys(MIXERS.value):
         with decoding(config, mixer) as process:
             about = json.loads(process.stdout.readline() or "{}")
-            save = lambda: write_json(record, about | dict(command=["python", *sys.argv], points=points))  # noqa: B023, E731
-            save()
+            made = records[mixer] = about | source | dict(command=["python", *sys.argv], points=[])
             for line in process.stdout:
-                points[mixer].append(json.loads(line))
-                print(f"{mixer}: {long_decode.describe(long_decode.Point(**points[mixer][-1]))}", flush=True)
-                save()
+                made["points"].append(json.loads(line))
+                print(f"{mixer}: {long_decode.describe(long_decode.Point(**made['points'][-1]))}", flush=True)
+                write_json(record, dict(mixers=records))
         if process.returncode:
             raise UserError(f"decoding with {mixer!r} ended with exit code {process.returncode}; what it said stands above")
-    write_svg(decoding_figure(points), plot)
+    write_svg(decoding_figure({mixer: each["points"] for mixer, each in records.items()}), plot)
     print(f"wrote {record} and {plot}")
 
 

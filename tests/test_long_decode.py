@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from seqarch.config import Config, ModelConfig
 from seqarch.measure import long_decode
 from seqarch.measure.long_decode import LAST, record
@@ -28,16 +30,27 @@ def test_caches_double_while_their_bytes_are_allowed():
     assert [point.state for point in points] == [slots * slot + 4 for slots in (4 * LAST, 8 * LAST)]
 
 
-def test_program_writes_its_record_and_its_drawing(tmp_path):
-    arguments = ["--mixers=gru", "--tokens=1000", "--config.model.dim=8", "--config.model.mlp=8", f"--out={tmp_path / 'long'}"]
-    done = subprocess.run([sys.executable, "scripts/long_decode.py", *arguments], cwd=ROOT, capture_output=True, text=True)
+def program(tmp_path, *arguments):
+    small = ["--tokens=1000", "--config.model.dim=8", "--config.model.mlp=8", f"--out={tmp_path / 'long'}"]
+    command = [sys.executable, "scripts/long_decode.py", *small, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_program_writes_its_record_and_its_drawing_and_keeps_other_mixers(tmp_path):
+    kept = {"points": [dict(tokens=1, slots=1, seconds=1.0, resident=1, state=1)]}
+    (tmp_path / "long.json").write_text(json.dumps({"mixers": {"mamba": kept, "gru": kept}}))
+    done = program(tmp_path, "--mixers=gru")
     assert done.returncode == 0, done.stderr
-    made = json.loads((tmp_path / "long.json").read_text())
-    assert made["points"]["gru"][-1]["tokens"] == 1000 and {"revision", "versions", "devices", "config", "command"} <= set(made)
+    made = long_decode.read(tmp_path / "long.json")
+    assert made["gru"]["points"][-1]["tokens"] == 1000 and made["mamba"] == kept
+    assert {"revision", "versions", "devices", "config", "command"} <= set(made["gru"])
     assert (tmp_path / "long.svg").read_text().startswith("<svg")
 
 
-def test_an_unknown_mixer_is_a_line(tmp_path):
-    command = [sys.executable, "scripts/long_decode.py", "--mixers=grus", f"--out={tmp_path / 'long'}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and "did you mean 'gru'" in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize("mixer, old, said", [("grus", None, "did you mean 'gru'"), ("gru", '{"points": 1}', "is no record")])
+def test_mistakes_are_a_line(tmp_path, mixer, old, said):
+    if old:
+        (tmp_path / "long.json").write_text(old)
+    done = program(tmp_path, f"--mixers={mixer}")
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert not old or (tmp_path / "long.json").read_text() == old

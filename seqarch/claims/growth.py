@@ -1,13 +1,13 @@
 """Claims about how memory grows with the context: N^2, exponential, constant."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 
 from seqarch.claims.base import Claim, Finding, Means, near, verdict, written
 from seqarch.config import Config
 from seqarch.errors import UserError
 from seqarch.measure.curves import exponent, growth
+from seqarch.measure.long_decode import read
 from seqarch.measure.memory import Measurement, state_bytes
 from seqarch.measure.tables import format_bytes
 
@@ -98,12 +98,14 @@ PARTS = 64  # equal parts of N at whose ends the cache is measured; it is read n
 
 def constant(means: Means) -> Finding:
     local, evidence, flat, grows = means.targets[0], {}, [], []
-    record = json.loads((means.docs / "memory/long_decode.json").read_text())["points"]
+    record = read(path := means.docs / "memory/long_decode.json")
+    if absent := [name for name in CONSTANT if not record.get(name, {}).get("points")]:
+        raise UserError(f"{path} has no {', '.join(absent)}; run scripts/long_decode.py")
     for name in CONSTANT:
         config = means.small[name]
         serving = fitted(means.curve(config, "decode", local), state)
         training = fitted(means.curve(config, "train", local), working)
-        first, last = record[name][0], record[name][-1]
+        first, *_, last = record[name]["points"]
         grown = (last["resident"] - first["resident"]) / first["resident"]
         flat.append(near(serving, 0) and grown < 0.01)
         grows.append(near(training, 1))

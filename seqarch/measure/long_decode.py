@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from flax import nnx
 from seqarch import cli
 from seqarch.config import Config, parse
 from seqarch.data.tokenizer import BOUNDARY
+from seqarch.errors import UserError
 from seqarch.generate import Decoding, Sampling, decode, prefill
 from seqarch.measure.memory import tree_bytes
 from seqarch.measure.tables import format_bytes
@@ -94,6 +95,17 @@ def _in_use() -> int:
     if stats:
         return stats["bytes_in_use"]
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """What scripts/long_decode.py wrote, by mixer: what produced it, and its `points`. Raises UserError for another file."""
+    try:
+        found = json.loads(path.read_text())["mixers"]
+        for each in found.values():
+            [Point(**point) for point in each["points"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no record of scripts/long_decode.py; move it away, or give another --out") from error
+    return found
 
 
 def describe(point: Point) -> str:
