@@ -8,7 +8,9 @@ RUNS/cache, so that the same command goes on where it stopped.
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -25,7 +27,7 @@ from seqarch.config import parse  # noqa: E402
 from seqarch.errors import UserError  # noqa: E402
 from seqarch.measure import survey, survey_tables as tables  # noqa: E402
 from seqarch.measure.cells import Lab, packages  # noqa: E402
-from seqarch.measure.curves import parse_lengths  # noqa: E402
+from seqarch.measure.curves import parse_length  # noqa: E402
 from seqarch.measure.report import csv_text, write_pages  # noqa: E402
 from seqarch.measure.targets import place  # noqa: E402
 from seqarch.training import rundir  # noqa: E402
@@ -47,8 +49,8 @@ def main() -> None:
     if missing := [field for field in ("name", "reference", "members") if field not in given]:
         raise UserError(f"--config is no survey: it has no {', '.join(missing)}; start from configs/memory.py")
     name, reference, members = (given.pop(field) for field in ("name", "reference", "members"))
-    lengths = parse_lengths(LENGTHS.value)
-    targets = [place(target).name for target in dict.fromkeys(TARGETS.value)]
+    lengths = sorted(set(readable(LENGTHS.value or [""], parse_length)))
+    targets = readable(dict.fromkeys(TARGETS.value), lambda target: place(target).name)
     configs = match_members(parse(given), reference, members)
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / name
     source = revision(rundir.revision())  # now: the tree may change meanwhile
@@ -68,6 +70,21 @@ def main() -> None:
     for (target, name), points in tables.points(cells).items():
         add_scalars(workdir / "tensorboard" / target / name, points)
     print("\n".join(f"wrote {path}" for path in paths))
+
+
+def readable(texts: Iterable[str], read: Callable[[str], Any]) -> list[Any]:
+    """What `read` makes of each; a mistake costs a line, and the rest goes on if there is any."""
+    found, errors = [], []
+    for text in texts:
+        try:
+            found.append(read(text))
+        except UserError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    for error in errors:
+        print(f"left out: {error}", file=sys.stderr)
+    return found
 
 
 if __name__ == "__main__":

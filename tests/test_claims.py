@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqarch.claims import approximation, growth, hardware, matrix, states, trials
+from seqarch.claims import approximation, growth, hardware, matrix, speed, states, trials
 from seqarch.claims.base import Claim, Finding, Means, Verdict, verdict
 from seqarch.claims.page import CLAIMS, page
 from seqarch.claims.swap import swapped
@@ -38,8 +38,8 @@ LENGTHS = (1024, 4096, 16384, 65536)
 class Made:
     """A lab in which the matrix takes 10 bytes a score and all else 100 bytes a token, or a constant where a state is one."""
 
-    def __init__(self, blockwise=1):
-        self.blockwise = blockwise
+    def __init__(self, blockwise=1, memory=2**20):
+        self.blockwise, self.memory = blockwise, memory
 
     def measure(self, cell):
         mixer, n = cell.config.model.mixer, cell.length
@@ -50,7 +50,7 @@ class Made:
         segment = min(cell.config.length, n)
         state = 0 if cell.phase == "train" else (n if attends and "window" not in mixer else 1) * 100
         working = {"train": 10 * n**power, "prefill": 10 * segment**power, "decode": 10}[cell.phase]
-        return Measurement(1, 0, 0, state, 0, 0, 0, 0, 1 + state + working, "made up", 2**20, 1.0)
+        return Measurement(1, 0, 0, state, 0, 0, 0, 0, 1 + state + working, "made up", self.memory, 1.0)
 
     def measure_all(self, cells):
         return [self.measure(cell) for cell in cells]
@@ -74,7 +74,7 @@ def test_what_cannot_be_measured_is_said_and_the_rest_goes_on(means):
         raise UserError("no compiler")
 
     assert Claim("", "", find).judge(means) == Finding(Verdict.OPEN, "-", "no compiler")
-    assert hardware.CLAIMS[0].judge(means).verdict is Verdict.OPEN
+    assert hardware.CLAIMS[0].judge(means._replace(targets=["tpu-v5e"])).verdict is Verdict.OPEN
 
 
 def test_growth(means):
@@ -123,6 +123,36 @@ def test_a_hybrid_that_is_not_told_apart_is_not_between(means, tmp_path, monkeyp
     values["hybrid"]["evidence/letters"] = "b"
     found = states.hybrids(means)
     assert found.evidence["bits per byte"]["between"] == "yes" and found.verdict is Verdict.CONFIRMED
+
+
+def test_a_million_tokens_are_feasible_where_their_cache_fits(means):
+    targets = ["local", "gpu-h100"]
+    found = hardware.million_tokens(means._replace(targets=targets))
+    assert found.verdict is Verdict.CONFIRMED and "0 of 2 targets hold" in found.number
+    assert found.evidence["attention grouped, gpu-h100"]["chips"] == "more than 8"
+    found = hardware.million_tokens(means._replace(targets=targets, lab=Made(memory=2**30)))
+    assert found.verdict is Verdict.REFUTED and "2 of 2 targets hold" in found.number
+    rates = [found.evidence[f"attention grouped, {target}"]["tokens/s at most"] for target in targets]
+    assert rates[0] == "-" and float(rates[1].replace(",", "")) > 0  # no data sheet tells of the local device
+
+
+@pytest.mark.parametrize("recurrent, expected", [(50, Verdict.CONFIRMED), (500, Verdict.QUALIFIED), (5000, Verdict.REFUTED)])
+def test_decoding_is_slower_where_its_rates_are(means, monkeypatch, recurrent, expected):
+    def rate(config, context, batch):
+        return batch * (10**6 / context if "attention(" in config.model.mixer and "linear" not in config.model.mixer else recurrent)
+
+    monkeypatch.setattr(Means, "alone", lambda self, function, *args: function(*args))
+    monkeypatch.setattr(trials, "decoded_per_second", rate)
+    monkeypatch.setattr(trials, "sequences", lambda *args: 2)
+    found = speed.slow_decoding(means)
+    assert found.verdict is expected and "grows 16.0 times with attention, 1.0 with gru" in found.why
+
+
+@pytest.mark.parametrize("exchanged, expected", [(3.72, Verdict.CONFIRMED), (4.1, Verdict.REFUTED)])
+def test_weights_carry_over_where_the_bits_stay(means, monkeypatch, exchanged, expected):
+    monkeypatch.setattr(Means, "alone", lambda self, function, *args: function(*args))
+    monkeypatch.setattr(trials, "bits", lambda config, run, others: {config.model.mixer: 3.7} | dict.fromkeys(others, exchanged))
+    assert approximation.swap(means).verdict is expected
 
 
 def test_training_is_of_a_row_for_each_device(means):

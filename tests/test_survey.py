@@ -125,9 +125,11 @@ def program(tmp_path, *arguments):
 
 
 def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
-    arguments = ["--lengths=64,128,256", "--config.members=('window = attention(window=64)',)", "--config.model.dim=16"]
-    done = program(tmp_path, *arguments, "--config.model.mlp=64", "--targets=local,local:3x1")
+    arguments = ["--lengths=64,128,256,1k", "--config.members=('window = attention(window=64)',)", "--config.model.dim=16"]
+    done = program(tmp_path, *arguments, "--config.model.mlp=64", "--targets=local,gpu-h10,local:3x1")
     assert done.returncode == 0, done.stderr
+    left_out = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
+    assert len(left_out) == 2 and "--lengths has '1k'" in left_out[0] and "did you mean 'gpu-h100'" in left_out[1]
     assert "min left]" in done.stdout
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -146,7 +148,7 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
     "arguments, said",
     [
         (["--targets=gpu-h10"], "did you mean 'gpu-h100'"),
-        (["--lengths=1024,x"], "--lengths has 'x'"),
+        (["--lengths=0,x"], "--lengths has '0'"),
         (["--lengths="], "--lengths has ''; give numbers of tokens"),
         (["--targets="], "give at least one"),
         (["--workdir=README.md/x", "--config.members=('gru',)", "--lengths=64"], "Not a directory; give another path"),

@@ -9,7 +9,7 @@ from seqarch.measure.memory import Measurement
 from seqarch.measure.tables import format_bytes
 
 LONG, LONGER = 100_000, 1_000_000
-TRAINED = (16384, 65536, 262144)
+TRAINED = (4096, 16384, 65536, 262144)
 
 
 def scores(means: Means, target: str, length: int, *, heads: int = 1, layers: int = 1, dtype: str = "float32") -> Measurement | None:
@@ -58,8 +58,8 @@ def size_of_matrix(means: Means) -> Finding:
         f"The number of scores is right, {LONG:,}^2 for each head, and so are {format_bytes(16 * LONG**2)} at 128 bits for "
         "each, but that is a format that no accelerator multiplies. Programs hold scores, weights and masks at once, "
         f"{one[LONG].working / LONG**2:.0f} bytes a score here; 16-bit scores alone are {format_bytes(2 * LONG**2)}. Ten "
-        f"times the tokens are a hundred times the bytes, so a range of 0.5 to 1 TB at {LONGER:,} tokens does not follow "
-        "from the same format. Heads multiply it, layers do not: one layer's is free before the next begins, unless "
+        f"times the tokens are {one[LONGER].working / one[LONG].working:.0f} times the bytes, so a range of 0.5 to 1 TB at "
+        f"{LONGER:,} tokens does not follow from the same format. Heads multiply it, layers do not: one layer's is free before the next begins, unless "
         "training keeps them.",
         evidence,
     )
@@ -88,8 +88,7 @@ def never_built(means: Means) -> Finding:
         f"training on {TRAINED[-1]:,} tokens: {built} with the matrix, {blocks} without",
         "Softmax can be summed block by block (Milakov and Gimelshein 2018; Rabe and Staats 2021; Dao et al. 2022), "
         "forward and backward, with the same values and gradients to rounding: tests hold both forms to one definition. "
-        "The scores of a block are all that exists at a time, so memory grows with N, while the operations still grow with "
-        "N^2.",
+        "The scores of a block are all that has to exist at a time; operations grow with N^2 in either form.",
         evidence,
     )
 
@@ -103,7 +102,7 @@ CLAIMS = (
     ),
     Claim(
         "Attention must hold an N x N matrix.",
-        "Train steps of both forms of attention, compiled, at three lengths.",
+        "Train steps of both forms of attention, compiled, at four lengths.",
         never_built,
     ),
 )

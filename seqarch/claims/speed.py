@@ -61,14 +61,17 @@ def slow_decoding(means: Means) -> Finding:
     cache = rates[ATTENTION["blockwise"]]
     slower = [rates[name][where] < cache[where] for name in CONSTANT for where in cache]
     least = min(CONSTANT, key=lambda name: rates[name][FULL])
+    near, far = (f"one, after {n:,}" for n in (CONTEXTS[0], CONTEXTS[-1]))
     return Finding(
         verdict(slower),
-        f"after {CONTEXTS[-1]:,} tokens {rates['mamba'][f'one, after {CONTEXTS[-1]:,}']:,.0f} tokens/s (Mamba) against "
-        f"{cache[f'one, after {CONTEXTS[-1]:,}']:,.0f}; with memory full {rates[least][FULL]:,.0f} ({least}, the slowest) "
-        f"against {cache[FULL]:,.0f}",
+        f"after {CONTEXTS[-1]:,} tokens {rates['mamba'][far]:,.0f} tokens/s (Mamba) against {cache[far]:,.0f}; with memory "
+        f"full {rates[least][FULL]:,.0f} ({least}, the slowest) against {cache[FULL]:,.0f}",
         "Tokens a second in one compiled loop, at equal parameters, after prompts that were really read; a full memory is "
         f"{format_bytes(MEMORY)} of states or {MOST} sequences. Attention reads its filled cache block by block. A step of "
-        "a recurrence works on its state alone, whatever came before.",
+        f"a recurrence works on its state alone. From {CONTEXTS[0]:,} tokens to {CONTEXTS[-1]:,} the time of a token grows "
+        f"{cache[near] / cache[far]:.1f} times with attention, "
+        + ", ".join(f"{rates[name][near] / rates[name][far]:.1f} with {name}" for name in CONSTANT)
+        + ".",
         evidence,
     )
 

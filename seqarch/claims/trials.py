@@ -27,6 +27,9 @@ from seqarch.training.sharding import init_state, make_mesh, put_batch
 from seqarch.training.state import hyper
 
 
+REPEATS = 15  # of decoding DECODED tokens, which takes but milliseconds
+
+
 def decoded_per_second(config: Config, context: int, batch: int) -> float:
     """Tokens of all rows, decoded greedily at the end of `context` tokens that were really read."""
     forms = with_forms(config.model, jax.default_backend())
@@ -36,7 +39,7 @@ def decoded_per_second(config: Config, context: int, batch: int) -> float:
     rows = jnp.zeros(batch, jnp.int32)
     decode = decode_loop_program(model, batch, context).compile()
     filled = lambda: Decoding(logits[rows], fork(states, rows), rows.astype(bool))  # noqa: E731
-    return batch * DECODED / median_seconds(lambda at: decode(model, at, jax.random.key(0)), filled)
+    return batch * DECODED / median_seconds(lambda at: decode(model, at, jax.random.key(0)), filled, repeats=REPEATS)
 
 
 def trained_per_second(config: Config, length: int) -> float:

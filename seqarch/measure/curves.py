@@ -126,9 +126,13 @@ def _proposal(low: int, high: int, found: Mapping[int, float | None], memory: fl
     return low + (high - low) * (memory - below) / (above - below)
 
 
+def parse_length(text: str) -> int:
+    """A length from a flag; raises UserError for what is no number of at least 1."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise UserError(f"--lengths has {text!r}; give numbers of tokens of at least 1, separated by commas")
+    return int(text)
+
+
 def parse_lengths(texts: Sequence[str]) -> tuple[int, ...]:
-    """Lengths from a flag; raises UserError for what is no number of at least 1."""
-    for text in texts or [""]:
-        if not text.strip().isdecimal() or int(text) < 1:
-            raise UserError(f"--lengths has {text!r}; give numbers of tokens of at least 1, separated by commas")
-    return tuple(sorted({int(text) for text in texts}))
+    """Rising lengths, each once; raises UserError."""
+    return tuple(sorted(set(map(parse_length, texts or [""]))))
