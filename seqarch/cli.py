@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import jax
 from absl import app, flags, logging
 
-from seqarch.errors import Stopped, UserError, unknown
+from seqarch.errors import Stopped, UserError, is_full_disk, unknown
 
 flags.disclaim_key_flags()  # `define_path` defines flags of the programs that call it
 
@@ -49,13 +49,11 @@ def run(main: Callable[..., None], argv: list[str] | None = None, positional: tu
         main(*arguments)
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
     except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
         if error.filename is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}; give another path", file=sys.stderr)
-        sys.exit(2)
+        _fail(f"{error.filename}: {error.strerror}; give another path")
     except BrokenPipeError:  # of `| head`, which has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -65,7 +63,16 @@ def run(main: Callable[..., None], argv: list[str] | None = None, positional: tu
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        _fail("the disk is full; free some space and run the same command again")
     sys.exit(0)
+
+
+def _fail(line: str) -> NoReturn:
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
 
 
 class _Path(flags.ArgumentParser):

@@ -1,6 +1,8 @@
 """Errors that are the user's to mend, in one line that says what was given, what was expected and what to do; and stops."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 
@@ -30,6 +32,14 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     close = difflib.get_close_matches(given, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
     return UserError(f"unknown {kind} {given!r}; {hint}")
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether `error`, or what it came from, says so by number or, as TensorStore does, in words."""
+    if error is None:
+        return False
+    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+    return told or is_full_disk(error.__cause__ or error.__context__)
 
 
 def first_line(error: BaseException) -> str:

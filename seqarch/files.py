@@ -9,8 +9,11 @@ from typing import Any
 def write_text(path: Path, text: str) -> None:
     """Of several processes that write the same file each writes whole; the last one's stays."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_text(text)
-    partial.replace(path)
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

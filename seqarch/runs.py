@@ -1,6 +1,5 @@
 """A finished run, or one under way, as values: what a notebook starts from. `seqarch.load_run` is this."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from seqarch.data.tokenizer import Tokenizer, kept
 from seqarch.model import LanguageModel
 from seqarch.training.checkpoint import load_model
 from seqarch.training.logging import read_rows
+from seqarch.training.rundir import read_eval
 
 
 class Run(NamedTuple):
@@ -40,6 +40,4 @@ def load_run(directory: str | os.PathLike) -> Run:
     """
     path = Path(directory).expanduser()
     config, model, step = load_model(path)
-    measured = path / "eval.json"
-    values = json.loads(measured.read_text()) if measured.exists() else None
-    return Run(path, config, model, step, read_rows(path), values, kept(path))
+    return Run(path, config, model, step, read_rows(path), read_eval(path), kept(path))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -145,4 +147,7 @@ def test_the_page_shows_the_committed_file():
     docs = Path(__file__).parents[1] / "docs"
     measured = json.loads((docs / "benchmarks" / "cpu.json").read_text())
     assert measured["ratios"] == bench_tables.ratios(measured)
-    assert bench_tables.render(measured) in (docs / "benchmarks.md").read_text()
+    page = bench_tables.render(measured)
+    assert page in (docs / "benchmarks.md").read_text()
+    command = [sys.executable, "scripts/bench.py", f"--show={docs / 'benchmarks' / 'cpu.json'}"]
+    assert subprocess.run(command, cwd=docs.parent, capture_output=True, text=True, check=True).stdout == page + "\n"

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import json
 import os
+import sys
+import threading
 import time
 
 import jax
@@ -74,6 +76,23 @@ def test_a_directory_half_written_is_neither_seen_nor_kept(tmp_path):
         assert checkpoints.steps == [1]
         checkpoints.save(state(3))  # Orbax removes what is left over meanwhile, and waits for it before it saves
     assert not partial.exists()
+
+
+def test_a_save_returns_before_it_is_written(tmp_path):
+    written, open_gate = threading.Event(), threading.Event()
+
+    def hold(event: str, arguments: tuple) -> None:  # an audit hook, which stays; once the gate is open it holds nothing
+        if event == "os.rename" and str(tmp_path) in str(arguments[0]):
+            open_gate.wait(60)
+            written.set()
+
+    sys.addaudithook(hold)
+    with Checkpointer(tmp_path, 2, STREAM) as checkpoints:
+        checkpoints.save(state(1))
+        assert not written.is_set() and checkpoints.steps == []
+        open_gate.set()
+        checkpoints.wait()
+        assert checkpoints.steps == [1]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -23,6 +23,7 @@ from seqarch.data.prepare import prepare
 from seqarch.errors import NoResult, UserError
 from seqarch.matching import DEPTH_TOLERANCE, TOLERANCE, count_parameters
 from seqarch.measure.report import read_results
+from seqarch.training.logging import read_rows
 
 ROOT = Path(__file__).parents[1]
 TOUR = "tour: one learning rate, one seed, undertrained; not evidence"
@@ -235,6 +236,9 @@ def test_evidence_is_a_learning_rate_from_a_grid_and_fresh_seeds_on_the_test_wor
     for row in (gru, linear):
         values = row.values
         assert row.config["optim"]["lr"] == 3e-2 and values["search"]["0.03"] == min(filter(None, values["search"].values()))
+        chosen = [read_rows(runs / row.name / f"lr-{lr}")[-1] for lr in ("1e-06", "0.03", "30")]  # on validation windows alone
+        assert list(values["search"].values()) == [each.get("validation_bits_per_byte") for each in chosen]
+        assert not list((runs / row.name).glob("lr-*/eval.json"))
         assert values["quality/split"] == "test" and row.seeds == {"seed": "1, 2"}
         each = [json.loads((runs / row.name / f"seed-{seed}/eval.json").read_text()) for seed in (1, 2)]
         assert values["quality/bits_per_byte"] == pytest.approx(sum(e["quality/bits_per_byte"] for e in each) / 2)

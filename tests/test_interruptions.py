@@ -156,6 +156,30 @@ def test_a_second_process_on_a_run_is_refused_before_it_writes(corpus, tmp_path)
         pass
 
 
+def test_a_disk_that_fills_up_in_a_save_costs_no_older_one(corpus, whole, tmp_path, monkeypatch):
+    full, save = threading.Event(), Checkpointer.save
+
+    def refuse(event: str, arguments: tuple) -> None:  # audit hooks stay: this one is idle once the disk has room again
+        if full.is_set() and event == "os.rename" and str(tmp_path) in str(arguments[0]):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def saves(self: Checkpointer, state) -> None:
+        if int(state.step) == 6:
+            self.wait()
+            full.set()
+        save(self, state)
+
+    sys.addaudithook(refuse)
+    monkeypatch.setattr(Checkpointer, "save", saves)
+    with pytest.raises(UserError, match="disk of .* is full; free some space and the same command goes on"):
+        loop.train(nine_steps(corpus), tmp_path, progress=lambda line: None)
+    full.clear()
+    assert restore.steps(tmp_path / "checkpoints") == [3]
+    monkeypatch.setattr(Checkpointer, "save", save)
+    loop.train(nine_steps(corpus), tmp_path, progress=lambda line: None)
+    assert ends_alike(tmp_path, whole)
+
+
 @pytest.mark.parametrize(
     "error",
     [OSError(errno.ENOSPC, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: No space left on device [OS error 28]")],

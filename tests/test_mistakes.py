@@ -53,6 +53,15 @@ def remove(name: str) -> Callable[[Path], object]:
 GO_ON = "--workdir={tmp}/run --config.steps=9 --config.batch=4 --config.length=16 --config.log_every=2 --config.model.dim=16 "
 GO_ON += "--config.model.mlp=16 --config.model.layers=1"
 OFFLINE = dict(XDG_CACHE_HOME="{tmp}/cache", PIP_INDEX_URL="http://127.0.0.1:9", PIP_RETRIES="0", PIP_NO_CACHE_DIR="1")
+OTHER_TOKENS = change("corpus/validation.bin", lambda data: data[:-2] + b"\xff\xff")
+
+
+def read_here(mishap: Callable[[Path], object]) -> Callable[[Path], object]:
+    """`mishap` to the text next to the run, which the run then reads."""
+    text = lambda top: lambda given: json.dumps(json.loads(given) | {"data": {"path": str(top / "corpus")}}).encode()
+    return lambda top: (change("run/config.json", text(top))(top), mishap(top))
+
+
 THEIR_TEXT = change("corpus/meta.json", lambda meta: meta.replace(b'"format": 1', b'"format": 7'))
 
 # (program, its arguments, words of the answer, what happens before or the environment)
@@ -123,6 +132,9 @@ MISTAKES = [
     ("scripts/compare.py", "--config.members=(3,)", "config.members is (3,); give layer patterns"),
     ("scripts/compare.py", "--config.members=('..=gru',)", "the member '..=gru' has no name that a directory can have"),
     ("scripts/compare.py", "--config.members=('gru','gru=mamba')", "config.members has 'gru' twice"),
+    ("scripts/compare.py", "--config.seeds=(1.5,)", "config.seeds has 1.5; give whole numbers in [0, 2^32)"),
+    ("scripts/compare.py", "--config=configs/compare.py:long --config.seeds=(1,-1)", "config.seeds has -1; give whole numbers"),
+    ("scripts/compare.py", "--config.lrs=('a','b')", "config.lrs has 'a'; give numbers"),
     (
         "scripts/compare.py",
         "--config=configs/lm.py:gru",
@@ -146,6 +158,9 @@ MISTAKES = [
         "",
         "the text has a token 65535, its vocabulary ends at", change("corpus/train.bin", lambda data: b"\xff" * len(data)),
     ),
+    ("train.py", "", "the text has a token 65535, its vocabulary ends at", OTHER_TOKENS),
+    ("eval.py", "", "the text has a token 65535, its vocabulary ends at", read_here(OTHER_TOKENS)),
+    ("eval.py", "", "validation.names has 0 names, validation.bin ", read_here(remove("corpus/validation.names"))),
     ("train.py", "", "meta.json does not describe", THEIR_TEXT),
     (
         "train.py",
@@ -247,6 +262,19 @@ def test_so_it_is_in_a_process_of_its_own(program, top):
     command = [sys.executable, str(ROOT / program), *arguments(program, row[1], top)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     check_answer(done.returncode, done.stderr, row[2], top)
+
+
+def test_a_batch_that_the_devices_do_not_divide_is_a_line(top):
+    command = [sys.executable, "train.py", *arguments("train.py", "--config.batch=3", top)]
+    env = os.environ | dict(JAX_NUM_CPU_DEVICES="2")
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    check_answer(done.returncode, done.stderr, "do not divide over 2 devices", top)
+
+
+def test_a_full_disk_is_a_line():
+    program = "from seqarch import cli; cli.run(lambda: open('/dev/full', 'w', 1).write('x\\n'), ['program'])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr == "error: the disk is full; free some space and run the same command again\n"
 
 
 def test_a_reader_that_has_read_enough_ends_a_program_in_silence():

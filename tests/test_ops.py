@@ -196,6 +196,17 @@ def test_attention_to_a_cache_and_to_new_tokens_merge_to_attention(method):
     jax.tree.map(lambda a, b: assert_allclose(a, b, atol=2e-5), *results)
 
 
+def test_blocks_of_a_cache_beyond_its_filled_slots_are_not_read():
+    """Not-a-numbers stand in them, which a product with a weight of zero would not hide."""
+    S, filled = 4 * CHUNK, CHUNK + 1
+    q, k, v = (jnp.asarray(normal(B, T, heads, K), jnp.float32) for heads, T in ((H, 1), (G, S), (G, S)))
+    k_pos = np.where(np.arange(S) < filled, np.arange(S), -1)[None].repeat(B, 0)
+    at = Places(np.full((B, 1), filled), np.zeros((B, 1), int))
+    expected = ops.attention(q, k, v, q_pos=at.position, k_pos=k_pos, method="materialised")
+    k, v = (jnp.where(np.arange(S)[:, None, None] < 2 * CHUNK, x, jnp.nan).transpose(0, 2, 1, 3) for x in (k, v))
+    assert_allclose(cache_attention(q, k, v, at, k_pos, jnp.int32(filled), None, CHUNK).o, expected, atol=1e-5)
+
+
 def test_strong_decay_loses_nothing():
     """Log-decays of -30 and -1e-6 in one chunk: products come from differences of sums, never from quotients."""
     g = np.where(np.arange(T) % 5 == 0, -30.0, -1e-6)[None, :, None] * np.ones((B, T, H))

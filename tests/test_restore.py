@@ -1,6 +1,8 @@
 """Damaged checkpoints: told in one line, never trained on; and digests, which see every bit."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -17,9 +19,9 @@ from seqarch.training.digest import digests
 from tests.test_checkpoint import CONFIG, STREAM, abstract, save, state
 
 
-def largest(checkpoint: Path) -> Path:
-    """The file that holds the model's arrays."""
-    return max((path for path in (checkpoint / "model").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+def largest(checkpoint: Path, item: str = "model") -> Path:
+    """The file that holds the item's arrays."""
+    return max((path for path in (checkpoint / item).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
 
 
 def flip(path: Path) -> None:
@@ -71,6 +73,29 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(saved, tmp_pat
     jax.tree.map(np.testing.assert_array_equal, load_model(run)[1], state(2).model)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"1", "2", "2.damaged"}
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_optimizer_s_arrays_are_compared_too(saved, tmp_path):
+    run = shutil.copytree(saved, tmp_path / "run")
+    flip(largest(run / "checkpoints" / "2", "optimizer/d"))  # where it keeps what is so small
+    with Checkpointer(run / "checkpoints", 2, STREAM) as checkpoints:
+        restored = checkpoints.restore(abstract(), say=lambda line: None)
+    jax.tree.map(np.testing.assert_array_equal, restored, state(1))
+
+
+def test_what_cannot_be_read_now_is_not_called_damaged(saved, tmp_path, monkeypatch):
+    def reads(path: Path, *how: str) -> str:
+        if path.match("2/record/metadata"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path, *how)
+
+    read = Path.read_text
+    run = shutil.copytree(saved, tmp_path / "run")
+    with monkeypatch.context() as patch, Checkpointer(run / "checkpoints", 2, STREAM) as checkpoints:
+        patch.setattr(Path, "read_text", reads)
+        with pytest.raises(UserError, match="checkpoints/2 cannot be read: Input/output error; see to that"):
+            checkpoints.restore(abstract())
+    assert restore.steps(run / "checkpoints") == [1, 2]
 
 
 def test_where_nothing_whole_is_left_training_does_not_start_anew(saved, tmp_path):

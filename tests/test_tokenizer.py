@@ -84,6 +84,13 @@ def run(top) -> Path:
     return top / "run"
 
 
+def test_the_program_takes_a_tokenizer(top, tmp_path):
+    command = [sys.executable, str(ROOT / "scripts/prepare_data.py"), f"--input={top}/bin/*.bin", f"--output={tmp_path}/out"]
+    done = subprocess.run([*command, f"--tokenizer={top}/tokenizer.json"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--config.model.vocab=262" in done.stdout, done
+    assert tokens.read_meta(tmp_path / "out") == tokens.read_meta(top / "tokens")
+
+
 def test_a_vocabulary_says_what_each_token_is_in_bytes():
     added = [dict(id=5, content="\u2581x", special=False), dict(id=6, content="<s>", special=True)]
     pieces = [["<unk>", 0], ["\u2581the", -1], ["<0x0A>", -2], ["\u00e9", -3]]

@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +21,7 @@ from seqarch.mixers import MIXERS
 from seqarch.patterns import Layer
 from seqarch.training import loop, sharding
 
+ROOT = Path(__file__).parents[1]
 TINY = Config(batch=2, length=20, model=ModelConfig("mamba(state_dim=2)", layers=1, dim=8, mlp=0))
 OTHER = {"mamba": {"method": "chunked", "chunk": 16}}  # on a CPU "recompute" is the default
 ABSENT = SimpleNamespace(device_kind="TPU v5 lite", platform="tpu")
@@ -78,6 +81,15 @@ def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast
     assert _best({other: figure(0.5), usual: figure(1.0)}, "recompute") == other
     assert _best({other: figure(0.5), usual: figure(None)}, "recompute") == other
     assert _best({other: figure(None), usual: figure(None)}, "recompute") == usual
+
+
+def test_the_program_keeps_what_it_chose(file):
+    small = ["--config.batch=1", "--config.length=16", "--config.model.dim=8", "--config.model.layers=1"]
+    command = [sys.executable, "scripts/tune.py", "--config=configs/lm.py:gru", *small]
+    ran = lambda *more: subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: E731
+    assert "chosen: gru(method=" in ran("--dry_run") and not file.exists()
+    said = ran()
+    assert f"kept in {file}" in said and f"chosen: {resolved('gru')}" in said
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,11 @@ class Plan:
     base: Config
 
     def __post_init__(self):
+        if bad := [lr for lr in self.lrs if not isinstance(lr, (int, float))]:
+            raise UserError(f"config.lrs has {bad[0]!r}; give numbers")
+        for seed in self.seeds:
+            if not isinstance(seed, int) or not 0 <= seed < 2**32:
+                raise UserError(f"config.seeds has {seed!r}; give whole numbers in [0, 2^32)")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"config.seeds is {self.seeds}; give at least one seed, and each once")
         if self.lrs and (len(self.lrs) < 2 or sorted(set(self.lrs)) != list(self.lrs) or self.lrs[0] <= 0):

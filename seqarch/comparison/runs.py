@@ -1,7 +1,6 @@
 """Runs of a comparison, each in a directory of its own: trained and measured, or taken as they are found."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Collection
 from pathlib import Path
@@ -73,12 +72,9 @@ def with_choice(config: Config, *, lr: float | None = None, seed: int | None = N
 
 def _known(run: Path, config: Config, split: str, only: Collection[str]) -> dict[str, Any] | None:
     """What eval.json of a finished run says, if it was measured as `config` wants it; else it is removed."""
-    path = run / "eval.json"
-    if not path.exists():
-        return None
-    values = json.loads(path.read_text())
+    values = rundir.read_eval(run) or {}
     whole = set(only) <= {name.split("/")[0] for name in values} and values.get("quality/split") == split
-    if whole and values["run/step"] == config.steps and rundir.read_config(run).eval == config.eval:
+    if whole and values.get("run/step") == config.steps and rundir.read_config(run).eval == config.eval:
         return values
-    path.unlink(missing_ok=True)
+    (run / "eval.json").unlink(missing_ok=True)
     return None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import grain
 import numpy as np
 
+from seqarch.data.tokens import in_vocabulary
 from seqarch.errors import UserError
 from seqarch.types import Bool, Float, Int
 
@@ -73,8 +74,6 @@ def _cut(size: int, length: int) -> tuple[int, int]:
 
 
 def _read(tokens: np.ndarray, offsets: np.ndarray, length: int, boundary: int) -> Batch:
-    window = tokens[offsets[:, None] + np.arange(length + 1)].astype(np.int32)
-    if window.max() > boundary:
-        raise UserError(f"the text has a token {window.max()}, its vocabulary ends at {boundary}; prepare the text again")
+    window = in_vocabulary(tokens[offsets[:, None] + np.arange(length + 1)], boundary).astype(np.int32)
     inputs = window[:, :-1]
     return Batch(inputs, window[:, 1:], inputs == boundary, np.ones(inputs.shape, np.float32))

@@ -67,17 +67,24 @@ class TokenFile:
 
     @functools.cached_property
     def documents(self) -> list[Document]:
-        """All documents in order, found by scanning for boundaries: the tokens alone say where they begin."""
-        names = (self.directory / f"{self.split}.names").read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1]
+        """All documents in order, found by scanning for boundaries: the tokens alone say where they begin.
+
+        Raises UserError where SPLIT.names has not a name for each.
+        """
+        path = self.directory / f"{self.split}.names"
+        names = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1] if path.is_file() else []
         blocks = range(0, len(self.tokens), BLOCK)
         starts = np.concatenate([lo + np.flatnonzero(self.tokens[lo : lo + BLOCK] == self.boundary) for lo in blocks])
+        if len(names) != len(starts):
+            wrong = f"{path} has {len(names)} names, {self.split}.bin {len(starts)} documents"
+            raise UserError(f"{wrong}; remove {self.directory} and prepare it again")
         bounds = [*starts.tolist(), len(self.tokens)]
         return [Document(*fields) for fields in zip(names, bounds[:-1], bounds[1:], strict=True)]
 
     def read_tokens(self, document: Document, limit: int = 0) -> Int[np.ndarray, "T"]:
         """The document's tokens, or with a `limit` those that lie whole in its first `limit` bytes, at least one."""
         stop = min(document.stop, document.start + 1 + limit) if limit else document.stop
-        tokens = self.tokens[document.start + 1 : stop].astype(np.int32)
+        tokens = in_vocabulary(self.tokens[document.start + 1 : stop], self.boundary).astype(np.int32)
         if not limit:
             return tokens
         ends = np.cumsum(self.tokenizer.sizes[tokens])
@@ -90,14 +97,21 @@ class TokenFile:
     def last_symbols(self, count: int) -> Int[np.ndarray, "S"]:
         """The split's last `count` bytes, a boundary counted as one; boundaries are BOUNDARY, whatever the tokenizer."""
         if self.tokenizer is BYTES:
-            return self.tokens[-count:]
+            return in_vocabulary(self.tokens[-count:], self.boundary)
         parts, found, block = [], 0, min(BLOCK, 1 << 20)
         for stop in range(len(self.tokens), 0, -block):
-            parts.insert(0, self.tokenizer.symbols(self.tokens[max(0, stop - block) : stop]))
+            parts.insert(0, self.tokenizer.symbols(in_vocabulary(self.tokens[max(0, stop - block) : stop], self.boundary)))
             found += len(parts[0])
             if found >= count:
                 break
         return np.concatenate(parts)[-count:]
+
+
+def in_vocabulary(tokens: np.ndarray, boundary: int) -> np.ndarray:
+    """`tokens` as they are; raises UserError where one is beyond the boundary, the vocabulary's last."""
+    if tokens.size and tokens.max() > boundary:
+        raise UserError(f"the text has a token {tokens.max()}, its vocabulary ends at {boundary}; prepare the text again")
+    return tokens
 
 
 def read_meta(directory: Path) -> dict:
@@ -153,7 +167,8 @@ def write(
 
     content: bytes, which `tokenizer` encodes, or tokens of it
     The directory appears whole or not at all. Where a prepared one stands when ours is complete, `replace` says which
-    of the two stays. No document may be empty, and of the splits only "test".
+    of the two stays; killed between the two renames of that, the old one is left as .NAME.*.old. No document may be
+    empty, and of the splits only "test".
     """
     output = output.resolve()
     if output.exists() and not _is_prepared(output) and not _is_empty(output):

@@ -1,7 +1,6 @@
 """What two runs differ in: their configs, and their bits per byte on the same documents, with how sure that is."""
 
 import dataclasses
-import json
 import math
 import os
 from pathlib import Path
@@ -18,7 +17,7 @@ from seqarch.measure.bootstrap import Interval, paired_bootstrap
 from seqarch.measure.subject import Subject
 from seqarch.training import restore
 from seqarch.training.checkpoint import load_model
-from seqarch.training.rundir import flatten, read_config
+from seqarch.training.rundir import flatten, read_config, read_eval
 
 FEW = 10  # documents, below which a bootstrap's interval is too narrow to lean on
 Run = str | os.PathLike
@@ -62,8 +61,7 @@ def quality_lines(a: Run, b: Run, split: str, limit: int | None = None) -> list[
 
 def scores(run: Run, split: str, limit: int) -> dict[str, Any]:
     """quality/* over windows: from eval.json, where it measured just this, or else computed."""
-    path, step = Path(run) / "eval.json", restore.newest(Path(run) / "checkpoints")
-    known = json.loads(path.read_text()) if path.exists() else {}
+    step, known = restore.newest(Path(run) / "checkpoints"), read_eval(run) or {}
     if [known.get(name) for name in ("run/step", "quality/split", "quality/limit")] == [step, split, limit]:
         return known
     config, model, _ = load_model(run)

@@ -19,6 +19,9 @@ from seqarch.training.digest import digests
 from seqarch.types import Array
 
 
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
 class Damaged(Exception):
     """A checkpoint that is not what was saved; one line that names it and what is wrong."""
 
@@ -48,12 +51,17 @@ def make_record(arrays: Mapping[str, Array], stream: Mapping[str, Any]) -> dict[
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of the checkpoint at `path`; raises Damaged where it is missing or is not what was written."""
+    """The record of the checkpoint at `path`; raises Damaged where it is missing or is not what was written.
+
+    A file that cannot be read now, by its permissions or a failing disk, may be whole: that is a UserError.
+    """
     try:
         record = json.loads((path / "record" / "metadata").read_text())
         whole = record.pop("sha256") == _sha256(record)
-    except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
+    except (*ABSENT, ValueError, LookupError, AttributeError, TypeError) as error:
         raise Damaged(f"{path} is damaged (its record of digests cannot be read)") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; see to that and run the same command again") from error
     if not whole:
         raise Damaged(f"{path} is damaged (its record of digests was changed)")
     return record

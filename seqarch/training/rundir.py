@@ -6,7 +6,6 @@ mixer that its config names as package.module:Class is imported, from where Pyth
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import json
 import os
@@ -24,7 +23,7 @@ from jax.sharding import Mesh
 
 import seqarch.config
 from seqarch.config import Config
-from seqarch.errors import UserError
+from seqarch.errors import UserError, is_full_disk
 from seqarch.files import write_json
 
 # Fields that may differ between the starts of one run. `steps` stretches the learning-rate schedule; the others leave the
@@ -42,6 +41,15 @@ def read_config(run_dir: str | os.PathLike) -> Config:
         raise UserError(f"{run_dir} is no run directory (it has no config.json); give what train.py had as --workdir") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no config that train.py wrote: {error}") from error
+
+
+def read_eval(run_dir: str | os.PathLike) -> dict[str, Any] | None:
+    """What eval.py measured, by name; None where it did not, or where the file is not what it wrote."""
+    try:
+        values = json.loads((Path(run_dir) / "eval.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def settled(run_dir: str | os.PathLike, config: Config, resolved: Config, mesh: Mesh) -> Config:
@@ -101,11 +109,11 @@ def check_shared(run_dir: str | os.PathLike) -> None:
 def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
     """Turns what any library makes of a full disk into a UserError; their threads fail silently, this one will notice."""
     before = threading.excepthook
-    threading.excepthook = lambda args: None if _is_full_disk(args.exc_value) else before(args)
+    threading.excepthook = lambda args: None if is_full_disk(args.exc_value) else before(args)
     try:
         yield
     except Exception as error:
-        if not _is_full_disk(error):
+        if not is_full_disk(error):
             raise
         line = f"the disk of {run_dir} is full; free some space and the same command goes on from the last checkpoint"
         raise UserError(line) from error
@@ -194,14 +202,6 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
-
-
-def _is_full_disk(error: BaseException | None) -> bool:
-    """Whether `error`, or what it came from, says so by number or, as TensorStore does, in words."""
-    if error is None:
-        return False
-    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
-    return told or _is_full_disk(error.__cause__ or error.__context__)
 
 
 def processor() -> str:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from seqarch.config import Config
 from seqarch.data.loader import Batch
-from seqarch.data.tokens import TokenFile
+from seqarch.data.tokens import TokenFile, in_vocabulary
 from seqarch.errors import UserError
 from seqarch.model import LanguageModel
 from seqarch.training.sharding import put_batch
@@ -45,7 +45,7 @@ def _windows(config: Config, text: TokenFile) -> tuple[list[Batch], int]:
         raise UserError(f"the validation split has {len(tokens)} tokens, fewer than length {length} + 1; give it more text")
     starts = np.linspace(0, len(tokens) - 1 - length, count).astype(np.int64)
     padded = np.resize(starts, -(-count // rows) * rows)
-    window = tokens[padded[:, None] + np.arange(length + 1)].astype(np.int32)
+    window = in_vocabulary(tokens[padded[:, None] + np.arange(length + 1)], text.boundary).astype(np.int32)
     weights = np.repeat(np.arange(len(padded)) < count, length).reshape(-1, length).astype(np.float32)
     whole = Batch(window[:, :-1], window[:, 1:], window[:, :-1] == text.boundary, weights)
     share = rows // jax.process_count()
