@@ -41,6 +41,13 @@ def test_far_too_large_sizes_are_not_asked_for():
     assert total(found.size) <= 8e10 < total(found.beyond) and max(asked) < 1.04 * found.size and len(asked) <= 3
 
 
+def test_a_line_that_falls_short_is_drawn_anew_and_not_leapt_over():
+    asked = []
+    total = lambda n: 2e7 + 1.6e7 * n + 200 * n**1.5  # noqa: E731
+    found = largest(lambda n: asked.append(n) or total(n), 8e10, {0: 2e7}, 2**20)
+    assert total(found.size) <= 8e10 < total(found.beyond) and max(asked) < 1.1 * found.size and len(asked) <= 4
+
+
 def test_what_is_there_without_any_spares_measurements():
     asked = []
     total = lambda n: 4e6 + 1.8e7 * n  # noqa: E731

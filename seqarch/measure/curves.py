@@ -12,7 +12,7 @@ from seqarch.errors import UserError
 
 TAIL = 4  # lengths, the longest ones, that an exponent is fitted to
 LINE, POWER, MIDDLE = range(3)  # ways to propose the next size
-STEPS = 64  # sizes to a factor of two that are tried, so that the largest that fits is known to 1.6 %
+STEPS = 32  # sizes to a factor of two that are tried, so that the largest that fits is known to 3.1 %
 
 
 class Exponent(NamedTuple):
@@ -90,8 +90,8 @@ def largest(total: Callable[[int], float | None], memory: float, known: Mapping[
     while high is None:
         if low == last:
             return Largest(last, None)
-        ahead = min(max(_ahead(found, memory, last), low + step), last)
-        low, high, step = (ahead, None, 2 * (ahead - low)) if fits(ahead) else (low, ahead, step)
+        ahead = min(max(_ahead(found, memory, last), on_grid(low, step)), last)
+        low, high, step = (ahead, None, 2 * step) if fits(ahead) else (low, ahead, step)
     while (after := on_grid(low, 1)) < high:
         cut = on_grid(_proposal(low, high, found, memory, next(kinds)))
         cut = min(max(cut, after), on_grid(high, -1))
