@@ -57,12 +57,12 @@ def test_what_is_there_without_any_spares_measurements():
 
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("memory", [2e8, 1e9, 16e9])
-def test_largest_fits_and_what_is_two_percent_beyond_does_not(curve, memory):
+def test_largest_fits_and_what_is_a_step_beyond_does_not(curve, memory):
     total, asked = CURVES[curve], []
     fits = lambda n: total(n) is not None and total(n) <= memory
     found = largest(lambda n: asked.append(n) or total(n), memory, {n: total(n) for n in LENGTHS}, 2**24)
     assert fits(found.size) and not fits(found.beyond)
-    assert found.size < found.beyond <= max(found.size + 1, found.size * (1 + 1 / 32))
+    assert found.size < found.beyond <= max(found.size + 1, found.size * (1 + 1 / 16))
     assert len(asked) < 24 and (curve != "affine" or len(asked) <= 4)
 
 
@@ -74,7 +74,7 @@ def test_what_never_fits_and_what_always_does():
 def test_grid_steps_to_neighbours():
     for size in [n for n in range(1, 5000) if on_grid(n) == n]:
         assert on_grid(on_grid(size, 1), -1) == size
-        assert size < on_grid(size, 1) <= size * (1 + 1 / 32) + 1
+        assert size < on_grid(size, 1) <= size * (1 + 1 / 16) + 1
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "4k", "", "1e3"])

@@ -12,7 +12,7 @@ from seqarch.errors import UserError
 
 TAIL = 4  # lengths, the longest ones, that an exponent is fitted to
 LINE, POWER, MIDDLE = range(3)  # ways to propose the next size
-STEPS = 32  # sizes to a factor of two that are tried, so that the largest that fits is known to 3.1 %
+STEPS = 16  # sizes to a factor of two that are tried, so that the largest that fits is known to 6 %
 
 
 class Exponent(NamedTuple):

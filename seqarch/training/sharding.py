@@ -6,6 +6,7 @@ An axis whose size the mesh axis does not divide, and the second of two that wan
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -76,7 +77,13 @@ def resolve(config: Config, mesh: Mesh) -> Config:
 
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the train state: nothing is allocated, so any size and any mesh will do."""
-    abstract = jax.eval_shape(make_init(resolve(config, mesh)), jax.random.key(0))
+    return _abstract_state(dataclasses.replace(resolve(config, mesh), batch=config.optim.accumulate, length=1), mesh)
+
+
+@functools.lru_cache(maxsize=8)
+def _abstract_state(config: Config, mesh: Mesh) -> TrainState:
+    """The same for every batch and length, at which a memory curve asks for it again and again."""
+    abstract = jax.eval_shape(make_init(config), jax.random.key(0))
     struct = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)  # noqa: E731
     return jax.tree.map(struct, abstract, shardings(abstract, mesh))
 
