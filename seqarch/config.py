@@ -225,6 +225,17 @@ def with_forms(model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, 
     return dataclasses.replace(model, mixer=",".join(str(fix(layer)) for layer in parse_pattern(model.mixer)))
 
 
+def without_forms(model: ModelConfig) -> ModelConfig:
+    """`model` without the method of any mixer that has forms: a form is one of sequences, a single step has none."""
+
+    def drop(layer: Layer) -> Layer:
+        if getattr(resolve_mixer(layer.mixer), "forms", None) is None:
+            return layer
+        return Layer(layer.mixer, tuple(option for option in layer.options if option[0] != "method"))
+
+    return dataclasses.replace(model, mixer=",".join(str(drop(layer)) for layer in parse_pattern(model.mixer)))
+
+
 def _build(cls: type, given: dict, where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in given:

@@ -32,6 +32,13 @@ def test_key_tells_programs_apart():
     assert len({key_of(each) for each in given}) == len(given)
 
 
+def test_a_decoding_step_is_the_same_in_every_form():
+    of = lambda phase, mixer: key_of(cell(phase, mixer=mixer))  # noqa: E731
+    forms = ["attention(method=materialised)", "attention(method=blockwise)", "attention"]
+    assert len({of("decode", mixer) for mixer in forms}) == 1 and len({of("train", mixer) for mixer in forms}) == 3
+    assert of("decode", "attention(heads=2)") != of("decode", "attention")
+
+
 def test_tuned_forms_and_the_compilers_environment_are_part_of_the_key(tmp_path, monkeypatch):
     monkeypatch.setenv("SEQARCH_FORMS", str(tmp_path / "forms.json"))
     keys = [key_of(cell(target="gpu-h100"))]
@@ -41,6 +48,10 @@ def test_tuned_forms_and_the_compilers_environment_are_part_of_the_key(tmp_path,
     keys += [key_of(cell(target="gpu-h100"))]
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     assert len(set(keys)) == 3 and key_of(cell(target="gpu-h100")) == keys[-1]
+    monkeypatch.setattr(cells, "_version", lambda package: "another")
+    cells._versions.cache_clear()
+    assert key_of(cell(target="gpu-h100")) not in keys
+    cells._versions.cache_clear()
 
 
 def answers(pipe, kind, platforms, directory):

@@ -2,10 +2,12 @@
 
 import csv
 import re
+import statistics
 from pathlib import Path
 
 import pytest
 
+from seqarch.measure.long_decode import Point, read
 from seqarch.measure.tables import format_bytes
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,6 +37,35 @@ def after(text: str, start: str) -> str:
 @pytest.fixture(scope="module")
 def report() -> str:
     return (DOCS / "memory/report.md").read_text()
+
+
+def test_exponents_are_what_they_must_be(report):
+    """Training 2.0 +- 0.1 where the matrix is built, else 1.0 +- 0.1; what is decoded with is constant or grows with N."""
+    grows = {"attention materialised", "attention multi-head", "attention grouped", "attention multi-query", "hybrid"}
+    for target in TARGETS:
+        rows = table(after(report, f"## Training step on {target}\n"))
+        assert len(rows) == 9 and grows < set(rows)
+        for name, row in rows.items():
+            assert float(row["exponent"].split()[0]) == pytest.approx(1 + (name == "attention materialised"), abs=0.1), (name, target)
+        for name, row in table(after(report, f"## Decoding step on {target}\n")).items():
+            assert row["exponent"] == f"{name in grows:.2f} ± 0.00"
+
+
+def test_decoded_tokens_are_those_of_the_record():
+    text, record = (DOCS / "memory.md").read_text(), read(DOCS / "memory/long_decode.json")
+    for mixer, row in table(after(text, "## A million tokens, decoded")).items():
+        points = [Point(**point) for point in record[mixer]["points"]]
+        times = sorted(1e6 * point.seconds for point in points)
+        assert row["tokens"] == f"{points[-1].tokens:,}" and row["state"] == format_bytes(points[-1].state)
+        assert row["resident, first and last point"] == f"{points[0].resident / 2**20:.1f}, {points[-1].resident / 2**20:.1f} MiB"
+        shown = [float(each) for each in row["us a token, least, median, most of 100 points"].split(",")]
+        assert shown == [round(each) for each in (times[0], statistics.median(times), times[-1])]
+    rows = table(after(text, "double up to"))
+    for tokens, point in zip(rows, record["attention"]["points"], strict=True):
+        point, row = Point(**point), rows[tokens]
+        assert tokens == f"{point.tokens:,}" and row["cache"] == format_bytes(point.state)
+        assert row["resident"] == format_bytes(point.resident)
+        assert float(row["ms a token"]) == pytest.approx(1000 * point.seconds, abs=0.05)
 
 
 @pytest.mark.parametrize("start", TABLES)

@@ -1,6 +1,9 @@
 """The planner: what it tries and in which order, and its rooflines, on measurements that are made up."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,7 @@ from seqarch.measure.memory import Measurement
 from seqarch.measure.planner import bound, cost, largest_part, plan_serving, plan_training
 from seqarch.measure.targets import place
 
+ROOT = Path(__file__).parents[1]
 CONFIG = Config(batch=16, length=64, model=ModelConfig("gru", layers=1, dim=8, mlp=8), mesh=MeshConfig(data=4, fsdp=1))
 FOUR = place("tpu-v5e:2x2")
 REMAT, SPLIT = "model.remat=True", "mesh.data=1, mesh.fsdp=-1"
@@ -93,6 +97,17 @@ def test_a_batch_that_the_devices_do_not_divide_is_rounded_up():
 
 def test_nothing_is_served_where_not_one_sequence_fits():
     assert plan_serving(Made(405), CONFIG, FOUR, 64).sequences == 0
+
+
+def test_program_says_how_it_trains_and_serves(tmp_path):
+    small = ["--config.model.dim=8", "--config.model.mlp=8", "--config.model.layers=1", "--config.batch=2", "--config.mesh.data=2"]
+    command = [sys.executable, "scripts/plan.py", "--config=configs/lm.py:gru", *small, "--context=64", f"--cache={tmp_path}"]
+    done = subprocess.run([*command, "--target=local:2"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for line in ("training  2 rows, as configured: ", "training  largest batch: ", "serving   one sequence: ", "no data sheet"):
+        assert line in done.stdout
+    done = subprocess.run([*command, "--target=tpu-v5"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "did you mean 'tpu-v5" in done.stderr
 
 
 def test_bound_is_the_slower_of_reading_and_computing():

@@ -1,6 +1,7 @@
 """Surveys: what the tables say of measurements that are made up, and a whole program on this machine."""
 
 import csv
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -8,12 +9,15 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from seqarch.config import Config, ModelConfig
+from configs import memory
+from seqarch.config import Config, ModelConfig, parse
 from seqarch.errors import UserError
+from seqarch.matching import count_parameters
 from seqarch.measure import survey, survey_tables
 from seqarch.measure.cells import Failed
 from seqarch.measure.live import Actual
 from seqarch.measure.memory import Measurement
+from seqarch.measure.programs import serving_model
 
 ROOT = Path(__file__).parents[1]
 CONFIG = Config(length=64, model=ModelConfig("gru", layers=1, dim=8, mlp=8))
@@ -111,6 +115,17 @@ def test_time_left_is_judged_by_what_was_measured(monkeypatch):
     progress.done("found", 80, found_at_once=True)
     progress.done("measured", 5)
     assert said == ["[80%] found", "[85%, 15.0 min left] measured"]
+
+
+@pytest.mark.parametrize("size, parameters", [("1m", 1e6), ("125m", 125e6), ("1.3b", 1.3e9), ("8b", 8e9)])
+def test_sizes_are_what_they_are_called(size, parameters):
+    given = memory.get_config(size).to_dict()
+    _, reference, _ = (given.pop(name) for name in ("name", "reference", "members"))
+    model = dataclasses.replace(parse(given).model, mixer=reference)
+    assert count_parameters(model) == pytest.approx(parameters, rel=0.1)
+    if size == "8b":
+        (cache, *_), layers = serving_model(model).init_state(1, 1)[0], model.layers
+        assert cache.shape == (1, 8, 1, 128) and layers == 32
 
 
 def plotted(directory):

@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import hashlib
@@ -29,7 +30,7 @@ import jax
 import seqarch
 from seqarch import tuning
 from seqarch.cli import check_accelerator
-from seqarch.config import Config, to_dict
+from seqarch.config import Config, to_dict, without_forms
 from seqarch.errors import NoResult, UserError, first_line
 from seqarch.files import write_json
 from seqarch.measure.live import Actual, peak
@@ -152,10 +153,12 @@ def key_of(cell: Cell, platforms: str | None = None) -> str:
     """A digest of what decides the cell's program and its plan: the config, shapes, versions, sources, tuned forms, the
     compilers' environment and the target.
 
-    Where a state does not grow with the context, cells of all contexts are the same.
+    Where a state does not grow with the context, cells of all contexts are the same; so are decoding steps of all forms.
     """
-    config, given = cell.config, to_dict(cell.config)
-    program: Any = cell.length
+    config, program = cell.config, cell.length
+    if cell.phase == "decode":
+        config = dataclasses.replace(config, model=without_forms(config.model))
+    given = to_dict(config)
     if cell.phase != "train":
         states = jax.eval_shape(lambda model: model.init_state(cell.batch, cell.length), serving_model(config.model))
         program = [min(config.length, cell.length) if cell.phase == "prefill" else 1, str(states)]
