@@ -13,7 +13,6 @@ training has saved; 141 when nobody reads on. Anything else is a bug, with its t
 once, such as 137.
 """
 
-import errno
 import logging as python_logging
 import os
 import re
@@ -170,7 +169,7 @@ def check_accelerator() -> None:
 
 def _unraisablehook(unraisable: Any) -> None:
     """Leaves out what follows a full disk, which is told: TensorStore's late writes, and TensorBoard's last at the exit."""
-    if not any(words in str(unraisable.exc_value) for words in ("Event loop is closed", os.strerror(errno.ENOSPC))):
+    if not (is_full_disk(unraisable.exc_value) or "Event loop is closed" in str(unraisable.exc_value)):
         sys.__unraisablehook__(unraisable)
 
 

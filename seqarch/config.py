@@ -7,7 +7,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -222,7 +222,7 @@ def with_forms(model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, 
         chosen = tuned.get(layer.mixer) or {"method": forms.auto(platform)}
         return Layer(layer.mixer, tuple((given | {name: chosen[name] for name in chosen if name not in given}).items()))
 
-    return dataclasses.replace(model, mixer=",".join(str(fix(layer)) for layer in parse_pattern(model.mixer)))
+    return _each_layer(model, fix)
 
 
 def without_forms(model: ModelConfig) -> ModelConfig:
@@ -233,7 +233,11 @@ def without_forms(model: ModelConfig) -> ModelConfig:
             return layer
         return Layer(layer.mixer, tuple(option for option in layer.options if option[0] != "method"))
 
-    return dataclasses.replace(model, mixer=",".join(str(drop(layer)) for layer in parse_pattern(model.mixer)))
+    return _each_layer(model, drop)
+
+
+def _each_layer(model: ModelConfig, change: Callable[[Layer], Layer]) -> ModelConfig:
+    return dataclasses.replace(model, mixer=",".join(str(change(layer)) for layer in parse_pattern(model.mixer)))
 
 
 def _build(cls: type, given: dict, where: str) -> Any:

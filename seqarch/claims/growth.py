@@ -105,7 +105,7 @@ def constant(means: Means) -> Finding:
         config = means.small[name]
         serving = fitted(means.curve(config, "decode", local), state)
         training = fitted(means.curve(config, "train", local), working)
-        first, *_, last = record[name]["points"]
+        first, last = (record[name]["points"][i] for i in (0, -1))
         grown = (last["resident"] - first["resident"]) / first["resident"]
         flat.append(near(serving, 0) and grown < 0.01)
         grows.append(near(training, 1))

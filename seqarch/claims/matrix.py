@@ -59,8 +59,8 @@ def size_of_matrix(means: Means) -> Finding:
         "each, but that is a format that no accelerator multiplies. Programs hold scores, weights and masks at once, "
         f"{one[LONG].working / LONG**2:.0f} bytes a score here; 16-bit scores alone are {format_bytes(2 * LONG**2)}. Ten "
         f"times the tokens are {one[LONGER].working / one[LONG].working:.0f} times the bytes, so a range of 0.5 to 1 TB at "
-        f"{LONGER:,} tokens does not follow from the same format. Heads multiply it, layers do not: one layer's is free before the next begins, unless "
-        "training keeps them.",
+        f"{LONGER:,} tokens does not follow from the same format. Heads multiply it, layers do not: one layer's is free "
+        "before the next begins, unless training keeps them.",
         evidence,
     )
 

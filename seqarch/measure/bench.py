@@ -7,7 +7,6 @@ happens to all of them alike. A figure is the median of the rounds.
 import dataclasses
 import gc
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -78,7 +77,7 @@ def run(
             raise unknown("group", name, GROUPS)
     begun, figures = time.perf_counter(), []
     source = provenance()  # now: the tree may change meanwhile
-    source |= dict(cpu=source["host"]["cpu"], command=["python", *sys.argv])
+    source |= dict(cpu=source["host"]["cpu"])
     if "peers" in only:
         source["versions"] |= versions()
         if line := missing():

@@ -93,9 +93,7 @@ def _copy(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, tree)
 
 
-def median_seconds(
-    run: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None, *, repeats: int = REPEATS
-) -> float:
+def median_seconds(run: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None, *, repeats: int = REPEATS) -> float:
     """Of `repeats` runs, each given what `prepare` makes, which is not timed."""
     return statistics.median(run_seconds(run, prepare()) for _ in range(repeats))
 

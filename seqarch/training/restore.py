@@ -19,9 +19,6 @@ from seqarch.training.digest import digests
 from seqarch.types import Array
 
 
-ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-
-
 class Damaged(Exception):
     """A checkpoint that is not what was saved; one line that names it and what is wrong."""
 
@@ -58,7 +55,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads((path / "record" / "metadata").read_text())
         whole = record.pop("sha256") == _sha256(record)
-    except (*ABSENT, ValueError, LookupError, AttributeError, TypeError) as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise Damaged(f"{path} is damaged (its record of digests cannot be read)") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; see to that and run the same command again") from error

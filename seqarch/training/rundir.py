@@ -173,7 +173,7 @@ def provenance() -> dict[str, Any]:
     return dict(
         versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         **revision(),
-        command=[sys.executable, *sys.argv],
+        command=["python", *sys.argv],
         host=dict(system=platform.platform(), cpu=processor(), cpus=_cpus()),
         devices=dict(platform=devices[0].platform, kind=devices[0].device_kind, count=len(devices)),
         processes=jax.process_count(),
