@@ -4,11 +4,10 @@ RUNS gets a directory for each member with its runs, baselines.json, and report.
 The same command continues what was cut short and reuses what is finished.
 """
 
-import dataclasses
 import json
-import math
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,11 +20,12 @@ from ml_collections import config_flags
 from configs import lm
 from seqarch import cli
 from seqarch.comparison import plan, runs
-from seqarch.comparison.evidence import judged, over_seeds
+from seqarch.comparison.evidence import judged
 from seqarch.comparison.members import match_members
 from seqarch.comparison.plan import Plan
 from seqarch.comparison.progress import Progress
-from seqarch.comparison.search import search
+from seqarch.comparison.trial import Trial
+from seqarch.comparison.workers import most_workers, side_by_side
 from seqarch.config import Config, parse, to_dict
 from seqarch.data.corpus import locate
 from seqarch.data.tokens import open_split
@@ -33,16 +33,14 @@ from seqarch.errors import NoResult, UserError
 from seqarch.files import write_json
 from seqarch.measure.baselines import BASELINES
 from seqarch.measure.comparison_tables import summary_table
-from seqarch.measure.evaluate import EVALUATORS
 from seqarch.measure.report import text_table, write_report
 from seqarch.measure.tables import Row
 from seqarch.training import rundir
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
 WORKDIR = cli.define_path("workdir", None, "Directory of the runs and the report; default: runs/NAME in the repository.")
+WORKERS = flags.DEFINE_integer("workers", None, "Members trained at once, each on its share of a CPU's cores; default: one a core.")
 flags.mark_flag_as_required("config")
-
-SCORED = ("quality", "context")  # for every seed; what a program needs is measured for the first
 
 
 def main() -> None:
@@ -50,69 +48,50 @@ def main() -> None:
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / given.name
     configs = match_members(given.base, given.reference, given.members)
     locate(given.base.data.path, given.base.model.vocab)
-    _keep_compilations(workdir)
-    for name, config in configs.items():
-        for directory, run in _first_runs(config, given):
-            runs.check(workdir / name / directory, run)
+    workers = _workers()
+    trials = [Trial(name, config, given, workdir) for name, config in configs.items()]
+    for trial in trials:
+        trial.check()
 
-    progress = Progress(len(configs) * (len(given.lrs) + len(given.seeds)))
+    count = len(trials) * (len(given.lrs) + len(given.seeds))
     tokens = given.base.steps * given.base.batch * given.base.length
-    progress.say(f"{len(configs)} members, {progress.total} runs of {given.base.steps:,} steps = {tokens:,} tokens, in {workdir}")
-    baselines = baseline_rows(given, workdir, progress)
-    members, without = member_rows(configs, given, workdir, progress)
+    _say(f"{len(trials)} members, {count} runs of {given.base.steps:,} steps = {tokens:,} tokens, in {workdir}")
+    baselines = baseline_rows(given, workdir)
+    untrained = {trial.name: trial for trial in trials if not trial.trained()}
+    if min(workers, len(untrained)) > 1:
+        side_by_side(untrained, _train, workers, _say)
+    _keep_compilations(workdir)
+    members, without = member_rows(trials)
     rows, notice = judged(members) + baselines, "; ".join([given.notice, *without])
     if members and jax.process_index() == 0:
         title = f"Sequence mixers compared: {given.name}"
         paths = write_report(rows, workdir, title=title, notice=notice, command=this_command())
         print(f"\n{text_table(summary_table(rows), rows)}\n\n{notice}\n" + "\n".join(f"wrote {path}" for path in paths))
     if without:
-        raise UserError(f"{len(without)} of {len(configs)} members came to no result: {'; '.join(without)}")
+        raise UserError(f"{len(without)} of {len(trials)} members came to no result: {'; '.join(without)}")
 
 
-def member_rows(configs: dict[str, Config], given: Plan, workdir: Path, progress: Progress) -> tuple[list[Row], list[str]]:
+def member_rows(trials: Sequence[Trial]) -> tuple[list[Row], list[str]]:
     """Rows, and what to say of each member that came to no result."""
-    rows, without = [], []
-    for name, config in configs.items():
+    rows, without, progress = [], [], Progress(sum(trial.left() for trial in trials))
+    for index, trial in enumerate(trials, 1):
         try:
-            rows.append(member_row(name, config, given, workdir, progress))
+            rows.append(member_row(trial, progress))
         except NoResult as error:
             progress.say(f"no result: {error}")
-            without.append(f"{name} is missing: {error}")
-        progress.total = progress.done + (len(configs) - len(rows) - len(without)) * (len(given.lrs) + len(given.seeds))
+            without.append(f"{trial.name} is missing: {error}")
+        progress.total = progress.done + sum(trial.left() for trial in trials[index:])
     return rows, without
 
 
-def member_row(name: str, config: Config, given: Plan, workdir: Path, progress: Progress) -> Row:
-    """Chooses a member's learning rate, trains and measures it for each seed, and takes what is there of all this."""
-    scores: dict[float, float] = {}
-    if given.lrs:
-        lr, scores = search(given.lrs, lambda lr: _validated(name, config, lr, given, workdir, progress))
-        config = runs.with_choice(config, lr=lr)
-    by_seed, seeded = {}, [runs.with_choice(config, seed=seed) for seed in given.seeds]
-    for seed, each in zip(given.seeds, seeded, strict=True):
-        progress.begin(f"{name}, seed {seed}")
-        only = SCORED if by_seed else EVALUATORS
-        by_seed[seed] = runs.measured(workdir / name / f"seed-{seed}", each, given.split, only, progress)
-    values = over_seeds(by_seed)
-    values["search"] = {f"{lr:g}": score if math.isfinite(score) else None for lr, score in scores.items()}
-    made = json.loads((workdir / name / f"seed-{given.seeds[0]}" / "run.json").read_text())
-    seeds = dict(seed=", ".join(map(str, given.seeds)))
-    again = command(seeded[0], f"runs/{given.name}/{name}/seed-{given.seeds[0]}", given.split)
-    return Row(name, "model", values, to_dict(seeded[0]), seeds, runs.revision(made), again)
-
-
-def _first_runs(config: Config, given: Plan) -> list[tuple[str, Config]]:
-    """Those whose configs are known from the start, with their directories."""
-    if given.lrs:
-        return [(f"lr-{lr:g}", runs.with_choice(config, lr=lr)) for lr in given.lrs]
-    return [(f"seed-{seed}", runs.with_choice(config, seed=seed)) for seed in given.seeds]
-
-
-def _validated(name: str, config: Config, lr: float, given: Plan, workdir: Path, progress: Progress) -> float:
-    """One point of a member's search, from the config's own seed, which is none of those that are reported."""
-    progress.total += lr not in given.lrs
-    progress.begin(f"{name}, learning rate {lr:g}")
-    return runs.validated(workdir / name / f"lr-{lr:g}", runs.with_choice(config, lr=lr), progress)
+def member_row(trial: Trial, progress: Progress) -> Row:
+    """Trains and measures a member, and says where its numbers come from: the first seed's run stands for it."""
+    config, values = trial.measure(progress)
+    seed, first = next(iter(trial.seeded(config).items()))
+    made = json.loads((trial.seed_run(seed) / "run.json").read_text())
+    seeds = dict(seed=", ".join(map(str, trial.plan.seeds)))
+    again = command(first, f"runs/{trial.plan.name}/{trial.name}/seed-{seed}", trial.plan.split)
+    return Row(trial.name, "model", values, to_dict(first), seeds, runs.revision(made), again)
 
 
 def command(config: Config, run: str, split: str) -> str:
@@ -125,7 +104,7 @@ def command(config: Config, run: str, split: str) -> str:
     return f"{shlex.join(trained)} && {shlex.join(measured)}"
 
 
-def baseline_rows(given: Plan, workdir: Path, progress: Progress) -> list[Row]:
+def baseline_rows(given: Plan, workdir: Path) -> list[Row]:
     """Rows of seqarch.measure.baselines on the text and the bytes that models are scored on; kept in baselines.json."""
     path, directory = workdir / "baselines.json", locate(given.base.data.path)
     fitted, held_out = open_split(directory, "train"), open_split(directory, given.split)
@@ -137,7 +116,7 @@ def baseline_rows(given: Plan, workdir: Path, progress: Progress) -> list[Row]:
     if known.get("scored") != scored:
         known = dict(scored=scored, revision=runs.revision(rundir.revision()), values={})
         for baseline, evaluator in BASELINES.items():
-            progress.say(f"baseline {baseline}")
+            _say(f"baseline {baseline}")
             known["values"][baseline] = dict(evaluator(fitted, held_out, limit=limit))
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(path, known)
@@ -149,10 +128,33 @@ def this_command() -> str:
     return shlex.join(["python", "scripts/compare.py", *(argument.replace(f"{ROOT}/", "") for argument in sys.argv[1:])])
 
 
+def _train(trial: Trial) -> None:
+    """In a process beside others."""
+    _keep_compilations(trial.directory)
+    trial.train()
+
+
+def _workers() -> int:
+    """As many as were asked for, or as there are cores."""
+    if WORKERS.value is None:
+        return most_workers()
+    if not 1 <= WORKERS.value <= most_workers():
+        raise UserError(f"--workers is {WORKERS.value}; give 1 to {most_workers()}: a core for each, or one for an accelerator")
+    return WORKERS.value
+
+
+def _say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
 def _keep_compilations(workdir: Path) -> None:
-    """Runs of one member are one program: compiled once, also where the comparison is continued."""
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(workdir.absolute() / "compilations"))
+    """Runs of one member are one program: compiled once, also where the comparison is continued.
+
+    A program for a CPU is split over the cores that its process had when it was compiled; JAX's cache does not ask how many.
+    """
+    directory = Path(jax.config.jax_compilation_cache_dir or workdir.absolute() / "compilations")
+    jax.config.update("jax_compilation_cache_dir", str(directory / f"{rundir.cpus()}-cpus"))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from configs import compare as compare_config
 from scripts import compare
 from seqarch.comparison import plan, progress
 from seqarch.comparison.members import match_members
+from seqarch.comparison.trial import Trial
 from seqarch.config import parse
 from seqarch.data.prepare import prepare
 from seqarch.errors import NoResult, UserError
@@ -123,10 +124,9 @@ def test_command_of_a_row_gives_its_config(name, monkeypatch):
 def test_time_left_follows_from_the_work_done(monkeypatch, capsys):
     now = 1000.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    work = progress.Progress(4)
+    work = progress.Progress(3)
     work.begin("a")
     work.say("is there already")
-    work.end(reused=True)
     work.begin("b")
     now += 120
     work.say("training")
@@ -135,19 +135,19 @@ def test_time_left_follows_from_the_work_done(monkeypatch, capsys):
     now += 30
     work.say("measuring")
     assert capsys.readouterr().out.splitlines() == [
-        "[1/4 a] is there already", "[2/4 b] training", "[3/4 c, 3.5 min left] measuring",
+        "[1/3 a] is there already", "[1/3 b] training", "[2/3 c, 3.5 min left] measuring",
     ]  # fmt: skip
 
 
 def test_members_without_a_result_do_not_end_the_comparison(monkeypatch, tmp_path):
-    def row(name, *_):
-        if name != "mamba":
+    def row(trial, _):
+        if trial.name != "mamba":
             raise NoResult("training diverged at every learning rate")
-        return name
+        return trial.name
 
     monkeypatch.setattr(compare, "member_row", row)
     configs, given = members(), plan.read(compare_config.get_config("tour").to_dict())
-    rows, without = compare.member_rows(configs, given, tmp_path, progress.Progress(5))
+    rows, without = compare.member_rows([Trial(name, config, given, tmp_path) for name, config in configs.items()])
     assert rows == ["mamba"] and without[0] == "gru is missing: training diverged at every learning rate"
     assert len(without) == len(configs) - 1
 
@@ -175,7 +175,7 @@ def compared(tmp_path_factory):
 
 def test_whole_comparison_is_written(compared):
     result, runs, _ = compared
-    assert TOUR in result.stdout and "[1/2 gru, seed 0] step 4/4" in result.stdout
+    assert TOUR in result.stdout and "[1/1 gru, seed 0] step 4/4" in result.stdout
     rows = list(csv.DictReader((runs / "results.csv").read_text().splitlines()))
     assert [row["name"] for row in rows][:2] == ["gru", "second one"]
     assert {row["kind"] for row in rows[2:]} == {"baseline"} and len(rows) > 3

@@ -6,20 +6,20 @@ import jax
 
 
 class Progress:
-    """Of `total` runs. Time left is judged by the runs that were finished, those found finished apart."""
+    """Of `total` runs that are to be worked on; those that are found finished are not among them."""
 
     def __init__(self, total: int):
         self.total, self.done = total, 0
-        self._what, self._began, self._worked, self._measured = "", 0.0, 0.0, 0
+        self._what, self._began, self._worked = "", 0.0, 0.0
 
     def begin(self, what: str) -> None:
         self._what, self._began = what, time.monotonic()
 
-    def end(self, reused: bool = False) -> None:
-        """The run that was begun is there; reused: it was there before."""
+    def end(self) -> None:
+        """The run that was begun is there, by work."""
         self.done += 1
-        if not reused:
-            self._worked, self._measured = self._worked + time.monotonic() - self._began, self._measured + 1
+        self.total = max(self.total, self.done)
+        self._worked += time.monotonic() - self._began
 
     def say(self, text: str) -> None:
         place = f"[{1 + self.done}/{self.total} {self._what}{self._left()}] " if self._what else ""
@@ -27,7 +27,7 @@ class Progress:
             print(place + text, flush=True)
 
     def _left(self) -> str:
-        if not self._measured:
+        if not self.done:
             return ""
-        seconds = self._worked / self._measured * (self.total - self.done) - (time.monotonic() - self._began)
+        seconds = self._worked / self.done * (self.total - self.done) - (time.monotonic() - self._began)
         return f", {max(seconds, 0) / 60:.1f} min left"

@@ -26,19 +26,22 @@ def check(run: Path, config: Config) -> None:
 def validated(run: Path, config: Config, progress: Progress) -> float:
     """Bits per byte that the run ends with on validation windows; infinite where training diverged."""
     check(run, config)
-    last = (read_rows(run) or [{}])[-1]
-    diverged = last.get("refused", 0) >= PATIENCE
-    if found := diverged or last.get("step") == config.steps:
-        progress.say("is there already")
-    else:
+    if not settled(run, config):
         try:
-            last = train(config, run, progress=progress.say)
+            train(config, run, progress=progress.say)
         except Diverged as error:
             progress.say(str(error))
-            diverged = True
-    progress.end(reused=found)
+        progress.end()
+    last = read_rows(run)[-1]
     bits = last.get("validation_bits_per_byte")  # null in the log where it is not finite
-    return math.inf if diverged or bits is None or not math.isfinite(bits) else bits
+    return math.inf if _diverged(last) or bits is None else bits
+
+
+def trained(run: Path, config: Config, progress: Progress) -> None:
+    """Trains the run to its end."""
+    check(run, config)
+    train(config, run, progress=progress.say)
+    progress.end()
 
 
 def measured(run: Path, config: Config, split: str, only: Collection[str], progress: Progress) -> dict[str, Any]:
@@ -47,13 +50,18 @@ def measured(run: Path, config: Config, split: str, only: Collection[str], progr
     values = _known(run, config, split, only)
     if values is not None:
         progress.say("is there already")
-        progress.end(reused=True)
         return values
     train(config, run, progress=progress.say)
     write_json(run / "config.json", to_dict(config))  # a run that was trained before may be measured differently now
     values = evaluate(run, split=split, only=tuple(only), progress=progress.say)
     progress.end()
     return values
+
+
+def settled(run: Path, config: Config) -> bool:
+    """Whether the run was trained to its last step, or given up as it diverged."""
+    last = (read_rows(run) or [{}])[-1]
+    return last.get("step") == config.steps or _diverged(last)
 
 
 def revision(made: dict[str, Any]) -> str:
@@ -78,3 +86,7 @@ def _known(run: Path, config: Config, split: str, only: Collection[str]) -> dict
         return values
     (run / "eval.json").unlink(missing_ok=True)
     return None
+
+
+def _diverged(row: dict[str, Any]) -> bool:
+    return row.get("refused", 0) >= PATIENCE

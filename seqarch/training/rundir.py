@@ -174,7 +174,7 @@ def provenance() -> dict[str, Any]:
         versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         **revision(),
         command=["python", *sys.argv],
-        host=dict(system=platform.platform(), cpu=processor(), cpus=_cpus()),
+        host=dict(system=platform.platform(), cpu=processor(), cpus=cpus()),
         devices=dict(platform=devices[0].platform, kind=devices[0].device_kind, count=len(devices)),
         processes=jax.process_count(),
     )
@@ -213,7 +213,7 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def _cpus() -> int | None:
+def cpus() -> int:
     """Those that this process may run on, after which XLA sizes its thread pool and splits sums."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
