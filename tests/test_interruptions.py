@@ -15,7 +15,7 @@ import pytest
 from seqarch import cli
 from seqarch.config import Config, parse, to_dict
 from seqarch.errors import Stopped, UserError
-from seqarch.training import loop, restore, rundir
+from seqarch.training import loop, restore, rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import Logger, read_rows
 from tests.test_train_main import config, corpus
@@ -102,6 +102,39 @@ def test_a_run_killed_interrupted_twice_killed_in_a_save_and_terminated_ends_whe
     assert steps[-1] == 7
     loop.train(given, run, progress=lambda line: None)
     assert ends_alike(run, whole)
+
+
+def test_a_save_that_is_cut_off_anywhere_leaves_the_one_before(corpus, whole, tmp_path, monkeypatch):
+    """What lies on the disk whenever the saves of steps 6 and 9 are about to make, rename or remove something."""
+    run, moments, watched = tmp_path / "run", [], threading.Event()
+
+    def keep(event: str, arguments: tuple) -> None:  # audit hooks stay: this one is idle afterwards
+        if watched.is_set() and event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir") and str(run) in str(arguments[0]):
+            watched.clear()
+            moments.append(tmp_path / str(len(moments)))
+            subprocess.run(["cp", "-r", run / "checkpoints", moments[-1]], stderr=subprocess.DEVNULL)  # others rename meanwhile
+            watched.set()
+
+    def saves(self: Checkpointer, state) -> None:
+        if int(state.step) == 6:
+            self.wait()
+            watched.set()
+        save(self, state)
+
+    save = Checkpointer.save
+    sys.addaudithook(keep)
+    monkeypatch.setattr(Checkpointer, "save", saves)
+    loop.train(nine_steps(corpus), run, progress=lambda line: None)
+    watched.clear()
+    assert len(moments) > 10
+    stream, given = restore.read_record(run / "checkpoints/9")["stream"], nine_steps(corpus)
+    mesh = sharding.make_mesh(given.mesh)
+    abstract = sharding.abstract_state(sharding.resolve(given, mesh), mesh)
+    found = []
+    for moment in moments:
+        with Checkpointer(moment, stream=stream) as checkpoints:
+            found.append(int(checkpoints.restore(abstract, strict=True).step))
+    assert found == sorted(found) and found[0] == 3 and 6 in found
 
 
 def test_ctrl_c_saves_and_another_machine_is_told(corpus, whole, tmp_path, monkeypatch):
