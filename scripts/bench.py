@@ -11,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from absl import flags  # noqa: E402
+from absl import flags
 
-from seqarch import cli  # noqa: E402
-from seqarch.errors import UserError  # noqa: E402
+from seqarch import cli
+from seqarch.errors import UserError
 
 ONLY = flags.DEFINE_list("only", [], "Groups to measure: names of ops, mixers, train_step, decoding, compile, generation.")
 PEERS = flags.DEFINE_bool("peers", False, "Time PyTorch's layers beside ours too; --only=peers: nothing else.")
@@ -31,7 +31,7 @@ def main() -> None:
     if SHOW.value:
         print(bench_tables.render(_read(Path(SHOW.value))))
         return
-    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    say = lambda line: print(line, file=sys.stderr, flush=True)
     for result in bench.run(ONLY.value, say=say, peers=PEERS.value):
         result["ratios"] = bench_tables.ratios(result)
         if OUT.value:  # as it grows: a run that is cut short leaves what it has

@@ -4,33 +4,31 @@ Compiles, runs and trains what the claims in seqarch/claims/ need, and writes OU
 runs are kept in WORKDIR, so that the same command goes on where it stopped.
 """
 
-import os
 import shlex
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-LOCAL = os.environ.get("JAX_PLATFORMS")  # for the workers; this process leaves accelerators to them
-os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, which reads it then
 
-from absl import flags  # noqa: E402
+from absl import flags
 
-from configs import compare, memory  # noqa: E402
-from seqarch import cli  # noqa: E402
-from seqarch.claims.base import Means  # noqa: E402
-from seqarch.claims.page import findings, page  # noqa: E402
-from seqarch.comparison.members import match_members  # noqa: E402
-from seqarch.comparison.plan import FIELDS  # noqa: E402
-from seqarch.comparison.runs import revision  # noqa: E402
-from seqarch.config import Config, parse  # noqa: E402
-from seqarch.errors import UserError  # noqa: E402
-from seqarch.files import write_json  # noqa: E402
-from seqarch.measure.cells import Lab  # noqa: E402
-from seqarch.measure.curves import parse_lengths  # noqa: E402
-from seqarch.measure.targets import place  # noqa: E402
-from seqarch.training.rundir import provenance  # noqa: E402
+from configs import compare, memory
+from seqarch import cli
+from seqarch.claims.base import Means
+from seqarch.claims.page import findings, page
+from seqarch.comparison.members import match_members
+from seqarch.comparison.plan import FIELDS
+from seqarch.comparison.runs import revision
+from seqarch.config import Config, parse
+from seqarch.errors import UserError
+from seqarch.files import write_json
+from seqarch.measure.cells import Lab
+from seqarch.measure.curves import parse_length
+from seqarch.measure.targets import place
+from seqarch.training.rundir import provenance
 
+LOCAL = cli.spare_accelerator()  # of the workers
 TARGETS = flags.DEFINE_list("targets", ["local"], "Devices, one chip of each, the local one among them.")
 LENGTHS = flags.DEFINE_list("lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context.")
 WORKDIR = cli.define_path("workdir", str(ROOT / "runs/claims"), "Where measurements and runs are kept.")
@@ -39,17 +37,15 @@ TIMEOUT = flags.DEFINE_float("timeout", 900, "Seconds after which a compilation 
 
 
 def main() -> None:
-    lengths = parse_lengths(LENGTHS.value)
-    targets = ["local", *(place(name).name for name in dict.fromkeys(TARGETS.value) if name != "local")]
-    if several := [name for name in targets if ":" in name]:
-        raise UserError(f"--targets has {several[0]}; give targets without chips, which the claims choose themselves")
+    lengths = sorted(set(cli.readable(LENGTHS.value, parse_length)))
+    targets = ["local", *(name for name in dict.fromkeys(cli.readable(TARGETS.value, one_chip)) if name != "local")]
     out, workdir = Path(OUT.value), Path(WORKDIR.value)
     out.parent.mkdir(parents=True, exist_ok=True)
-    say = lambda line: print(line, flush=True)  # noqa: E731
+    say = lambda line: print(line, flush=True)
+    made = provenance()  # now: the tree may change meanwhile
     with Lab(workdir / "cache", timeout=TIMEOUT.value, platforms=LOCAL) as lab:
         means = Means(lab, targets, members("1m"), members("8b"), trained(), lengths, ROOT / "docs", workdir, LOCAL, say)
         claims = findings(means)
-    made = provenance()
     about = dict(revision=revision(made), versions=made["versions"], cpus=made["host"]["cpus"], targets=targets)
     about["command"] = shlex.join(["python", *sys.argv]).replace(f"{ROOT}/", "")
     record = dict(about=about, claims=claims)
@@ -57,6 +53,12 @@ def main() -> None:
     write_json(numbers, record)
     text.write_text(page(record), encoding="utf-8")
     print(f"wrote {numbers} and {text}")
+
+
+def one_chip(name: str) -> str:
+    if ":" in name:
+        raise UserError(f"--targets has {name}; give targets without chips, which the claims choose themselves")
+    return place(name).name
 
 
 def members(size: str) -> dict[str, Config]:

@@ -1,7 +1,8 @@
 """Trains and measures the members of a comparison: python scripts/compare.py --config=configs/compare.py [--workdir=RUNS]
 
 RUNS gets a directory for each member with its runs, baselines.json, and report.md, results.csv, results.json and report.html.
-The same command continues what was cut short and reuses what is finished.
+The same command continues what was cut short and reuses what is finished. On a CPU members are trained side by side, each on
+a share of the cores (--workers); what the first seed's programs need is measured when all are trained, with nothing beside it.
 """
 
 import json
@@ -24,7 +25,7 @@ from seqarch.comparison.evidence import judged
 from seqarch.comparison.members import match_members
 from seqarch.comparison.plan import Plan
 from seqarch.comparison.progress import Progress
-from seqarch.comparison.trial import Trial
+from seqarch.comparison.study import Study
 from seqarch.comparison.workers import most_workers, side_by_side
 from seqarch.config import Config, parse, to_dict
 from seqarch.data.corpus import locate
@@ -46,52 +47,52 @@ flags.mark_flag_as_required("config")
 def main() -> None:
     given = plan.read(CONFIG.value.to_dict())
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / given.name
+    _keep_compilations(workdir)  # before anything is compiled: JAX opens its cache once
     configs = match_members(given.base, given.reference, given.members)
     locate(given.base.data.path, given.base.model.vocab)
-    workers = _workers()
-    trials = [Trial(name, config, given, workdir) for name, config in configs.items()]
-    for trial in trials:
-        trial.check()
+    workers = min(_workers(), len(configs))
+    studies = [Study(name, config, given, workdir) for name, config in configs.items()]
+    for study in studies:
+        study.check()
 
-    count = len(trials) * (len(given.lrs) + len(given.seeds))
+    count = len(studies) * (len(given.lrs) + len(given.seeds))
     tokens = given.base.steps * given.base.batch * given.base.length
-    _say(f"{len(trials)} members, {count} runs of {given.base.steps:,} steps = {tokens:,} tokens, in {workdir}")
+    _say(f"{len(studies)} members, {count} runs of {given.base.steps:,} steps = {tokens:,} tokens, in {workdir}")
     baselines = baseline_rows(given, workdir)
-    untrained = {trial.name: trial for trial in trials if not trial.trained()}
-    if min(workers, len(untrained)) > 1:
+    untrained = {study.name: study for study in studies if not study.is_trained()}
+    if untrained and workers > 1:
         side_by_side(untrained, _train, workers, _say)
-    _keep_compilations(workdir)
-    members, without = member_rows(trials)
+    members, without = member_rows(studies)
     rows, notice = judged(members) + baselines, "; ".join([given.notice, *without])
     if members and jax.process_index() == 0:
         title = f"Sequence mixers compared: {given.name}"
         paths = write_report(rows, workdir, title=title, notice=notice, command=this_command())
         print(f"\n{text_table(summary_table(rows), rows)}\n\n{notice}\n" + "\n".join(f"wrote {path}" for path in paths))
     if without:
-        raise UserError(f"{len(without)} of {len(trials)} members came to no result: {'; '.join(without)}")
+        raise UserError(f"{len(without)} of {len(studies)} members came to no result: {'; '.join(without)}")
 
 
-def member_rows(trials: Sequence[Trial]) -> tuple[list[Row], list[str]]:
+def member_rows(studies: Sequence[Study]) -> tuple[list[Row], list[str]]:
     """Rows, and what to say of each member that came to no result."""
-    rows, without, progress = [], [], Progress(sum(trial.left() for trial in trials))
-    for index, trial in enumerate(trials, 1):
+    rows, without, progress = [], [], Progress(sum(study.left() for study in studies))
+    for index, study in enumerate(studies, 1):
         try:
-            rows.append(member_row(trial, progress))
+            rows.append(member_row(study, progress))
         except NoResult as error:
             progress.say(f"no result: {error}")
-            without.append(f"{trial.name} is missing: {error}")
-        progress.total = progress.done + sum(trial.left() for trial in trials[index:])
+            without.append(f"{study.name} is missing: {error}")
+        progress.total = progress.done + sum(study.left() for study in studies[index:])
     return rows, without
 
 
-def member_row(trial: Trial, progress: Progress) -> Row:
+def member_row(study: Study, progress: Progress) -> Row:
     """Trains and measures a member, and says where its numbers come from: the first seed's run stands for it."""
-    config, values = trial.measure(progress)
-    seed, first = next(iter(trial.seeded(config).items()))
-    made = json.loads((trial.seed_run(seed) / "run.json").read_text())
-    seeds = dict(seed=", ".join(map(str, trial.plan.seeds)))
-    again = command(first, f"runs/{trial.plan.name}/{trial.name}/seed-{seed}", trial.plan.split)
-    return Row(trial.name, "model", values, to_dict(first), seeds, runs.revision(made), again)
+    config, values = study.measure(progress)
+    seed, first = next(iter(study.seeded(config).items()))
+    made = json.loads((study.seed_run(seed) / "run.json").read_text())
+    seeds = dict(seed=", ".join(map(str, study.plan.seeds)))
+    again = command(first, f"runs/{study.plan.name}/{study.name}/seed-{seed}", study.plan.split)
+    return Row(study.name, "model", values, to_dict(first), seeds, runs.revision(made), again)
 
 
 def command(config: Config, run: str, split: str) -> str:
@@ -128,10 +129,10 @@ def this_command() -> str:
     return shlex.join(["python", "scripts/compare.py", *(argument.replace(f"{ROOT}/", "") for argument in sys.argv[1:])])
 
 
-def _train(trial: Trial) -> None:
+def _train(study: Study) -> None:
     """In a process beside others."""
-    _keep_compilations(trial.directory)
-    trial.train()
+    _keep_compilations(study.directory)
+    study.train()
 
 
 def _workers() -> int:
@@ -153,8 +154,9 @@ def _keep_compilations(workdir: Path) -> None:
 
     A program for a CPU is split over the cores that its process had when it was compiled; JAX's cache does not ask how many.
     """
-    directory = Path(jax.config.jax_compilation_cache_dir or workdir.absolute() / "compilations")
-    jax.config.update("jax_compilation_cache_dir", str(directory / f"{rundir.cpus()}-cpus"))
+    directory = jax.config.jax_compilation_cache_dir or f"{workdir.absolute()}/compilations"
+    apart = f"/{rundir.cpus()}-cpus" if jax.default_backend() == "cpu" else ""
+    jax.config.update("jax_compilation_cache_dir", directory + apart)
 
 
 if __name__ == "__main__":

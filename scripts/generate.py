@@ -10,9 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from absl import flags  # noqa: E402
+from absl import flags
 
-from seqarch import cli  # noqa: E402
+from seqarch import cli
 
 WORKDIR = cli.define_path("workdir", None, "The run's directory: what train.py had as --workdir.")
 PROMPT = flags.DEFINE_string("prompt", "", "The text to continue.")

@@ -14,23 +14,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-LOCAL = os.environ.get("JAX_PLATFORMS")  # for the processes that decode; this one leaves an accelerator to them
-os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, which reads it then
 
-from absl import flags  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
+from absl import flags
+from ml_collections import config_flags
 
-from seqarch import cli  # noqa: E402
-from seqarch.config import Config, parse, to_dict  # noqa: E402
-from seqarch.errors import UserError  # noqa: E402
-from seqarch.files import write_json  # noqa: E402
-from seqarch.measure import long_decode  # noqa: E402
-from seqarch.measure.figures import decoding_figure  # noqa: E402
-from seqarch.measure.report import write_svg  # noqa: E402
-from seqarch.patterns import parse_pattern  # noqa: E402
-from seqarch.training.rundir import revision  # noqa: E402
+from seqarch import cli
+from seqarch.config import Config, parse, to_dict
+from seqarch.errors import UserError
+from seqarch.files import write_json
+from seqarch.measure import long_decode
+from seqarch.measure.figures import decoding_figure
+from seqarch.measure.report import write_svg
+from seqarch.patterns import parse_pattern
+from seqarch.training.rundir import revision
 
-CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs/lm.py"), "The model; its mixer is replaced by each of --mixers.")
+cli.spare_accelerator()
+CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs/lm.py"), "The model, with each of --mixers in turn.")
 MIXERS = flags.DEFINE_list("mixers", ["gru", "linear_attention", "mamba", "attention"], "What to decode with.")
 TOKENS = flags.DEFINE_integer("tokens", 1_000_000, "Tokens of constant-state mixers.", lower_bound=long_decode.PIECE)
 CACHE = flags.DEFINE_integer("cache_bytes", 1 << 28, "The largest key/value cache.", lower_bound=1)
@@ -63,8 +62,6 @@ def main() -> None:
 def decoding(config: Config, mixer: str) -> subprocess.Popen:
     """The process that decodes with a mixer; it prints what it is, then its points, as lines of JSON."""
     env = os.environ | dict(PYTHONPATH=os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    env.pop("JAX_PLATFORMS")
-    env |= {} if LOCAL is None else dict(JAX_PLATFORMS=LOCAL)
     asked = json.dumps(dict(config=to_dict(config), mixer=mixer, tokens=TOKENS.value, cache_bytes=CACHE.value))
     command = [sys.executable, "-m", "seqarch.measure.long_decode", asked]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)

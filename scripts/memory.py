@@ -8,31 +8,29 @@ RUNS/cache, so that the same command goes on where it stopped.
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-LOCAL = os.environ.get("JAX_PLATFORMS")  # for the workers; this process leaves accelerators to them
-os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, which reads it then
 
-from absl import flags  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
+from absl import flags
+from ml_collections import config_flags
 
-from seqarch import cli  # noqa: E402
-from seqarch.comparison.members import match_members  # noqa: E402
-from seqarch.comparison.runs import revision  # noqa: E402
-from seqarch.config import parse  # noqa: E402
-from seqarch.errors import UserError  # noqa: E402
-from seqarch.measure import survey, survey_tables as tables  # noqa: E402
-from seqarch.measure.cells import Lab, packages  # noqa: E402
-from seqarch.measure.curves import parse_length  # noqa: E402
-from seqarch.measure.report import csv_text, write_pages  # noqa: E402
-from seqarch.measure.targets import place  # noqa: E402
-from seqarch.training import rundir  # noqa: E402
-from seqarch.training.logging import add_scalars  # noqa: E402
+from seqarch import cli
+from seqarch.comparison.members import match_members
+from seqarch.comparison.runs import revision
+from seqarch.config import parse
+from seqarch.errors import UserError
+from seqarch.measure import survey
+from seqarch.measure import survey_tables as tables
+from seqarch.measure.cells import Lab, packages
+from seqarch.measure.curves import parse_length
+from seqarch.measure.report import csv_text, write_pages
+from seqarch.measure.targets import place
+from seqarch.training import rundir
+from seqarch.training.logging import add_scalars
 
+LOCAL = cli.spare_accelerator()  # of the workers
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
 TARGETS = flags.DEFINE_list("targets", ["local"], "Devices, with their chips, such as local,tpu-v5e,tpu-v5p:2x2,gpu-h100:8.")
 LENGTHS = flags.DEFINE_list("lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context.")
@@ -49,8 +47,8 @@ def main() -> None:
     if missing := [field for field in ("name", "reference", "members") if field not in given]:
         raise UserError(f"--config is no survey: it has no {', '.join(missing)}; start from configs/memory.py")
     name, reference, members = (given.pop(field) for field in ("name", "reference", "members"))
-    lengths = sorted(set(readable(LENGTHS.value or [""], parse_length)))
-    targets = readable(dict.fromkeys(TARGETS.value), lambda target: place(target).name)
+    lengths = sorted(set(cli.readable(LENGTHS.value, parse_length)))
+    targets = cli.readable(dict.fromkeys(TARGETS.value), lambda target: place(target).name)
     configs = match_members(parse(given), reference, members)
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / name
     source = revision(rundir.revision())  # now: the tree may change meanwhile
@@ -70,21 +68,6 @@ def main() -> None:
     for (target, name), points in tables.points(cells).items():
         add_scalars(workdir / "tensorboard" / target / name, points)
     print("\n".join(f"wrote {path}" for path in paths))
-
-
-def readable(texts: Iterable[str], read: Callable[[str], Any]) -> list[Any]:
-    """What `read` makes of each; a mistake costs a line, and the rest goes on if there is any."""
-    found, errors = [], []
-    for text in texts:
-        try:
-            found.append(read(text))
-        except UserError as error:
-            errors.append(error)
-    if not found:
-        raise errors[0]
-    for error in errors:
-        print(f"left out: {error}", file=sys.stderr)
-    return found
 
 
 if __name__ == "__main__":

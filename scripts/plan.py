@@ -6,30 +6,28 @@ Programs are compiled for the target, which need not be here; see seqarch/measur
 """
 
 import functools
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-LOCAL = os.environ.get("JAX_PLATFORMS")  # for the workers; this process leaves accelerators to them
-os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported, which reads it then
 
-from absl import flags  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
+from absl import flags
+from ml_collections import config_flags
 
-from seqarch import cli  # noqa: E402
-from seqarch.comparison.plan import FIELDS  # noqa: E402
-from seqarch.config import Config, parse  # noqa: E402
-from seqarch.errors import NoResult, UserError  # noqa: E402
-from seqarch.matching import count_parameters  # noqa: E402
-from seqarch.measure import planner  # noqa: E402
-from seqarch.measure.cells import Lab, Outcome  # noqa: E402
-from seqarch.measure.survey import describe  # noqa: E402
-from seqarch.measure.tables import format_bytes, format_si  # noqa: E402
-from seqarch.measure.targets import Placement, place  # noqa: E402
+from seqarch import cli
+from seqarch.comparison.plan import FIELDS
+from seqarch.config import Config, parse
+from seqarch.errors import NoResult, UserError
+from seqarch.matching import count_parameters
+from seqarch.measure import planner
+from seqarch.measure.cells import Lab, Outcome
+from seqarch.measure.survey import describe
+from seqarch.measure.tables import format_bytes, format_si
+from seqarch.measure.targets import Placement, place
 
+LOCAL = cli.spare_accelerator()  # of the workers
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
 TARGET = flags.DEFINE_string("target", "local", "A device with its chips, such as tpu-v5e:2x2 or gpu-h100:8.")
 CONTEXT = flags.DEFINE_integer("context", None, "Tokens of a training row, and of a served sequence; default: config.length.")
@@ -57,7 +55,8 @@ def main() -> None:
             except NoResult as error:
                 failures.append(f"{phase}: {error}")
     if placement.target.source:
-        print(f"Memory, bandwidth and FLOP/s are those of {placement.target.source}. Bounds are rooflines, not forecasts.")
+        memory = "Memory is what libtpu offers; " if placement.target.platform == "tpu" else "Memory, "
+        print(f"{memory}bandwidth and FLOP/s are those of {placement.target.source}. Bounds are rooflines, not forecasts.")
     if failures:
         raise NoResult("; ".join(failures))
 

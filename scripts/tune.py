@@ -12,10 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from absl import flags  # noqa: E402
-from ml_collections import config_flags  # noqa: E402
+from absl import flags
+from ml_collections import config_flags
 
-from seqarch import cli  # noqa: E402
+from seqarch import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config whose shapes are tuned for; default: every mixer at 8 x 512.")
 DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")

@@ -18,7 +18,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -125,6 +125,21 @@ def parse_flags(argv: list[str], positional: tuple[str, ...] = ()) -> list[str]:
     return rest[1:]
 
 
+def readable(texts: Iterable[str], read: Callable[[str], Any]) -> list[Any]:
+    """What `read` makes of each text of a list flag; a mistake costs a line, and the rest goes on if there is any."""
+    found, errors = [], []
+    for text in list(texts) or [""]:
+        try:
+            found.append(read(text))
+        except UserError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    for error in errors:
+        print(f"left out: {error}", file=sys.stderr)
+    return found
+
+
 def join_cluster() -> None:
     """Initialises jax.distributed where the environment says that this is one process of several; before any backend.
 
@@ -155,6 +170,16 @@ def accelerator(root: Path = Path("/")) -> str | None:
     if any(_read(device / "vendor") == _GOOGLE and _read(device / "device") in _TPUS for device in devices):
         return "tpu"
     return None
+
+
+def spare_accelerator() -> str | None:
+    """Keeps this process to the CPU and leaves an accelerator, which is for one process, to those that it starts.
+
+    Returns JAX_PLATFORMS for them. JAX must not have looked for devices yet.
+    """
+    platforms = jax.config.jax_platforms
+    jax.config.update("jax_platforms", "cpu")
+    return platforms
 
 
 def check_accelerator() -> None:

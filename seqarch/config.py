@@ -1,7 +1,7 @@
 """ConfigDict in, frozen dataclasses out: the one place that knows ml_collections, and where a config is validated.
 
-    config = seqarch.config.parse(config_dict)            # unknown fields and wrong types: UserError
-    model_config = with_forms(config.model, "tpu")        # method="auto" becomes a named form, for the target
+config = seqarch.config.parse(config_dict)            # unknown fields and wrong types: UserError
+model_config = with_forms(config.model, "tpu")        # method="auto" becomes a named form, for the target
 """
 
 import dataclasses
@@ -199,11 +199,6 @@ def parse(given: ml_collections.ConfigDict | dict) -> Config:
 def to_dict(config: Config) -> dict:
     """The plain dict that `parse` reads back; JSON-ready."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def to_config_dict(config: Config) -> ml_collections.ConfigDict:
-    """The ConfigDict whose fields the command line can override; what a configs/*.py returns."""
-    return ml_collections.ConfigDict(dataclasses.asdict(config))
 
 
 def with_forms(model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> ModelConfig:

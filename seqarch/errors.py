@@ -25,6 +25,9 @@ class Stopped(Exception):
         super().__init__(line)
         self.signal = signal
 
+    def __reduce__(self) -> tuple:
+        return Stopped, (str(self), self.signal)  # as it also comes from another process
+
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not among `known`; it names the nearest one."""

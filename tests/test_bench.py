@@ -32,16 +32,17 @@ def result() -> dict:
     return json.loads(json.dumps(given | dict(ratios=bench_tables.ratios(given))))
 
 
-def test_every_form_of_every_op_and_every_mixer_is_measured_at_every_shape():
+def test_every_form_of_every_op_and_mixer_is_measured_at_every_shape():
     shapes = [f"B{B} T{T}" for B, T in TINY.shapes]
     both = ("forward", "train")
     for name, op in bench_cases.OPS.items():
-        found = {case[1:4] for together in bench_programs.cases(name, TINY) for case in together}
+        found = {case[1:4] for together in bench_programs.GROUPS[name](TINY) for case in together}
         assert {(form, shape, pass_) for form in op.forms for shape in shapes for pass_ in both} <= found
-    found = {case[1:4] for together in bench_programs.cases("mixers", TINY) for case in together}
-    assert found == {(mixer, shape, pass_) for mixer in MIXERS for shape in shapes for pass_ in both}
+    found = {case[1:4] for together in bench_programs.GROUPS["mixers"](TINY) for case in together}
+    forms = {f"{name}, {form}" for name, mixer in MIXERS.items() for form in mixer.forms} | {bench_cases.UNSCANNED}
+    assert found == {(form, shape, pass_) for form in forms for shape in shapes for pass_ in both}
     for group in ("train_step", "decoding", "generation"):
-        assert {case.form for together in bench_programs.cases(group, TINY) for case in together} == set(MIXERS)
+        assert {case.form for together in bench_programs.GROUPS[group](TINY) for case in together} == set(MIXERS)
 
 
 def test_json_is_complete(result):
@@ -114,7 +115,9 @@ def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
     monkeypatch.setattr(bench, "versions", dict)
     _without(monkeypatch, set(bench_peers.PACKAGES))
     list(bench.run(["gru"], TINY, QUICK, said.append, peers=True))
-    assert said[0].startswith("not installed: torch, transformers, mambapy, fla-core, einops; pip install -r requirements-peers.txt")
+    assert said[0].startswith(
+        "not installed: torch, transformers, mambapy, fla-core, einops; pip install -r requirements-peers.txt"
+    )
     assert {group for group, *_ in measured} == {"gru"}
     with pytest.raises(UserError, match="requirements-peers.txt"):
         next(bench.run(["peers"], TINY, QUICK, said.append))

@@ -33,7 +33,7 @@ def test_key_tells_programs_apart():
 
 
 def test_a_decoding_step_is_the_same_in_every_form():
-    of = lambda phase, mixer: key_of(cell(phase, mixer=mixer))  # noqa: E731
+    of = lambda phase, mixer: key_of(cell(phase, mixer=mixer))
     forms = ["attention(method=materialised)", "attention(method=blockwise)", "attention"]
     assert len({of("decode", mixer) for mixer in forms}) == 1 and len({of("train", mixer) for mixer in forms}) == 3
     assert of("decode", "attention(heads=2)") != of("decode", "attention")

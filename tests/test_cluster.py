@@ -52,7 +52,9 @@ def ends(started: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
     return [(process.returncode, *texts) for process, texts in zip(started, said, strict=True)]
 
 
-def test_one_process_is_terminated_both_save_again_before_a_step_then_one_is_interrupted_and_four_go_on_where_a_single_one_would_be(corpus, tmp_path):
+def test_one_process_is_terminated_both_save_again_before_a_step_then_one_is_interrupted_and_four_go_on_where_a_single_one_would_be(
+    corpus, tmp_path
+):
     """The losses of every step agree to 1e-5, far closer than those of two batches: the order of sums is all that differs."""
     run = tmp_path / "run"
     train = ["train.py", "--config=configs/lm.py:gru", f"--workdir={run}", f"--config.data.path={corpus}"]

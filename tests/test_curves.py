@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from seqarch.errors import UserError
-from seqarch.measure.curves import Exponent, exponent, largest, on_grid, parse_lengths
+from seqarch.measure.curves import Exponent, exponent, largest, on_grid, parse_length
 
 LENGTHS = [4**n for n in range(5, 11)]
 
@@ -36,21 +36,21 @@ CURVES = {
 
 def test_far_too_large_sizes_are_not_asked_for():
     asked = []
-    total = lambda n: 1e6 + 4e4 * n  # noqa: E731
+    total = lambda n: 1e6 + 4e4 * n
     found = largest(lambda n: asked.append(n) or total(n), 8e10, {n: total(n) for n in LENGTHS}, 2**24)
     assert total(found.size) <= 8e10 < total(found.beyond) and max(asked) < 1.04 * found.size and len(asked) <= 3
 
 
 def test_a_line_that_falls_short_is_drawn_anew_and_not_leapt_over():
     asked = []
-    total = lambda n: 2e7 + 1.6e7 * n + 200 * n**1.5  # noqa: E731
+    total = lambda n: 2e7 + 1.6e7 * n + 200 * n**1.5
     found = largest(lambda n: asked.append(n) or total(n), 8e10, {0: 2e7}, 2**20)
     assert total(found.size) <= 8e10 < total(found.beyond) and max(asked) < 1.1 * found.size and len(asked) <= 4
 
 
 def test_what_is_there_without_any_spares_measurements():
     asked = []
-    total = lambda n: 4e6 + 1.8e7 * n  # noqa: E731
+    total = lambda n: 4e6 + 1.8e7 * n
     found = largest(lambda n: asked.append(n) or total(n), 8e10, {0: 4e6}, 2**20)
     assert total(found.size) <= 8e10 < total(found.beyond) and len(asked) <= 3
 
@@ -80,4 +80,4 @@ def test_grid_steps_to_neighbours():
 @pytest.mark.parametrize("text", ["0", "-5", "4k", "", "1e3"])
 def test_a_length_that_is_none_is_refused(text):
     with pytest.raises(UserError, match="at least 1"):
-        parse_lengths(["1024", text])
+        parse_length(text)

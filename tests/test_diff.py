@@ -98,7 +98,7 @@ def test_the_verdict_is_in_words(interval, documents, words):
 
 
 def test_the_program_prints_both_and_answers_mistakes_in_one_line(top):
-    run = lambda *arguments: subprocess.run(  # noqa: E731
+    run = lambda *arguments: subprocess.run(
         [sys.executable, ROOT / "scripts/diff.py", *arguments], cwd=top, capture_output=True, text=True, check=False
     )
     done = run("a", "a")

@@ -74,9 +74,7 @@ def test_a_stream_is_the_same_with_the_same_key(model):
 
 def test_sampling_keeps_what_it_says():
     logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
-    draw = lambda sampling: {
-        int(sample(logits, sampling, key)[0]) for key in jax.random.split(jax.random.key(0), 200)
-    }
+    draw = lambda sampling: {int(sample(logits, sampling, key)[0]) for key in jax.random.split(jax.random.key(0), 200)}
     assert draw(Sampling()) == {0, 1, 2, 3}
     assert draw(Sampling(top_k=2)) == {0, 1}
     assert draw(Sampling(top_p=0.6)) == {0, 1}

@@ -185,7 +185,9 @@ def test_what_libtpu_refuses_is_a_result_and_other_errors_are_not():
         refused_bytes(RuntimeError("INTERNAL: no tile"), 0)
 
 
-@pytest.mark.parametrize("given, said", [(("train", 0, 8), "at least 1"), (("decode", 1, 0), "at least 1"), (("serve", 1, 8), "phase")])
+@pytest.mark.parametrize(
+    "given, said", [(("train", 0, 8), "at least 1"), (("decode", 1, 0), "at least 1"), (("serve", 1, 8), "phase")]
+)
 def test_what_cannot_be_measured_is_refused(given, said):
     with pytest.raises(UserError, match=said):
         measure(CONFIG, *given, "local")

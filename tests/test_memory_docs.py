@@ -46,7 +46,10 @@ def test_exponents_are_what_they_must_be(report):
         rows = table(after(report, f"## Training step on {target}\n"))
         assert len(rows) == 9 and grows < set(rows)
         for name, row in rows.items():
-            assert float(row["exponent"].split()[0]) == pytest.approx(1 + (name == "attention materialised"), abs=0.1), (name, target)
+            assert float(row["exponent"].split()[0]) == pytest.approx(1 + (name == "attention materialised"), abs=0.1), (
+                name,
+                target,
+            )
         for name, row in table(after(report, f"## Decoding step on {target}\n")).items():
             assert row["exponent"] == f"{name in grows:.2f} ± 0.00"
 

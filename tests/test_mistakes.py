@@ -156,7 +156,8 @@ MISTAKES = [
     (
         "train.py",
         "",
-        "the text has a token 65535, its vocabulary ends at", change("corpus/train.bin", lambda data: b"\xff" * len(data)),
+        "the text has a token 65535, its vocabulary ends at",
+        change("corpus/train.bin", lambda data: b"\xff" * len(data)),
     ),
     ("train.py", "", "the text has a token 65535, its vocabulary ends at", OTHER_TOKENS),
     ("eval.py", "", "the text has a token 65535, its vocabulary ends at", read_here(OTHER_TOKENS)),

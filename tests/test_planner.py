@@ -121,7 +121,10 @@ def test_bound_is_the_slower_of_reading_and_computing():
     halves = place("tpu-v7")  # two devices a chip, each with half of its bandwidth
     given = bound(CONFIG, halves, measurement(state=1e9, flops=1.0), 2)
     assert given == (pytest.approx(2 * halves.target.bandwidth / 2e9), "bandwidth")
-    assert bound(CONFIG, FOUR, measurement(parameters=8e9), 2, unread=2).tokens > bound(CONFIG, FOUR, measurement(parameters=8e9), 2).tokens
+    assert (
+        bound(CONFIG, FOUR, measurement(parameters=8e9), 2, unread=2).tokens
+        > bound(CONFIG, FOUR, measurement(parameters=8e9), 2).tokens
+    )
     assert bound(CONFIG, place("local"), measurement(parameters=1), 1) is None
     assert bound(CONFIG, FOUR, Failed("crashed"), 1) is None
 

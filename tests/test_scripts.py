@@ -130,7 +130,7 @@ def checkout(machine):
     for path in ("pytest.ini", "scripts"):
         (machine.root / path).symlink_to(SCRIPTS.parent / path)
     _command(machine, "python3", PYTHON)
-    _command(machine, "dirname", f"#!/bin/bash\nexec {shutil.which('dirname')} \"$@\"\n")
+    _command(machine, "dirname", f'#!/bin/bash\nexec {shutil.which("dirname")} "$@"\n')
 
     def run(script, arguments):
         result = machine(f'cd /; bash "{machine.root}/scripts/{script}" {arguments}')
@@ -153,7 +153,6 @@ def test_comparison_has_its_default_config_unless_another_is_given(checkout, arg
     command = checkout("compare.sh", arguments)
     assert command.count("configs/compare.py") == configs
     assert command.endswith(arguments)
-
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ CONFIG = Config(steps=4, batch=8, length=16, model=TINY, optim=OptimConfig(warmu
 def train_on(mesh: jax.sharding.Mesh) -> dict:
     """Losses of four steps, bytes of parameters and moments that the first device holds before and after, collectives."""
     tokens = np.random.default_rng(0).integers(0, 257, (CONFIG.steps, CONFIG.batch, CONFIG.length + 1), dtype=np.int32)
-    held = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))  # noqa: E731
+    held = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
     abstract = sharding.abstract_state(CONFIG, mesh), sharding.abstract_batch(CONFIG, mesh), hyper(CONFIG)
     step = sharding.jit_train_step(CONFIG, mesh).lower(*abstract).compile()
     state = sharding.init_state(CONFIG, mesh, jax.random.key(0))

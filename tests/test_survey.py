@@ -72,7 +72,9 @@ class Split(Made):
     """Four devices of 2^20 bytes each: rows are split where there are enough of them, else their heads are."""
 
     def measure(self, cell):
-        return Measurement(0, 0, 0, 0, 0, 0, 0, 0, -(-cell.batch // 4) * 2**21 if cell.batch % 4 == 0 else cell.batch * 2**19, "", 2**20, 1.0)
+        return Measurement(
+            0, 0, 0, 0, 0, 0, 0, 0, -(-cell.batch // 4) * 2**21 if cell.batch % 4 == 0 else cell.batch * 2**19, "", 2**20, 1.0
+        )
 
 
 def test_where_not_one_row_a_device_fits_rows_share_the_devices():

@@ -126,7 +126,7 @@ def test_update_is_adamw_with_the_parameters_own_mask():
     """Against optax.adamw over two steps; the mask is read from metadata."""
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, mixer="mamba,gru", layers=2))
     model = start(config).model
-    is_variable = lambda leaf: isinstance(leaf, nnx.Variable)  # noqa: E731
+    is_variable = lambda leaf: isinstance(leaf, nnx.Variable)
     mask = jax.tree.map(lambda v: v.replace(v.get_metadata().get("decay", True)), model, is_leaf=is_variable)
     assert {True, False} == set(jax.tree.leaves(mask))
     reference = optax.adamw(1e-2, config.optim.b1, config.optim.b2, weight_decay=0.5, mask=mask)
@@ -206,14 +206,14 @@ def test_z_loss_pulls_the_normaliser_to_one_and_is_not_reported_as_loss():
     after, metrics = one_step(config)(state, rows, hyper(config))
     assert metrics["loss"] == plain["loss"]
     assert metrics["grad_norm"] > plain["grad_norm"]
-    log_z = lambda model: jnp.abs(jax.nn.logsumexp(model(rows.tokens), axis=-1)).mean()  # noqa: E731
+    log_z = lambda model: jnp.abs(jax.nn.logsumexp(model(rows.tokens), axis=-1)).mean()
     assert log_z(after.model) < log_z(state.model)
 
 
 def test_dropout_depends_on_the_seed_and_the_step_alone():
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, dropout=0.5))
     step, rows, state = one_step(config), batch(), start(config)
-    loss = lambda state: float(step(state, rows, hyper(config))[1]["loss"])  # noqa: E731
+    loss = lambda state: float(step(state, rows, hyper(config))[1]["loss"])
     assert loss(state) == loss(state)
     assert loss(state) != loss(state._replace(step=jnp.int32(1)))
     assert loss(state) != float(one_step(CONFIG)(state, rows, hyper(CONFIG))[1]["loss"])

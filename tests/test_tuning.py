@@ -75,7 +75,7 @@ def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast
     choices, figures = tune(config, Limits(rounds=(2, 2), seconds=0.0), say=lambda line: None)
     assert set(choices) == {"gru"} and len(figures) == len(MIXERS["gru"].forms)
     assert all(figure.seconds > 0 for figure in figures)
-    figure = lambda seconds: Figure("mamba", "", "", "train", seconds)  # noqa: E731
+    figure = lambda seconds: Figure("mamba", "", "", "train", seconds)
     usual, other = (("method", "recompute"), ("chunk", 64)), (("method", "chunked"), ("chunk", 16))
     assert _best({other: figure(0.95), usual: figure(1.0)}, "recompute") == usual
     assert _best({other: figure(0.5), usual: figure(1.0)}, "recompute") == other
@@ -86,7 +86,7 @@ def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast
 def test_the_program_keeps_what_it_chose(file):
     small = ["--config.batch=1", "--config.length=16", "--config.model.dim=8", "--config.model.layers=1"]
     command = [sys.executable, "scripts/tune.py", "--config=configs/lm.py:gru", *small]
-    ran = lambda *more: subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: E731
+    ran = lambda *more: subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "chosen: gru(method=" in ran("--dry_run") and not file.exists()
     said = ran()
     assert f"kept in {file}" in said and f"chosen: {resolved('gru')}" in said

@@ -1,6 +1,7 @@
 """Claims about how memory grows with the context: N^2, exponential, constant."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 
 from seqarch.claims.base import Claim, Finding, Means, near, verdict, written
@@ -15,8 +16,8 @@ ATTENTION = {"materialised": "attention materialised", "blockwise": "attention m
 CONSTANT = ("gru", "linear_attention", "mamba")
 
 Part = Callable[[Measurement], int]
-working: Part = lambda m: m.working  # noqa: E731
-state: Part = lambda m: m.state  # noqa: E731
+working: Part = lambda m: m.working
+state: Part = lambda m: m.state
 
 
 def fitted(curve: Mapping[int, Measurement], part: Part):
@@ -64,14 +65,14 @@ def exponential(means: Means) -> Finding:
             fit = growth(list(curve), [part(each) for each in curve.values()])
             better.append(fit.exponential < fit.power)
             evidence[f"{form}, {phase}"] = {
-                "off a power of N": f"{100 * fit.power:.1f} %",
-                "off an exponential of N": f"{100 * fit.exponential:,.0f} %",
+                "off a power of N": f"x {math.exp(fit.power):.2f}",
+                "off an exponential of N": f"x {math.exp(fit.exponential):.2f}",
             }
     return Finding(
         verdict(better),
-        f"bytes are {evidence['materialised, train']['off a power of N']} off a power of N and "
+        f"bytes of training with the matrix are {evidence['materialised, train']['off a power of N']} off a power of N and "
         f"{evidence['materialised, train']['off an exponential of N']} off an exponential",
-        "The root mean square of what is left of log(bytes) by a line in log(N), and by a line in N. An exponential is a "
+        "As a factor, the root mean square of what a line in log(N), and one in N, leave of log(bytes). An exponential is a "
         "line in the second; every curve here is one in the first. Quadratic growth is steep, and polynomial.",
         evidence,
     )
@@ -140,7 +141,7 @@ CLAIMS = (
     ),
     Claim(
         "The KV cache grows quadratically.",
-        "Bytes of the cache after N tokens, and bytes read from it by the N steps that decode them.",
+        "Bytes of the cache after N tokens, and, computed from these, what N steps that read all filled slots once read.",
         cache_reads,
     ),
     Claim(

@@ -24,23 +24,25 @@ def million_tokens(means: Means) -> Finding:
         except KeyboardInterrupt:
             means.lab.end()
             raise
-    feasible = [each[1] for (_, name), each in found.items() if each and name == GROUPED]
+    feasible = [fits for (_, name), (_, fits) in found.items() if name == GROUPED and fits is not None]
     if not feasible:
         raise UserError("nothing could be compiled")
     cache = state_bytes(means.large[GROUPED], MILLION)
     return Finding(
         verdict([not each for each in feasible]),
-        f"a cache of {format_bytes(cache)}, which {sum(feasible)} of {len(feasible)} targets hold on at most eight chips",
+        f"a cache of {format_bytes(cache)}, which {sum(feasible)} of the {len(feasible)} targets that could be measured hold on "
+        "at most eight chips",
         "One sequence of 2^20 tokens, 8B parameters in float32, keys and values in bfloat16, eight key/value heads of 128; "
         "parameters are split over the devices, and the cache by its heads, so over no more devices than heads. The bound "
         "is the roofline's of a decoding step. What a million tokens need is a grouped cache and a handful of chips; "
         "Mamba's state does not know the length.",
-        {f"{name}, {target}": each[0] for (target, name), each in found.items() if each},
+        {f"{name}, {target}": cells for (target, name), (cells, _) in found.items()},
     )
 
 
-def _smallest(means: Means, target: str, name: str) -> tuple[dict[str, str], bool] | None:
-    """The smallest grid of chips on which one sequence decodes, or what the largest lacks; None where that is not known."""
+def _smallest(means: Means, target: str, name: str) -> tuple[dict[str, str], bool | None]:
+    """The smallest grid of chips on which one sequence decodes, or what the largest lacks, and whether there is one; None
+    where that could not be measured."""
     config = means.large[name]
     try:
         for grid in ("1",) if place(target).present else GRIDS[TARGETS[target].axes]:
@@ -52,12 +54,14 @@ def _smallest(means: Means, target: str, name: str) -> tuple[dict[str, str], boo
                 rate = f"{speed.tokens:,.0f}" if speed else "-"
                 return {"chips": grid, "each device": describe(outcome), "tokens/s at most": rate}, True
     except UserError as error:
-        means.say(str(error))
-        return None
+        return _unknown(str(error)), None
     if isinstance(outcome, Failed):
-        means.say(f"{name} on {placement.name}: {outcome.reason}")
-        return None
+        return _unknown(outcome.reason), None
     return {"chips": f"more than {grid}", "each device": describe(outcome), "tokens/s at most": "-"}, False
+
+
+def _unknown(why: str) -> dict[str, str]:
+    return {"chips": "not measured", "each device": why, "tokens/s at most": "-"}
 
 
 CLAIMS = (

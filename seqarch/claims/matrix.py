@@ -12,7 +12,9 @@ LONG, LONGER = 100_000, 1_000_000
 TRAINED = (4096, 16384, 65536, 262144)
 
 
-def scores(means: Means, target: str, length: int, *, heads: int = 1, layers: int = 1, dtype: str = "float32") -> Measurement | None:
+def scores(
+    means: Means, target: str, length: int, *, heads: int = 1, layers: int = 1, dtype: str = "float32"
+) -> Measurement | None:
     """Prefill of a prompt read at once by attention that builds its matrix, heads of 32 channels."""
     config = means.small[ATTENTION["materialised"]]
     mixer = f"attention(heads={heads},method=materialised)"
@@ -39,7 +41,8 @@ def size_of_matrix(means: Means) -> Finding:
     for (target, name), measured in found.items():
         cells = {f"{n:,} tokens": format_bytes(m.working) for n, m in measured.items() if m}
         if measured[LONG]:
-            cells["bytes a score"] = f"{measured[LONG].working / LONG**2:.2f}"
+            heads = shapes[name].get("heads", 1)
+            cells["bytes a score"] = f"{measured[LONG].working / (heads * LONG**2):.2f}"
         evidence[f"{name}, {target}"] = cells
     one = found[local, "one head, float32"]
     if not (one[LONG] and one[LONGER]):
@@ -97,7 +100,8 @@ CLAIMS = (
     Claim(
         "The attention matrix of 100,000 tokens holds 10^10 scores, hundreds of gigabytes at 128 bits, and 0.5 to 1 TB at "
         "a million tokens.",
-        "Programs of one head and more that build the matrix, compiled; nothing is allocated.",
+        "Programs of one head and more that build the matrix, compiled; nothing is allocated. The number of scores and their "
+        "bytes at 128 bits are arithmetic, and two of the four parts of the verdict.",
         size_of_matrix,
     ),
     Claim(

@@ -6,7 +6,7 @@ from typing import Any
 from seqarch.claims import approximation, growth, hardware, matrix, speed, states
 from seqarch.claims.base import Claim, Means
 from seqarch.measure.report import markdown_table
-from seqarch.measure.tables import Column, Row, Table
+from seqarch.measure.tables import FORMATS, Column, Row, Table
 
 CLAIMS: tuple[Claim, ...] = (
     *growth.CLAIMS,
@@ -39,7 +39,7 @@ def page(record: Mapping[str, Any]) -> str:
         "What is often said of recurrent, state-space and attention models, and what measuring says. Verdicts follow from "
         "the numbers by rules in `seqarch/claims/`; where a claim has parts of which some hold, it is qualified.",
         f"    {about['command']}",
-        f"Made at revision {about['revision'][:10]} with {versions}, on {about['cpus']} CPU cores; targets "
+        f"Made at revision {FORMATS['revision'](about['revision'])} with {versions}, on {about['cpus']} CPU cores; targets "
         f"{', '.join(about['targets'])}. Programs for targets other than the local device are compiled, not run; all "
         "numbers are in [claims.json](claims.json).",
         _table("claim", summary),

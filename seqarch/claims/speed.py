@@ -22,9 +22,7 @@ def parallel_training(means: Means) -> Finding:
     evidence, sequential = {}, {}
     for name in MEMBERS:
         config = means.small[name]
-        device = "gpu"
-        model = with_forms(config.model, device)
-        there = dataclasses.replace(config, model=model, batch=1, length=LENGTH)
+        there = dataclasses.replace(config, model=with_forms(config.model, "gpu"), batch=1, length=LENGTH)
         program = train_program(there, make_mesh(there.mesh))
         turns = loop_turns(program.fn, *program.args) / config.model.layers
         means.say(f"training {name}")
@@ -37,8 +35,7 @@ def parallel_training(means: Means) -> Finding:
     gru, mamba = evidence["gru"], evidence["mamba"]
     return Finding(
         verdict(sequential[name] for name in CONSTANT),
-        f"{LENGTH:,} tokens in {gru['turns of loops, a layer']} turns a layer (GRU), {mamba['turns of loops, a layer']} "
-        "(Mamba)",
+        f"{LENGTH:,} tokens in {gru['turns of loops, a layer']} turns a layer (GRU), {mamba['turns of loops, a layer']} (Mamba)",
         "Turns of loops that follow each other, counted in the train step as a GPU gets it, forward, backward and "
         "recomputation together. A GRU's next state is a nonlinear function of the last, so it has at least one turn a "
         "token each way. What is linear in the state composes associatively (Blelloch 1990; Martin and Cundy 2018) and is "

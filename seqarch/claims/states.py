@@ -52,8 +52,9 @@ def sparse(means: Means) -> Finding:
     for size, members in {"1M": means.small, "8B": means.large}.items():
         full = state_bytes(members[ATTENTION["blockwise"]], MILLION)
         window = state_bytes(members[WINDOW], MILLION)
-        evidence[f"all keys, {size}"] = {f"state at {MILLION:,} tokens": format_bytes(full), "share": "100 %"}
-        evidence[f"window of 1,024, {size}"] = {f"state at {MILLION:,} tokens": format_bytes(window), "share": f"{100 * window / full:.2f} %"}
+        for keys, bytes_ in {"all keys": full, "window of 1,024": window}.items():
+            share = f"{100 * bytes_ / full:.4g} %"
+            evidence[f"{keys}, {size}"] = {f"state at {MILLION:,} tokens": format_bytes(bytes_), "share": share}
     cut = state_bytes(means.small[WINDOW], MILLION) < state_bytes(means.small[WINDOW], 1024) * 1.01
     return Finding(
         Verdict.QUALIFIED if cut else Verdict.REFUTED,
@@ -88,8 +89,8 @@ def hybrids(means: Means) -> Finding:
         verdict(between),
         f"between Mamba and attention in {sum(between)} of the {len(between)} measures that tell them apart",
         "State, training and decoding lie between where layers add up: each attention layer has its cache. Quality does not "
-        "have to: a hybrid may be better than both of its parts. Quality and speed are those of docs/results.md (two layers, so one of each), bytes those of configs/memory.py (one "
-        "attention layer of three).",
+        "have to: a hybrid may be better than both of its parts. Quality and speed are those of docs/results.md (two layers, so "
+        "one of each), bytes those of configs/memory.py (one attention layer of three).",
         evidence,
     )
 
@@ -110,8 +111,9 @@ def _compared(means: Means, name: str) -> tuple[float, float]:
 
 def _alike(means: Means) -> list[str]:
     """The ends that share a letter with the hybrid: their difference in quality was not told from zero."""
-    letters = {name: set(values["evidence/letters"].split()) for name, values in _results(means).items() if "evidence/letters" in values}
-    return [name for name in ("mamba", "attention") if letters[name] & letters[HYBRID]]
+    results = _results(means)
+    letters = lambda name: set(results[name]["evidence/letters"].split())
+    return [name for name in ("mamba", "attention") if letters(name) & letters(HYBRID)]
 
 
 def _results(means: Means) -> dict[str, dict[str, Any]]:

@@ -26,7 +26,6 @@ from seqarch.training.loop import train
 from seqarch.training.sharding import init_state, make_mesh, put_batch
 from seqarch.training.state import hyper
 
-
 REPEATS = 15  # of decoding DECODED tokens, which takes but milliseconds
 
 
@@ -38,7 +37,7 @@ def decoded_per_second(config: Config, context: int, batch: int) -> float:
     logits, states = prefill(model, [prompt], jax.tree.map(jnp.copy, model.init_state(1, context)))
     rows = jnp.zeros(batch, jnp.int32)
     decode = decode_loop_program(model, batch, context).compile()
-    filled = lambda: Decoding(logits[rows], fork(states, rows), rows.astype(bool))  # noqa: E731
+    filled = lambda: Decoding(logits[rows], fork(states, rows), rows.astype(bool))
     return batch * DECODED / median_seconds(lambda at: decode(model, at, jax.random.key(0)), filled, repeats=REPEATS)
 
 
@@ -69,8 +68,8 @@ def bits(config: Config, run: str, mixers: Sequence[str]) -> dict[str, float]:
     train(config, run, progress=lambda line: None)
     given, model, _ = load_model(run)
     found = texts(open_split(locate(given.data.path, given.model.vocab), "validation"), given.eval.limit)
-    score = lambda model: bits_per_byte(windowed_losses(model, found, given.length, given.eval.batch, _quiet), found)  # noqa: E731
-    under = lambda mixer: dataclasses.replace(given.model, mixer=mixer)  # noqa: E731
+    score = lambda model: bits_per_byte(windowed_losses(model, found, given.length, given.eval.batch, _quiet), found)
+    under = lambda mixer: dataclasses.replace(given.model, mixer=mixer)
     return {given.model.mixer: score(model)} | {mixer: score(swapped(model, under(mixer))) for mixer in mixers}
 
 

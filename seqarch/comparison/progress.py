@@ -22,7 +22,8 @@ class Progress:
         self._worked += time.monotonic() - self._began
 
     def say(self, text: str) -> None:
-        place = f"[{1 + self.done}/{self.total} {self._what}{self._left()}] " if self._what else ""
+        count = f"{1 + self.done}/{self.total} " if self.done < self.total else ""
+        place = f"[{count}{self._what}{self._left()}] " if self._what else ""
         if jax.process_index() == 0:
             print(place + text, flush=True)
 

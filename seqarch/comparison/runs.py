@@ -26,42 +26,48 @@ def check(run: Path, config: Config) -> None:
 def validated(run: Path, config: Config, progress: Progress) -> float:
     """Bits per byte that the run ends with on validation windows; infinite where training diverged."""
     check(run, config)
-    if not settled(run, config):
+    last = (read_rows(run) or [{}])[-1]
+    if not finished(run, config):
         try:
-            train(config, run, progress=progress.say)
+            last = train(config, run, progress=progress.say)
         except Diverged as error:
             progress.say(str(error))
+            last = dict(refused=PATIENCE)
         progress.end()
-    last = read_rows(run)[-1]
     bits = last.get("validation_bits_per_byte")  # null in the log where it is not finite
-    return math.inf if _diverged(last) or bits is None else bits
+    return math.inf if last.get("refused", 0) >= PATIENCE or bits is None or not math.isfinite(bits) else bits
 
 
 def trained(run: Path, config: Config, progress: Progress) -> None:
     """Trains the run to its end."""
     check(run, config)
-    train(config, run, progress=progress.say)
-    progress.end()
+    if not finished(run, config):
+        _train(run, config, progress)
+        progress.end()
 
 
 def measured(run: Path, config: Config, split: str, only: Collection[str], progress: Progress) -> dict[str, Any]:
     """What the evaluators `only` say of the trained run on `split`; trained and measured first where it is not there."""
     check(run, config)
-    values = _known(run, config, split, only)
-    if values is not None:
+    if values := known(run, config, split, only):
         progress.say("is there already")
         return values
-    train(config, run, progress=progress.say)
+    (run / "eval.json").unlink(missing_ok=True)
+    _train(run, config, progress)
     write_json(run / "config.json", to_dict(config))  # a run that was trained before may be measured differently now
     values = evaluate(run, split=split, only=tuple(only), progress=progress.say)
     progress.end()
     return values
 
 
-def settled(run: Path, config: Config) -> bool:
-    """Whether the run was trained to its last step, or given up as it diverged."""
-    last = (read_rows(run) or [{}])[-1]
-    return last.get("step") == config.steps or _diverged(last)
+def finished(run: Path, config: Config) -> bool:
+    """Whether the run was trained to its last step, or diverged."""
+    return bool(rows := read_rows(run)) and rows[-1].get("step") == config.steps or diverged(run)
+
+
+def diverged(run: Path) -> bool:
+    """Whether training was given up."""
+    return bool(rows := read_rows(run)) and rows[-1].get("refused", 0) >= PATIENCE
 
 
 def revision(made: dict[str, Any]) -> str:
@@ -78,15 +84,17 @@ def with_choice(config: Config, *, lr: float | None = None, seed: int | None = N
     return config
 
 
-def _known(run: Path, config: Config, split: str, only: Collection[str]) -> dict[str, Any] | None:
-    """What eval.json of a finished run says, if it was measured as `config` wants it; else it is removed."""
+def known(run: Path, config: Config, split: str, only: Collection[str]) -> dict[str, Any] | None:
+    """What eval.json of a finished run says, if it was measured as `config` wants it."""
     values = rundir.read_eval(run) or {}
     whole = set(only) <= {name.split("/")[0] for name in values} and values.get("quality/split") == split
     if whole and values.get("run/step") == config.steps and rundir.read_config(run).eval == config.eval:
         return values
-    (run / "eval.json").unlink(missing_ok=True)
     return None
 
 
-def _diverged(row: dict[str, Any]) -> bool:
-    return row.get("refused", 0) >= PATIENCE
+def _train(run: Path, config: Config, progress: Progress) -> None:
+    """Raises Diverged, also where it did before."""
+    if diverged(run):
+        raise Diverged(f"{run} diverged; move it away to train it once more")
+    train(config, run, progress=progress.say)

@@ -4,11 +4,13 @@ A small model's step hardly gains from a second core: 8 x 256 tokens through 130
 cores' tokens a second on one. Two members beside each other train 1.2 to 1.55 times faster than one after the other.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
@@ -34,81 +36,89 @@ def side_by_side(members: Mapping[str, T], work: Callable[[T], None], workers: i
     """Calls `work`, which must be picklable as members must be, on each member, `workers` at once.
 
     say: takes a line for each member that is done
-    A member that comes to no result does not end the others. Raises any other UserError, and Stopped at SIGTERM and Ctrl-C,
-    when all have been told to stop, what trained has saved and none runs any more. They also stop where this process is gone.
+    A member that comes to no result does not end the others. Raises any other UserError or OSError, and Stopped at SIGTERM and
+    Ctrl-C, when all have been told to stop, what trained has saved and none runs any more. They also stop where this process
+    is gone.
     """
     waiting, running = [*reversed(members.items())], []
     cores = sorted(os.sched_getaffinity(0))
-    shares = [cores[index::workers] for index in range(workers)]
+    size = len(cores) // workers
+    shares = [cores[index * size : (index + 1) * size] for index in range(workers)]
     with StopRequests() as stops:
         try:
             while waiting or running:
                 while waiting and shares:
-                    running.append(_Member(*waiting.pop(), work, shares.pop()))
-                for member in _ended(running):
-                    running.remove(member)
-                    shares.append(member.cores)
-                    member.check()
-                    say(f"{member.name} is trained; {len(running) + len(waiting)} of {len(members)} members are left")
-                if number := stops.received():
+                    running.append(_Worker(*waiting.pop(), work, shares.pop()))
+                ended = _ended(running)
+                if number := stops.received():  # which may have ended them, too
                     raise Stopped("stopped; the same command goes on", number)
+                for worker in ended:
+                    running.remove(worker)
+                    shares.append(worker.cores)
+                    say(f"{worker.name}: {worker.result()}; {len(running) + len(waiting)} of {len(members)} members are left")
         finally:
-            for member in running:
-                member.process.terminate()
-            for member in running:
-                member.process.join()
+            for worker in running:
+                worker.process.terminate()
+            for worker in running:
+                worker.process.join()
 
 
-class _Member:
+class _Worker:
     """A process at work on one member; spawned, as JAX's threads do not survive a fork."""
 
     def __init__(self, name: str, member: T, work: Callable[[T], None], cores: list[int]):
         self.name, self.cores = name, cores
         context = multiprocessing.get_context("spawn")
-        self._told, theirs = context.Pipe(duplex=False)
+        self._pipe, theirs = context.Pipe(duplex=False)
         self.process = context.Process(target=_serve, args=(work, member, cores, theirs))
+        resource_tracker.ensure_running()  # which would unblock SIGINT
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until `_serve` can answer it
         self.process.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         theirs.close()
 
-    def check(self) -> None:
-        """Raises what ended the process before its work was done."""
+    def result(self) -> str:
+        """What there is to say of the work; raises what ended it before it was done."""
         self.process.join()
         try:
-            told = self._told.recv()
+            error = self._pipe.recv()
         except EOFError:
-            raise UserError(self._death()) from None
-        if told is not None:
-            line, stopped = told
-            raise Stopped(line, stopped) if stopped else UserError(line)
+            error = self._death()
+        if error is None:
+            return "done"
+        if isinstance(error, NoResult):
+            return f"no result, {error}"
+        raise error
 
-    def _death(self) -> str:
-        code = self.process.exitcode
-        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        return f"the process of {self.name} ended {how}; the same command goes on; where memory was short, give --workers=1"
+    def _death(self) -> Exception:
+        number = -self.process.exitcode
+        if number in (signal.SIGTERM, signal.SIGINT):
+            return Stopped("stopped; the same command goes on", number)
+        if number == signal.SIGKILL:
+            return UserError(f"the process of {self.name} was killed, perhaps for its memory; give --workers=1 and go on")
+        return RuntimeError(f"the process of {self.name} ended with exit code {self.process.exitcode}; see above")
 
 
-def _ended(running: list[_Member]) -> list[_Member]:
-    ready = wait([member.process.sentinel for member in running], timeout=POLL)
-    return [member for member in running if member.process.sentinel in ready]
+def _ended(running: list[_Worker]) -> list[_Worker]:
+    ready = wait([worker.process.sentinel for worker in running], timeout=POLL)
+    return [worker for worker in running if worker.process.sentinel in ready]
 
 
 def _serve(work: Callable[[T], None], member: T, cores: list[int], pipe: Connection) -> None:
-    """Runs in a member's process: what ended the work goes through `pipe`, as a line and the signal if one did; or None."""
-    os.sched_setaffinity(0, cores)  # before JAX has its threads
+    """Runs in a worker: what ended the work goes through `pipe`, or None."""
+    os.sched_setaffinity(0, cores)  # before XLA sizes its thread pool
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cli.quiet()
-    told = None
+    ended = None
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         work(member)
-    except NoResult:
-        pass  # the program comes to it again when it gathers what there is
-    except UserError as error:
-        told = str(error), None
-    except Stopped as stopped:
-        told = str(stopped), stopped.signal
+    except (UserError, Stopped, OSError) as error:
+        ended = error
     except KeyboardInterrupt:
-        told = "interrupted", signal.SIGINT
-    pipe.send(told)
+        ended = Stopped("interrupted", signal.SIGINT)
+    with contextlib.suppress(BrokenPipeError):  # where nobody listens any more
+        pipe.send(ended)
 
 
 def _end_with_parent() -> None:

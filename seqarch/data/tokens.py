@@ -172,9 +172,7 @@ def write(
     """
     output = output.resolve()
     if output.exists() and not _is_prepared(output) and not _is_empty(output):
-        raise UserError(
-            f"{output} exists and is no prepared directory, or holds other files too; give another output or remove it"
-        )
+        raise UserError(f"{output} exists and is no prepared directory, or holds other files too; give another output or remove it")
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
     try:
         partial.mkdir(parents=True)

@@ -16,7 +16,7 @@ import jax
 from seqarch.errors import UserError, first_line, unknown
 from seqarch.measure.bench_cases import Case, Ready, Sizes
 from seqarch.measure.bench_peers import installed, missing, versions
-from seqarch.measure.bench_programs import GROUPS, cases
+from seqarch.measure.bench_programs import GROUPS
 from seqarch.measure.speed import run_seconds
 from seqarch.training.rundir import provenance
 
@@ -85,7 +85,7 @@ def run(
                 raise UserError(line)
             say(line)
     for group in only:
-        for together in cases(group, sizes):
+        for together in GROUPS[group](sizes):
             say(f"{time.perf_counter() - begun:.0f} s: {group}, {together[0].shape}, {len(together)} cases")
             figures += measure(together, limits)
             gc.collect()

@@ -17,6 +17,7 @@ from flax import nnx
 from seqarch import ops
 from seqarch.measure.plans import compiled_bytes
 from seqarch.mixers import MIXERS
+from seqarch.mixers.mamba import Mamba
 from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.forms import Forms
 from seqarch.ops.gru import FORMS as GRU
@@ -111,9 +112,7 @@ OPS = {
         lambda method, a, b: ops.linear_scan(a, b, method=method),
         lambda sizes, B, T: (jax.nn.sigmoid(normal(B, T, sizes.dim)), normal(B, T, sizes.dim)),
     ),
-    "linear_attention": Op(
-        LINEAR_ATTENTION, lambda method, *args: ops.linear_attention(*args, method=method), _heads
-    ),
+    "linear_attention": Op(LINEAR_ATTENTION, lambda method, *args: ops.linear_attention(*args, method=method), _heads),
     "selective_scan": Op(SELECTIVE_SCAN, lambda method, *args: ops.selective_scan(*args, method=method), _selective),
     "gru": Op(GRU, _gru, _gru_args),
     "attention": Op(ATTENTION, lambda method, *args: ops.attention(*args, method=method), _heads),
@@ -137,17 +136,31 @@ def op_cases(name: str, sizes: Sizes) -> Iterator[list[Case]]:
 
 
 def mixer_cases(sizes: Sizes) -> Iterator[list[Case]]:
+    """Every mixer in every form, and Mamba without its scan."""
     for B, T in sizes.shapes:
-        args = lambda name, B, T: (make_mixer(name, sizes), normal(B, T, sizes.dim))  # noqa: E731
+        makes = {
+            f"{name}, {form}": partial(make_mixer, name, sizes, form) for name, mixer in MIXERS.items() for form in mixer.forms
+        } | {UNSCANNED: lambda: Unscanned(sizes.dim, state_dim=sizes.state_dim, rngs=nnx.Rngs(0))}
+        args = lambda make, B, T: (make(), normal(B, T, sizes.dim))
         yield [
             case
-            for name in MIXERS
-            for case in pass_cases("mixers", name, (B, T), lambda mixer, x: mixer(x), partial(args, name, B, T))
+            for form, make in makes.items()
+            for case in pass_cases("mixers", form, (B, T), lambda mixer, x: mixer(x), partial(args, make, B, T))
         ]
 
 
-def make_mixer(name: str, sizes: Sizes) -> nnx.Module:
-    return MIXERS[name](sizes.dim, **dict(options_of(name, sizes)), rngs=nnx.Rngs(0))
+UNSCANNED = "mamba, a product in the scan's place"
+
+
+class Unscanned(Mamba):
+    """What a layer of Mamba costs beside its selective scan: a product of the same operands, token by token, is there instead."""
+
+    def _scan(self, u, delta, B, C, h, starts):
+        return (u * delta + rows(self.D[...], u) * u) * (B * C).sum(-1, keepdims=True), h
+
+
+def make_mixer(name: str, sizes: Sizes, method: str = "auto") -> nnx.Module:
+    return MIXERS[name](sizes.dim, **dict(options_of(name, sizes)), method=method, rngs=nnx.Rngs(0))
 
 
 def is_constant(name: str, sizes: Sizes) -> bool:
@@ -201,7 +214,7 @@ def planned(compiled: jax.stages.Compiled) -> Ready:
 def _exponentials(x: Array, delta: Float[Array, "B T E"], A: Float[Array, "E N"], *_: Array) -> Float[Array, "B N E"]:
     """exp(delta_t A) of every token, each in the place of the one before: what a selective scan can't do without."""
     At = A.T  # transposed outside of the loop, which would else read it with a stride
-    step = lambda _, delta: (jnp.exp(delta[:, None, :] * At[None]), None)  # noqa: E731
+    step = lambda _, delta: (jnp.exp(delta[:, None, :] * At[None]), None)
     return jax.lax.scan(step, jnp.zeros((x.shape[0], *At.shape)), jnp.moveaxis(delta, 1, 0))[0]
 
 

@@ -119,7 +119,7 @@ def _ours(family: str, sizes: Sizes, B: int, T: int) -> list[Case]:
     if family in OPS:
         op = OPS[family]
         return pass_cases("peers", name, (B, T), partial(op.call, "auto"), partial(op.args, sizes, B, T))
-    args = lambda: (make_mixer(family, sizes), normal(B, T, sizes.dim))  # noqa: E731
+    args = lambda: (make_mixer(family, sizes), normal(B, T, sizes.dim))
     return pass_cases("peers", name, (B, T), lambda mixer, x: mixer(x), args)
 
 

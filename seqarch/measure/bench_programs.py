@@ -10,26 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import AxisType
 
 from seqarch import generate
-from seqarch.config import Config, ModelConfig
+from seqarch.config import Config, MeshConfig, ModelConfig
 from seqarch.data.loader import Batch
 from seqarch.measure.bench_cases import OPS, Case, Ready, Sizes, is_constant, mixer_cases, op_cases, options_of, planned
 from seqarch.measure.bench_peers import peer_cases
 from seqarch.measure.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.mixers import MIXERS
 from seqarch.model import LanguageModel
-from seqarch.training.sharding import init_state
+from seqarch.training.sharding import init_state, make_mesh
 from seqarch.training.state import hyper
 
 SEGMENT = 4096  # tokens of a prompt that are read at once on the way to a long context
 DEEP = ("mamba", "mamba", "attention")  # the pattern whose depth is varied
-
-
-def cases(group: str, sizes: Sizes) -> Iterator[list[Case]]:
-    """The lists of cases of one of GROUPS."""
-    yield from GROUPS[group](sizes)
 
 
 def _decoding_cases(sizes: Sizes) -> Iterator[list[Case]]:
@@ -40,9 +34,8 @@ def _decoding_cases(sizes: Sizes) -> Iterator[list[Case]]:
         prompt = np.random.default_rng(0).integers(0, 256, filled - DECODED)
         logits, states = generate.prefill(model, [prompt], model.init_state(1, slots), segment=SEGMENT)
         at = generate.Decoding(logits, states, jnp.zeros(1, bool))
-        program = decode_loop_program(model, 1, slots)
-        compiled = program.fn.trace(*program.args).lower().compile()
-        run = lambda at: compiled(model, at, jax.random.key(0))  # noqa: E731
+        compiled = decode_loop_program(model, 1, slots).compile()
+        run = lambda at: compiled(model, at, jax.random.key(0))
         return planned(compiled)._replace(run=run, prepare=lambda: jax.tree.map(jnp.copy, at))
 
     contexts = [(name, n, n) for name in MIXERS if is_constant(name, sizes) for n in sizes.contexts]
@@ -62,9 +55,7 @@ def _generation_cases(sizes: Sizes) -> Iterator[list[Case]]:
         found = [prefill_program(model, 1, min(512, prompt), slots), decode_loop_program(model, 1, slots)]
         return max((planned(program.compile(run=False)) for program in found), key=lambda ready: ready.total)
 
-    yield [
-        Case("generation", name, f"prompt {n}", "plan", partial(start, name, n)) for name in MIXERS for n in sizes.prompts
-    ]
+    yield [Case("generation", name, f"prompt {n}", "plan", partial(start, name, n)) for name in MIXERS for n in sizes.prompts]
 
 
 def _one_layer(name: str, sizes: Sizes) -> LanguageModel:
@@ -79,7 +70,7 @@ def _train_config(mixer: str, layers: int, sizes: Sizes) -> Config:
 
 
 def _mesh() -> jax.sharding.Mesh:
-    return jax.make_mesh((1, 1), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:1])
+    return make_mesh(MeshConfig(), jax.devices()[:1])
 
 
 def _train_step_cases(sizes: Sizes) -> Iterator[list[Case]]:
@@ -91,7 +82,7 @@ def _train_step_cases(sizes: Sizes) -> Iterator[list[Case]]:
         batch = Batch(tokens[:, :-1], tokens[:, 1:], np.zeros(sizes.train, bool), np.ones(sizes.train, np.float32))
         state = init_state(config, mesh, jax.random.key(0))
         compiled = train_program(config, mesh).compile()
-        run = lambda state: compiled(state, batch, hyper(config))  # noqa: E731
+        run = lambda state: compiled(state, batch, hyper(config))
         return planned(compiled)._replace(run=run, prepare=lambda: jax.tree.map(jnp.copy, state))
 
     B, T = sizes.train

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from seqarch.measure.bench_cases import OPS, Sizes, is_constant
+from seqarch.measure.bench_cases import OPS, UNSCANNED, Sizes, is_constant
 from seqarch.measure.bench_peers import OURS
 from seqarch.mixers import MIXERS
 from seqarch.ops.forms import family
@@ -61,12 +61,12 @@ def _promises(figures: _Figures) -> Iterator[Promise]:
     yield from _decoding_promises(figures)
     yield from _peers(figures)
     few, many = figures.sizes["depths"]
-    compiling = lambda n: figures.get("seconds", "compile", f"{n} layers", "train step", "compile")  # noqa: E731
+    compiling = lambda n: figures.get("seconds", "compile", f"{n} layers", "train step", "compile")
     yield f"compiling a train step: {many} layers / {few} layers", lambda: compiling(many) / compiling(few), None, 1.3
     short, long = min(figures.sizes["prompts"]), max(figures.sizes["prompts"])
     for mixer in MIXERS:
-        peak = lambda n, mixer=mixer: figures.get("total", "generation", mixer, f"prompt {n}", "plan")  # noqa: E731
-        value = lambda peak=peak: peak(long) / peak(short)  # noqa: E731
+        peak = lambda n, mixer=mixer: figures.get("total", "generation", mixer, f"prompt {n}", "plan")
+        value = lambda peak=peak: peak(long) / peak(short)
         name = f"generating with {mixer}: peak bytes, prompt of {long} / {short}"
         yield name, value, None, 1.0 if is_constant(mixer, Sizes(**figures.sizes)) else None
 
@@ -80,7 +80,7 @@ def _op_promises(figures: _Figures) -> Iterator[Promise]:
         return lambda: figures.get(field, group, above, shape, pass_) / figures.get(field, group, below, shape, pass_)
 
     def growth(field: str, group: str) -> Callable[[], float]:
-        of = lambda shape: figures.get(field, group, figures.best(group), shape, "train")  # noqa: E731
+        of = lambda shape: figures.get(field, group, figures.best(group), shape, "train")
         return lambda: of(long) / of(shape) / grow
 
     def faster(group: str, slow: str, time: float | None, memory: float) -> Iterator[Promise]:
@@ -93,6 +93,10 @@ def _op_promises(figures: _Figures) -> Iterator[Promise]:
     best, exponentials = figures.best("selective_scan"), "exponentials alone"
     value = ratio("seconds", "selective_scan", best, exponentials, "forward")
     yield f"selective_scan, forward, {shape}: {best} / {exponentials}, seconds", value, None, 1.5
+    layer = lambda form: figures.get("seconds", "mixers", form, shape, "train")
+    scan = lambda: figures.get("seconds", "selective_scan", best, shape, "train")
+    value = lambda: (layer(f"mamba, {best}") - layer(UNSCANNED)) / scan()
+    yield f"selective_scan, train, {shape}: in a Mamba layer / alone, seconds", value, None, 1.5
     yield from faster("attention", "materialised", 3.0, 15.0)
     yield f"attention, train: temporary bytes a token, {long} / {shape}", growth("temporaries", "attention"), None, 1.1
     yield from faster("linear_attention", "associative", None, 10.0)
@@ -104,7 +108,7 @@ def _op_promises(figures: _Figures) -> Iterator[Promise]:
 
 def _decoding_promises(figures: _Figures) -> Iterator[Promise]:
     def ratio(field: str, mixer: str, above: str, below: str) -> Callable[[], float]:
-        of = lambda shape: figures.get(field, "decoding", mixer, shape, "token")  # noqa: E731
+        of = lambda shape: figures.get(field, "decoding", mixer, shape, "token")
         return lambda: of(above) / of(below)
 
     short, long = (f"{n} of {n}" for n in figures.sizes["contexts"])
@@ -126,8 +130,8 @@ def _peers(figures: _Figures) -> Iterator[Promise]:
     for group, form, shape, pass_ in figures.all:
         family, _, name = form.partition(": ")
         if group == "peers" and name != OURS:
-            of = lambda form, at=(shape, pass_): figures.get("seconds", "peers", form, *at)  # noqa: E731
-            value = lambda of=of, ours=f"{family}: {OURS}", form=form: of(ours) / of(form)  # noqa: E731
+            of = lambda form, at=(shape, pass_): figures.get("seconds", "peers", form, *at)
+            value = lambda of=of, ours=f"{family}: {OURS}", form=form: of(ours) / of(form)
             yield f"{family}, {pass_}, {shape}: {OURS} / {name}, seconds", value, None, None
 
 
@@ -189,5 +193,5 @@ def _number(x: float) -> str:
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |"  # noqa: E731
+    line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |"
     return [line(header), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)]

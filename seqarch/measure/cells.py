@@ -1,7 +1,7 @@
 """Cells of a memory table: measured in worker processes, of which a crash or a hang loses one cell, and kept on disk.
 
-    with Lab(cache=Path("runs/memory/cache")) as lab:
-        lab.measure(Cell(config, "train", 1, 4096, "tpu-v5e"))     # a Measurement, or Failed in a line
+with Lab(cache=Path("runs/memory/cache")) as lab:
+    lab.measure(Cell(config, "train", 1, 4096, "tpu-v5e"))     # a Measurement, or Failed in a line
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from seqarch.errors import NoResult, UserError, first_line
 from seqarch.files import write_json
 from seqarch.measure.live import Actual, peak
 from seqarch.measure.memory import Measurement, measure
-from seqarch.measure.programs import serving_model
+from seqarch.measure.programs import abstract_states, serving_model
 from seqarch.measure.targets import place
 from seqarch.mixers import resolve_mixer
 from seqarch.patterns import parse_pattern
@@ -160,7 +160,7 @@ def key_of(cell: Cell, platforms: str | None = None) -> str:
         config = dataclasses.replace(config, model=without_forms(config.model))
     given = to_dict(config)
     if cell.phase != "train":
-        states = jax.eval_shape(lambda model: model.init_state(cell.batch, cell.length), serving_model(config.model))
+        states = abstract_states(serving_model(config.model), cell.batch, cell.length)
         program = [min(config.length, cell.length) if cell.phase == "prefill" else 1, str(states)]
     about = [cell.phase, cell.batch, program, cell.target, given["model"], given["optim"], given["mesh"], _versions()]
     about += [_digest(inspect.getfile(resolve_mixer(layer.mixer))) for layer in parse_pattern(config.model.mixer)]

@@ -48,8 +48,8 @@ def _quality(rows: Sequence[Row]) -> Table:
         "Quality",
         "Bits per byte of held-out text, lower is better: over windows, each starting without a past, and with the state "
         "carried over each work from its beginning, as far as it is scored (eval.limit; 0 is all of it). Models have equal "
-        "parameters by the width of their MLPs, or, where they have none, by their depth. FLOPs count masked and windowed "
-        "attention in full.",
+        "parameters by the width of their MLPs, or, where they have none, by their depth. FLOPs leave out the blocks of "
+        "attention that causality or a window hides; attention that builds its matrix counts all of it.",
         (
             NAME,
             Column("bits/byte, windows", "quality/bits_per_byte", "bits"),

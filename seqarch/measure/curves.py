@@ -131,8 +131,3 @@ def parse_length(text: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         raise UserError(f"--lengths has {text!r}; give numbers of tokens of at least 1, separated by commas")
     return int(text)
-
-
-def parse_lengths(texts: Sequence[str]) -> tuple[int, ...]:
-    """Rising lengths, each once; raises UserError."""
-    return tuple(sorted(set(map(parse_length, texts or [""]))))

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from seqarch.data.corpus import locate
 from seqarch.data.tokens import open_split
 from seqarch.errors import unknown
-from seqarch.measure import context, memory, quality, speed
 from seqarch.files import write_json
 from seqarch.flops import count_flops
+from seqarch.measure import context, memory, quality, speed
 from seqarch.measure.programs import abstract, train_program
 from seqarch.measure.subject import Subject
 from seqarch.training.checkpoint import load_model

@@ -80,7 +80,8 @@ def decoding_figure(points: Mapping[str, Sequence[Mapping[str, float]]]) -> Figu
             axes.set_xscale("log")
             _ticks(axes.xaxis, format_si)
             _ticks(axes.yaxis, format)
-        caption = "Decoding of one sequence. Constant states from the first token to the last; attention at the end of ever larger caches."
+        caption = "Decoding of one sequence. Constant states from the first token to the last; "
+        caption += "attention at the end of ever larger caches."
         return _finish(drawing, "long-decode", "Decoding a million tokens", caption)
 
 

@@ -19,7 +19,7 @@ from seqarch.config import Config, parse
 from seqarch.data.tokenizer import BOUNDARY
 from seqarch.errors import UserError
 from seqarch.generate import Decoding, Sampling, decode, prefill
-from seqarch.measure.memory import tree_bytes
+from seqarch.measure.memory import state_size, tree_bytes
 from seqarch.measure.tables import format_bytes
 from seqarch.model import LanguageModel
 from seqarch.training.rundir import provenance
@@ -54,13 +54,9 @@ def record(config: Config, mixer: str, tokens: int, cache_bytes: int) -> Iterato
         yield from _decode(model, _begin(model, tokens), 0, tokens, tokens // POINTS)
         return
     slots = 4 * LAST
-    while slots <= tokens and _state_bytes(model, slots) <= cache_bytes:
+    while slots <= tokens and state_size(model, slots).bytes <= cache_bytes:
         yield from _decode(model, _filled(model, slots, slots - LAST), slots - LAST, slots, LAST)
         slots *= 2
-
-
-def _state_bytes(model: LanguageModel, slots: int) -> int:
-    return tree_bytes(jax.eval_shape(lambda model: model.init_state(1, slots), model))
 
 
 def _begin(model: LanguageModel, slots: int) -> Decoding:

@@ -15,7 +15,7 @@ from seqarch.config import Config
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
 from seqarch.measure.plans import CUBLAS, UNTILED, CompiledBytes, codeless, compiled_bytes, definition, refused_bytes
-from seqarch.measure.programs import Program, phase_program, programs, serving_model
+from seqarch.measure.programs import Program, abstract_states, phase_program, programs, serving_model
 from seqarch.measure.subject import Subject
 from seqarch.measure.targets import place
 from seqarch.model import LanguageModel
@@ -103,7 +103,7 @@ class StateSize(NamedTuple):
 
 def state_size(model: LanguageModel, max_len: int, batch: int = 1) -> StateSize:
     """Of the states that `model` makes for sequences of `max_len` tokens; nothing is allocated."""
-    leaves = jax.tree.leaves(jax.eval_shape(lambda model: model.init_state(batch, max_len), model))
+    leaves = jax.tree.leaves(abstract_states(model, batch, max_len))
     by_dtype: dict[str, int] = {}
     for leaf in leaves:
         by_dtype[leaf.dtype.name] = by_dtype.get(leaf.dtype.name, 0) + tree_bytes(leaf)

@@ -86,7 +86,7 @@ def plan_training(lab: Lab, config: Config, placement: Placement, context: int) 
         if fits(fewer := [each for each in changes if each is not change]):
             changes, way = fewer, tried[-1]
     unit, memory = placement.count * way.config.optim.accumulate, _memory([each.outcome for each in tried])
-    total = lambda n: needed(lab.measure(Cell(way.config, "train", n * unit, context, placement.name)))  # noqa: E731
+    total = lambda n: needed(lab.measure(Cell(way.config, "train", n * unit, context, placement.name)))
     known = without_rows(way.outcome) | {way.config.batch // unit: needed(way.outcome)}
     rows = largest(total, memory, known, MOST)
     return Training(tried, way, Largest(rows.size * unit, rows.beyond and rows.beyond * unit))
@@ -119,7 +119,7 @@ def _changed(config: Config, changes: Sequence[Change]) -> Config:
 
 
 def plan_serving(lab: Lab, config: Config, placement: Placement, context: int) -> Serving:
-    measure = lambda phase, rows, length: lab.measure(Cell(config, phase, rows, length, placement.name))  # noqa: E731
+    measure = lambda phase, rows, length: lab.measure(Cell(config, phase, rows, length, placement.name))
     one, prefill = measure("decode", 1, context), measure("prefill", 1, context)
     _memory([one])
     served = all(isinstance(each, Measurement) and each.fits for each in (one, prefill))

@@ -1,8 +1,8 @@
 """The programs of a run, with the shapes that they are compiled for: what memory and speed are measured on.
 
-    program = train_program(config, mesh)
-    program.compile().memory_analysis()
-    count_flops(program.fn, *program.args)
+program = train_program(config, mesh)
+program.compile().memory_analysis()
+count_flops(program.fn, *program.args)
 """
 
 import dataclasses
@@ -144,7 +144,7 @@ def decode_loop_program(model: LanguageModel, batch: int, max_len: int) -> Progr
 
 def _placed(tree: PyTree, where: PyTree) -> PyTree:
     """Abstract arrays with the shardings `where`."""
-    struct = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)  # noqa: E731
+    struct = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
     return jax.tree.map(struct, tree, where)
 
 

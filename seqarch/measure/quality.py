@@ -25,7 +25,6 @@ from seqarch.model import LanguageModel
 from seqarch.training.state import token_losses
 from seqarch.types import Array, Float, Int, State
 
-
 NAMED = 64  # documents, up to which each has its own score
 
 

@@ -1,7 +1,7 @@
 """The report of a comparison: report.md, results.csv, results.json and one self-contained report.html, from one description.
 
-    paths = write_report(rows, directory, title="...", notice="tour: ...; not evidence", command="python ...")
-    title, notice, command, rows = read_results(directory / "results.json")
+paths = write_report(rows, directory, title="...", notice="tour: ...; not evidence", command="python ...")
+title, notice, command, rows = read_results(directory / "results.json")
 """
 
 import csv
@@ -159,9 +159,7 @@ def html_page(
 
 
 def html_table(table: Table, rows: Sequence[Row], notice: str) -> str:
-    titles = "".join(
-        f'<th scope="col" class="{column.format}">{html.escape(column.title)}</th>' for column in table.columns
-    )
+    titles = "".join(f'<th scope="col" class="{column.format}">{html.escape(column.title)}</th>' for column in table.columns)
     body = ""
     for row, cells in _filled(table, rows):
         head, *rest = (html.escape(cell) for cell in cells)

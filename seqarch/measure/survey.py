@@ -93,9 +93,7 @@ def run(
     return surveys
 
 
-def _joined(
-    members: dict[str, Config], targets: Sequence[str], parts: dict[tuple[str, str, str], Part | None]
-) -> Iterator[Survey]:
+def _joined(members: dict[str, Config], targets: Sequence[str], parts: dict[tuple[str, str, str], Part | None]) -> Iterator[Survey]:
     """Of those members and targets of which no part was refused."""
     for target, (name, config) in itertools.product(targets, members.items()):
         found = [parts[target, name, part] for part in SHARES]
@@ -142,8 +140,8 @@ def most_sequences(lab: Lab, config: Config, target: str, length: int) -> Larges
     are, which share the heads of their states if they can.
     """
     devices = place(target).count
-    outcome = lambda rows: lab.measure(Cell(config, "decode", rows, length, target))  # noqa: E731
-    total = lambda rows: needed(outcome(rows))  # noqa: E731
+    outcome = lambda rows: lab.measure(Cell(config, "decode", rows, length, target))
+    total = lambda rows: needed(outcome(rows))
     memory, empty = memory_of([outcome(devices)]), without_rows(outcome(devices))
     if memory is None:
         return None
@@ -182,7 +180,6 @@ def _curve(phase: str, found: dict[int, Outcome]) -> dict[str, Any]:
     grows = {"train": lambda m: m.working, "prefill": lambda m: m.working + m.state, "decode": lambda m: m.state}[phase]
     if fit := exponent(list(measured), [grows(each) for each in measured.values()]):
         values[f"lab/{phase}_exponent"] = str(fit)
-        values[f"lab/{phase}_exponent_value"], values[f"lab/{phase}_exponent_half"] = fit
     return values
 
 

@@ -22,7 +22,7 @@ def tables(surveys: Sequence[Survey]) -> list[Table]:
 
 def rows(surveys: Sequence[Survey]) -> list[Row]:
     """Values by target, since one page has the tables of several."""
-    renamed = lambda each: {f"{each.target}/{key}": value for key, value in each.row.values.items()}  # noqa: E731
+    renamed = lambda each: {f"{each.target}/{key}": value for key, value in each.row.values.items()}
     return [Row(each.row.name, "model", renamed(each), each.row.config) for each in surveys]
 
 
@@ -93,10 +93,11 @@ def points(cells: Sequence[Row]) -> dict[tuple[str, str], dict[int, dict[str, fl
     return made
 
 
+CELL = ("phase", "batch", "length")
 CELLS = Table(
     "Cells",
     "Every measurement: bytes of one device, FLOPs of one call on all devices.",
-    (NAME, *(Column(key, key, "text") for key in ("target", "phase", "batch", "length", *Measurement._fields, "failed", "revision"))),
+    (NAME, *(Column(key, key, "text") for key in ("target", *CELL, *Measurement._fields, "failed", "revision"))),
 )
 
 
@@ -106,6 +107,6 @@ def cell_rows(surveys: Sequence[Survey], revision: str = "") -> list[Row]:
     for each in surveys:
         for cell, outcome in each.cells.items():
             said = dict(failed=outcome.reason) if isinstance(outcome, Failed) else outcome._asdict()
-            about = dict(target=cell.target, phase=cell.phase, batch=cell.batch, length=cell.length)
+            about = {key: getattr(cell, key) for key in ("target", *CELL)}
             made.append(Row(each.row.name, "model", about | said, each.row.config, revision=revision))
     return made

@@ -4,7 +4,8 @@
     mesh = make_mesh(config.mesh, placement.devices())
 
 The compilers of TPUs (libtpu) and of NVIDIA GPUs (XLA's CUDA plugin) need no such device: they compile for a description of
-it. Sizes and rates are those of data sheets, of one chip; GB are 10^9 bytes, GiB 2^30.
+it. Sizes and rates are those of data sheets, of one chip, but that programs have a TPU's memory as libtpu offers it, somewhat
+less; GB are 10^9 bytes, GiB 2^30.
 """
 
 import dataclasses
@@ -49,7 +50,7 @@ class Target:
 
 
 def _tpu(version: str, kind: str, memory: float, bandwidth: float, flops: float, axes: int = 3, **options: str) -> Target:
-    source = f"Google Cloud's system architecture page of TPU {kind.removeprefix('TPU').strip()}"
+    source = f"cloud.google.com/tpu/docs/{version}"
     description = (("version", version), *options.items())
     return Target("tpu", kind, int(memory), bandwidth, flops, source, axes, description)
 

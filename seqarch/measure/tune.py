@@ -41,7 +41,7 @@ def candidates(layer: Layer, config: Config) -> Iterator[tuple[tuple, Case]]:
     signature = inspect.signature(resolve_mixer(layer.mixer).__init__).parameters
     size = next((name for name in SIZES if name in signature and name not in given), None)
     sizes = [{}] if size is None else [{size: n} for n in dict.fromkeys((signature[size].default, *SIZES[size]))]
-    call = lambda mixer, x: mixer(x)  # noqa: E731
+    call = lambda mixer, x: mixer(x)
     for form in resolve_mixer(layer.mixer).forms:
         programs = set()
         for options in ({"method": form} | more for more in sizes):

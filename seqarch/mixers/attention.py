@@ -79,9 +79,7 @@ class Attention(SequenceMixer):
         self.rope, self.method, self.block, self.dtype = rope, method, block, dtype
         self.state_dtype = state_dtype or dtype
         self.q = linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype)
-        self.k, self.v = (
-            linear(dim, kv_heads * self.head_dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(2)
-        )
+        self.k, self.v = (linear(dim, kv_heads * self.head_dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(2))
         self.q_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
         self.out = linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)

@@ -77,10 +77,7 @@ class Mamba(SequenceMixer):
         u, delta, B, C = self._select(u)
         if valid is not None:
             delta = jnp.where(valid[..., None], delta, 0.0)  # exp(0 A) = 1 and 0 u B = 0: the state stays
-        y, h = ops.selective_scan(
-            u, delta, -jnp.exp(self.log_A[...]), B, C, self.D[...], state.h.astype(jnp.float32),
-            starts=starts, method=self.method, chunk=self.chunk,
-        )  # fmt: skip
+        y, h = self._scan(u, delta, B, C, state.h.astype(jnp.float32), starts)
         return self.out(y * jax.nn.silu(z)), MambaState(conv, h.astype(self.state_dtype))
 
     def step(self, x, state):
@@ -92,6 +89,10 @@ class Mamba(SequenceMixer):
         h = jnp.exp(delta[:, None] * A) * state.h.astype(jnp.float32) + (delta * u32)[:, None] * B[..., None]
         y = (dot("bne,bn->be", h, C) + rows(self.D[...], u32) * u32).astype(u.dtype)
         return self.out(y * jax.nn.silu(z)), MambaState(recent[:, 1:], h.astype(self.state_dtype))
+
+    def _scan(self, u, delta, B, C, h, starts):
+        A = -jnp.exp(self.log_A[...])
+        return ops.selective_scan(u, delta, A, B, C, self.D[...], h, starts=starts, method=self.method, chunk=self.chunk)
 
     def _select(self, u: Float[Array, "... E"]):
         """After the convolution: u, and delta, B, C in float32."""

@@ -67,6 +67,4 @@ def _tiled(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule,
 
 
 LEAST = 64  # tokens of a block
-FORMS = Forms(
-    {"materialised": _materialised, "blockwise": blockwise, "tiled": _tiled}, cpu="tiled", accelerator="blockwise"
-)
+FORMS = Forms({"materialised": _materialised, "blockwise": blockwise, "tiled": _tiled}, cpu="tiled", accelerator="blockwise")

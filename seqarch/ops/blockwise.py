@@ -154,8 +154,10 @@ def _attend_forward(q, k, v, at_q, at_k, rule, trips):
 
     def query_block(inputs):
         q, at_q, (first, end) = inputs
+
         def body(j, running):
             return absorb(running, q, k[j], v[j], visible(at_q, jax.tree.map(lambda x: x[j], at_k), rule))
+
         with jax.named_scope(f"at_most_{trips[0]}_trips"):  # tells seqarch.flops
             return finish(jax.lax.fori_loop(first, end, body, empty(q)), q.dtype)
 

@@ -86,7 +86,7 @@ def _recompute(c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Arra
     long to train. Where devices share the batch, that loop would gather it.
     """
     chunks = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), affine.split(_IDENTITY, c, chunk))
-    row = lambda inputs: _row(*inputs, A.T)  # noqa: E731
+    row = lambda inputs: _row(*inputs, A.T)
     in_turn = jax.sharding.get_abstract_mesh().size <= 1
     y, h = jax.lax.map(row, (chunks, h)) if in_turn else jax.vmap(row)((chunks, h))
     return affine.join(jnp.moveaxis(y, 1, 0), c.x.shape[1]), h

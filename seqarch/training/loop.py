@@ -33,9 +33,7 @@ SAY_EVERY = 5.0  # seconds between lines of progress
 Say = Callable[[str], None]
 
 
-def train(
-    config: Config, workdir: str | os.PathLike, *, progress: Say | None = None, strict_restore: bool = False
-) -> Row:
+def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = None, strict_restore: bool = False) -> Row:
     """Trains `config` in `workdir` from its latest checkpoint on, and returns the last step's row of metrics.jsonl.
 
     progress: takes lines that say what is being done; default: print
@@ -73,9 +71,7 @@ def train(
 class _Run:
     """One start of the loop: the step, traced, the data from `start` on, and where states go; nothing is written yet."""
 
-    def __init__(
-        self, config: Config, mesh: Mesh, text: dict[str, TokenFile], start: int, checkpoints: Checkpointer, say: Say
-    ):
+    def __init__(self, config: Config, mesh: Mesh, text: dict[str, TokenFile], start: int, checkpoints: Checkpointer, say: Say):
         self.config, self.mesh, self.checkpoints, self.say = config, mesh, checkpoints, say
         self.text = text["train"]
         self.batches = self._batches(start)
@@ -180,9 +176,7 @@ def _alike(config: Config, text: str, workdir: str | os.PathLike) -> None:
             )
 
 
-def _start(
-    config: Config, mesh: Mesh, abstract: TrainState, checkpoints: Checkpointer, strict: bool, say: Say
-) -> TrainState:
+def _start(config: Config, mesh: Mesh, abstract: TrainState, checkpoints: Checkpointer, strict: bool, say: Say) -> TrainState:
     """The latest checkpoint's state, or the initial one."""
     size = sum(leaf.size for leaf in jax.tree.leaves(abstract.model))
     say(f"{config.model.mixer}: {size:,} parameters on {mesh.size} x {mesh.devices.flat[0].device_kind}")
@@ -196,9 +190,7 @@ def _start(
     return state
 
 
-def _record(
-    config: Config, settled: Config, mesh: Mesh, workdir: str | os.PathLike, start: int, logger: Logger, say: Say
-) -> None:
+def _record(config: Config, settled: Config, mesh: Mesh, workdir: str | os.PathLike, start: int, logger: Logger, say: Say) -> None:
     """config.json, run.json, and both in TensorBoard, once everything that could refuse has not."""
     if jax.process_index():
         return

@@ -92,7 +92,7 @@ def _read(path: Path, item: str, name: str, struct: jax.ShapeDtypeStruct) -> Arr
     try:
         array = tensorstore.open(dict(driver="zarr", kvstore=store), open=True, read=True).result()
         if _show(array) == _show(struct):
-            part = lambda index: array[index].read().result()  # noqa: E731
+            part = lambda index: array[index].read().result()
             return jax.make_array_from_callback(struct.shape, struct.sharding, part)
     except (ValueError, OSError) as error:  # TensorStore's words; what devices say, such as out of memory, is no damage
         raise Damaged(f"{path} is damaged ({name} cannot be read)") from error

@@ -215,7 +215,7 @@ def processor() -> str:
 
 def cpus() -> int:
     """Those that this process may run on, after which XLA sizes its thread pool and splits sums."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(package: str) -> str | None:

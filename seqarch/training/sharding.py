@@ -84,7 +84,7 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
 def _abstract_state(config: Config, mesh: Mesh) -> TrainState:
     """The same for every batch and length, at which a memory curve asks for it again and again."""
     abstract = jax.eval_shape(make_init(config), jax.random.key(0))
-    struct = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)  # noqa: E731
+    struct = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
     return jax.tree.map(struct, abstract, shardings(abstract, mesh))
 
 
@@ -97,7 +97,7 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
             f"do not divide over {ways} devices; give a batch that is a multiple of {ways * config.optim.accumulate}"
         )
     shape, where = (config.batch, config.length), batch_sharding(mesh)
-    struct = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where)  # noqa: E731
+    struct = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
     return Batch(tokens=struct(jnp.int32), targets=struct(jnp.int32), starts=struct(jnp.bool), weights=struct(jnp.float32))
 
 

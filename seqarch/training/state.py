@@ -83,7 +83,7 @@ def make_train_step(config: Config) -> Callable[[TrainState, Batch, Hyper], tupl
         model, adam = optim.update(config.optim, grads, state.opt_state.adam, state.model, lr, hyper.weight_decay)
 
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        keep = lambda new, old: jnp.where(finite, new, old)  # noqa: E731
+        keep = lambda new, old: jnp.where(finite, new, old)
         model, adam = jax.tree.map(keep, (model, adam), (state.model, state.opt_state.adam))
         refused = jnp.where(finite, 0, state.opt_state.refused + 1)
         metrics = dict(loss=loss, grad_norm=norm, learning_rate=lr, refused=refused)

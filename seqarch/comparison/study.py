@@ -15,7 +15,7 @@ from seqarch.measure.evaluate import EVALUATORS
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class Study:
     """Of the member `name`; config: with the model matched; directory: of the comparison's runs.
 
     Each method takes what of its runs is there already.
@@ -36,38 +36,42 @@ class Trial:
 
     def left(self) -> int:
         """Runs to be trained or measured still, where the search need not go beyond its grid."""
-        searched = sum(not runs.settled(self._searched(lr), self.config) for lr in self.plan.lrs)
-        return searched + sum(not (self.seed_run(seed) / "eval.json").exists() for seed in self.plan.seeds)
+        searched = sum(not runs.finished(self._searched(lr), self.config) for lr in self.plan.lrs)
+        known = [runs.known(self.seed_run(seed), self.config, self.plan.split, self._measures(seed)) for seed in self.plan.seeds]
+        return searched + sum(values is None for values in known)
 
-    def trained(self) -> bool:
-        return all(runs.settled(self.seed_run(seed), self.config) for seed in self.plan.seeds)
+    def is_trained(self) -> bool:
+        """Whether nothing is left to train: every seed came to its end, or one diverged, which ends the study."""
+        directories = [self.seed_run(seed) for seed in self.plan.seeds]
+        return any(map(runs.diverged, directories)) or all(runs.finished(run, self.config) for run in directories)
 
     def train(self) -> None:
         """Trains all its runs, and scores all but the first, which `measure` will ask for more; this may go on beside others."""
         progress = Progress(self.left())
-        config, _ = self._choose(progress)
-        first, *others = self.seeded(config).items()
-        progress.begin(f"{self.name}, seed {first[0]}")
-        runs.trained(self.seed_run(first[0]), first[1], progress)
-        for seed, each in others:
-            self._measured(seed, each, SCORES, progress)
+        config = self._choose(progress)[0]
+        for seed, each in self.seeded(config).items():
+            progress.begin(f"{self.name}, seed {seed}")
+            if seed == self.plan.seeds[0]:
+                runs.trained(self.seed_run(seed), each, progress)
+            else:
+                self._measured(seed, each, progress)
 
     def measure(self, progress: Progress) -> tuple[Config, dict[str, Any]]:
         """The config with the learning rate that was chosen, and values: scores over seeds, what a program needs of the first."""
         config, scores = self._choose(progress)
-        by_seed: dict[int, dict[str, Any]] = {}
-        for seed, each in self.seeded(config).items():
-            by_seed[seed] = self._measured(seed, each, SCORES if by_seed else tuple(EVALUATORS), progress)
+        by_seed = {seed: self._measured(seed, each, progress) for seed, each in self.seeded(config).items()}
         finite = {f"{lr:g}": score if math.isfinite(score) else None for lr, score in scores.items()}
         return config, over_seeds(by_seed) | dict(search=finite)
 
     def seeded(self, config: Config) -> dict[int, Config]:
+        """`config` for each seed."""
         return {seed: runs.with_choice(config, seed=seed) for seed in self.plan.seeds}
 
     def seed_run(self, seed: int) -> Path:
         return self.directory / self.name / f"seed-{seed}"
 
     def _choose(self, progress: Progress) -> tuple[Config, dict[float, float]]:
+        """The config with the best learning rate, and the score of each."""
         if not self.plan.lrs:
             return self.config, {}
         lr, scores = search(self.plan.lrs, lambda lr: self._validated(lr, progress))
@@ -76,13 +80,17 @@ class Trial:
     def _validated(self, lr: float, progress: Progress) -> float:
         """One point of the search, from the config's own seed, which is none of those that are reported."""
         run, config = self._searched(lr), runs.with_choice(self.config, lr=lr)
-        progress.total += lr not in self.plan.lrs and not runs.settled(run, config)
+        progress.total += lr not in self.plan.lrs and not runs.finished(run, config)
         progress.begin(f"{self.name}, learning rate {lr:g}")
         return runs.validated(run, config, progress)
 
-    def _measured(self, seed: int, config: Config, only: tuple[str, ...], progress: Progress) -> dict[str, Any]:
+    def _measured(self, seed: int, config: Config, progress: Progress) -> dict[str, Any]:
         progress.begin(f"{self.name}, seed {seed}")
-        return runs.measured(self.seed_run(seed), config, self.plan.split, only, progress)
+        return runs.measured(self.seed_run(seed), config, self.plan.split, self._measures(seed), progress)
+
+    def _measures(self, seed: int) -> tuple[str, ...]:
+        """Evaluators: scores of every seed; what a program needs is measured for the first."""
+        return tuple(EVALUATORS) if seed == self.plan.seeds[0] else SCORES
 
     def _searched(self, lr: float) -> Path:
         return self.directory / self.name / f"lr-{lr:g}"
