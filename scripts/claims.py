@@ -23,8 +23,8 @@ from seqarch.comparison.runs import revision
 from seqarch.config import Config, parse
 from seqarch.errors import UserError
 from seqarch.files import write_json
-from seqarch.measure.cells import Lab
 from seqarch.measure.curves import parse_length
+from seqarch.measure.lab import Lab
 from seqarch.measure.targets import place
 from seqarch.training.rundir import provenance
 

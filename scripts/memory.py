@@ -23,8 +23,9 @@ from seqarch.config import parse
 from seqarch.errors import UserError
 from seqarch.measure import survey
 from seqarch.measure import survey_tables as tables
-from seqarch.measure.cells import Lab, packages
+from seqarch.measure.cells import packages
 from seqarch.measure.curves import parse_length
+from seqarch.measure.lab import Lab
 from seqarch.measure.report import csv_text, write_pages
 from seqarch.measure.targets import place
 from seqarch.training import rundir

@@ -22,7 +22,8 @@ from seqarch.config import Config, parse
 from seqarch.errors import NoResult, UserError
 from seqarch.matching import count_parameters
 from seqarch.measure import planner
-from seqarch.measure.cells import Lab, Outcome
+from seqarch.measure.cells import Outcome
+from seqarch.measure.lab import Lab
 from seqarch.measure.survey import describe
 from seqarch.measure.tables import format_bytes, format_si
 from seqarch.measure.targets import Placement, place

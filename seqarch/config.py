@@ -1,7 +1,7 @@
 """ConfigDict in, frozen dataclasses out: the one place that knows ml_collections, and where a config is validated.
 
-config = seqarch.config.parse(config_dict)            # unknown fields and wrong types: UserError
-model_config = with_forms(config.model, "tpu")        # method="auto" becomes a named form, for the target
+    config = seqarch.config.parse(config_dict)            # unknown fields and wrong types: UserError
+    model_config = with_forms(config.model, "tpu")        # method="auto" becomes a named form, for the target
 """
 
 import dataclasses

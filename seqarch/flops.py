@@ -1,7 +1,7 @@
 """FLOPs by walking the program: a loop's body counts once for every trip, which XLA's `cost_analysis` does not do.
 
-flops = count_flops(train_step, abstract_state, abstract_batch, abstract_hyper)
-flops.matmul, flops.elementwise, flops.total
+    flops = count_flops(train_step, abstract_state, abstract_batch, abstract_hyper)
+    flops.matmul, flops.elementwise, flops.total
 """
 
 import math

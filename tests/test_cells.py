@@ -10,8 +10,9 @@ import pytest
 
 from seqarch.config import Config, ModelConfig
 from seqarch.errors import UserError
-from seqarch.measure import cells
-from seqarch.measure.cells import Cell, Failed, Lab, key_of
+from seqarch.measure import cells, worker
+from seqarch.measure.cells import Cell, Failed, key_of
+from seqarch.measure.lab import Lab
 from seqarch.measure.memory import Measurement, measure
 
 CONFIG = Config(length=16, model=ModelConfig("gru", layers=1, dim=8, mlp=8))
@@ -56,9 +57,9 @@ def test_tuned_forms_and_the_compilers_environment_are_part_of_the_key(tmp_path,
 
 def answers(pipe, kind, platforms, directory):
     """A worker whose cell of batch 1 is measured, of 2 crashes, of 3 hangs, of 4 is the user's mistake."""
-    for given, _ in cells._received(pipe):
+    for given, _ in worker._received(pipe):
         if given.batch == 2:
-            Path(directory, cells.LOG).write_text("chatter\nCheck failed: tiles\n")
+            Path(directory, worker.LOG).write_text("chatter\nCheck failed: tiles\n")
             os.kill(os.getpid(), signal.SIGABRT)
         if given.batch == 3:
             time.sleep(60)
@@ -70,7 +71,7 @@ MEASURED = measure(*cell())
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch):
-    monkeypatch.setattr(cells, "_serve", answers)
+    monkeypatch.setattr(worker, "_serve", answers)
     with Lab(tmp_path, workers=1, timeout=20) as lab:
         yield lab
 
@@ -103,5 +104,5 @@ def test_an_error_of_the_compiler_is_a_line(monkeypatch):
     def fails(*_):
         raise RuntimeError("INTERNAL: no tile\nwith a page of details")
 
-    monkeypatch.setattr(cells, "measure", fails)
-    assert cells._outcome(cell(), Measurement) == Failed("the compiler fails: INTERNAL: no tile")
+    monkeypatch.setattr(worker, "measure", fails)
+    assert worker._outcome(cell(), Measurement) == Failed("the compiler fails: INTERNAL: no tile")

@@ -178,7 +178,8 @@ def test_flops_of_a_decode_step_have_their_closed_form():
 
 
 def test_what_libtpu_refuses_is_a_result_and_other_errors_are_not():
-    said = "RESOURCE_EXHAUSTED: Ran out of memory, the total memory required for HLO temporaries (136.06G) exceeds available HBM (15.75G)."
+    said = "RESOURCE_EXHAUSTED: Ran out of memory, the total memory required for HLO temporaries "
+    said += "(136.06G) exceeds available HBM (15.75G)."
     planned = refused_bytes(RuntimeError(said), 1000)
     assert planned.total == int(136.06 * 2**30) and planned.arguments + planned.temporaries == planned.total
     with pytest.raises(RuntimeError, match="no tile"):

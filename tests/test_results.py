@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from configs import compare
 from seqarch.measure.comparison_tables import comparison_tables, summary_table
 from seqarch.measure.figures import comparison_figures
 from seqarch.measure.report import markdown_page, markdown_table, read_results
@@ -19,6 +20,16 @@ def results():
 def test_readme_has_its_summary(results):
     assert markdown_table(summary_table(results.rows), results.rows) in (ROOT / "README.md").read_text()
     assert results.command in (ROOT / "docs/results.md").read_text()
+
+
+def test_they_are_those_of_the_config(results):
+    given = compare.get_config("long")
+    models = [row for row in results.rows if row.kind == "model"]
+    assert [row.name for row in models] == [member.split(" = ")[0] for member in given.members]
+    assert results.notice == given.notice
+    for row in models:
+        assert (row.config["steps"], row.config["batch"], row.config["length"]) == (given.steps, given.batch, given.length)
+    assert f"{given.steps} steps of {given.batch} x {given.length}" in (ROOT / "docs/results.md").read_text()
 
 
 def test_report_is_rendered_from_it(results):

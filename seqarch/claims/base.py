@@ -13,8 +13,9 @@ import jax
 from seqarch import cli
 from seqarch.config import Config
 from seqarch.errors import UserError, first_line
-from seqarch.measure.cells import Cell, Failed, Lab
+from seqarch.measure.cells import Cell, Failed
 from seqarch.measure.curves import Exponent
+from seqarch.measure.lab import Lab
 from seqarch.measure.memory import Measurement
 from seqarch.measure.targets import TARGETS, place
 

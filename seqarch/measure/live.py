@@ -1,7 +1,8 @@
 """What a program takes when it really runs, to be held beside its compiler's plan: run `peak` in a process of its own.
 
-Accelerators' allocators tell their peak. A CPU has none to ask: there it is the growth of the process's resident memory
-from before the arguments exist to its highest point while the program runs, compilation being over.
+Accelerators' allocators tell their peak, of all that the process did: also of what its compiler tried out. A CPU has none to
+ask: there it is the growth of the process's resident memory from before the arguments exist to its highest point while the
+program runs, compilation being over.
 """
 
 import ctypes

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from seqarch.config import Config
 from seqarch.errors import NoResult
 from seqarch.matching import count_parameters
-from seqarch.measure.cells import Cell, Failed, Lab, Outcome
+from seqarch.measure.cells import Cell, Failed, Outcome
 from seqarch.measure.curves import Largest, largest
+from seqarch.measure.lab import Lab
 from seqarch.measure.memory import Measurement
 from seqarch.measure.survey import MOST, memory_of, most_sequences, needed, without_rows
 from seqarch.measure.targets import Placement, devices_per_chip

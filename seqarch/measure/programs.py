@@ -1,8 +1,8 @@
 """The programs of a run, with the shapes that they are compiled for: what memory and speed are measured on.
 
-program = train_program(config, mesh)
-program.compile().memory_analysis()
-count_flops(program.fn, *program.args)
+    program = train_program(config, mesh)
+    program.compile().memory_analysis()
+    count_flops(program.fn, *program.args)
 """
 
 import dataclasses

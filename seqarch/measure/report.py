@@ -1,7 +1,7 @@
 """The report of a comparison: report.md, results.csv, results.json and one self-contained report.html, from one description.
 
-paths = write_report(rows, directory, title="...", notice="tour: ...; not evidence", command="python ...")
-title, notice, command, rows = read_results(directory / "results.json")
+    paths = write_report(rows, directory, title="...", notice="tour: ...; not evidence", command="python ...")
+    title, notice, command, rows = read_results(directory / "results.json")
 """
 
 import csv

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from seqarch.config import Config, to_dict
 from seqarch.errors import UserError
-from seqarch.measure.cells import Cell, Failed, Lab, Outcome
+from seqarch.measure.cells import Cell, Failed, Outcome
 from seqarch.measure.curves import Largest, exponent, largest
+from seqarch.measure.lab import Lab
 from seqarch.measure.live import Actual
 from seqarch.measure.memory import Measurement
 from seqarch.measure.plans import PEAK
@@ -86,11 +87,15 @@ def run(
     surveys = list(_joined(members, targets, parts))
     if not surveys:
         raise next(iter(errors.values()))
+    _say_failures(surveys, say)
+    return surveys
+
+
+def _say_failures(surveys: Sequence[Survey], say: Callable[[str], None]) -> None:
     for each in surveys:
         for cell, outcome in each.cells.items():
             if isinstance(outcome, Failed):
                 say(f"{each.row.name} on {each.target}, {cell.phase} of {cell.length:,} tokens: {outcome.reason}")
-    return surveys
 
 
 def _joined(members: dict[str, Config], targets: Sequence[str], parts: dict[tuple[str, str, str], Part | None]) -> Iterator[Survey]:
