@@ -1,4 +1,4 @@
-"""Several processes that train one model: told to stop and interrupted, started again in another number, of two minds about files."""
+"""Several processes that train one model: stopped, interrupted, started again in another number, of two minds about files."""
 
 import contextlib
 import os

@@ -38,24 +38,19 @@ def validated(run: Path, config: Config, progress: Progress) -> float:
     return math.inf if last.get("refused", 0) >= PATIENCE or bits is None or not math.isfinite(bits) else bits
 
 
-def trained(run: Path, config: Config, progress: Progress) -> None:
-    """Trains the run to its end."""
-    check(run, config)
-    if not finished(run, config):
-        _train(run, config, progress)
-        progress.end()
-
-
 def measured(run: Path, config: Config, split: str, only: Collection[str], progress: Progress) -> dict[str, Any]:
     """What the evaluators `only` say of the trained run on `split`; trained and measured first where it is not there."""
     check(run, config)
-    if values := known(run, config, split, only):
+    values = known(run, config, split)
+    if not (wanted := missing(values, only)):
         progress.say("is there already")
         return values
+    if values.get("run/revision") is None or rundir.revision() != dict(revision=values["run/revision"], dirty=False):
+        values, wanted = {}, tuple(only)
     (run / "eval.json").unlink(missing_ok=True)
     _train(run, config, progress)
     write_json(run / "config.json", to_dict(config))  # a run that was trained before may be measured differently now
-    values = evaluate(run, split=split, only=tuple(only), progress=progress.say)
+    values = evaluate(run, split=split, only=wanted, keep=values, progress=progress.say)
     progress.end()
     return values
 
@@ -84,13 +79,16 @@ def with_choice(config: Config, *, lr: float | None = None, seed: int | None = N
     return config
 
 
-def known(run: Path, config: Config, split: str, only: Collection[str]) -> dict[str, Any] | None:
-    """What eval.json of a finished run says, if it was measured as `config` wants it."""
+def known(run: Path, config: Config, split: str) -> dict[str, Any]:
+    """What eval.json says of the trained run's `split`, where it was measured as `config` wants it."""
     values = rundir.read_eval(run) or {}
-    whole = set(only) <= {name.split("/")[0] for name in values} and values.get("quality/split") == split
-    if whole and values.get("run/step") == config.steps and rundir.read_config(run).eval == config.eval:
-        return values
-    return None
+    whole = values.get("quality/split") == split and values.get("run/step") == config.steps
+    return values if whole and rundir.read_config(run).eval == config.eval else {}
+
+
+def missing(values: dict[str, Any], only: Collection[str]) -> tuple[str, ...]:
+    """Those of the evaluators `only` that `values` are not of."""
+    return tuple(name for name in only if name not in {value.split("/")[0] for value in values})
 
 
 def _train(run: Path, config: Config, progress: Progress) -> None:

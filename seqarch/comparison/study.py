@@ -37,8 +37,8 @@ class Study:
     def left(self) -> int:
         """Runs to be trained or measured still, where the search need not go beyond its grid."""
         searched = sum(not runs.finished(self._searched(lr), self.config) for lr in self.plan.lrs)
-        known = [runs.known(self.seed_run(seed), self.config, self.plan.split, self._measures(seed)) for seed in self.plan.seeds]
-        return searched + sum(values is None for values in known)
+        known = {seed: runs.known(self.seed_run(seed), self.config, self.plan.split) for seed in self.plan.seeds}
+        return searched + sum(bool(runs.missing(values, self._evaluators(seed))) for seed, values in known.items())
 
     def is_trained(self) -> bool:
         """Whether nothing is left to train: every seed came to its end, or one diverged, which ends the study."""
@@ -46,20 +46,18 @@ class Study:
         return any(map(runs.diverged, directories)) or all(runs.finished(run, self.config) for run in directories)
 
     def train(self) -> None:
-        """Trains all its runs, and scores all but the first, which `measure` will ask for more; this may go on beside others."""
+        """Trains and scores all its runs, which may go on beside others; `measure` will ask for more of the first."""
         progress = Progress(self.left())
         config = self._choose(progress)[0]
         for seed, each in self.seeded(config).items():
-            progress.begin(f"{self.name}, seed {seed}")
-            if seed == self.plan.seeds[0]:
-                runs.trained(self.seed_run(seed), each, progress)
-            else:
-                self._measured(seed, each, progress)
+            self._measured(seed, each, SCORES, progress)
 
     def measure(self, progress: Progress) -> tuple[Config, dict[str, Any]]:
         """The config with the learning rate that was chosen, and values: scores over seeds, what a program needs of the first."""
         config, scores = self._choose(progress)
-        by_seed = {seed: self._measured(seed, each, progress) for seed, each in self.seeded(config).items()}
+        by_seed = {
+            seed: self._measured(seed, each, self._evaluators(seed), progress) for seed, each in self.seeded(config).items()
+        }
         finite = {f"{lr:g}": score if math.isfinite(score) else None for lr, score in scores.items()}
         return config, over_seeds(by_seed) | dict(search=finite)
 
@@ -84,12 +82,12 @@ class Study:
         progress.begin(f"{self.name}, learning rate {lr:g}")
         return runs.validated(run, config, progress)
 
-    def _measured(self, seed: int, config: Config, progress: Progress) -> dict[str, Any]:
+    def _measured(self, seed: int, config: Config, only: tuple[str, ...], progress: Progress) -> dict[str, Any]:
         progress.begin(f"{self.name}, seed {seed}")
-        return runs.measured(self.seed_run(seed), config, self.plan.split, self._measures(seed), progress)
+        return runs.measured(self.seed_run(seed), config, self.plan.split, only, progress)
 
-    def _measures(self, seed: int) -> tuple[str, ...]:
-        """Evaluators: scores of every seed; what a program needs is measured for the first."""
+    def _evaluators(self, seed: int) -> tuple[str, ...]:
+        """Scores are of every seed; what a program needs is measured for the first."""
         return tuple(EVALUATORS) if seed == self.plan.seeds[0] else SCORES
 
     def _searched(self, lr: float) -> Path:

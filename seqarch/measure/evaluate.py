@@ -2,8 +2,9 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -50,14 +51,16 @@ def evaluate(
     *,
     split: str = "validation",
     only: Sequence[str] = (),
+    keep: Mapping[str, Any] = MappingProxyType({}),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measures the latest checkpoint of the run in `workdir` and returns what eval.json then holds.
 
     only: names in EVALUATORS; default: all
+    keep: values of others, of the same step, split and revision, that eval.json is to hold beside these
     progress: takes lines that say what is being done; default: print
     Values are flat by name; run/* say of which step, by which revision, versions and device. eval.json is replaced, so
-    it never mixes two evaluations. Raises UserError where `workdir` is no run and for an unknown split or evaluator.
+    but for `keep` it never mixes two evaluations. Raises UserError where `workdir` is no run and for an unknown split or evaluator.
     """
     say = progress or functools.partial(print, flush=True)
     for name in only:
@@ -66,7 +69,7 @@ def evaluate(
     config, model, step = load_model(workdir)
     text = open_split(locate(config.data.path, config.model.vocab), split)
     subject = Subject(config, model, text, say)
-    values = {"run/step": step, **_provenance()}
+    values = {**keep, "run/step": step, **_provenance()}
     for name in only or EVALUATORS:
         say(f"measuring {name}")
         values |= dict(EVALUATORS[name](subject))
