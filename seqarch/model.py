@@ -21,6 +21,9 @@ from seqarch.types import Array, Bool, Float, Int, State
 
 UNROLLED = 4  # layers, at most, that training does not scan over
 
+# Like layers are traced and lowered once, then called; XLA makes one program of the calls.
+_prefill, _step = jax.jit(Block.prefill), jax.jit(Block.step)
+
 
 class LanguageModel(nnx.Module):
     """Next-token logits. A frozen pytree: nothing in it changes after construction, transforms are JAX's own."""
@@ -80,7 +83,7 @@ class LanguageModel(nnx.Module):
         """What `logits` reads, for all tokens, and the states after them; see SequenceMixer.prefill."""
         x, after = self._embed(tokens), []
         for block, state in zip(self.blocks(), states, strict=True):
-            x, state = block.prefill(x, state, starts, lengths)
+            x, state = _prefill(block, x, state, starts, lengths)
             after.append(state)
         return self.norm(x), tuple(after)
 
@@ -88,7 +91,7 @@ class LanguageModel(nnx.Module):
         """Logits for one token a row, and the states after it."""
         x, after = self._embed(tokens), []
         for block, state in zip(self.blocks(), states, strict=True):
-            x, state = block.step(x, state)
+            x, state = _step(block, x, state)
             after.append(state)
         return self.logits(self.norm(x)), tuple(after)
 
