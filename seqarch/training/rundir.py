@@ -29,6 +29,7 @@ from seqarch.files import write_json
 # Fields that may differ between the starts of one run. `steps` stretches the learning-rate schedule; the others leave the
 # trajectory alone (a text of other content is refused by the checkpoint). run.json keeps the config of every start.
 MAY_CHANGE = ("steps", "log_every", "profile", "checkpoint", "eval", "mesh", "data")
+ROOT = Path(seqarch.config.__file__).resolve().parent.parent
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -173,7 +174,7 @@ def provenance() -> dict[str, Any]:
     return dict(
         versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         **revision(),
-        command=["python", *sys.argv],
+        command=["python", *(argument.replace(f"{ROOT}/", "") for argument in sys.argv)],
         host=dict(system=platform.platform(), cpu=processor(), cpus=cpus()),
         devices=dict(platform=devices[0].platform, kind=devices[0].device_kind, count=len(devices)),
         processes=jax.process_count(),
@@ -182,15 +183,14 @@ def provenance() -> dict[str, Any]:
 
 def revision() -> dict[str, Any]:
     """{"revision": commit, "dirty": whether the tree differs from it} of seqarch's source; None where there is no git."""
-    root = Path(seqarch.config.__file__).resolve().parent.parent
 
     def git(*args: str) -> str | None:
         try:
-            return subprocess.run(["git", "-C", root, *args], capture_output=True, text=True, check=True).stdout.strip()
+            return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True, check=True).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
             return None
 
-    if not (root / ".git").exists():  # installed from an archive, perhaps inside another repository
+    if not (ROOT / ".git").exists():  # installed from an archive, perhaps inside another repository
         return dict(revision=None, dirty=None)
     changes = git("status", "--porcelain")
     return dict(revision=git("rev-parse", "HEAD"), dirty=None if changes is None else bool(changes))
