@@ -47,7 +47,7 @@ def main() -> None:
         means = Means(lab, targets, members("1m"), members("8b"), trained(), lengths, ROOT / "docs", workdir, LOCAL, say)
         claims = findings(means)
     about = dict(revision=revision(made), versions=made["versions"], cpus=made["host"]["cpus"], targets=targets)
-    about["command"] = shlex.join(["python", *sys.argv]).replace(f"{ROOT}/", "")
+    about["command"] = shlex.join(made["command"])
     record = dict(about=about, claims=claims)
     numbers, text = (out.with_name(f"{out.name}.{kind}") for kind in ("json", "md"))
     write_json(numbers, record)

@@ -66,7 +66,7 @@ def main() -> None:
     rows, notice = judged(members) + baselines, "; ".join([given.notice, *without])
     if members and jax.process_index() == 0:
         title = f"Sequence mixers compared: {given.name}"
-        paths = write_report(rows, workdir, title=title, notice=notice, command=this_command())
+        paths = write_report(rows, workdir, title=title, notice=notice, command=shlex.join(rundir.command()))
         print(f"\n{text_table(summary_table(rows), rows)}\n\n{notice}\n" + "\n".join(f"wrote {path}" for path in paths))
     if without:
         raise UserError(f"{len(without)} of {len(studies)} members came to no result: {'; '.join(without)}")
@@ -121,12 +121,8 @@ def baseline_rows(given: Plan, workdir: Path) -> list[Row]:
             known["values"][baseline] = dict(evaluator(fitted, held_out, limit=limit))
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(path, known)
-    again = this_command()
+    again = shlex.join(rundir.command())
     return [Row(each, "baseline", values, {}, {}, known["revision"], again) for each, values in known["values"].items()]
-
-
-def this_command() -> str:
-    return shlex.join(["python", "scripts/compare.py", *(argument.replace(f"{ROOT}/", "") for argument in sys.argv[1:])])
 
 
 def _train(study: Study) -> None:

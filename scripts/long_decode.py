@@ -26,7 +26,7 @@ from seqarch.measure import long_decode
 from seqarch.measure.figures import decoding_figure
 from seqarch.measure.report import write_svg
 from seqarch.patterns import parse_pattern
-from seqarch.training.rundir import revision
+from seqarch.training.rundir import command, revision
 
 cli.spare_accelerator()
 CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs/lm.py"), "The model, with each of --mixers in turn.")
@@ -48,7 +48,7 @@ def main() -> None:
     for mixer in dict.fromkeys(MIXERS.value):
         with decoding(config, mixer) as process:
             about = json.loads(process.stdout.readline() or "{}")
-            made = records[mixer] = about | source | dict(command=["python", *sys.argv], points=[])
+            made = records[mixer] = about | source | dict(command=command(), points=[])
             for line in process.stdout:
                 made["points"].append(json.loads(line))
                 print(f"{mixer}: {long_decode.describe(long_decode.Point(**made['points'][-1]))}", flush=True)

@@ -45,7 +45,7 @@ def measured(run: Path, config: Config, split: str, only: Collection[str], progr
     if not (wanted := missing(values, only)):
         progress.say("is there already")
         return values
-    if values.get("run/revision") is None or rundir.revision() != dict(revision=values["run/revision"], dirty=False):
+    if not _of_this_source(values):
         values, wanted = {}, tuple(only)
     (run / "eval.json").unlink(missing_ok=True)
     _train(run, config, progress)
@@ -89,6 +89,12 @@ def known(run: Path, config: Config, split: str) -> dict[str, Any]:
 def missing(values: dict[str, Any], only: Collection[str]) -> tuple[str, ...]:
     """Those of the evaluators `only` that `values` are not of."""
     return tuple(name for name in only if name not in {value.split("/")[0] for value in values})
+
+
+def _of_this_source(values: dict[str, Any]) -> bool:
+    """Whether they were measured by what runs now, as a revision tells: nothing does of a tree that was changed by hand."""
+    now = rundir.revision()
+    return now["dirty"] is False and now == {name: values.get(f"run/{name}") for name in now}
 
 
 def _train(run: Path, config: Config, progress: Progress) -> None:

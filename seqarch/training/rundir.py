@@ -174,11 +174,16 @@ def provenance() -> dict[str, Any]:
     return dict(
         versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         **revision(),
-        command=["python", *(argument.replace(f"{ROOT}/", "") for argument in sys.argv)],
+        command=command(),
         host=dict(system=platform.platform(), cpu=processor(), cpus=cpus()),
         devices=dict(platform=devices[0].platform, kind=devices[0].device_kind, count=len(devices)),
         processes=jax.process_count(),
     )
+
+
+def command() -> list[str]:
+    """This program's, without the path of the repository."""
+    return ["python", *(argument.replace(f"{ROOT}/", "") for argument in sys.argv)]
 
 
 def revision() -> dict[str, Any]:
