@@ -13,6 +13,8 @@ training has saved; 141 when nobody reads on. Anything else is a bug, with its t
 once, such as 137.
 """
 
+import contextlib
+import ctypes
 import logging as python_logging
 import os
 import re
@@ -32,6 +34,7 @@ flags.disclaim_key_flags()  # `define_path` defines flags of the programs that c
 # PCI identities as in jax._src.hardware_utils and scripts/env.sh; Google's network cards share the vendor.
 _GOOGLE = "0x1ae0"
 _TPUS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def run(main: Callable[..., None], argv: list[str] | None = None, positional: tuple[str, ...] = ()) -> NoReturn:
@@ -40,6 +43,7 @@ def run(main: Callable[..., None], argv: list[str] | None = None, positional: tu
     Modules that a config names are found where the program is started, too.
     """
     quiet()
+    keep_memory()
     sys.path.append(os.getcwd())
     try:
         arguments = parse_flags(sys.argv if argv is None else argv, positional)
@@ -97,6 +101,18 @@ def quiet() -> None:
         python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.CRITICAL)
     sys.unraisablehook = _unraisablehook
     warnings.filterwarnings("ignore", module=r"(orbax|flax|jax|tensorboardX)\b")
+
+
+def keep_memory() -> None:
+    """Has glibc keep what is freed for what is allocated next; else the system clears every page of it again.
+
+    XLA on CPU allocates a program's temporaries at each call. Train steps of 8 x 256 tokens through two layers of 64 take, on one
+    core, 105 ms in place of 140 with Mamba and 84 in place of 112 with attention; with the GRU they stay at 63.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # of another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
 def parse_flags(argv: list[str], positional: tuple[str, ...] = ()) -> list[str]:

@@ -109,6 +109,7 @@ def _serve(work: Callable[[T], None], member: T, cores: list[int], pipe: Connect
     os.sched_setaffinity(0, cores)  # before XLA sizes its thread pool
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cli.quiet()
+    cli.keep_memory()
     ended = None
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
