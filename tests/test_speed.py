@@ -144,5 +144,6 @@ for _ in range(2):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
 def test_what_was_freed_is_allocated_again_without_the_systems_help():
-    first, second = map(int, subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout.split())
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    first, second = map(int, done.stdout.split())
     assert second < first / 10
