@@ -90,3 +90,13 @@ def test_the_report_is_of_its_cells(report):
             for cell in cells:
                 if (cell["name"], cell["target"], cell["phase"], cell["failed"]) == (name, target, "train", ""):
                     assert format_bytes(int(cell["total"])) in row[f"{int(cell['length']):,}"]
+
+
+def test_steps_that_ran_are_those_of_their_report_and_planned_within_15_per_cent_at_a_gigabyte():
+    shown = table(after((DOCS / "memory.md").read_text(), "Training steps that ran"))
+    assert shown == table(after((DOCS / "memory/actual.md").read_text(), "## Planned and actual on local"))
+    read = lambda cell: re.fullmatch(r"([\d.]+) (MiB|GiB), planned (\d+) %", cell)
+    size = lambda found: float(found[1]) * {"MiB": 2**20, "GiB": 2**30}[found[2]]
+    ran = [(name, found) for name, row in shown.items() for cell in row.values() if (found := read(cell))]
+    large = {name: int(found[3]) for name, found in ran if size(found) >= 1e9}
+    assert len(large) >= 4 and all(85 <= planned <= 115 for planned in large.values())
