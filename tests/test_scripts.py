@@ -180,3 +180,22 @@ def test_keep_running_passes_sigterm_on_and_does_not_start_again(tmp_path):
         assert process.stdout.readline() == "up\n"
         process.terminate()
         assert process.wait(20) == 143
+
+
+FAULTS = """
+import resource, numpy
+from seqarch.cli import keep_memory
+keep_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(2):
+    before = faults()
+    numpy.full(1 << 24, 1.0)
+    print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
+def test_what_was_freed_is_allocated_again_without_the_systems_help():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    first, second = map(int, done.stdout.split())
+    assert second < first / 10

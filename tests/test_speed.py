@@ -1,8 +1,6 @@
 """Speed: what is timed is what is said to be timed."""
 
 import dataclasses
-import subprocess
-import sys
 from typing import NamedTuple
 
 import jax
@@ -128,22 +126,3 @@ def test_what_does_not_fit_the_device_is_told_and_skipped(subject):
 def test_contexts_too_short_to_decode_in_are_refused():
     with pytest.raises(UserError, match="eval.speed_contexts is .*at least 64"):
         EvalConfig(speed_contexts=(16, 1024))
-
-
-FAULTS = """
-import resource, numpy
-from seqarch.cli import keep_memory
-keep_memory()
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(2):
-    before = faults()
-    numpy.full(1 << 24, 1.0)
-    print(faults() - before)
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
-def test_what_was_freed_is_allocated_again_without_the_systems_help():
-    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
-    first, second = map(int, done.stdout.split())
-    assert second < first / 10
