@@ -12,7 +12,7 @@ import ml_collections
 from configs import lm
 
 SIZES = {  # layers, width, heads, key/value heads, MLP, vocabulary
-    "1m": (3, 160, 4, 4, 416, 257),
+    "1m": (2, 192, 4, 4, 512, 257),
     "125m": (12, 768, 12, 12, 2048, 32000),
     "1.3b": (24, 2048, 16, 16, 5504, 32000),
     "8b": (32, 4096, 32, 8, 14336, 128256),
@@ -35,7 +35,7 @@ def get_config(size: str = "1m") -> ml_collections.ConfigDict:
         f"attention grouped = attention(heads={heads},kv_heads={max(heads // 4, 1) if size != '1m' else 2})",
         f"attention multi-query = attention(heads={heads},kv_heads=1)",
         f"attention window 1024 = attention(heads={heads},window=1024)",
-        f"hybrid = mamba,mamba,attention(heads={heads},kv_heads={kv_heads})",
+        f"hybrid = mamba,attention(heads={heads},kv_heads={kv_heads})",
     )
     config.length = 512  # tokens that a prefill reads at once
     config.model.layers = layers

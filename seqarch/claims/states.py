@@ -89,8 +89,8 @@ def hybrids(means: Means) -> Finding:
         verdict(between),
         f"between Mamba and attention in {sum(between)} of the {len(between)} measures that tell them apart",
         "State, training and decoding lie between where layers add up: each attention layer has its cache. Quality does not "
-        "have to: a hybrid may be better than both of its parts. Quality and speed are those of docs/results.md (two layers, so "
-        "one of each), bytes those of configs/memory.py (one attention layer of three).",
+        "have to: a hybrid may be better than both of its parts. Quality and speed are those of docs/results.md, bytes those of "
+        "configs/memory.py; both have two layers, so one of each.",
         evidence,
     )
 
