@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from seqarch.config import Config, ModelConfig
 from seqarch.errors import UserError
-from seqarch.measure.live import peak
+from seqarch.measure.live import Actual, peak
+from seqarch.measure.memory import measure
 
 OVERHEAD = 15 << 20  # bytes that a process takes beside its arrays, as fitted in docs/memory.md
 RUN = """
@@ -44,3 +46,10 @@ def test_the_plan_of_two_devices_is_that_of_the_process_which_they_are():
 def test_a_target_that_is_absent_runs_nothing():
     with pytest.raises(UserError, match="is not here"):
         peak(Config(model=ModelConfig("gru")), "train", 1, 16, "tpu-v5e")
+
+
+def test_an_allocator_that_tells_its_peak_is_believed(monkeypatch):
+    config = Config(model=ModelConfig("gru", layers=1, dim=8, mlp=8))
+    monkeypatch.setattr(type(jax.devices()[0]), "memory_stats", lambda device: {"peak_bytes_in_use": 123, "bytes_limit": 2**30})
+    planned = measure(config, "train", 1, 16, "local").total
+    assert peak(config, "train", 1, 16, "local") == Actual(planned, 123)
