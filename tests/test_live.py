@@ -12,7 +12,7 @@ from seqarch.errors import UserError
 from seqarch.measure.live import Actual, peak
 from seqarch.measure.memory import measure
 
-OVERHEAD = 15 << 20  # bytes that a process takes beside its arrays, as fitted in docs/memory.md
+OVERHEAD = 13 << 20  # bytes that a process takes beside its arrays, as fitted in docs/memory.md
 RUN = """
 import json, sys, jax
 jax.config.update("jax_num_cpu_devices", 2)
