@@ -29,6 +29,7 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config.model.conv = 0
     config.model.vocab = 257
     config.model.dtype = "float32"
+    config.model.precision = "highest"
     config.model.remat = False
     config.model.dropout = 0.0
 

@@ -43,5 +43,6 @@ def get_config(size: str = "1m") -> ml_collections.ConfigDict:
     config.model.mlp = mlp
     config.model.vocab = vocab
     config.model.dtype = "float32" if size == "1m" else "bfloat16"
+    config.model.precision = "highest"
     config.model.remat = size != "1m"
     return config

@@ -18,6 +18,9 @@ from seqarch.mixers import resolve_mixer
 from seqarch.patterns import Layer, Stack, parse_pattern
 
 
+PRECISIONS = ("highest", "high", "default")
+
+
 def _positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
@@ -34,6 +37,8 @@ class ModelConfig:
     conv: width W of a short causal convolution before each mixer; 0 for none
     vocab: tokens of the text, of which the last is the boundary: 257 for bytes, else what prepare_data.py said
     dtype: of the computation, "float32" or "bfloat16"; parameters are always float32
+    precision: of products of float32 with parameters: "highest" is float32; "default" what the device does fastest (bfloat16
+      on TPUs, TF32 on GPUs); "high" is between the two. Products in recurrences and softmax are float32 whatever it says
     remat: recompute each block's activations in the backward pass; on CPU XLA keeps those of the tail
     """
 
@@ -44,6 +49,7 @@ class ModelConfig:
     conv: int = 0
     vocab: int = 257
     dtype: str = "float32"
+    precision: str = "highest"
     remat: bool = False
     dropout: float = 0.0
 
@@ -55,6 +61,8 @@ class ModelConfig:
             raise UserError(f"model.dropout is {self.dropout}; give a rate in [0, 1)")
         if self.dtype not in ("float32", "bfloat16"):
             raise unknown("model.dtype", self.dtype, ("float32", "bfloat16"))
+        if self.precision not in PRECISIONS:
+            raise unknown("model.precision", self.precision, PRECISIONS)
 
     @property
     def stack(self) -> Stack:

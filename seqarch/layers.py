@@ -5,34 +5,40 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
-from seqarch.ops.numerics import dot, rows, spread
+from seqarch.ops.numerics import dot, project, rows, spread
 from seqarch.types import Array, Bool, DTypeLike, Float
 
 
-def linear(
-    features_in: int,
-    features_out: int,
-    axes: tuple[str | None, str | None],
-    *,
-    rngs: nnx.Rngs,
-    dtype: DTypeLike,
-    bias: bool = False,
-    residual: bool = False,
-) -> nnx.Linear:
-    """A projection with its metadata.
+class Linear(nnx.Module):
+    """y = x W + b, computed in `dtype`; W and b are float32 and their gradients are summed in float32.
 
-    axes: logical names of the kernel's axes, from which sharding follows
-    residual: the projection writes to the residual stream; LanguageModel scales it with depth
+    W is initialised from a truncated normal distribution of variance 1 / features_in (LeCun et al. 1998, "Efficient
+    backprop", section 4.6), b as zeros.
+
+    Args:
+      axes: logical names of W's axes, from which sharding follows.
+      residual: the projection writes to the residual stream; LanguageModel scales it with depth.
     """
-    return nnx.Linear(
-        features_in,
-        features_out,
-        use_bias=bias,
-        dtype=dtype,
-        rngs=rngs,
-        kernel_metadata=dict(axes=axes, residual=residual),
-        bias_metadata=dict(axes=axes[1:], decay=False),
-    )
+
+    def __init__(
+        self,
+        features_in: int,
+        features_out: int,
+        axes: tuple[str | None, str | None],
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+        bias: bool = False,
+        residual: bool = False,
+    ):
+        kernel = nnx.initializers.lecun_normal()(rngs.params(), (features_in, features_out))
+        self.kernel = nnx.Param(kernel, axes=axes, residual=residual)
+        self.bias = nnx.Param(jnp.zeros(features_out), axes=axes[1:], decay=False) if bias else None
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
+        y = project(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.dtype)
+        return y if self.bias is None else y + rows(self.bias[...], y)
 
 
 class RMSNorm(nnx.Module):
@@ -53,9 +59,9 @@ class MLP(nnx.Module):
     """The gated MLP: (silu(x W_g) * x W_u) W_o (Shazeer 2020, "GLU variants improve Transformer", equation 6)."""
 
     def __init__(self, dim: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.gate = linear(dim, width, ("embed", "mlp"), rngs=rngs, dtype=dtype)
-        self.up = linear(dim, width, ("embed", "mlp"), rngs=rngs, dtype=dtype)
-        self.out = linear(width, dim, ("mlp", "embed"), rngs=rngs, dtype=dtype, residual=True)
+        self.gate = Linear(dim, width, ("embed", "mlp"), rngs=rngs, dtype=dtype)
+        self.up = Linear(dim, width, ("embed", "mlp"), rngs=rngs, dtype=dtype)
+        self.out = Linear(width, dim, ("mlp", "embed"), rngs=rngs, dtype=dtype, residual=True)
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         return self.out(jax.nn.silu(self.gate(x)) * self.up(x))

@@ -6,6 +6,8 @@ as much). Prefill and step loop over layers with a state each: a scan over stack
 """
 
 import copy
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from seqarch.config import ModelConfig
 from seqarch.layers import Block, RMSNorm, split_rows
 from seqarch.mixers import resolve_mixer
 from seqarch.mixers.short_conv import ShortConv
-from seqarch.ops.numerics import dot
+from seqarch.ops.numerics import project
 from seqarch.patterns import Layer
 from seqarch.types import Array, Bool, Float, Int, State
 
@@ -25,12 +27,23 @@ UNROLLED = 4  # layers, at most, that training does not scan over
 _prefill, _step = jax.jit(Block.prefill), jax.jit(Block.step)
 
 
+def _at_precision(method: Callable) -> Callable:
+    """`method`, traced with products of parameters at the model's precision (see `numerics.project`)."""
+
+    @functools.wraps(method)
+    def run(self: "LanguageModel", *args, **options):
+        with jax.default_matmul_precision(self.precision):
+            return method(self, *args, **options)
+
+    return run
+
+
 class LanguageModel(nnx.Module):
     """Next-token logits. A frozen pytree: nothing in it changes after construction, transforms are JAX's own."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         stack = config.stack
-        self.remat, self.dtype = config.remat, jnp.dtype(config.dtype)
+        self.remat, self.dtype, self.precision = config.remat, jnp.dtype(config.dtype), config.precision
         self.repeats = stack.repeats
         embedding = jax.random.normal(rngs.params(), (config.vocab, config.dim)) * config.dim**-0.5
         self.embedding = nnx.Param(embedding, axes=("vocab", "embed"), decay=False)
@@ -42,6 +55,7 @@ class LanguageModel(nnx.Module):
         head = jax.random.normal(rngs.params(), (config.dim, config.vocab)) / config.dim
         self.head = nnx.Param(head, axes=("embed", "vocab"))
 
+    @_at_precision
     def __call__(
         self, tokens: Int[Array, "B T"], starts: Bool[Array, "B T"] | None = None, *, key: Array | None = None
     ) -> Float[Array, "B T Y"]:
@@ -73,6 +87,7 @@ class LanguageModel(nnx.Module):
         """The empty state of every layer; max_len: tokens that a growing state must hold."""
         return tuple(block.mixer.init_state(batch, max_len) for block in self.blocks())
 
+    @_at_precision
     def prefill(
         self,
         tokens: Int[Array, "B T"],
@@ -87,6 +102,7 @@ class LanguageModel(nnx.Module):
             after.append(state)
         return self.norm(x), tuple(after)
 
+    @_at_precision
     def step(self, tokens: Int[Array, "B"], states: tuple[State, ...]) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
         """Logits for one token a row, and the states after it."""
         x, after = self._embed(tokens), []
@@ -95,8 +111,9 @@ class LanguageModel(nnx.Module):
             after.append(state)
         return self.logits(self.norm(x)), tuple(after)
 
+    @_at_precision
     def logits(self, x: Float[Array, "... D"]) -> Float[Array, "... Y"]:
-        return dot("...d,dy->...y", x, self.head[...].astype(x.dtype))
+        return project(x, self.head[...].astype(x.dtype), jnp.float32)
 
     def blocks(self) -> list[Block]:
         """All blocks from the bottom up, out of their stack."""

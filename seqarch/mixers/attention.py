@@ -15,7 +15,7 @@ from flax import nnx
 
 from seqarch import ops
 from seqarch.errors import UserError
-from seqarch.layers import RMSNorm, linear
+from seqarch.layers import Linear, RMSNorm
 from seqarch.mixers.base import SequenceMixer
 from seqarch.ops.attention import FORMS
 from seqarch.ops.blockwise import NOTHING, Partial, merge
@@ -78,11 +78,11 @@ class Attention(SequenceMixer):
         self.heads, self.kv_heads, self.head_dim, self.window = heads, kv_heads, dim // heads, window
         self.rope, self.method, self.block, self.dtype = rope, method, block, dtype
         self.state_dtype = state_dtype or dtype
-        self.q = linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype)
-        self.k, self.v = (linear(dim, kv_heads * self.head_dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(2))
+        self.q = Linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype)
+        self.k, self.v = (Linear(dim, kv_heads * self.head_dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(2))
         self.q_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
-        self.out = linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
+        self.out = Linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
 
     @property
     def constant_state(self):

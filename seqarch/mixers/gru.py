@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch import ops
-from seqarch.layers import linear
+from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer
 from seqarch.ops.gru import FORMS
 from seqarch.ops.numerics import valid_tokens
@@ -40,12 +40,12 @@ class GRU(SequenceMixer):
         rngs: nnx.Rngs,
     ):
         self.hidden, self.method, self.dtype, self.state_dtype = hidden or dim, method, dtype, state_dtype
-        self.inp = linear(dim, 3 * self.hidden, ("embed", "inner"), rngs=rngs, dtype=dtype, bias=True)
+        self.inp = Linear(dim, 3 * self.hidden, ("embed", "inner"), rngs=rngs, dtype=dtype, bias=True)
         orthogonal = jax.vmap(lambda key: nnx.initializers.orthogonal()(key, (self.hidden, self.hidden)))
         gates = orthogonal(jax.random.split(rngs.params(), 3))
         self.recurrent = nnx.Param(jnp.concatenate(gates, axis=1), axes=(None, "inner"))
         self.bias = nnx.Param(jnp.zeros(3 * self.hidden), axes=("inner",), decay=False)
-        self.out = linear(self.hidden, dim, ("inner", "embed"), rngs=rngs, dtype=dtype, residual=True)
+        self.out = Linear(self.hidden, dim, ("inner", "embed"), rngs=rngs, dtype=dtype, residual=True)
 
     def init_state(self, batch, max_len):
         return GRUState(jnp.zeros((batch, self.hidden), self.state_dtype))

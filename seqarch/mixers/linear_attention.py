@@ -14,7 +14,7 @@ from flax import nnx
 
 from seqarch import ops
 from seqarch.errors import UserError, unknown
-from seqarch.layers import linear
+from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer
 from seqarch.ops.linear_attention import FORMS
 from seqarch.ops.numerics import dot, spread, valid_tokens
@@ -50,14 +50,19 @@ class LinearAttention(SequenceMixer):
             raise UserError(f"linear_attention: dim {dim} does not divide into {heads} heads")
         if decay not in ("none", "data"):
             raise unknown("decay of linear_attention", decay, ("none", "data"))
+        if decay == "none" and jnp.finfo(state_dtype).nmant < jnp.finfo(jnp.float32).nmant:
+            raise UserError(
+                f"linear_attention: state_dtype is {state_dtype}, in which a sum over all tokens that never decays stops "
+                "growing after a few hundred; give float32, or decay=data"
+            )
         self.heads, self.head_dim = heads, dim // heads
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
-        self.q, self.k, self.v = (linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(3))
-        self.gate = linear(dim, heads, ("embed", None), rngs=rngs, dtype=jnp.float32) if decay == "data" else None
+        self.q, self.k, self.v = (Linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(3))
+        self.gate = Linear(dim, heads, ("embed", None), rngs=rngs, dtype=jnp.float32) if decay == "data" else None
         # at first the heads remember 4, ..., 1024 tokens, evenly in the logarithm: sigmoid(b) = 1 - 1/memory
         memory = jnp.geomspace(4.0, 1024.0, heads)
         self.gate_bias = nnx.Param(jnp.log(memory - 1), axes=(None,), decay=False) if decay == "data" else None
-        self.out = linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
+        self.out = Linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
 
     def init_state(self, batch, max_len):
         S = jnp.zeros((batch, self.heads, self.head_dim, self.head_dim), self.state_dtype)

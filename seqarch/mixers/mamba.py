@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch import ops
-from seqarch.layers import linear
+from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer
 from seqarch.ops.numerics import dot, rows, valid_tokens
 from seqarch.ops.selective_scan import FORMS
@@ -51,18 +51,18 @@ class Mamba(SequenceMixer):
         E, N, W, R = expand * dim, state_dim, conv_width, delta_rank or -(-dim // 16)
         self.inner, self.state_dim, self.conv_width, self.delta_rank = E, N, W, R
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
-        self.inp = linear(dim, 2 * E, ("embed", "inner"), rngs=rngs, dtype=dtype)
+        self.inp = Linear(dim, 2 * E, ("embed", "inner"), rngs=rngs, dtype=dtype)
         uniform = lambda shape, bound: jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
         self.conv = nnx.Param(uniform((W, E), W**-0.5), axes=(None, "inner"), decay=False)
         self.conv_bias = nnx.Param(jnp.zeros(E), axes=("inner",), decay=False)
-        self.select = linear(E, R + 2 * N, ("inner", None), rngs=rngs, dtype=dtype)
+        self.select = Linear(E, R + 2 * N, ("inner", None), rngs=rngs, dtype=dtype)
         self.delta = nnx.Param(uniform((R, E), R**-0.5), axes=(None, "inner"))
         delta = jnp.exp(jax.random.uniform(rngs.params(), (E,), minval=jnp.log(1e-3), maxval=jnp.log(1e-1)))
         self.delta_bias = nnx.Param(delta + jnp.log(-jnp.expm1(-delta)), axes=("inner",), decay=False)
         A = jnp.broadcast_to(jnp.arange(1.0, N + 1), (E, N))
         self.log_A = nnx.Param(jnp.log(A), axes=("inner", None), decay=False)
         self.D = nnx.Param(jnp.ones(E), axes=("inner",), decay=False)
-        self.out = linear(E, dim, ("inner", "embed"), rngs=rngs, dtype=dtype, residual=True)
+        self.out = Linear(E, dim, ("inner", "embed"), rngs=rngs, dtype=dtype, residual=True)
 
     def init_state(self, batch, max_len):
         conv = jnp.zeros((batch, self.conv_width - 1, self.inner), self.dtype)
@@ -73,7 +73,7 @@ class Mamba(SequenceMixer):
         if valid is not None and starts is not None:
             starts = starts & valid
         u, z = jnp.split(self.inp(x), 2, axis=-1)
-        u, conv = ops.causal_conv(u, self.conv[...].astype(u.dtype), state.conv, starts=starts, lengths=lengths)
+        u, conv = ops.causal_conv(u, self.conv[...], state.conv, starts=starts, lengths=lengths)
         u, delta, B, C = self._select(u)
         if valid is not None:
             delta = jnp.where(valid[..., None], delta, 0.0)  # exp(0 A) = 1 and 0 u B = 0: the state stays
@@ -82,13 +82,13 @@ class Mamba(SequenceMixer):
 
     def step(self, x, state):
         u, z = jnp.split(self.inp(x), 2, axis=-1)
-        recent = jnp.concatenate([state.conv, u[:, None]], axis=1)
-        u, delta, B, C = self._select(dot("bwe,we->be", recent, self.conv[...].astype(u.dtype)).astype(u.dtype))
+        u, conv = ops.causal_conv_step(u, self.conv[...], state.conv)
+        u, delta, B, C = self._select(u)
         A = -jnp.exp(self.log_A[...]).T[None]
         u32 = u.astype(jnp.float32)
         h = jnp.exp(delta[:, None] * A) * state.h.astype(jnp.float32) + (delta * u32)[:, None] * B[..., None]
         y = (dot("bne,bn->be", h, C) + rows(self.D[...], u32) * u32).astype(u.dtype)
-        return self.out(y * jax.nn.silu(z)), MambaState(recent[:, 1:], h.astype(self.state_dtype))
+        return self.out(y * jax.nn.silu(z)), MambaState(conv, h.astype(self.state_dtype))
 
     def _scan(self, u, delta, B, C, h, starts):
         A = -jnp.exp(self.log_A[...])

@@ -15,7 +15,7 @@ from flax import nnx
 
 from seqarch import ops
 from seqarch.mixers.base import SequenceMixer
-from seqarch.ops.numerics import dot, valid_tokens
+from seqarch.ops.numerics import valid_tokens
 from seqarch.types import Array, DTypeLike, Float, State
 
 
@@ -46,12 +46,11 @@ class ShortConv(SequenceMixer):
 
     def prefill(self, x, state, starts=None, lengths=None):
         begun = starts if starts is None or lengths is None else starts & valid_tokens(lengths, *x.shape[:2])
-        mixed, conv = ops.causal_conv(x, self.conv[...].astype(x.dtype), state.conv, starts=begun, lengths=lengths)
+        mixed, conv = ops.causal_conv(x, self.conv[...], state.conv, starts=begun, lengths=lengths)
         y, inner = self.mixer.prefill(x + mixed, state.mixer, starts, lengths)
         return y, ShortConvState(conv, inner)
 
     def step(self, x, state):
-        recent = jnp.concatenate([state.conv, x[:, None]], axis=1)
-        mixed = dot("bwd,wd->bd", recent, self.conv[...].astype(x.dtype)).astype(x.dtype)
+        mixed, conv = ops.causal_conv_step(x, self.conv[...], state.conv)
         y, inner = self.mixer.step(x + mixed, state.mixer)
-        return y, ShortConvState(recent[:, 1:], inner)
+        return y, ShortConvState(conv, inner)

@@ -2,11 +2,11 @@
 FORMS, a dict from a form's name to a callable."""
 
 from seqarch.ops.attention import attention
-from seqarch.ops.conv import causal_conv
+from seqarch.ops.conv import causal_conv, causal_conv_step
 from seqarch.ops.gru import gru
 from seqarch.ops.linear_attention import linear_attention
 from seqarch.ops.rope import rope
 from seqarch.ops.scan import linear_scan
 from seqarch.ops.selective_scan import selective_scan
 
-__all__ = ["attention", "causal_conv", "gru", "linear_attention", "linear_scan", "rope", "selective_scan"]
+__all__ = ["attention", "causal_conv", "causal_conv_step", "gru", "linear_attention", "linear_scan", "rope", "selective_scan"]

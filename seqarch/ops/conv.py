@@ -28,27 +28,37 @@ def causal_conv(
     else:
         segment = jnp.pad(segments(starts), ((0, 0), (width - 1, 0)))
         same = jnp.stack([tap == segment[:, width - 1 :] for tap in _taps(segment, width)])
-    return _conv(padded, w.astype(x.dtype), same), _last(padded, segment, width - 1, lengths).astype(state.dtype)
+    return _conv(padded, w, same), _last(padded, segment, width - 1, lengths).astype(state.dtype)
+
+
+def causal_conv_step(
+    x: Float[Array, "B E"], w: Float[Array, "W E"], state: Float[Array, "B W-1 E"]
+) -> tuple[Float[Array, "B E"], Float[Array, "B W-1 E"]]:
+    """The same for one token a row."""
+    recent = jnp.concatenate([state.astype(x.dtype), x[:, None]], axis=1)
+    return _conv(recent, w, None)[:, 0], recent[:, 1:].astype(state.dtype)
 
 
 @jax.custom_vjp
 def _conv(x: Float[Array, "B T+W-1 E"], w: Float[Array, "W E"], same: Bool[Array, "W B T"] | None) -> Float[Array, "B T E"]:
-    """sum_j w_j x_{t+j} over the inputs that are of the `same` document.
+    """sum_j w_j x_{t+j} over the inputs that are of the `same` document, summed in float32 and rounded once.
 
     Its own gradient, since XLA on CPU would compute what leads to the cotangent anew, and transpose it, for every tap.
     """
-    return sum(_where(same, j, tap) * w[None, j : j + 1] for j, tap in enumerate(_taps(x, len(w))))
+    taps = enumerate(_taps(x.astype(jnp.float32), len(w)))
+    return sum(_where(same, j, tap) * w[None, j : j + 1] for j, tap in taps).astype(x.dtype)
 
 
 def _conv_backward(saved, dy):
     x, w, same = saved
-    width = len(w)
+    width, dtype = len(w), x.dtype
+    x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
     cotangents = [_where(same, j, dy) for j in range(width)]
     dx = sum(jnp.pad(g * w[None, j : j + 1], ((0, 0), (j, width - 1 - j), (0, 0))) for j, g in enumerate(cotangents))
-    ones = jnp.ones(dy.shape[0] * dy.shape[1], dy.dtype)
+    ones = jnp.ones(dy.shape[0] * dy.shape[1])
     products = [(tap * g).reshape(-1, dy.shape[-1]) for tap, g in zip(_taps(x, width), cotangents)]
     dw = jnp.stack([dot("n,ne->e", ones, product) for product in products])
-    return dx, dw.astype(w.dtype), None
+    return dx.astype(dtype), dw.astype(w.dtype), None
 
 
 _conv.defvjp(lambda x, w, same: (_conv(x, w, same), (x, w, same)), _conv_backward)
