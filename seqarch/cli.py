@@ -28,6 +28,7 @@ import jax
 from absl import app, flags, logging
 
 from seqarch.errors import Stopped, UserError, is_full_disk, unknown
+from seqarch.files import local_path
 
 flags.disclaim_key_flags()  # `define_path` defines flags of the programs that call it
 
@@ -79,10 +80,10 @@ def _fail(line: str) -> NoReturn:
 
 
 class _Path(flags.ArgumentParser):
-    """A path; ~ is the user's directory, which shells don't put into the middle of --flag=~/path."""
+    """A path of this machine; shells don't put the user's directory for ~ in the middle of --flag=~/path."""
 
     def parse(self, argument: str) -> str:
-        return os.path.expanduser(argument)
+        return str(local_path(argument)) if argument else argument
 
 
 def define_path(name: str, default: str | None, help: str, **options: Any) -> flags.FlagHolder:

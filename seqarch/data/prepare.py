@@ -20,6 +20,7 @@ import numpy as np
 from seqarch.data import tokenizer, tokens
 from seqarch.data.tokenizer import Tokenizer
 from seqarch.errors import UserError
+from seqarch.files import local_path
 
 BIN_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}  # by a .bin's name
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")  # the first of these that the tokenizer has ends documents
@@ -46,7 +47,7 @@ def prepare(
         raise UserError(f"validation {validation} and test {test} must be positive fractions with a sum below 1")
     paths = _match(pattern)
     encoder = tokenizer.load(tokenizer_path) if tokenizer_path else tokenizer.BYTES
-    target = Path(output).expanduser().absolute()
+    target = local_path(output).absolute()
     if paths[0].endswith(".bin"):
         source = {"input": pattern, "files": len(paths)}
         return tokens.write(target, _bins(paths, encoder), source, tokenizer=encoder, replace=True)
@@ -64,7 +65,7 @@ def prepare(
 
 
 def _match(pattern: str) -> list[str]:
-    paths = sorted(path for path in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(path))
+    paths = sorted(path for path in glob.glob(str(local_path(pattern)), recursive=True) if os.path.isfile(path))
     if not paths:
         raise UserError(f"no file matches {pattern!r}; give a path or a quoted pattern such as 'texts/**/*.txt'")
     bins = paths[0].endswith(".bin")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from seqarch.errors import UserError
+from seqarch.files import local_path
 from seqarch.types import Int
 
 VOCAB = 257  # of the bytes and their boundary
@@ -102,7 +103,7 @@ BYTES = Tokenizer([bytes([value]) for value in range(256)])
 def load(path: str | os.PathLike) -> Tokenizer:
     """The tokenizer of a tokenizer.json; raises UserError."""
     try:
-        spec = Path(path).expanduser().read_text("utf-8")
+        spec = local_path(path).read_text("utf-8")
         return Tokenizer(_table(json.loads(spec)), spec)
     except OSError as error:
         raise UserError(f"cannot read the tokenizer {path}: {error.strerror}; give a {FILE}") from error

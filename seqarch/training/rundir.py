@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 import seqarch.config
 from seqarch.config import Config
 from seqarch.errors import UserError, is_full_disk
-from seqarch.files import write_json
+from seqarch.files import local_path, write_json
 
 # Fields that may differ between the starts of one run. `steps` stretches the learning-rate schedule; the others leave the
 # trajectory alone (a text of other content is refused by the checkpoint). run.json keeps the config of every start.
@@ -69,7 +69,7 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
     """Raises UserError where `run_dir` cannot be written or holds a run of another config; names the first field."""
     if not os.fspath(run_dir):
         raise UserError("--workdir is empty; give the run's directory")
-    path = Path(run_dir)
+    path = local_path(run_dir)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
