@@ -116,3 +116,11 @@ def split_rows(x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
     if mesh.empty or x.shape[0] % mesh.size:
         return x
     return jax.lax.with_sharding_constraint(x, PartitionSpec(mesh.axis_names))
+
+
+def whole(W: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`W` on every device of the mesh in force, if there is one: what a loop over tokens multiplies by.
+
+    Else the compiler may leave it split and have the devices exchange activations at every token.
+    """
+    return W if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(W, PartitionSpec())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import subprocess
@@ -21,7 +22,7 @@ from seqarch.mixers import MIXERS
 from seqarch.training import sharding
 from seqarch.training.checkpoint import named
 from seqarch.training.digest import digests
-from seqarch.training.state import TrainState, hyper
+from seqarch.training.state import TrainState, hyper, make_init
 
 TINY = ModelConfig(mixer="mamba,attention", layers=2, dim=32, mlp=32)
 CONFIG = Config(steps=4, batch=8, length=16, model=TINY, optim=OptimConfig(warmup=1, accumulate=2))
@@ -104,6 +105,94 @@ def test_every_parameter_of_every_mixer_names_axes_that_exist():
     for path, leaf in jax.tree_util.tree_leaves_with_path(model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)):
         axes = leaf.get_metadata().get("axes")
         assert axes is not None and len(axes) <= leaf.get_value().ndim, jax.tree_util.keystr(path)
+
+
+EIGHT = jax.sharding.AbstractMesh((1, 8), ("data", "fsdp"))
+
+
+def split_by_parameter(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Elements of every parameter and moment of a model, and those that one of eight devices holds."""
+    state = jax.eval_shape(make_init(dataclasses.replace(CONFIG, model=config)), jax.random.key(0))
+    where = sharding.shardings(state, EIGHT)
+    local = jax.tree.map(lambda leaf, where: math.prod(where.shard_shape(leaf.shape)), state, where)
+    return {name: (leaf.size, held) for (name, leaf), held in zip(named(state).items(), jax.tree.leaves(local))}
+
+
+@pytest.mark.parametrize("mixer", [*MIXERS, "mamba,gru,attention(kv_heads=1)"])
+def test_every_large_parameter_is_split(mixer):
+    config = ModelConfig(mixer=mixer, layers=3, dim=512, mlp=1024, conv=4)
+    large = {name: sizes for name, sizes in split_by_parameter(config).items() if sizes[0] >= 3 * sharding.LARGE}
+    assert large and all(size == 8 * held for size, held in large.values()), large
+
+
+def test_devices_share_a_large_gru_evenly():
+    sizes = split_by_parameter(ModelConfig(mixer="gru", layers=24, dim=2048, mlp=0))
+    total, held = (sum(column) for column in zip(*sizes.values()))
+    assert 4 * total > 7 << 30 and held < 1.01 * total / 8
+
+
+def test_a_large_parameter_that_nothing_divides_is_named():
+    tree = nnx.Dict(odd=nnx.Param(jax.ShapeDtypeStruct((3, 257, 301), np.float32), axes=("vocab", "inner")))
+    assert sharding.replicated(tree, EIGHT) == ["odd [3, 257, 301]"]
+    assert sharding.replicated(tree, jax.sharding.AbstractMesh((8, 1), ("data", "fsdp"))) == []
+
+
+def test_a_gru_gathers_its_recurrent_matrix_before_its_loop():
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
+    command = [sys.executable, "-c", "from tests import test_sharding; test_sharding.print_collectives_in_loops()"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def print_collectives_in_loops() -> None:
+    """The collectives that a GRU's train step has in loops over tokens, of which there should be none."""
+    config = dataclasses.replace(CONFIG, model=ModelConfig(mixer="gru", layers=1, dim=256, mlp=0), optim=OptimConfig())
+    mesh = sharding.make_mesh(MeshConfig())
+    arguments = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh), hyper(config)
+    text = sharding.jit_train_step(config, mesh).lower(*arguments).compile().as_text()
+    of_loops = set(re.findall(r"body=%?([\w.-]+)", text))
+    found, inside = [], ""
+    for line in text.splitlines():
+        inside = match[1] if (match := re.match(r"%?([\w.-]+) \(", line)) else inside
+        collective = re.search(r"(all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)\(", line)
+        if collective and inside in of_loops:
+            found.append(f"{inside}: {collective[1]}")
+    print(json.dumps(found))
+
+
+class Described:
+    """A device as a topology describes it."""
+
+    def __init__(self, index: int, slice_index: int):
+        self.id, self.slice_index, self.process_index = index, slice_index, slice_index
+        self.platform, self.device_kind = "gpu", "NVIDIA H100 80GB HBM3"
+
+    def __repr__(self) -> str:
+        return f"{self.slice_index}:{self.id}"
+
+
+@pytest.mark.parametrize(
+    "sizes, expected",
+    [
+        ((2, -1), [[0, 0, 0, 0], [1, 1, 1, 1]]),  # a replica to a slice
+        ((1, -1), [[0, 0, 0, 0, 1, 1, 1, 1]]),  # parameters split across both
+        ((4, -1), [[0, 0], [0, 0], [1, 1], [1, 1]]),
+        ((-1, 1), [[0]] * 4 + [[1]] * 4),
+    ],
+)
+def test_neighbours_in_a_mesh_of_two_slices_are_of_one_slice(sizes, expected):
+    devices = [Described(4 * slice_index + i, slice_index) for slice_index in (1, 0) for i in range(4)]
+    mesh = sharding.make_mesh(MeshConfig(*sizes), devices)
+    assert [[device.slice_index for device in row] for row in mesh.devices] == expected
+    assert len({device.id for device in mesh.devices.flat}) == 8
+
+
+def test_slices_that_a_mesh_does_not_divide_are_refused():
+    devices = [Described(i, i // 2) for i in range(6)]
+    with pytest.raises(UserError, match="cannot be laid over 3 slices of"):
+        sharding.make_mesh(MeshConfig(2, 3), [*devices[:5], Described(5, 1)])
+    assert sharding.make_mesh(MeshConfig(3, 2), devices).shape == {"data": 3, "fsdp": 2}
 
 
 @pytest.mark.parametrize("sizes", [(2, -1), (3, 1), (-1, -1), (0, -1), (1, 0)])

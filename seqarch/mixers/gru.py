@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch import ops
-from seqarch.layers import Linear
+from seqarch.layers import Linear, whole
 from seqarch.mixers.base import SequenceMixer
 from seqarch.ops.gru import FORMS
 from seqarch.ops.numerics import valid_tokens
@@ -61,7 +61,7 @@ class GRU(SequenceMixer):
         return y[:, 0], state
 
     def _run(self, x, state, method, **masks):
-        W = self.recurrent[...].astype(self.dtype)
+        W = whole(self.recurrent[...].astype(self.dtype))
         h0 = state.h.astype(jnp.float32)
         hs, h = ops.gru(self.inp(x), W, self.bias[...], h0, method=method, **masks)
         return self.out(hs), GRUState(h.astype(self.state_dtype))

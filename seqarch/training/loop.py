@@ -180,6 +180,8 @@ def _start(config: Config, mesh: Mesh, abstract: TrainState, checkpoints: Checkp
     """The latest checkpoint's state, or the initial one."""
     size = sum(leaf.size for leaf in jax.tree.leaves(abstract.model))
     say(f"{config.model.mixer}: {size:,} parameters on {mesh.size} x {mesh.devices.flat[0].device_kind}")
+    if whole := sharding.replicated(abstract.model, mesh):
+        say(f"warning: mesh.fsdp={mesh.shape['fsdp']} divides no axis of {', '.join(whole)}; every device holds them whole")
     steps = checkpoints.steps
     if not steps:
         return sharding.init_state(config, mesh, jax.random.key(config.seed.model))

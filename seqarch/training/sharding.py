@@ -2,9 +2,12 @@
 
 The mesh has two axes. Both split the batch; `fsdp` also splits parameters and moments along the model width, so that
 each device keeps its part and gathers the others' when it needs them (ZeRO-3, Rajbhandari et al. 2020).
-An axis whose size the mesh axis does not divide, and the second of two that want the same mesh axis, stay replicated.
+An axis whose size the mesh axis does not divide, and the second of two that want the same mesh axis, stay whole. An array of
+LARGE elements or more that no rule splits is split along its longest axis that `fsdp` divides; `replicated` names those
+that have none.
 """
 
+import collections
 import dataclasses
 import functools
 import math
@@ -14,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqarch.config import Config, MeshConfig, with_forms
@@ -33,10 +37,16 @@ RULES = {
     "inner": None,
     "vocab": None,
 }
+AXES = ("data", "fsdp")
+LARGE = 1 << 16  # elements of a layer's array, from which on it is split over `fsdp` by one axis or another
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All `devices` (default: those of every process) as a mesh ("data", "fsdp"); -1 takes what is left."""
+    """All `devices` (default: those of every process) as a mesh ("data", "fsdp"); -1 takes what is left.
+
+    Where they are of several slices (TPU pods, GPU hosts) `data` goes across slices as far as it can, since replicas talk
+    the least: once a step.
+    """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [config.data, config.fsdp]
     if sizes.count(-1) == 1:
@@ -47,7 +57,24 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"mesh.data={config.data} x mesh.fsdp={config.fsdp} does not fit {len(devices)} devices; "
             "give sizes whose product is that, one of them -1 for what is left"
         )
-    return jax.make_mesh(tuple(sizes), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    auto = (AxisType.Auto,) * len(AXES)
+    if len({getattr(device, "slice_index", 0) for device in devices}) == 1:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=auto, devices=devices)
+    return Mesh(_across_slices(tuple(sizes), devices), AXES, axis_types=auto)
+
+
+def _across_slices(sizes: tuple[int, int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices of several slices, laid out so that neighbours along a mesh axis are of one slice where that can be."""
+    counts = collections.Counter(device.slice_index for device in devices)
+    by_data = math.gcd(sizes[0], len(counts))
+    slices = (by_data, len(counts) // by_data)
+    if len(set(counts.values())) > 1 or sizes[1] % slices[1]:
+        raise UserError(
+            f"mesh.data={sizes[0]} x mesh.fsdp={sizes[1]} cannot be laid over {len(counts)} slices of "
+            f"{sorted(counts.values())} devices; give mesh.data={len(counts)} and mesh.fsdp=-1, and slices of one size"
+        )
+    within = tuple(size // count for size, count in zip(sizes, slices, strict=True))
+    return mesh_utils.create_hybrid_device_mesh(within, slices, devices, allow_split_physical_axes=True)
 
 
 def shardings(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -60,6 +87,18 @@ def shardings(tree: PyTree, mesh: Mesh) -> PyTree:
         return leaf.replace(NamedSharding(mesh, spec))
 
     return jax.tree.map(of, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
+def replicated(tree: PyTree, mesh: Mesh) -> list[str]:
+    """Names, with their shapes, of the large parameters that every device holds whole: `fsdp` divides none of their axes."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    whole = []
+    for path, param in leaves:
+        axes, shape = param.get_metadata().get("axes") or (), param.get_value().shape
+        split = "fsdp" in _spec(axes, shape, mesh) or mesh.shape["fsdp"] == 1
+        if not split and math.prod(shape[len(shape) - len(axes) :]) >= LARGE:
+            whole.append(f"{jax.tree_util.keystr(path, simple=True, separator='.')} {list(shape)}")
+    return whole
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -129,9 +168,13 @@ def put_batch(local: Batch, mesh: Mesh) -> Batch:
 def _spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     """`names` are of the trailing axes: a stacked period has one more in front."""
     taken: list[str | None] = []
-    for name, size in zip((None,) * (len(shape) - len(names)) + tuple(names), shape, strict=True):
+    stacked = len(shape) - len(names)
+    for name, size in zip((None,) * stacked + tuple(names), shape, strict=True):
         if name is not None and name not in RULES:
             raise unknown("logical axis", name, RULES)
         axis = RULES[name] if name is not None else None
         taken.append(axis if axis is not None and axis not in taken and size % mesh.shape[axis] == 0 else None)
+    divided = [i for i in range(stacked, len(shape)) if shape[i] % mesh.shape["fsdp"] == 0]
+    if "fsdp" not in taken and divided and math.prod(shape[stacked:]) >= LARGE:
+        taken[max(divided, key=lambda i: shape[i])] = "fsdp"
     return PartitionSpec(*taken)
