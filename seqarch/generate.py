@@ -4,6 +4,7 @@ States are values: `jax.tree.map(jnp.copy, states)` keeps them for a rollback (t
 given), `fork` gives a row's state to many rows, `reset` empties rows.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -17,6 +18,8 @@ from seqarch.mixers.base import select_rows
 from seqarch.model import LanguageModel
 from seqarch.types import Array, Bool, Float, Int, State
 
+ROUNDING = 1e-6  # of a cumulative sum of probabilities in float32
+
 
 class Sampling(NamedTuple):
     """temperature: 0 takes the most likely token; top_k: of the k most likely tokens, 0 for all; top_p: of the fewest tokens
@@ -27,26 +30,51 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
 
     def check(self) -> "Sampling":
-        if not (self.temperature >= 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
-            raise UserError(f"{self}: give a temperature and a top_k of at least 0 and a top_p in (0, 1]")
+        temperature, top_k, top_p = self
+        if not (0 <= temperature < math.inf and top_k >= 0 and top_k == int(top_k) and 0 < top_p <= 1):
+            raise UserError(
+                f"{self}: give a finite temperature and a whole top_k, both of at least 0, and a top_p in (0, 1]"
+            )
         return self
 
 
 def sample(logits: Float[Array, "B Y"], sampling: Sampling, key: Array) -> Int[Array, "B"]:
-    """A token a row."""
+    """A token a row. Of equally likely tokens, `top_k` and `top_p` keep those with the lower ids."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    logits = logits / sampling.temperature
+    logits = logits.astype(jnp.float32)
+    temperature = max(sampling.temperature, float(jnp.finfo(jnp.float32).tiny))
+    # the largest becomes 0, so a quotient that overflows is -inf, a token that is never drawn
+    logits = (logits - logits.max(-1, keepdims=True)) / temperature
     if sampling.top_k and sampling.top_k < logits.shape[-1]:
-        least = jax.lax.top_k(logits, sampling.top_k)[0][:, -1:]
-        logits = jnp.where(logits >= least, logits, -jnp.inf)
+        kept = jax.lax.top_k(logits, sampling.top_k)[1]
+        logits = _keep(logits, kept, jnp.ones(kept.shape, bool))
     if sampling.top_p < 1:
-        ordered = jnp.sort(logits, axis=-1, descending=True)
-        probability = jax.nn.softmax(ordered)
-        inside = jnp.cumsum(probability, axis=-1) - probability < sampling.top_p
-        least = jnp.where(inside, ordered, jnp.inf).min(-1, keepdims=True)
-        logits = jnp.where(logits >= least, logits, -jnp.inf)
+        order = jnp.argsort(-logits, axis=-1, stable=True)
+        probability = jax.nn.softmax(jnp.take_along_axis(logits, order, -1))
+        before = jnp.cumsum(probability, axis=-1) - probability
+        logits = _keep(logits, order, before < max(sampling.top_p - ROUNDING, ROUNDING))
     return jax.random.categorical(key, logits)
+
+
+def _keep(logits: Float[Array, "B Y"], ids: Int[Array, "B N"], kept: Bool[Array, "B N"]) -> Array:
+    """`logits`, with -inf for the tokens that are not among the `kept` of `ids`."""
+    rows = jnp.arange(len(logits))[:, None]
+    return jnp.where(jnp.zeros(logits.shape, bool).at[rows, ids].set(kept), logits, -jnp.inf)
+
+
+def _checked(prompt: Sequence[int], model: LanguageModel) -> np.ndarray:
+    """The prompt's tokens, or the document boundary where it has none."""
+    tokens, size = np.asarray(prompt), model.embedding.shape[0]
+    if not tokens.size:
+        return np.array([model.boundary])
+    mixed = any(isinstance(token, (bool, np.bool_)) for token in prompt)
+    if mixed or tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
+        raise UserError(f"a prompt holds {tokens.flat[0]!r} as {tokens.dtype}; give whole numbers, the ids of tokens")
+    wrong = tokens[(tokens < 0) | (tokens >= size)]
+    if wrong.size:
+        raise UserError(f"a prompt has a token {wrong[0]}; the model's are 0 to {size - 1}; use the model's tokenizer")
+    return tokens
 
 
 def prefill(
@@ -56,7 +84,7 @@ def prefill(
 
     segment: tokens that are worked on at once, which bounds the memory whatever the prompts' lengths
     """
-    prompts = [list(prompt) or [model.boundary] for prompt in prompts]
+    prompts = [_checked(prompt, model) for prompt in prompts]
     lengths = np.array([len(prompt) for prompt in prompts])
     segment = min(segment, lengths.max())
     tokens = np.full((len(prompts), -(-lengths.max() // segment) * segment), model.boundary, np.int32)

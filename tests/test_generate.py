@@ -81,6 +81,51 @@ def test_sampling_keeps_what_it_says():
     assert draw(Sampling(top_p=0.4)) == draw(Sampling(top_k=1)) == draw(GREEDY) == {0}
 
 
+def _kept(probabilities, sampling):
+    """The ids that `sample` can draw, read from the logits that it leaves finite."""
+    seen = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.random, "categorical", lambda key, logits: seen.setdefault("logits", logits))
+        sample(jnp.log(jnp.asarray(probabilities, jnp.float32))[None], sampling, jax.random.key(0))
+    return np.flatnonzero(np.isfinite(seen["logits"][0])).tolist()
+
+
+def test_the_fewest_tokens_are_kept_and_the_lower_ids_of_ties():
+    assert _kept([0.5, 0.3, 0.1, 0.1], Sampling(top_p=0.8)) == [0, 1]
+    assert _kept([0.1, 0.1, 0.3, 0.5], Sampling(top_p=0.85)) == [0, 2, 3]
+    assert _kept([0.25] * 4, Sampling(top_k=2)) == _kept([0.25] * 4, Sampling(top_p=0.5)) == [0, 1]
+    assert _kept([0.1, 0.2, 0.3, 0.4], Sampling(top_p=1e-9)) == [3]
+
+
+def test_top_p_keeps_what_float64_keeps():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        counts = rng.integers(1, 20, 12)
+        held = rng.integers(1, counts.sum())
+        order = np.argsort(-counts, kind="stable")
+        fewest = np.searchsorted(np.cumsum(counts[order]), held) + 1
+        kept = _kept(counts / counts.sum(), Sampling(top_p=held / counts.sum()))
+        assert kept == sorted(order[:fewest].tolist())
+
+
+@pytest.mark.parametrize("temperature", [1e-38, 1e-45, 1e-300])
+def test_the_smallest_temperatures_are_greedy(temperature):
+    logits = jnp.array([[-3.0, 40.0, 39.9, 0.0]])
+    assert int(sample(logits, Sampling(temperature), jax.random.key(0))[0]) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_an_impossible_temperature_is_refused(value):
+    with pytest.raises(UserError, match="finite temperature"):
+        Sampling(temperature=value).check()
+
+
+@pytest.mark.parametrize("token", [300, 257, -1, 3.7, float("nan"), True])
+def test_what_is_no_token_is_refused(model, token):
+    with pytest.raises(UserError, match="a prompt"):
+        generate(model, [[65, token]], steps=1, key=jax.random.key(0))
+
+
 def test_impossible_sampling_is_refused(model):
     with pytest.raises(UserError, match="top_p"):
         generate(model, PROMPTS, steps=2, key=jax.random.key(0), sampling=Sampling(top_p=0.0))
