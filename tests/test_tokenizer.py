@@ -10,7 +10,7 @@ import pytest
 
 from seqarch.config import Config, DataConfig, EvalConfig, ModelConfig
 from seqarch.data import corpus, loader, tokenizer, tokens
-from seqarch.data.prepare import prepare
+from seqarch.data.prepare import _stream, prepare
 from seqarch.data.tokenizer import BOUNDARY, BYTES
 from seqarch.errors import UserError
 from seqarch.measure import quality
@@ -276,3 +276,17 @@ class TestWithTheLibrary:
 def test_bytes_are_kept_by_their_absence(tmp_path):
     BYTES.save(tmp_path)
     assert tokenizer.kept(tmp_path) is BYTES and not list(tmp_path.iterdir())
+
+
+def test_the_vocabulary_decides_the_width_of_bin_files(tmp_path):
+    path, large = tmp_path / "train.bin", tokenizer.Tokenizer([b"x"] * 70_000)
+    np.array([3, 69_999, 65_536] * 10, "<u4").tofile(path)
+    assert _stream(str(path), large).tolist() == [3, 69_999, 65_536] * 10
+    np.array([3, 4, 5], "<u2").tofile(path)
+    with pytest.raises(UserError, match="6 bytes; expected tokens of 4 bytes each"):
+        _stream(str(path), large)
+    small = tokenizer.Tokenizer([b"x"] * 65_536)
+    assert _stream(str(path), small).tolist() == [3, 4, 5]
+    np.arange(20, dtype="<u4").tofile(path)
+    with pytest.raises(UserError, match="tokens of 4 bytes"):
+        _stream(str(path), small)

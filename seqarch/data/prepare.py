@@ -76,7 +76,7 @@ def _match(pattern: str) -> list[str]:
 
 
 def _bins(paths: list[str], encoder: Tokenizer) -> Iterator[tuple[str, str, np.ndarray]]:
-    """The documents of uint16 tokens, as they lie between the tokens that end them; those without a byte are left out."""
+    """The documents of tokens, as they lie between the tokens that end them; those without a byte are left out."""
     if encoder is tokenizer.BYTES:
         raise UserError(f"{paths[0]} holds tokens, of whose bytes only a tokenizer knows; give the --tokenizer that made them")
     splits = [BIN_SPLITS.get(Path(path).stem, "") for path in paths]
@@ -84,9 +84,7 @@ def _bins(paths: list[str], encoder: Tokenizer) -> Iterator[tuple[str, str, np.n
         raise UserError(f"the input is {', '.join(paths)}; give train.bin and val.bin, and test.bin where there is one")
     end = next((token for name in ENDS if (token := encoder.id(name)) is not None), encoder.boundary)
     for path, split in zip(paths, splits, strict=True):
-        if os.path.getsize(path) % 2 or not os.path.getsize(path):
-            raise UserError(f"{path} has {os.path.getsize(path)} bytes; expected tokens of two bytes each")
-        stream = np.memmap(path, "<u2", "r")
+        stream = _stream(path, encoder)
         for number, document in enumerate(_cut(stream, end), 1):
             if len(document) and document.max() >= encoder.boundary:
                 raise UserError(
@@ -95,6 +93,24 @@ def _bins(paths: list[str], encoder: Tokenizer) -> Iterator[tuple[str, str, np.n
                 )
             if encoder.sizes[document].any():
                 yield split, f"{Path(path).name}:{number}", document
+
+
+def _stream(path: str, encoder: Tokenizer) -> np.ndarray:
+    """The tokens of a .bin file, in the narrowest of uint16 and uint32 that can hold the vocabulary.
+
+    Raises:
+        UserError: where the file has another width, as far as its size and content tell
+    """
+    size, width = os.path.getsize(path), 2 if encoder.boundary <= 1 << 16 else 4
+    if size % width or not size:
+        raise UserError(
+            f"{path} has {size} bytes; expected tokens of {width} bytes each, which a vocabulary of "
+            f"{encoder.boundary} needs; write them as uint{8 * width}"
+        )
+    stream = np.memmap(path, f"<u{width}", "r")
+    if width == 2 and len(stream) >= 16 and not stream[1 : tokens.BLOCK : 2].any():
+        raise UserError(f"{path} seems to hold tokens of 4 bytes, every second of 2 being 0; write them as uint16")
+    return stream
 
 
 def _cut(stream: np.ndarray, end: int) -> Iterator[np.ndarray]:
