@@ -34,7 +34,14 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def copy_earlier(checkpoint: Path) -> None:
+    """What `mv` and `cp -r` of another step's directory leave."""
+    shutil.rmtree(checkpoint)
+    shutil.copytree(checkpoint.with_name("1"), checkpoint)
+
+
 DAMAGE = {
+    "another step's directory": copy_earlier,
     "a flipped bit": lambda checkpoint: flip(largest(checkpoint)),
     "a truncated file": lambda checkpoint: truncate(largest(checkpoint)),
     "a missing file": lambda checkpoint: largest(checkpoint).unlink(),
@@ -96,6 +103,52 @@ def test_what_cannot_be_read_now_is_not_called_damaged(saved, tmp_path, monkeypa
         with pytest.raises(UserError, match="checkpoints/2 cannot be read: Input/output error; see to that"):
             checkpoints.restore(abstract())
     assert restore.steps(run / "checkpoints") == [1, 2]
+
+
+def test_arrays_that_cannot_be_read_now_are_not_called_damaged(saved, tmp_path):
+    run = shutil.copytree(saved, tmp_path / "run")
+    file = largest(run / "checkpoints" / "2")
+    file.unlink()
+    file.symlink_to("/proc/self/mem")  # whose first page gives EIO
+    with (
+        Checkpointer(run / "checkpoints", 2, STREAM) as checkpoints,
+        pytest.raises(UserError, match="checkpoints/2 cannot be read: Input/output error; see to that"),
+    ):
+        checkpoints.restore(abstract())
+    with pytest.raises(UserError, match="checkpoints/2 cannot be read: Input/output error"):
+        load_model(run)
+    assert restore.steps(run / "checkpoints") == [1, 2]
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_left_for_its_successor(
+    saved, tmp_path, monkeypatch
+):
+    def read(path: Path, **items: dict) -> dict:
+        if path.name == "1":  # as rotation does
+            (run / "checkpoints" / "later").rename(path.with_name("2"))
+            shutil.rmtree(path)
+        return read_arrays(path, **items)
+
+    read_arrays = restore.read_arrays
+    run = shutil.copytree(saved, tmp_path / "run")
+    (run / "checkpoints" / "2").rename(run / "checkpoints" / "later")
+    monkeypatch.setattr(restore, "read_arrays", read)
+    assert load_model(run)[2] == 2
+
+
+def test_a_checkpoint_of_another_run_is_refused(saved, tmp_path):
+    run = shutil.copytree(saved, tmp_path / "run")
+    other = {"seed.model": 7}
+    shutil.rmtree(run / "checkpoints")
+    with Checkpointer(run / "checkpoints", 2, STREAM, other) as checkpoints:
+        checkpoints.save(state(2))
+    with pytest.raises(UserError, match="checkpoints/2 is of a run with seed.model=7, the config has 0"):
+        load_model(run)
+    with (
+        Checkpointer(run / "checkpoints", 2, STREAM, {"seed.model": 0}) as checkpoints,
+        pytest.raises(UserError, match="is of a run with seed.model=7, the config has 0"),
+    ):
+        checkpoints.restore(abstract())
 
 
 def test_where_nothing_whole_is_left_training_does_not_start_anew(saved, tmp_path):

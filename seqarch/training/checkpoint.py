@@ -2,8 +2,8 @@
 
     RUN/checkpoints/STEP/model       every parameter                       (what load_model reads)
     RUN/checkpoints/STEP/optimizer   moments, refused steps, the step
-    RUN/checkpoints/STEP/record      dtype, shape and digest of each array, and the stream that the step is a position
-                                     in: {"seed", "batch", "length", "text"}
+    RUN/checkpoints/STEP/record      the step; the config's fields that decide the trajectory; dtype, shape and digest of each
+                                     array; and the stream that the step is a position in: {"seed", "batch", "length", "text"}
     RUN/checkpoints/STEP.damaged     one that was not what had been saved, out of the way
 
 The loader is a pure function of (seed, step), so the step is the whole of the data position.
@@ -12,7 +12,7 @@ The loader is a pure function of (seed, step), so the step is the whole of the d
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from seqarch.training import restore
 from seqarch.training.cluster import gather, together
 from seqarch.training.digest import digests
 from seqarch.training.restore import Damaged
-from seqarch.training.rundir import read_config
+from seqarch.training.rundir import deciding_fields, read_config
 from seqarch.training.state import TrainState
 from seqarch.tuning import tuned
 from seqarch.types import Array, PyTree
+
+LOOKS = 20  # times that load_model looks for a newer checkpoint where one vanishes as it is read
 
 
 def named(tree: PyTree) -> dict[str, Array]:
@@ -44,11 +46,18 @@ class Checkpointer:
     """Saves and restores train states under `directory`, of which the `keep` newest stay; a context manager.
 
     stream: identifies the data stream; kept with each state, and a state of another stream is refused.
+    config: the run's fields that decide its trajectory, by dotted name; kept and refused likewise.
     """
 
-    def __init__(self, directory: str | os.PathLike, keep: int = 2, stream: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        keep: int = 2,
+        stream: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ):
         self.directory = Path(directory).absolute()
-        self.stream = stream or {}
+        self.stream, self.config = dict(stream or {}), dict(config or {})
         options = ocp.CheckpointManagerOptions(preservation_policy=LatestN(keep), cleanup_tmp_directories=True)
         arrays = ocp.StandardCheckpointHandler
         handlers = dict(model=arrays(), optimizer=arrays(), record=ocp.JsonCheckpointHandler())
@@ -82,7 +91,7 @@ class Checkpointer:
     def save(self, state: TrainState) -> None:
         """Starts writing `state`; returns when its arrays may be donated."""
         model, rest = _split(state)
-        record = restore.make_record(model | rest, self.stream)
+        record = restore.make_record(int(state.step), model | rest, self.stream, self.config)
         items = dict(model=ocp.args.StandardSave(model), optimizer=ocp.args.StandardSave(rest))
         args = ocp.args.Composite(**items, record=ocp.args.JsonSave(record))
         self._manager.save(int(state.step), args=args, force=True)  # without force Orbax may leave a step out, silently
@@ -115,6 +124,7 @@ class Checkpointer:
 
         def read() -> tuple[dict[str, Any], dict[str, Array]]:
             record = restore.read_record(path)
+            restore.check_origin(path, record, self.config)
             self._check_stream(path, record)
             restore.check(path, record, model | rest)
             return record, restore.read_arrays(path, model=model, optimizer=rest)
@@ -151,6 +161,8 @@ class Checkpointer:
 def load_model(run_dir: str | os.PathLike) -> tuple[Config, LanguageModel, int]:
     """A run's config, as given, and the model of its latest checkpoint, on this process's first device, with its step.
 
+    A checkpoint that training replaces while it is read is left for its successor.
+
     Raises UserError where `run_dir` is no run or holds no checkpoint, and where the latest one is damaged.
     """
     config = read_config(run_dir)
@@ -159,17 +171,28 @@ def load_model(run_dir: str | os.PathLike) -> tuple[Config, LanguageModel, int]:
     where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract)
     directory = Path(run_dir) / "checkpoints"
-    step = restore.newest(directory)
-    path = directory / str(step)
-    model = named(TrainState(None, abstract, None))
-    try:
-        record = restore.read_record(path)
-        restore.check(path, record, model, prefix="model.")
-        leaves = restore.read_arrays(path, model=model)
-        restore.compare(path, record, digests(leaves))
-    except Damaged as error:
-        raise UserError(f"{error}; the command that trained it goes on from the one before") from error
+    step, leaves = _read_newest(directory, config, named(TrainState(None, abstract, None)))
     return config, jax.tree.unflatten(jax.tree.structure(abstract), list(leaves.values())), step
+
+
+def _read_newest(
+    directory: Path, config: Config, model: dict[str, Array]
+) -> tuple[int, dict[str, Array]]:
+    """The step and the arrays `model` of the newest checkpoint, also where that changes meanwhile."""
+    for left in reversed(range(LOOKS)):
+        step = restore.newest(directory)
+        path = directory / str(step)
+        try:
+            record = restore.read_record(path)
+            restore.check_origin(path, record, deciding_fields(config))
+            restore.check(path, record, model, prefix="model.")
+            leaves = restore.read_arrays(path, model=model)
+            restore.compare(path, record, digests(leaves))
+        except Damaged as error:
+            if not left or restore.newest(directory) == step:
+                raise UserError(f"{error}; the command that trained it goes on from the one before") from error
+        else:
+            return step, leaves
 
 
 def _split(state: TrainState) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -52,7 +52,14 @@ def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = 
         _alike(config, stream["text"], workdir)
         stack.enter_context(rundir.full_disk_told(workdir))
         stack.enter_context(jax.set_mesh(mesh))
-        checkpoints = stack.enter_context(Checkpointer(Path(workdir) / "checkpoints", config.checkpoint.keep, stream))
+        checkpoints = stack.enter_context(
+            Checkpointer(
+                Path(workdir) / "checkpoints",
+                config.checkpoint.keep,
+                stream,
+                rundir.deciding_fields(given),
+            )
+        )
         state = _start(config, mesh, abstract, checkpoints, strict_restore, say)
         start = int(state.step)
         if start == config.steps:
@@ -182,13 +189,13 @@ def _start(config: Config, mesh: Mesh, abstract: TrainState, checkpoints: Checkp
     say(f"{config.model.mixer}: {size:,} parameters on {mesh.size} x {mesh.devices.flat[0].device_kind}")
     if whole := sharding.replicated(abstract.model, mesh):
         say(f"warning: mesh.fsdp={mesh.shape['fsdp']} divides no axis of {', '.join(whole)}; every device holds them whole")
-    steps = checkpoints.steps
-    if not steps:
+    if not checkpoints.steps:
         return sharding.init_state(config, mesh, jax.random.key(config.seed.model))
-    if steps[-1] > config.steps:
-        raise UserError(f"the run has {steps[-1]} steps behind it, more than steps={config.steps}; give more steps")
     state = checkpoints.restore(abstract, strict=strict, say=say)
-    say(f"going on from step {int(state.step)} of {config.steps}")
+    step = int(state.step)
+    if step > config.steps:
+        raise UserError(f"the run has {step} steps behind it, more than steps={config.steps}; give more steps")
+    say(f"going on from step {step} of {config.steps}")
     return state
 
 

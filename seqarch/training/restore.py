@@ -4,6 +4,7 @@ Arrays are read by TensorStore from the files that Orbax writes (OCDBT, zarr), n
 and other dtypes silently and prints pages where a file is short.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -40,10 +41,20 @@ def none_in(directory: str | os.PathLike) -> UserError:
     return UserError(f"no checkpoint in {directory}; train first, or look at --workdir")
 
 
-def make_record(arrays: Mapping[str, Array], stream: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept beside a checkpoint's arrays: {"stream", "arrays": {name: [dtype and shape, digest]}, "sha256"}."""
+def make_record(
+    step: int,
+    arrays: Mapping[str, Array],
+    stream: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Returns the record that is kept beside a checkpoint's arrays.
+
+    It has "step", "stream", "config", "arrays": {name: [dtype and shape, digest]}, and "sha256",
+    the digest of all the others.
+    """
     found = digests(arrays)
-    record = dict(stream=dict(stream), arrays={name: [_show(array), found[name]] for name, array in arrays.items()})
+    shown = {name: [_show(array), found[name]] for name, array in arrays.items()}
+    record = dict(step=step, stream=dict(stream), config=dict(config), arrays=shown)
     return record | dict(sha256=_sha256(record))
 
 
@@ -62,6 +73,32 @@ def read_record(path: Path) -> dict[str, Any]:
     if not whole:
         raise Damaged(f"{path} is damaged (its record of digests was changed)")
     return record
+
+
+def check_origin(path: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Checks that the checkpoint at `path` is of the step that its directory names, and of this run.
+
+    Records that were written before they held a step and a config are not compared with either.
+
+    Args:
+        path: the checkpoint's directory, named by its step.
+        record: what `read_record` read.
+        config: the run's fields that decide its trajectory, by dotted name.
+
+    Raises:
+        Damaged: where the directory was renamed or copied from another step.
+        UserError: where the checkpoint is of a run with another config; names the first field.
+    """
+    step = record.get("step", int(path.name))
+    if step != int(path.name):
+        raise Damaged(f"{path} is damaged (it holds step {step}, it was renamed or copied)")
+    saved = record.get("config", {})
+    for name in sorted(saved.keys() & config.keys()):
+        if saved[name] != config[name]:
+            raise UserError(
+                f"{path} is of a run with {name}={saved[name]!r}, the config has {config[name]!r}; "
+                "put this run's own checkpoint there, or move it away"
+            )
 
 
 def read_arrays(path: Path, **items: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Array]:
@@ -95,8 +132,27 @@ def _read(path: Path, item: str, name: str, struct: jax.ShapeDtypeStruct) -> Arr
             part = lambda index: array[index].read().result()
             return jax.make_array_from_callback(struct.shape, struct.sharding, part)
     except (ValueError, OSError) as error:  # TensorStore's words; what devices say, such as out of memory, is no damage
+        _check_readable(path)
         raise Damaged(f"{path} is damaged ({name} cannot be read)") from error
     raise Damaged(f"{path} is damaged ({name} has another shape or dtype than was saved)")
+
+
+def _check_readable(path: Path) -> None:
+    """Raises UserError where the system refuses to read a file below `path`, which may be whole."""
+
+    def refuse(error: OSError) -> None:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+            line = f"{path} cannot be read: {error.strerror}; see to that and run the same command again"
+            raise UserError(line) from error
+
+    for directory, _, names in os.walk(path, onerror=refuse):
+        for name in names:
+            try:
+                with open(os.path.join(directory, name), "rb") as file:
+                    while file.read(1 << 20):
+                        pass
+            except OSError as error:
+                refuse(error)
 
 
 def _show(array: Any) -> str:

@@ -78,13 +78,19 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
         raise UserError(f"cannot write to --workdir {run_dir}; give a directory that can be written")
     if not (path / "config.json").exists():
         return
-    theirs, ours = (flatten(seqarch.config.to_dict(each)) for each in (read_config(run_dir), config))
+    theirs, ours = (deciding_fields(each) for each in (read_config(run_dir), config))
     for name, value in ours.items():
-        if theirs[name] != value and name.split(".")[0] not in MAY_CHANGE:
+        if theirs[name] != value:
             raise UserError(
                 f"{run_dir} holds a run with {name}={theirs[name]!r}, the config has {value!r}; "
                 "use that config to continue it, or another --workdir"
             )
+
+
+def deciding_fields(config: Config) -> dict[str, Any]:
+    """Returns the fields that decide a run's trajectory, by dotted name: all but those in MAY_CHANGE."""
+    fields = flatten(seqarch.config.to_dict(config))
+    return {name: value for name, value in fields.items() if name.split(".")[0] not in MAY_CHANGE}
 
 
 @contextlib.contextmanager
