@@ -10,6 +10,7 @@ from seqarch import cli
 WORKDIR = cli.define_path("workdir", None, "The run's directory: what train.py had as --workdir.")
 SPLIT = flags.DEFINE_string("split", "validation", "The held-out text: validation or test.")
 ONLY = flags.DEFINE_list("only", [], "Evaluators to run, such as quality,memory; default: all.")
+ALLOW_MODULES = cli.define_allow_modules()
 flags.mark_flags_as_required(["workdir"])
 
 
@@ -17,10 +18,10 @@ def main() -> None:
     from seqarch.config import to_dict
     from seqarch.measure.evaluate import evaluate
     from seqarch.measure.tables import Row
-    from seqarch.training.rundir import read_config
+    from seqarch.training.rundir import stored_config
 
-    values = evaluate(WORKDIR.value, split=SPLIT.value, only=ONLY.value)
-    config = to_dict(read_config(WORKDIR.value))
+    values = evaluate(WORKDIR.value, split=SPLIT.value, only=ONLY.value, allow_modules=ALLOW_MODULES.value)
+    config = to_dict(stored_config(WORKDIR.value))
     print(summary(Row(WORKDIR.value, "model", values, config, revision=values["run/revision"] or "")))
     print(f"\nwrote {WORKDIR.value}/eval.json")
 

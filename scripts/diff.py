@@ -16,12 +16,14 @@ from seqarch import cli
 
 SPLIT = flags.DEFINE_string("split", "validation", "The held-out text: validation or test.")
 LIMIT = flags.DEFINE_integer("limit", None, "Bytes of each document; default: the smaller of the two runs' eval.limit.", 0)
+ALLOW_MODULES = cli.define_allow_modules()
 
 
 def main(a: str, b: str) -> None:
     from seqarch.measure.difference import config_lines, quality_lines
 
-    for line in [f"A: {a}", f"B: {b}", "", *config_lines(a, b), "", *quality_lines(a, b, SPLIT.value, LIMIT.value)]:
+    quality = quality_lines(a, b, SPLIT.value, LIMIT.value, ALLOW_MODULES.value)
+    for line in [f"A: {a}", f"B: {b}", "", *config_lines(a, b), "", *quality]:
         print(line, flush=True)
 
 

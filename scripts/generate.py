@@ -21,6 +21,7 @@ TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0 for the most likely toke
 TOP_K = flags.DEFINE_integer("top_k", 0, "Sample from the k most likely tokens; 0 for all.")
 TOP_P = flags.DEFINE_float("top_p", 1.0, "Sample from the fewest tokens that hold this probability.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0, upper_bound=2**32 - 1)
+ALLOW_MODULES = cli.define_allow_modules()
 flags.mark_flags_as_required(["workdir"])
 
 
@@ -32,7 +33,7 @@ def main() -> None:
     from seqarch.training.checkpoint import load_model
 
     sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value).check()
-    _, model, _ = load_model(WORKDIR.value)
+    _, model, _ = load_model(WORKDIR.value, ALLOW_MODULES.value)
     tokens_of = tokenizer.kept(WORKDIR.value)
     prompt = os.fsencode(PROMPT.value)  # as it was typed, also where it is no UTF-8
     prompts = [tokens_of.encode(prompt) if prompt else []]

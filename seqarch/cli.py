@@ -91,6 +91,12 @@ def define_path(name: str, default: str | None, help: str, **options: Any) -> fl
     return flags.DEFINE(_Path(), name, default, help, serializer=flags.ArgumentSerializer(), **options)
 
 
+def define_allow_modules() -> flags.FlagHolder:
+    """A flag of the programs that read runs: the modules that their configs may have imported."""
+    help = "Modules and packages of your own mixers that a run's config may have imported, such as my_package,my_mixers."
+    return flags.DEFINE_list("allow_modules", [], help)
+
+
 def quiet() -> None:
     """Keeps the libraries to what needs attention; stderr is for the user. Orbax, by absl, logs what it raises as well."""
     logging.use_absl_handler()

@@ -15,7 +15,9 @@ import ml_collections
 
 from seqarch.errors import UserError, unknown
 from seqarch.mixers import resolve_mixer
-from seqarch.patterns import Layer, Stack, parse_pattern
+from seqarch.patterns import Layer, Stack, parse_pattern, read_pattern
+
+FORM_OPTIONS = ("method", "chunk", "block")  # of a mixer: how it computes, not what
 
 
 PRECISIONS = ("highest", "high", "default")
@@ -226,6 +228,33 @@ def with_forms(model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, 
         return Layer(layer.mixer, tuple((given | {name: chosen[name] for name in chosen if name not in given}).items()))
 
     return _each_layer(model, fix)
+
+
+def with_recorded_forms(model: ModelConfig, recorded: str) -> ModelConfig:
+    """Returns `model` with the forms of the layer pattern `recorded`, where it leaves them open.
+
+    Only FORM_OPTIONS are taken from `recorded`; nothing that it names is imported.
+
+    Raises:
+        UserError: where `recorded` is no pattern, is of other mixers, or has a form that there is not.
+    """
+    theirs = read_pattern(recorded)
+    ours = parse_pattern(model.mixer)
+    if [layer.mixer for layer in theirs] != [layer.mixer for layer in ours]:
+        raise UserError(f"{recorded!r} is not of the mixers of {model.mixer!r}")
+    layers = [_with_form(layer, dict(past.options)) for layer, past in zip(ours, theirs, strict=True)]
+    pattern = ",".join(map(str, layers))
+    parse_pattern(pattern)
+    return dataclasses.replace(model, mixer=pattern)
+
+
+def _with_form(layer: Layer, recorded: dict[str, Any]) -> Layer:
+    given = dict(layer.options)
+    if getattr(resolve_mixer(layer.mixer), "forms", None) is None or given.get("method", "auto") != "auto":
+        return layer
+    given.pop("method", None)
+    taken = {name: recorded[name] for name in recorded if name in FORM_OPTIONS and name not in given}
+    return Layer(layer.mixer, tuple((given | taken).items()))
 
 
 def without_forms(model: ModelConfig) -> ModelConfig:

@@ -40,10 +40,18 @@ class Stack:
 
 def parse_pattern(text: str) -> tuple[Layer, ...]:
     """Layers of a pattern such as "mamba,attention(window=64,kv_heads=1),my.module:MyMixer"; raises UserError."""
+    layers = read_pattern(text)
+    for layer in layers:
+        _check_options(layer)
+    return layers
+
+
+def read_pattern(text: str) -> tuple[Layer, ...]:
+    """Layers of a pattern by its syntax alone: no mixer is looked up or imported; raises UserError."""
     entries = [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
     if not entries:
         raise UserError("model.mixer is empty; name at least one mixer, such as 'mamba'")
-    return tuple(_parse_layer(entry) for entry in entries)
+    return tuple(_read_layer(entry) for entry in entries)
 
 
 def options_of(mixer: str) -> dict[str, Any]:
@@ -52,7 +60,7 @@ def options_of(mixer: str) -> dict[str, Any]:
     return {parameter.name: parameter.annotation for parameter in parameters if parameter.name not in MODELS_OWN}
 
 
-def _parse_layer(entry: str) -> Layer:
+def _read_layer(entry: str) -> Layer:
     match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", entry)
     if not match:
         raise UserError(f"cannot read the layer {entry!r}; write a mixer's name, or name(option=value, ...)")
@@ -63,12 +71,15 @@ def _parse_layer(entry: str) -> Layer:
         if not (key and equals and value):
             raise UserError(f"cannot read the option {item.strip()!r} of {name}; write option=value")
         options.append((key, _literal(value)))
-    accepted = options_of(name)
-    for key, value in options:
-        if key not in accepted:
-            raise unknown(f"option of mixer {name}", key, accepted)
-        _check_option(f"{name}({key}={value})", value, accepted[key])
     return Layer(name, tuple(options))
+
+
+def _check_options(layer: Layer) -> None:
+    accepted = options_of(layer.mixer)
+    for key, value in layer.options:
+        if key not in accepted:
+            raise unknown(f"option of mixer {layer.mixer}", key, accepted)
+        _check_option(f"{layer.mixer}({key}={value})", value, accepted[key])
 
 
 def _check_option(where: str, value: Any, annotation: Any) -> None:

@@ -1,6 +1,7 @@
 """A finished run, or one under way, as values: what a notebook starts from. `seqarch.load_run` is this."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from seqarch.training.rundir import read_eval
 class Run(NamedTuple):
     """config: as train.py was given it; model: of the latest checkpoint, which is that of `step`
 
-    metrics: the rows of metrics.jsonl, one a step; eval: what eval.py measured, by name, or None
+    metrics: the rows of metrics.jsonl, one a step
+    eval: what eval.py measured of this `step`, by name; None where it measured nothing, or another step
     tokenizer: between text and tokens
     """
 
@@ -34,11 +36,21 @@ class Run(NamedTuple):
         return [row["step"] for row in rows], [row[name] for row in rows]
 
 
-def load_run(directory: str | os.PathLike) -> Run:
+def load_run(directory: str | os.PathLike, allow_modules: Iterable[str] = ()) -> Run:
     """Reads the run directory that train.py had as --workdir, and changes nothing in it.
 
-    Raises UserError where it is none, has no checkpoint yet, or the latest one is damaged.
+    Args:
+        directory: the run's directory.
+        allow_modules: modules and packages of your own mixers that the run's config may have
+            imported, such as ("my_mixers",); those that are imported already need not be named.
+
+    Raises:
+        UserError: where it is no run, has no checkpoint yet, the latest one is damaged, or its config
+            names a module that is not allowed.
     """
     path = local_path(directory)
-    config, model, step = load_model(path)
-    return Run(path, config, model, step, read_rows(path), read_eval(path), kept(path))
+    config, model, step = load_model(path, allow_modules)
+    measured = read_eval(path)
+    if measured is not None and measured.get("run/step") != step:
+        measured = None
+    return Run(path, config, model, step, read_rows(path), measured, kept(path))

@@ -116,7 +116,11 @@ def test_every_program_takes_a_mixer_from_where_it_is_started(top):
         "--config.data.path=text", "--config.eval.limit=50", *small,
     )  # fmt: skip
     assert trained.returncode == 0 and "step 2/2" in trained.stdout, trained.stderr
-    measured = start(top, "eval.py", "--workdir=run", "--only=quality")
+    refused = start(top, "eval.py", "--workdir=run", "--only=quality")
+    assert refused.returncode == 2 and "give --allow_modules=my_mixers" in refused.stderr
+    measured = start(
+        top, "eval.py", "--workdir=run", "--only=quality", "--allow_modules=my_mixers"
+    )
     assert measured.returncode == 0 and "bits/byte" in measured.stdout, measured.stderr
-    written = start(top, "scripts/generate.py", "--workdir=run", "--prompt=To be", "--steps=3")
+    written = start(top, "scripts/generate.py", "--workdir=run", "--prompt=To be", "--steps=3", "--allow_modules=my_mixers")
     assert written.returncode == 0 and written.stdout.startswith("To be"), written.stderr

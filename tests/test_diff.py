@@ -70,7 +70,7 @@ def test_the_difference_is_that_of_the_same_bytes(top):
 
 
 def test_other_scores_than_the_latest_are_not_taken(top, monkeypatch):
-    monkeypatch.setattr(difference, "load_model", lambda run: pytest.fail("computed"))
+    monkeypatch.setattr(difference, "load_model", lambda run, allow_modules: pytest.fail("computed"))
     difference.scores(top / "a", "validation", 100)
     for split, limit in (("test", 100), ("validation", 0)):
         with pytest.raises(pytest.fail.Exception, match="computed"):

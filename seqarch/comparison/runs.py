@@ -19,7 +19,7 @@ from seqarch.training.loop import PATIENCE, train
 def check(run: Path, config: Config) -> None:
     """Refuses a directory that holds another run; one with other `steps` would have another learning-rate schedule."""
     rundir.check(run, config)
-    if (run / "config.json").exists() and (steps := rundir.read_config(run).steps) != config.steps:
+    if (run / "config.json").exists() and (steps := rundir.stored_config(run).steps) != config.steps:
         raise UserError(f"{run} holds a run of {steps} steps, the config has {config.steps}; give another --workdir")
 
 
@@ -83,7 +83,7 @@ def known(run: Path, config: Config, split: str) -> dict[str, Any]:
     """What eval.json says of the trained run's `split`, where it was measured as `config` wants it."""
     values = rundir.read_eval(run) or {}
     whole = values.get("quality/split") == split and values.get("run/step") == config.steps
-    return values if whole and rundir.read_config(run).eval == config.eval else {}
+    return values if whole and rundir.stored_config(run).eval == config.eval else {}
 
 
 def missing(values: dict[str, Any], only: Collection[str]) -> tuple[str, ...]:

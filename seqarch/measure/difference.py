@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from seqarch.measure.bootstrap import Interval, paired_bootstrap
 from seqarch.measure.subject import Subject
 from seqarch.training import restore
 from seqarch.training.checkpoint import load_model
-from seqarch.training.rundir import flatten, read_config, read_eval
+from seqarch.training.rundir import flatten, read_eval, stored_config
 
 FEW = 10  # documents, below which a bootstrap's interval is too narrow to lean on
 Run = str | os.PathLike
@@ -25,21 +26,24 @@ Run = str | os.PathLike
 
 def config_lines(a: Run, b: Run) -> list[str]:
     """A line for each field in which the configs differ: field: A's | B's."""
-    ours, theirs = (flatten(to_dict(read_config(run))) for run in (a, b))
+    ours, theirs = (flatten(to_dict(stored_config(run))) for run in (a, b))
     differing = [name for name in ours if ours[name] != theirs[name]]
     width = max(map(len, differing), default=0) + 1
     return [f"{name + ':':<{width}} {ours[name]} | {theirs[name]}" for name in differing] or ["the configs are the same"]
 
 
-def quality_lines(a: Run, b: Run, split: str, limit: int | None = None) -> list[str]:
+def quality_lines(
+    a: Run, b: Run, split: str, limit: int | None = None, allow_modules: Sequence[str] = ()
+) -> list[str]:
     """Bits per byte of both over windows, their difference per document, and in words whether it is one.
 
     limit: bytes of each document, 0 for all; default: the smaller of the runs' eval.limit
+    allow_modules: modules and packages of mixers that the runs' configs may have imported
     Raises UserError where a directory is no run, and where the two would be scored on different bytes.
     """
     if limit is None:
-        limit = min((size for run in (a, b) if (size := read_config(run).eval.limit)), default=0)
-    ours, theirs = (scores(run, split, limit) for run in (a, b))
+        limit = min((size for run in (a, b) if (size := stored_config(run).eval.limit)), default=0)
+    ours, theirs = (scores(run, split, limit, allow_modules) for run in (a, b))
     if ours["quality/text"] != theirs["quality/text"]:
         raise UserError(
             f"{a} is scored on {ours['quality/bytes']:,} bytes and {b} on {theirs['quality/bytes']:,}, and they are not the "
@@ -53,18 +57,18 @@ def quality_lines(a: Run, b: Run, split: str, limit: int | None = None) -> list[
         lines += [f"  {name}      {values['quality/bits_per_byte']:.4f}, windows of {values['quality/context']} tokens"]
     lines += [f"  A - B  {found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}", verdict(found, len(sizes))]
     if len(sizes) <= quality.NAMED:
-        texts = open_split(locate(read_config(a).data.path), split).documents
+        texts = open_split(locate(stored_config(a).data.path), split).documents
         lines += ["", "A - B of each document:"]
         lines += [f"  {text.name:<32} {each:+.4f}" for text, each in zip(texts, bits - other, strict=True)]
     return lines
 
 
-def scores(run: Run, split: str, limit: int) -> dict[str, Any]:
+def scores(run: Run, split: str, limit: int, allow_modules: Sequence[str] = ()) -> dict[str, Any]:
     """quality/* over windows: from eval.json, where it measured just this, or else computed."""
     step, known = restore.newest(Path(run) / "checkpoints"), read_eval(run) or {}
     if [known.get(name) for name in ("run/step", "quality/split", "quality/limit")] == [step, split, limit]:
         return known
-    config, model, _ = load_model(run)
+    config, model, _ = load_model(run, allow_modules)
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, limit=limit))
     text = open_split(locate(config.data.path, config.model.vocab), split)
     subject = Subject(config, model, text, lambda line: print(line, flush=True))

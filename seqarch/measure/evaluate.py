@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -52,12 +52,14 @@ def evaluate(
     split: str = "validation",
     only: Sequence[str] = (),
     keep: Mapping[str, Any] = MappingProxyType({}),
+    allow_modules: Iterable[str] = (),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measures the latest checkpoint of the run in `workdir` and returns what eval.json then holds.
 
     only: names in EVALUATORS; default: all
     keep: values of others, of the same step, split and revision, that eval.json is to hold beside these
+    allow_modules: modules and packages of mixers that the run's config may have imported
     progress: takes lines that say what is being done; default: print
     Values are flat by name; run/* say of which step, by which revision, versions and device. eval.json is replaced, so
     but for `keep` it never mixes two evaluations. Raises UserError where `workdir` is no run and for an unknown split or evaluator.
@@ -66,7 +68,7 @@ def evaluate(
     for name in only:
         if name not in EVALUATORS:
             raise unknown("evaluator", name, EVALUATORS)
-    config, model, step = load_model(workdir)
+    config, model, step = load_model(workdir, allow_modules)
     text = open_split(locate(config.data.path, config.model.vocab), split)
     subject = Subject(config, model, text, say)
     values = {**keep, "run/step": step, **_provenance()}

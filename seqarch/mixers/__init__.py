@@ -1,6 +1,10 @@
 """The registry of mixers. A mixer outside the repository is named `package.module:Class` instead."""
 
 import importlib
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.machinery import PathFinder
+from pathlib import Path
 
 from seqarch.errors import UserError, unknown
 from seqarch.mixers.attention import Attention
@@ -33,3 +37,52 @@ def resolve_mixer(name: str) -> type[SequenceMixer]:
         return mixer
     except (ImportError, AttributeError, SyntaxError) as error:
         raise UserError(f"cannot load the mixer {name!r}: {error}; give package.module:Class, importable from here") from error
+
+
+def check_import(module: str, allowed: Iterable[str], run_dir: Path) -> None:
+    """Checks that a run directory may have `module` imported; imports nothing.
+
+    Args:
+        module: its dotted name, as a run's config has it.
+        allowed: names of modules and packages that the user allows, each with all below it.
+        run_dir: the run.
+
+    Raises:
+        UserError: where the module is neither imported already nor allowed, and where it would come
+            from inside a run directory.
+    """
+    if module in sys.modules:
+        return
+    if not any(f"{module}.".startswith(f"{name}.") for name in allowed):
+        raise UserError(
+            f"{run_dir} names the module {module}, which would be imported; if you trust it, "
+            f"give --allow_modules={module} (in Python: allow_modules=({module!r},))"
+        )
+    for place in _places(module):
+        if run := _run_around(place, run_dir.resolve()):
+            raise UserError(
+                f"the module {module} is inside the run directory {run}, from which nothing is "
+                "imported; move it elsewhere"
+            )
+
+
+def _places(module: str) -> Iterator[Path]:
+    """Where `module` and the packages around it are found; unlike `find_spec`, runs none of them."""
+    path = None
+    for part in module.split("."):
+        spec = PathFinder.find_spec(part, path)
+        if spec is None:
+            return
+        path = spec.submodule_search_locations
+        yield from (Path(place).resolve() for place in [*(path or ()), spec.origin] if place)
+
+
+def _run_around(place: Path, run_dir: Path) -> Path | None:
+    """The run directory that `place` is in: `run_dir`, or another."""
+    for parent in (place, *place.parents):
+        is_run = (parent / "config.json").exists() and (
+            (parent / "run.json").exists() or (parent / "checkpoints").exists()
+        )
+        if parent == run_dir or is_run:
+            return parent
+    return None

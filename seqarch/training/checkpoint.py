@@ -12,7 +12,7 @@ The loader is a pure function of (seed, step), so the step is the whole of the d
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -158,14 +158,15 @@ class Checkpointer:
             self._manager.reload()
 
 
-def load_model(run_dir: str | os.PathLike) -> tuple[Config, LanguageModel, int]:
+def load_model(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -> tuple[Config, LanguageModel, int]:
     """A run's config, as given, and the model of its latest checkpoint, on this process's first device, with its step.
 
+    allow_modules: modules and packages of mixers that the run's config may have imported
     A checkpoint that training replaces while it is read is left for its successor.
 
     Raises UserError where `run_dir` is no run or holds no checkpoint, and where the latest one is damaged.
     """
-    config = read_config(run_dir)
+    config = read_config(run_dir, allow_modules)
     resolved = with_forms(config.model, jax.default_backend(), tuned(jax.local_devices()[0]))
     abstract = jax.eval_shape(lambda key: LanguageModel(resolved, rngs=nnx.Rngs(key)), jax.random.key(0))
     where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

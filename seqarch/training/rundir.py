@@ -1,7 +1,7 @@
 """The run directory: whose it is (config.json) and where its numbers come from (run.json).
 
-All of it is data: JSON, arrays, events. Nothing in it is executed or unpickled, so a stranger's run can be looked at; only a
-mixer that its config names as package.module:Class is imported, from where Python finds modules, not from the directory.
+All of it is data: JSON, arrays, events. Nothing in it is executed or unpickled, so a stranger's run can be looked at. A mixer
+that its config names as package.module:Class is imported only where the user allows that module, and never from the directory.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ import seqarch.config
 from seqarch.config import Config
 from seqarch.errors import UserError, is_full_disk
 from seqarch.files import local_path, write_json
+from seqarch.mixers import check_import
+from seqarch.patterns import read_pattern
 
 # Fields that may differ between the starts of one run. `steps` stretches the learning-rate schedule; the others leave the
 # trajectory alone (a text of other content is refused by the checkpoint). run.json keeps the config of every start.
@@ -33,8 +35,27 @@ ROOT = Path(seqarch.config.__file__).resolve().parent.parent
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
-def read_config(run_dir: str | os.PathLike) -> Config:
-    """The config of a run; raises UserError where `run_dir` is none."""
+def read_config(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -> Config:
+    """Returns the config of a run, whose mixers may then be imported.
+
+    Args:
+        run_dir: the run's directory.
+        allow_modules: modules and packages that the config may have imported, beside those that this
+            process has imported already.
+
+    Raises:
+        UserError: where `run_dir` is no run, and where its config names a module that is not allowed.
+    """
+    config = stored_config(run_dir)
+    for layer in read_pattern(config.model.mixer):
+        module, colon, _ = layer.mixer.partition(":")
+        if colon:
+            check_import(module, allow_modules, Path(run_dir))
+    return config
+
+
+def stored_config(run_dir: str | os.PathLike) -> Config:
+    """The same, only to be compared with another: no module that it names may be imported."""
     path = Path(run_dir) / "config.json"
     try:
         return seqarch.config.parse(json.loads(path.read_text()))
@@ -61,7 +82,11 @@ def settled(run_dir: str | os.PathLike, config: Config, resolved: Config, mesh: 
     before = [first, *first["continued"]][-1]
     same = before.get("config", {}).get("model") == seqarch.config.to_dict(config)["model"]
     if same and "mixer" in before and before["devices"]["kind"] == mesh.devices.flat[0].device_kind:
-        return dataclasses.replace(resolved, model=dataclasses.replace(resolved.model, mixer=before["mixer"]))
+        try:
+            model = seqarch.config.with_recorded_forms(config.model, before["mixer"])
+        except (UserError, TypeError) as error:
+            raise _no_record(Path(run_dir) / "run.json") from error
+        return dataclasses.replace(resolved, model=model)
     return resolved
 
 
@@ -78,7 +103,7 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
         raise UserError(f"cannot write to --workdir {run_dir}; give a directory that can be written")
     if not (path / "config.json").exists():
         return
-    theirs, ours = (deciding_fields(each) for each in (read_config(run_dir), config))
+    theirs, ours = (deciding_fields(each) for each in (stored_config(run_dir), config))
     for name, value in ours.items():
         if theirs[name] != value:
             raise UserError(
@@ -170,8 +195,12 @@ def read_record(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     except (ValueError, LookupError, TypeError):
         groups = [None]
     if not all(isinstance(group, dict) for group in groups):
-        raise UserError(f"{path} is no record that train.py wrote; move it away, and the next start writes one")
+        raise _no_record(path)
     return record
+
+
+def _no_record(path: Path) -> UserError:
+    return UserError(f"{path} is no record that train.py wrote; move it away, and the next start writes one")
 
 
 def provenance() -> dict[str, Any]:
