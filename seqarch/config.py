@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from seqarch.errors import UserError, unknown
 from seqarch.mixers import resolve_mixer
@@ -94,6 +95,10 @@ class OptimConfig:
 
     def __post_init__(self):
         _positive(self, "accumulate")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if math.isfinite(value) and abs(value) > float(np.finfo(np.float32).max):
+                raise UserError(f"optim.{field.name} is {value}, infinite in float32; give a smaller number")
         if not (0 < self.lr < math.inf and self.clip > 0):
             raise UserError(f"optim.lr is {self.lr} and optim.clip {self.clip}; give numbers above 0 (clip=inf: no clipping)")
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):

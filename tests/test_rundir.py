@@ -124,6 +124,13 @@ def test_run_json_gives_the_form_alone():
             seqarch.config.with_recorded_forms(model, other)
 
 
+@pytest.mark.parametrize("name", ["lr", "final_lr", "weight_decay", "z_loss", "clip"])
+def test_what_is_infinite_in_float32_is_refused(name):
+    with pytest.raises(UserError, match=f"optim.{name} is 1e\\+300, infinite in float32"):
+        seqarch.config.parse({"optim": {name: 1e300}})
+    seqarch.config.parse({"optim": {name: 1e30}})
+
+
 CODE = ["planted:Mixer", "os:system", "builtins:exec", "os.path:join(a=b)", "mamba(chunk=__import__('planted'))", "gru()()"]
 
 
