@@ -67,6 +67,29 @@ def test_a_line_that_is_no_row_takes_no_other_along(tmp_path):
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "steps, said",
+    [
+        (range(1, 8), ""),
+        (None, "has no rows of steps 1-6"),
+        ([1, 2, 5, 6, 7], "has no rows of steps 3-4"),
+        ([1, 2, 3, 3, 4, 2, 3, 6], "has no rows of steps 5 and had several of steps 2-3 (the last are kept)"),
+    ],
+)
+def test_rows_that_are_missing_or_doubled_are_told_in_one_line(tmp_path, steps, said):
+    with Logger(tmp_path) as logger:
+        for loss, step in enumerate(steps or []):
+            logger.log(row(step, float(loss)))
+    if steps is None:
+        (tmp_path / "metrics.jsonl").unlink()
+    told = []
+    with Logger(tmp_path, start=6, say=told.append):
+        pass
+    assert [line.partition("metrics.jsonl ")[2].partition(";")[0] for line in told] == [said] * bool(said)
+    last = {step: row(step, float(loss)) for loss, step in enumerate(steps or []) if step <= 6}
+    assert lines(tmp_path) == [last[step] for step in sorted(last)]
+
+
 def test_a_process_that_does_not_write_leaves_no_file(tmp_path):
     with Logger(tmp_path, write=False) as logger:
         logger.log(row(1))

@@ -13,7 +13,8 @@ import math
 import os
 import resource
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,22 @@ class Logger:
 
     start: the step that the run goes on from; rows beyond it, and a half-written last one, are cut off
     write: whether this process is the one that writes
+    say: takes a warning where rows up to `start` are missing or doubled; of doubled ones the last stays
     """
 
-    def __init__(self, run_dir: str | os.PathLike, start: int = 0, write: bool = True):
+    def __init__(
+        self,
+        run_dir: str | os.PathLike,
+        start: int = 0,
+        write: bool = True,
+        say: Callable[[str], None] = print,
+    ):
         self._run_dir = Path(run_dir)
         self._write = write
         if write:
             path = self._run_dir / "metrics.jsonl"
-            _cut(path, start)
+            if faults := _cut(path, start):
+                say(f"warning: {path} {faults}; the run goes on")
             self._rows = path.open("a")
             # TensorBoard hides what an earlier start logged from purge_step on. Names have a resolution of a second.
             self._events = SummaryWriter(str(run_dir), filename_suffix=f".{start}", purge_step=start + 1)
@@ -141,10 +150,29 @@ def memory() -> dict[str, int]:
     return {"process_peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
 
 
-def _cut(path: Path, last: int) -> None:
-    """Rewrites metrics.jsonl with its rows up to the step `last`."""
+def _cut(path: Path, last: int) -> str:
+    """Rewrites metrics.jsonl with one row per step up to `last`; returns what was wrong with them, or ""."""
+    rows = [row for row in read_rows(path.parent) if 1 <= row["step"] <= last]
+    counts = Counter(row["step"] for row in rows)
     if path.exists():
-        write_text(path, "".join(json.dumps(row) + "\n" for row in read_rows(path.parent) if row["step"] <= last))
+        kept = {row["step"]: row for row in rows}  # of doubled rows the last one
+        write_text(path, "".join(json.dumps(kept[step]) + "\n" for step in sorted(kept)))
+    missing = [step for step in range(1, last + 1) if step not in counts]
+    doubled = [step for step in sorted(counts) if counts[step] > 1]
+    faults = [f"has no rows of steps {_ranges(missing)}"] if missing else []
+    faults += [f"had several of steps {_ranges(doubled)} (the last are kept)"] if doubled else []
+    return " and ".join(faults)
+
+
+def _ranges(steps: Iterable[int]) -> str:
+    """[1, 2, 3, 7] -> "1-3, 7"."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and runs[-1][1] == step - 1:
+            runs[-1][1] = step
+        else:
+            runs.append([step, step])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def add_scalars(run_dir: str | os.PathLike, points: Mapping[int, Mapping[str, float]]) -> None:

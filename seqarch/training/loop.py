@@ -68,7 +68,8 @@ def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = 
                 rundir.write_config(workdir, seqarch.config.to_dict(given))  # what may change, such as what eval.py measures
             return next((row for row in reversed(read_rows(workdir)) if row["step"] == start), dict(step=start))
         run = _Run(config, mesh, text, start, checkpoints, say)  # what the model or the text cannot do is told here
-        logger = stack.enter_context(Logger(workdir, start, write=jax.process_index() == 0))
+        writes = jax.process_index() == 0
+        logger = stack.enter_context(Logger(workdir, start, write=writes, say=say))
         _record(given, config, mesh, workdir, start, logger, say)
         if jax.process_index() == 0:
             text["train"].tokenizer.save(workdir)  # which generate.py needs, wherever the run is taken
