@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -22,6 +23,24 @@ from seqarch.training.state import TrainState
 
 CONFIG = Config(steps=4, batch=4, length=8, model=ModelConfig(mixer="gru", layers=3, dim=16, mlp=0))
 STREAM = dict(seed=0, batch=4, length=8, text="abc")
+
+FAILING_SAVE = """
+import shutil, sys
+from pathlib import Path
+import jax.numpy as jnp
+from seqarch.training.checkpoint import Checkpointer
+from seqarch.training.state import TrainState
+
+directory = Path(sys.argv[1])
+checkpoints = Checkpointer(directory)
+shutil.rmtree(directory)
+directory.write_text("a file")
+try:
+    checkpoints.save(TrainState(jnp.int32(1), dict(w=jnp.ones(3)), dict(m=jnp.ones(3))))
+    checkpoints.wait()
+except OSError as error:
+    print(error.strerror, flush=True)
+"""
 
 
 @functools.cache
@@ -65,6 +84,16 @@ def test_names_are_dotted_and_tell_parameters_apart():
     names = named(initial())
     assert {"step", "model.embedding", "opt_state.adam.mu.embedding", "opt_state.refused"} < names.keys()
     assert len(names) == len(jax.tree.leaves(initial()))
+
+
+def test_a_program_ends_soon_after_a_save_that_could_not_make_its_directory(tmp_path):
+    command = [sys.executable, "-c", FAILING_SAVE, tmp_path / "checkpoints"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "Not a directory\n"
+            assert process.wait(timeout=20) == 0
+        finally:
+            process.kill()
 
 
 def test_a_directory_half_written_is_neither_seen_nor_kept(tmp_path):

@@ -20,6 +20,7 @@ import jax
 import orbax.checkpoint as ocp
 from flax import nnx
 from orbax.checkpoint.checkpoint_managers import LatestN
+from orbax.checkpoint.options import AsyncOptions
 
 from seqarch.config import Config, with_forms
 from seqarch.errors import UserError
@@ -58,7 +59,13 @@ class Checkpointer:
     ):
         self.directory = Path(directory).absolute()
         self.stream, self.config = dict(stream or {}), dict(config or {})
-        options = ocp.CheckpointManagerOptions(preservation_policy=LatestN(keep), cleanup_tmp_directories=True)
+        # Where threads make the directories and fail, those that write into them wait for minutes.
+        directories_first = AsyncOptions(create_directories_asynchronously=False)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=LatestN(keep),
+            cleanup_tmp_directories=True,
+            async_options=directories_first,
+        )
         arrays = ocp.StandardCheckpointHandler
         handlers = dict(model=arrays(), optimizer=arrays(), record=ocp.JsonCheckpointHandler())
         self._manager = ocp.CheckpointManager(self.directory, item_names=tuple(handlers), item_handlers=handlers, options=options)
