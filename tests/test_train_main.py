@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import json
+import math
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import seqarch.config
 from configs import lm
@@ -21,6 +24,7 @@ from seqarch.config import Config, parse
 from seqarch.data import tokens
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
+from seqarch.runs import load_run
 from seqarch.training import loop, restore
 from seqarch.training.checkpoint import load_model
 from seqarch.training.logging import read_rows
@@ -73,6 +77,45 @@ def test_a_trained_run_takes_what_its_config_may_change(corpus, tmp_path):
     loop.train(other, tmp_path, progress=lambda line: None)
     assert parse(json.loads((tmp_path / "config.json").read_text())) == other
     assert not json.loads((tmp_path / "run.json").read_text())["continued"]
+
+
+def test_an_extended_run_tells_its_learning_rate_and_describes_itself_anew(corpus, tmp_path):
+    optimizer, said = dict(lr=1e-3, warmup=0, final_lr=0.5), []
+    for steps in (3, 5):
+        given = config(corpus, steps=steps, optim=optimizer)
+        loop.train(given, tmp_path, progress=said.append)
+        loop.train(given, tmp_path, progress=lambda line: None)
+    new = 1e-3 * (0.5 + 0.25 * (1 + math.cos(math.pi * 3 / 4)))
+    (line,) = [line for line in said if "learning rate" in line]
+    assert "steps 3 -> 5" in line and f"step 4 is {new:.3g}, it would have been 0.0005" in line
+    assert read_rows(tmp_path)[3]["learning_rate"] == pytest.approx(new)
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})
+    events.Reload()
+    texts = [event.tensor_proto.string_val[0] for event in events.Tensors("config/text_summary")]
+    assert [b'"steps": 5' in text for text in texts] == [False, True]
+    (file,) = tmp_path.glob("events.*.3")
+    assert b"_hparams_/session_start_info" in file.read_bytes()
+
+
+def test_what_was_measured_of_another_step_is_not_the_runs(corpus, tmp_path):
+    loop.train(config(corpus, steps=2), tmp_path, progress=lambda line: None)
+    assert load_run(tmp_path).eval is None
+    (tmp_path / "eval.json").write_text('{"run/step": 2}')
+    assert load_run(tmp_path).eval == {"run/step": 2}
+    (tmp_path / "eval.json").write_text('{"run/step": 1}')
+    assert load_run(tmp_path).eval is None
+
+
+def test_a_start_with_the_same_config_describes_nothing_anew(corpus, tmp_path):
+    given = config(corpus, steps=4)
+    loop.train(given, tmp_path, progress=lambda line: None)
+    shutil.rmtree(tmp_path / "checkpoints" / "4")
+    said = []
+    loop.train(given, tmp_path, progress=said.append)
+    assert not [line for line in said if "warning" in line]
+    events = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0})
+    events.Reload()
+    assert len(events.Tensors("config/text_summary")) == 1
 
 
 class Killed(Exception):

@@ -84,8 +84,10 @@ class Logger:
             for tag, value in values.items():
                 self._events.add_scalar(tag, value, step)
 
-    def describe(self, texts: Mapping[str, Any], hparams: Mapping[str, Any]) -> None:
-        """Texts as JSON, and the hyper-parameters for TensorBoard's HParams tab.
+    def describe(
+        self, texts: Mapping[str, Any], hparams: Mapping[str, Any], step: int = 0
+    ) -> None:
+        """Writes texts as JSON, at `step`, and the hyper-parameters for TensorBoard's HParams tab.
 
         `SummaryWriter.add_hparams` would begin a run of its own in a subdirectory; its three records are written
         into this run's events instead.
@@ -94,8 +96,11 @@ class Logger:
             return
         for name, value in texts.items():
             lines = json.dumps(value, indent=2).splitlines()
-            self._events.add_text(name, "\n".join("    " + line for line in lines), 0)
-        plain = {name: value if isinstance(value, (bool, int, float, str)) else str(value) for name, value in hparams.items()}
+            self._events.add_text(name, "\n".join("    " + line for line in lines), step)
+        plain = {
+            name: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for name, value in hparams.items()
+        }
         metrics = {TAGS["validation_bits_per_byte"]: None, TAGS["loss"]: None}
         for part in summary.hparams(plain, metrics):
             self._events.file_writer.add_summary(part)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import seqarch.config
@@ -18,7 +19,7 @@ from seqarch.data.loader import Batch, batches
 from seqarch.data.tokens import TokenFile, open_split
 from seqarch.errors import Diverged, Stopped, UserError
 from seqarch.flops import count_flops
-from seqarch.training import rundir, sharding
+from seqarch.training import optim, rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.cluster import gather, together
 from seqarch.training.logging import Logger, Profile, read_rows
@@ -50,6 +51,7 @@ def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = 
         text = together(lambda: _claim(given, workdir, stack, say), UserError)
         stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, text=_digest(text["train"]))
         _alike(config, stream["text"], workdir)
+        before = rundir.config_before(workdir)
         stack.enter_context(rundir.full_disk_told(workdir))
         stack.enter_context(jax.set_mesh(mesh))
         checkpoints = stack.enter_context(
@@ -70,7 +72,9 @@ def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = 
         run = _Run(config, mesh, text, start, checkpoints, say)  # what the model or the text cannot do is told here
         writes = jax.process_index() == 0
         logger = stack.enter_context(Logger(workdir, start, write=writes, say=say))
-        _record(given, config, mesh, workdir, start, logger, say)
+        if start and before:
+            _say_schedule_change(before, given, start, say)
+        _record(given, config, before, mesh, workdir, start, logger, say)
         if jax.process_index() == 0:
             text["train"].tokenizer.save(workdir)  # which generate.py needs, wherever the run is taken
         return run.go(state, logger, Profile(workdir, config.profile))
@@ -200,18 +204,49 @@ def _start(config: Config, mesh: Mesh, abstract: TrainState, checkpoints: Checkp
     return state
 
 
-def _record(config: Config, settled: Config, mesh: Mesh, workdir: str | os.PathLike, start: int, logger: Logger, say: Say) -> None:
-    """config.json, run.json, and both in TensorBoard, once everything that could refuse has not."""
+def _say_schedule_change(before: Config, config: Config, start: int, say: Say) -> None:
+    """Says what other `steps` than at the start before make of the next learning rate.
+
+    Every process calls it: under a mesh, even a scalar is computed on all devices.
+    """
+    old, new = (
+        each.optim.lr * float(optim.schedule(each, jnp.int32(start))) for each in (before, config)
+    )
+    if before.steps != config.steps:
+        say(
+            f"warning: steps {before.steps} -> {config.steps} since the start before; "
+            f"the learning rate of step {start + 1} is {new:.3g}, it would have been {old:.3g}"
+        )
+
+
+def _record(
+    config: Config,
+    settled: Config,
+    before: Config | None,
+    mesh: Mesh,
+    workdir: str | os.PathLike,
+    start: int,
+    logger: Logger,
+    say: Say,
+) -> None:
+    """Writes config.json, run.json, and, where they are new, both to TensorBoard.
+
+    It is called once everything that could refuse has not. `before`: the config of the last start.
+    """
     if jax.process_index():
         return
     given = seqarch.config.to_dict(config)
     resolved = seqarch.config.to_dict(settled)
-    record = rundir.provenance() | dict(mesh=dict(mesh.shape), step=start, mixer=resolved["model"]["mixer"])
+    made = dict(mesh=dict(mesh.shape), step=start, mixer=resolved["model"]["mixer"])
+    record = rundir.provenance() | made
     if start and (changes := rundir.changes(workdir, record)):
-        say(f"warning: {changes} since the start before; the run will not end bit for bit where it would have")
+        say(
+            f"warning: {changes} since the start before; "
+            "the run will not end bit for bit where it would have"
+        )
     rundir.write(workdir, given, record)
-    if start == 0:
-        logger.describe(dict(config=resolved, run=record), rundir.flatten(given))
+    if start == 0 or before != config:
+        logger.describe(dict(config=resolved, run=record), rundir.flatten(given), start)
 
 
 def _digest(text: TokenFile) -> str:

@@ -65,6 +65,11 @@ def stored_config(run_dir: str | os.PathLike) -> Config:
         raise UserError(f"{path} is no config that train.py wrote: {error}") from error
 
 
+def config_before(run_dir: str | os.PathLike) -> Config | None:
+    """Returns the config of the run's last start; None where there was none."""
+    return stored_config(run_dir) if (Path(run_dir) / "config.json").exists() else None
+
+
 def read_eval(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     """What eval.py measured, by name; None where it did not, or where the file is not what it wrote."""
     try:
