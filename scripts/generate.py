@@ -33,7 +33,7 @@ def main() -> None:
     from seqarch.training.checkpoint import load_model
 
     sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value).check()
-    _, model, _ = load_model(WORKDIR.value, ALLOW_MODULES.value)
+    model = load_model(WORKDIR.value, ALLOW_MODULES.value)[1].serving()  # the stacked parameters are freed
     tokens_of = tokenizer.kept(WORKDIR.value)
     prompt = os.fsencode(PROMPT.value)  # as it was typed, also where it is no UTF-8
     prompts = [tokens_of.encode(prompt) if prompt else []]

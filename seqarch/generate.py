@@ -152,7 +152,7 @@ def stream(
     every: int = 16,
 ) -> Iterator[np.ndarray]:
     """Yields Int[B, every] tokens as they come, until `steps` of them or until every row has met `stop`."""
-    model, longest = model.unstack(), max((len(prompt) for prompt in prompts), default=0)
+    model, longest = model.serving(), max((len(prompt) for prompt in prompts), default=0)
     if not prompts or steps < 1:
         raise UserError(f"{len(prompts)} prompts, {steps} steps; give at least one prompt and one step")
     states = jax.jit(lambda model: model.init_state(len(prompts), max(longest, 1) + steps))(model)

@@ -32,8 +32,9 @@ class Linear(nnx.Module):
         residual: bool = False,
     ):
         kernel = nnx.initializers.lecun_normal()(rngs.params(), (features_in, features_out))
-        self.kernel = nnx.Param(kernel, axes=axes, residual=residual)
-        self.bias = nnx.Param(jnp.zeros(features_out), axes=axes[1:], decay=False) if bias else None
+        cast = jnp.dtype(dtype)
+        self.kernel = nnx.Param(kernel, axes=axes, residual=residual, cast=cast)
+        self.bias = nnx.Param(jnp.zeros(features_out), axes=axes[1:], decay=False, cast=cast) if bias else None
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:

@@ -46,14 +46,14 @@ class LanguageModel(nnx.Module):
         self.remat, self.dtype, self.precision = config.remat, jnp.dtype(config.dtype), config.precision
         self.repeats = stack.repeats
         embedding = jax.random.normal(rngs.params(), (config.vocab, config.dim)) * config.dim**-0.5
-        self.embedding = nnx.Param(embedding, axes=("vocab", "embed"), decay=False)
+        self.embedding = nnx.Param(embedding, axes=("vocab", "embed"), decay=False, cast=self.dtype)
         period = lambda key: self._blocks(config, stack.period, nnx.Rngs(key))
         self.period = jax.vmap(period)(jax.random.split(rngs.params(), stack.repeats)) if stack.repeats else nnx.List()
         self.tail = self._blocks(config, stack.tail, rngs)
         self.norm = RMSNorm(config.dim, rngs=rngs)
         # variance 1 / D^2 (Yang et al. 2021, "Tensor programs V", table 8): at first every token is about as likely
         head = jax.random.normal(rngs.params(), (config.dim, config.vocab)) / config.dim
-        self.head = nnx.Param(head, axes=("embed", "vocab"))
+        self.head = nnx.Param(head, axes=("embed", "vocab"), cast=self.dtype)
 
     @_at_precision
     def __call__(
@@ -126,6 +126,14 @@ class LanguageModel(nnx.Module):
         model.period, model.tail, model.repeats = nnx.List(), nnx.List(self.blocks()), 0
         return model
 
+    def serving(self) -> "LanguageModel":
+        """Returns the same function for prefill and step: unstacked, its parameters in the dtype that computes with them.
+
+        A loop over steps would otherwise keep casts of the parameters beside the parameters. What is computed in float32
+        stays in it. Arrays that need neither a cast nor a slice are shared with this model.
+        """
+        return jax.tree.map(_cast, self.unstack(), is_leaf=_is_variable)
+
     def _embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
         return self.embedding[...][tokens].astype(self.dtype)  # gathered first: its gradient then adds up in float32
 
@@ -147,4 +155,14 @@ def _scale_residual(block: Block, scale: float) -> Block:
     def leaf(param: nnx.Variable) -> nnx.Variable:
         return param.replace(param[...] * scale) if param.get_metadata().get("residual") else param
 
-    return jax.tree.map(leaf, block, is_leaf=lambda x: isinstance(x, nnx.Variable))
+    return jax.tree.map(leaf, block, is_leaf=_is_variable)
+
+
+def _cast(param: nnx.Variable) -> nnx.Variable:
+    """`param` in the dtype to which every use casts it (metadata `cast`), or as it is."""
+    value = param.get_value()
+    return param.replace(value.astype(param.get_metadata().get("cast", value.dtype)))
+
+
+def _is_variable(node: object) -> bool:
+    return isinstance(node, nnx.Variable)

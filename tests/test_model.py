@@ -10,7 +10,9 @@ import pytest
 from flax import nnx
 
 from seqarch.config import ModelConfig
+from seqarch.mixers import MIXERS
 from seqarch.model import LanguageModel
+from seqarch.training.checkpoint import named
 
 TINY = ModelConfig(mixer="gru,attention(window=4)", layers=5, dim=16, mlp=16)
 
@@ -41,6 +43,30 @@ def test_training_prefill_and_steps_are_one_function(tokens, conv):
         return jax.lax.scan(step, model.init_state(2, 12), tokens.T)[1]
 
     np.testing.assert_allclose(jax.jit(decode)(model.unstack()).swapaxes(0, 1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_model_that_serves_is_the_same_function_to_the_bit(tokens, dtype):
+    mixers = [*MIXERS, "linear_attention(decay=data)", "attention(qk_norm=True)"]
+    model = build(mixer=",".join(mixers), layers=len(mixers), dtype=dtype, conv=3)
+    # noise gives every parameter, biases included, digits that a cast drops
+    noise = lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape)
+    model = jax.tree.map(noise, model.unstack())
+    served = model.serving()
+
+    def run(model):
+        _, states = model.step(tokens[:, 0], model.init_state(2, 2))
+        return model.step(tokens[:, 1], states)
+
+    jax.tree.map(np.testing.assert_array_equal, run(model), run(served))
+    leaves = named(served)
+    if dtype == "bfloat16":
+        kept = {".".join(name.split(".")[-2:]) for name, leaf in leaves.items() if leaf.dtype != jnp.bfloat16}
+        recurrences = {f"mixer.{name}" for name in ("bias", "gate_bias", "conv", "delta", "delta_bias", "log_A", "D")}
+        norms = {f"{name}.scale" for name in ("norm", "mixer_norm", "mlp_norm", "q_norm", "k_norm")}
+        assert kept == {"gate.kernel"} | recurrences | norms
+    else:
+        assert all(leaf is leaves[name] for name, leaf in named(model).items()), "copies arrays that need no cast"
 
 
 def test_packed_documents_are_separate(tokens):

@@ -24,7 +24,8 @@ class SequenceMixer(nnx.Module):
 
     A subclass takes `dim`, then hyper-parameters as keywords, then `dtype` (of the computation) and `rngs`. Parameters name
     their logical axes in metadata, `axes=("embed", "heads")`; those without weight decay say `decay=False`; projections to
-    the residual stream say `residual=True`.
+    the residual stream say `residual=True`; those that every use casts to one dtype say `cast=jnp.dtype(dtype)`, and are
+    served in it.
     """
 
     forms: ClassVar[Forms | None] = None  # of its op, where the constructor takes `method`

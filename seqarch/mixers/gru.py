@@ -43,7 +43,7 @@ class GRU(SequenceMixer):
         self.inp = Linear(dim, 3 * self.hidden, ("embed", "inner"), rngs=rngs, dtype=dtype, bias=True)
         orthogonal = jax.vmap(lambda key: nnx.initializers.orthogonal()(key, (self.hidden, self.hidden)))
         gates = orthogonal(jax.random.split(rngs.params(), 3))
-        self.recurrent = nnx.Param(jnp.concatenate(gates, axis=1), axes=(None, "inner"))
+        self.recurrent = nnx.Param(jnp.concatenate(gates, axis=1), axes=(None, "inner"), cast=jnp.dtype(dtype))
         self.bias = nnx.Param(jnp.zeros(3 * self.hidden), axes=("inner",), decay=False)
         self.out = Linear(self.hidden, dim, ("inner", "embed"), rngs=rngs, dtype=dtype, residual=True)
 

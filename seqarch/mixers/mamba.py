@@ -54,7 +54,7 @@ class Mamba(SequenceMixer):
         self.inp = Linear(dim, 2 * E, ("embed", "inner"), rngs=rngs, dtype=dtype)
         uniform = lambda shape, bound: jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
         self.conv = nnx.Param(uniform((W, E), W**-0.5), axes=(None, "inner"), decay=False)
-        self.conv_bias = nnx.Param(jnp.zeros(E), axes=("inner",), decay=False)
+        self.conv_bias = nnx.Param(jnp.zeros(E), axes=("inner",), decay=False, cast=jnp.dtype(dtype))
         self.select = Linear(E, R + 2 * N, ("inner", None), rngs=rngs, dtype=dtype)
         self.delta = nnx.Param(uniform((R, E), R**-0.5), axes=(None, "inner"))
         delta = jnp.exp(jax.random.uniform(rngs.params(), (E,), minval=jnp.log(1e-3), maxval=jnp.log(1e-1)))
