@@ -12,19 +12,20 @@ from seqarch.errors import UserError
 from seqarch.flops import count_flops
 from seqarch.measure.memory import count, measure, state_size, tree_bytes
 from seqarch.measure.plans import CompiledBytes, compiled_bytes, refused_bytes
-from seqarch.measure.programs import Program, decode_program, prefill_program, programs
+from seqarch.measure.programs import Program, decode_loop_program, prefill_program, programs
 from seqarch.mixers import MIXERS
 from seqarch.model import LanguageModel
 from seqarch.training.sharding import abstract_state, make_mesh
 
 CONTEXTS = (64, 256, 4096, 1_048_576)
 DIM, LAYERS, HEADS = 16, 2, 4
+ROW = 257 * 4 + 1  # bytes of the logits of a row and whether it is done
 
 
 def serving(mixer: str, dtype: str = "float32") -> LanguageModel:
     """Abstract: any size costs nothing."""
     config = ModelConfig(mixer, layers=LAYERS, dim=DIM, mlp=16, dtype=dtype)
-    return jax.eval_shape(lambda key: LanguageModel(config, rngs=nnx.Rngs(key)).unstack(), jax.random.key(0))
+    return jax.eval_shape(lambda key: LanguageModel(config, rngs=nnx.Rngs(key)).serving(), jax.random.key(0))
 
 
 def state_bytes(mixer: str) -> list[int]:
@@ -93,14 +94,14 @@ def test_compiled_bytes_count_temporaries():
 
 
 @pytest.mark.parametrize("mixer", ["gru,mamba", "linear_attention,attention"])
-def test_decode_step_holds_parameters_and_states_and_no_temporaries_that_grow(mixer):
-    """To the byte: its arguments are the model, the states and the tokens; the states come out where they went in."""
+def test_a_decoding_loop_holds_parameters_and_states_and_no_temporaries_that_grow(mixer):
+    """To the byte: it is given the model and where decoding stands (no key, being greedy), and ends where it began."""
     model, contexts = serving(mixer), (512, 4096)
-    steps = [compiled_bytes(decode_program(model, 1, context).compile()) for context in contexts]
-    states = [state_size(model, context).bytes for context in contexts]
-    assert [step.arguments for step in steps] == [tree_bytes(model) + size + 4 for size in states]
-    assert [step.aliased for step in steps] == states
-    assert steps[0].temporaries == steps[1].temporaries
+    loops = [compiled_bytes(decode_loop_program(model, 1, context).compile()) for context in contexts]
+    stands = [state_size(model, context).bytes + ROW for context in contexts]
+    assert [loop.arguments for loop in loops] == [tree_bytes(model) + size for size in stands]
+    assert [loop.aliased for loop in loops] == stands
+    assert loops[0].temporaries == loops[1].temporaries
 
 
 @pytest.mark.parametrize("mixer", ["attention", "linear_attention,attention(kv_heads=2)"])
@@ -151,13 +152,13 @@ CLOSED_FORMS = {
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
-def test_state_bytes_of_shapes_of_the_decode_step_and_of_the_closed_form_agree(mixer):
+def test_state_bytes_of_shapes_of_the_decoding_loop_and_of_the_closed_form_agree(mixer):
     batch, length = 3, 128
     config = Config(length=length, model=ModelConfig(mixer, layers=LAYERS, dim=DIM, mlp=16))
-    step = measure(config, "decode", batch, length, "local:1")
+    loop = measure(config, "decode", batch, length, "local:1")
     expected = LAYERS * 4 * CLOSED_FORMS[mixer](batch, length)
-    assert (step.state, state_size(serving(mixer), length, batch).bytes) == (expected, expected)
-    assert step.arguments == step.parameters + expected + batch * 4 and step.aliased == expected
+    assert (loop.state, state_size(serving(mixer), length, batch).bytes) == (expected, expected)
+    assert loop.arguments == loop.parameters + expected + batch * ROW and loop.aliased == expected + batch * ROW
 
 
 def test_measurement_of_training_has_its_parts():
@@ -170,7 +171,7 @@ def test_measurement_of_training_has_its_parts():
     assert step.fits and step.memory > step.total
 
 
-def test_flops_of_a_decode_step_have_their_closed_form():
+def test_flops_of_a_decoded_token_have_their_closed_form():
     """Products of one token with the attention's projections, its cache, the MLP and the head; the norms and rope beside."""
     length, config = 64, Config(model=ModelConfig("attention", layers=1, dim=DIM, mlp=16))
     dots = 2 * (4 * DIM * DIM + 3 * DIM * 16 + DIM * 257) + 4 * length * DIM

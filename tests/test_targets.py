@@ -92,6 +92,9 @@ if sys.argv[1].startswith("tpu"):
     kept, again = (Config(length=16, model=ModelConfig("gru", layers=2, dim=64, mlp=128, remat=remat)) for remat in (False, True))
     kept, again = (measure(config, "train", 4, 2048, sys.argv[1]).temporaries for config in (kept, again))
     assert again < 0.8 * kept, (kept, again)  # also of layers in no loop
+    half = ModelConfig("gru", layers=2, dim=256, mlp=512, dtype="bfloat16")
+    loop = measure(Config(length=16, model=half), "decode", 1, 64, sys.argv[1])
+    assert loop.temporaries < loop.parameters / 8, loop  # no copy of the parameters, cast or not
 else:  # XLA finds no tiles for a product of this one
     materialised = Config(model=ModelConfig("attention(heads=4,method=materialised)", layers=1, dim=160, mlp=8))
     assert measure(materialised, "train", 4, 4096, sys.argv[1]).total > 4 * 4 * 4096**2 * 4

@@ -32,7 +32,7 @@ REPEATS = 15  # of decoding DECODED tokens, which takes but milliseconds
 def decoded_per_second(config: Config, context: int, batch: int) -> float:
     """Tokens of all rows, decoded greedily at the end of `context` tokens that were really read."""
     forms = with_forms(config.model, jax.default_backend())
-    model = jax.jit(lambda key: LanguageModel(forms, rngs=nnx.Rngs(key)).unstack())(jax.random.key(0))
+    model = jax.jit(lambda key: LanguageModel(forms, rngs=nnx.Rngs(key)).serving())(jax.random.key(0))
     prompt = np.resize(np.arange(BOUNDARY), context - DECODED).tolist()
     logits, states = prefill(model, [prompt], jax.tree.map(jnp.copy, model.init_state(1, context)))
     rows = jnp.zeros(batch, jnp.int32)

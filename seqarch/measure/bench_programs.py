@@ -61,7 +61,7 @@ def _generation_cases(sizes: Sizes) -> Iterator[list[Case]]:
 def _one_layer(name: str, sizes: Sizes) -> LanguageModel:
     options = ",".join(f"{key}={value}" for key, value in options_of(name, sizes))
     config = ModelConfig(f"{name}({options})", layers=1, dim=sizes.dim, mlp=0)
-    return LanguageModel(config, rngs=nnx.Rngs(0)).unstack()
+    return LanguageModel(config, rngs=nnx.Rngs(0)).serving()
 
 
 def _train_config(mixer: str, layers: int, sizes: Sizes) -> Config:

@@ -49,7 +49,7 @@ def record(config: Config, mixer: str, tokens: int, cache_bytes: int) -> Iterato
     as long as it takes at most `cache_bytes`; each time a real prefill fills all but its last LAST tokens, which are decoded.
     """
     model_config = dataclasses.replace(config.model, mixer=mixer)
-    model = jax.jit(lambda key: LanguageModel(model_config, rngs=nnx.Rngs(key)).unstack())(jax.random.key(0))
+    model = jax.jit(lambda key: LanguageModel(model_config, rngs=nnx.Rngs(key)).serving())(jax.random.key(0))
     if all(block.mixer.constant_state for block in model.blocks()):
         yield from _decode(model, _begin(model, tokens), 0, tokens, tokens // POINTS)
         return

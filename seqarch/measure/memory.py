@@ -15,7 +15,7 @@ from seqarch.config import Config
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
 from seqarch.measure.plans import CUBLAS, UNTILED, CompiledBytes, codeless, compiled_bytes, definition, refused_bytes
-from seqarch.measure.programs import Program, abstract_states, phase_program, programs, serving_model
+from seqarch.measure.programs import DECODED, Program, abstract_states, given_states, phase_program, programs, serving_model
 from seqarch.measure.subject import Subject
 from seqarch.measure.targets import place
 from seqarch.model import LanguageModel
@@ -31,7 +31,7 @@ class Measurement(NamedTuple):
     arguments: parameters, optimizer, state and inputs, where the compiler tells in its layouts, which may pad them
     outputs, aliased: None where the compiler refuses the program
     total: by `definition`, which depends on the backend; memory: what the device has for programs
-    flops: of one call, on all devices together; loops count once for every trip
+    flops: of one call, or of decoding one token a row, on all devices together; loops count once for every trip
     """
 
     parameters: int
@@ -58,7 +58,7 @@ class Measurement(NamedTuple):
 
 
 def measure(config: Config, phase: str, batch: int, length: int, target: str) -> Measurement:
-    """Compiles the train, prefill or decode step (see `phase_program`) for a target and asks the compiler what it needs.
+    """Compiles the train step, prefill or decoding loop (see `phase_program`) for a target and asks the compiler what it needs.
 
     target: a name in seqarch.measure.targets, with or without its chips; it decides the forms of the ops
     Nothing is allocated, so any size will do, and what does not fit is a result. Raises UserError for what cannot be asked,
@@ -71,7 +71,7 @@ def measure(config: Config, phase: str, batch: int, length: int, target: str) ->
     program, memory = phase_program(config, phase, batch, length, mesh), placement.memory(mesh.devices.flat[0])
     options = {} if placement.present else codeless(placement.target.platform, memory)
     planned = _planned(program, options)
-    flops = count_flops(program.fn, *program.args).total
+    flops = count_flops(program.fn, *program.args).total / (DECODED if phase == "decode" else 1)
     return Measurement(**_parts(program, phase), **planned._asdict(), memory=memory, flops=flops)
 
 
@@ -90,7 +90,7 @@ def _parts(program: Program, phase: str) -> dict[str, int]:
     if phase == "train":
         parameters = device_bytes(given.model)
         return dict(parameters=parameters, gradients=parameters, optimizer=device_bytes(given.opt_state), state=0)
-    return dict(parameters=device_bytes(given), gradients=0, optimizer=0, state=device_bytes(program.args[2]))
+    return dict(parameters=device_bytes(given), gradients=0, optimizer=0, state=device_bytes(given_states(program)))
 
 
 class StateSize(NamedTuple):

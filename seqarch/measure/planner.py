@@ -50,7 +50,7 @@ class Training(NamedTuple):
 class Serving(NamedTuple):
     """sequences: that fit at once, none where the prompt of a single one does not
 
-    one, many: the decoding step of one sequence, and of all of these; prefill: a segment of one sequence's prompt
+    one, many: the decoding loop of one sequence, and of all of these; prefill: a segment of one sequence's prompt
     halfway, many_halfway: the same with half of the context, as it is on average, and of all sequences' prompts at once
     """
 

@@ -26,7 +26,7 @@ from seqarch.training.state import hyper
 from seqarch.types import PyTree, State
 
 PHASES = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}  # and what tables call them
-DECODED = 32  # tokens of one decoding loop
+DECODED = 32  # tokens a row of one decoding loop
 UNOPTIMISED = {  # spares half of the work on CPU, a third on GPU and there all that grows with a scan's length
     "cpu": {"xla_backend_optimization_level": 0},
     "gpu": {
@@ -65,14 +65,14 @@ class Program(NamedTuple):
 
 def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> dict[str, Program]:
     """What runs at a context of `context` tokens, by phase: "train" is the run's step with rows of that length;
-    "prefill" of a segment and "decode" are of one sequence, their states made for the whole context.
+    "prefill" of a segment and the "decode" loop are of one sequence, their states made for the whole context.
 
-    model: unstacked, concrete or abstract
+    model: as `LanguageModel.serving` makes it, concrete or abstract
     """
     return {
         "train": train_program(dataclasses.replace(config, length=context), mesh),
         "prefill": prefill_program(model, 1, min(config.length, context), context),
-        "decode": decode_program(model, 1, context),
+        "decode": decode_loop_program(model, 1, context),
     }
 
 
@@ -80,24 +80,41 @@ def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mes
     """The program of a phase for `batch` sequences of `length` tokens on `mesh`, of which nothing is allocated.
 
     "train" is the train step with its rows; "prefill" reads a segment of at most config.length tokens of each prompt,
-    "decode" writes one token of each, from states that are made for `length` tokens. Parameters are split as in training
-    and rows over all devices; where these don't divide the rows, the heads of states are, if they can be.
+    "decode" is the loop that writes DECODED tokens of each, from states that are made for `length` tokens. Parameters are in
+    the dtype that serves and split as in training, rows over all devices; where these don't divide the rows, the heads of
+    states are, if they can be.
     """
     if phase == "train":
         return train_program(dataclasses.replace(config, batch=batch, length=length), mesh)
-    model = jax.eval_shape(LanguageModel.unstack, sharding.abstract_state(config, mesh).model)
+    model = jax.eval_shape(LanguageModel.serving, sharding.abstract_state(config, mesh).model)
     if phase == "prefill":
         program = prefill_program(model, batch, min(config.length, length), length)
     elif phase == "decode":
-        program = decode_program(model, batch, length)
+        program = decode_loop_program(model, batch, length)
     else:
         raise unknown("phase", phase, PHASES)
-    tokens, states, *others = program.args[1:]
-    rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names if batch % mesh.size == 0 else None))
-    tokens, *others = jax.tree.map(lambda leaf: _placed(leaf, rows), [tokens, *others])
-    where = _state_shardings(model, states, mesh, "batch" if batch % mesh.size == 0 else "heads")
-    model = _placed(model, sharding.shardings(model, mesh))
-    return program._replace(args=(model, tokens, _placed(states, where), *others))
+    return program._replace(args=_placed(program.args, _serving_shardings(model, program.args, mesh, batch)))
+
+
+def given_states(program: Program) -> tuple[State, ...]:
+    """The abstract states among the arguments of a program that serves."""
+    return next(arg.states if isinstance(arg, generate.Decoding) else arg for arg in program.args[1:] if isinstance(arg, tuple))
+
+
+def _serving_shardings(model: LanguageModel, args: tuple[PyTree, ...], mesh: Mesh, batch: int) -> tuple[PyTree, ...]:
+    """Of the model, by its axes, of states, and of the other arguments, whose rows are split where devices divide them."""
+    split, whole = batch % mesh.size == 0, NamedSharding(mesh, PartitionSpec())
+    rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names)) if split else whole
+    states = functools.partial(_state_shardings, model, mesh=mesh, split="batch" if split else "heads")
+
+    def of(arg: PyTree) -> PyTree:
+        if isinstance(arg, generate.Decoding):
+            return generate.Decoding(rows, states(arg.states), rows)
+        if isinstance(arg, tuple):
+            return states(arg)
+        return rows if arg.ndim else whole
+
+    return sharding.shardings(model, mesh), *(of(arg) for arg in args[1:])
 
 
 def _state_shardings(model: LanguageModel, states: tuple[State, ...], mesh: Mesh, split: str) -> tuple[State, ...]:
@@ -128,12 +145,6 @@ def prefill_program(model: LanguageModel, batch: int, segment: int, max_len: int
     return Program(f"prefill of {batch} x {segment} tokens", generate.prefill_segment, args)
 
 
-def decode_program(model: LanguageModel, batch: int, max_len: int) -> Program:
-    """(model, tokens, states) -> (logits, states): one token of each row; the states are donated."""
-    args = abstract(model), jax.ShapeDtypeStruct((batch,), jnp.int32), abstract_states(model, batch, max_len)
-    return Program("decode step", _step, args)
-
-
 def decode_loop_program(model: LanguageModel, batch: int, max_len: int) -> Program:
     """(model, decoding, key) -> (tokens, decoding): DECODED greedy tokens of each row, as `generate` decodes them."""
     logits = jax.ShapeDtypeStruct((batch, model.head.shape[1]), jnp.float32)
@@ -151,7 +162,7 @@ def _placed(tree: PyTree, where: PyTree) -> PyTree:
 @functools.cache
 def serving_model(config: ModelConfig) -> LanguageModel:
     """Abstract, and as prefill and decoding want it."""
-    return jax.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0)).unstack())
+    return jax.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0)).serving())
 
 
 def abstract(tree: PyTree) -> PyTree:
@@ -163,6 +174,5 @@ def abstract_states(model: LanguageModel, batch: int, max_len: int) -> tuple[Sta
     return jax.eval_shape(lambda model: model.init_state(batch, max_len), model)
 
 
-_step = jax.jit(LanguageModel.step, donate_argnames="states")
 _greedy = functools.partial(generate.decode, steps=DECODED, sampling=generate.Sampling(temperature=0.0))
 _loop = jax.jit(_greedy, donate_argnames="at")

@@ -35,7 +35,7 @@ class Subject:
     @functools.cached_property
     def serving(self) -> LanguageModel:
         """The model as prefill and decoding want it."""
-        return self.model.unstack()
+        return self.model.serving()
 
     @functools.cached_property
     def mesh(self) -> Mesh:
