@@ -37,6 +37,13 @@ HINTS = {
     "call": "leave __call__ to SequenceMixer, or let it do what prefill does",
     "splits": "look at sequences of one token, and at lengths that are no multiple of a chunk",
     "bfloat16": "keep decays, normalisers, softmax and the state in float32",
+    "bfloat16_step": "keep a recurrent state in float32, whatever `dtype` is: small updates are lost in bfloat16",
+    "long": "look at what is handed from one chunk or block to the next",
+    "axes": "give each nnx.Param axes=(...), a logical name or None for each dimension",
+    "used": "remove the parameter, or look for a stop_gradient or a product with zero",
+    "differences": "look for stop_gradient, custom_vjp rules and rounding in the backward pass",
+    "large": "subtract the maximum before exp, or bound what goes into it",
+    "reuse": "keep everything about the past in the state, with the batch as the first axis of every array",
 }
 
 

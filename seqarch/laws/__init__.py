@@ -7,6 +7,7 @@ Most clauses say that two functions of (mixer, x, state) are the same: in their 
 gradients with respect to parameters, inputs and the floating leaves of the initial state, under random cotangents.
 """
 
+import inspect
 import itertools
 from collections.abc import Callable
 from functools import cache, partial
@@ -17,17 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from seqarch.generate import fork, reset
+from seqarch.laws.compare import LawBroken, require_close, require_finite, require_zero
+from seqarch.laws.numerics import (
+    bfloat16_is_close,
+    bfloat16_steps_are_prefill,
+    gradients_are_differences,
+    long_steps_are_prefill,
+)
 from seqarch.mixers.base import SequenceMixer, select_rows
 from seqarch.ops.numerics import valid_tokens
 from seqarch.types import Array, PyTree, State
-
-TOLERANCE = 1e-4  # of the largest entry of what is compared, in float32
-BFLOAT16_TOLERANCE = 0.05  # root mean square, of the float32 output's
-
-
-class LawBroken(AssertionError):
-    """A clause of the law that does not hold, and by how much."""
-
 
 class Clause(NamedTuple):
     """says: what must hold; test: raises LawBroken where it does not."""
@@ -55,6 +56,7 @@ def check(make: Callable[..., SequenceMixer], *, dim: int = 16, time: int = 21, 
 
 def clauses(make: Callable[..., SequenceMixer], *, dim: int = 16, time: int = 21, seeds: int = 2) -> list[Clause]:
     """The law's clauses for the mixers of `make`; nothing is computed before a clause's `test` is called."""
+    as_given, make = make, with_small_pieces(make)
     law = {function: jax.jit(partial(_values_and_gradients, function)) for function in (steps, prefill, masked, halves)}
 
     @cache
@@ -71,9 +73,14 @@ def clauses(make: Callable[..., SequenceMixer], *, dim: int = 16, time: int = 21
     def same(name: str, says: str, expected: Callable, given: Callable, *how: bool) -> Clause:
         def test() -> None:
             for seed in range(seeds):
-                _close(says, run(expected, seed, *how), run(given, seed, *how))
+                require_close(says, run(expected, seed, *how), run(given, seed, *how))
 
         return Clause(name, says, test)
+
+    def scaled(function: Callable, scale: float) -> Result:
+        mixer, x, state, starts, lengths = example(0)
+        lengths, starts = jnp.full_like(lengths, time), jnp.zeros_like(starts)
+        return law[function](mixer, scale * x, state, starts, lengths, jax.random.key(0))
 
     last = lambda: example(seeds - 1)[:4]
     return [
@@ -86,7 +93,36 @@ def clauses(make: Callable[..., SequenceMixer], *, dim: int = 16, time: int = 21
         Clause("call", "a call is prefill from an empty state", lambda: call_is_prefill(*last())),
         Clause("splits", "prefill may be cut anywhere", lambda: static_splits_are_whole(*last())),
         Clause("bfloat16", "bfloat16 is close to float32", lambda: bfloat16_is_close(make, dim)),
+        Clause(
+            "bfloat16_step", "steps in bfloat16 do not drift",
+            lambda: bfloat16_steps_are_prefill(as_given, dim),
+        ),
+        Clause("long", "beyond a chunk or block, step is prefill", lambda: long_steps_are_prefill(as_given, dim)),
+        Clause("axes", "every parameter names its axes", lambda: parameters_name_axes(make)),
+        Clause(
+            "used", "every parameter has a gradient",
+            lambda: parameters_have_gradients([run(prefill, seed) for seed in range(seeds)]),
+        ),
+        Clause("differences", "gradients are finite differences", lambda: gradients_are_differences(*last()[:3])),
+        Clause(
+            "large", "inputs 30 times larger stay finite",
+            lambda: large_inputs_are_finite(scaled(prefill, 30.0), scaled(steps, 30.0)),
+        ),
+        Clause(
+            "reuse", "a state can be reused, forked, reordered and reset",
+            lambda: states_can_be_reused(law, *last()),
+        ),
     ]
+
+
+def with_small_pieces(make: Callable[..., SequenceMixer]) -> Callable[..., SequenceMixer]:
+    """Returns `make` with chunk and block at most 8, where it takes them, so that short sequences cross them."""
+    sizes = {}
+    for name in ("chunk", "block"):
+        parameter = inspect.signature(make).parameters.get(name)
+        if parameter is not None and isinstance(parameter.default, int):
+            sizes[name] = min(8, parameter.default)
+    return partial(make, **sizes)
 
 
 def steps(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
@@ -130,7 +166,7 @@ def call_is_prefill(mixer: SequenceMixer, x: Array, state: State, starts: Array)
     empty = mixer.init_state(len(x), _capacity(x.shape[1]))
     run = lambda function: jax.jit(jax.value_and_grad(lambda mixer, x: (function(mixer, x) ** 2).sum(), (0, 1)))(mixer, x)
     prefilled = run(lambda mixer, x: mixer.prefill(x, empty, starts)[0])
-    _close("a call is prefill from an empty state", prefilled, run(lambda mixer, x: mixer(x, starts)))
+    require_close("a call is prefill from an empty state", prefilled, run(lambda mixer, x: mixer(x, starts)))
 
 
 def static_splits_are_whole(mixer: SequenceMixer, x: Array, state: State, starts: Array) -> None:
@@ -141,7 +177,7 @@ def static_splits_are_whole(mixer: SequenceMixer, x: Array, state: State, starts
     for split in (1, T // 3):
         y_a, between = prefill(mixer, x[:, :split], state, starts[:, :split])
         y_b, after = prefill(mixer, x[:, split:], between, starts[:, split:])
-        _close(f"prefill of {split} tokens, then of {T - split}", whole, (jnp.concatenate([y_a, y_b], 1), after))
+        require_close(f"prefill of {split} tokens, then of {T - split}", whole, (jnp.concatenate([y_a, y_b], 1), after))
 
 
 def causal_and_rowwise(mixer: SequenceMixer, x: Array) -> None:
@@ -149,8 +185,55 @@ def causal_and_rowwise(mixer: SequenceMixer, x: Array) -> None:
     first = np.asarray(jax.jit(jax.jacrev(lambda x: mixer(x)[0].sum(-1)))(x[:2]))  # of row 0: [T, B, T, D]
     second = np.asarray(jax.jit(jax.grad(lambda x: (mixer(x)[1] ** 2).sum()))(x[:2]))  # of row 1: [B, T, D]
     later = np.triu(np.ones(first.shape[::2], bool), 1)
-    _zero("an output depends on a later input", first[:, 0][later])
-    _zero("an output depends on another row of the batch", first[:, 1:], second[0])
+    require_zero("an output depends on a later input", first[:, 0][later])
+    require_zero("an output depends on another row of the batch", first[:, 1:], second[0])
+    run, half = jax.jit(lambda mixer, x: mixer(x)), x.shape[1] // 2
+    moved = x.at[:, half:].set(3 - 2 * x[:, half:])
+    expected, given = run(mixer, x[:2]), run(mixer, moved[:2])
+    require_close("an output depends on a later input", expected[:, :half], given[:, :half])
+    given = run(mixer, x[:2].at[1].set(3 - 2 * x[1]))
+    require_close("an output depends on another row of the batch", expected[0], given[0])
+
+
+def parameters_name_axes(make: Callable[..., SequenceMixer]) -> None:
+    """Requires the metadata `axes` of each parameter, with a name or None for each dimension."""
+    mixer = make(dtype=jnp.float32, rngs=nnx.Rngs(0))
+    for path, parameter in nnx.to_flat_state(nnx.state(mixer, nnx.Param)):
+        axes, name = parameter.get_metadata().get("axes"), ".".join(map(str, path))
+        if not _are_axes(axes) or len(axes) != parameter[...].ndim:
+            raise LawBroken(f"{name} of shape {parameter[...].shape} has axes {axes}; name each")
+
+
+def parameters_have_gradients(results: list[Result]) -> None:
+    """Requires a gradient that is not identically zero for each parameter."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(results[0].gradients[0]):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        leaves = [dict(jax.tree_util.tree_leaves_with_path(r.gradients[0]))[path] for r in results]
+        if not any(np.any(np.asarray(each)) for each in leaves):
+            raise LawBroken(f"the gradient of {name} is zero in every entry")
+
+
+def large_inputs_are_finite(prefilled: Result, stepped: Result) -> None:
+    """Requires finite values and gradients, and values of step near those of prefill."""
+    for result in (prefilled, stepped):
+        require_finite("inputs 30 times larger", result)
+    expected, given = ({"values": each.values} for each in (prefilled, stepped))
+    require_close("inputs 30 times larger, step against prefill", expected, given, 1e-2)
+
+
+def states_can_be_reused(law: dict, mixer: SequenceMixer, x: Array, state: State, starts: Array) -> None:
+    """Requires rows of a state to go on alike when it is used twice, forked, reordered or reset."""
+    B, T = x.shape[:2]
+    none, full, key = jnp.zeros_like(starts), jnp.full(B, T), jax.random.key(0)
+    rows = jnp.arange(B)[::-1].at[1].set(0)  # in another order, the first one twice
+    empty, emptied = mixer.init_state(B, _capacity(T)), jnp.arange(B) % 2 == 0
+    for function in (prefill, steps):
+        go_on = lambda x, state: law[function](mixer, x, state, none, full, key).values  # noqa: B023
+        once = go_on(x, state)
+        require_close("a state used twice", once, go_on(x, state))
+        require_close("a forked state", fork(once, rows), go_on(x[rows], fork(state, rows)))
+        expected = select_rows(emptied, go_on(x, empty), once)
+        require_close("a state reset in some rows", expected, go_on(x, reset(state, emptied, empty)))
 
 
 def state_is_a_carry(make: Callable[..., SequenceMixer], dim: int, time: int) -> None:
@@ -172,23 +255,6 @@ def state_is_a_carry(make: Callable[..., SequenceMixer], dim: int, time: int) ->
     sizes = [_size(jax.eval_shape(lambda: mixer.init_state(B, max_len))) for max_len in (1 << 12, 1 << 20)]
     if mixer.constant_state != (sizes[0] == sizes[1]):
         raise LawBroken(f"constant_state is {mixer.constant_state}, yet max_len 4096 and 1048576 take {sizes} elements")
-
-
-def bfloat16_is_close(make: Callable[..., SequenceMixer], dim: int, time: int = 2048) -> None:
-    """In bfloat16 over many tokens: finite, and near the same mixer in float32, in outputs and in the inputs' gradient."""
-
-    @partial(jax.jit, static_argnums=1)
-    def outputs(mixer: SequenceMixer, dtype, x: Array, weight: Array) -> tuple[Array, Array]:
-        run = lambda x: mixer(x.astype(dtype)).astype(jnp.float32)
-        y, pullback = jax.vjp(run, x)
-        return y, pullback(weight)[0]
-
-    x, weight = (jax.random.normal(key, (4, time, dim)) for key in jax.random.split(jax.random.key(0)))
-    exact, rough = (outputs(make(dtype=t, rngs=nnx.Rngs(0)), t, x, weight) for t in (jnp.float32, jnp.bfloat16))
-    for what, a, b in zip(("output", "gradient"), exact, rough):
-        error = float(jnp.sqrt(jnp.mean((a - b) ** 2) / jnp.mean(a**2)))
-        if not error <= BFLOAT16_TOLERANCE:
-            raise LawBroken(f"in bfloat16 over {time} tokens the {what} is off by {error:.3f} of its root mean square")
 
 
 def _example(mixer: SequenceMixer, dim: int, time: int, seed: int) -> tuple[Array, State, Array, Array]:
@@ -227,34 +293,6 @@ def _values_and_gradients(function: Callable, mixer, x: Array, state: State, sta
     gradients = iter(gradients)
     gradients = structure.unflatten([next(gradients) if yes else jnp.zeros(()) for yes in floating])
     return Result(values, gradients)
-
-
-def _zero(otherwise: str, *derivatives: np.ndarray) -> None:
-    if not all(np.abs(each).max() <= 0 for each in derivatives):  # also where one is NaN
-        raise LawBroken(otherwise)
-
-
-def _close(clause: str, expected: PyTree, given: PyTree) -> None:
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(given), strict=True):
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        error = np.abs(a - b).max(initial=0) / max(np.abs(a).max(initial=0), 1e-3)
-        if not error <= TOLERANCE:
-            raise LawBroken(f"{clause}: {_place(path)} differs by {error:.2g} of its size")
-
-
-def _place(path: tuple) -> str:
-    """Where a leaf is in the result of `_values_and_gradients`, or of another function."""
-    place = jax.tree_util.keystr(path, simple=True, separator=".")
-    return _PLACES.get(".".join(place.split(".")[:2]), "") + place
-
-
-_PLACES = {
-    "values.0": "the output, ",
-    "values.1": "the final state, ",
-    "gradients.0": "the gradient of the parameters, ",
-    "gradients.1": "the gradient of the inputs, ",
-    "gradients.2": "the gradient of the initial state, ",
-}
 
 
 def _shape(x: Any) -> tuple:
