@@ -23,7 +23,9 @@ VARIANTS = {
     "attention_grouped_normed": partial(Attention, 16, kv_heads=2, qk_norm=True),
     "attention_window": partial(Attention, 16, window=5),
     "linear_attention_decay": partial(LinearAttention, 16, decay="data", method="parallel"),
+    "mamba_small": partial(Mamba, 16, state_dim=4),
     "mamba_chunked": partial(Mamba, 16, state_dim=4, method="chunked"),
+    "gru_wide": partial(GRU, 16, hidden=24),
     "gru_after_convolution": convolved(GRU, 16),
     "attention_after_convolution": convolved(partial(Attention, block=8), 16),
 }
@@ -31,7 +33,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_law_holds(variant):
-    laws.check(VARIANTS[variant], seeds=1)
+    laws.check(VARIANTS[variant])
 
 
 class Forgetful(GRU):
@@ -90,7 +92,7 @@ class Mistaken(Attention):
         (Padded, "prefill of a, then of b"),
         (Leaky, "later input"),
         (Mixed, "another row"),
-        (Undefined, "later input"),
+        (Undefined, "is not finite"),
         (Clairvoyant, "later input"),
         (Mistaken, "scan of step"),
     ],
@@ -104,7 +106,8 @@ class RoundedState(LinearAttention):
     """Keeps its state in bfloat16, where small updates are lost."""
 
     def __init__(self, dim, *, dtype, rngs):
-        super().__init__(dim, dtype=dtype, state_dtype=dtype, rngs=rngs)
+        super().__init__(dim, dtype=dtype, rngs=rngs)
+        self.state_dtype = dtype
 
 
 class ForgetfulOfChunks(GRU):
@@ -172,7 +175,7 @@ class Hidden(GRU):
     "mixer, name, complaint",
     [
         (RoundedState, "bfloat16_step", "steps against float32 prefill"),
-        (ForgetfulOfChunks, "long", "over 70 tokens"),
+        (ForgetfulOfChunks, "long", "over 1030 tokens"),
         (Stopped, "used", "recurrent"),
         (Stopped, "differences", "recurrent"),
         (HalfStopped, "differences", "recurrent"),
@@ -182,7 +185,7 @@ class Hidden(GRU):
         (Hidden, "causal", "later input"),
     ],
 )
-def test_a_clause_refuses_what_the_others_pass(mixer, name, complaint):
+def test_the_clause_made_for_a_fault_refuses_it(mixer, name, complaint):
     clauses = {clause.name: clause for clause in laws.clauses(partial(mixer, 8), dim=8, seeds=1)}
     with pytest.raises(laws.LawBroken, match=complaint):
         clauses[name].test()

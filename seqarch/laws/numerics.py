@@ -8,16 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqarch.laws.compare import LawBroken, place, require_close, require_close_rms
+from seqarch.laws.compare import (
+    LawBroken,
+    place,
+    require_close,
+    require_close_rms,
+    require_finite,
+)
+from seqarch.laws.forms import cotangents, is_float, prefill, steps
+from seqarch.laws.trial import Trial
 from seqarch.mixers.base import SequenceMixer
-from seqarch.types import Array, State
+from seqarch.types import Array, PyTree, State
 
 BFLOAT16_TOLERANCE = 0.05  # root mean square, of the float32 result's
+BFLOAT16_STEPS_TOLERANCE = 0.03  # the same; forms of correct mixers differ by 0.012 at most
+BFLOAT16_TIME = 2048  # tokens
+LARGE, LARGE_TOLERANCE = 30.0, 1e-2  # scale of the inputs; of the largest entry
 DIFFERENCE_TOLERANCE = 0.02  # of the norm of the finite differences
-SHORTEST_LONG = 64  # tokens that the clause on long sequences exceeds for every mixer
+DIRECTIONS = 4  # finite differences of each leaf
 
 
-def bfloat16_is_close(make: Callable[..., SequenceMixer], dim: int, time: int = 2048) -> None:
+def bfloat16_is_close(trial: Trial) -> None:
     """Requires bfloat16 outputs and input gradients near float32 ones over many tokens."""
 
     @partial(jax.jit, static_argnums=1)
@@ -26,51 +37,50 @@ def bfloat16_is_close(make: Callable[..., SequenceMixer], dim: int, time: int = 
         return y, pullback(weight)[0]
 
     keys = jax.random.split(jax.random.key(0))
-    x, weight = (jax.random.normal(key, (4, time, dim)) for key in keys)
-    dtypes = (jnp.float32, jnp.bfloat16)
-    exact, rough = (outputs(make(dtype=t, rngs=nnx.Rngs(0)), t, x, weight) for t in dtypes)
-    for what, a, b in zip(("output", "gradient"), exact, rough):
-        error = float(jnp.sqrt(jnp.mean((a - b) ** 2) / jnp.mean(a**2)))
-        if not error <= BFLOAT16_TOLERANCE:
-            raise LawBroken(
-                f"in bfloat16 over {time} tokens the {what} is off by {error:.3f} "
-                "of its root mean square"
-            )
+    x, weight = (jax.random.normal(key, (1, BFLOAT16_TIME, trial.dim)) for key in keys)
+    exact, rough = (
+        outputs(trial.make(dtype=dtype, rngs=nnx.Rngs(0)), dtype, x, weight)
+        for dtype in (jnp.float32, jnp.bfloat16)
+    )
+    expected, given = ({"values": y, "gradients": (None, dx)} for y, dx in (exact, rough))
+    says = f"bfloat16 against float32 over {BFLOAT16_TIME} tokens"
+    require_close_rms(says, expected, given, BFLOAT16_TOLERANCE)
 
 
-def bfloat16_steps_are_prefill(
-    make: Callable[..., SequenceMixer], dim: int, time: int = 2048
-) -> None:
+def bfloat16_steps_are_prefill(trial: Trial) -> None:
     """Requires bfloat16 steps over many tokens to end where a float32 prefill ends.
 
     A state that is rounded to bfloat16 at each token loses small updates, so it drifts.
     """
-    x = jax.random.normal(jax.random.key(0), (2, time, dim))
-    exact = _prefill(make(dtype=jnp.float32, rngs=nnx.Rngs(0)), x)
-    rounded = x.astype(jnp.bfloat16)
-    rough = scan_steps(make(dtype=jnp.bfloat16, rngs=nnx.Rngs(0)), rounded)
-    says = f"bfloat16 steps against float32 prefill over {time} tokens"
-    require_close_rms(says, {"values": exact}, {"values": rough}, BFLOAT16_TOLERANCE)
+    mixer = trial.make(dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = _long_inputs(mixer, trial.dim)
+    rounded = trial.make(dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    expected, given = _prefill(mixer, x), _scan_steps(rounded, x.astype(jnp.bfloat16))
+    says = f"bfloat16 steps against float32 prefill over {x.shape[1]} tokens"
+    require_close_rms(says, {"values": expected}, {"values": given}, BFLOAT16_STEPS_TOLERANCE)
 
 
-def long_steps_are_prefill(make: Callable[..., SequenceMixer], dim: int) -> None:
+def long_steps_are_prefill(trial: Trial) -> None:
     """Requires step and prefill to agree beyond the mixer's own chunk and block."""
-    mixer = make(dtype=jnp.float32, rngs=nnx.Rngs(0))
-    time = longest_piece(mixer) + 6
-    x = jax.random.normal(jax.random.key(0), (2, time, dim))
-    says = f"a scan of step is prefill over {time} tokens"
-    require_close(says, {"values": _prefill(mixer, x)}, {"values": scan_steps(mixer, x)})
+    mixer = trial.make(dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = _long_inputs(mixer, trial.dim)
+    says = f"a scan of step is prefill over {x.shape[1]} tokens"
+    require_close(says, {"values": _prefill(mixer, x)}, {"values": _scan_steps(mixer, x)})
 
 
-def longest_piece(mixer: SequenceMixer) -> int:
-    """Returns the largest chunk or block of the mixer and its parts, at least 64."""
-    sizes = [SHORTEST_LONG]
+def _long_inputs(mixer: SequenceMixer, dim: int) -> Array:
+    """Returns two rows of inputs that are longer than any chunk or block of the mixer.
+
+    Errors add up in a state of constant size over many tokens. One that grows holds each
+    token apart; there fewer tokens will do, whose cost is the square of their number.
+    """
+    sizes = [1024 if mixer.constant_state else 512]
     for _, module in nnx.iter_modules(mixer):
         for name in ("chunk", "block"):
             size = getattr(module, name, None)
             if isinstance(size, int):
                 sizes.append(size)
-    return max(sizes)
+    return jax.random.normal(jax.random.key(0), (2, max(sizes) + 6, dim))
 
 
 @jax.jit
@@ -79,7 +89,7 @@ def _prefill(mixer: SequenceMixer, x: Array) -> tuple[Array, State]:
 
 
 @jax.jit
-def scan_steps(mixer: SequenceMixer, x: Array) -> tuple[Array, State]:
+def _scan_steps(mixer: SequenceMixer, x: Array) -> tuple[Array, State]:
     """Returns the outputs and the final state of one step a token from an empty state."""
 
     def body(state: State, x: Array) -> tuple[State, Array]:
@@ -90,63 +100,59 @@ def scan_steps(mixer: SequenceMixer, x: Array) -> tuple[Array, State]:
     return y.swapaxes(0, 1), state
 
 
-def gradients_are_differences(mixer: SequenceMixer, x: Array, state: State) -> None:
+def large_inputs_are_finite(trial: Trial) -> None:
+    """Requires finite values and gradients for large inputs, and step near prefill."""
+    example = trial.last.unpacked().unpadded()
+    example = example._replace(x=LARGE * example.x)
+    results = [trial.evaluate(form, example) for form in (prefill, steps)]
+    says = f"inputs {LARGE:g} times larger"
+    for result in results:
+        require_finite(says, result)
+    expected, given = ({"values": result.values} for result in results)
+    require_close(f"{says}, step against prefill", expected, given, LARGE_TOLERANCE)
+
+
+def gradients_are_differences(trial: Trial) -> None:
     """Requires each leaf's gradient to agree with central differences of prefill.
 
-    Several random directions a leaf are compared as one vector, so that no single
-    derivative close to zero decides. Steps are 1 per cent of the leaf's root mean square.
+    Several random directions of a leaf are compared as one vector, so that no single
+    derivative close to zero decides.
     """
-    x, state = x[:4], jax.tree.map(lambda leaf: leaf[:4], state)
-    leaves, structure = jax.tree.flatten((mixer, x, state))
+    example, cotangent = trial.last.unpacked().unpadded(), trial.cotangent()
+    result = trial.evaluate(prefill, example, cotangent)
+    weights = cotangents(_floating(result.values), cotangent)
+    weights = [np.asarray(each, np.float64) for each in weights]
+    leaves, structure = jax.tree.flatten(example[:3])
+    paths = jax.tree_util.tree_leaves_with_path({"gradients": example[:3]})
 
-    @jax.jit
-    def outputs(leaves: list[Array]) -> list[Array]:
-        mixer, x, state = structure.unflatten(leaves)
-        return [y for y in jax.tree.leaves(mixer.prefill(x, state)) if _is_float(y)]
+    def loss(index: int, leaf: np.ndarray) -> float:
+        given = structure.unflatten([*leaves[:index], jnp.asarray(leaf), *leaves[index + 1 :]])
+        outputs = _floating(trial.prefill(*given, None, example.lengths))
+        return sum((w * np.asarray(y)).sum() for w, y in zip(weights, outputs))
 
-    values = outputs(leaves)
-    keys = jax.random.split(jax.random.key(1), len(values))
-    weights = [jax.random.normal(key, y.shape) for key, y in zip(keys, values)]
-    which = [index for index, leaf in enumerate(leaves) if _is_float(leaf)]
-
-    @jax.jit
-    def gradients(floats: list[Array]) -> list[Array]:
-        def loss(floats: list[Array]) -> Array:
-            at = dict(zip(which, floats))
-            return sum(
-                (w * y).sum()
-                for w, y in zip(weights, outputs([at.get(i, a) for i, a in enumerate(leaves)]))
-            )
-
-        return jax.grad(loss)(floats)
-
-    paths = [p for p, _ in jax.tree_util.tree_leaves_with_path({"gradients": (mixer, x, state)})]
-    weights64 = [np.asarray(w, np.float64) for w in weights]
-    for index, gradient in zip(which, gradients([leaves[i] for i in which])):
-        _compare_directions(paths[index], outputs, leaves, index, gradient, weights64)
+    for index, gradient in enumerate(jax.tree.leaves(result.gradients)):
+        if is_float(leaves[index]):
+            leaf = np.asarray(leaves[index])
+            _compare_directions(place(paths[index][0]), partial(loss, index), leaf, gradient)
 
 
-def _compare_directions(path, outputs, leaves, index, gradient, weights, count: int = 6) -> None:
-    """Compares one leaf's gradient with central differences in `count` random directions."""
-    leaf = np.asarray(leaves[index])
-    step = 1e-2 * max(float(np.sqrt(np.mean(leaf**2))), 0.1)
-    random = np.random.default_rng(index)
+def _compare_directions(
+    name: str, loss: Callable[[np.ndarray], float], leaf: np.ndarray, gradient: Array
+) -> None:
+    """Compares a gradient with central differences, steps of 1 per cent of the leaf's rms."""
+    step = np.float32(1e-2 * max(float(np.sqrt(np.mean(leaf**2))), 0.1))
+    random = np.random.default_rng(0)
     differences, products = [], []
-    for _ in range(count):
+    for _ in range(DIRECTIONS):
         direction = random.standard_normal(leaf.shape).astype(np.float32)
-        ends = []
-        for sign in (1, -1):
-            moved = [*leaves]
-            moved[index] = jnp.asarray(leaf + sign * np.float32(step) * direction)
-            ends.append([np.asarray(y, np.float64) for y in outputs(moved)])
-        change = sum((w * (a - b)).sum() for w, a, b in zip(weights, *ends))
+        change = loss(leaf + step * direction) - loss(leaf - step * direction)
         differences.append(change / (2 * step))
         products.append((np.asarray(gradient, np.float64) * direction).sum())
     error = np.linalg.norm(np.subtract(differences, products))
     size = np.linalg.norm(differences)
     if not error <= DIFFERENCE_TOLERANCE * size + 1e-3:
-        raise LawBroken(f"{place(path)} differs from finite differences by {error / size:.2g}")
+        raise LawBroken(f"{name} differs from finite differences by {error / size:.2g}")
 
 
-def _is_float(leaf: Array) -> bool:
-    return jnp.issubdtype(leaf.dtype, jnp.floating)
+def _floating(values: PyTree) -> list[Array]:
+    return [leaf for leaf in jax.tree.leaves(values) if is_float(leaf)]

@@ -1,0 +1,131 @@
+"""The forms of a mixer's function that the law compares, and their values and gradients.
+
+Each form takes (mixer, x, state, starts, lengths) and returns the outputs and the final state.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqarch.mixers.base import SequenceMixer, select_rows
+from seqarch.ops.numerics import valid_tokens
+from seqarch.types import Array, Bool, Float, Int, PyTree, State
+
+
+class Example(NamedTuple):
+    """Arguments of a form: a mixer, inputs, a state in use, documents' starts, and lengths."""
+
+    mixer: SequenceMixer
+    x: Float[Array, "B T D"]
+    state: State
+    starts: Bool[Array, "B T"]
+    lengths: Int[Array, "B"]
+
+    def unpacked(self) -> "Example":
+        """Returns the example with one document in each row."""
+        return self._replace(starts=jnp.zeros_like(self.starts))
+
+    def unpadded(self) -> "Example":
+        """Returns the example with rows of full length."""
+        return self._replace(lengths=jnp.full_like(self.lengths, self.x.shape[1]))
+
+
+class Cotangent(NamedTuple):
+    """Random cotangents of a form's results, times a weight for each token and one for the state."""
+
+    key: Array
+    tokens: Float[Array, "B T"]
+    state: Float[Array, ""]
+
+
+class Result(NamedTuple):
+    """(outputs, state), and the gradients with respect to (mixer, x, state)."""
+
+    values: PyTree
+    gradients: PyTree
+
+
+def steps(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
+    """Scans `step`; the state is emptied before each start, and held beyond `lengths`."""
+    empty = mixer.init_state(x.shape[0], capacity(x.shape[1]))
+
+    def body(state: State, inputs) -> tuple[State, Array]:
+        x, starts, valid = inputs
+        before = select_rows(starts & valid, empty, state)
+        y, after = mixer.step(x, before)
+        return select_rows(valid, after, state), jnp.where(valid[:, None], y, 0)
+
+    valid = valid_tokens(lengths, *x.shape[:2])
+    by_time = [jnp.moveaxis(a, 1, 0) for a in (x, starts, valid)]
+    state, y = jax.lax.scan(body, state, by_time)
+    return jnp.moveaxis(y, 0, 1), state
+
+
+def prefill(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
+    """Prefills rows of one document and full length, whatever `starts` and `lengths` say."""
+    return mixer.prefill(x, state)
+
+
+def masked(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
+    """Prefills packed and padded rows; outputs of padding are zero."""
+    y, state = mixer.prefill(x, state, starts, lengths)
+    return jnp.where(valid_tokens(lengths, *x.shape[:2])[..., None], y, 0), state
+
+
+def halves(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
+    """Prefills the first b tokens, then the rest, in row b: every split at once."""
+    B, T = x.shape[:2]
+    first = jnp.arange(B)
+    y_a, state = mixer.prefill(x, state, None, first)
+    rest = jnp.minimum(first[:, None] + jnp.arange(T)[None], T - 1)
+    remaining = jnp.take_along_axis(x, rest[..., None], axis=1)
+    y_b, state = mixer.prefill(remaining, state, None, T - first)
+    back = jnp.maximum(jnp.arange(T)[None] - first[:, None], 0)
+    y_b = jnp.take_along_axis(y_b, back[..., None], axis=1)
+    return jnp.where(valid_tokens(first, B, T)[..., None], y_a, y_b), state
+
+
+def called(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, tuple]:
+    """Calls the mixer, which begins with an empty state and returns none."""
+    return mixer(x, starts), ()
+
+
+def capacity(time: int) -> int:
+    """Returns the tokens that an example's state must hold: those before and those to come."""
+    return 2 * time
+
+
+def values_and_gradients(function: Callable, example: Example, cotangent: Cotangent) -> Result:
+    """Returns values of the form `function`, and gradients of the leaves that are floating."""
+    *arguments, starts, lengths = example
+    leaves, structure = jax.tree.flatten(tuple(arguments))
+    floating = [is_float(leaf) for leaf in leaves]
+
+    def of_floats(floats: list[Array]) -> tuple[list[Array], PyTree]:
+        floats = iter(floats)
+        given = [next(floats) if yes else leaf for yes, leaf in zip(floating, leaves)]
+        values = function(*structure.unflatten(given), starts, lengths)
+        return [leaf for leaf in jax.tree.leaves(values) if is_float(leaf)], values
+
+    floats = [leaf for yes, leaf in zip(floating, leaves) if yes]
+    outputs, pullback, values = jax.vjp(of_floats, floats, has_aux=True)
+    (gradients,) = pullback(cotangents(outputs, cotangent))
+    gradients = iter(gradients)
+    filled = [next(gradients) if yes else jnp.zeros(()) for yes in floating]
+    return Result(values, structure.unflatten(filled))
+
+
+def cotangents(outputs: list[Array], cotangent: Cotangent) -> list[Array]:
+    """Returns cotangents of a form's outputs and of the floating leaves of its state."""
+    noise = [
+        jax.random.normal(jax.random.fold_in(cotangent.key, index), leaf.shape, leaf.dtype)
+        for index, leaf in enumerate(outputs)
+    ]
+    first, *rest = noise
+    return [cotangent.tokens[..., None] * first, *(cotangent.state * leaf for leaf in rest)]
+
+
+def is_float(leaf: Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)

@@ -1,0 +1,85 @@
+"""A mixer under trial: examples of its arguments, and what its forms return for them."""
+
+import inspect
+from collections.abc import Callable
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqarch.laws.forms import Cotangent, Example, Result, capacity, values_and_gradients
+from seqarch.mixers.base import SequenceMixer
+
+
+class Trial:
+    """What the clauses share, so that each form is compiled once and run once on an example.
+
+    make: constructs a mixer from `dtype` and `rngs`, with the chunk and block of the user
+    make_small: the same with a chunk and block of at most 8
+    dim: the mixer's width; time: tokens of the examples; seeds: number of examples
+    """
+
+    def __init__(self, make: Callable[..., SequenceMixer], dim: int, time: int, seeds: int):
+        self.make, self.make_small = make, with_small_pieces(make)
+        self.dim, self.time, self.seeds = dim, time, seeds
+        self.prefill = jax.jit(lambda mixer, *arguments: mixer.prefill(*arguments))
+        self.example = cache(self._example)
+        self.result = cache(self._result)
+        self._compile = cache(lambda form: jax.jit(partial(values_and_gradients, form)))
+
+    @property
+    def last(self) -> Example:
+        """The example of the last seed."""
+        return self.example(self.seeds - 1)
+
+    def evaluate(
+        self, form: Callable, example: Example, cotangent: Cotangent | None = None
+    ) -> Result:
+        """Returns values and gradients of a form on any example of the usual shapes."""
+        if cotangent is None:
+            cotangent = self.cotangent()
+        return self._compile(form)(example, cotangent)
+
+    def cotangent(self, *, tokens=None, state: float = 1.0) -> Cotangent:
+        """Returns random cotangents; tokens: which of them [B T] count, None for all."""
+        shape = (self.time + 1, self.time)
+        weights = jnp.ones(shape) if tokens is None else jnp.asarray(tokens, jnp.float32)
+        return Cotangent(jax.random.key(0), weights, jnp.float32(state))
+
+    def _result(
+        self, form: Callable, seed: int, documents: bool = False, padding: bool = False
+    ) -> Result:
+        """Returns values and gradients on the example of `seed`, computed once.
+
+        Args:
+          documents: whether rows hold several documents.
+          padding: whether rows end in padding.
+        """
+        example = self.example(seed)
+        example = example if documents else example.unpacked()
+        return self.evaluate(form, example if padding else example.unpadded())
+
+    def _example(self, seed: int) -> Example:
+        """Returns time + 1 rows, their states in use after documents of different lengths."""
+        mixer = self.make_small(dtype=jnp.float32, rngs=nnx.Rngs(seed))
+        B, T = self.time + 1, self.time
+        keys = jax.random.split(jax.random.key(seed), 5)
+        before, x = (jax.random.normal(key, (B, T, self.dim)) for key in keys[:2])
+        past, lengths = (jax.random.randint(key, (B,), 0, T + 1) for key in keys[2:4])
+        empty = mixer.init_state(B, capacity(T))
+        _, state = self.prefill(mixer, before, empty, None, past)
+        starts = jax.random.bernoulli(keys[4], 0.15, (B, T))
+        starts = starts.at[0].set(False).at[1, jnp.array([0, T // 2, T // 2 + 1])].set(True)
+        lengths = lengths.at[:3].set(jnp.array([T - 2, T, 0]))
+        return Example(mixer, x, state, starts, lengths)
+
+
+def with_small_pieces(make: Callable[..., SequenceMixer]) -> Callable[..., SequenceMixer]:
+    """Returns `make` with chunk and block at most 8, so that short sequences cross them."""
+    sizes = {}
+    for name in ("chunk", "block"):
+        parameter = inspect.signature(make).parameters.get(name)
+        if parameter is not None and isinstance(parameter.default, int):
+            sizes[name] = min(8, parameter.default)
+    return partial(make, **sizes)
