@@ -4,8 +4,8 @@
     for clause in laws.clauses(functools.partial(MyMixer, 16)):
         clause.test()  # one by one, as scripts/check_mixer.py does
 
-Most clauses say that two forms of (mixer, x, state) are the same: in their outputs and final states,
-and in their gradients with respect to parameters, inputs and the floating leaves of the initial
+Most clauses say that two forms of (mixer, x, state) agree: in outputs and final states, and in the
+gradients with respect to parameters, inputs and the floating leaves of the initial
 state, under random cotangents.
 """
 

@@ -1,4 +1,4 @@
-"""The clauses about what outputs depend on: earlier inputs of their own row, and every parameter."""
+"""The clauses about what outputs depend on: earlier inputs of their row, and every parameter."""
 
 import jax
 import jax.numpy as jnp

@@ -33,7 +33,7 @@ class Example(NamedTuple):
 
 
 class Cotangent(NamedTuple):
-    """Random cotangents of a form's results, times a weight for each token and one for the state."""
+    """Random cotangents of a form: `key`, and weights of each token and of the state."""
 
     key: Array
     tokens: Float[Array, "B T"]

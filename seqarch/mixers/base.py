@@ -20,7 +20,8 @@ class SequenceMixer(nnx.Module):
 
     The law, tested by `seqarch.laws` for values, states and gradients: a scan of `step` is `prefill`; `prefill` of a, then
     of b, is `prefill` of ab; documents that `starts` packs into a row give what they give alone; tokens beyond `lengths`
-    change nothing; no output depends on a later input or on another row.
+    change nothing; no output depends on a later input or on another row. Gradients are those of finite differences, and no
+    parameter lacks one; bfloat16 does not drift, large inputs stay finite, and rows of a state can be reused and reordered.
 
     A subclass takes `dim`, then hyper-parameters as keywords, then `dtype` (of the computation) and `rngs`. Parameters name
     their logical axes in metadata, `axes=("embed", "heads")`; those without weight decay say `decay=False`; projections to
