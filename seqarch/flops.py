@@ -2,8 +2,12 @@
 
     flops = count_flops(train_step, abstract_state, abstract_batch, abstract_hyper)
     flops.matmul, flops.elementwise, flops.total
+
+Hardware FLOPs are those of a program as it runs (`count_flops`), with what it computes again and the hidden pairs in its
+blocks. Model FLOPs are those of the definition (`forward_flops`), and the same for every form of a mixer.
 """
 
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -55,6 +59,47 @@ def count_flops(fn: Callable, *args: Any) -> Flops:
     blocks that only the documents of a packed row hide do.
     """
     return _count(_open(jax.make_jaxpr(fn)(*args)))
+
+
+def forward_flops(model: Any, time: int) -> Flops:
+    """Model FLOPs of a forward pass over one sequence: those of `time` steps, each from a state with room for its past.
+
+    A mixer's step has no form, computes nothing twice and attends to each visible key once. A backward pass counts twice
+    the forward one, and a train step therefore three times (Chowdhery et al. 2022, "PaLM", appendix B).
+
+    Args:
+      model: a LanguageModel or anything with its `step` and `init_state`, concrete or abstract.
+      time: tokens T of the sequence.
+    """
+    token = jax.ShapeDtypeStruct((1,), jnp.int32)
+
+    @functools.cache
+    def of_step(shapes: Any) -> Flops:
+        return count_flops(type(model).step, model, token, states[shapes])
+
+    states: dict[Any, Any] = {}
+
+    def at(t: int) -> Flops:
+        state = jax.eval_shape(lambda model: model.init_state(1, t), model)
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state))
+        states[shapes] = state
+        return of_step(shapes)
+
+    return _sum_over(at, 1, time)
+
+
+def _sum_over(at: Callable[[int], Flops], first: int, last: int) -> Flops:
+    """at(first) + ... + at(last) of a function that is a line between few bends, which are found by bisection."""
+    ends, count = (at(first), at(last)), last - first + 1
+    places = [first + (last - first) * part // 4 for part in (1, 2, 3)]
+    if count <= 2 or all(_on_line(at(t), *ends, (t - first) / (last - first)) for t in places):
+        return _times(_sum(ends), count / 2)._replace(uncounted_loops=max(each.uncounted_loops for each in ends))
+    return _sum((_sum_over(at, first, places[1]), _sum_over(at, places[1] + 1, last)))
+
+
+def _on_line(value: Flops, start: Flops, end: Flops, share: float) -> bool:
+    line = (a + share * (b - a) for a, b in zip(start[:2], end[:2], strict=True))
+    return all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(value[:2], line, strict=True))
 
 
 def _open(jaxpr: Any) -> Any:

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
-from seqarch.flops import Flops, count_flops
+from seqarch.config import ModelConfig
+from seqarch.flops import Flops, _sum_over, count_flops, forward_flops
+from seqarch.model import LanguageModel
 from seqarch.ops.attention import FORMS, attention
 from seqarch.ops.blockwise import blockwise
 from seqarch.ops.visibility import Places, Rule
@@ -199,3 +202,56 @@ def test_train_step_of_an_mlp_has_its_closed_form():
     flops = count_flops(step, params, shape(b, d), shape(b, y))
     assert flops.matmul == 2 * b * (2 * d * f + 3 * f * y)
     assert flops.uncounted_loops == 0
+
+
+D, F, Y, T_MODEL = 16, 24, 32, 40
+
+
+def model_flops(mixer: str, time: int = T_MODEL, **fields) -> Flops:
+    config = ModelConfig(mixer=mixer, layers=2, dim=D, mlp=F, vocab=Y, **fields)
+    return forward_flops(jax.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0))), time)
+
+
+def projections(per_layer: int, time: int = T_MODEL) -> float:
+    """Products of `time` tokens with the parameters of two layers, the MLP's and the head's."""
+    norms = (2 * 2 + 1) * (2 * D + 2 * D)  # RMSNorm's sum of squares and its broadcast are products with ones
+    return time * (2 * 2 * (per_layer + 3 * D * F) + 2 * D * Y + norms)
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_attention_counts_each_visible_pair_once(window):
+    pairs = sum(min(t, window or t) for t in range(1, T_MODEL + 1))
+    found = model_flops(f"attention(heads=2,kv_heads=1,window={window})").matmul
+    normaliser = 2 * 2  # of each pair and head: the sum of its weight
+    assert found == pytest.approx(projections(3 * D * D) + 2 * pairs * (2 * 2 * D + normaliser), rel=0.01)
+
+
+def test_pairs_of_full_attention_grow_with_the_square():
+    pairs = [model_flops("attention", time).matmul - model_flops("attention", 1).matmul * time for time in (64, 128, 256)]
+    assert pairs[1] / pairs[0] == pytest.approx(4, rel=0.05) and pairs[2] / pairs[1] == pytest.approx(4, rel=0.02)
+
+
+def test_a_gru_counts_its_products():
+    assert model_flops("gru").matmul == projections(3 * D * D + 3 * D * D + D * D)
+
+
+FORMS_OF = {
+    "mamba": ("method=sequential", "method=associative", "method=chunked,chunk=8", "method=chunked,chunk=64"),
+    "attention": ("method=materialised", "method=blockwise,block=8", "method=tiled,block=512"),
+    "linear_attention": ("method=sequential", "method=parallel,chunk=16"),
+    "gru": ("method=sequential", "method=recompute"),
+}
+
+
+@pytest.mark.parametrize("mixer", FORMS_OF)
+def test_model_flops_do_not_depend_on_the_form(mixer):
+    found = {model_flops(f"{mixer}({form})") for form in FORMS_OF[mixer]}
+    assert len(found | {model_flops(mixer, remat=True)}) == 1
+    assert next(iter(found)).uncounted_loops == 0
+
+
+@pytest.mark.parametrize("bends", [(), (256,), (64, 300)])
+def test_a_sum_over_steps_is_exact_where_they_bend(bends):
+    at = lambda t: Flops(3.0 + t + sum(5.0 * max(0, t - bend) for bend in bends), 2.0 * t)
+    expected = [sum(column) for column in zip(*(at(t) for t in range(1, 1001)))]
+    assert _sum_over(at, 1, 1000)[:2] == pytest.approx(expected[:2])

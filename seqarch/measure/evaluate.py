@@ -8,13 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from seqarch.data.corpus import locate
 from seqarch.data.tokens import open_split
 from seqarch.errors import unknown
 from seqarch.files import write_json
-from seqarch.flops import count_flops
+from seqarch.flops import count_flops, forward_flops
 from seqarch.measure import context, memory, quality, speed
 from seqarch.measure.programs import abstract, train_program
 from seqarch.measure.subject import Subject
@@ -24,17 +23,17 @@ from seqarch.training.rundir import provenance
 
 
 def flops(subject: Subject) -> Iterator[tuple[str, Any]]:
-    """flops/*: of the model's forward pass and of the whole train step, for each token of the run's batch."""
+    """flops/*, for each token of a sequence of the run's length: model FLOPs, and those of the train step as it runs."""
     config = subject.config
-    tokens = jax.ShapeDtypeStruct((1, config.length), jnp.int32)
-    forward = count_flops(lambda model, tokens: model(tokens), abstract(subject.model), tokens)
+    forward = forward_flops(abstract(subject.model), config.length)
     program = train_program(config, subject.mesh)
-    train = count_flops(program.fn, *program.args)
+    hardware = count_flops(program.fn, *program.args)
     yield "flops/forward_per_token", forward.total / config.length
     yield "flops/forward_matmul_per_token", forward.matmul / config.length
-    yield "flops/train_per_token", train.total / (config.batch * config.length)
-    yield "flops/train_matmul_per_token", train.matmul / (config.batch * config.length)
-    yield "flops/uncounted_loops", train.uncounted_loops
+    yield "flops/train_per_token", 3 * forward.total / config.length
+    yield "flops/train_matmul_per_token", 3 * forward.matmul / config.length
+    yield "flops/train_hardware_per_token", hardware.total / (config.batch * config.length)
+    yield "flops/uncounted_loops", hardware.uncounted_loops
 
 
 EVALUATORS: dict[str, Callable[[Subject], Iterator[tuple[str, Any]]]] = {

@@ -46,7 +46,7 @@ def cache_attention(
             keys, values = (_slots(x, start, size).astype(q.dtype) for x in (k, v))
             return absorb(running, queries, keys, values, visible(here, there, Rule(True, window)))
 
-        with jax.named_scope(f"at_most_{-(-S // size)}_trips"):  # tells seqarch.flops
+        with jax.named_scope(f"at_most_{S / size}_trips"):  # tells seqarch.flops
             return finish(jax.lax.fori_loop(0, blocks, body, empty(queries)), q.dtype)
 
     return join_queries(*jax.lax.map(query_block, split_queries(q, at_q, G, block)), like=q)

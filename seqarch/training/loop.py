@@ -1,7 +1,6 @@
 """The training loop: from a config and a directory to a trained run; the same call continues one that was cut short."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import time
@@ -18,14 +17,14 @@ from seqarch.data.corpus import locate
 from seqarch.data.loader import Batch, batches
 from seqarch.data.tokens import TokenFile, open_split
 from seqarch.errors import Diverged, Stopped, UserError
-from seqarch.flops import count_flops
+from seqarch.flops import forward_flops
 from seqarch.training import optim, rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.cluster import gather, together
 from seqarch.training.logging import Logger, Profile, read_rows
 from seqarch.training.meter import Meter, Row
 from seqarch.training.signals import StopRequests
-from seqarch.training.state import TrainState, hyper, make_train_step
+from seqarch.training.state import TrainState, hyper, make_init
 from seqarch.training.validation import make_validate
 
 PATIENCE = 10  # non-finite steps in a row that end a run
@@ -87,7 +86,7 @@ class _Run:
         self.config, self.mesh, self.checkpoints, self.say = config, mesh, checkpoints, say
         self.text = text["train"]
         self.batches = self._batches(start)
-        self.flops = step_flops(config, mesh)
+        self.flops = step_flops(config)
         self.hyper = jax.device_put(hyper(config), NamedSharding(mesh, PartitionSpec()))
         self.validate = make_validate(config, mesh, text["validation"])
         self.said = 0.0
@@ -160,11 +159,10 @@ class _Run:
             self.say(_line(rows[-1], self.config.steps))
 
 
-def step_flops(config: Config, mesh: Mesh) -> float:
-    """FLOPs of one train step over the global batch, the forward of rematerialised blocks counted once."""
-    plain = dataclasses.replace(config, model=dataclasses.replace(config.model, remat=False))
-    arguments = sharding.abstract_state(plain, mesh), sharding.abstract_batch(plain, mesh), hyper(plain)
-    return count_flops(make_train_step(sharding.resolve(plain, mesh)), *arguments).total
+def step_flops(config: Config) -> float:
+    """Model FLOPs of one train step over the global batch: the forward pass and a backward pass of twice as many."""
+    model = jax.eval_shape(make_init(config), jax.random.key(0)).model
+    return 3 * config.batch * forward_flops(model, config.length).total
 
 
 def _claim(config: Config, workdir: str | os.PathLike, stack: contextlib.ExitStack, say: Say) -> dict[str, TokenFile]:
