@@ -22,7 +22,7 @@ from configs import lm
 from seqarch import cli
 from seqarch.config import Config, parse
 from seqarch.data import tokens
-from seqarch.errors import UserError
+from seqarch.errors import Diverged, UserError
 from seqarch.mixers import MIXERS
 from seqarch.runs import load_run
 from seqarch.training import loop, restore
@@ -161,6 +161,22 @@ def test_ten_steps_that_are_not_finite_end_the_run(corpus, tmp_path):
     rows = read_rows(tmp_path)
     assert rows[-1]["refused"] == loop.PATIENCE
     assert len(rows) < 20
+
+
+@pytest.mark.parametrize(
+    ("steps", "refused", "ends"),
+    [(1, 1, True), (2, 1, True), (6, 0, False), (6, 1, False), (6, 2, True), (6, 5, True)],
+)
+def test_a_run_does_not_end_as_trained_on_refused_steps(steps, refused, ends):
+    assert loop.diverged(dict(step=steps, refused=refused), steps) == ends
+    assert not loop.diverged(dict(step=steps, refused=refused), steps + 1)
+
+
+def test_a_short_run_that_diverges_does_not_end_as_trained(corpus, tmp_path):
+    given = config(corpus, steps=4, checkpoint=dict(every=0), optim=dict(lr=1e30))
+    with pytest.raises(Diverged, match="3 steps in a row up to step 4 had"):
+        loop.train(given, tmp_path, progress=lambda line: None)
+    assert restore.steps(tmp_path / "checkpoints") == []
 
 
 def test_the_command_trains_ctrl_c_saves_and_the_same_command_goes_on(corpus, tmp_path):

@@ -198,6 +198,18 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(poison):
     assert not equal(after.model, before.model)
 
 
+def test_a_step_whose_update_is_not_finite_changes_nothing_but_the_count():
+    """Loss and gradient of both are finite, and 1e30 leaves parameters that are."""
+    step, before = one_step(CONFIG), start()
+    after, metrics = step(before, batch(), Hyper(jnp.float32(1e30), jnp.float32(0.1)))
+    assert int(metrics["refused"]) == 0 and not equal(after.model, before.model)
+    after, metrics = step(before, batch(), Hyper(jnp.float32(3e38), jnp.float32(1e10)))
+    assert jnp.isfinite(metrics["loss"]) and jnp.isfinite(metrics["grad_norm"])
+    assert int(metrics["refused"]) == 1
+    assert equal(after.model, before.model)
+    assert equal(after.opt_state.adam, before.opt_state.adam)
+
+
 def test_z_loss_pulls_the_normaliser_to_one_and_is_not_reported_as_loss():
     """One plain gradient step along z-loss alone lowers log(Z)^2."""
     config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, z_loss=1.0))

@@ -11,9 +11,9 @@ from seqarch.config import Config, to_dict
 from seqarch.errors import Diverged, UserError
 from seqarch.files import write_json
 from seqarch.measure.evaluate import evaluate
-from seqarch.training import rundir
+from seqarch.training import loop, rundir
 from seqarch.training.logging import read_rows
-from seqarch.training.loop import PATIENCE, train
+from seqarch.training.loop import train
 
 
 def check(run: Path, config: Config) -> None:
@@ -26,16 +26,18 @@ def check(run: Path, config: Config) -> None:
 def validated(run: Path, config: Config, progress: Progress) -> float:
     """Bits per byte that the run ends with on validation windows; infinite where training diverged."""
     check(run, config)
-    last = (read_rows(run) or [{}])[-1]
     if not finished(run, config):
         try:
-            last = train(config, run, progress=progress.say)
+            train(config, run, progress=progress.say)
         except Diverged as error:
             progress.say(str(error))
-            last = dict(refused=PATIENCE)
-        progress.end()
-    bits = last.get("validation_bits_per_byte")  # null in the log where it is not finite
-    return math.inf if last.get("refused", 0) >= PATIENCE or bits is None or not math.isfinite(bits) else bits
+            return math.inf
+        finally:
+            progress.end()
+    if diverged(run, config):
+        return math.inf
+    bits = read_rows(run)[-1].get("validation_bits_per_byte")  # null in the log where it is not finite
+    return bits if bits is not None and math.isfinite(bits) else math.inf
 
 
 def measured(run: Path, config: Config, split: str, only: Collection[str], progress: Progress) -> dict[str, Any]:
@@ -57,12 +59,14 @@ def measured(run: Path, config: Config, split: str, only: Collection[str], progr
 
 def finished(run: Path, config: Config) -> bool:
     """Whether the run was trained to its last step, or diverged."""
-    return bool(rows := read_rows(run)) and rows[-1].get("step") == config.steps or diverged(run)
+    rows = read_rows(run)
+    return bool(rows) and (rows[-1]["step"] == config.steps or diverged(run, config))
 
 
-def diverged(run: Path) -> bool:
+def diverged(run: Path, config: Config) -> bool:
     """Whether training was given up."""
-    return bool(rows := read_rows(run)) and rows[-1].get("refused", 0) >= PATIENCE
+    rows = read_rows(run)
+    return bool(rows) and loop.diverged(rows[-1], config.steps)
 
 
 def revision(made: dict[str, Any]) -> str:
@@ -99,6 +103,6 @@ def _of_this_source(values: dict[str, Any]) -> bool:
 
 def _train(run: Path, config: Config, progress: Progress) -> None:
     """Raises Diverged, also where it did before."""
-    if diverged(run):
+    if diverged(run, config):
         raise Diverged(f"{run} diverged; move it away to train it once more")
     train(config, run, progress=progress.say)

@@ -27,7 +27,8 @@ from seqarch.training.signals import StopRequests
 from seqarch.training.state import TrainState, hyper, make_init
 from seqarch.training.validation import make_validate
 
-PATIENCE = 10  # non-finite steps in a row that end a run
+PATIENCE = 10  # refused steps in a row that end a run
+LAST_REFUSED = 2  # refused steps in a row that a run may not end with; one alone may be an outlier
 SAY_EVERY = 5.0  # seconds between lines of progress
 
 Say = Callable[[str], None]
@@ -38,8 +39,8 @@ def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = 
 
     progress: takes lines that say what is being done; default: print
     strict_restore: refuse a damaged checkpoint, rather than go on from the one before
-    Raises UserError where the config, the text, the devices or the directory don't fit, and when PATIENCE steps in a
-    row were refused because their loss or gradient was not finite. Raises Stopped at SIGTERM and Ctrl-C, once it has saved.
+    Raises UserError where the config, the text, the devices or the directory don't fit, and where so many steps in a row
+    were refused as not finite that the run has `diverged`. Raises Stopped at SIGTERM and Ctrl-C, once it has saved.
     """
     say = (progress or _print) if jax.process_index() == 0 else _silent
     mesh = sharding.make_mesh(config.mesh)
@@ -149,14 +150,27 @@ class _Run:
     def _log(self, rows: list[Row], logger: Logger) -> None:
         for row in rows:
             logger.log(row)
-            if row["refused"] >= PATIENCE:
+            if diverged(row, self.config.steps):
                 raise Diverged(
-                    f"{PATIENCE} steps in a row up to step {row['step']} had a loss or gradient that is not finite and "
-                    "were not applied; lower optim.lr, lengthen optim.warmup, or compute in model.dtype=float32"
+                    f"{row['refused']} steps in a row up to step {row['step']} had a loss, gradient or update "
+                    "that is not finite and were not applied; lower optim.lr, lengthen optim.warmup, "
+                    "or compute in model.dtype=float32"
                 )
         if rows and ("validation_bits_per_byte" in rows[-1] or time.perf_counter() - self.said > SAY_EVERY):
             self.said = time.perf_counter()
             self.say(_line(rows[-1], self.config.steps))
+
+
+def diverged(row: Row, steps: int) -> bool:
+    """Returns whether a run of `steps` has failed by its `row` of metrics.jsonl.
+
+    That is so after PATIENCE refused steps in a row, or LAST_REFUSED at the run's end, or, in a run
+    that is too short for that, where all steps but the first were refused.
+    """
+    limit = PATIENCE
+    if row["step"] == steps:
+        limit = max(1, min(LAST_REFUSED, steps - 1))
+    return row.get("refused", 0) >= limit
 
 
 def step_flops(config: Config) -> float:

@@ -12,7 +12,7 @@ from seqarch.config import Config
 from seqarch.data.loader import Batch
 from seqarch.model import LanguageModel
 from seqarch.training import optim
-from seqarch.types import Array, Float, Int, PyTree
+from seqarch.types import Array, Bool, Float, Int, PyTree
 
 
 class Hyper(NamedTuple):
@@ -69,7 +69,8 @@ def make_train_step(config: Config) -> Callable[[TrainState, Batch, Hyper], tupl
     """(state, batch, hyper) -> (state, metrics).
 
     metrics, all scalars: loss (mean nats per weighted token), grad_norm (before clipping), learning_rate,
-    refused (steps in a row). A step whose loss or gradient is not finite leaves model and moments as they were.
+    refused (steps in a row). A step whose loss, gradient or new parameters are not finite leaves model and moments as
+    they were.
     Dropout's noise depends on the model seed and the step alone.
     """
 
@@ -82,7 +83,7 @@ def make_train_step(config: Config) -> Callable[[TrainState, Batch, Hyper], tupl
         grads = optim.clip(grads, config.optim.clip, norm)
         model, adam = optim.update(config.optim, grads, state.opt_state.adam, state.model, lr, hyper.weight_decay)
 
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(model)
         keep = lambda new, old: jnp.where(finite, new, old)
         model, adam = jax.tree.map(keep, (model, adam), (state.model, state.opt_state.adam))
         refused = jnp.where(finite, 0, state.opt_state.refused + 1)
@@ -90,6 +91,12 @@ def make_train_step(config: Config) -> Callable[[TrainState, Batch, Hyper], tupl
         return TrainState(state.step + 1, model, OptState(adam, refused)), metrics
 
     return train_step
+
+
+def _all_finite(model: LanguageModel) -> Bool[Array, ""]:
+    """Returns whether every parameter is finite; a sum or a norm of large ones might overflow."""
+    each = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(model)]
+    return jnp.stack(each).all()
 
 
 def _accumulate(config: Config, model: LanguageModel, batch: Batch, key: Array | None) -> _Sums:
