@@ -15,7 +15,7 @@ import numpy as np
 
 from seqarch.errors import UserError
 from seqarch.mixers.base import select_rows
-from seqarch.model import LanguageModel
+from seqarch.model import LanguageModel, document_lengths
 from seqarch.types import Array, Bool, Float, Int, State
 
 ROUNDING = 1e-6  # of a cumulative sum of probabilities in float32
@@ -83,6 +83,9 @@ def prefill(
     """Logits after each prompt and the states after it; consumes `states`. An empty prompt is the document boundary.
 
     segment: tokens that are worked on at once, which bounds the memory whatever the prompts' lengths
+
+    Raises:
+        UserError: where a prompt has no tokens of the model, or more than the states have room for.
     """
     prompts = [_checked(prompt, model) for prompt in prompts]
     lengths = np.array([len(prompt) for prompt in prompts])
@@ -90,6 +93,7 @@ def prefill(
     tokens = np.full((len(prompts), -(-lengths.max() // segment) * segment), model.boundary, np.int32)
     for row, prompt in zip(tokens, prompts):
         row[: len(prompt)] = prompt
+    model.check_room(states, *document_lengths(tokens.shape, tokens == model.boundary, lengths))
     hidden = jnp.zeros((len(prompts), model.embedding.shape[1]), model.dtype)
     for start in range(0, tokens.shape[1], segment):
         piece, left = tokens[:, start : start + segment], np.clip(lengths - start, 0, segment)
@@ -113,7 +117,6 @@ class Decoding(NamedTuple):
     done: Bool[Array, "B"]
 
 
-@partial(jax.jit, static_argnames=("steps", "sampling", "stop"), donate_argnums=(1,))
 def decode(
     model: LanguageModel,
     at: Decoding,
@@ -128,7 +131,18 @@ def decode(
 
     first: number of the first of them, so that the same key samples the same text whatever pieces it is decoded in
     stop: rows that have met it repeat it; without, a sampled boundary goes on in the same state
+
+    Raises:
+        UserError: where a row that goes on has no room for so many tokens.
     """
+    count = at.done if isinstance(at.done, jax.core.Tracer) else np.where(at.done, 0, steps)
+    model.check_room(at.states, count)
+    return decode_unchecked(model, at, key, first, steps=steps, sampling=sampling, stop=stop)
+
+
+@partial(jax.jit, static_argnames=("steps", "sampling", "stop"), donate_argnums=(1,))
+def decode_unchecked(model, at, key, first=0, *, steps, sampling=Sampling(), stop=None):
+    """`decode` as one program: rows whose states are full have logits of NaN."""
 
     def body(at: Decoding, key: Array) -> tuple[Decoding, Array]:
         token, done = sample(at.logits, sampling, key), at.done

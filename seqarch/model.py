@@ -11,9 +11,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from seqarch.config import ModelConfig
+from seqarch.errors import UserError
 from seqarch.layers import Block, RMSNorm, split_rows
 from seqarch.mixers import resolve_mixer
 from seqarch.mixers.short_conv import ShortConv
@@ -96,6 +98,7 @@ class LanguageModel(nnx.Module):
         lengths: Int[Array, "B"] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[State, ...]]:
         """What `logits` reads, for all tokens, and the states after them; see SequenceMixer.prefill."""
+        self.check_room(states, *document_lengths(tokens.shape, starts, lengths))
         x, after = self._embed(tokens), []
         for block, state in zip(self.blocks(), states, strict=True):
             x, state = _prefill(block, x, state, starts, lengths)
@@ -105,11 +108,35 @@ class LanguageModel(nnx.Module):
     @_at_precision
     def step(self, tokens: Int[Array, "B"], states: tuple[State, ...]) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
         """Logits for one token a row, and the states after it."""
+        self.check_room(states, np.ones(tokens.shape, int))
         x, after = self._embed(tokens), []
         for block, state in zip(self.blocks(), states, strict=True):
             x, state = _step(block, x, state)
             after.append(state)
         return self.logits(self.norm(x)), tuple(after)
+
+    def check_room(self, states: tuple[State, ...], count: Array | None, begun: Array | None = None) -> None:
+        """Refuses tokens that the states have no room for; where a value is traced, the mixers answer with NaN.
+
+        Args:
+            count: Int[Array, "B"] tokens that continue each row's document.
+            begun: Int[Array, "B"] tokens of the longest document that begins among the tokens.
+
+        Raises:
+            UserError: where a row is given more tokens than it has room for.
+        """
+        blocks = list(self.period) * self.repeats + list(self.tail)
+        for block, state in zip(blocks, states, strict=True):
+            for given, fresh in ((count, False), (begun, True)):
+                room = None if given is None else block.mixer.room(state, fresh=fresh)
+                if room is None or any(isinstance(x, jax.core.Tracer) for x in (given, room)):
+                    continue
+                given, room = np.asarray(given), np.asarray(room)
+                if (over := np.flatnonzero(given > room)).size:
+                    raise UserError(
+                        f"row {over[0]} is given {given[over[0]]} tokens and its state has room for "
+                        f"{room[over[0]]}; give init_state a larger max_len"
+                    )
 
     @_at_precision
     def logits(self, x: Float[Array, "... D"]) -> Float[Array, "... Y"]:
@@ -146,6 +173,21 @@ class LanguageModel(nnx.Module):
             return _scale_residual(Block(mixer, config.dim, **parts), (2 * config.layers) ** -0.5)
 
         return nnx.List([block(layer) for layer in layers])
+
+
+def document_lengths(
+    shape: tuple[int, int], starts: Bool[Array, "B T"] | None, lengths: Int[Array, "B"] | None
+) -> tuple[Array | None, Array | None]:
+    """Each row's tokens before its first start, and those of the longest document after; None where they are traced."""
+    if any(isinstance(x, jax.core.Tracer) for x in (starts, lengths)):
+        return None, None
+    index = np.arange(shape[1])[None]
+    valid = index < (np.full(shape[0], shape[1]) if lengths is None else np.asarray(lengths))[:, None]
+    if starts is None:
+        return valid.sum(1), None
+    begin = np.maximum.accumulate(np.where(np.asarray(starts) & valid, index, -1), axis=1)
+    after = np.where(valid & (begin >= 0), index - begin + 1, 0)
+    return (valid & (begin < 0)).sum(1), after.max(1, initial=0)
 
 
 def _scale_residual(block: Block, scale: float) -> Block:

@@ -154,8 +154,88 @@ def test_a_boundary_in_a_prompt_begins_a_document(model):
     np.testing.assert_allclose(logits[0], logits[1], atol=2e-4)
 
 
-def test_a_prompt_that_a_cache_cannot_hold_is_refused():
-    for pattern in ("attention", "attention(window=32)"):
-        model = LanguageModel(ModelConfig(mixer=pattern, layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0))
-        with pytest.raises(UserError, match="do not fit a key/value cache of 20"):
-            model.prefill(jnp.ones((1, 40), int), model.init_state(1, 20))
+@pytest.fixture(scope="module")
+def cached():
+    """A model with a cache a layer, the second after a layer whose output may be NaN."""
+    config = ModelConfig(mixer="attention,attention(window=32)", layers=2, dim=16, mlp=0, conv=2)
+    return LanguageModel(config, rngs=nnx.Rngs(0)).unstack()
+
+
+@pytest.mark.parametrize("pattern", ["attention", "attention(window=32)", "mamba,attention"])
+def test_a_prompt_that_a_cache_cannot_hold_is_refused(pattern):
+    model = LanguageModel(ModelConfig(mixer=pattern, layers=2, dim=16, mlp=0), rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match="given 40 tokens and its state has room for 20"):
+        model.prefill(jnp.ones((1, 40), int), model.init_state(1, 20))
+
+
+def test_steps_beyond_the_room_are_refused(cached):
+    states = cached.init_state(1, 8)
+    for _ in range(8):
+        _, states = cached.step(jnp.array([65]), states)
+    with pytest.raises(UserError, match="given 1 tokens and its state has room for 0"):
+        cached.step(jnp.array([65]), states)
+
+
+def test_a_second_prompt_beyond_the_room_is_refused(cached):
+    runs = (
+        lambda states: cached.prefill(jnp.full((1, 6), 65), states),
+        lambda states: prefill(cached, [[65] * 6], states),
+    )
+    for run in runs:
+        _, states = run(cached.init_state(1, 8))
+        with pytest.raises(UserError, match="given 6 tokens and its state has room for 2"):
+            run(states)
+
+
+def test_the_room_is_that_of_a_document_without_padding(cached):
+    states = cached.init_state(2, 8)
+    starts = jnp.zeros((2, 10), bool).at[:, 4].set(True)
+    cached.prefill(jnp.full((2, 10), 65), states, starts)
+    cached.prefill(jnp.full((2, 10), 65), states, None, jnp.array([8, 3]))
+    with pytest.raises(UserError, match="row 0 is given 9 tokens and its state has room for 8"):
+        prefill(cached, [[BOUNDARY] + [65] * 8, [66]], states)
+
+
+def test_decoding_beyond_the_room_is_refused(cached):
+    logits, states = prefill(cached, [[65] * 8, [66]], cached.init_state(2, 12))
+    at = Decoding(logits, states, jnp.array([False, True]))
+    with pytest.raises(UserError, match="row 0 is given 30 tokens and its state has room for 4"):
+        decode(cached, at, jax.random.key(0), steps=30)
+    decode(cached, at, jax.random.key(0), steps=4)
+
+
+def test_a_ring_never_fills():
+    window = LanguageModel(ModelConfig(mixer="attention(window=4)", layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0))
+    states = window.init_state(1, 8)
+    assert np.isfinite(window.prefill(jnp.ones((1, 12), int), states)[0]).all()
+
+
+TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 12)))
+
+
+def _within(model, run, slots, lengths=jnp.array([8, 3])):
+    """Outputs of `run` after a prefill in which row 0 is given 8 tokens and row 1 three."""
+    states = model.prefill(TOKENS[:, :8], model.init_state(2, slots), None, lengths)[1]
+    return np.asarray(jax.jit(run)(model, states))
+
+
+def _stepped(model, states):
+    return jax.lax.scan(lambda s, t: model.step(t, s)[::-1], states, TOKENS.T[:5])[1].swapaxes(0, 1)
+
+
+def _prefilled(model, states):
+    return model.prefill(TOKENS[:, :5], states, None, jnp.array([5, 4]))[0][:, :4]
+
+
+@pytest.mark.parametrize("run", [_stepped, _prefilled])
+def test_a_full_cache_makes_its_row_nan_under_jit(cached, run):
+    full, ample = (_within(cached, run, slots) for slots in (8, 20))
+    assert np.isnan(full[0]).all() and np.isfinite(ample).all()
+    np.testing.assert_allclose(full[1], ample[1], atol=1e-5)
+
+
+def test_steps_are_nan_from_the_first_token_without_a_slot(cached):
+    run = lambda model, slots: jax.lax.scan(lambda s, t: model.step(t, s)[::-1], model.init_state(2, slots), TOKENS.T)[1]
+    full, ample = (np.asarray(jax.jit(run, static_argnums=1)(cached, slots)) for slots in (8, 12))
+    np.testing.assert_allclose(full[:8], ample[:8], atol=1e-5)
+    assert np.isnan(full[8:]).all() and np.isfinite(ample).all()

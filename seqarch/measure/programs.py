@@ -174,5 +174,5 @@ def abstract_states(model: LanguageModel, batch: int, max_len: int) -> tuple[Sta
     return jax.eval_shape(lambda model: model.init_state(batch, max_len), model)
 
 
-_greedy = functools.partial(generate.decode, steps=DECODED, sampling=generate.Sampling(temperature=0.0))
+_greedy = functools.partial(generate.decode_unchecked, steps=DECODED, sampling=generate.Sampling(temperature=0.0))
 _loop = jax.jit(_greedy, donate_argnames="at")

@@ -4,7 +4,8 @@ et al. 2020):
 
     y_t = O sum_s softmax_s(q_t . k_s / sqrt(K)) v_s        over 0 <= t - s < window
 
-Its state is a cache of keys and values with a slot a token; a window's is a ring of `window` slots.
+Its state is a cache of keys and values with a slot a token; a window's is a ring of `window` slots. A token that finds
+no slot makes the outputs of its row NaN from there on.
 """
 
 from typing import NamedTuple
@@ -93,6 +94,12 @@ class Attention(SequenceMixer):
         k, v = (jnp.zeros((batch, self.kv_heads, slots, self.head_dim), self.state_dtype) for _ in range(2))
         return KVCache(k, v, jnp.full((batch, slots), -1, jnp.int32), jnp.zeros(batch, jnp.int32))
 
+    def room(self, state, *, fresh=False):
+        slots = state.k.shape[2]
+        if slots == self.window:
+            return None
+        return slots - (jnp.zeros_like(state.length) if fresh else state.length)
+
     def prefill(self, x, state, starts=None, lengths=None):
         (B, T), slots = x.shape[:2], state.k.shape[2]
         if 0 < slots < T and slots != self.window and starts is None and lengths is None:
@@ -106,7 +113,7 @@ class Attention(SequenceMixer):
         y, count = new.o, valid.sum(1, dtype=jnp.int32)
         if slots:
             old = self._attend_cache(q, at, state)
-            y, count = merge(old, new), _after(old, count)
+            y, count = self._poison(merge(old, new), position, slots), _after(old, count)
         last = jnp.take_along_axis(segment, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
         document = jnp.where(count > 0, last, 0)
         state = _forget(state, document > 0) if packed else state
@@ -121,10 +128,17 @@ class Attention(SequenceMixer):
         one = jnp.ones_like(state.length)
         state = self._write(state, k, v, position, jnp.ones_like(position, bool), one)
         y = self._attend_cache(q, Places(position, jnp.zeros_like(position)), state).o
+        y = self._poison(y, position, state.k.shape[2])
         return self.out(y.reshape(x.shape[0], -1)), state
 
     def _attend_cache(self, q: Float[Array, "B T H K"], at: Places, state: KVCache) -> Partial:
         return cache_attention(q, state.k, state.v, at, state.position, state.length.max(), self.window)
+
+    def _poison(self, y: Float[Array, "B T H K"], position: Int[Array, "B T"], slots: int) -> Array:
+        """`y`, with NaN for the tokens that no slot is left for, rather than attention to a part of the document."""
+        if slots == self.window:
+            return y
+        return jnp.where((position >= slots)[:, :, None, None], jnp.nan, y)
 
     def _project(self, x: Float[Array, "B T D"], position: Int[Array, "B T"]):
         q, k, v = (p(x).reshape(*x.shape[:2], -1, self.head_dim) for p in (self.q, self.k, self.v))
@@ -166,8 +180,8 @@ def _put(cache: Float[Array, "B G S K"], new: Float[Array, "B T G K"], slot: Int
 
 def _after(read: Partial, count: Int[Array, "B"]) -> Int[Array, "B"]:
     """`count`, by a condition that always holds, which XLA can't know: what is written to a cache depends on what was read
-    from it. Else XLA on CPU would keep a copy to read from."""
-    return jnp.where((read.log_total >= NOTHING).all((1, 2)), count, 0)
+    from it. Else XLA on CPU would keep a copy to read from. NaN fulfils the condition too, so that positions go on."""
+    return jnp.where((read.log_total < NOTHING).any((1, 2)), 0, count)
 
 
 def _forget(state: KVCache, rows: Bool[Array, "B"]) -> KVCache:

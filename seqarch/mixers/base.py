@@ -44,6 +44,14 @@ class SequenceMixer(nnx.Module):
         """
         raise AssertionError(f"{type(self).__name__} does not define init_state")
 
+    def room(self, state: State, *, fresh: bool = False) -> Int[Array, "B"] | None:
+        """Tokens that each row's state can still take; None where it never fills.
+
+        Args:
+            fresh: count for a document that begins now, in place of the one that the state holds.
+        """
+        return None
+
     def prefill(
         self,
         x: Float[Array, "B T D"],

@@ -44,6 +44,9 @@ class ShortConv(SequenceMixer):
         halo = jnp.zeros((batch, self.width - 1, self.dim), self.dtype)
         return ShortConvState(halo, self.mixer.init_state(batch, max_len))
 
+    def room(self, state, *, fresh=False):
+        return self.mixer.room(state.mixer, fresh=fresh)
+
     def prefill(self, x, state, starts=None, lengths=None):
         begun = starts if starts is None or lengths is None else starts & valid_tokens(lengths, *x.shape[:2])
         mixed, conv = ops.causal_conv(x, self.conv[...], state.conv, starts=begun, lengths=lengths)
