@@ -28,12 +28,15 @@ flags.mark_flags_as_required(["workdir"])
 def main() -> None:
     import jax
 
+    from seqarch.config import MeshConfig
     from seqarch.data import tokenizer
     from seqarch.generate import Sampling, stream
     from seqarch.training.checkpoint import load_model
+    from seqarch.training.sharding import make_mesh, serve
 
     sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value).check()
-    model = load_model(WORKDIR.value, ALLOW_MODULES.value)[1].serving()  # the stacked parameters are freed
+    mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
+    model = serve(load_model(WORKDIR.value, ALLOW_MODULES.value, mesh=mesh)[1], mesh)  # what was loaded is freed
     tokens_of = tokenizer.kept(WORKDIR.value)
     prompt = os.fsencode(PROMPT.value)  # as it was typed, also where it is no UTF-8
     prompts = [tokens_of.encode(prompt) if prompt else []]

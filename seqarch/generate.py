@@ -16,6 +16,7 @@ import numpy as np
 from seqarch.errors import UserError
 from seqarch.mixers.base import select_rows
 from seqarch.model import LanguageModel, document_lengths
+from seqarch.training.sharding import init_states
 from seqarch.types import Array, Bool, Float, Int, State
 
 ROUNDING = 1e-6  # of a cumulative sum of probabilities in float32
@@ -169,7 +170,7 @@ def stream(
     model, longest = model.serving(), max((len(prompt) for prompt in prompts), default=0)
     if not prompts or steps < 1:
         raise UserError(f"{len(prompts)} prompts, {steps} steps; give at least one prompt and one step")
-    states = jax.jit(lambda model: model.init_state(len(prompts), max(longest, 1) + steps))(model)
+    states = init_states(model, len(prompts), max(longest, 1) + steps)
     at = Decoding(*prefill(model, prompts, states), jnp.zeros(len(prompts), bool))
     for start in range(0, steps, every):
         now = dict(steps=min(every, steps - start), sampling=sampling.check(), stop=stop)

@@ -15,12 +15,13 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from seqarch.config import Config, MeshConfig, ModelConfig, OptimConfig
+from seqarch.config import Config, MeshConfig, ModelConfig, OptimConfig, to_dict
 from seqarch.data.loader import Batch
 from seqarch.errors import UserError
+from seqarch.generate import Sampling, generate
 from seqarch.mixers import MIXERS
 from seqarch.training import sharding
-from seqarch.training.checkpoint import named
+from seqarch.training.checkpoint import Checkpointer, load_model, named
 from seqarch.training.digest import digests
 from seqarch.training.state import TrainState, hyper, make_init
 
@@ -70,6 +71,35 @@ def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_paramete
     assert two["gathered"] and not one["gathered"]
     micro_batch = f"[{CONFIG.batch // CONFIG.optim.accumulate},{CONFIG.length},"
     assert not [shape for shape in two["gathered"] if shape.startswith(micro_batch)], "gathers activations, not parameters"
+
+
+def generate_on(run: str) -> None:
+    """What the test below runs in a process with four devices."""
+    Path(run, "config.json").write_text(json.dumps(to_dict(CONFIG)))
+    whole = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
+    with Checkpointer(Path(run, "checkpoints")) as checkpoints:
+        checkpoints.save(sharding.init_state(CONFIG, whole, jax.random.key(0)))
+    found = {}
+    for count in (1, 4):
+        mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), jax.devices()[:count])
+        model = sharding.serve(load_model(run, mesh)[1], mesh)
+        held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(model))
+        states = sharding.init_states(model, 1, 64)
+        cache = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(states))
+        options = dict(steps=12, key=jax.random.key(1), sampling=Sampling(temperature=0.0))
+        texts = [row.tolist() for row in generate(model, [list(b"To be"), [], [7]], **options)]
+        found[count] = dict(texts=texts, held=held, cache=cache)
+    print(json.dumps([found[1], found[4]]))
+
+
+def test_four_devices_share_the_model_and_generate_the_text_of_one(tmp_path):
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
+    command = [sys.executable, "-c", f"from tests import test_sharding; test_sharding.generate_on({str(tmp_path)!r})"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, four = json.loads(done.stdout.splitlines()[-1])
+    assert four["texts"] == one["texts"] and len(one["texts"][0]) == 12
+    assert four["held"] < 0.4 * one["held"] and four["cache"] < 0.5 * one["cache"]
 
 
 def test_axes_map_to_the_mesh_from_the_right_and_each_mesh_axis_once():

@@ -93,7 +93,7 @@ def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mes
         program = decode_loop_program(model, batch, length)
     else:
         raise unknown("phase", phase, PHASES)
-    return program._replace(args=_placed(program.args, _serving_shardings(model, program.args, mesh, batch)))
+    return program._replace(args=sharding.placed(program.args, _serving_shardings(model, program.args, mesh, batch)))
 
 
 def given_states(program: Program) -> tuple[State, ...]:
@@ -105,7 +105,7 @@ def _serving_shardings(model: LanguageModel, args: tuple[PyTree, ...], mesh: Mes
     """Of the model, by its axes, of states, and of the other arguments, whose rows are split where devices divide them."""
     split, whole = batch % mesh.size == 0, NamedSharding(mesh, PartitionSpec())
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names)) if split else whole
-    states = functools.partial(_state_shardings, model, mesh=mesh, split="batch" if split else "heads")
+    states = functools.partial(sharding.state_shardings, model, mesh=mesh)
 
     def of(arg: PyTree) -> PyTree:
         if isinstance(arg, generate.Decoding):
@@ -115,17 +115,6 @@ def _serving_shardings(model: LanguageModel, args: tuple[PyTree, ...], mesh: Mes
         return rows if arg.ndim else whole
 
     return sharding.shardings(model, mesh), *(of(arg) for arg in args[1:])
-
-
-def _state_shardings(model: LanguageModel, states: tuple[State, ...], mesh: Mesh, split: str) -> tuple[State, ...]:
-    """All devices share the axis that mixers name `split`, where they divide it; other axes are whole on each."""
-
-    def of(leaf: jax.ShapeDtypeStruct, names: tuple[str | None, ...]) -> NamedSharding:
-        shared = [name == split and size % mesh.size == 0 for name, size in zip(names, leaf.shape, strict=True)]
-        return NamedSharding(mesh, PartitionSpec(*(mesh.axis_names if yes else None for yes in shared)))
-
-    axes = tuple(block.mixer.state_axes for block in model.blocks())
-    return jax.tree.map(of, states, axes)
 
 
 def train_program(config: Config, mesh: Mesh) -> Program:
@@ -151,12 +140,6 @@ def decode_loop_program(model: LanguageModel, batch: int, max_len: int) -> Progr
     done = jax.ShapeDtypeStruct((batch,), jnp.bool)
     at = generate.Decoding(logits, abstract_states(model, batch, max_len), done)
     return Program("decode loop", _loop, (abstract(model), at, jax.eval_shape(lambda: jax.random.key(0))))
-
-
-def _placed(tree: PyTree, where: PyTree) -> PyTree:
-    """Abstract arrays with the shardings `where`."""
-    struct = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
-    return jax.tree.map(struct, tree, where)
 
 
 @functools.cache

@@ -19,10 +19,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 from flax import nnx
+from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import LatestN
 from orbax.checkpoint.options import AsyncOptions
 
-from seqarch.config import Config, with_forms
+from seqarch.config import Config, MeshConfig, with_forms
 from seqarch.errors import UserError
 from seqarch.model import LanguageModel
 from seqarch.training import restore
@@ -30,6 +31,7 @@ from seqarch.training.cluster import gather, together
 from seqarch.training.digest import digests
 from seqarch.training.restore import Damaged
 from seqarch.training.rundir import deciding_fields, read_config
+from seqarch.training.sharding import make_mesh, placed, shardings
 from seqarch.training.state import TrainState
 from seqarch.tuning import tuned
 from seqarch.types import Array, PyTree
@@ -165,10 +167,13 @@ class Checkpointer:
             self._manager.reload()
 
 
-def load_model(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -> tuple[Config, LanguageModel, int]:
-    """A run's config, as given, and the model of its latest checkpoint, on this process's first device, with its step.
+def load_model(
+    run_dir: str | os.PathLike, allow_modules: Iterable[str] = (), *, mesh: Mesh | None = None
+) -> tuple[Config, LanguageModel, int]:
+    """A run's config, as given, and the model of its latest checkpoint, with its step.
 
     allow_modules: modules and packages of mixers that the run's config may have imported
+    mesh: each of its devices reads its part of the parameters; without, this process's first device reads them whole
     A checkpoint that training replaces while it is read is left for its successor.
 
     Raises UserError where `run_dir` is no run or holds no checkpoint, and where the latest one is damaged.
@@ -176,8 +181,7 @@ def load_model(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) ->
     config = read_config(run_dir, allow_modules)
     resolved = with_forms(config.model, jax.default_backend(), tuned(jax.local_devices()[0]))
     abstract = jax.eval_shape(lambda key: LanguageModel(resolved, rngs=nnx.Rngs(key)), jax.random.key(0))
-    where = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract)
+    abstract = placed(abstract, shardings(abstract, mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])))
     directory = Path(run_dir) / "checkpoints"
     step, leaves = _read_newest(directory, config, named(TrainState(None, abstract, None)))
     return config, jax.tree.unflatten(jax.tree.structure(abstract), list(leaves.values())), step

@@ -23,10 +23,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from seqarch.config import Config, MeshConfig, with_forms
 from seqarch.data.loader import Batch
 from seqarch.errors import UserError, unknown
+from seqarch.model import LanguageModel
 from seqarch.ops.forms import family
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
 from seqarch.tuning import tuned
-from seqarch.types import PyTree
+from seqarch.types import PyTree, State
 
 RULES = {
     "batch": ("data", "fsdp"),
@@ -101,6 +102,43 @@ def replicated(tree: PyTree, mesh: Mesh) -> list[str]:
     return whole
 
 
+def placed(tree: PyTree, where: PyTree) -> PyTree:
+    """Abstract arrays like those in `tree`, with the shardings `where`."""
+    struct = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+    return jax.tree.map(struct, tree, where)
+
+
+def serve(model: LanguageModel, mesh: Mesh) -> LanguageModel:
+    """`model` as `LanguageModel.serving` makes it, its parameters split over `mesh` as in training."""
+    where = shardings(jax.eval_shape(LanguageModel.serving, model), mesh)
+    return jax.jit(LanguageModel.serving, out_shardings=where)(model)
+
+
+def init_states(model: LanguageModel, batch: int, max_len: int) -> tuple[State, ...]:
+    """The model's empty states, over the mesh over which its parameters are split, if they are."""
+    make = lambda model: model.init_state(batch, max_len)
+    where = model.embedding.get_value().sharding
+    if not isinstance(where, NamedSharding):
+        return jax.jit(make)(model)
+    return jax.jit(make, out_shardings=state_shardings(model, jax.eval_shape(make, model), where.mesh))(model)
+
+
+def state_shardings(model: LanguageModel, states: tuple[State, ...], mesh: Mesh) -> tuple[State, ...]:
+    """All devices share the rows, or the heads where they do not divide the rows; other axes are whole on each.
+
+    Heads that they do not divide either are whole, too. model: unstacked
+    """
+    batch = jax.tree.leaves(states)[0].shape[0]
+    split = "batch" if batch % mesh.size == 0 else "heads"
+
+    def of(leaf: jax.ShapeDtypeStruct, names: tuple[str | None, ...]) -> NamedSharding:
+        shared = [name == split and size % mesh.size == 0 for name, size in zip(names, leaf.shape, strict=True)]
+        return NamedSharding(mesh, PartitionSpec(*(mesh.axis_names if yes else None for yes in shared)))
+
+    axes = tuple(block.mixer.state_axes for block in model.blocks())
+    return jax.tree.map(of, states, axes)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows are split over all devices. Splitting time needs mixers that exchange states: refused until they do."""
     if RULES["time"] is not None:
@@ -123,8 +161,7 @@ def abstract_state(config: Config, mesh: Mesh) -> TrainState:
 def _abstract_state(config: Config, mesh: Mesh) -> TrainState:
     """The same for every batch and length, at which a memory curve asks for it again and again."""
     abstract = jax.eval_shape(make_init(config), jax.random.key(0))
-    struct = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
-    return jax.tree.map(struct, abstract, shardings(abstract, mesh))
+    return placed(abstract, shardings(abstract, mesh))
 
 
 def abstract_batch(config: Config, mesh: Mesh) -> Batch:
