@@ -105,8 +105,8 @@ def test_a_mixer_that_raises_is_told_where(top):
     done = checked(top, "broken:Crashing")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
-    line = BROKEN[: BROKEN.index("jnp.ones((3, 3))")].count("\n") + 1
-    assert failed and all(f"TypeError in line {line} of {top / 'broken.py'}: " in line for line in failed)
+    number = BROKEN[: BROKEN.index("jnp.ones((3, 3))")].count("\n") + 1
+    assert failed and all(f"TypeError in line {number} of {top / 'broken.py'}: " in line for line in failed)
 
 
 @pytest.mark.parametrize(
