@@ -32,7 +32,8 @@ class Sampling(NamedTuple):
 
     def check(self) -> "Sampling":
         temperature, top_k, top_p = self
-        if not (0 <= temperature < math.inf and top_k >= 0 and top_k == int(top_k) and 0 < top_p <= 1):
+        whole = isinstance(top_k, (int, np.integer)) and not isinstance(top_k, bool)
+        if not (0 <= temperature < math.inf and whole and top_k >= 0 and 0 < top_p <= 1):
             raise UserError(
                 f"{self}: give a finite temperature and a whole top_k, both of at least 0, and a top_p in (0, 1]"
             )
@@ -134,8 +135,9 @@ def decode(
     stop: rows that have met it repeat it; without, a sampled boundary goes on in the same state
 
     Raises:
-        UserError: where a row that goes on has no room for so many tokens.
+        UserError: where a row that goes on has no room for so many tokens, or `sampling` is impossible.
     """
+    sampling.check()
     count = at.done if isinstance(at.done, jax.core.Tracer) else np.where(at.done, 0, steps)
     model.check_room(at.states, count)
     return decode_unchecked(model, at, key, first, steps=steps, sampling=sampling, stop=stop)
@@ -167,13 +169,14 @@ def stream(
     every: int = 16,
 ) -> Iterator[np.ndarray]:
     """Yields Int[B, every] tokens as they come, until `steps` of them or until every row has met `stop`."""
+    sampling.check()
     model, longest = model.serving(), max((len(prompt) for prompt in prompts), default=0)
     if not prompts or steps < 1:
         raise UserError(f"{len(prompts)} prompts, {steps} steps; give at least one prompt and one step")
     states = init_states(model, len(prompts), max(longest, 1) + steps)
     at = Decoding(*prefill(model, prompts, states), jnp.zeros(len(prompts), bool))
     for start in range(0, steps, every):
-        now = dict(steps=min(every, steps - start), sampling=sampling.check(), stop=stop)
+        now = dict(steps=min(every, steps - start), sampling=sampling, stop=stop)
         tokens, at = decode(model, at, key, start, **now)
         yield np.asarray(tokens)
         if at.done.all():

@@ -120,6 +120,12 @@ def test_an_impossible_temperature_is_refused(value):
         Sampling(temperature=value).check()
 
 
+@pytest.mark.parametrize("value", [float("inf"), 1.5, -1, True])
+def test_a_top_k_that_is_no_count_is_refused(value):
+    with pytest.raises(UserError, match="whole top_k"):
+        decode(None, None, None, steps=1, sampling=Sampling(top_k=value))
+
+
 @pytest.mark.parametrize("token", [300, 257, -1, 3.7, float("nan"), True])
 def test_what_is_no_token_is_refused(model, token):
     with pytest.raises(UserError, match="a prompt"):
