@@ -36,7 +36,8 @@ def validated(run: Path, config: Config, progress: Progress) -> float:
             progress.end()
     if diverged(run, config):
         return math.inf
-    bits = read_rows(run)[-1].get("validation_bits_per_byte")  # null in the log where it is not finite
+    last = (read_rows(run) or [{}])[-1]
+    bits = last.get("validation_bits_per_byte")  # null in the log where it is not finite
     return bits if bits is not None and math.isfinite(bits) else math.inf
 
 

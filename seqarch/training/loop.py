@@ -39,8 +39,9 @@ def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = 
 
     progress: takes lines that say what is being done; default: print
     strict_restore: refuse a damaged checkpoint, rather than go on from the one before
-    Raises UserError where the config, the text, the devices or the directory don't fit, and where so many steps in a row
-    were refused as not finite that the run has `diverged`. Raises Stopped at SIGTERM and Ctrl-C, once it has saved.
+    Raises UserError where the config, the text, the devices or the directory don't fit, and where
+    so many steps in a row were refused as not finite that the run has `diverged`. Raises Stopped at
+    SIGTERM and Ctrl-C, once it has saved.
     """
     say = (progress or _print) if jax.process_index() == 0 else _silent
     mesh = sharding.make_mesh(config.mesh)
@@ -152,9 +153,9 @@ class _Run:
             logger.log(row)
             if diverged(row, self.config.steps):
                 raise Diverged(
-                    f"{row['refused']} steps in a row up to step {row['step']} had a loss, gradient or update "
-                    "that is not finite and were not applied; lower optim.lr, lengthen optim.warmup, "
-                    "or compute in model.dtype=float32"
+                    f"{row['refused']} steps in a row up to step {row['step']} had a loss, "
+                    "gradient or update that is not finite and were not applied; lower optim.lr, "
+                    "lengthen optim.warmup, or compute in model.dtype=float32"
                 )
         if rows and ("validation_bits_per_byte" in rows[-1] or time.perf_counter() - self.said > SAY_EVERY):
             self.said = time.perf_counter()

@@ -69,8 +69,8 @@ def make_train_step(config: Config) -> Callable[[TrainState, Batch, Hyper], tupl
     """(state, batch, hyper) -> (state, metrics).
 
     metrics, all scalars: loss (mean nats per weighted token), grad_norm (before clipping), learning_rate,
-    refused (steps in a row). A step whose loss, gradient or new parameters are not finite leaves model and moments as
-    they were.
+    refused (steps in a row). A step whose loss, gradient or new parameters are not finite leaves
+    model and moments as they were.
     Dropout's noise depends on the model seed and the step alone.
     """
 
