@@ -31,7 +31,7 @@ from seqarch.config import Config, parse, to_dict
 from seqarch.data.corpus import locate
 from seqarch.data.tokens import open_split
 from seqarch.errors import NoResult, UserError
-from seqarch.files import write_json
+from seqarch.files import cache_directory, write_json
 from seqarch.measure.baselines import BASELINES
 from seqarch.measure.comparison_tables import summary_table
 from seqarch.measure.report import text_table, write_report
@@ -47,7 +47,7 @@ flags.mark_flag_as_required("config")
 def main() -> None:
     given = plan.read(CONFIG.value.to_dict())
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / given.name
-    _keep_compilations(workdir)  # before anything is compiled: JAX opens its cache once
+    _keep_compilations()  # before anything is compiled: JAX opens its cache once
     configs = match_members(given.base, given.reference, given.members)
     locate(given.base.data.path, given.base.model.vocab)
     workers = min(_workers(), len(configs))
@@ -127,7 +127,7 @@ def baseline_rows(given: Plan, workdir: Path) -> list[Row]:
 
 def _train(study: Study) -> None:
     """In a process beside others."""
-    _keep_compilations(study.directory)
+    _keep_compilations()
     study.train()
 
 
@@ -145,12 +145,14 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _keep_compilations(workdir: Path) -> None:
+def _keep_compilations() -> None:
     """Runs of one member are one program: compiled once, also where the comparison is continued.
+
+    Compilations are native programs: they are kept in the user's cache, not in a directory that is passed on.
 
     A program for a CPU is split over the cores that its process had when it was compiled; JAX's cache does not ask how many.
     """
-    directory = jax.config.jax_compilation_cache_dir or f"{workdir.absolute()}/compilations"
+    directory = jax.config.jax_compilation_cache_dir or str(cache_directory() / "compilations")
     apart = f"/{rundir.cpus()}-cpus" if jax.default_backend() == "cpu" else ""
     jax.config.update("jax_compilation_cache_dir", directory + apart)
 

@@ -22,6 +22,11 @@ def local_path(given: str | os.PathLike) -> Path:
     return Path(text).expanduser()
 
 
+def cache_directory() -> Path:
+    """The directory of what can be made again: seqarch/ in $XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqarch"
+
+
 def write_text(path: Path, text: str) -> None:
     """Of several processes that write the same file each writes whole; the last one's stays."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")

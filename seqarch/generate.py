@@ -19,6 +19,7 @@ from seqarch.model import LanguageModel, document_lengths
 from seqarch.training.sharding import init_states
 from seqarch.types import Array, Bool, Float, Int, State
 
+PIECE = 64  # tokens that `generate` decodes before it looks whether every row has met the stop token
 ROUNDING = 1e-6  # of a cumulative sum of probabilities in float32
 
 
@@ -91,7 +92,7 @@ def prefill(
     """
     prompts = [_checked(prompt, model) for prompt in prompts]
     lengths = np.array([len(prompt) for prompt in prompts])
-    segment = min(segment, lengths.max())
+    segment = min(segment, _bucket(lengths.max(), least=16, parts=1))
     tokens = np.full((len(prompts), -(-lengths.max() // segment) * segment), model.boundary, np.int32)
     for row, prompt in zip(tokens, prompts):
         row[: len(prompt)] = prompt
@@ -168,17 +169,20 @@ def stream(
     stop: int | None = None,
     every: int = 16,
 ) -> Iterator[np.ndarray]:
-    """Yields Int[B, every] tokens as they come, until `steps` of them or until every row has met `stop`."""
+    """Yields Int[B, every] tokens as they come, until `steps` of them or until every row has met `stop`.
+
+    Each piece is decoded whole and cut where it is the last, so that all pieces are one program.
+    """
     sampling.check()
     model, longest = model.serving(), max((len(prompt) for prompt in prompts), default=0)
     if not prompts or steps < 1:
         raise UserError(f"{len(prompts)} prompts, {steps} steps; give at least one prompt and one step")
-    states = init_states(model, len(prompts), max(longest, 1) + steps)
+    pieces = -(-steps // every)
+    states = init_states(model, len(prompts), _bucket(max(longest, 1) + pieces * every, least=64, parts=4))
     at = Decoding(*prefill(model, prompts, states), jnp.zeros(len(prompts), bool))
     for start in range(0, steps, every):
-        now = dict(steps=min(every, steps - start), sampling=sampling, stop=stop)
-        tokens, at = decode(model, at, key, start, **now)
-        yield np.asarray(tokens)
+        tokens, at = decode(model, at, key, start, steps=every, sampling=sampling, stop=stop)
+        yield np.asarray(tokens[:, : steps - start])
         if at.done.all():
             return
 
@@ -188,10 +192,17 @@ def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], *, steps: i
 
     options: as in `stream`, but `every`
     """
-    tokens = np.concatenate(list(stream(model, prompts, steps=steps, every=steps, **options)), axis=1)
+    every = min(_bucket(max(steps, 1), least=16, parts=1), PIECE)
+    tokens = np.concatenate(list(stream(model, prompts, steps=steps, every=every, **options)), axis=1)
     stop = options.get("stop")
     ends = [np.flatnonzero(row == stop)[:1] if stop is not None else [] for row in tokens]
     return [row[: end[0]] if len(end) else row for row, end in zip(tokens, ends)]
+
+
+def _bucket(size: int, *, least: int, parts: int) -> int:
+    """`size` or a little more, so that few programs serve all sizes: of `parts` sizes from one power of two to the next."""
+    unit = max(least, 2 ** (int(size - 1).bit_length() - 1) // parts) if size > least else least
+    return int(-(-size // unit) * unit)
 
 
 def fork(states: tuple[State, ...], rows: Int[Array, "R"]) -> tuple[State, ...]:

@@ -14,7 +14,7 @@ import jax
 import jaxlib
 
 from seqarch.errors import UserError, unknown
-from seqarch.files import write_json
+from seqarch.files import cache_directory, write_json
 from seqarch.mixers import resolve_mixer
 from seqarch.patterns import Layer, parse_pattern
 
@@ -23,8 +23,7 @@ Choices = dict[str, dict[str, Any]]  # by mixer: options of its constructor, "me
 
 def path() -> Path:
     """$SEQARCH_FORMS, or seqarch/forms.json in the user's cache directory."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("SEQARCH_FORMS") or Path(cache) / "seqarch" / "forms.json")
+    return Path(os.environ.get("SEQARCH_FORMS") or cache_directory() / "forms.json")
 
 
 def tuned(device: jax.Device) -> Choices:

