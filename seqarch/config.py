@@ -226,7 +226,10 @@ def with_forms(model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, 
 
     def fix(layer: Layer) -> Layer:
         forms, given = getattr(resolve_mixer(layer.mixer), "forms", None), dict(layer.options)
-        if forms is None or given.get("method", "auto") != "auto":
+        if forms is None:
+            return layer
+        if given.get("method", "auto") != "auto":
+            forms.pick(given["method"])  # refuses an unknown one, before anything is built
             return layer
         given.pop("method", None)
         chosen = tuned.get(layer.mixer) or {"method": forms.auto(platform)}

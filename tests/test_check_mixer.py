@@ -102,7 +102,7 @@ def test_a_mixer_without_memory_does_not_learn(top, monkeypatch):
 
 
 def test_a_mixer_that_raises_is_told_where(top):
-    done = checked(top, "broken:Crashing")
+    done = checked(top, "broken:Crashing", steps=100)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
     number = BROKEN[: BROKEN.index("jnp.ones((3, 3))")].count("\n") + 1

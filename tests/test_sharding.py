@@ -82,7 +82,7 @@ def generate_on(run: str) -> None:
     found = {}
     for count in (1, 4):
         mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), jax.devices()[:count])
-        model = sharding.serve(load_model(run, mesh)[1], mesh)
+        model = sharding.serve(load_model(run, mesh=mesh)[1], mesh)
         held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(model))
         states = sharding.init_states(model, 1, 64)
         cache = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(states))

@@ -44,13 +44,13 @@ def summary_table(rows: Sequence[Row]) -> Table:
 
 
 def _quality(rows: Sequence[Row]) -> Table:
+    hardware = Column("FLOPs/token, training, as run", "flops/train_hardware_per_token", "si")
+    as_run = [hardware] if _any(rows, hardware.key) else []
     return Table(
         "Quality",
         "Bits per byte of held-out text, lower is better: over windows, each starting without a past, and with the state "
         "carried over each work from its beginning, as far as it is scored (eval.limit; 0 is all of it). Models have equal "
-        "parameters by the width of their MLPs, or, where they have none, by their depth. FLOPs are the definition's, whatever "
-        "form computes it: visible pairs of tokens count once, a backward pass twice its forward pass. As run: with what the "
-        "train step computes again and what its blocks hide.",
+        "parameters by the width of their MLPs, or, where they have none, by their depth. " + _counted(rows),
         (
             NAME,
             Column("bits/byte, windows", "quality/bits_per_byte", "bits"),
@@ -62,9 +62,22 @@ def _quality(rows: Sequence[Row]) -> Table:
             Column("MLP ratio", "mlp_ratio", "ratio"),
             Column("FLOPs/token, forward", "flops/forward_per_token", "si"),
             Column("FLOPs/token, training", "flops/train_per_token", "si"),
-            Column("FLOPs/token, training, as run", "flops/train_hardware_per_token", "si"),
+            *as_run,
             Column("seeds", "seeds", "text"),
         ),
+    )
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    """What the rows' FLOPs are; records made before the definition was counted are of the program."""
+    if _any(rows, "flops/train_hardware_per_token"):
+        return (
+            "FLOPs are the definition's, whatever form computes it: visible pairs of tokens count once, a backward pass twice "
+            "its forward pass. As run: with what the train step computes again and what its blocks hide."
+        )
+    return (
+        "FLOPs leave out the blocks of attention that causality or a window hides; attention that builds its matrix counts "
+        "all of it."
     )
 
 
