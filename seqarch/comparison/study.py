@@ -43,7 +43,8 @@ class Study:
     def is_trained(self) -> bool:
         """Whether nothing is left to train: every seed came to its end, or one diverged, which ends the study."""
         directories = [self.seed_run(seed) for seed in self.plan.seeds]
-        return any(runs.diverged(run, self.config) for run in directories) or all(runs.finished(run, self.config) for run in directories)
+        ended = any(runs.diverged(run, self.config) for run in directories)
+        return ended or all(runs.finished(run, self.config) for run in directories)
 
     def train(self) -> None:
         """Trains and scores all its runs, which may go on beside others; `measure` will ask for more of the first."""
