@@ -8,9 +8,10 @@
     if __name__ == "__main__":
         cli.run(main)
 
-Exit codes: 0 done; 2 a mistake of the user's, or a full disk, told in one line on stderr; 130 Ctrl-C and 143 SIGTERM, once
-training has saved; 141 when nobody reads on. Anything else is a bug, with its traceback, or a signal that ends a process at
-once, such as 137.
+Exit codes: 0 done; 2 a mistake of the user's, or a full disk, told in one line on stderr; 130
+Ctrl-C and 143 SIGTERM, once training has saved; 134 when another process of the cluster is gone,
+told in one line; 141 when nobody reads on. Anything else is a bug, with its traceback, or a signal
+that ends a process at once, such as 137.
 """
 
 import contextlib
@@ -19,14 +20,16 @@ import logging as python_logging
 import os
 import re
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
 from absl import app, flags, logging
 
+from seqarch import peers
 from seqarch.errors import Stopped, UserError, is_full_disk, unknown
 from seqarch.files import local_path
 
@@ -50,7 +53,8 @@ def run(main: Callable[..., None], argv: list[str] | None = None, positional: tu
         arguments = parse_flags(sys.argv if argv is None else argv, positional)
         join_cluster()
         check_accelerator()
-        main(*arguments)
+        with _held_for_abort():
+            main(*arguments)
         sys.stdout.flush()
     except UserError as error:
         _fail(str(error))
@@ -72,6 +76,20 @@ def run(main: Callable[..., None], argv: list[str] | None = None, positional: tu
             raise
         _fail("the disk is full; free some space and run the same command again")
     sys.exit(0)
+
+
+@contextlib.contextmanager
+def _held_for_abort() -> Iterator[None]:
+    """Raises JAX's errors only once XLA had the time to end this process for one that is gone.
+
+    Collectives fail at once where another process is gone, or hang.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        if jax.distributed.is_initialized():
+            time.sleep(peers.HEARTBEAT_TIMEOUT_S + 10)
+        raise
 
 
 def _fail(line: str) -> NoReturn:
@@ -176,13 +194,18 @@ def join_cluster() -> None:
             raise UserError(f"JAX_COORDINATOR_ADDRESS is {address}; set JAX_NUM_PROCESSES and JAX_PROCESS_ID too") from error
         if not (0 <= index < count and ":" in address):
             raise UserError(f"process {index} of {count} at {address}: give HOST:PORT and processes 0 to {count - 1}")
-        jax.distributed.initialize(address, count, index)
+        _initialize(address, count, index)
     elif (
         any(int(env.get(tasks) or 1) > 1 for tasks in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
         or "," in env.get("TPU_WORKER_HOSTNAMES", "")
         or "MEGASCALE_COORDINATOR_ADDRESS" in env
     ):
-        jax.distributed.initialize()
+        _initialize()
+
+
+def _initialize(*cluster: Any) -> None:
+    peers.filter_native_stderr()
+    jax.distributed.initialize(*cluster, heartbeat_timeout_seconds=peers.HEARTBEAT_TIMEOUT_S)
 
 
 def accelerator(root: Path = Path("/")) -> str | None:

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from seqarch import peers
 from seqarch.config import MeshConfig
 from seqarch.errors import UserError
 from seqarch.training import loop, restore, rundir, sharding
@@ -96,6 +97,47 @@ def test_one_process_is_terminated_both_save_again_before_a_step_then_one_is_int
     assert len(ours) == len(whole) == 80
     np.testing.assert_allclose(ours, whole, rtol=1e-5)
     assert min(abs(np.diff(whole))) > 1e-5 * max(whole)
+
+
+def test_survivors_end_within_a_minute_in_one_line_and_the_next_start_goes_on_bit_for_bit(corpus, tmp_path):
+    def train(run: Path) -> list[str]:
+        command = ["train.py", "--config=configs/lm.py:gru", f"--workdir={run}", f"--config.data.path={corpus}"]
+        command += ["--config.steps=300", "--config.batch=4", "--config.length=16", "--config.log_every=1"]
+        command += ["--config.model.dim=16", "--config.model.mlp=16", "--config.model.layers=1"]
+        return [*command, "--config.eval.every=0", "--config.checkpoint.every=20"]
+
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    saved = 0
+    for victim in (1, 0):
+        with processes(2, *train(run)) as started:
+            until = time.monotonic() + LIMIT
+            while max(restore.steps(run / "checkpoints"), default=0) <= saved and time.monotonic() < until:
+                time.sleep(0.01)
+            started[victim].kill()
+            stderr = started[1 - victim].communicate(timeout=60)[1]
+            assert stderr.startswith("error: another process of the cluster is gone"), stderr
+            assert stderr.count("\n") == 1 and started[1 - victim].returncode == -signal.SIGABRT, stderr
+        saved = max(restore.steps(run / "checkpoints"))
+        assert 0 < saved < 300
+    for each in (run, whole):
+        with processes(2, *train(each)) as started:
+            assert [(code, stderr) for code, _, stderr in ends(started)] == [(0, "")] * 2
+    ours, uncut = ([(row["step"], row["loss"]) for row in read_rows(each)] for each in (run, whole))
+    assert ours == uncut and len(uncut) == 300
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (b"W0 slow\n", b"W0 slow\n"),
+        (b"W0 cause\nF0 " + peers.MARK + b"\n*** stack ***\n", peers.LINE),
+        (b"F0 Check failed: a == b\n" * 9999, b"F0 Check failed: a == b\n" * 9999),
+    ],
+)
+def test_filter_replaces_an_abort_for_a_gone_process_and_nothing_else(written, shown):
+    command = [sys.executable, "-I", "-S", peers.__file__]
+    done = subprocess.run(command, input=written, capture_output=True, check=True)
+    assert done.stderr == shown
 
 
 def test_processes_decide_as_one(tmp_path):
