@@ -19,8 +19,6 @@ from seqarch.mixers import resolve_mixer
 from seqarch.patterns import Layer, Stack, parse_pattern, read_pattern
 
 FORM_OPTIONS = ("method", "chunk", "block")  # of a mixer: how it computes, not what
-
-
 PRECISIONS = ("highest", "high", "default")
 
 
@@ -224,18 +222,10 @@ def with_forms(model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, 
       itself says goes before them
     """
 
-    def fix(layer: Layer) -> Layer:
-        forms, given = getattr(resolve_mixer(layer.mixer), "forms", None), dict(layer.options)
-        if forms is None:
-            return layer
-        if given.get("method", "auto") != "auto":
-            forms.pick(given["method"])  # refuses an unknown one, before anything is built
-            return layer
-        given.pop("method", None)
-        chosen = tuned.get(layer.mixer) or {"method": forms.auto(platform)}
-        return Layer(layer.mixer, tuple((given | {name: chosen[name] for name in chosen if name not in given}).items()))
+    def chosen(layer: Layer) -> dict[str, Any]:
+        return tuned.get(layer.mixer) or {"method": resolve_mixer(layer.mixer).forms.auto(platform)}
 
-    return _each_layer(model, fix)
+    return _each_layer(model, lambda layer: _with_form(layer, chosen))
 
 
 def with_recorded_forms(model: ModelConfig, recorded: str) -> ModelConfig:
@@ -250,19 +240,23 @@ def with_recorded_forms(model: ModelConfig, recorded: str) -> ModelConfig:
     ours = parse_pattern(model.mixer)
     if [layer.mixer for layer in theirs] != [layer.mixer for layer in ours]:
         raise UserError(f"{recorded!r} is not of the mixers of {model.mixer!r}")
-    layers = [_with_form(layer, dict(past.options)) for layer, past in zip(ours, theirs, strict=True)]
+    forms = [{name: value for name, value in layer.options if name in FORM_OPTIONS} for layer in theirs]
+    layers = [_with_form(layer, lambda _, form=form: form) for layer, form in zip(ours, forms, strict=True)]
     pattern = ",".join(map(str, layers))
     parse_pattern(pattern)
     return dataclasses.replace(model, mixer=pattern)
 
 
-def _with_form(layer: Layer, recorded: dict[str, Any]) -> Layer:
-    given = dict(layer.options)
-    if getattr(resolve_mixer(layer.mixer), "forms", None) is None or given.get("method", "auto") != "auto":
+def _with_form(layer: Layer, choose: Callable[[Layer], dict[str, Any]]) -> Layer:
+    """`layer` with the options that `choose` gives for it, where its mixer has forms and it leaves its form open."""
+    forms, given = getattr(resolve_mixer(layer.mixer), "forms", None), dict(layer.options)
+    if forms is None:
+        return layer
+    if given.get("method", "auto") != "auto":
+        forms.pick(given["method"])  # refuses an unknown one, before anything is built
         return layer
     given.pop("method", None)
-    taken = {name: recorded[name] for name in recorded if name in FORM_OPTIONS and name not in given}
-    return Layer(layer.mixer, tuple((given | taken).items()))
+    return Layer(layer.mixer, tuple((given | choose(layer) | given).items()))
 
 
 def without_forms(model: ModelConfig) -> ModelConfig:

@@ -66,7 +66,7 @@ def _keep(logits: Float[Array, "B Y"], ids: Int[Array, "B N"], kept: Bool[Array,
     return jnp.where(jnp.zeros(logits.shape, bool).at[rows, ids].set(kept), logits, -jnp.inf)
 
 
-def _checked(prompt: Sequence[int], model: LanguageModel) -> np.ndarray:
+def _prompt_tokens(prompt: Sequence[int], model: LanguageModel) -> np.ndarray:
     """The prompt's tokens, or the document boundary where it has none."""
     tokens, size = np.asarray(prompt), model.embedding.shape[0]
     if not tokens.size:
@@ -88,9 +88,9 @@ def prefill(
     segment: tokens that are worked on at once, which bounds the memory whatever the prompts' lengths
 
     Raises:
-        UserError: where a prompt has no tokens of the model, or more than the states have room for.
+        UserError: where a prompt holds what is no token of the model, or more tokens than the states have room for.
     """
-    prompts = [_checked(prompt, model) for prompt in prompts]
+    prompts = [_prompt_tokens(prompt, model) for prompt in prompts]
     lengths = np.array([len(prompt) for prompt in prompts])
     segment = min(segment, _bucket(lengths.max(), least=16, parts=1))
     tokens = np.full((len(prompts), -(-lengths.max() // segment) * segment), model.boundary, np.int32)

@@ -87,10 +87,11 @@ def test_rotary_scores_depend_on_distance_alone_far_out():
     assert abs(score(2**24, 1) - score(2**24, 0)) > 1e-3
 
 
-def test_a_sum_that_never_decays_is_kept_in_float32():
-    with pytest.raises(UserError, match="state_dtype is bfloat16.*give float32, or decay=data"):
-        LinearAttention(16, state_dtype="bfloat16", rngs=nnx.Rngs(0))
-    LinearAttention(16, state_dtype="bfloat16", decay="data", rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("decay", ["none", "data"])
+def test_a_sum_over_many_tokens_is_kept_in_float32(decay):
+    with pytest.raises(UserError, match="state_dtype is bfloat16.*give float32"):
+        LinearAttention(16, state_dtype="bfloat16", decay=decay, rngs=nnx.Rngs(0))
+    LinearAttention(16, state_dtype="float32", decay=decay, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("mixer", ["gru", "mamba", "attention", "linear_attention(decay=data)"])

@@ -92,7 +92,7 @@ if sys.argv[1].startswith("tpu"):
     kept, again = (Config(length=16, model=ModelConfig("gru", layers=2, dim=64, mlp=128, remat=remat)) for remat in (False, True))
     kept, again = (measure(config, "train", 4, 2048, sys.argv[1]).temporaries for config in (kept, again))
     assert again < 0.8 * kept, (kept, again)  # also of layers in no loop
-    half = ModelConfig("gru", layers=2, dim=256, mlp=512, dtype="bfloat16")
+    half = ModelConfig("gru", layers=2, dim=512, mlp=512, dtype="bfloat16")
     loop = measure(Config(length=16, model=half), "decode", 1, 64, sys.argv[1])
     assert loop.temporaries < loop.parameters / 8, loop  # no copy of the parameters, cast or not
 else:  # XLA finds no tiles for a product of this one

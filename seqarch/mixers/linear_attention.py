@@ -50,10 +50,10 @@ class LinearAttention(SequenceMixer):
             raise UserError(f"linear_attention: dim {dim} does not divide into {heads} heads")
         if decay not in ("none", "data"):
             raise unknown("decay of linear_attention", decay, ("none", "data"))
-        if decay == "none" and jnp.finfo(state_dtype).nmant < jnp.finfo(jnp.float32).nmant:
+        if jnp.finfo(state_dtype).nmant < jnp.finfo(jnp.float32).nmant:
             raise UserError(
-                f"linear_attention: state_dtype is {state_dtype}, in which a sum over all tokens that never decays stops "
-                "growing after a few hundred; give float32, or decay=data"
+                f"linear_attention: state_dtype is {state_dtype}, in which a sum over many tokens loses what each adds; "
+                "give float32"
             )
         self.heads, self.head_dim = heads, dim // heads
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
