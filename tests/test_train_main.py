@@ -241,7 +241,9 @@ def test_an_accelerator_is_not_left_idle_silently(monkeypatch):
 
 def test_a_cluster_is_joined_where_the_environment_names_one(monkeypatch):
     calls = []
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments: calls.append(arguments))
+    initialize = lambda *cluster, heartbeat_timeout_seconds: calls.append(cluster)
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(cli.peers, "filter_native_stderr", lambda: None)  # of the tests' own process
     cli.join_cluster()
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     cli.join_cluster()

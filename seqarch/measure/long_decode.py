@@ -18,7 +18,7 @@ from seqarch import cli
 from seqarch.config import Config, parse
 from seqarch.data.tokenizer import BOUNDARY
 from seqarch.errors import UserError
-from seqarch.generate import Decoding, Sampling, decode, prefill
+from seqarch.generate import Decoding, Sampling, decode_unchecked, prefill
 from seqarch.measure.memory import state_size, tree_bytes
 from seqarch.measure.tables import format_bytes
 from seqarch.model import LanguageModel
@@ -73,7 +73,8 @@ def _filled(model: LanguageModel, slots: int, count: int) -> Decoding:
 def _decode(model: LanguageModel, at: Decoding, first: int, tokens: int, every: int) -> Iterator[Point]:
     """Points from token `first` on, in pieces of at most PIECE tokens."""
     state, piece, key = tree_bytes(at.states), min(PIECE, every), jax.random.key(0)
-    program = decode.lower(model, at, key, 0, steps=piece, sampling=Sampling(temperature=0.0)).compile()
+    greedy = Sampling(temperature=0.0)
+    program = decode_unchecked.lower(model, at, key, 0, steps=piece, sampling=greedy).compile()
     jax.block_until_ready(at)  # the prefill that fills a cache is still under way
     done, since, begun = first, first, time.perf_counter()
     while done + piece <= tokens:
