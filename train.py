@@ -9,7 +9,7 @@ events and checkpoints; `python eval.py --workdir=RUN` measures it.
 from absl import flags
 from ml_collections import config_flags
 
-from seqarch import cli
+from seqarch.runtime import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
 WORKDIR = cli.define_path("workdir", None, "The run's directory; made where there is none.")

@@ -74,10 +74,13 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.eval.every = 0
     config.eval.batch = 16
     config.eval.limit = 8192
-    config.eval.targets = 0
-    config.eval.contexts = (1024, 16384, 1048576)
-    config.eval.compiled_contexts = (256, 1024, 4096)
-    config.eval.speed_contexts = (256, 1024, 4096)
+
+    config.evals = ml_collections.ConfigDict()
+    config.evals.quality = ml_collections.ConfigDict()
+    config.evals.context = ml_collections.ConfigDict(dict(targets=0))
+    config.evals.flops = ml_collections.ConfigDict()
+    config.evals.speed = ml_collections.ConfigDict(dict(contexts=(256, 1024, 4096)))
+    config.evals.memory = ml_collections.ConfigDict(dict(contexts=(1024, 16384, 1048576), compiled=(256, 1024, 4096)))
 
     config.mesh = ml_collections.ConfigDict()
     config.mesh.data = 1
@@ -113,7 +116,7 @@ def _long(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.optim.warmup = 40
     config.checkpoint.every = 0
     config.eval.limit = 16384
-    config.eval.targets = 16
+    config.evals.context.targets = 16
     return config
 
 
@@ -143,7 +146,7 @@ def _full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.checkpoint.every = 1000
     config.eval.every = 1000
     config.eval.limit = 0
-    config.eval.targets = 8
-    config.eval.compiled_contexts = (1024, 4096, 16384, 65536)
-    config.eval.speed_contexts = (1024, 4096, 16384, 65536)
+    config.evals.context.targets = 8
+    config.evals.memory.compiled = (1024, 4096, 16384, 65536)
+    config.evals.speed.contexts = (1024, 4096, 16384, 65536)
     return config

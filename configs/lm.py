@@ -59,10 +59,13 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config.eval.every = 200
     config.eval.batch = 16
     config.eval.limit = 16384
-    config.eval.targets = 8
-    config.eval.contexts = (1024, 16384, 1048576)
-    config.eval.compiled_contexts = (256, 1024, 4096)
-    config.eval.speed_contexts = (256, 1024, 4096)
+
+    config.evals = ml_collections.ConfigDict()
+    config.evals.quality = ml_collections.ConfigDict()
+    config.evals.context = ml_collections.ConfigDict(dict(targets=8))
+    config.evals.flops = ml_collections.ConfigDict()
+    config.evals.speed = ml_collections.ConfigDict(dict(contexts=(256, 1024, 4096)))
+    config.evals.memory = ml_collections.ConfigDict(dict(contexts=(1024, 16384, 1048576), compiled=(256, 1024, 4096)))
 
     config.mesh = ml_collections.ConfigDict()
     config.mesh.data = 1

@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from absl import flags
 
-from seqarch import cli
 from seqarch.errors import UserError
+from seqarch.runtime import cli
 
 ONLY = flags.DEFINE_list("only", [], "Groups to measure: names of ops, mixers, train_step, decoding, compile, generation.")
 PEERS = flags.DEFINE_bool("peers", False, "Time PyTorch's layers beside ours too; --only=peers: nothing else.")
@@ -25,18 +25,18 @@ SHOW = cli.define_path("show", None, "Print the tables of this JSON file instead
 def main() -> None:
     import jax
 
-    from seqarch.measure import bench, bench_tables
+    from benchmarks import bench, tables
 
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
     if SHOW.value:
-        print(bench_tables.render(_read(Path(SHOW.value))))
+        print(tables.render(_read(Path(SHOW.value))))
         return
     say = lambda line: print(line, file=sys.stderr, flush=True)
     for result in bench.run(ONLY.value, say=say, peers=PEERS.value):
-        result["ratios"] = bench_tables.ratios(result)
+        result["ratios"] = tables.ratios(result)
         if OUT.value:  # as it grows: a run that is cut short leaves what it has
             _write(Path(OUT.value), result)
-    print(bench_tables.render(result))
+    print(tables.render(result))
 
 
 def _read(path: Path) -> dict:

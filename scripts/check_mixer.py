@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags
 
-from seqarch import cli
+from seqarch.runtime import cli
 
 DIM = flags.DEFINE_integer("dim", 16, "Width that the law is checked at.", lower_bound=1)
 TIME = flags.DEFINE_integer("time", 21, "Tokens of its sequences: more than 8, and no multiple of 8.", lower_bound=4)
@@ -111,8 +111,8 @@ def state(make) -> str:
     import jax.numpy as jnp
     from flax import nnx
 
-    from seqarch.measure.memory import tree_bytes
-    from seqarch.measure.tables import format_bytes
+    from seqarch.costs.memory import tree_bytes
+    from seqarch.report.formats import format_bytes
 
     mixer = make(dtype=jnp.float32, rngs=nnx.Rngs(0))
     sizes = [tree_bytes(jax.eval_shape(lambda: mixer.init_state(1, context))) for context in CONTEXTS]  # noqa: B023
@@ -166,7 +166,7 @@ def subset_batch(seed: int):
     """Returns a batch whose rows are uniform draws from SUBSET of LETTERS, chosen for each row."""
     import numpy as np
 
-    from seqarch.data.loader import Batch
+    from seqarch.tasks.text.loader import Batch
 
     random = np.random.default_rng(seed)
     letters = random.permuted(np.tile(np.arange(LETTERS), (ROWS, 1)), axis=1)[:, :SUBSET]

@@ -1,6 +1,6 @@
 """Tests what is said about the trade between quality and memory: python scripts/claims.py --targets=local,tpu-v5e,gpu-h100
 
-Compiles, runs and trains what the claims in seqarch/claims/ need, and writes OUT.json and OUT.md. Measurements and trained
+Compiles, runs and trains what the claims in studies/claims/ need, and writes OUT.json and OUT.md. Measurements and trained
 runs are kept in WORKDIR, so that the same command goes on where it stopped.
 """
 
@@ -14,21 +14,22 @@ sys.path.insert(0, str(ROOT))
 from absl import flags
 
 from configs import compare, memory
-from seqarch import cli
-from seqarch.claims.base import Means
-from seqarch.claims.page import findings, page
-from seqarch.comparison.members import match_members
-from seqarch.comparison.plan import FIELDS
-from seqarch.comparison.runs import revision
+from seqarch.compare.execution import revision
+from seqarch.compare.members import match_members
+from seqarch.compare.spec import FIELDS
 from seqarch.config import Config, parse
+from seqarch.costs.cache import MeasurementCache
+from seqarch.costs.devices import place
+from seqarch.costs.search import parse_length
 from seqarch.errors import UserError
 from seqarch.files import write_json
-from seqarch.measure.curves import parse_length
-from seqarch.measure.lab import Lab
-from seqarch.measure.targets import place
-from seqarch.training.rundir import provenance
+from seqarch.provenance import provenance
+from seqarch.runtime import cli
+from seqarch.runtime.accelerator import spare_accelerator
+from studies.claims.base import Means
+from studies.claims.page import findings, page
 
-LOCAL = cli.spare_accelerator()  # of the workers
+LOCAL = spare_accelerator()  # of the workers
 TARGETS = flags.DEFINE_list("targets", ["local"], "Devices, one chip of each, the local one among them.")
 LENGTHS = flags.DEFINE_list("lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context.")
 WORKDIR = cli.define_path("workdir", str(ROOT / "runs/claims"), "Where measurements and runs are kept.")
@@ -43,8 +44,8 @@ def main() -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     say = lambda line: print(line, flush=True)
     made = provenance()  # now: the tree may change meanwhile
-    with Lab(workdir / "cache", timeout=TIMEOUT.value, platforms=LOCAL) as lab:
-        means = Means(lab, targets, members("1m"), members("8b"), trained(), lengths, ROOT / "docs", workdir, LOCAL, say)
+    with MeasurementCache(workdir / "cache", timeout=TIMEOUT.value, platforms=LOCAL) as cache:
+        means = Means(cache, targets, members("1m"), members("8b"), trained(), lengths, ROOT / "docs", workdir, LOCAL, say)
         claims = findings(means)
     about = dict(revision=revision(made), versions=made["versions"], cpus=made["host"]["cpus"], targets=targets)
     about["command"] = shlex.join(made["command"])

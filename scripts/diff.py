@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags
 
-from seqarch import cli
+from seqarch.runtime import cli
 
 SPLIT = flags.DEFINE_string("split", "validation", "The held-out text: validation or test.")
 LIMIT = flags.DEFINE_integer("limit", None, "Bytes of each document; default: the smaller of the two runs' eval.limit.", 0)
@@ -20,7 +20,7 @@ ALLOW_MODULES = cli.define_allow_modules()
 
 
 def main(a: str, b: str) -> None:
-    from seqarch.measure.difference import config_lines, quality_lines
+    from seqarch.compare.difference import config_lines, quality_lines
 
     quality = quality_lines(a, b, SPLIT.value, LIMIT.value, ALLOW_MODULES.value)
     for line in [f"A: {a}", f"B: {b}", "", *config_lines(a, b), "", *quality]:

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from absl import flags
 
-from seqarch import cli
+from seqarch.runtime import cli
 
 WORKDIR = cli.define_path("workdir", None, "The run's directory: what train.py had as --workdir.")
 PROMPT = flags.DEFINE_string("prompt", "", "The text to continue.")
@@ -29,8 +29,8 @@ def main() -> None:
     import jax
 
     from seqarch.config import MeshConfig
-    from seqarch.data import tokenizer
     from seqarch.generate import Sampling, stream
+    from seqarch.tasks.text import tokenizer
     from seqarch.training.checkpoint import load_model
     from seqarch.training.sharding import make_mesh, serve
 

@@ -18,17 +18,18 @@ sys.path.insert(0, str(ROOT))
 from absl import flags
 from ml_collections import config_flags
 
-from seqarch import cli
 from seqarch.config import Config, parse, to_dict
 from seqarch.errors import UserError
 from seqarch.files import write_json
-from seqarch.measure import long_decode
-from seqarch.measure.figures import decoding_figure
-from seqarch.measure.report import write_svg
 from seqarch.patterns import parse_pattern
-from seqarch.training.rundir import command, revision
+from seqarch.provenance import command, revision
+from seqarch.report.figures import decoding_figure
+from seqarch.report.pages import write_svg
+from seqarch.runtime import cli
+from seqarch.runtime.accelerator import spare_accelerator
+from studies import long_decode
 
-cli.spare_accelerator()
+spare_accelerator()
 CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs/lm.py"), "The model, with each of --mixers in turn.")
 MIXERS = flags.DEFINE_list("mixers", ["gru", "linear_attention", "mamba", "attention"], "What to decode with.")
 TOKENS = flags.DEFINE_integer("tokens", 1_000_000, "Tokens of constant-state mixers.", lower_bound=long_decode.PIECE)
@@ -63,7 +64,7 @@ def decoding(config: Config, mixer: str) -> subprocess.Popen:
     """The process that decodes with a mixer; it prints what it is, then its points, as lines of JSON."""
     env = os.environ | dict(PYTHONPATH=os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", ""))))
     asked = json.dumps(dict(config=to_dict(config), mixer=mixer, tokens=TOKENS.value, cache_bytes=CACHE.value))
-    command = [sys.executable, "-m", "seqarch.measure.long_decode", asked]
+    command = [sys.executable, "-m", "studies.long_decode", asked]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
 
 

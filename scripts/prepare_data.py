@@ -13,8 +13,8 @@ from typing import NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from seqarch.data.prepare import prepare
 from seqarch.errors import UserError
+from seqarch.tasks.text.prepare import prepare
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from absl import flags
 from ml_collections import config_flags
 
-from seqarch import cli
+from seqarch.runtime import cli
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A config whose shapes are tuned for; default: every mixer at 8 x 512.")
 DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")
@@ -24,10 +24,10 @@ DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it."
 def main() -> None:
     import jax
 
+    from benchmarks.tables import figure_tables
+    from benchmarks.tune import tune
     from seqarch import tuning
     from seqarch.config import Config, ModelConfig, parse
-    from seqarch.measure.bench_tables import figure_tables
-    from seqarch.measure.tune import tune
     from seqarch.mixers import MIXERS
     from seqarch.patterns import Layer
 

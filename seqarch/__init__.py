@@ -1,6 +1,6 @@
 """seqarch: choose between sequence architectures by measuring quality and memory.
 
-    run = seqarch.load_run("runs/mamba")        # run.config, run.model, run.metrics, run.eval: seqarch/runs.py
+    run = seqarch.load_run("runs/mamba")        # run.config, run.model, run.metrics, run.results: seqarch/runs.py
 """
 
 from typing import Any

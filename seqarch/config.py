@@ -138,33 +138,31 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """Validation every `every` steps (0: only at the end) and what eval.py measures.
+    """Validation every `every` steps (0: only at the end), and how held-out documents are scored.
 
     batch: rows that are scored at once
     limit: bytes (not tokens) of each held-out document that are scored, from its beginning; 0 for all, which takes
       attention, its cache carried over whole works, time that grows with the square of their length
-    targets: places in each held-out document at which the use of context is scored; 0 for none
-    contexts: tokens after which states are measured; compiled_contexts: for which the train step, prefill and decoding
-      are compiled to measure their memory; speed_contexts: at which prefill and decoding are timed
     """
 
     every: int = 200
     batch: int = 16
     limit: int = 16384
-    targets: int = 8
-    contexts: tuple[int, ...] = (1024, 16384, 1048576)
-    compiled_contexts: tuple[int, ...] = (256, 1024, 4096)
-    speed_contexts: tuple[int, ...] = (256, 1024, 4096)
 
     def __post_init__(self):
-        if self.batch < 1 or min(self.every, self.limit, self.targets) < 0:
+        if self.batch < 1 or min(self.every, self.limit) < 0:
             raise UserError(
-                f"eval.batch is {self.batch}, eval.every {self.every}, eval.limit {self.limit} and eval.targets {self.targets}; "
+                f"eval.batch is {self.batch}, eval.every {self.every} and eval.limit {self.limit}; "
                 "give at least 1 row, and for the others numbers of at least 0"
             )
-        for name, least in (("contexts", 1), ("compiled_contexts", 1), ("speed_contexts", 64)):
-            if min(getattr(self, name), default=least) < least:
-                raise UserError(f"eval.{name} is {getattr(self, name)}; give contexts of at least {least} tokens")
+
+
+Evals = Mapping[str, Mapping[str, Any]]
+
+
+def default_evals() -> Evals:
+    """All evaluators, with their own options."""
+    return {name: {} for name in ("quality", "context", "flops", "speed", "memory")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +177,7 @@ class MeshConfig:
 class Config:
     """A run: one model, one corpus, one budget of `steps` x `batch` x `length` tokens.
 
+    evals: what eval.py measures: names in seqarch.evals.EVALUATORS with their options
     log_every: steps between fetches of metrics from the device
     profile: the step at which a profiler trace of five steps starts; 0 for none
     """
@@ -194,6 +193,7 @@ class Config:
     data: DataConfig = DataConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
+    evals: Evals = dataclasses.field(default_factory=default_evals, hash=False)
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self):
@@ -212,6 +212,14 @@ def parse(given: ml_collections.ConfigDict | dict) -> Config:
 def to_dict(config: Config) -> dict:
     """The plain dict that `parse` reads back; JSON-ready."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def with_forms(model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> ModelConfig:
@@ -288,6 +296,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             known = ", ".join(field.name for field in dataclasses.fields(kind))
             raise UserError(f"config field {where} is {value!r}; it has fields: {known}")
         return _build(kind, value, where + ".")
+    if kind == Evals:
+        return _options(value, where)
     if kind == tuple[int, ...]:
         if not isinstance(value, (tuple, list)):
             raise UserError(f"config field {where} is {value!r}; expected several numbers, such as (1024, 4096)")
@@ -297,3 +307,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if type(value) is not kind:
         raise UserError(f"config field {where} is {value!r}, a {type(value).__name__}; expected {kind.__name__}")
     return value
+
+
+def _options(given: Any, where: str) -> Evals:
+    """Options by evaluator; lists, as JSON has them, are tuples, as a config file has them."""
+    if not isinstance(given, dict) or not all(isinstance(each, dict) for each in given.values()):
+        raise UserError(f"config field {where} is {given!r}; give options by evaluator, such as dict(quality=dict())")
+    tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
+    return {name: {key: tuples(value) for key, value in options.items()} for name, options in given.items()}

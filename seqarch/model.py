@@ -208,3 +208,9 @@ def _cast(param: nnx.Variable) -> nnx.Variable:
 
 def _is_variable(node: object) -> bool:
     return isinstance(node, nnx.Variable)
+
+
+def count_parameters(config: ModelConfig) -> int:
+    """The number of parameters; nothing is allocated."""
+    abstract = jax.eval_shape(lambda key: LanguageModel(config, rngs=nnx.Rngs(key)), jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(abstract))

@@ -5,20 +5,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seqarch import records
 from seqarch.config import Config
-from seqarch.data.tokenizer import Tokenizer, kept
 from seqarch.files import local_path
 from seqarch.model import LanguageModel
+from seqarch.records import Results
+from seqarch.tasks.text.tokenizer import Tokenizer, kept
 from seqarch.training.checkpoint import load_model
 from seqarch.training.logging import read_rows
-from seqarch.training.rundir import read_eval
 
 
 class Run(NamedTuple):
     """config: as train.py was given it; model: of the latest checkpoint, which is that of `step`
 
     metrics: the rows of metrics.jsonl, one a step
-    eval: what eval.py measured of this `step`, by name; None where it measured nothing, or another step
+    results: what eval.py measured of this `step` (`seqarch.records`); None where it measured nothing, or another step
     tokenizer: between text and tokens
     """
 
@@ -27,7 +28,7 @@ class Run(NamedTuple):
     model: LanguageModel
     step: int
     metrics: list[dict[str, Any]]
-    eval: dict[str, Any] | None
+    results: Results | None
     tokenizer: Tokenizer
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
@@ -50,7 +51,11 @@ def load_run(directory: str | os.PathLike, allow_modules: Iterable[str] = ()) ->
     """
     path = local_path(directory)
     config, model, step = load_model(path, allow_modules)
-    measured = read_eval(path)
-    if measured is not None and measured.get("run/step") != step:
-        measured = None
-    return Run(path, config, model, step, read_rows(path), measured, kept(path))
+    return Run(path, config, model, step, read_rows(path), _results(path, step), kept(path))
+
+
+def _results(path: Path, step: int) -> Results | None:
+    if not (path / records.NAME).exists():
+        return None
+    found = records.read(path / records.NAME).results
+    return next((each for each in found if each.source.step == step), None)

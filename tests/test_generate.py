@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 
 from seqarch.config import ModelConfig
-from seqarch.data.tokenizer import BOUNDARY
 from seqarch.errors import UserError
 from seqarch.generate import (
     Decoding,
@@ -24,6 +23,7 @@ from seqarch.generate import (
     stream,
 )
 from seqarch.model import LanguageModel
+from seqarch.tasks.text.tokenizer import BOUNDARY
 
 PROMPTS = [list(b"To be, or not"), [], list(b"Now")]
 GREEDY = Sampling(temperature=0)

@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+from benchmarks.bench import Figure, Limits
+from benchmarks.tune import _best, candidates, tune
 from seqarch import tuning
 from seqarch.config import Config, MeshConfig, ModelConfig, to_dict, with_forms
-from seqarch.data import tokens
 from seqarch.errors import UserError
-from seqarch.measure.bench import Figure, Limits
-from seqarch.measure.tune import _best, candidates, tune
 from seqarch.mixers import MIXERS
 from seqarch.patterns import Layer
+from seqarch.tasks.text import tokens
 from seqarch.training import loop, sharding
 
 ROOT = Path(__file__).parents[1]

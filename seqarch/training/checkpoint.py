@@ -26,8 +26,8 @@ from orbax.checkpoint.options import AsyncOptions
 from seqarch.config import Config, MeshConfig, with_forms
 from seqarch.errors import UserError
 from seqarch.model import LanguageModel
+from seqarch.runtime.cluster import gather, together
 from seqarch.training import restore
-from seqarch.training.cluster import gather, together
 from seqarch.training.digest import digests
 from seqarch.training.restore import Damaged
 from seqarch.training.rundir import deciding_fields, read_config

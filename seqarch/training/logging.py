@@ -4,6 +4,8 @@
      "step_seconds": 0.1, "tokens_per_s": 4.1e4, "model_flops_per_s": 9.7e10, "process_peak_rss_bytes": 5e8,
      "validation_bits_per_byte": 4.1}
 
+A run in bfloat16 on devices whose peak rate is known also has "mfu", the model FLOPs per second as
+a fraction of that rate.
 A number that is not finite is null in metrics.jsonl, which stays standard JSON.
 """
 
@@ -13,6 +15,7 @@ import math
 import os
 import resource
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -20,6 +23,9 @@ from typing import Any
 
 import jax
 from tensorboardX import SummaryWriter, summary
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 
 from seqarch.files import write_text
 
@@ -33,7 +39,12 @@ TAGS = {
     "step_seconds": "speed/step_seconds",
     "tokens_per_s": "speed/tokens_per_s",
     "model_flops_per_s": "speed/model_flops_per_s",
+    "mfu": "speed/mfu",
 }
+
+# TensorBoard keeps the first hyper-parameters that it reads of a run, and reads files in the order
+# of their names, each until a later one is there: these stand in the first file, which is replaced.
+HPARAMS_FILE = "events.out.tfevents.0.hparams"
 
 
 class Logger:
@@ -53,6 +64,8 @@ class Logger:
     ):
         self._run_dir = Path(run_dir)
         self._write = write
+        self._hparams: RecordWriter | None = None
+        self._end: Summary | None = None
         if write:
             path = self._run_dir / "metrics.jsonl"
             if faults := _cut(path, start):
@@ -64,10 +77,15 @@ class Logger:
     def __enter__(self) -> "Logger":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._write:
-            self._rows.close()
-            self._events.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._write:
+            return
+        self._rows.close()
+        self._events.close()
+        if self._hparams:
+            if kind is None:
+                _write_events(self._hparams, Event(summary=self._end))
+            self._hparams.close()
 
     def log(self, row: Mapping[str, float]) -> None:
         """One step's numbers; `row["step"]` says which."""
@@ -84,26 +102,34 @@ class Logger:
             for tag, value in values.items():
                 self._events.add_scalar(tag, value, step)
 
-    def describe(
-        self, texts: Mapping[str, Any], hparams: Mapping[str, Any], step: int = 0
-    ) -> None:
-        """Writes texts as JSON, at `step`, and the hyper-parameters for TensorBoard's HParams tab.
-
-        `SummaryWriter.add_hparams` would begin a run of its own in a subdirectory; its three records are written
-        into this run's events instead.
-        """
+    def describe(self, texts: Mapping[str, Any], step: int = 0) -> None:
+        """Writes texts as JSON, at `step`."""
         if not self._write:
             return
         for name, value in texts.items():
             lines = json.dumps(value, indent=2).splitlines()
             self._events.add_text(name, "\n".join("    " + line for line in lines), step)
+
+    def set_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Writes the run's hyper-parameters, instead of those of an earlier start.
+
+        They are for TensorBoard's HParams tab, where the run counts as a success once this logger
+        is left without an error. `SummaryWriter.add_hparams` would begin a run of its own in a
+        subdirectory.
+        """
+        if not self._write:
+            return
         plain = {
             name: value if isinstance(value, (bool, int, float, str)) else str(value)
             for name, value in hparams.items()
         }
         metrics = {TAGS["validation_bits_per_byte"]: None, TAGS["loss"]: None}
-        for part in summary.hparams(plain, metrics):
-            self._events.file_writer.add_summary(part)
+        experiment, start, self._end = summary.hparams(plain, metrics)
+        partial = self._run_dir / "hparams.partial"
+        self._hparams = RecordWriter(str(partial))
+        events = [Event(summary=each) for each in (experiment, start)]
+        _write_events(self._hparams, Event(file_version="brain.Event:2"), *events)
+        partial.replace(self._run_dir / HPARAMS_FILE)  # where the end is written, too
 
 
 class Profile:
@@ -178,6 +204,13 @@ def _ranges(steps: Iterable[int]) -> str:
         else:
             runs.append([step, step])
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _write_events(writer: RecordWriter, *events: Event) -> None:
+    for event in events:
+        event.wall_time = time.time()
+        writer.write(event.SerializeToString())
+    writer.flush()
 
 
 def add_scalars(run_dir: str | os.PathLike, points: Mapping[int, Mapping[str, float]]) -> None:

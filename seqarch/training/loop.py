@@ -12,19 +12,20 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import seqarch.config
+from seqarch import provenance
 from seqarch.config import Config
-from seqarch.data.corpus import locate
-from seqarch.data.loader import Batch, batches
-from seqarch.data.tokens import TokenFile, open_split
 from seqarch.errors import Diverged, Stopped, UserError
-from seqarch.flops import forward_flops
+from seqarch.flops import count_flops, forward_flops
+from seqarch.runtime.cluster import gather, together
+from seqarch.runtime.signals import StopRequests
+from seqarch.tasks.text.corpus import locate
+from seqarch.tasks.text.loader import Batch, batches
+from seqarch.tasks.text.tokens import TokenFile, open_split
 from seqarch.training import optim, rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
-from seqarch.training.cluster import gather, together
 from seqarch.training.logging import Logger, Profile, read_rows
-from seqarch.training.meter import Meter, Row
-from seqarch.training.signals import StopRequests
-from seqarch.training.state import TrainState, hyper, make_init
+from seqarch.training.meter import Meter, Row, total_peak_flops
+from seqarch.training.state import Hyper, TrainState, hyper, make_init
 from seqarch.training.validation import make_validate
 
 PATIENCE = 10  # refused steps in a row that end a run
@@ -75,7 +76,7 @@ def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = 
         logger = stack.enter_context(Logger(workdir, start, write=writes, say=say))
         if start and before:
             _say_schedule_change(before, given, start, say)
-        _record(given, config, before, mesh, workdir, start, logger, say)
+        _record(given, config, before, mesh, run.flops, workdir, start, logger, say)
         if jax.process_index() == 0:
             text["train"].tokenizer.save(workdir)  # which generate.py needs, wherever the run is taken
         return run.go(state, logger, Profile(workdir, config.profile))
@@ -88,8 +89,9 @@ class _Run:
         self.config, self.mesh, self.checkpoints, self.say = config, mesh, checkpoints, say
         self.text = text["train"]
         self.batches = self._batches(start)
-        self.flops = step_flops(config)
         self.hyper = jax.device_put(hyper(config), NamedSharding(mesh, PartitionSpec()))
+        self.train_step = sharding.jit_train_step(config, mesh)
+        self.flops = self._count_flops()
         self.validate = make_validate(config, mesh, text["validation"])
         self.said = 0.0
 
@@ -101,7 +103,9 @@ class _Run:
 
     def _steps(self, state: TrainState, train_step: Callable, logger: Logger, profile: Profile, stops: StopRequests) -> Row:
         config, start = self.config, int(state.step)
-        meter = Meter(config.batch * config.length, self.flops, len(self.text.tokens) / self.text.bytes)
+        tokens_per_byte = len(self.text.tokens) / self.text.bytes
+        peak = total_peak_flops(self.mesh.devices.flat, config.model.dtype)
+        meter = Meter(config.batch * config.length, self.flops["model"], tokens_per_byte, peak)
         for step, batch in zip(range(start + 1, config.steps + 1), self.batches):
             profile.before(step, state)
             state, metrics = train_step(state, batch, self.hyper)
@@ -130,10 +134,26 @@ class _Run:
     def _compile(self) -> Callable:
         self.say("compiling the train step")
         began = time.perf_counter()
-        abstract = sharding.abstract_state(self.config, self.mesh), sharding.abstract_batch(self.config, self.mesh)
-        compiled = sharding.jit_train_step(self.config, self.mesh).lower(*abstract, self.hyper).compile()
+        compiled = self.train_step.lower(*self._abstract()).compile()
         self.say(f"compiled in {time.perf_counter() - began:.1f} s")
         return compiled
+
+    def _abstract(self) -> tuple[TrainState, Batch, Hyper]:
+        """The train step's arguments, of which only the last holds values."""
+        state = sharding.abstract_state(self.config, self.mesh)
+        return state, sharding.abstract_batch(self.config, self.mesh), self.hyper
+
+    def _count_flops(self) -> dict[str, float]:
+        """FLOPs of one train step on all devices: of the definition and of the program as it runs.
+
+        Each loop of an unknown number of trips counts as one trip among the latter.
+        """
+        hardware = count_flops(self.train_step, *self._abstract())
+        return dict(
+            model=step_flops(self.config),
+            hardware=hardware.total,
+            uncounted_loops=hardware.uncounted_loops,
+        )
 
     def _batches(self, start: int) -> Iterator[Batch]:
         local = batches(
@@ -192,7 +212,7 @@ def _claim(config: Config, workdir: str | os.PathLike, stack: contextlib.ExitSta
 def _alike(config: Config, text: str, workdir: str | os.PathLike) -> None:
     """Raises UserError where processes differ in what they are to do, or in what --workdir is, which nothing else would."""
     together(lambda: rundir.check_shared(workdir), UserError)
-    ours = rundir.flatten(dict(config=seqarch.config.to_dict(config), text=text))
+    ours = seqarch.config.flatten(dict(config=seqarch.config.to_dict(config), text=text))
     first, *others = map(json.loads, gather(json.dumps(ours)))
     for index, theirs in enumerate(others, 1):
         for name in [name for name in first if name != "config.data.path" and theirs[name] != first[name]]:
@@ -237,6 +257,7 @@ def _record(
     settled: Config,
     before: Config | None,
     mesh: Mesh,
+    flops: dict[str, float],
     workdir: str | os.PathLike,
     start: int,
     logger: Logger,
@@ -244,22 +265,24 @@ def _record(
 ) -> None:
     """Writes config.json, run.json, and, where they are new, both to TensorBoard.
 
-    It is called once everything that could refuse has not. `before`: the config of the last start.
+    It is called once everything that could refuse has not.
+    before: the config of the last start; flops: of one train step, on all devices
     """
     if jax.process_index():
         return
     given = seqarch.config.to_dict(config)
     resolved = seqarch.config.to_dict(settled)
     made = dict(mesh=dict(mesh.shape), step=start, mixer=resolved["model"]["mixer"])
-    record = rundir.provenance() | made
+    record = provenance.provenance() | made | dict(flops_per_step=flops)
     if start and (changes := rundir.changes(workdir, record)):
         say(
             f"warning: {changes} since the start before; "
             "the run will not end bit for bit where it would have"
         )
     rundir.write(workdir, given, record)
+    logger.set_hparams(seqarch.config.flatten(given))
     if start == 0 or before != config:
-        logger.describe(dict(config=resolved, run=record), rundir.flatten(given), start)
+        logger.describe(dict(config=resolved, run=record), start)
 
 
 def _digest(text: TokenFile) -> str:

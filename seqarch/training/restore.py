@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import tensorstore
 
 from seqarch.errors import UserError
@@ -25,9 +26,13 @@ class Damaged(Exception):
 
 
 def steps(directory: str | os.PathLike) -> list[int]:
-    """The steps in a run's checkpoints/ that were written to the end, ascending."""
+    """Returns the steps in a run's checkpoints/ that were written to the end, ascending.
+
+    Only names that training writes count: 030 and ３０ are no step.
+    """
     path = Path(directory)
-    return sorted(int(each.name) for each in path.iterdir() if each.name.isdecimal()) if path.is_dir() else []
+    names = [each.name for each in path.iterdir()] if path.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
 def newest(directory: str | os.PathLike) -> int:
@@ -78,7 +83,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def check_origin(path: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Checks that the checkpoint at `path` is of the step that its directory names, and of this run.
 
-    Records that were written before they held a step and a config are not compared with either.
+    Records that were written before they held a config are not compared with one.
 
     Args:
         path: the checkpoint's directory, named by its step.
@@ -89,7 +94,7 @@ def check_origin(path: Path, record: Mapping[str, Any], config: Mapping[str, Any
         Damaged: where the directory was renamed or copied from another step.
         UserError: where the checkpoint is of a run with another config; names the first field.
     """
-    step = record.get("step", int(path.name))
+    step = _held_step(path, record)
     if step != int(path.name):
         raise Damaged(f"{path} is damaged (it holds step {step}, it was renamed or copied)")
     saved = record.get("config", {})
@@ -99,6 +104,15 @@ def check_origin(path: Path, record: Mapping[str, Any], config: Mapping[str, Any
                 f"{path} is of a run with {name}={saved[name]!r}, the config has {config[name]!r}; "
                 "put this run's own checkpoint there, or move it away"
             )
+
+
+def _held_step(path: Path, record: Mapping[str, Any]) -> int:
+    """Returns the step of the state at `path`; where an older record lacks it, its array has it."""
+    if "step" in record:
+        return record["step"]
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    struct = jax.ShapeDtypeStruct((), jnp.int32, sharding=device)
+    return int(_read(path, "optimizer", "step", struct))
 
 
 def read_arrays(path: Path, **items: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Array]:

@@ -9,16 +9,11 @@ import dataclasses
 import fcntl
 import json
 import os
-import platform
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 import seqarch.config
@@ -31,8 +26,6 @@ from seqarch.patterns import read_pattern
 # Fields that may differ between the starts of one run. `steps` stretches the learning-rate schedule; the others leave the
 # trajectory alone (a text of other content is refused by the checkpoint). run.json keeps the config of every start.
 MAY_CHANGE = ("steps", "log_every", "profile", "checkpoint", "eval", "mesh", "data")
-ROOT = Path(seqarch.config.__file__).resolve().parent.parent
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def read_config(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -> Config:
@@ -68,15 +61,6 @@ def stored_config(run_dir: str | os.PathLike) -> Config:
 def config_before(run_dir: str | os.PathLike) -> Config | None:
     """Returns the config of the run's last start; None where there was none."""
     return stored_config(run_dir) if (Path(run_dir) / "config.json").exists() else None
-
-
-def read_eval(run_dir: str | os.PathLike) -> dict[str, Any] | None:
-    """What eval.py measured, by name; None where it did not, or where the file is not what it wrote."""
-    try:
-        values = json.loads((Path(run_dir) / "eval.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return values if isinstance(values, dict) else None
 
 
 def settled(run_dir: str | os.PathLike, config: Config, resolved: Config, mesh: Mesh) -> Config:
@@ -119,7 +103,7 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
 
 def deciding_fields(config: Config) -> dict[str, Any]:
     """Returns the fields that decide a run's trajectory, by dotted name: all but those in MAY_CHANGE."""
-    fields = flatten(seqarch.config.to_dict(config))
+    fields = seqarch.config.flatten(seqarch.config.to_dict(config))
     return {name: value for name, value in fields.items() if name.split(".")[0] not in MAY_CHANGE}
 
 
@@ -208,63 +192,3 @@ def _no_record(path: Path) -> UserError:
     return UserError(f"{path} is no record that train.py wrote; move it away, and the next start writes one")
 
 
-def provenance() -> dict[str, Any]:
-    """What produced a number: versions, revision, command line, devices; JSON-ready."""
-    devices = jax.devices()
-    return dict(
-        versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
-        **revision(),
-        command=command(),
-        host=dict(system=platform.platform(), cpu=processor(), cpus=cpus()),
-        devices=dict(platform=devices[0].platform, kind=devices[0].device_kind, count=len(devices)),
-        processes=jax.process_count(),
-    )
-
-
-def command() -> list[str]:
-    """This program's, without the path of the repository."""
-    return ["python", *(argument.replace(f"{ROOT}/", "") for argument in sys.argv)]
-
-
-def revision() -> dict[str, Any]:
-    """{"revision": commit, "dirty": whether the tree differs from it} of seqarch's source; None where there is no git."""
-
-    def git(*args: str) -> str | None:
-        try:
-            return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
-
-    if not (ROOT / ".git").exists():  # installed from an archive, perhaps inside another repository
-        return dict(revision=None, dirty=None)
-    changes = git("status", "--porcelain")
-    return dict(revision=git("rev-parse", "HEAD"), dirty=None if changes is None else bool(changes))
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
-
-
-def processor() -> str:
-    """The CPU's name, for which Python gives the instruction set on Linux."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def cpus() -> int:
-    """Those that this process may run on, after which XLA sizes its thread pool and splits sums."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -21,10 +21,10 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqarch.config import Config, MeshConfig, with_forms
-from seqarch.data.loader import Batch
 from seqarch.errors import UserError, unknown
 from seqarch.model import LanguageModel
 from seqarch.ops.forms import family
+from seqarch.tasks.text.loader import Batch
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
 from seqarch.tuning import tuned
 from seqarch.types import PyTree, State

@@ -9,8 +9,8 @@ import optax
 from flax import nnx
 
 from seqarch.config import Config
-from seqarch.data.loader import Batch
 from seqarch.model import LanguageModel
+from seqarch.tasks.text.loader import Batch
 from seqarch.training import optim
 from seqarch.types import Array, Bool, Float, Int, PyTree
 

@@ -8,10 +8,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seqarch.config import Config
-from seqarch.data.loader import Batch
-from seqarch.data.tokens import TokenFile, in_vocabulary
 from seqarch.errors import UserError
 from seqarch.model import LanguageModel
+from seqarch.tasks.text.loader import Batch
+from seqarch.tasks.text.tokens import TokenFile, in_vocabulary
 from seqarch.training.sharding import put_batch
 from seqarch.training.state import token_losses
 

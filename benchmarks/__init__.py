@@ -1,0 +1,1 @@
+"""Speed of ops, mixers and peers; not a part of the package."""

@@ -1,0 +1,110 @@
+"""The rest of what `scripts/bench.py` measures: train steps, decoding, compilation and generation of whole models.
+
+GROUPS holds all groups, those of ops and mixers too.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from benchmarks.cases import OPS, Case, Ready, Sizes, is_constant, mixer_cases, op_cases, options_of, planned
+from benchmarks.peers import peer_cases
+from seqarch import generate
+from seqarch.config import Config, MeshConfig, ModelConfig
+from seqarch.costs.programs import DECODED, decode_loop_program, prefill_program, train_program
+from seqarch.mixers import MIXERS
+from seqarch.model import LanguageModel
+from seqarch.tasks.text.loader import Batch
+from seqarch.training.sharding import init_state, make_mesh
+from seqarch.training.state import hyper
+
+SEGMENT = 4096  # tokens of a prompt that are read at once on the way to a long context
+DEEP = ("mamba", "mamba", "attention")  # the pattern whose depth is varied
+
+
+def _decoding_cases(sizes: Sizes) -> Iterator[list[Case]]:
+    """Of a model of one layer without MLP: DECODED tokens that end at the context, after a prefill of those before."""
+
+    def start(name: str, filled: int, slots: int) -> Ready:
+        model = _one_layer(name, sizes)
+        prompt = np.random.default_rng(0).integers(0, 256, filled - DECODED)
+        logits, states = generate.prefill(model, [prompt], model.init_state(1, slots), segment=SEGMENT)
+        at = generate.Decoding(logits, states, jnp.zeros(1, bool))
+        compiled = decode_loop_program(model, 1, slots).compile()
+        run = lambda at: compiled(model, at, jax.random.key(0))
+        return planned(compiled)._replace(run=run, prepare=lambda: jax.tree.map(jnp.copy, at))
+
+    contexts = [(name, n, n) for name in MIXERS if is_constant(name, sizes) for n in sizes.contexts]
+    caches = [("attention", *cache) for cache in sizes.caches]
+    yield [
+        Case("decoding", name, f"{filled} of {slots}", "token", partial(start, name, filled, slots), DECODED)
+        for name, filled, slots in contexts + caches
+    ]
+
+
+def _generation_cases(sizes: Sizes) -> Iterator[list[Case]]:
+    """The larger of what a prefill's segment and a decoding loop hold, with the states for the whole prompt."""
+
+    def start(name: str, prompt: int) -> Ready:
+        model = _one_layer(name, sizes)
+        slots = prompt + DECODED
+        found = [prefill_program(model, 1, min(512, prompt), slots), decode_loop_program(model, 1, slots)]
+        return max((planned(program.compile(run=False)) for program in found), key=lambda ready: ready.total)
+
+    yield [Case("generation", name, f"prompt {n}", "plan", partial(start, name, n)) for name in MIXERS for n in sizes.prompts]
+
+
+def _one_layer(name: str, sizes: Sizes) -> LanguageModel:
+    options = ",".join(f"{key}={value}" for key, value in options_of(name, sizes))
+    config = ModelConfig(f"{name}({options})", layers=1, dim=sizes.dim, mlp=0)
+    return LanguageModel(config, rngs=nnx.Rngs(0)).serving()
+
+
+def _train_config(mixer: str, layers: int, sizes: Sizes) -> Config:
+    B, T = sizes.train
+    return Config(batch=B, length=T, model=ModelConfig(mixer, layers=layers, dim=sizes.dim, mlp=2 * sizes.dim))
+
+
+def _mesh() -> jax.sharding.Mesh:
+    return make_mesh(MeshConfig(), jax.devices()[:1])
+
+
+def _train_step_cases(sizes: Sizes) -> Iterator[list[Case]]:
+    """A whole step, optimizer included, of two layers with MLPs; on one device."""
+
+    def start(name: str) -> Ready:
+        config, mesh = _train_config(name, 2, sizes), _mesh()
+        tokens = np.random.default_rng(0).integers(0, 256, (config.batch, config.length + 1), np.int32)
+        batch = Batch(tokens[:, :-1], tokens[:, 1:], np.zeros(sizes.train, bool), np.ones(sizes.train, np.float32))
+        state = init_state(config, mesh, jax.random.key(0))
+        compiled = train_program(config, mesh).compile()
+        run = lambda state: compiled(state, batch, hyper(config))
+        return planned(compiled)._replace(run=run, prepare=lambda: jax.tree.map(jnp.copy, state))
+
+    B, T = sizes.train
+    yield [Case("train_step", name, f"B{B} T{T}", "train", partial(start, name)) for name in MIXERS]
+
+
+def _compile_cases(sizes: Sizes) -> Iterator[list[Case]]:
+    """Tracing, lowering and compiling a train step, each time anew, by depth."""
+
+    def start(layers: int) -> Ready:
+        config = _train_config(",".join(DEEP), layers, sizes)
+        return Ready(lambda program: program.compile() and None, lambda: train_program(config, _mesh()))
+
+    yield [Case("compile", f"{n} layers", "train step", "compile", partial(start, n)) for n in sizes.depths]
+
+
+GROUPS: dict[str, Callable[[Sizes], Iterator[list[Case]]]] = {
+    **{name: partial(op_cases, name) for name in OPS},
+    "mixers": mixer_cases,
+    "train_step": _train_step_cases,
+    "decoding": _decoding_cases,
+    "compile": _compile_cases,
+    "generation": _generation_cases,
+    "peers": peer_cases,
+}

@@ -1,0 +1,32 @@
+"""Renders the tables and figures of README.md and docs/ from their records: python scripts/docs.py [--check]
+
+A page has a region for each: what stands between <!-- RECORDS: TITLE --> and <!-- end --> is the table
+of that title, made from docs/RECORDS. With --check nothing is written, and pages that are out of date are named.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from absl import flags
+
+from seqarch.errors import UserError
+from seqarch.runtime import cli
+
+CHECK = flags.DEFINE_bool("check", False, "Write nothing; exit with 2 where a page is out of date.")
+
+
+def main() -> None:
+    from studies.docs import render
+
+    stale = render(ROOT, write=not CHECK.value)
+    names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+    if CHECK.value and stale:
+        raise UserError(f"out of date: {names}; run `python scripts/docs.py`")
+    print(f"wrote {names}" if stale else "every page is what its records say")
+
+
+if __name__ == "__main__":
+    cli.run(main)

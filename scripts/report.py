@@ -1,0 +1,33 @@
+"""Renders finished runs without measuring anything: python scripts/report.py RUN [RUN ...] --out=DIR
+
+A RUN is a run that eval.py measured, a comparison's directory, or a records file. Runs of the same model that differ
+in their seeds are one member. Writes report.md, report.html, report.tex, results.csv and records.jsonl.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from absl import flags
+
+from seqarch.runtime import cli
+
+OUT = cli.define_path("out", "runs/report", "The directory to write.")
+TITLE = flags.DEFINE_string("title", "", "The report's title.")
+
+
+def main(*paths: str) -> None:
+    from seqarch.report.collect import collect
+    from seqarch.report.comparison import comparison_tables
+    from seqarch.report.pages import write_report
+    from seqarch.report.render import text_table
+
+    found = collect([Path(path) for path in paths], TITLE.value)
+    written = write_report(found, Path(OUT.value))
+    print(f"{text_table(comparison_tables(found)[0])}\n")
+    print("\n".join(f"wrote {path}" for path in written))
+
+
+if __name__ == "__main__":
+    cli.run(main, positional=("RUN",), more=True)

@@ -1,0 +1,108 @@
+"""A whole comparison: its members trained side by side and measured one after the other, and its baselines."""
+
+import functools
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from seqarch import records
+from seqarch.compare.members import match_members
+from seqarch.compare.spec import ComparisonSpec
+from seqarch.compare.study import Study
+from seqarch.errors import NoResult, UserError
+from seqarch.evals.baselines import BASELINES
+from seqarch.evals.evaluate import choose
+from seqarch.files import cache_directory
+from seqarch.provenance import command, cpus, provenance
+from seqarch.records import Results, Source
+from seqarch.report.members import Comparison, Member
+from seqarch.runtime.progress import Progress
+from seqarch.runtime.workers import side_by_side
+from seqarch.tasks.text.corpus import locate
+from seqarch.tasks.text.tokens import open_split
+
+
+class Outcome(NamedTuple):
+    """failures: a line for each member that came to no result."""
+
+    comparison: Comparison
+    failures: list[str]
+
+
+def studies(spec: ComparisonSpec, workdir: Path) -> list[Study]:
+    """The members' studies; raises UserError where the text, an evaluator or a directory is not what it must be."""
+    configs = match_members(spec.base, spec.reference, spec.members)
+    locate(spec.base.data.path, spec.base.model.vocab)
+    choose(spec.base)
+    found = [Study(name, config, spec, workdir) for name, config in configs.items()]
+    for study in found:
+        study.check()
+    return found
+
+
+def run(spec: ComparisonSpec, members: Sequence[Study], workdir: Path, workers: int, say: Callable[[str], None]) -> Outcome:
+    """Trains and measures all members, takes what is there already, and returns their records."""
+    keep_compilations()  # before anything is compiled: JAX opens its cache once
+    baselines = baseline_members(spec, workdir, say)
+    untrained = {study.name: study for study in members if not study.is_trained()}
+    if untrained and workers > 1:
+        side_by_side(untrained, _train, workers, say)
+    found, failures = _measure(members)
+    notice = "; ".join([spec.notice, *failures])
+    title = f"Sequence mixers compared: {spec.name}"
+    return Outcome(Comparison(title, notice, shlex.join(command()), (*found, *baselines)), failures)
+
+
+def _measure(members: Sequence[Study]) -> tuple[list[Member], list[str]]:
+    """The members' records, and a line for each that came to no result."""
+    found, failures = [], []
+    progress = Progress(sum(study.left() for study in members))
+    for index, study in enumerate(members, 1):
+        try:
+            found.append(study.measure(progress))
+        except NoResult as error:
+            progress.say(f"no result: {error}")
+            failures.append(f"{study.name} is missing: {error}")
+        progress.total = progress.done + sum(study.left() for study in members[index:])
+    return found, failures
+
+
+def baseline_members(spec: ComparisonSpec, workdir: Path, say: Callable[[str], None]) -> list[Member]:
+    """Baselines on the text and the bytes that models are scored on; kept in RUNS/baselines.jsonl."""
+    path, directory = workdir / "baselines.jsonl", locate(spec.base.data.path)
+    fitted, held_out = open_split(directory, "train"), open_split(directory, spec.split)
+    scored = dict(documents=fitted.meta["splits"], split=spec.split, limit=spec.base.eval.limit)
+    about, known = records.read(path) if path.exists() else ({}, [])
+    if known and about["documents"] != scored["documents"]:
+        raise UserError(f"{workdir} holds runs on another text, {about['text']} as it was; give another --workdir")
+    if {name: about.get(name) for name in scored} != scored:
+        made = {name: each for name, each in provenance().items() if name not in ("host", "processes")}
+        known = []
+        for name, evaluate in BASELINES.items():
+            say(f"baseline {name}")
+            source = Source(name, "baseline", split=spec.split, provenance=made)
+            known.append(Results(source, ()).with_found(evaluate(fitted, held_out, limit=spec.base.eval.limit)))
+        workdir.mkdir(parents=True, exist_ok=True)
+        records.write(path, known, dict(text=str(directory), **scored))
+    return [Member(each.source.member, "baseline", (each,)) for each in known]
+
+
+def _train(study: Study) -> None:
+    """In a process beside others."""
+    keep_compilations()
+    study.train()
+
+
+@functools.cache
+def keep_compilations() -> None:
+    """Keeps compilations in the user's cache: runs of one member are one program, also where a comparison is continued.
+
+    They are native programs, so they do not lie in a directory that is passed on. A program for a CPU is split over the
+    cores that its process had when it was compiled; JAX's cache does not ask how many.
+    """
+    directory = jax.config.jax_compilation_cache_dir or str(cache_directory() / "compilations")
+    apart = f"/{cpus()}-cpus" if jax.default_backend() == "cpu" else ""
+    jax.config.update("jax_compilation_cache_dir", directory + apart)

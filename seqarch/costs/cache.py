@@ -1,0 +1,96 @@
+"""Measures programs in worker processes, so that a crash or a hang loses one program, and keeps what it measured.
+
+    with MeasurementCache(cache=Path("runs/memory/cache")) as programs:
+        programs.measure(ProgramSpec(config, "train", 1, 4096, "tpu-v5e"))     # a Measurement, or Failed in a line
+"""
+
+import contextlib
+import json
+import queue
+import threading
+from collections.abc import Iterable
+from concurrent import futures
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seqarch.costs.memory import Measurement
+from seqarch.costs.peak import Actual
+from seqarch.costs.spec import Failed, Outcome, ProgramSpec, key_of
+from seqarch.costs.worker import Worker
+from seqarch.files import write_json
+
+
+class MeasurementCache:
+    """Measures programs, several at once; a context manager that ends its workers.
+
+    cache: a directory for what was measured; timeout: seconds after which a program is given up
+    platforms: JAX_PLATFORMS for the target "local"; this process may rather stay on the CPU, as an accelerator is for one
+    """
+
+    def __init__(self, cache: Path, *, workers: int = 2, timeout: float = 900, platforms: str | None = None):
+        self._cache, self._timeout, self._platforms = Path(cache), timeout, platforms
+        self._workers = [Worker(platforms) for _ in range(workers)]
+        self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._threads = futures.ThreadPoolExecutor(workers)
+        self._known: dict[Path, futures.Future] = {}
+        self._lock, self._alone = threading.Lock(), threading.Lock()
+
+    def __enter__(self) -> "MeasurementCache":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ends the workers, also those at work; a program that is waited for fails."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.end()
+
+    def measure(self, spec: ProgramSpec) -> Outcome:
+        """From memory, from disk or from a worker; the same program is asked for once. Raises UserError."""
+        return self._start(spec, Measurement).result()
+
+    def measure_all(self, specs: Iterable[ProgramSpec]) -> list[Outcome]:
+        """Measures several programs in parallel, one per worker."""
+        return [started.result() for started in [self._start(spec, Measurement) for spec in specs]]
+
+    def run(self, spec: ProgramSpec) -> Actual | Failed:
+        """Runs a program on the target "local" and measures what it takes: in a fresh process, and one at a time."""
+        with self._alone:
+            return self._start(spec, Actual).result()
+
+    def _start(self, spec: ProgramSpec, kind: type[NamedTuple]) -> futures.Future:
+        path = self._cache / f"{kind.__name__.lower()}-{key_of(spec, self._platforms)}.json"
+        with self._lock:
+            if path not in self._known:
+                known = _read(path, kind)
+                self._known[path] = _done(known) if known else self._threads.submit(self._ask, spec, path, kind)
+            return self._known[path]
+
+    def _ask(self, spec: ProgramSpec, path: Path, kind: type[NamedTuple]) -> Any:
+        worker = self._idle.get()
+        try:
+            outcome = worker.ask(spec, kind, self._timeout)
+        finally:
+            self._idle.put(worker)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if isinstance(outcome, kind):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, outcome._asdict())
+        return outcome
+
+
+def _done(value: Any) -> futures.Future:
+    future = futures.Future()
+    future.set_result(value)
+    return future
+
+
+def _read(path: Path, kind: type[NamedTuple]) -> Any:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return kind(**json.loads(path.read_text()))
+    return None

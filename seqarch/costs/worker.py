@@ -1,0 +1,115 @@
+"""A process in which programs are measured; it may crash or hang."""
+
+import contextlib
+import gc
+import math
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from seqarch.costs.devices import place
+from seqarch.costs.memory import Measurement, measure
+from seqarch.costs.peak import Actual, peak
+from seqarch.costs.spec import Failed, ProgramSpec
+from seqarch.errors import NoResult, UserError, first_line
+from seqarch.runtime.accelerator import check_accelerator
+
+LOG = "log"  # of what a worker prints
+TRACED = 32  # programs after which a worker forgets what it traced: programs that differ in their length share a tenth of the work
+
+
+class Worker:
+    """A process that measures one program after the other, begun when it is needed and again after it died.
+
+    Processes are spawned: a compiler's threads do not survive a fork. Each has a directory for its temporary files, which
+    goes with it; there is what it prints, the last line of which is what there is to say of a crash.
+    """
+
+    def __init__(self, platforms: str | None):
+        self._platforms, self._process, self._kind = platforms, None, None
+
+    def ask(self, spec: ProgramSpec, asked: type[NamedTuple], timeout: float) -> Any:
+        """An `asked`, Failed, or the user's mistake."""
+        placement = place(spec.target)
+        kind = placement.shape if placement.present else "absent"  # what a process cannot change once JAX has its devices
+        if kind != self._kind or asked is Actual:
+            self.end()
+            self._begin(kind)
+        try:
+            self._pipe.send((spec, asked))
+            if self._pipe.poll(timeout):
+                return self._pipe.recv()
+            reason = f"took longer than {timeout:.0f} s"
+        except (EOFError, OSError):
+            reason = self._death()
+        self.end()
+        return Failed(reason)
+
+    def end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._directory.cleanup()
+        self._process = self._kind = None
+
+    def _begin(self, kind: tuple[int, ...] | str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._directory = tempfile.TemporaryDirectory()
+        self._pipe, theirs = context.Pipe()
+        arguments = theirs, kind, self._platforms, self._directory.name
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        self._process.start()
+        self._kind = kind
+        theirs.close()
+
+    def _death(self) -> str:
+        self._process.join(10)
+        code = self._process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        said = Path(self._directory.name, LOG).read_text(errors="replace").strip().splitlines()[-1:]
+        return f"the compiler ended its process ({how}){': ' + said[0][:200] if said else ''}"
+
+
+def _serve(pipe: Any, kind: tuple[int, ...] | str, platforms: str | None, directory: str) -> None:
+    """Runs in a worker: specs in, outcomes out, until the other end is gone."""
+    tempfile.tempdir = directory
+    with open(Path(directory, LOG), "wb") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    jax.config.update("jax_platforms", "cpu" if kind == "absent" else platforms)
+    if kind != "absent":
+        jax.config.update("jax_num_cpu_devices", math.prod(kind))
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    gc.disable()  # tracing makes so many objects that collecting takes a fifth of its time
+    for count, (spec, asked) in enumerate(_received(pipe), 1):
+        pipe.send(_outcome(spec, asked))
+        if count % TRACED == 0:
+            jax.clear_caches()
+            gc.collect()
+
+
+def _received(pipe: Any) -> Iterator[tuple[ProgramSpec, type[NamedTuple]]]:
+    with contextlib.suppress(EOFError):
+        while True:
+            yield pipe.recv()
+
+
+def _outcome(spec: ProgramSpec, asked: type[NamedTuple]) -> Any:
+    try:
+        if place(spec.target).present:
+            check_accelerator()
+        return measure(*spec) if asked is Measurement else peak(*spec)
+    except NoResult as error:
+        return Failed(str(error))
+    except UserError as error:
+        return error
+    except Exception as error:  # whatever a compiler says of a program is that program's result
+        return Failed(f"the compiler fails: {first_line(error)[:200]}")

@@ -1,0 +1,121 @@
+"""The table of devices: what data sheets say of each chip, one entry in DEVICES.
+
+    DEVICES["tpu-v5e"].flops              # 197e12 FLOP/s in bfloat16, of one chip
+    peak_flops(jax.devices()[0])          # of one JAX device; None for an unknown kind
+
+Sizes and rates are those of one chip. GB are 10^9 bytes, GiB 2^30.
+"""
+
+import dataclasses
+
+import jax
+
+GB, GIB = 10**9, 2**30
+TERA = 1e12
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """A kind of chip, by its data sheet; numbers are None where there is no data sheet.
+
+    platform: "cpu", "gpu" or "tpu", by which ops choose their forms; "" is the process's own
+    kind: what JAX calls its devices, `jax.Device.device_kind`
+    memory: bytes of one chip
+    bandwidth: bytes/s of that memory
+    flops: FLOP/s of dense products in bfloat16
+    source: where these numbers come from
+    axes: number of axes of the grid in which chips are connected
+    devices_per_chip: JAX devices that one chip consists of, each with an equal share of it
+    compiler: the description that the platform's compiler wants; see seqarch.costs.devices
+    """
+
+    platform: str
+    kind: str = ""
+    memory: int | None = None
+    bandwidth: float | None = None
+    flops: float | None = None
+    source: str = ""
+    axes: int = 1
+    devices_per_chip: int = 1
+    compiler: tuple[tuple[str, str], ...] = ()
+
+
+def _tpu(
+    version: str,
+    kind: str,
+    memory: float,
+    bandwidth: float,
+    flops: float,
+    *,
+    axes: int = 3,
+    devices_per_chip: int = 1,
+    **options: str,
+) -> Device:
+    return Device(
+        platform="tpu",
+        kind=kind,
+        memory=int(memory),
+        bandwidth=bandwidth,
+        flops=flops,
+        source=f"cloud.google.com/tpu/docs/{version}",
+        axes=axes,
+        devices_per_chip=devices_per_chip,
+        compiler=(("version", version), *options.items()),
+    )
+
+
+def _gpu(kind: str, memory: float, bandwidth: float, flops: float, **sheet: str) -> Device:
+    return Device(
+        platform="gpu",
+        kind=kind,
+        memory=int(memory),
+        bandwidth=bandwidth,
+        flops=flops,
+        source=f"NVIDIA's data sheet of {kind}",
+        compiler=tuple(sheet.items()),
+    )
+
+
+_HOPPER = dict(
+    capability="major: 9",
+    cores="132",
+    fpus="128",
+    shared="233472",
+    shared_block="232448",
+    l2="52428800",
+    clock="1.98",
+)
+_AMPERE = dict(
+    capability="major: 8",
+    cores="108",
+    fpus="64",
+    shared="167936",
+    shared_block="166912",
+    l2="41943040",
+    clock="1.41",
+)
+_A100, _H100, _H200 = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "NVIDIA H200"
+
+DEVICES: dict[str, Device] = {
+    "local": Device(""),
+    "tpu-v4": _tpu("v4", "TPU v4", 32 * GIB, 1228 * GB, 275 * TERA, chip_config_name="megacore"),
+    "tpu-v5e": _tpu("v5e", "TPU v5 lite", 16 * GIB, 819 * GB, 197 * TERA, axes=2),
+    "tpu-v5p": _tpu("v5p", "TPU v5", 95 * GIB, 2765 * GB, 459 * TERA),
+    "tpu-v6e": _tpu("v6e", "TPU v6 lite", 32 * GIB, 1640 * GB, 918 * TERA, axes=2),
+    # A chip is two chiplets; JAX, and the compiler, know each as a device.
+    "tpu-v7": _tpu("tpu7x", "TPU7x", 192 * GIB, 7380 * GB, 2307 * TERA, devices_per_chip=2),
+    "gpu-a100-80g": _gpu(_A100, 80 * GB, 2039 * GB, 312 * TERA, **_AMPERE),
+    "gpu-h100": _gpu(_H100, 80 * GB, 3350 * GB, 989 * TERA, **_HOPPER),
+    "gpu-h200": _gpu(_H200, 141 * GB, 4800 * GB, 989 * TERA, **_HOPPER),
+}
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """Returns the FLOP/s of dense bfloat16 products of one JAX device; None for an unknown kind.
+
+    A JAX device may be a part of a chip: a TPU v7 has half of its chip's rate.
+    """
+    for known in DEVICES.values():
+        if known.flops is not None and known.kind == device.device_kind:
+            return known.flops / known.devices_per_chip
+    return None

@@ -1,0 +1,1 @@
+"""What a trained run can do and what it costs."""

@@ -1,0 +1,85 @@
+"""Measures a run: its evaluators' records go to RUN/records.jsonl and to TensorBoard."""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import jax
+
+from seqarch import records
+from seqarch.config import Config, to_dict
+from seqarch.evals import evaluator
+from seqarch.evals.loaded_run import LoadedRun
+from seqarch.provenance import provenance
+from seqarch.records import Results, Source
+from seqarch.tasks.text.corpus import locate
+from seqarch.tasks.text.tokens import open_split
+from seqarch.training.checkpoint import load_model
+from seqarch.training.logging import add_scalars
+
+
+def evaluate(
+    workdir: str | os.PathLike,
+    *,
+    split: str = "validation",
+    only: Sequence[str] = (),
+    keep: Results | None = None,
+    allow_modules: Iterable[str] = (),
+    progress: Callable[[str], None] | None = None,
+) -> Results:
+    """Measures the latest checkpoint of the run in `workdir`.
+
+    Args:
+      workdir: the run's directory.
+      split: the held-out data: "validation" or "test".
+      only: names in config.evals; default: all of them.
+      keep: records of other evaluators that the file is to hold beside the new ones; they must be
+        `records.fresh`.
+      allow_modules: modules and packages of mixers that the run's config may have imported.
+      progress: takes lines that say what is being done; default: print.
+
+    Returns:
+      What RUN/records.jsonl then holds. The file is replaced, so that but for `keep` it never mixes
+      two evaluations.
+
+    Raises:
+      UserError: where `workdir` is no run, and for an unknown split, evaluator or option.
+    """
+    say = progress or functools.partial(print, flush=True)
+    config, model, step = load_model(workdir, allow_modules)
+    chosen = choose(config, only)
+    data = open_split(locate(config.data.path, config.model.vocab), split)
+    run = LoadedRun(config, model, data, say)
+    results = Results(source(Path(workdir).name, config, step, split), ())
+    if keep is not None:
+        results = Results(keep.source, keep.records)
+    for name in chosen:
+        say(f"measuring {name}")
+        results = results.with_found(evaluator.find(name).evaluate(run, **config.evals.get(name, {})))
+    if jax.process_index() == 0:
+        records.write(Path(workdir) / records.NAME, [results])
+        add_scalars(workdir, {step: scalars(results)})
+    return results
+
+
+def choose(config: Config, only: Sequence[str] = ()) -> tuple[str, ...]:
+    """The evaluators of a config, or those of `only`; raises UserError for one that is unknown or lacks an option."""
+    for name in only:
+        evaluator.find(name)
+    for name, options in config.evals.items():
+        evaluator.check_options(name, options)
+    return tuple(only) or tuple(config.evals)
+
+
+def source(member: str, config: Config, step: int, split: str) -> Source:
+    """Whose records those of a run are, measured by this process."""
+    seeds = dict(model=config.seed.model, data=config.seed.data)
+    made = provenance()
+    kept = {name: made[name] for name in ("revision", "dirty", "versions", "devices", "command")}
+    return Source(member, "run", to_dict(config), step, split, seeds, kept)
+
+
+def scalars(results: Results) -> dict[str, float]:
+    """The numbers of results, by the names under which TensorBoard shows them."""
+    return {records.tag(record): record.value for record in results.records if record.is_scalar}

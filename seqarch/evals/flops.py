@@ -1,0 +1,46 @@
+"""FLOPs of each token of a sequence of the run's length: the definition's, and as the train step runs."""
+
+from collections.abc import Iterator
+
+from seqarch.costs.programs import abstract, train_program
+from seqarch.evals.evaluator import Evaluator, Metric, TableSpec
+from seqarch.evals.loaded_run import LoadedRun
+from seqarch.flops import count_flops, forward_flops
+from seqarch.records import Record
+
+
+def evaluate(run: LoadedRun) -> Iterator[Record]:
+    """Yields FLOPs a token; a backward pass counts twice its forward pass."""
+    config = run.config
+    forward = forward_flops(abstract(run.model), config.length)
+    program = train_program(config, run.mesh)
+    hardware = count_flops(program.fn, *program.args)
+    tokens = config.batch * config.length
+    yield Record("flops", "forward_per_token", forward.total / config.length)
+    yield Record("flops", "forward_matmul_per_token", forward.matmul / config.length)
+    yield Record("flops", "train_per_token", 3 * forward.total / config.length)
+    yield Record("flops", "train_matmul_per_token", 3 * forward.matmul / config.length)
+    yield Record("flops", "train_hardware_per_token", hardware.total / tokens)
+    yield Record("flops", "uncounted_loops", hardware.uncounted_loops)
+
+
+EVALUATOR = Evaluator(
+    evaluate,
+    metrics=(
+        Metric("forward_per_token", "forward", "flops", "Model FLOPs of a forward pass.", True),
+        Metric("forward_matmul_per_token", "forward, products", "flops", "Of matrix products alone.", True),
+        Metric("train_per_token", "training", "flops", "Three times those of the forward pass.", True),
+        Metric("train_matmul_per_token", "training, products", "flops", "Of matrix products alone.", True),
+        Metric("train_hardware_per_token", "training, as run", "flops", "Of the compiled train step.", True),
+        Metric("uncounted_loops", "uncounted loops", "count", "Loops whose trips are not known.", True),
+    ),
+    tables=(
+        TableSpec(
+            "FLOPs per token",
+            "FLOPs of the definition, whatever form computes it: each visible pair of tokens counts once, and a "
+            "backward pass counts twice its forward pass. As run: with what the train step computes again and "
+            "what its blocks mask.",
+            ("forward_per_token", "train_per_token", "train_hardware_per_token"),
+        ),
+    ),
+)

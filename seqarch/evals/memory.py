@@ -1,0 +1,99 @@
+"""What a trained run needs: parameters, optimizer, the state of one sequence, and its compiled programs."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from seqarch.costs.compiler import compiled_bytes, definition
+from seqarch.costs.memory import count, state_size, tree_bytes
+from seqarch.costs.programs import programs, serving_model
+from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
+from seqarch.evals.loaded_run import LoadedRun
+from seqarch.records import Fact, Record
+from seqarch.training.sharding import abstract_state
+
+CONTEXTS = (1024, 16384, 1048576)
+COMPILED = (256, 1024, 4096)
+
+
+def evaluate(
+    run: LoadedRun, *, contexts: Sequence[int] = CONTEXTS, compiled: Sequence[int] = COMPILED
+) -> Iterator[Record | Fact]:
+    """Yields elements and bytes; a program that does not fit the device has no value.
+
+    contexts: tokens after which the state of one sequence is measured
+    compiled: contexts for which the train step, prefill and decoding are compiled
+    """
+    config, mesh = run.config, run.mesh
+    state = abstract_state(config, mesh)
+    yield Record("memory", "params", count(state.model))
+    yield Record("memory", "params_bytes", tree_bytes(state.model))
+    yield Record("memory", "optimizer_bytes", tree_bytes(state.opt_state))
+    yield from _states(run, contexts)
+    for context in compiled:
+        for phase, program in programs(config, run.serving, mesh, context).items():
+            name, at = f"{phase}_bytes", {"context": context}
+            with run.skipping(f"{phase} at a context of {context} tokens") as skipped:
+                yield Record("memory", name, compiled_bytes(run.planned(program)).total, at)
+            if skipped:
+                yield Record("memory", name, at=at, status="oom", note=skipped[0])
+    platform = mesh.devices.flat[0].platform
+    yield Fact(
+        "memory",
+        "definition",
+        f"Bytes are {definition(platform)}, of one device, compiled for {platform}: training of {config.batch} "
+        f"rows on {mesh.size} device(s); prefill, in segments of {config.length} tokens, and decoding of one "
+        "sequence.",
+    )
+
+
+def _states(run: LoadedRun, contexts: Sequence[int]) -> Iterator[Record | Fact]:
+    """Of one sequence, as the run computes and in bfloat16: caches follow the dtype, recurrent states do not."""
+    config = run.config
+    half = serving_model(dataclasses.replace(config.model, dtype="bfloat16"))
+    yield Fact("memory", "state_dtype", state_size(run.serving, config.length).dtypes)
+    yield Fact("memory", "state_dtype_bfloat16", state_size(half, config.length).dtypes)
+    for context in sorted({*contexts, config.length}):
+        size, at = state_size(run.serving, context), {"context": context}
+        yield Record("memory", "state_elements", size.elements, at)
+        yield Record("memory", "state_bytes", size.bytes, at)
+        yield Record("memory", "state_bytes_bfloat16", state_size(half, context).bytes, at)
+
+
+def _curve(phase: str, title: str) -> FigureSpec:
+    caption = f"Bytes of the compiled {title} against the context; the memory table says which bytes."
+    return FigureSpec(f"memory-{phase}", f"How does the memory of the {title} grow?", caption, f"{phase}_bytes", "context")
+
+
+EVALUATOR = Evaluator(
+    evaluate,
+    metrics=(
+        Metric("params", "parameters", "count", "Elements of all parameters."),
+        Metric("params_bytes", "parameters", "bytes", "Bytes of all parameters.", True),
+        Metric("optimizer_bytes", "optimizer", "bytes", "Bytes of the optimizer's state.", True),
+        Metric("state_elements", "state elements", "count", "Elements of one sequence's state.", True),
+        Metric("state_bytes", "state", "bytes", "Bytes of one sequence's state.", True),
+        Metric("state_bytes_bfloat16", "state in bfloat16", "bytes", "Of the model computing in bfloat16.", True),
+        Metric("train_bytes", "training", "bytes", "Bytes of the compiled train step.", True),
+        Metric("prefill_bytes", "prefill", "bytes", "Bytes of a segment of one sequence's prompt.", True),
+        Metric("decode_bytes", "decoding", "bytes", "Bytes of the decoding loop of one sequence.", True),
+    ),
+    tables=(
+        TableSpec(
+            "Parameters and state",
+            "Bytes of parameters and optimizer, and the state that decoding one sequence keeps after so many "
+            "tokens: as measured here, and of the same model computing in bfloat16, which keys and values follow "
+            "and recurrent states do not.",
+            ("params_bytes", "optimizer_bytes", "state_elements", "state_bytes", "state_bytes_bfloat16"),
+        ),
+        TableSpec(
+            "Memory of the compiled programs",
+            "Bytes at each context.",
+            ("train_bytes", "prefill_bytes", "decode_bytes"),
+        ),
+    ),
+    figures=(
+        _curve("train", "training step"),
+        _curve("prefill", "prefill"),
+        _curve("decode", "decoding step"),
+    ),
+)

@@ -1,0 +1,59 @@
+"""How values look: the only place where a number becomes a string."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+MISSING = "\N{EN DASH}"
+
+
+def format_bytes(value: float) -> str:
+    """Returns 1536 as "1.5 KiB"."""
+    return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
+
+
+def format_si(value: float) -> str:
+    """Returns 1530000 as "1.53 M"."""
+    return _scaled(value, 1000, ("", "k", "M", "G", "T"))
+
+
+def _scaled(value: float, base: int, units: Sequence[str]) -> str:
+    power = 0
+    while value >= base and power < len(units) - 1:
+        value, power = value / base, power + 1
+    number = f"{value:.0f}" if value >= 100 or power == 0 else f"{value:.3g}"
+    return f"{number} {units[power]}".strip()
+
+
+def _revision(text: str) -> str:
+    commit, space, rest = text.partition(" ")
+    return commit[:10] + space + rest
+
+
+FORMATS: dict[str, Callable[[Any], str]] = {
+    "text": str,
+    "code": str,
+    "size": str,  # a number with its unit, written already
+    "revision": _revision,
+    "bits": "{:.3f}".format,
+    "ratio": "{:.2f}".format,
+    "percent": "{:.1%}".format,
+    "count": "{:,}".format,
+    "rate": "{:,.0f}".format,
+    "seconds": "{:.3g} s".format,
+    "flops": format_si,
+    "bytes": format_bytes,
+}
+AXES = {  # what an axis of that unit says
+    "bits": "bits per byte",
+    "bytes": "bytes",
+    "rate": "tokens per second",
+    "seconds": "seconds",
+    "flops": "FLOPs",
+    "percent": "share",
+}
+TEXTS = ("text", "code", "revision")  # units that are aligned to the left
+
+
+def show(value: Any, unit: str) -> str:
+    """Returns a value as readers see it; what is missing is an en dash."""
+    return MISSING if value is None or value == "" else FORMATS[unit](value)

@@ -1,0 +1,119 @@
+"""Members of a comparison, each with the results of its runs, and what tables show of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from seqarch import records
+from seqarch.errors import UserError
+from seqarch.evals import evaluator
+from seqarch.records import Record, Results, Value
+
+
+class Member(NamedTuple):
+    """A model, or a baseline.
+
+    results: of its runs, one for each seed
+    search: of the runs that chose its learning rate
+    """
+
+    name: str
+    kind: str
+    results: tuple[Results, ...]
+    search: Results | None = None
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.results[0].source.config
+
+    def value(self, name: str, metric: str, **at: Any) -> Value | None:
+        """The value of a metric: the mean over seeds, or the first run's, as its evaluator says."""
+        found = [record for each in self.results if (record := each.find(name, metric, **at))]
+        values = [record.value for record in found if record.value is not None]
+        if not values:
+            return None
+        return mean(values) if evaluator.find(name).over_seeds else values[0]
+
+    def fact(self, name: str, key: str) -> Any:
+        return next((fact for each in self.results if (fact := each.fact(name, key)) is not None), None)
+
+    def places(self, name: str, metric: str) -> list[Mapping[str, Any]]:
+        """What a metric was measured at, in order."""
+        found = {record.key: record.at for each in self.results for record in each.all(name, metric)}
+        return list(found.values())
+
+
+class Comparison(NamedTuple):
+    """Members beside each other.
+
+    notice: what a reader must know before believing a number
+    command: what made the records
+    """
+
+    title: str
+    notice: str
+    command: str
+    members: tuple[Member, ...]
+
+    @property
+    def models(self) -> tuple[Member, ...]:
+        return tuple(member for member in self.members if member.kind == "run")
+
+    @property
+    def baselines(self) -> tuple[Member, ...]:
+        return tuple(member for member in self.members if member.kind == "baseline")
+
+
+def places(members: Sequence[Member], name: str, metric: str) -> list[Mapping[str, Any]]:
+    """What a metric was measured at in any of the members, numbers rising."""
+    found = {}
+    for member in members:
+        for at in member.places(name, metric):
+            found.setdefault(Record(name, metric, at=at).key, at)
+    numeric = lambda at: tuple(value if isinstance(value, (int, float)) else 0 for value in at.values())
+    return sorted(found.values(), key=numeric)
+
+
+def longest(members: Sequence[Member], name: str, metric: str) -> Mapping[str, Any] | None:
+    """The last of `places`; None where there is none."""
+    return next(reversed(places(members, name, metric)), None)
+
+
+def mean(values: Sequence[Value]) -> Value:
+    """Of numbers, or of arrays of one shape entry by entry; what is the same for all stays as it is."""
+    if all(value == values[0] for value in values):
+        return values[0]
+    return np.mean(np.array(values, float), axis=0).tolist()
+
+
+def group(results: Iterable[Results]) -> tuple[Member, ...]:
+    """Members by name, in the order in which they first appear."""
+    by_name: dict[str, list[Results]] = {}
+    for each in results:
+        by_name.setdefault(each.source.member, []).append(each)
+    return tuple(_member(name, found) for name, found in by_name.items())
+
+
+def _member(name: str, found: Sequence[Results]) -> Member:
+    runs = tuple(each for each in found if each.source.kind != "search")
+    searches = [each for each in found if each.source.kind == "search"]
+    kind = runs[0].source.kind if runs else "run"
+    return Member(name, kind, runs, searches[0] if searches else None)
+
+
+def write(path: Path, comparison: Comparison) -> None:
+    """Writes the records of a comparison as one file, from which it can be rendered anew."""
+    about = dict(title=comparison.title, notice=comparison.notice, command=comparison.command)
+    searches = [member.search for member in comparison.members if member.search]
+    records.write(path, [each for member in comparison.members for each in member.results] + searches, about)
+
+
+def read(path: Path) -> Comparison:
+    """Reads what `write` wrote, or the records of one run; raises UserError."""
+    about, results = records.read(path)
+    if not results:
+        raise UserError(f"{path} has no results; measure a run with `python eval.py --workdir=RUN`")
+    known = {name: str(about.get(name, "")) for name in ("title", "notice", "command")}
+    return Comparison(**known, members=group(results))

@@ -1,0 +1,130 @@
+"""A report's files, from tables and figures: report.md, report.html, report.tex, figures/*.svg; and records as CSV.
+
+    paths = write_report(comparison, directory)
+"""
+
+import csv
+import html
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+
+from seqarch import records
+from seqarch.files import write_text
+from seqarch.records import Results
+from seqarch.report import members
+from seqarch.report.comparison import comparison_figures, comparison_tables
+from seqarch.report.members import Comparison
+from seqarch.report.render import cells, latex_table, markdown_table
+from seqarch.report.style import INK, Figure
+from seqarch.report.tables import Table
+
+CSV = ("member", "kind", "seeds", "step", "split", "evaluator", "metric", "at", "n", "value", "status", "note")
+
+
+class Page(NamedTuple):
+    """What a report shows.
+
+    notice: what a reader must know before believing a number; it stands once, at the top
+    made: how all of it was made, where no table says it
+    """
+
+    title: str
+    tables: Sequence[Table]
+    figures: Sequence[Figure] = ()
+    notice: str = ""
+    made: str = ""
+
+
+def comparison_page(comparison: Comparison) -> Page:
+    """The page of a comparison."""
+    made = f"Made by `{comparison.command}`." if comparison.command else ""
+    figures = comparison_figures(comparison)
+    return Page(comparison.title, comparison_tables(comparison), figures, comparison.notice, made)
+
+
+def write_report(comparison: Comparison, directory: Path) -> list[Path]:
+    """Writes a comparison's records and its report; returns their paths."""
+    results = [each for member in comparison.members for each in member.results]
+    path = directory / records.NAME
+    directory.mkdir(parents=True, exist_ok=True)
+    members.write(path, comparison)
+    return [*write_page(comparison_page(comparison), directory), write_csv(results, directory), path]
+
+
+def write_page(page: Page, directory: Path) -> list[Path]:
+    """Writes report.md with figures/*.svg, report.html and report.tex."""
+    (directory / "figures").mkdir(parents=True, exist_ok=True)
+    for figure in page.figures:
+        write_svg(figure, directory / "figures" / f"{figure.name}.svg")
+    files = {"report.md": markdown_page(page), "report.html": html_page(page), "report.tex": latex_page(page)}
+    for name, text in files.items():
+        write_text(directory / name, text)
+    return [directory / name for name in files]
+
+
+def write_csv(results: Iterable[Results], directory: Path) -> Path:
+    """Writes results.csv: a line for each record, with its values as they are."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*CSV, "revision"])
+    for source, found in results:
+        seeds = ", ".join(f"{name} {seed}" for name, seed in source.seeds.items())
+        for record in found:
+            value = json.dumps(record.value) if isinstance(record.value, list) else record.value
+            about = (source.member, source.kind, seeds, source.step, source.split)
+            measured = (record.evaluator, record.metric, json.dumps(record.at), record.n, value)
+            writer.writerow([*about, *measured, record.status, record.note, source.revision])
+    path = directory / "results.csv"
+    write_text(path, text.getvalue())
+    return path
+
+
+def write_svg(figure: Figure, path: Path) -> None:
+    """Writes a drawing as a file of its own."""
+    write_text(path, svg_text(figure))
+
+
+def svg_text(figure: Figure) -> str:
+    """Returns a drawing with a white ground, since a page in another colour may show it."""
+    return figure.svg.replace("<svg", '<svg style="background: white"', 1)
+
+
+def markdown_page(page: Page) -> str:
+    parts = [f"# {page.title}", f"*{page.notice}*" if page.notice else "", page.made]
+    for table in page.tables[:1]:
+        parts += _markdown_section(table)
+    for figure in page.figures:
+        parts += [f"## {figure.title}", f"![{figure.title}](figures/{figure.name}.svg)", figure.caption]
+    for table in page.tables[1:]:
+        parts += _markdown_section(table)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown_section(table: Table) -> list[str]:
+    return [f"## {table.title}", table.caption, markdown_table(table)]
+
+
+def latex_page(page: Page) -> str:
+    """The tables alone, to be pasted into a paper."""
+    return "\n\n".join(f"% {table.title}\n{latex_table(table)}" for table in page.tables) + "\n"
+
+
+def html_page(page: Page) -> str:
+    """Returns one page that refers to nothing outside itself."""
+    here = Path(__file__)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["zip"] = lambda first, second: list(zip(first, second, strict=True))
+    template = environment.from_string(here.with_name("page.html.jinja").read_text("utf-8"))
+    style = here.with_suffix(".css").read_text("utf-8")
+    return template.render(page._asdict() | dict(style=style, cells=cells, drawing=_drawing))
+
+
+def _drawing(figure: Figure) -> str:
+    """A figure's element, in the colours of the page and with a text for those who cannot see it."""
+    label = html.escape(f"{figure.title} {figure.caption}", quote=True)
+    return figure.svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).replace(INK, "currentColor")

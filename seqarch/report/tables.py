@@ -1,0 +1,107 @@
+"""Tables as values: a column says its unit, a row has its cells, and `render` makes text of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from seqarch.evals.evaluator import Evaluator, TableSpec
+from seqarch.report.members import Member, places
+
+NAMED = 64  # coordinates that are names, up to which each has a column
+
+
+class Column(NamedTuple):
+    """title: of the column; unit: a name in `seqarch.report.formats.FORMATS`."""
+
+    title: str
+    unit: str = "text"
+
+
+class Row(NamedTuple):
+    """cells: values, one for each column; None where there is none. kind: "run" or "baseline"."""
+
+    cells: tuple[Any, ...]
+    kind: str = "run"
+
+
+class Table(NamedTuple):
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+class Cells(NamedTuple):
+    """A column, and what it shows of a member."""
+
+    column: Column
+    of: Callable[[Member], Any]
+
+
+NAME = Cells(Column("model"), lambda member: member.name)
+
+
+def member_table(title: str, caption: str, members: Sequence[Member], cells: Sequence[Cells]) -> Table | None:
+    """A row for each member that has something to show beside its name; None where none has."""
+    made = [Row(tuple(each.of(member) for each in cells), member.kind) for member in members]
+    rows = tuple(row for row in made if any(cell not in (None, "") for cell in row.cells[1:]))
+    return Table(title, caption, tuple(each.column for each in cells), rows) if rows else None
+
+
+def evaluator_table(spec: TableSpec, name: str, entry: Evaluator, members: Sequence[Member]) -> Table | None:
+    """The table that an evaluator declares, of what the members have of it."""
+    cells = [each for metric in spec.metrics for each in metric_cells(members, name, entry, metric)]
+    caption = " ".join([spec.caption, *(shared_fact(members, name, fact) for fact in spec.facts)])
+    return member_table(spec.title, caption.strip(), members, [NAME, *cells])
+
+
+def metric_cells(members: Sequence[Member], name: str, entry: Evaluator, metric: str) -> list[Cells]:
+    """A column for each thing that a metric was measured at, or for each named coordinate of an array."""
+    declared = entry.metric(metric)
+    made = []
+    for at in places(members, name, metric):
+        axes = {axis: values for axis, values in at.items() if isinstance(values, (list, tuple))}
+        if not axes:
+            made.append(metric_cell(declared.title, declared.unit, name, metric, at))
+        elif len(axes) == 1 and len(at) == 1:
+            made += _coordinates(*axes.items(), declared.unit, name, metric)
+    return made
+
+
+def metric_cell(title: str, unit: str, name: str, metric: str, at: Mapping[str, Any]) -> Cells:
+    """The column of a metric at one place, such as "state @ 4,096"."""
+    place = ", ".join(_place(axis, value) for axis, value in at.items())
+    shown = f"{title} @ {place}" if place else title
+    return Cells(Column(shown, unit), lambda member: member.value(name, metric, **at))
+
+
+def _place(axis: str, value: Any) -> str:
+    number = f"{value:,}" if isinstance(value, int) else str(value)
+    return number if axis == "context" else f"{axis.replace('_', ' ')} {number}"
+
+
+def _coordinates(axis: tuple[str, Sequence[Any]], unit: str, name: str, metric: str) -> list[Cells]:
+    """A column for each coordinate of an array with one axis; none where there are too many."""
+    label, coordinates = axis
+    if len(coordinates) > NAMED:
+        return []
+
+    def of(index: int) -> Callable[[Member], Any]:
+        def value(member: Member) -> Any:
+            found = member.value(name, metric, **{label: coordinates})
+            return found[index] if found else None
+
+        return value
+
+    titles = (str(each).replace("_", " ") for each in coordinates)
+    return [Cells(Column(title, unit), of(index)) for index, title in enumerate(titles)]
+
+
+def shared_fact(members: Sequence[Member], name: str, fact: str) -> str:
+    """The text that members have of a fact; where they differ, each with its members."""
+    texts: dict[str, list[str]] = {}
+    for member in members:
+        if text := member.fact(name, fact):
+            texts.setdefault(text, []).append(member.name)
+    if len(texts) < 2:
+        return "".join(texts)
+    return " ".join(f"{', '.join(names)}: {text}" for text, names in texts.items())

@@ -1,0 +1,1 @@
+"""What programs share: flags, errors in one line, progress, workers, clusters, signals."""

@@ -1,0 +1,1 @@
+"""Intervals and groups: what a difference between scores says."""

@@ -1,0 +1,1 @@
+"""Programs that each write one page of docs/."""

@@ -1,0 +1,77 @@
+"""Programs that claims need to have run, on the local device; each of these functions is given a process of its own."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from seqarch.config import Config, with_forms
+from seqarch.costs.memory import state_bytes
+from seqarch.costs.programs import DECODED, decode_loop_program, train_program
+from seqarch.evals.quality import bits_per_byte, texts, windowed_losses
+from seqarch.evals.speed import median_seconds
+from seqarch.generate import Decoding, fork, prefill
+from seqarch.model import LanguageModel
+from seqarch.tasks.text.corpus import locate
+from seqarch.tasks.text.loader import Batch
+from seqarch.tasks.text.tokenizer import BOUNDARY
+from seqarch.tasks.text.tokens import open_split
+from seqarch.training.checkpoint import load_model
+from seqarch.training.loop import train
+from seqarch.training.sharding import init_state, make_mesh, put_batch
+from seqarch.training.state import hyper
+from studies.claims.swap import swapped
+
+REPEATS = 15  # of decoding DECODED tokens, which takes but milliseconds
+
+
+def decoded_per_second(config: Config, context: int, batch: int) -> float:
+    """Tokens of all rows, decoded greedily at the end of `context` tokens that were really read."""
+    forms = with_forms(config.model, jax.default_backend())
+    model = jax.jit(lambda key: LanguageModel(forms, rngs=nnx.Rngs(key)).serving())(jax.random.key(0))
+    prompt = np.resize(np.arange(BOUNDARY), context - DECODED).tolist()
+    logits, states = prefill(model, [prompt], jax.tree.map(jnp.copy, model.init_state(1, context)))
+    rows = jnp.zeros(batch, jnp.int32)
+    decode = decode_loop_program(model, batch, context).compile()
+    filled = lambda: Decoding(logits[rows], fork(states, rows), rows.astype(bool))
+    return batch * DECODED / median_seconds(lambda at: decode(model, at, jax.random.key(0)), filled, repeats=REPEATS)
+
+
+def trained_per_second(config: Config, length: int) -> float:
+    """Tokens of train steps on one row of `length` tokens."""
+    config = dataclasses.replace(config, batch=1, length=length)
+    mesh = make_mesh(config.mesh, jax.devices()[:1])
+    step, scalars = train_program(config, mesh).compile(), hyper(config)
+    tokens = np.resize(np.arange(BOUNDARY), (1, length)).astype(np.int32)
+    batch = put_batch(Batch(tokens, tokens, tokens < 0, np.ones(tokens.shape, np.float32)), mesh)
+    state = init_state(config, mesh, jax.random.key(0))
+
+    def run(_: None) -> Any:
+        nonlocal state
+        state = step(state, batch, scalars)[0]
+        return state
+
+    return length / median_seconds(run)
+
+
+def sequences(config: Config, context: int, memory: int, most: int) -> int:
+    """How many states of `context` tokens fit `memory` bytes, at most `most`."""
+    return max(1, min(most, memory // state_bytes(config, context)))
+
+
+def bits(config: Config, run: str, mixers: Sequence[str]) -> dict[str, float]:
+    """Validation bits per byte of the trained run, and of its parameters under each of `mixers` instead of its own."""
+    train(config, run, progress=lambda line: None)
+    given, model, _ = load_model(run)
+    found = texts(open_split(locate(given.data.path, given.model.vocab), "validation"), given.eval.limit)
+    score = lambda model: bits_per_byte(windowed_losses(model, found, given.length, given.eval.batch, _quiet), found)
+    under = lambda mixer: dataclasses.replace(given.model, mixer=mixer)
+    return {given.model.mixer: score(model)} | {mixer: score(swapped(model, under(mixer))) for mixer in mixers}
+
+
+def _quiet(done: int, total: int) -> None:
+    pass

@@ -1,0 +1,51 @@
+"""Matching meets its tolerance for every mixer, on the model's own count, and says so where it cannot."""
+
+import dataclasses
+
+import jax
+import pytest
+from flax import nnx
+
+from seqarch.compare.matching import TOLERANCE, count_parameters, match_parameters
+from seqarch.config import ModelConfig
+from seqarch.errors import UserError
+from seqarch.mixers import MIXERS
+from seqarch.model import LanguageModel
+
+SMALL = ModelConfig(layers=3, dim=64, mlp=160)
+
+
+@pytest.mark.parametrize("mixer", [*sorted(MIXERS), "mamba,gru"])
+def test_every_mixer_comes_within_tolerance(mixer):
+    target = count_parameters(dataclasses.replace(SMALL, mixer="attention"))
+    model = match_parameters(dataclasses.replace(SMALL, mixer=mixer), target)
+    assert dataclasses.replace(model, mlp=SMALL.mlp) == dataclasses.replace(SMALL, mixer=mixer)
+    assert abs(count_parameters(model) - target) <= TOLERANCE * target
+
+
+def test_count_is_that_of_the_arrays():
+    model = LanguageModel(SMALL, rngs=nnx.Rngs(0))
+    assert count_parameters(SMALL) == sum(leaf.size for leaf in jax.tree.leaves(model))
+
+
+def test_matching_itself_changes_nothing():
+    model = dataclasses.replace(SMALL, mlp=256)
+    assert match_parameters(model, count_parameters(model)) == model
+
+
+def test_round_widths_are_preferred_where_they_are_close_enough():
+    wide = ModelConfig(layers=2, dim=128, mlp=4096)
+    assert match_parameters(wide, count_parameters(dataclasses.replace(wide, mlp=4099))).mlp == 4096
+
+
+def test_too_few_parameters_names_the_member_and_its_smallest_count():
+    smallest = count_parameters(dataclasses.replace(SMALL, mlp=1))
+    with pytest.raises(UserError, match=f"'mamba' has {smallest:,} parameters.*more than the 10,000"):
+        match_parameters(SMALL, 10_000)
+
+
+def test_too_coarse_a_width_is_refused():
+    deep = ModelConfig(mixer="gru", layers=40, dim=8)
+    between = count_parameters(dataclasses.replace(deep, mlp=1)) + 40 * 3 * 8 // 2
+    with pytest.raises(UserError, match="each unit of model.mlp adds 960"):
+        match_parameters(deep, between)

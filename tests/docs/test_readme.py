@@ -1,0 +1,37 @@
+"""The README's mixer is one that a config trains by name (tests/test_check_mixer.py checks its law), and its paths are there."""
+
+import re
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from seqarch.config import ModelConfig
+from seqarch.model import LanguageModel
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    directory = tmp_path_factory.mktemp("package")
+    (directory / "my_mixers.py").write_text(code)
+    sys.path.insert(0, str(directory))
+    yield __import__("my_mixers")
+    sys.path.remove(str(directory))
+
+
+def test_a_config_names_it(module):
+    model = LanguageModel(ModelConfig(mixer="my_mixers:EMA,gru", layers=2, dim=8, mlp=0), rngs=nnx.Rngs(0))
+    assert isinstance(model.period[0].mixer, module.EMA)
+    assert jnp.isfinite(jax.jit(lambda model: model(jnp.ones((1, 4), int)))(model)).all()
+
+
+def test_every_path_that_it_names_is_there():
+    text = (ROOT / "README.md").read_text()
+    paths = re.findall(r"\b(?:configs|scripts|tests|seqarch)/[\w./]+\.(?:py|sh)|\brequirements[\w-]*\.txt", text)
+    assert len(paths) > 15 and "requirements-tpu.txt" in paths and all((ROOT / path).exists() for path in paths)

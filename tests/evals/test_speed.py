@@ -1,0 +1,128 @@
+"""Speed: what is timed is what is said to be timed."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.monitoring
+import numpy as np
+import pytest
+from flax import nnx
+
+from seqarch.config import Config, EvalConfig, ModelConfig
+from seqarch.costs.programs import DECODED
+from seqarch.errors import UserError
+from seqarch.evals import speed
+from seqarch.evals.loaded_run import Subject
+from seqarch.model import LanguageModel
+from seqarch.tasks.text import tokens
+
+
+@pytest.fixture(scope="module")
+def subject(tmp_path_factory) -> Subject:
+    directory = tmp_path_factory.mktemp("text") / "prepared"
+    given = [(split, "one", b"To be, or not to be. " * 9) for split in tokens.SPLITS]
+    tokens.write(directory, given, {}, replace=False)
+    model_config = ModelConfig("gru,attention", layers=2, dim=16, mlp=16)
+    config = Config(batch=2, length=32, model=model_config, eval=EvalConfig(speed_contexts=(64, 80)))
+    model = LanguageModel(model_config, rngs=nnx.Rngs(jax.random.key(0)))
+    return Subject(config, model, tokens.open_split(directory, "test"), say=lambda line: None)
+
+
+def test_speed_of_training_and_of_serving_at_every_context(subject):
+    values = dict(speed.evaluate(subject))
+    at = [f"speed/{phase}_tokens_per_s@{context}" for context in (64, 80) for phase in ("prefill", "decode")]
+    assert set(values) == {"speed/compile_s", "speed/train_batch", "speed/train_tokens_per_s", *at}
+    assert all(np.isfinite(value) and value > 0 for value in values.values())
+
+
+@pytest.mark.parametrize("context", [64, 80])
+def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(subject, monkeypatch, context):
+    """Seen in the cache: the tokens it has taken in, before and after each run; 80 is no multiple of a segment."""
+    seen = []
+
+    def run_once(run, prepare):
+        given = prepare()
+        cache = lambda at: getattr(at, "states", at)[1]
+        before = int(cache(given).length[0])
+        after = cache(run(given))
+        seen.append((before, int(after.length[0])))
+        assert np.array_equal(np.sort(after.position[0]), np.arange(context))
+        return 1.0
+
+    monkeypatch.setattr(speed, "median_seconds", run_once)
+    assert speed._serving_seconds(subject, context) == (1.0, 1.0)
+    assert seen == [(0, context), (context - DECODED, context)]
+
+
+def test_median_of_runs_that_were_waited_for_without_their_preparation(monkeypatch):
+    """On a clock that only work moves: preparing takes 100 s, its array 10; dispatching 1 s, the results 5, 2, 30."""
+    now = 0.0
+
+    class Work:
+        def __init__(self, seconds: float):
+            self.seconds = seconds
+
+        def block_until_ready(self) -> "Work":
+            nonlocal now
+            now, self.seconds = now + self.seconds, 0.0
+            return self
+
+    def prepare() -> Work:
+        nonlocal now
+        now += 100.0
+        return Work(10.0)
+
+    def run(given: Work) -> Work:
+        nonlocal now
+        assert given.seconds == 0.0
+        now += 1.0
+        return Work(results.pop(0))
+
+    results = [5.0, 2.0, 30.0]
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: now)
+    assert speed.median_seconds(run, prepare) == 6.0
+
+
+class CountedProgram(NamedTuple):
+    """Its compilation was spared by JAX's persistent cache, which says that it took 7 s when it was made."""
+
+    name: str
+    args: tuple[np.ndarray, ...]
+    compilations: list
+
+    def compile(self, *, run: bool) -> object:
+        jax.monitoring.record_event_duration_secs("/jax/compilation_cache/compile_time_saved_sec", 7.0)
+        self.compilations.append(run)
+        return object()
+
+
+def test_programs_are_compiled_once_for_their_shapes_and_charged_what_the_cache_spared(subject):
+    compilations = []
+    one, same, other = (CountedProgram("counted", (np.zeros(n),), compilations) for n in (3, 3, 4))
+    assert subject.compiled(one) is subject.compiled(same) is not subject.compiled(other)
+    assert subject.planned(one) is subject.compiled(one)
+    assert compilations == [True, True]
+    assert 7.0 < subject.compile_seconds(one) < 8.0
+
+
+def test_what_was_only_planned_is_compiled_again_to_be_run(subject):
+    compilations = []
+    program = CountedProgram("planned", (np.zeros(3),), compilations)
+    assert subject.planned(program) is subject.planned(program) is not subject.compiled(program)
+    assert compilations == [False, True]
+
+
+def test_what_does_not_fit_the_device_is_told_and_skipped(subject):
+    told = []
+    small = dataclasses.replace(subject, say=told.append)
+    with small.skipping("a step of 1 TiB"):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 136 GiB of 16\nmore")
+    assert told == ["a step of 1 TiB does not fit the device: RESOURCE_EXHAUSTED: 136 GiB of 16"]
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), small.skipping("a step"):
+        raise jax.errors.JaxRuntimeError("INTERNAL: broken")
+
+
+def test_contexts_too_short_to_decode_in_are_refused():
+    with pytest.raises(UserError, match="eval.speed_contexts is .*at least 64"):
+        EvalConfig(speed_contexts=(16, 1024))

@@ -1,0 +1,201 @@
+"""Numbers on their way from the device to metrics.jsonl and TensorBoard."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.hparams import api_pb2, list_session_groups
+from tensorboard.plugins.hparams.backend_context import Context
+from tensorboardX import SummaryWriter, summary
+
+from seqarch.training.logging import HPARAMS_FILE, TAGS, Logger, Profile, read_rows
+from seqarch.training.meter import Meter
+
+
+def row(step: int, loss: float = 1.0) -> dict:
+    return dict(step=step, loss=loss)
+
+
+def lines(directory) -> list[dict]:
+    text = (directory / "metrics.jsonl").read_text()
+    return [json.loads(line, parse_constant=pytest.fail) for line in text.splitlines()]
+
+
+def events(directory) -> EventAccumulator:
+    accumulator = EventAccumulator(str(directory), size_guidance={"tensors": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_the_same_numbers_go_to_both(tmp_path):
+    with Logger(tmp_path) as logger:
+        for step in (1, 2):
+            logger.log(row(step, step / 4) | dict(tokens_per_s=5.0, process_peak_rss_bytes=7))
+    assert lines(tmp_path) == read_rows(tmp_path)
+    assert [line["loss"] for line in lines(tmp_path)] == [0.25, 0.5]
+    scalars = events(tmp_path)
+    assert set(scalars.Tags()["scalars"]) == {TAGS["loss"], TAGS["tokens_per_s"], "memory/process_peak_rss_bytes"}
+    assert [(event.step, event.value) for event in scalars.Scalars(TAGS["loss"])] == [(1, 0.25), (2, 0.5)]
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    with Logger(tmp_path) as logger:
+        logger.log(row(1, math.nan) | dict(grad_norm=math.inf))
+    assert lines(tmp_path) == [dict(step=1, loss=None, grad_norm=None)]
+
+
+def test_a_new_start_cuts_off_what_lies_beyond_it_and_a_half_written_line(tmp_path):
+    with Logger(tmp_path) as logger:
+        for step in range(1, 6):
+            logger.log(row(step))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "lo')
+    with Logger(tmp_path, start=3) as logger:
+        logger.log(row(4, 2.0))
+    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0)]
+    assert [(event.step, event.value) for event in events(tmp_path).Scalars(TAGS["loss"])][3:] == [(4, 2.0)]
+
+
+def test_a_line_that_is_no_row_takes_no_other_along(tmp_path):
+    with Logger(tmp_path) as logger:
+        for step in range(1, 4):
+            logger.log(row(step))
+    first, *rest = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_bytes(b"\0\xff\n" + first + b"3\n" + b"{}\n" + b"".join(rest))
+    with Logger(tmp_path, start=2):
+        pass
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "steps, said",
+    [
+        (range(1, 8), ""),
+        (None, "has no rows of steps 1-6"),
+        ([1, 2, 5, 6, 7], "has no rows of steps 3-4"),
+        ([1, 2, 3, 3, 4, 2, 3, 6], "has no rows of steps 5 and had several of steps 2-3 (the last are kept)"),
+    ],
+)
+def test_rows_that_are_missing_or_doubled_are_told_in_one_line(tmp_path, steps, said):
+    with Logger(tmp_path) as logger:
+        for loss, step in enumerate(steps or []):
+            logger.log(row(step, float(loss)))
+    if steps is None:
+        (tmp_path / "metrics.jsonl").unlink()
+    told = []
+    with Logger(tmp_path, start=6, say=told.append):
+        pass
+    assert [line.partition("metrics.jsonl ")[2].partition(";")[0] for line in told] == [said] * bool(said)
+    last = {step: row(step, float(loss)) for loss, step in enumerate(steps or []) if step <= 6}
+    assert lines(tmp_path) == [last[step] for step in sorted(last)]
+
+
+def test_a_process_that_does_not_write_leaves_no_file(tmp_path):
+    with Logger(tmp_path, write=False) as logger:
+        logger.log(row(1))
+        logger.describe({"config": {}})
+        logger.set_hparams({"lr": 1.0})
+    assert not list(tmp_path.iterdir())
+
+
+def hparams(directory) -> list[tuple[str, float, int]]:
+    """The rows of TensorBoard's HParams tab, from its own backend: run, steps and status."""
+    runs = EventMultiplexer().AddRunsFromDirectory(str(directory))
+    runs.Reload()
+    data = MultiplexerDataProvider(runs, str(directory))
+    context = Context(TBContext(data_provider=data, logdir=str(directory)))
+    request = api_pb2.ListSessionGroupsRequest(slice_size=9, allowed_statuses=[0, 1, 2, 3])
+    request.col_params.add(hparam="steps")
+    groups = list_session_groups.Handler(RequestContext(), context, "", request).run()
+    rows = []
+    for group in groups.session_groups:
+        (session,) = group.sessions
+        rows.append((session.name, group.hparams["steps"].number_value, session.status))
+    return rows
+
+
+def test_texts_stand_in_the_run_itself(tmp_path):
+    with Logger(tmp_path) as logger:
+        logger.describe({"config": {"optim": {"lr": 1e-3}}})
+        logger.set_hparams({"optim.lr": 1e-3, "model.mixer": "gru", "eval.contexts": [1, 2]})
+    assert "config/text_summary" in events(tmp_path).Tags()["tensors"]
+    assert all(path.is_file() for path in tmp_path.iterdir())
+
+
+def test_tensorboard_shows_the_hyper_parameters_of_the_last_start(tmp_path):
+    run, success = tmp_path / "run", api_pb2.STATUS_SUCCESS
+    run.mkdir()
+    with SummaryWriter(str(run), filename_suffix=".0") as old:  # as an older revision wrote them
+        for part in summary.hparams({"steps": 1}, {}):
+            old.file_writer.add_summary(part)
+    for start, steps in ((0, 2), (2, 4)):
+        with Logger(run, start) as logger:
+            logger.set_hparams({"steps": steps, "model.mixer": "gru"})
+            for step in range(start + 1, steps + 1):
+                logger.log(row(step, float(step)))
+        assert hparams(tmp_path) == [("run", steps, success)]
+    with pytest.raises(KeyError), Logger(run, 4) as logger:
+        logger.set_hparams({"steps": 6})
+        raise KeyError
+    assert b"session_end_info" not in (run / HPARAMS_FILE).read_bytes()
+    assert hparams(tmp_path)[0][:2] == ("run", 6)
+    losses = [(event.step, event.value) for event in events(run).Scalars(TAGS["loss"])]
+    assert losses == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+
+
+def test_a_profile_is_written_on_request_only(tmp_path):
+    for first in (0, 2):
+        profile = Profile(tmp_path, first)
+        for step in (1, 2, 3):
+            profile.before(step, jnp.zeros(1))
+            profile.after(step, jnp.ones(1))
+        profile.stop(jnp.ones(1))
+        assert bool(list(tmp_path.rglob("*.xplane.pb"))) == bool(first)
+
+
+def test_the_meter_returns_each_block_after_the_first_step_of_the_next():
+    meter, seen = Meter(tokens=8, flops=16.0, tokens_per_byte=0.25), []
+    for step in range(1, 8):
+        rows = meter.add(step, dict(loss=jnp.float32(step)), ends_block=step % 3 == 0)
+        seen.append([row["step"] for row in rows])
+    assert seen == [[], [], [], [1, 2, 3], [], [], [4, 5, 6]]
+    (last,) = meter.drain()
+    assert last["step"] == 7 and last["loss"] == 7.0 and math.isclose(last["bits_per_byte"], 7 / 4 / math.log(2))
+    assert math.isclose(last["tokens_per_s"] * last["step_seconds"], 8)
+    assert math.isclose(last["model_flops_per_s"] * last["step_seconds"], 16)
+    assert meter.drain() == []
+
+
+def test_the_meter_does_not_count_what_came_before_a_restart(monkeypatch):
+    now = iter([0.0, 100.0, 101.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    meter = Meter(tokens=8, flops=16.0, tokens_per_byte=0.25)
+    meter.restart()
+    meter.add(1, dict(loss=jax.numpy.float32(0)), ends_block=False)
+    meter.add(2, dict(loss=jax.numpy.float32(0)), ends_block=True)
+    assert [row["step_seconds"] for row in meter.drain()] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("peak, utilisation", [(128.0, dict(mfu=0.25)), (None, {})])
+def test_mfu_is_the_share_of_a_known_peak(monkeypatch, peak, utilisation):
+    now = iter([0.0, 1.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    meter = Meter(tokens=8, flops=16.0, tokens_per_byte=0.25, peak=peak)
+    for step in (1, 2):
+        meter.add(step, dict(loss=jnp.float32(0)), ends_block=step == 2)
+    for row in meter.drain():
+        assert row["model_flops_per_s"] == 32.0
+        assert {name: row[name] for name in row if name == "mfu"} == utilisation
+
+
+def test_mfu_is_shown_with_the_speeds(tmp_path):
+    with Logger(tmp_path) as logger:
+        logger.log(row(1) | dict(mfu=0.25))
+    assert set(events(tmp_path).Tags()["scalars"]) == {TAGS["loss"], "speed/mfu"}
