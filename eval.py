@@ -1,7 +1,7 @@
 """Measures a run: python eval.py --workdir=RUN [--split=test] [--only=quality,memory]
 
-The evaluators that the run's config names measure its latest checkpoint: quality on held-out text, memory, FLOPs and speed.
-Writes RUN/records.jsonl and TensorBoard events, and prints tables.
+The evaluators that the run's config names measure its latest checkpoint: quality on held-out text,
+memory, FLOPs and speed. Writes RUN/records.jsonl and TensorBoard events, and prints tables.
 """
 
 from pathlib import Path
@@ -12,7 +12,9 @@ from seqarch.runtime import cli
 
 WORKDIR = cli.define_path("workdir", None, "The run's directory: what train.py had as --workdir.")
 SPLIT = flags.DEFINE_string("split", "validation", "The held-out text: validation or test.")
-ONLY = flags.DEFINE_list("only", [], "Evaluators to run, such as quality,memory; default: those of the config.")
+ONLY = flags.DEFINE_list(
+    "only", [], "Evaluators to run, such as quality,memory; default: those of the config."
+)
 ALLOW_MODULES = cli.define_allow_modules()
 flags.mark_flags_as_required(["workdir"])
 
@@ -22,7 +24,9 @@ def main() -> None:
     from seqarch.records import NAME
     from seqarch.report.single import run_text
 
-    results = evaluate(WORKDIR.value, split=SPLIT.value, only=ONLY.value, allow_modules=ALLOW_MODULES.value)
+    results = evaluate(
+        WORKDIR.value, split=SPLIT.value, only=ONLY.value, allow_modules=ALLOW_MODULES.value
+    )
     print(run_text(results))
     print(f"\nwrote {Path(WORKDIR.value) / NAME}")
 

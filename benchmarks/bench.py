@@ -1,7 +1,8 @@
-"""Times the cases of `bench_cases` and `bench_programs` in one process, interleaved, and collects them with what they depend on.
+"""Times the cases of `bench_cases` and `bench_programs` in one process, interleaved, and collects
+them with what they depend on.
 
-Each case is compiled, run once, then timed in turn with those beside it, A B C A B C ...: what the machine does meanwhile
-happens to all of them alike. A figure is the median of the rounds.
+Each case is compiled, run once, then timed in turn with those beside it, A B C A B C ...: what the
+machine does meanwhile happens to all of them alike. A figure is the median of the rounds.
 """
 
 import dataclasses
@@ -27,7 +28,8 @@ COUNTS = 0.5  # seconds of a first run that is no mere warm-up
 class Limits:
     """rounds: at most and at least, between which a case goes on until it has taken `seconds`.
 
-    call_seconds, call_bytes: a case of which one run takes longer, or whose temporaries are larger, is skipped
+    call_seconds, call_bytes: a case of which one run takes longer, or whose temporaries are larger,
+      is skipped
     """
 
     rounds: tuple[int, int] = (3, 25)
@@ -40,8 +42,10 @@ class Limits:
 class Figure:
     """What was measured of a case.
 
-    seconds: median of `rounds` runs, a unit of work (a token when decoding); low, high: the fastest and slowest of them
-    start_seconds: compilation with what else precedes the first run: arguments, a prefill; skipped: why there are no seconds
+    seconds: median of `rounds` runs, a unit of work (a token when decoding); low, high: the fastest
+      and slowest of them
+    start_seconds: compilation with what else precedes the first run: arguments, a prefill; skipped:
+      why there are no seconds
     """
 
     group: str
@@ -65,7 +69,8 @@ def run(
     say: Callable[[str], None] = print,
     peers: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Measures the groups `only` (default: all of our own); yields what is known, a JSON-ready dict, after each list of cases.
+    """Measures the groups `only` (default: all of our own); yields what is known, a JSON-ready
+    dict, after each list of cases.
 
     peers: those too; a group of that name is only there where it is asked for
     Raises UserError for an unknown group, and where nothing is left to measure.
@@ -86,11 +91,17 @@ def run(
             say(line)
     for group in only:
         for together in GROUPS[group](sizes):
-            say(f"{time.perf_counter() - begun:.0f} s: {group}, {together[0].shape}, {len(together)} cases")
+            say(
+                f"{time.perf_counter() - begun:.0f} s: {group}, {together[0].shape}, "
+                f"{len(together)} cases"
+            )
             figures += measure(together, limits)
             gc.collect()
             about = dict(sizes=dataclasses.asdict(sizes), limits=dataclasses.asdict(limits))
-            found = dict(seconds=time.perf_counter() - begun, figures=[dataclasses.asdict(f) for f in figures])
+            found = dict(
+                seconds=time.perf_counter() - begun,
+                figures=[dataclasses.asdict(f) for f in figures],
+            )
             yield source | about | found
 
 
@@ -104,9 +115,13 @@ def measure(together: list[Case], limits: Limits) -> list[Figure]:
             bytes_ = dict(temporaries=ready[case].temporaries, total=ready[case].total)
             figure = Figure(*case[:4], **bytes_, start_seconds=time.perf_counter() - begun)
             figures[case], times[case] = _warm_up(ready[case], figure, limits)
-        except jax.errors.JaxRuntimeError as error:  # of a form that needs more memory than there is
+        except (
+            jax.errors.JaxRuntimeError
+        ) as error:  # of a form that needs more memory than there is
             figures[case] = Figure(*case[:4], skipped=first_line(error)[:100])
-    running = [case for case in together if figures[case].skipped is None and ready[case].run is not None]
+    running = [
+        case for case in together if figures[case].skipped is None and ready[case].run is not None
+    ]
     for _ in range(limits.rounds[1]):
         for case in running:
             if len(times[case]) < limits.rounds[0] or sum(times[case]) < limits.seconds:
@@ -114,16 +129,22 @@ def measure(together: list[Case], limits: Limits) -> list[Figure]:
     for case in running:
         taken = sorted(t / case.calls for t in times[case])
         about = dict(low=taken[0], high=taken[-1], rounds=len(taken))
-        figures[case] = dataclasses.replace(figures[case], seconds=statistics.median(taken), **about)
+        figures[case] = dataclasses.replace(
+            figures[case], seconds=statistics.median(taken), **about
+        )
     return list(figures.values())
 
 
 def _warm_up(ready: Ready, figure: Figure, limits: Limits) -> tuple[Figure, list[float]]:
-    """`figure`, with the reason if it is to be skipped, and the first run's time where that is long enough to count."""
+    """`figure`, with the reason if it is to be skipped, and the first run's time where that is long
+    enough to count.
+    """
     if ready.run is None:
         return figure, []
     if (ready.temporaries or 0) > limits.call_bytes:
-        return dataclasses.replace(figure, skipped=f"temporaries of {ready.temporaries / 1e9:.1f} GB"), []
+        return dataclasses.replace(
+            figure, skipped=f"temporaries of {ready.temporaries / 1e9:.1f} GB"
+        ), []
     first = run_seconds(ready.run, ready.prepare())
     if first > limits.call_seconds:
         return dataclasses.replace(figure, skipped=f"one run takes {first:.0f} s"), []

@@ -1,6 +1,8 @@
-"""What `scripts/bench.py` measures: forms of ops and whole mixers here, train steps and the rest in bench_programs.
+"""What `scripts/bench.py` measures: forms of ops and whole mixers here, train steps and the rest in
+bench_programs.
 
-A group yields lists of cases; the cases of a list are timed in turn, so that what is compared ran side by side.
+A group yields lists of cases; the cases of a list are timed in turn, so that what is compared ran
+side by side.
 """
 
 import dataclasses
@@ -30,10 +32,13 @@ from seqarch.types import Array, Float, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """dim: D, also the width of the GRU and of the diagonal recurrence, with `heads` heads; Mamba has E = 2 D channels.
+    """dim: D, also the width of the GRU and of the diagonal recurrence, with `heads` heads; Mamba
+    has E = 2 D channels.
 
-    shapes: (B, T); the last one is that of the targets; long: a T that linear attention's time is followed to
-    contexts: tokens before decoding; caches: (filled, slots) of attention's; prompts: lengths that are generated from
+    shapes: (B, T); the last one is that of the targets; long: a T that linear attention's time is
+      followed to
+    contexts: tokens before decoding; caches: (filled, slots) of attention's; prompts: lengths that
+      are generated from
     depths: layers, multiples of the pattern's length; train: (B, T) of a train step
     """
 
@@ -50,7 +55,8 @@ class Sizes:
 
 
 class Ready(NamedTuple):
-    """run(prepare()) is what is timed, without `prepare`; run is None where only the compiler's plan is wanted.
+    """run(prepare()) is what is timed, without `prepare`; run is None where only the compiler's
+    plan is wanted.
 
     temporaries, total: bytes of the compiled program
     """
@@ -62,7 +68,9 @@ class Ready(NamedTuple):
 
 
 class Case(NamedTuple):
-    """pass_: "forward", "train" (forward and backward), "token", "compile" or "plan"; calls: units of work in a run."""
+    """pass_: "forward", "train" (forward and backward), "token", "compile" or "plan"; calls: units
+    of work in a run.
+    """
 
     group: str
     form: str
@@ -81,7 +89,10 @@ class Op(NamedTuple):
 
 
 def normal(*shape: int, scale: float = 1.0) -> Array:
-    return jnp.asarray(np.random.default_rng(math.prod(shape)).standard_normal(shape, np.float32) * np.float32(scale))
+    return jnp.asarray(
+        np.random.default_rng(math.prod(shape)).standard_normal(shape, np.float32)
+        * np.float32(scale)
+    )
 
 
 def _heads(sizes: Sizes, B: int, T: int) -> tuple[Array, ...]:
@@ -96,7 +107,9 @@ def _selective(sizes: Sizes, B: int, T: int) -> tuple[Array, ...]:
     return normal(B, T, E), delta, A, normal(B, T, N), normal(B, T, N, scale=0.3), normal(E)
 
 
-def _gru(method: str, x: Array, W_in: Array, b_in: Array, W: Array, b: Array) -> tuple[Array, Array]:
+def _gru(
+    method: str, x: Array, W_in: Array, b_in: Array, W: Array, b: Array
+) -> tuple[Array, Array]:
     u = dot("btd,df->btf", x, W_in)
     return ops.gru(u + rows(b_in, u), W, b, jnp.zeros((x.shape[0], W.shape[0])), method=method)
 
@@ -112,8 +125,12 @@ OPS = {
         lambda method, a, b: ops.linear_scan(a, b, method=method),
         lambda sizes, B, T: (jax.nn.sigmoid(normal(B, T, sizes.dim)), normal(B, T, sizes.dim)),
     ),
-    "linear_attention": Op(LINEAR_ATTENTION, lambda method, *args: ops.linear_attention(*args, method=method), _heads),
-    "selective_scan": Op(SELECTIVE_SCAN, lambda method, *args: ops.selective_scan(*args, method=method), _selective),
+    "linear_attention": Op(
+        LINEAR_ATTENTION, lambda method, *args: ops.linear_attention(*args, method=method), _heads
+    ),
+    "selective_scan": Op(
+        SELECTIVE_SCAN, lambda method, *args: ops.selective_scan(*args, method=method), _selective
+    ),
     "gru": Op(GRU, _gru, _gru_args),
     "attention": Op(ATTENTION, lambda method, *args: ops.attention(*args, method=method), _heads),
 }
@@ -123,15 +140,28 @@ def op_cases(name: str, sizes: Sizes) -> Iterator[list[Case]]:
     op = OPS[name]
     for B, T in sizes.shapes:
         args = partial(op.args, sizes, B, T)
-        found = [case for form in op.forms for case in pass_cases(name, form, (B, T), partial(op.call, form), args)]
+        found = [
+            case
+            for form in op.forms
+            for case in pass_cases(name, form, (B, T), partial(op.call, form), args)
+        ]
         if name == "gru":
             found += pass_cases(name, "flax nnx.RNN(GRUCell)", (B, T), *_flax_gru(sizes, B, T))
         if name == "selective_scan":
-            found += pass_cases(name, "exponentials alone", (B, T), _exponentials, args, passes=("forward",))
+            found += pass_cases(
+                name, "exponentials alone", (B, T), _exponentials, args, passes=("forward",)
+            )
         if (B, T) == sizes.shapes[-1] and name in ("attention", "linear_attention"):
             form, long = op.forms.auto(jax.default_backend()), sizes.long
             run = name == "linear_attention"
-            found += pass_cases(name, form, (B, long), partial(op.call, form), partial(op.args, sizes, B, long), run=run)
+            found += pass_cases(
+                name,
+                form,
+                (B, long),
+                partial(op.call, form),
+                partial(op.args, sizes, B, long),
+                run=run,
+            )
         yield found
 
 
@@ -139,13 +169,17 @@ def mixer_cases(sizes: Sizes) -> Iterator[list[Case]]:
     """Every mixer in every form, and Mamba without its scan."""
     for B, T in sizes.shapes:
         makes = {
-            f"{name}, {form}": partial(make_mixer, name, sizes, form) for name, mixer in MIXERS.items() for form in mixer.forms
+            f"{name}, {form}": partial(make_mixer, name, sizes, form)
+            for name, mixer in MIXERS.items()
+            for form in mixer.forms
         } | {UNSCANNED: lambda: Unscanned(sizes.dim, state_dim=sizes.state_dim, rngs=nnx.Rngs(0))}
         args = lambda make, B, T: (make(), normal(B, T, sizes.dim))
         yield [
             case
             for form, make in makes.items()
-            for case in pass_cases("mixers", form, (B, T), lambda mixer, x: mixer(x), partial(args, make, B, T))
+            for case in pass_cases(
+                "mixers", form, (B, T), lambda mixer, x: mixer(x), partial(args, make, B, T)
+            )
         ]
 
 
@@ -153,7 +187,9 @@ UNSCANNED = "mamba, a product in the scan's place"
 
 
 class Unscanned(Mamba):
-    """What a layer of Mamba costs beside its selective scan: a product of the same operands, token by token, is there instead."""
+    """What a layer of Mamba costs beside its selective scan: a product of the same operands, token
+    by token, is there instead.
+    """
 
     def _scan(self, u, delta, B, C, h, starts):
         return (u * delta + rows(self.D[...], u) * u) * (B * C).sum(-1, keepdims=True), h
@@ -211,16 +247,24 @@ def planned(compiled: jax.stages.Compiled) -> Ready:
     return Ready(None, temporaries=bytes_.temporaries, total=bytes_.total)
 
 
-def _exponentials(x: Array, delta: Float[Array, "B T E"], A: Float[Array, "E N"], *_: Array) -> Float[Array, "B N E"]:
-    """exp(delta_t A) of every token, each in the place of the one before: what a selective scan can't do without."""
+def _exponentials(
+    x: Array, delta: Float[Array, "B T E"], A: Float[Array, "E N"], *_: Array
+) -> Float[Array, "B N E"]:
+    """exp(delta_t A) of every token, each in the place of the one before: what a selective scan
+    can't do without.
+    """
     At = A.T  # transposed outside of the loop, which would else read it with a stride
     step = lambda _, delta: (jnp.exp(delta[:, None, :] * At[None]), None)
     return jax.lax.scan(step, jnp.zeros((x.shape[0], *At.shape)), jnp.moveaxis(delta, 1, 0))[0]
 
 
 def _flax_gru(sizes: Sizes, B: int, T: int) -> tuple[Callable, Callable]:
-    """Flax's GRU, reset-after as ours; its initial carry is given, since it would draw one with an RNG that it stores."""
-    graph, params, rest = nnx.split(nnx.RNN(nnx.GRUCell(sizes.dim, sizes.dim, rngs=nnx.Rngs(0))), nnx.Param, ...)
+    """Flax's GRU, reset-after as ours; its initial carry is given, since it would draw one with an
+    RNG that it stores.
+    """
+    graph, params, rest = nnx.split(
+        nnx.RNN(nnx.GRUCell(sizes.dim, sizes.dim, rngs=nnx.Rngs(0))), nnx.Param, ...
+    )
 
     def run(params: nnx.State, x: Array) -> Array:
         return nnx.merge(graph, params, rest)(x, initial_carry=jnp.zeros((B, sizes.dim)))

@@ -1,9 +1,11 @@
-"""The PyTorch peers that `scripts/bench.py --peers` times in turn with ours, in one process, at the same sizes:
+"""The PyTorch peers that `scripts/bench.py --peers` times in turn with ours, in one process, at the
+same sizes:
 
-    gru               torch.nn.GRU                                        as ours with the input's projection
-    attention         torch.nn.functional.scaled_dot_product_attention    on [B, H, T, K], the layout that it wants
+    gru               torch.nn.GRU, as ours with the input's projection
+    attention         torch's scaled_dot_product_attention on [B, H, T, K], the layout that it wants
     linear_attention  flash-linear-attention's reference in plain PyTorch, in chunks of 64
-    mamba             transformers' MambaMixer without its CUDA kernels, and the same with mambapy's parallel scan
+    mamba             transformers' MambaMixer without its CUDA kernels, and the same with
+                      mambapy's parallel scan
 
 Each is there where its packages are; requirements-peers.txt has them all.
 """
@@ -23,11 +25,19 @@ from seqarch.errors import UserError
 from seqarch.types import Array
 
 OURS = "ours"
-PACKAGES = {"torch": "torch", "transformers": "transformers", "mambapy": "mambapy", "fla": "fla-core", "einops": "einops"}
+PACKAGES = {
+    "torch": "torch",
+    "transformers": "transformers",
+    "mambapy": "mambapy",
+    "fla": "fla-core",
+    "einops": "einops",
+}
 
 
 class Peer(NamedTuple):
-    """make(sizes, B, T) -> (function, its arguments, which are differentiated too, its parameters), all of PyTorch."""
+    """make(sizes, B, T) -> (function, its arguments, which are differentiated too, its parameters),
+    all of PyTorch.
+    """
 
     family: str
     name: str
@@ -52,7 +62,11 @@ def _attention(sizes: Sizes, B: int, T: int):
     import torch
 
     heads_first = [x.transpose(0, 2, 1, 3) for x in OPS["attention"].args(sizes, B, T)]
-    return partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True), _tensors(*heads_first), []
+    return (
+        partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True),
+        _tensors(*heads_first),
+        [],
+    )
 
 
 def _linear_attention(sizes: Sizes, B: int, T: int):
@@ -69,7 +83,9 @@ def _mamba(sizes: Sizes, B: int, T: int, *, mambapy: bool):
     from transformers import MambaConfig
     from transformers.models.mamba.modeling_mamba import MambaMixer
 
-    widths = dict(hidden_size=sizes.dim, intermediate_size=2 * sizes.dim, state_size=sizes.state_dim)
+    widths = dict(
+        hidden_size=sizes.dim, intermediate_size=2 * sizes.dim, state_size=sizes.state_dim
+    )
     mixer = MambaMixer(MambaConfig(**widths, num_hidden_layers=1, use_mambapy=mambapy), layer_idx=0)
     return mixer, _tensors(normal(B, T, sizes.dim)), list(mixer.parameters())
 
@@ -78,8 +94,18 @@ PEERS = (
     Peer("gru", "torch.nn.GRU", ("torch",), _gru),
     Peer("attention", "torch scaled_dot_product_attention", ("torch",), _attention),
     Peer("linear_attention", "fla's reference", ("torch", "fla", "einops"), _linear_attention),
-    Peer("mamba", "transformers MambaMixer", ("torch", "transformers"), partial(_mamba, mambapy=False)),
-    Peer("mamba", "transformers MambaMixer, mambapy", ("torch", "transformers", "mambapy"), partial(_mamba, mambapy=True)),
+    Peer(
+        "mamba",
+        "transformers MambaMixer",
+        ("torch", "transformers"),
+        partial(_mamba, mambapy=False),
+    ),
+    Peer(
+        "mamba",
+        "transformers MambaMixer, mambapy",
+        ("torch", "transformers", "mambapy"),
+        partial(_mamba, mambapy=True),
+    ),
 )
 
 
@@ -91,23 +117,41 @@ def missing() -> str:
     """What to install for the peers that are not there, in one line; "" where all are."""
     absent = [PACKAGES[name] for name in PACKAGES if importlib.util.find_spec(name) is None]
     without = [peer.name for peer in PEERS if peer not in installed()]
-    line = f"not installed: {', '.join(absent)}; pip install -r requirements-peers.txt to time {'; '.join(without)}"
+    line = (
+        f"not installed: {', '.join(absent)}; pip install -r requirements-peers.txt to time "
+        f"{'; '.join(without)}"
+    )
     return line if absent else ""
 
 
 def versions() -> dict[str, str]:
-    return {name: metadata.version(name) for module, name in PACKAGES.items() if importlib.util.find_spec(module)}
+    return {
+        name: metadata.version(name)
+        for module, name in PACKAGES.items()
+        if importlib.util.find_spec(module)
+    }
 
 
 def peer_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """Ours and its peers, a list for each family and shape. Raises UserError where JAX does not run on the CPU."""
+    """Ours and its peers, a list for each family and shape. Raises UserError where JAX does not run
+    on the CPU.
+    """
     if jax.default_backend() != "cpu":
-        raise UserError(f"peers run on the CPU and JAX on {jax.default_backend()}; set JAX_PLATFORMS=cpu to compare there")
+        raise UserError(
+            f"peers run on the CPU and JAX on {jax.default_backend()}; set JAX_PLATFORMS=cpu to "
+            "compare there"
+        )
     peers = installed()
     for family in dict.fromkeys(peer.family for peer in peers):
         for B, T in sizes.shapes:
             yield _ours(family, sizes, B, T) + [
-                Case("peers", f"{family}: {peer.name}", f"B{B} T{T}", pass_, partial(_start, peer, pass_, sizes, B, T))
+                Case(
+                    "peers",
+                    f"{family}: {peer.name}",
+                    f"B{B} T{T}",
+                    pass_,
+                    partial(_start, peer, pass_, sizes, B, T),
+                )
                 for peer in peers
                 if peer.family == family
                 for pass_ in ("forward", "train")
@@ -118,7 +162,9 @@ def _ours(family: str, sizes: Sizes, B: int, T: int) -> list[Case]:
     name = f"{family}: {OURS}"
     if family in OPS:
         op = OPS[family]
-        return pass_cases("peers", name, (B, T), partial(op.call, "auto"), partial(op.args, sizes, B, T))
+        return pass_cases(
+            "peers", name, (B, T), partial(op.call, "auto"), partial(op.args, sizes, B, T)
+        )
     args = lambda: (make_mixer(family, sizes), normal(B, T, sizes.dim))
     return pass_cases("peers", name, (B, T), lambda mixer, x: mixer(x), args)
 

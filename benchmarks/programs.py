@@ -1,4 +1,5 @@
-"""The rest of what `scripts/bench.py` measures: train steps, decoding, compilation and generation of whole models.
+"""The rest of what `scripts/bench.py` measures: train steps, decoding, compilation and generation
+of whole models.
 
 GROUPS holds all groups, those of ops and mixers too.
 """
@@ -11,7 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.cases import OPS, Case, Ready, Sizes, is_constant, mixer_cases, op_cases, options_of, planned
+from benchmarks.cases import (
+    OPS,
+    Case,
+    Ready,
+    Sizes,
+    is_constant,
+    mixer_cases,
+    op_cases,
+    options_of,
+    planned,
+)
 from benchmarks.peers import peer_cases
 from seqarch import generate
 from seqarch.config import Config, MeshConfig, ModelConfig
@@ -27,12 +38,16 @@ DEEP = ("mamba", "mamba", "attention")  # the pattern whose depth is varied
 
 
 def _decoding_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """Of a model of one layer without MLP: DECODED tokens that end at the context, after a prefill of those before."""
+    """Of a model of one layer without MLP: DECODED tokens that end at the context, after a prefill
+    of those before.
+    """
 
     def start(name: str, filled: int, slots: int) -> Ready:
         model = _one_layer(name, sizes)
         prompt = np.random.default_rng(0).integers(0, 256, filled - DECODED)
-        logits, states = generate.prefill(model, [prompt], model.init_state(1, slots), segment=SEGMENT)
+        logits, states = generate.prefill(
+            model, [prompt], model.init_state(1, slots), segment=SEGMENT
+        )
         at = generate.Decoding(logits, states, jnp.zeros(1, bool))
         compiled = decode_loop_program(model, 1, slots).compile()
         run = lambda at: compiled(model, at, jax.random.key(0))
@@ -41,21 +56,40 @@ def _decoding_cases(sizes: Sizes) -> Iterator[list[Case]]:
     contexts = [(name, n, n) for name in MIXERS if is_constant(name, sizes) for n in sizes.contexts]
     caches = [("attention", *cache) for cache in sizes.caches]
     yield [
-        Case("decoding", name, f"{filled} of {slots}", "token", partial(start, name, filled, slots), DECODED)
+        Case(
+            "decoding",
+            name,
+            f"{filled} of {slots}",
+            "token",
+            partial(start, name, filled, slots),
+            DECODED,
+        )
         for name, filled, slots in contexts + caches
     ]
 
 
 def _generation_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """The larger of what a prefill's segment and a decoding loop hold, with the states for the whole prompt."""
+    """The larger of what a prefill's segment and a decoding loop hold, with the states for the
+    whole prompt.
+    """
 
     def start(name: str, prompt: int) -> Ready:
         model = _one_layer(name, sizes)
         slots = prompt + DECODED
-        found = [prefill_program(model, 1, min(512, prompt), slots), decode_loop_program(model, 1, slots)]
-        return max((planned(program.compile(run=False)) for program in found), key=lambda ready: ready.total)
+        found = [
+            prefill_program(model, 1, min(512, prompt), slots),
+            decode_loop_program(model, 1, slots),
+        ]
+        return max(
+            (planned(program.compile(run=False)) for program in found),
+            key=lambda ready: ready.total,
+        )
 
-    yield [Case("generation", name, f"prompt {n}", "plan", partial(start, name, n)) for name in MIXERS for n in sizes.prompts]
+    yield [
+        Case("generation", name, f"prompt {n}", "plan", partial(start, name, n))
+        for name in MIXERS
+        for n in sizes.prompts
+    ]
 
 
 def _one_layer(name: str, sizes: Sizes) -> LanguageModel:
@@ -66,7 +100,9 @@ def _one_layer(name: str, sizes: Sizes) -> LanguageModel:
 
 def _train_config(mixer: str, layers: int, sizes: Sizes) -> Config:
     B, T = sizes.train
-    return Config(batch=B, length=T, model=ModelConfig(mixer, layers=layers, dim=sizes.dim, mlp=2 * sizes.dim))
+    return Config(
+        batch=B, length=T, model=ModelConfig(mixer, layers=layers, dim=sizes.dim, mlp=2 * sizes.dim)
+    )
 
 
 def _mesh() -> jax.sharding.Mesh:
@@ -78,8 +114,15 @@ def _train_step_cases(sizes: Sizes) -> Iterator[list[Case]]:
 
     def start(name: str) -> Ready:
         config, mesh = _train_config(name, 2, sizes), _mesh()
-        tokens = np.random.default_rng(0).integers(0, 256, (config.batch, config.length + 1), np.int32)
-        batch = Batch(tokens[:, :-1], tokens[:, 1:], np.zeros(sizes.train, bool), np.ones(sizes.train, np.float32))
+        tokens = np.random.default_rng(0).integers(
+            0, 256, (config.batch, config.length + 1), np.int32
+        )
+        batch = Batch(
+            tokens[:, :-1],
+            tokens[:, 1:],
+            np.zeros(sizes.train, bool),
+            np.ones(sizes.train, np.float32),
+        )
         state = init_state(config, mesh, jax.random.key(0))
         compiled = train_program(config, mesh).compile()
         run = lambda state: compiled(state, batch, hyper(config))
@@ -94,9 +137,14 @@ def _compile_cases(sizes: Sizes) -> Iterator[list[Case]]:
 
     def start(layers: int) -> Ready:
         config = _train_config(",".join(DEEP), layers, sizes)
-        return Ready(lambda program: program.compile() and None, lambda: train_program(config, _mesh()))
+        return Ready(
+            lambda program: program.compile() and None, lambda: train_program(config, _mesh())
+        )
 
-    yield [Case("compile", f"{n} layers", "train step", "compile", partial(start, n)) for n in sizes.depths]
+    yield [
+        Case("compile", f"{n} layers", "train step", "compile", partial(start, n))
+        for n in sizes.depths
+    ]
 
 
 GROUPS: dict[str, Callable[[Sizes], Iterator[list[Case]]]] = {

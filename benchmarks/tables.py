@@ -1,4 +1,6 @@
-"""What the figures of `bench.run` say: the ratios that are promised, with their targets, and tables in Markdown."""
+"""What the figures of `bench.run` say: the ratios that are promised, with their targets, and tables
+in Markdown.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -9,7 +11,8 @@ from seqarch.mixers import MIXERS
 from seqarch.ops.forms import family
 
 PASSES = ("forward", "train")
-RUN_NOISE = 1.3  # what "the same" and "linear" allow: timings of one run differ by so much on a shared machine
+# what "the same" and "linear" allow: timings of one run differ by so much on a shared machine
+RUN_NOISE = 1.3
 
 
 class Ratio(NamedTuple):
@@ -62,10 +65,17 @@ def _promises(figures: _Figures) -> Iterator[Promise]:
     yield from _peers(figures)
     few, many = figures.sizes["depths"]
     compiling = lambda n: figures.get("seconds", "compile", f"{n} layers", "train step", "compile")
-    yield f"compiling a train step: {many} layers / {few} layers", lambda: compiling(many) / compiling(few), None, 1.3
+    yield (
+        f"compiling a train step: {many} layers / {few} layers",
+        lambda: compiling(many) / compiling(few),
+        None,
+        1.3,
+    )
     short, long = min(figures.sizes["prompts"]), max(figures.sizes["prompts"])
     for mixer in MIXERS:
-        peak = lambda n, mixer=mixer: figures.get("total", "generation", mixer, f"prompt {n}", "plan")
+        peak = lambda n, mixer=mixer: figures.get(
+            "total", "generation", mixer, f"prompt {n}", "plan"
+        )
         value = lambda peak=peak: peak(long) / peak(short)
         name = f"generating with {mixer}: peak bytes, prompt of {long} / {short}"
         yield name, value, None, 1.0 if is_constant(mixer, Sizes(**figures.sizes)) else None
@@ -76,8 +86,13 @@ def _op_promises(figures: _Figures) -> Iterator[Promise]:
     shape, long = f"B{B} T{T}", f"B{B} T{figures.sizes['long']}"
     grow = figures.sizes["long"] / T
 
-    def ratio(field: str, group: str, above: str, below: str, pass_: str = "train") -> Callable[[], float]:
-        return lambda: figures.get(field, group, above, shape, pass_) / figures.get(field, group, below, shape, pass_)
+    def ratio(
+        field: str, group: str, above: str, below: str, pass_: str = "train"
+    ) -> Callable[[], float]:
+        return lambda: (
+            figures.get(field, group, above, shape, pass_)
+            / figures.get(field, group, below, shape, pass_)
+        )
 
     def growth(field: str, group: str) -> Callable[[], float]:
         of = lambda shape: figures.get(field, group, figures.best(group), shape, "train")
@@ -98,12 +113,22 @@ def _op_promises(figures: _Figures) -> Iterator[Promise]:
     value = lambda: (layer(f"mamba, {best}") - layer(UNSCANNED)) / scan()
     yield f"selective_scan, train, {shape}: in a Mamba layer / alone, seconds", value, None, 1.5
     yield from faster("attention", "materialised", 3.0, 15.0)
-    yield f"attention, train: temporary bytes a token, {long} / {shape}", growth("temporaries", "attention"), None, 1.1
+    yield (
+        f"attention, train: temporary bytes a token, {long} / {shape}",
+        growth("temporaries", "attention"),
+        None,
+        1.1,
+    )
     yield from faster("linear_attention", "associative", None, 10.0)
     name = f"linear_attention, train: seconds a token, {long} / {shape}"
     yield name, growth("seconds", "linear_attention"), None, RUN_NOISE
     best, flax = figures.best("gru"), "flax nnx.RNN(GRUCell)"
-    yield f"gru, train, {shape}: {best} / {flax}, seconds", ratio("seconds", "gru", best, flax), None, 0.8
+    yield (
+        f"gru, train, {shape}: {best} / {flax}, seconds",
+        ratio("seconds", "gru", best, flax),
+        None,
+        0.8,
+    )
 
 
 def _decoding_promises(figures: _Figures) -> Iterator[Promise]:
@@ -114,13 +139,28 @@ def _decoding_promises(figures: _Figures) -> Iterator[Promise]:
     short, long = (f"{n} of {n}" for n in figures.sizes["contexts"])
     for mixer in MIXERS:  # of those with a constant state both contexts were measured
         value = ratio("seconds", mixer, long, short)
-        yield f"decoding with {mixer}: seconds a token, context {long} / {short}", value, 1 / RUN_NOISE, RUN_NOISE
+        yield (
+            f"decoding with {mixer}: seconds a token, context {long} / {short}",
+            value,
+            1 / RUN_NOISE,
+            RUN_NOISE,
+        )
     small, roomy, full = (f"{filled} of {slots}" for filled, slots in figures.sizes["caches"])
     name = "decoding with attention"
-    yield f"{name}: seconds a token, {roomy} / {small}", ratio("seconds", "attention", roomy, small), None, RUN_NOISE
+    yield (
+        f"{name}: seconds a token, {roomy} / {small}",
+        ratio("seconds", "attention", roomy, small),
+        None,
+        RUN_NOISE,
+    )
     grow = figures.sizes["caches"][2][0] / figures.sizes["caches"][1][0]
     value = ratio("seconds", "attention", full, roomy)
-    yield f"{name}: seconds a token and filled slot, {full} / {roomy}", lambda value=value: value() / grow, None, RUN_NOISE
+    yield (
+        f"{name}: seconds a token and filled slot, {full} / {roomy}",
+        lambda value=value: value() / grow,
+        None,
+        RUN_NOISE,
+    )
     value = ratio("temporaries", "attention", roomy, small)
     yield f"{name}: temporary bytes, {roomy} / {small}", value, None, 1.1
 
@@ -140,7 +180,8 @@ def render(result: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     dirty = " with changes" if result["dirty"] else ""
     lines = [
-        f"{result['cpu']}, {result['host']['cpus']} cores, {result['host']['system']}; device {result['devices']['kind']}",
+        f"{result['cpu']}, {result['host']['cpus']} cores, {result['host']['system']}; device "
+        f"{result['devices']['kind']}",
         f"{versions}; revision {result['revision']}{dirty}; {result['seconds']:.0f} s in all",
     ]
     if result["ratios"]:
@@ -165,22 +206,48 @@ def figure_tables(figures: list[dict[str, Any]]) -> Iterator[str]:
     for f in two:
         cells[f["group"], f["form"], f["shape"]][f["pass_"]] = f
     if cells:
-        header = ("group", "form", "shape", "forward ms", "train ms", "forward temporaries MB", "train temporaries MB")
-        rows = [(*key, *(_ms(by.get(p)) for p in PASSES), *(_mb(by.get(p), "temporaries") for p in PASSES))
+        header = (
+            "group",
+            "form",
+            "shape",
+            "forward ms",
+            "train ms",
+            "forward temporaries MB",
+            "train temporaries MB",
+        )
+        milliseconds = lambda by: [_ms(by.get(p)) for p in PASSES]
+        megabytes = lambda by: [_mb(by.get(p), "temporaries") for p in PASSES]
+        rows = [(*key, *milliseconds(by), *megabytes(by))
                 for key, by in cells.items()]  # fmt: skip
         yield from _table(header, rows)
-        yield from ("", "Train is forward and backward. Temporaries are XLA's, beside arguments and outputs.", "")
+        yield from (
+            "",
+            "Train is forward and backward. Temporaries are XLA's, beside arguments and outputs.",
+            "",
+        )
     other = [f for f in figures if f["pass_"] not in PASSES]
     if other:
-        header = ("group", "form", "at", "ms a token, or of a compilation", "temporaries MB", "total MB")
-        rows = [(f["group"], f["form"], f["shape"], _ms(f), _mb(f, "temporaries"), _mb(f, "total")) for f in other]
+        header = (
+            "group",
+            "form",
+            "at",
+            "ms a token, or of a compilation",
+            "temporaries MB",
+            "total MB",
+        )
+        rows = [
+            (f["group"], f["form"], f["shape"], _ms(f), _mb(f, "temporaries"), _mb(f, "total"))
+            for f in other
+        ]
         yield from _table(header, rows)
 
 
 def _ms(figure: dict[str, Any] | None) -> str:
     if figure is None or figure["seconds"] is None:
         return (figure or {}).get("skipped") or "-"
-    return "{} ({}-{})".format(*(_number(figure[field] * 1e3) for field in ("seconds", "low", "high")))
+    return "{} ({}-{})".format(
+        *(_number(figure[field] * 1e3) for field in ("seconds", "low", "high"))
+    )
 
 
 def _mb(figure: dict[str, Any] | None, field: str) -> str:
@@ -193,5 +260,11 @@ def _number(x: float) -> str:
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    line = lambda row: "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |"
-    return [line(header), "|" + "|".join("-" * (width + 2) for width in widths) + "|", *map(line, rows)]
+    line = lambda row: (
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |"
+    )
+    return [
+        line(header),
+        "|" + "|".join("-" * (width + 2) for width in widths) + "|",
+        *map(line, rows),
+    ]

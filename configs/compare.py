@@ -4,13 +4,14 @@
     bash scripts/compare.sh --config=configs/compare.py:long
     bash scripts/compare.sh --config=configs/compare.py:full --config.data.path=DIR --workdir=RUNS
 
-The default is a tour of minutes on two CPU cores. `long` is evidence, in less than an hour there: each member's learning rate
-is chosen on validation works from a grid that is the same for all, then trained from three fresh seeds and scored on the
-test works. `full` is for a real accelerator: 125M parameters, context 4096, bfloat16, on a directory that
-scripts/prepare_data.py wrote.
+The default is a tour of minutes on two CPU cores. `long` is evidence, in less than an hour there:
+each member's learning rate is chosen on validation works from a grid that is the same for all, then
+trained from three fresh seeds and scored on the test works. `full` is for a real accelerator: 125M
+parameters, context 4096, bfloat16, on a directory that scripts/prepare_data.py wrote.
 
-Members are layer patterns as in configs/lm.py; "name = pattern" gives one a name, "; field=value" sets fields of `model`.
-Each gets the MLP width that brings it to the parameters of `reference`, or, where it sets `mlp` itself, the depth.
+Members are layer patterns as in configs/lm.py; "name = pattern" gives one a name, "; field=value"
+sets fields of `model`. Each gets the MLP width that brings it to the parameters of `reference`, or,
+where it sets `mlp` itself, the depth.
 """
 
 import ml_collections
@@ -80,7 +81,9 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.evals.context = ml_collections.ConfigDict(dict(targets=0))
     config.evals.flops = ml_collections.ConfigDict()
     config.evals.speed = ml_collections.ConfigDict(dict(contexts=(256, 1024, 4096)))
-    config.evals.memory = ml_collections.ConfigDict(dict(contexts=(1024, 16384, 1048576), compiled=(256, 1024, 4096)))
+    config.evals.memory = ml_collections.ConfigDict(
+        dict(contexts=(1024, 16384, 1048576), compiled=(256, 1024, 4096))
+    )
 
     config.mesh = ml_collections.ConfigDict()
     config.mesh.data = 1
@@ -89,7 +92,10 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
 
 
 def _long(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    config.notice = "130 thousand parameters, 0.65 million tokens of Shakespeare: evidence for this budget, not for others"
+    config.notice = (
+        "130 thousand parameters, 0.65 million tokens of Shakespeare: evidence for "
+        "this budget, not for others"
+    )
     config.members = (
         "gru",
         "gru-conv = gru; conv=4",

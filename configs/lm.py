@@ -2,12 +2,13 @@
 
     python train.py --config=configs/lm.py:mamba --workdir=runs/mamba
 
-Expect 2.74 validation bits per byte of --config=configs/lm.py:gru --config.steps=200 --config.batch=8, in under a minute
-on two CPU cores.
+Expect 2.74 validation bits per byte of --config=configs/lm.py:gru --config.steps=200
+--config.batch=8, in under a minute on two CPU cores.
 
-The argument is the layer pattern, cycled over the depth: gru, attention, linear_attention, mamba, a hybrid such as
-mamba,attention,mamba, options in parentheses as in attention(window=64), or your own package.module:Class. Every field
-can be set from the command line: --config.optim.lr=1e-3 --config.model.dim=256 --config.data.path=DIR.
+The argument is the layer pattern, cycled over the depth: gru, attention, linear_attention, mamba, a
+hybrid such as mamba,attention,mamba, options in parentheses as in attention(window=64), or your own
+package.module:Class. Every field can be set from the command line: --config.optim.lr=1e-3
+--config.model.dim=256 --config.data.path=DIR.
 """
 
 import ml_collections
@@ -65,7 +66,9 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config.evals.context = ml_collections.ConfigDict(dict(targets=8))
     config.evals.flops = ml_collections.ConfigDict()
     config.evals.speed = ml_collections.ConfigDict(dict(contexts=(256, 1024, 4096)))
-    config.evals.memory = ml_collections.ConfigDict(dict(contexts=(1024, 16384, 1048576), compiled=(256, 1024, 4096)))
+    config.evals.memory = ml_collections.ConfigDict(
+        dict(contexts=(1024, 16384, 1048576), compiled=(256, 1024, 4096))
+    )
 
     config.mesh = ml_collections.ConfigDict()
     config.mesh.data = 1

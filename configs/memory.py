@@ -1,10 +1,11 @@
-"""What each architecture costs in memory, at equal parameters: training, prefill and decoding against the context.
+"""What each architecture costs in memory, at equal parameters: training, prefill and decoding
+against the context.
 
     python scripts/memory.py --config=configs/memory.py --targets=local,tpu-v5e,gpu-h100
 
-The argument is the size: 1m (the default), 125m, 1.3b or 8b; whatever it is, programs are compiled and nothing is allocated.
-Members are layer patterns as in configs/lm.py, "name = pattern" gives one a name; each gets the MLP width that brings it to
-the parameters of `reference`.
+The argument is the size: 1m (the default), 125m, 1.3b or 8b; whatever it is, programs are compiled
+and nothing is allocated. Members are layer patterns as in configs/lm.py, "name = pattern" gives one
+a name; each gets the MLP width that brings it to the parameters of `reference`.
 """
 
 import ml_collections
@@ -32,7 +33,8 @@ def get_config(size: str = "1m") -> ml_collections.ConfigDict:
         "mamba",
         f"attention materialised = attention(heads={heads},method=materialised)",
         f"attention multi-head = attention(heads={heads})",
-        f"attention grouped = attention(heads={heads},kv_heads={max(heads // 4, 1) if size != '1m' else 2})",
+        "attention grouped = "
+        f"attention(heads={heads},kv_heads={max(heads // 4, 1) if size != '1m' else 2})",
         f"attention multi-query = attention(heads={heads},kv_heads=1)",
         f"attention window 1024 = attention(heads={heads},window=1024)",
         f"hybrid = mamba,attention(heads={heads},kv_heads={kv_heads})",

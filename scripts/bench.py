@@ -1,8 +1,9 @@
-"""Times every form of every op, mixers, train steps, decoding and compilation: python scripts/bench.py --out=FILE.json
+"""Times every form of every op, mixers, train steps, decoding and compilation: python
+scripts/bench.py --out=FILE.json
 
-Prints tables of figures and the ratios that are promised, with their targets. It takes minutes on two quiet cores;
---only=attention,gru measures some groups, --peers times PyTorch's layers in turn with ours (requirements-peers.txt),
---show=FILE.json prints the tables of an earlier run.
+Prints tables of figures and the ratios that are promised, with their targets. It takes minutes on
+two quiet cores; --only=attention,gru measures some groups, --peers times PyTorch's layers in turn
+with ours (requirements-peers.txt), --show=FILE.json prints the tables of an earlier run.
 """
 
 import json
@@ -16,8 +17,14 @@ from absl import flags
 from seqarch.errors import UserError
 from seqarch.runtime import cli
 
-ONLY = flags.DEFINE_list("only", [], "Groups to measure: names of ops, mixers, train_step, decoding, compile, generation.")
-PEERS = flags.DEFINE_bool("peers", False, "Time PyTorch's layers beside ours too; --only=peers: nothing else.")
+ONLY = flags.DEFINE_list(
+    "only",
+    [],
+    "Groups to measure: names of ops, mixers, train_step, decoding, compile, generation.",
+)
+PEERS = flags.DEFINE_bool(
+    "peers", False, "Time PyTorch's layers beside ours too; --only=peers: nothing else."
+)
 OUT = cli.define_path("out", None, "The JSON file to write.")
 SHOW = cli.define_path("show", None, "Print the tables of this JSON file instead of measuring.")
 
@@ -43,7 +50,9 @@ def _read(path: Path) -> dict:
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read --show={path}: {error}; give a file that --out wrote") from error
+        raise UserError(
+            f"cannot read --show={path}: {error}; give a file that --out wrote"
+        ) from error
     if not (isinstance(result, dict) and {"figures", "sizes", "limits", "versions"} <= set(result)):
         raise UserError(f"--show={path} is no benchmark; give a file that --out wrote")
     return result
@@ -53,7 +62,9 @@ def _write(path: Path, result: dict) -> None:
     try:
         path.write_text(json.dumps(result, indent=1) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write --out={path}: {error.strerror}; give a file in a directory that exists") from error
+        raise UserError(
+            f"cannot write --out={path}: {error.strerror}; give a file in a directory that exists"
+        ) from error
 
 
 if __name__ == "__main__":

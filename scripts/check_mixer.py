@@ -1,4 +1,5 @@
-"""Says of a mixer of your own what holds and what fails: python scripts/check_mixer.py my_package.module:MyMixer
+"""Says of a mixer of your own what holds and what fails: python scripts/check_mixer.py
+my_package.module:MyMixer
 
 Options stand in parentheses, as in a layer pattern: "my_package.module:MyMixer(heads=2)". The law's
 clauses a line each: its forms agree in values and gradients, gradients are finite differences that
@@ -20,7 +21,9 @@ from absl import flags
 from seqarch.runtime import cli
 
 DIM = flags.DEFINE_integer("dim", 16, "Width that the law is checked at.", lower_bound=1)
-TIME = flags.DEFINE_integer("time", 21, "Tokens of its sequences: more than 8, and no multiple of 8.", lower_bound=4)
+TIME = flags.DEFINE_integer(
+    "time", 21, "Tokens of its sequences: more than 8, and no multiple of 8.", lower_bound=4
+)
 STEPS = flags.DEFINE_integer("steps", 100, "Of the training.", lower_bound=10)
 
 WIDTH, CONTEXTS = 64, (1024, 65536)  # of the training's model; of the states
@@ -28,25 +31,46 @@ LETTERS, SUBSET = 16, 4  # of the training's alphabet; of which each row uses so
 ROWS, LENGTH = 16, 64  # of a training batch
 CLEARLY = 0.9  # of the best loss without memory, below which the training must end
 HINTS = {
-    "carry": "return from both a state like init_state's, cast back to its dtypes, and name its arrays' axes in state_axes",
-    "causal": "something reads ahead, such as a roll, a symmetric window or a missing mask, or mixes rows",
-    "step": "one of the two sees other tokens or another state: prefill must start from the given state and read no later "
-    "token, and step must update before its output exactly where prefill does",
-    "halves": "prefill must start from the given state, count positions on from it, and return the state after the last of "
-    "`lengths` tokens",
-    "lengths": "tokens beyond `lengths` must leave the state as it is, with a decay of 1 and an update of 0",
-    "starts": "where `starts` is True the past must be forgotten before the token: the state that came in, and every "
-    "window, convolution or cache that reaches back; beyond `lengths` it must not: starts & valid_tokens(lengths, B, T)",
+    "carry": (
+        "return from both a state like init_state's, cast back to its dtypes, and name its "
+        "arrays' axes in state_axes"
+    ),
+    "causal": (
+        "something reads ahead, such as a roll, a symmetric window or a missing mask, or mixes rows"
+    ),
+    "step": (
+        "one of the two sees other tokens or another state: prefill must start from the given "
+        "state and read no later token, and step must update before its output exactly where "
+        "prefill does"
+    ),
+    "halves": (
+        "prefill must start from the given state, count positions on from it, and return the "
+        "state after the last of `lengths` tokens"
+    ),
+    "lengths": (
+        "tokens beyond `lengths` must leave the state as it is, with a decay of 1 and an "
+        "update of 0"
+    ),
+    "starts": (
+        "where `starts` is True the past must be forgotten before the token: the state that "
+        "came in, and every window, convolution or cache that reaches back; beyond `lengths` "
+        "it must not: starts & valid_tokens(lengths, B, T)"
+    ),
     "call": "leave __call__ to SequenceMixer, or let it do what prefill does",
     "splits": "look at sequences of one token, and at lengths that are no multiple of a chunk",
     "bfloat16": "keep decays, normalisers, softmax and the state in float32",
-    "bfloat16_step": "keep a recurrent state in float32, whatever `dtype` is: small updates are lost in bfloat16",
+    "bfloat16_step": (
+        "keep a recurrent state in float32, whatever `dtype` is: small updates are lost in bfloat16"
+    ),
     "long": "look at what is handed from one chunk or block to the next",
     "axes": "give each nnx.Param axes=(...), a logical name or None for each dimension",
     "used": "remove the parameter, or look for a stop_gradient or a product with zero",
     "differences": "look for stop_gradient, custom_vjp rules and rounding in the backward pass",
     "large": "subtract the maximum before exp, or bound what goes into it",
-    "reuse": "keep everything about the past in the state, with the batch as the first axis of every array",
+    "reuse": (
+        "keep everything about the past in the state, with the batch as the first axis of "
+        "every array"
+    ),
 }
 
 
@@ -66,18 +90,32 @@ def main(pattern: str) -> None:
     tests = [(clause.says, HINTS[clause.name], clause.test) for clause in clauses]
     make = partial(mixer, WIDTH, **dict(layers[0].options))
     tests += [("its state can be measured", "look at init_state", partial(state, make))]
-    tests += [("it learns", "look for gradients that vanish or are not finite", partial(learn, pattern, STEPS.value))]
+    tests += [
+        (
+            "it learns",
+            "look for gradients that vanish or are not finite",
+            partial(learn, pattern, STEPS.value),
+        )
+    ]
     held = []
     for says, hint, test in tests:
-        why = f"Probably: {hint}" if all(held) else f"If that does not follow from what fails above: {hint}"
+        why = (
+            f"Probably: {hint}"
+            if all(held)
+            else f"If that does not follow from what fails above: {hint}"
+        )
         held.append(said(says, why, test, mixer))
-    print(f"{sum(held)} of {len(held)} hold" + "; begin with the first that fails" * (not all(held)))
+    print(
+        f"{sum(held)} of {len(held)} hold" + "; begin with the first that fails" * (not all(held))
+    )
     if not all(held):
         sys.exit(1)
 
 
 def said(says: str, why: str, test, mixer: type) -> bool:
-    """Prints in one line whether `test` passes, and where it does not, how and why; a mixer may fail it in any way."""
+    """Prints in one line whether `test` passes, and where it does not, how and why; a mixer may
+    fail it in any way.
+    """
     from seqarch.errors import UserError
     from seqarch.laws import LawBroken
 
@@ -88,7 +126,10 @@ def said(says: str, why: str, test, mixer: type) -> bool:
     except LawBroken as broken:
         reason = f"{str(broken).removeprefix(f'{says}: ')}. {why}."
     except Exception as error:  # noqa: BLE001
-        reason = f"{type(error).__name__}{place(error, mixer)}: {(str(error).strip() or 'without a word').splitlines()[0]}"
+        reason = (
+            f"{type(error).__name__}{place(error, mixer)}: "
+            f"{(str(error).strip() or 'without a word').splitlines()[0]}"
+        )
     else:
         print(f"holds  {says}" + f": {found}" * bool(found), flush=True)
         return True
@@ -101,7 +142,11 @@ def place(error: Exception, mixer: type) -> str:
     import inspect
 
     file = inspect.getsourcefile(mixer)
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == file
+    ]
     return f" in line {lines[-1]} of {file}" if lines else ""
 
 
@@ -115,8 +160,12 @@ def state(make) -> str:
     from seqarch.report.formats import format_bytes
 
     mixer = make(dtype=jnp.float32, rngs=nnx.Rngs(0))
-    sizes = [tree_bytes(jax.eval_shape(lambda: mixer.init_state(1, context))) for context in CONTEXTS]  # noqa: B023
-    shown = ", ".join(f"{format_bytes(size)} after {n:,} tokens" for size, n in zip(sizes, CONTEXTS, strict=True))
+    sizes = [
+        tree_bytes(jax.eval_shape(lambda: mixer.init_state(1, context))) for context in CONTEXTS
+    ]  # noqa: B023
+    shown = ", ".join(
+        f"{format_bytes(size)} after {n:,} tokens" for size, n in zip(sizes, CONTEXTS, strict=True)
+    )
     return f"{shown}, at width {WIDTH}; " + ("constant" if sizes[0] == sizes[1] else "it grows")
 
 

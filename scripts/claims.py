@@ -1,7 +1,9 @@
-"""Tests what is said about the trade between quality and memory: python scripts/claims.py --targets=local,tpu-v5e,gpu-h100
+"""Tests what is said about the trade between quality and memory: python scripts/claims.py
+--targets=local,tpu-v5e,gpu-h100
 
-Compiles, runs and trains what the claims in studies/claims/ need, and writes OUT.json and OUT.md. Measurements and trained
-runs are kept in WORKDIR, so that the same command goes on where it stopped.
+Compiles, runs and trains what the claims in studies/claims/ need, and writes OUT.json and OUT.md.
+Measurements and trained runs are kept in WORKDIR, so that the same command goes on where it
+stopped.
 """
 
 import shlex
@@ -30,24 +32,51 @@ from studies.claims.base import Means
 from studies.claims.page import findings, page
 
 LOCAL = spare_accelerator()  # of the workers
-TARGETS = flags.DEFINE_list("targets", ["local"], "Devices, one chip of each, the local one among them.")
-LENGTHS = flags.DEFINE_list("lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context.")
-WORKDIR = cli.define_path("workdir", str(ROOT / "runs/claims"), "Where measurements and runs are kept.")
+TARGETS = flags.DEFINE_list(
+    "targets", ["local"], "Devices, one chip of each, the local one among them."
+)
+LENGTHS = flags.DEFINE_list(
+    "lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context."
+)
+WORKDIR = cli.define_path(
+    "workdir", str(ROOT / "runs/claims"), "Where measurements and runs are kept."
+)
 OUT = cli.define_path("out", "runs/claims/claims", "The files to write, without .json and .md.")
-TIMEOUT = flags.DEFINE_float("timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1)
+TIMEOUT = flags.DEFINE_float(
+    "timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1
+)
 
 
 def main() -> None:
     lengths = sorted(set(cli.readable(LENGTHS.value, parse_length)))
-    targets = ["local", *(name for name in dict.fromkeys(cli.readable(TARGETS.value, one_chip)) if name != "local")]
+    targets = [
+        "local",
+        *(name for name in dict.fromkeys(cli.readable(TARGETS.value, one_chip)) if name != "local"),
+    ]
     out, workdir = Path(OUT.value), Path(WORKDIR.value)
     out.parent.mkdir(parents=True, exist_ok=True)
     say = lambda line: print(line, flush=True)
     made = provenance()  # now: the tree may change meanwhile
     with MeasurementCache(workdir / "cache", timeout=TIMEOUT.value, platforms=LOCAL) as cache:
-        means = Means(cache, targets, members("1m"), members("8b"), trained(), lengths, ROOT / "docs", workdir, LOCAL, say)
+        means = Means(
+            cache,
+            targets,
+            members("1m"),
+            members("8b"),
+            trained(),
+            lengths,
+            ROOT / "docs",
+            workdir,
+            LOCAL,
+            say,
+        )
         claims = findings(means)
-    about = dict(revision=revision(made), versions=made["versions"], cpus=made["host"]["cpus"], targets=targets)
+    about = dict(
+        revision=revision(made),
+        versions=made["versions"],
+        cpus=made["host"]["cpus"],
+        targets=targets,
+    )
     about["command"] = shlex.join(made["command"])
     record = dict(about=about, claims=claims)
     numbers, text = (out.with_name(f"{out.name}.{kind}") for kind in ("json", "md"))
@@ -58,7 +87,9 @@ def main() -> None:
 
 def one_chip(name: str) -> str:
     if ":" in name:
-        raise UserError(f"--targets has {name}; give targets without chips, which the claims choose themselves")
+        raise UserError(
+            f"--targets has {name}; give targets without chips, which the claims choose themselves"
+        )
     return place(name).name
 
 

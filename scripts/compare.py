@@ -1,9 +1,11 @@
-"""Trains and measures the members of a comparison: python scripts/compare.py --config=configs/compare.py [--workdir=RUNS]
+"""Trains and measures the members of a comparison: python scripts/compare.py
+--config=configs/compare.py [--workdir=RUNS]
 
-RUNS gets a directory for each member with its runs, records.jsonl with the records of all, and report.md, report.html,
-report.tex and results.csv. The same command continues what was cut short and reuses what is finished. On a CPU members are
-trained side by side, each on a share of the cores (--workers); what the first seed's programs need is measured when all are
-trained, with nothing beside it.
+RUNS gets a directory for each member with its runs, records.jsonl with the records of all, and
+report.md, report.html, report.tex and results.csv. The same command continues what was cut short
+and reuses what is finished. On a CPU members are trained side by side, each on a share of the cores
+(--workers); what the first seed's programs need is measured when all are trained, with nothing
+beside it.
 """
 
 import sys
@@ -27,9 +29,17 @@ from seqarch.report.render import text_table
 from seqarch.runtime import cli
 from seqarch.runtime.workers import most_workers
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
-WORKDIR = cli.define_path("workdir", None, "Directory of the runs and the report; default: runs/NAME in the repository.")
-WORKERS = flags.DEFINE_integer("workers", None, "Members trained at once, each on its share of a CPU's cores; default: one a core.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE."
+)
+WORKDIR = cli.define_path(
+    "workdir", None, "Directory of the runs and the report; default: runs/NAME in the repository."
+)
+WORKERS = flags.DEFINE_integer(
+    "workers",
+    None,
+    "Members trained at once, each on its share of a CPU's cores; default: one a core.",
+)
 flags.mark_flag_as_required("config")
 
 
@@ -39,17 +49,25 @@ def main() -> None:
     members = comparison.studies(given, workdir)
     count = len(members) * (len(given.lrs) + len(given.seeds))
     tokens = given.base.steps * given.base.batch * given.base.length
-    say(f"{len(members)} members, {count} runs of {given.base.steps:,} steps = {tokens:,} tokens, in {workdir}")
+    say(
+        f"{len(members)} members, {count} runs of {given.base.steps:,} steps = {tokens:,} "
+        f"tokens, in {workdir}"
+    )
     found, failures = comparison.run(given, members, workdir, min(workers(), len(members)), say)
     runs = f"runs/{given.name}"
-    rows = (with_commands(each, start, "configs/lm.py", runs) if each.kind == "run" else each for each in found.members)
+    rows = (
+        with_commands(each, start, "configs/lm.py", runs) if each.kind == "run" else each
+        for each in found.members
+    )
     found = found._replace(members=tuple(rows))
     if found.models and jax.process_index() == 0:
         paths = write_report(found, workdir)
         print(f"\n{text_table(comparison_tables(found)[0])}\n\n{found.notice}\n")
         print("\n".join(f"wrote {path}" for path in paths))
     if failures:
-        raise UserError(f"{len(failures)} of {len(members)} members came to no result: {'; '.join(failures)}")
+        raise UserError(
+            f"{len(failures)} of {len(members)} members came to no result: {'; '.join(failures)}"
+        )
 
 
 def start(mixer: str) -> Config:
@@ -61,7 +79,10 @@ def workers() -> int:
     if WORKERS.value is None:
         return most_workers()
     if not 1 <= WORKERS.value <= most_workers():
-        raise UserError(f"--workers is {WORKERS.value}; give 1 to {most_workers()}: a core for each, or one for an accelerator")
+        raise UserError(
+            f"--workers is {WORKERS.value}; give 1 to {most_workers()}: a core for each, or one "
+            "for an accelerator"
+        )
     return WORKERS.value
 
 

@@ -1,8 +1,9 @@
 """Two runs compared: python scripts/diff.py RUN_A RUN_B
 
-The config fields in which they differ, and the difference of their bits per byte on the same held-out documents with its
-95 % interval, from a paired bootstrap over documents. Scores of eval.json are used where they are of the latest checkpoint
-and of this split; others are computed, and nothing is written.
+The config fields in which they differ, and the difference of their bits per byte on the same
+held-out documents with its 95 % interval, from a paired bootstrap over documents. Scores of
+eval.json are used where they are of the latest checkpoint and of this split; others are computed,
+and nothing is written.
 """
 
 import sys
@@ -15,7 +16,9 @@ from absl import flags
 from seqarch.runtime import cli
 
 SPLIT = flags.DEFINE_string("split", "validation", "The held-out text: validation or test.")
-LIMIT = flags.DEFINE_integer("limit", None, "Bytes of each document; default: the smaller of the two runs' eval.limit.", 0)
+LIMIT = flags.DEFINE_integer(
+    "limit", None, "Bytes of each document; default: the smaller of the two runs' eval.limit.", 0
+)
 ALLOW_MODULES = cli.define_allow_modules()
 
 

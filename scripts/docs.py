@@ -1,7 +1,9 @@
-"""Renders the tables and figures of README.md and docs/ from their records: python scripts/docs.py [--check]
+"""Renders the tables and figures of README.md and docs/ from their records: python scripts/docs.py
+[--check]
 
-A page has a region for each: what stands between <!-- RECORDS: TITLE --> and <!-- end --> is the table
-of that title, made from docs/RECORDS. With --check nothing is written, and pages that are out of date are named.
+A page has a region for each: what stands between <!-- RECORDS: TITLE --> and <!-- end --> is the
+table of that title, made from docs/RECORDS. With --check nothing is written, and pages that are out
+of date are named.
 """
 
 import sys

@@ -1,7 +1,9 @@
-"""Text from a run, printed as it comes: python scripts/generate.py --workdir=RUN --prompt="To be, or"
+"""Text from a run, printed as it comes: python scripts/generate.py --workdir=RUN --prompt="To be,
+or"
 
-Without a prompt it begins a document. --temperature=0 takes the most likely token each time. Tokens are bytes, or those
-of the tokenizer that the run was trained with; it then needs the package tokenizers for the prompt.
+Without a prompt it begins a document. --temperature=0 takes the most likely token each time. Tokens
+are bytes, or those of the tokenizer that the run was trained with; it then needs the package
+tokenizers for the prompt.
 """
 
 import os
@@ -16,10 +18,16 @@ from seqarch.runtime import cli
 
 WORKDIR = cli.define_path("workdir", None, "The run's directory: what train.py had as --workdir.")
 PROMPT = flags.DEFINE_string("prompt", "", "The text to continue.")
-STEPS = flags.DEFINE_integer("steps", 500, "Tokens to generate, unless the document ends before.", lower_bound=1)
-TEMPERATURE = flags.DEFINE_float("temperature", 0.8, "0 for the most likely token, 1 for the model's own distribution.")
+STEPS = flags.DEFINE_integer(
+    "steps", 500, "Tokens to generate, unless the document ends before.", lower_bound=1
+)
+TEMPERATURE = flags.DEFINE_float(
+    "temperature", 0.8, "0 for the most likely token, 1 for the model's own distribution."
+)
 TOP_K = flags.DEFINE_integer("top_k", 0, "Sample from the k most likely tokens; 0 for all.")
-TOP_P = flags.DEFINE_float("top_p", 1.0, "Sample from the fewest tokens that hold this probability.")
+TOP_P = flags.DEFINE_float(
+    "top_p", 1.0, "Sample from the fewest tokens that hold this probability."
+)
 SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0, upper_bound=2**32 - 1)
 ALLOW_MODULES = cli.define_allow_modules()
 flags.mark_flags_as_required(["workdir"])
@@ -36,14 +44,18 @@ def main() -> None:
 
     sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value).check()
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
-    model = serve(load_model(WORKDIR.value, ALLOW_MODULES.value, mesh=mesh)[1], mesh)  # what was loaded is freed
+    model = serve(
+        load_model(WORKDIR.value, ALLOW_MODULES.value, mesh=mesh)[1], mesh
+    )  # what was loaded is freed
     tokens_of = tokenizer.kept(WORKDIR.value)
     prompt = os.fsencode(PROMPT.value)  # as it was typed, also where it is no UTF-8
     prompts = [tokens_of.encode(prompt) if prompt else []]
     sys.stdout.buffer.write(prompt)
     sys.stdout.buffer.flush()
     key = jax.random.key(SEED.value)
-    for tokens in stream(model, prompts, steps=STEPS.value, key=key, sampling=sampling, stop=model.boundary):
+    for tokens in stream(
+        model, prompts, steps=STEPS.value, key=key, sampling=sampling, stop=model.boundary
+    ):
         sys.stdout.buffer.write(tokens_of.decode(tokens[0]))
         sys.stdout.buffer.flush()
     print()

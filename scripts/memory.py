@@ -1,8 +1,10 @@
-"""What members cost in memory on devices that are here or not: python scripts/memory.py --config=configs/memory.py
+"""What members cost in memory on devices that are here or not: python scripts/memory.py
+--config=configs/memory.py
 
-Compiles their train, prefill and decode steps at every length for every target, and searches for the longest context and the
-most sequences that fit. RUNS gets records.jsonl, report.md, report.html, results.csv and TensorBoard events; RUNS/cache keeps
-measurements, so that the same command goes on where it stopped.
+Compiles their train, prefill and decode steps at every length for every target, and searches for
+the longest context and the most sequences that fit. RUNS gets records.jsonl, report.md,
+report.html, results.csv and TensorBoard events; RUNS/cache keeps measurements, so that the same
+command goes on where it stopped.
 """
 
 import os
@@ -33,13 +35,27 @@ from seqarch.runtime.accelerator import spare_accelerator
 from seqarch.training.logging import add_scalars
 
 LOCAL = spare_accelerator()  # of the workers
-CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
-TARGETS = flags.DEFINE_list("targets", ["local"], "Devices, with their chips, such as local,tpu-v5e,tpu-v5p:2x2,gpu-h100:8.")
-LENGTHS = flags.DEFINE_list("lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context.")
-WORKDIR = cli.define_path("workdir", None, "Directory of the report; default: runs/NAME in the repository.")
-WORKERS = flags.DEFINE_integer("workers", min(2, os.cpu_count()), "Compilations at once.", lower_bound=1)
-RUN = flags.DEFINE_boolean("run", False, "Also run what fits on the local CPU and compare; accelerators always do.")
-TIMEOUT = flags.DEFINE_float("timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE."
+)
+TARGETS = flags.DEFINE_list(
+    "targets", ["local"], "Devices, with their chips, such as local,tpu-v5e,tpu-v5p:2x2,gpu-h100:8."
+)
+LENGTHS = flags.DEFINE_list(
+    "lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context."
+)
+WORKDIR = cli.define_path(
+    "workdir", None, "Directory of the report; default: runs/NAME in the repository."
+)
+WORKERS = flags.DEFINE_integer(
+    "workers", min(2, os.cpu_count()), "Compilations at once.", lower_bound=1
+)
+RUN = flags.DEFINE_boolean(
+    "run", False, "Also run what fits on the local CPU and compare; accelerators always do."
+)
+TIMEOUT = flags.DEFINE_float(
+    "timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1
+)
 flags.mark_flag_as_required("config")
 flags.register_validator("targets", bool, "give at least one")
 
@@ -47,7 +63,10 @@ flags.register_validator("targets", bool, "give at least one")
 def main() -> None:
     given = CONFIG.value.to_dict()
     if missing := [field for field in ("name", "reference", "members") if field not in given]:
-        raise UserError(f"--config is no sweep over members: it has no {', '.join(missing)}; start from configs/memory.py")
+        raise UserError(
+            f"--config is no sweep over members: it has no {', '.join(missing)}; start from "
+            "configs/memory.py"
+        )
     name, reference, members = (given.pop(field) for field in ("name", "reference", "members"))
     lengths = sorted(set(cli.readable(LENGTHS.value, parse_length)))
     targets = cli.readable(dict.fromkeys(TARGETS.value), lambda target: place(target).name)
@@ -56,12 +75,19 @@ def main() -> None:
     options = dict(workers=WORKERS.value, timeout=TIMEOUT.value, platforms=LOCAL)
     with MeasurementCache(workdir / "cache", **options) as cache:
         at_once = dict(workers=WORKERS.value, run_local=RUN.value)
-        results = sweep.run(cache, configs, targets, lengths, **at_once, say=lambda line: print(line, flush=True))
+        results = sweep.run(
+            cache, configs, targets, lengths, **at_once, say=lambda line: print(line, flush=True)
+        )
     title = f"What each architecture costs in memory: {name}"
     records.write(workdir / records.NAME, results, dict(kind="costs", title=title))
     paths = write_page(costs_page(title, results), workdir)
     plot(results, targets, workdir / "tensorboard")
-    print("\n".join(f"wrote {path}" for path in [*paths, write_csv(results, workdir), workdir / records.NAME]))
+    print(
+        "\n".join(
+            f"wrote {path}"
+            for path in [*paths, write_csv(results, workdir), workdir / records.NAME]
+        )
+    )
 
 
 def plot(results: Sequence[Results], targets: Sequence[str], directory: Path) -> None:

@@ -1,6 +1,6 @@
 """Whether a model trains and serves on a target, how, and how fast at most:
 
-    python scripts/plan.py --config=configs/lm.py:mamba --target=tpu-v5e:2x2 --context=131072 --price=1.2
+    python scripts/plan.py --config=configs/lm.py:mamba --target=tpu-v5e:2x2 --context=131072
 
 Programs are compiled for the target, which need not be here; see seqarch/costs/devices.py.
 """
@@ -27,10 +27,18 @@ from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
 
 LOCAL = spare_accelerator()  # of the workers
-CONFIG = config_flags.DEFINE_config_file("config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.")
-TARGET = flags.DEFINE_string("target", "local", "A device with its chips, such as tpu-v5e:2x2 or gpu-h100:8.")
-CONTEXT = flags.DEFINE_integer("context", None, "Tokens of a training row, and of a served sequence; default: config.length.")
-PRICE = flags.DEFINE_float("price", None, "Of a chip and hour: adds what a million tokens cost at least.", lower_bound=0)
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE."
+)
+TARGET = flags.DEFINE_string(
+    "target", "local", "A device with its chips, such as tpu-v5e:2x2 or gpu-h100:8."
+)
+CONTEXT = flags.DEFINE_integer(
+    "context", None, "Tokens of a training row, and of a served sequence; default: config.length."
+)
+PRICE = flags.DEFINE_float(
+    "price", None, "Of a chip and hour: adds what a million tokens cost at least.", lower_bound=0
+)
 CACHE = cli.define_path("cache", str(ROOT / "runs/plan-cache"), "Where measurements are kept.")
 flags.mark_flag_as_required("config")
 PHASES = {
@@ -47,19 +55,29 @@ def main() -> None:
     context = config.length if CONTEXT.value is None else CONTEXT.value
     if context < 1:
         raise UserError(f"--context is {context}; give a number of tokens of at least 1")
-    size = f"{format_si(count_parameters(config.model))} parameters, context {context:,}, on {placement.name}"
+    size = (
+        f"{format_si(count_parameters(config.model))} parameters, context {context:,}, on "
+        f"{placement.name}"
+    )
     print(f"{config.model.mixer}: {size}")
     failures = []
     with MeasurementCache(Path(CACHE.value), platforms=LOCAL) as cache:
         for phase, (plan, told) in PHASES.items():
             try:
-                for line in told(config, placement, context, plan(cache, config, placement, context), PRICE.value):
+                for line in told(
+                    config, placement, context, plan(cache, config, placement, context), PRICE.value
+                ):
                     print(f"{phase:<9} {line}", flush=True)
             except NoResult as error:
                 failures.append(f"{phase}: {error}")
     if placement.target.source:
-        memory = "Memory is what libtpu offers; " if placement.target.platform == "tpu" else "Memory, "
-        print(f"{memory}bandwidth and FLOP/s are those of {placement.target.source}. Bounds are rooflines, not forecasts.")
+        memory = (
+            "Memory is what libtpu offers; " if placement.target.platform == "tpu" else "Memory, "
+        )
+        print(
+            f"{memory}bandwidth and FLOP/s are those of {placement.target.source}. Bounds are "
+            "rooflines, not forecasts."
+        )
     if failures:
         raise NoResult("; ".join(failures))
 

@@ -1,8 +1,10 @@
-"""Prepares local text for training: python scripts/prepare_data.py --input='texts/**/*.txt' --output=DIR
+"""Prepares local text for training: python scripts/prepare_data.py --input='texts/**/*.txt'
+--output=DIR
 
-Reads .txt (one document a file), .jsonl (one a line, in the field "text") and .gz of both, and writes memory-mapped
-token files, split by whole documents; --config.data.path=DIR trains on them. Tokens are bytes, or with
---tokenizer=tokenizer.json those of Hugging Face's tokenizers. With the --tokenizer that made them, nanoGPT's files are read
+Reads .txt (one document a file), .jsonl (one a line, in the field "text") and .gz of both, and
+writes memory-mapped token files, split by whole documents; --config.data.path=DIR trains on them.
+Tokens are bytes, or with --tokenizer=tokenizer.json those of Hugging Face's tokenizers. With the
+--tokenizer that made them, nanoGPT's files are read
 as well: --input='DIR/*.bin', train.bin, val.bin and perhaps test.bin being the splits.
 """
 
@@ -18,13 +20,31 @@ from seqarch.tasks.text.prepare import prepare
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.error = fail
-    parser.add_argument("--input", required=True, metavar="GLOB", help="files to read, quoted; ** is recursive")
-    parser.add_argument("--output", required=True, metavar="DIR", help="directory to write; a prepared one is replaced")
-    parser.add_argument("--tokenizer", metavar="FILE", help="a tokenizer.json (default: tokens are bytes)")
-    parser.add_argument("--validation", type=float, default=0.05, help="fraction of documents (default: %(default)s)")
-    parser.add_argument("--test", type=float, default=0.05, help="fraction of documents (default: %(default)s)")
+    parser.add_argument(
+        "--input", required=True, metavar="GLOB", help="files to read, quoted; ** is recursive"
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="directory to write; a prepared one is replaced",
+    )
+    parser.add_argument(
+        "--tokenizer", metavar="FILE", help="a tokenizer.json (default: tokens are bytes)"
+    )
+    parser.add_argument(
+        "--validation",
+        type=float,
+        default=0.05,
+        help="fraction of documents (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--test", type=float, default=0.05, help="fraction of documents (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
     args = parser.parse_args()
     try:

@@ -1,7 +1,9 @@
-"""Renders finished runs without measuring anything: python scripts/report.py RUN [RUN ...] --out=DIR
+"""Renders finished runs without measuring anything: python scripts/report.py RUN [RUN ...]
+--out=DIR
 
-A RUN is a run that eval.py measured, a comparison's directory, or a records file. Runs of the same model that differ
-in their seeds are one member. Writes report.md, report.html, report.tex, results.csv and records.jsonl.
+A RUN is a run that eval.py measured, a comparison's directory, or a records file. Runs of the same
+model that differ in their seeds are one member. Writes report.md, report.html, report.tex,
+results.csv and records.jsonl.
 """
 
 import sys

@@ -1,9 +1,11 @@
-"""Finds the fastest form of each mixer on this device, and makes it what method=auto means here: python scripts/tune.py
+"""Finds the fastest form of each mixer on this device, and makes it what method=auto means here:
+python scripts/tune.py
 
-Every form, in every size of chunks or blocks, is timed forward and backward at batch 8, length 512, width 256, or at those of
---config=configs/lm.py:mamba, for the mixers of its pattern. The choice is kept in seqarch/forms.json in the user's cache
-directory ($SEQARCH_FORMS names another file) for this kind of device and version of jaxlib; run.json shows what a run took,
-a run that has begun keeps its forms, and a config that names a method has it: mamba(method=chunked,chunk=128).
+Every form, in every size of chunks or blocks, is timed forward and backward at batch 8, length 512,
+width 256, or at those of --config=configs/lm.py:mamba, for the mixers of its pattern. The choice is
+kept in seqarch/forms.json in the user's cache directory ($SEQARCH_FORMS names another file) for
+this kind of device and version of jaxlib; run.json shows what a run took, a run that has begun
+keeps its forms, and a config that names a method has it: mamba(method=chunked,chunk=128).
 """
 
 import dataclasses
@@ -17,7 +19,9 @@ from ml_collections import config_flags
 
 from seqarch.runtime import cli
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "A config whose shapes are tuned for; default: every mixer at 8 x 512.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A config whose shapes are tuned for; default: every mixer at 8 x 512."
+)
 DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")
 
 

@@ -1,6 +1,7 @@
 """seqarch: choose between sequence architectures by measuring quality and memory.
 
-    run = seqarch.load_run("runs/mamba")        # run.config, run.model, run.metrics, run.results: seqarch/runs.py
+run = seqarch.load_run("runs/mamba")        # run.config, run.model, run.metrics, run.results:
+seqarch/runs.py
 """
 
 from typing import Any
@@ -9,7 +10,9 @@ __all__ = ["load_run"]
 
 
 def __getattr__(name: str) -> Any:
-    """`load_run`, imported when it is asked for: whoever imports a part of seqarch may yet set flags, and waits for no JAX."""
+    """`load_run`, imported when it is asked for: whoever imports a part of seqarch may yet set
+    flags, and waits for no JAX.
+    """
     if name == "load_run":
         from seqarch.runs import load_run
 

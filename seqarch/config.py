@@ -1,7 +1,9 @@
-"""ConfigDict in, frozen dataclasses out: the one place that knows ml_collections, and where a config is validated.
+"""ConfigDict in, frozen dataclasses out: the one place that knows ml_collections, and where a
+config is validated.
 
-    config = seqarch.config.parse(config_dict)            # unknown fields and wrong types: UserError
-    model_config = with_forms(config.model, "tpu")        # method="auto" becomes a named form, for the target
+config = seqarch.config.parse(config_dict)            # unknown fields and wrong types: UserError
+model_config = with_forms(config.model, "tpu")        # method="auto" becomes a named form, for the
+target
 """
 
 import dataclasses
@@ -25,7 +27,9 @@ PRECISIONS = ("highest", "high", "default")
 def _positive(config: Any, *names: str) -> None:
     for name in names:
         if getattr(config, name) < 1:
-            raise UserError(f"config field {name} is {getattr(config, name)}; give a number of at least 1")
+            raise UserError(
+                f"config field {name} is {getattr(config, name)}; give a number of at least 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +40,14 @@ class ModelConfig:
     layers: depth; what the pattern leaves over becomes the tail
     mlp: inner width F of the gated MLP in each block; 0 for none
     conv: width W of a short causal convolution before each mixer; 0 for none
-    vocab: tokens of the text, of which the last is the boundary: 257 for bytes, else what prepare_data.py said
+    vocab: tokens of the text, of which the last is the boundary: 257 for bytes, else what
+      prepare_data.py said
     dtype: of the computation, "float32" or "bfloat16"; parameters are always float32
-    precision: of products of float32 with parameters: "highest" is float32; "default" what the device does fastest (bfloat16
-      on TPUs, TF32 on GPUs); "high" is between the two. Products in recurrences and softmax are float32 whatever it says
-    remat: recompute each block's activations in the backward pass; on CPU XLA keeps those of the tail
+    precision: of products of float32 with parameters: "highest" is float32; "default" what the
+      device does fastest (bfloat16 on TPUs, TF32 on GPUs); "high" is between the two. Products in
+      recurrences and softmax are float32 whatever it says
+    remat: recompute each block's activations in the backward pass; on CPU XLA keeps those of the
+      tail
     """
 
     mixer: str = "mamba"
@@ -57,7 +64,9 @@ class ModelConfig:
     def __post_init__(self):
         _positive(self, "layers", "dim", "vocab")
         if min(self.mlp, self.conv) < 0:
-            raise UserError(f"model.mlp is {self.mlp} and model.conv {self.conv}; give widths, or 0 for none")
+            raise UserError(
+                f"model.mlp is {self.mlp} and model.conv {self.conv}; give widths, or 0 for none"
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout is {self.dropout}; give a rate in [0, 1)")
         if self.dtype not in ("float32", "bfloat16"):
@@ -69,16 +78,21 @@ class ModelConfig:
     def stack(self) -> Stack:
         pattern = parse_pattern(self.mixer)
         if len(pattern) > self.layers:
-            raise UserError(f"model.mixer {self.mixer!r} names {len(pattern)} layers, model.layers is {self.layers}; give as many")
+            raise UserError(
+                f"model.mixer {self.mixer!r} names {len(pattern)} layers, model.layers is "
+                f"{self.layers}; give as many"
+            )
         repeats, rest = divmod(self.layers, len(pattern))
         return Stack(pattern, repeats, pattern[:rest])
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW: linear warm-up over `warmup` steps, then a cosine to `final_lr` x `lr` at the last step.
+    """AdamW: linear warm-up over `warmup` steps, then a cosine to `final_lr` x `lr` at the last
+    step.
 
-    clip: global gradient norm; accumulate: micro-batches per step; z_loss: weight of log(Z)^2, 0 for off
+    clip: global gradient norm; accumulate: micro-batches per step; z_loss: weight of log(Z)^2, 0
+      for off
     """
 
     lr: float = 3e-3
@@ -96,13 +110,23 @@ class OptimConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if math.isfinite(value) and abs(value) > float(np.finfo(np.float32).max):
-                raise UserError(f"optim.{field.name} is {value}, infinite in float32; give a smaller number")
+                raise UserError(
+                    f"optim.{field.name} is {value}, infinite in float32; give a smaller number"
+                )
         if not (0 < self.lr < math.inf and self.clip > 0):
-            raise UserError(f"optim.lr is {self.lr} and optim.clip {self.clip}; give numbers above 0 (clip=inf: no clipping)")
+            raise UserError(
+                f"optim.lr is {self.lr} and optim.clip {self.clip}; give numbers above 0 "
+                "(clip=inf: no clipping)"
+            )
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
             raise UserError(f"optim.b1 is {self.b1} and optim.b2 {self.b2}; give numbers in [0, 1)")
-        if not all(0 <= value < math.inf for value in (self.warmup, self.final_lr, self.weight_decay, self.z_loss)):
-            raise UserError("optim.warmup, final_lr, weight_decay and z_loss must be finite and at least 0")
+        if not all(
+            0 <= value < math.inf
+            for value in (self.warmup, self.final_lr, self.weight_decay, self.z_loss)
+        ):
+            raise UserError(
+                "optim.warmup, final_lr, weight_decay and z_loss must be finite and at least 0"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +157,9 @@ class CheckpointConfig:
     def __post_init__(self):
         _positive(self, "keep")
         if self.every < 0:
-            raise UserError(f"checkpoint.every is {self.every}; give a number of steps, or 0 for the end alone")
+            raise UserError(
+                f"checkpoint.every is {self.every}; give a number of steps, or 0 for the end alone"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +167,9 @@ class EvalConfig:
     """Validation every `every` steps (0: only at the end), and how held-out documents are scored.
 
     batch: rows that are scored at once
-    limit: bytes (not tokens) of each held-out document that are scored, from its beginning; 0 for all, which takes
-      attention, its cache carried over whole works, time that grows with the square of their length
+    limit: bytes (not tokens) of each held-out document that are scored, from its beginning; 0 for
+      all, which takes attention, its cache carried over whole works, time that grows with the
+      square of their length
     """
 
     every: int = 200
@@ -167,7 +194,9 @@ def default_evals() -> Evals:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each mesh axis; -1 takes what is left. `data` splits the batch, `fsdp` batch and parameters."""
+    """Devices along each mesh axis; -1 takes what is left. `data` splits the batch, `fsdp` batch
+    and parameters.
+    """
 
     data: int = 1
     fsdp: int = -1
@@ -199,14 +228,22 @@ class Config:
     def __post_init__(self):
         _positive(self, "steps", "batch", "length", "log_every")
         if self.steps >= 2**31 or self.profile < 0:
-            raise UserError(f"steps is {self.steps} and profile {self.profile}; give less than 2^31 steps, and profile=0 for none")
+            raise UserError(
+                f"steps is {self.steps} and profile {self.profile}; give less than 2^31 steps, "
+                "and profile=0 for none"
+            )
         if self.batch % self.optim.accumulate:
-            raise UserError(f"batch {self.batch} does not divide into optim.accumulate {self.optim.accumulate} micro-batches")
+            raise UserError(
+                f"batch {self.batch} does not divide into optim.accumulate "
+                f"{self.optim.accumulate} micro-batches"
+            )
 
 
 def parse(given: ml_collections.ConfigDict | dict) -> Config:
     """Validates a ConfigDict or a plain dict (a run's config.json); raises UserError."""
-    return _build(Config, given.to_dict() if isinstance(given, ml_collections.ConfigDict) else given, "")
+    return _build(
+        Config, given.to_dict() if isinstance(given, ml_collections.ConfigDict) else given, ""
+    )
 
 
 def to_dict(config: Config) -> dict:
@@ -218,16 +255,23 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= (
+            flatten(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {prefix + name: value}
+        )
     return flat
 
 
-def with_forms(model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, Any]] = MappingProxyType({})) -> ModelConfig:
-    """`model` with method="auto" of every mixer replaced by the form that its op prefers on `platform`.
+def with_forms(
+    model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, Any]] = MappingProxyType({})
+) -> ModelConfig:
+    """`model` with method="auto" of every mixer replaced by the form that its op prefers on
+    `platform`.
 
     platform: "cpu", "gpu" or "tpu": the target of the program, which is not always the host.
-    tuned: by mixer, the options that were the fastest on that very device, preferred where there are any; what the layer
-      itself says goes before them
+    tuned: by mixer, the options that were the fastest on that very device, preferred where there
+      are any; what the layer itself says goes before them
     """
 
     def chosen(layer: Layer) -> dict[str, Any]:
@@ -241,22 +285,29 @@ def with_recorded_forms(model: ModelConfig, recorded: str) -> ModelConfig:
 
     Only FORM_OPTIONS are taken from `recorded`; nothing that it names is imported.
 
-    Raises:
-        UserError: where `recorded` is no pattern, is of other mixers, or has a form that there is not.
+    Raises: UserError: where `recorded` is no pattern, is of other mixers, or has a form that there
+        is not.
     """
     theirs = read_pattern(recorded)
     ours = parse_pattern(model.mixer)
     if [layer.mixer for layer in theirs] != [layer.mixer for layer in ours]:
         raise UserError(f"{recorded!r} is not of the mixers of {model.mixer!r}")
-    forms = [{name: value for name, value in layer.options if name in FORM_OPTIONS} for layer in theirs]
-    layers = [_with_form(layer, lambda _, form=form: form) for layer, form in zip(ours, forms, strict=True)]
+    forms = [
+        {name: value for name, value in layer.options if name in FORM_OPTIONS} for layer in theirs
+    ]
+    layers = [
+        _with_form(layer, lambda _, form=form: form)
+        for layer, form in zip(ours, forms, strict=True)
+    ]
     pattern = ",".join(map(str, layers))
     parse_pattern(pattern)
     return dataclasses.replace(model, mixer=pattern)
 
 
 def _with_form(layer: Layer, choose: Callable[[Layer], dict[str, Any]]) -> Layer:
-    """`layer` with the options that `choose` gives for it, where its mixer has forms and it leaves its form open."""
+    """`layer` with the options that `choose` gives for it, where its mixer has forms and it leaves
+    its form open.
+    """
     forms, given = getattr(resolve_mixer(layer.mixer), "forms", None), dict(layer.options)
     if forms is None:
         return layer
@@ -268,18 +319,24 @@ def _with_form(layer: Layer, choose: Callable[[Layer], dict[str, Any]]) -> Layer
 
 
 def without_forms(model: ModelConfig) -> ModelConfig:
-    """`model` without the method of any mixer that has forms: a form is one of sequences, a single step has none."""
+    """`model` without the method of any mixer that has forms: a form is one of sequences, a single
+    step has none.
+    """
 
     def drop(layer: Layer) -> Layer:
         if getattr(resolve_mixer(layer.mixer), "forms", None) is None:
             return layer
-        return Layer(layer.mixer, tuple(option for option in layer.options if option[0] != "method"))
+        return Layer(
+            layer.mixer, tuple(option for option in layer.options if option[0] != "method")
+        )
 
     return _each_layer(model, drop)
 
 
 def _each_layer(model: ModelConfig, change: Callable[[Layer], Layer]) -> ModelConfig:
-    return dataclasses.replace(model, mixer=",".join(str(change(layer)) for layer in parse_pattern(model.mixer)))
+    return dataclasses.replace(
+        model, mixer=",".join(str(change(layer)) for layer in parse_pattern(model.mixer))
+    )
 
 
 def _build(cls: type, given: dict, where: str) -> Any:
@@ -287,7 +344,9 @@ def _build(cls: type, given: dict, where: str) -> Any:
     for name in given:
         if name not in fields:
             raise unknown("config field", where + name, [where + known for known in fields])
-    return cls(**{name: _convert(fields[name].type, value, where + name) for name, value in given.items()})
+    return cls(
+        **{name: _convert(fields[name].type, value, where + name) for name, value in given.items()}
+    )
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
@@ -300,18 +359,28 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return _options(value, where)
     if kind == tuple[int, ...]:
         if not isinstance(value, (tuple, list)):
-            raise UserError(f"config field {where} is {value!r}; expected several numbers, such as (1024, 4096)")
+            raise UserError(
+                f"config field {where} is {value!r}; expected several numbers, such as (1024, 4096)"
+            )
         return tuple(_convert(int, item, where) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
-        raise UserError(f"config field {where} is {value!r}, a {type(value).__name__}; expected {kind.__name__}")
+        raise UserError(
+            f"config field {where} is {value!r}, a {type(value).__name__}; expected {kind.__name__}"
+        )
     return value
 
 
 def _options(given: Any, where: str) -> Evals:
     """Options by evaluator; lists, as JSON has them, are tuples, as a config file has them."""
     if not isinstance(given, dict) or not all(isinstance(each, dict) for each in given.values()):
-        raise UserError(f"config field {where} is {given!r}; give options by evaluator, such as dict(quality=dict())")
+        raise UserError(
+            f"config field {where} is {given!r}; give options by evaluator, such as "
+            "dict(quality=dict())"
+        )
     tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
-    return {name: {key: tuples(value) for key, value in options.items()} for name, options in given.items()}
+    return {
+        name: {key: tuples(value) for key, value in options.items()}
+        for name, options in given.items()
+    }

@@ -1,4 +1,6 @@
-"""Errors that are the user's to mend, in one line that says what was given, what was expected and what to do; and stops."""
+"""Errors that are the user's to mend, in one line that says what was given, what was expected and
+what to do; and stops.
+"""
 
 import difflib
 import errno
@@ -7,7 +9,9 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake in a config, a flag, a path or a data file. Programs print its one line and exit with code 2."""
+    """A mistake in a config, a flag, a path or a data file. Programs print its one line and exit
+    with code 2.
+    """
 
 
 class NoResult(UserError):
@@ -19,7 +23,9 @@ class Diverged(NoResult):
 
 
 class Stopped(Exception):
-    """Training was asked to stop and has saved. Programs print the line and exit with 128 + `signal`, as shells count."""
+    """Training was asked to stop and has saved. Programs print the line and exit with 128 +
+    `signal`, as shells count.
+    """
 
     def __init__(self, line: str, signal: int):
         super().__init__(line)
@@ -38,13 +44,19 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether `error`, or what it came from, says so by number or, as TensorStore does, in words."""
+    """Whether `error`, or what it came from, says so by number or, as TensorStore does, in
+    words.
+    """
     if error is None:
         return False
-    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+    told = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(
+        errno.ENOSPC
+    ) in str(error)
     return told or is_full_disk(error.__cause__ or error.__context__)
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says, without what follows for its makers; the kind of the error where it says nothing."""
+    """What a library says, without what follows for its makers; the kind of the error where it says
+    nothing.
+    """
     return (str(error).strip() or type(error).__name__).splitlines()[0]

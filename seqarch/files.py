@@ -1,4 +1,6 @@
-"""Local paths as users give them, and files that are replaced at once, so that no reader and no crash sees half of one."""
+"""Local paths as users give them, and files that are replaced at once, so that no reader and no
+crash sees half of one.
+"""
 
 import json
 import os
@@ -18,7 +20,10 @@ def local_path(given: str | os.PathLike) -> Path:
     """
     text = os.fspath(given)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
-        raise UserError(f"{text} is a URL; give a path of this machine, such as a bucket that is mounted as a directory")
+        raise UserError(
+            f"{text} is a URL; give a path of this machine, such as a bucket that is mounted as "
+            "a directory"
+        )
     return Path(text).expanduser()
 
 

@@ -1,10 +1,12 @@
-"""FLOPs by walking the program: a loop's body counts once for every trip, which XLA's `cost_analysis` does not do.
+"""FLOPs by walking the program: a loop's body counts once for every trip, which XLA's
+`cost_analysis` does not do.
 
     flops = count_flops(train_step, abstract_state, abstract_batch, abstract_hyper)
     flops.matmul, flops.elementwise, flops.total
 
-Hardware FLOPs are those of a program as it runs (`count_flops`), with what it computes again and the hidden pairs in its
-blocks. Model FLOPs are those of the definition (`forward_flops`), and the same for every form of a mixer.
+Hardware FLOPs are those of a program as it runs (`count_flops`), with what it computes again and
+the hidden pairs in its blocks. Model FLOPs are those of the definition (`forward_flops`), and the
+same for every form of a mixer.
 """
 
 import functools
@@ -18,8 +20,10 @@ import jax.numpy as jnp
 from jax.extend import core
 
 ELEMENTWISE = frozenset(
-    "add add_any sub mul div rem neg abs sign floor ceil round max min clamp pow integer_pow square sqrt rsqrt cbrt "
-    "exp exp2 expm1 log log1p logistic tanh tan sin cos sinh cosh asin acos atan atan2 asinh acosh atanh erf erfc "
+    "add add_any sub mul div rem neg abs sign floor ceil round max min clamp pow integer_pow "
+    "square sqrt rsqrt cbrt "
+    "exp exp2 expm1 log log1p logistic tanh tan sin cos sinh cosh asin acos atan atan2 asinh "
+    "acosh atanh erf erfc "
     "erf_inv lgamma digamma cumsum cumprod cummax cummin cumlogsumexp".split()
 )
 REDUCTIONS = frozenset("reduce_sum reduce_prod reduce_max reduce_min argmax argmin".split())
@@ -30,9 +34,11 @@ SCATTERS = frozenset(("scatter-add", "scatter_add", "scatter-sub", "scatter_sub"
 class Flops(NamedTuple):
     """Floating-point operations of one call.
 
-    matmul: two for each multiply-add of contractions and convolutions (products with padding included)
-    elementwise: one for each element that an arithmetic or transcendental operation writes, a reduction reads or a
-      scatter combines; comparisons, selections, casts, data movement and integer arithmetic are free
+    matmul: two for each multiply-add of contractions and convolutions (products with padding
+      included)
+    elementwise: one for each element that an arithmetic or transcendental operation writes, a
+      reduction reads or a scatter combines; comparisons, selections, casts, data movement and
+      integer arithmetic are free
     uncounted_loops: `while` loops of unknown trip count; each counts as one trip
     """
 
@@ -46,26 +52,30 @@ class Flops(NamedTuple):
 
 
 def count_flops(fn: Callable, *args: Any) -> Flops:
-    """FLOPs of `fn(*args)`; nothing is computed or compiled, so `args` may be pytrees of ShapeDtypeStruct.
+    """FLOPs of `fn(*args)`; nothing is computed or compiled, so `args` may be pytrees of
+    ShapeDtypeStruct.
 
-    Loops count once for every trip, a `cond` counts its dearest branch, recomputation counts again, and operations
-    whose results nobody uses do not count. A loop whose trips depend on data counts as often as a scope around it says
-    that it may turn, in the mean where the loop is in another one:
+    Loops count once for every trip, a `cond` counts its dearest branch, recomputation counts again,
+    and operations whose results nobody uses do not count. A loop whose trips depend on data counts
+    as often as a scope around it says that it may turn, in the mean where the loop is in another
+    one:
 
         with jax.named_scope("at_most_4.5_trips"):
             jax.lax.fori_loop(first, end, body, init)
 
-    Attention in blocks says so of rows that are one document each: blocks that causality or a window hides don't count, and
-    blocks that only the documents of a packed row hide do.
+    Attention in blocks says so of rows that are one document each: blocks that causality or a
+    window hides don't count, and blocks that only the documents of a packed row hide do.
     """
     return _count(_open(jax.make_jaxpr(fn)(*args)))
 
 
 def forward_flops(model: Any, time: int) -> Flops:
-    """Model FLOPs of a forward pass over one sequence: those of `time` steps, each from a state with room for its past.
+    """Model FLOPs of a forward pass over one sequence: those of `time` steps, each from a state
+    with room for its past.
 
-    A mixer's step has no form, computes nothing twice and attends to each visible key once. A backward pass counts twice
-    the forward one, and a train step therefore three times (Chowdhery et al. 2022, "PaLM", appendix B).
+    A mixer's step has no form, computes nothing twice and attends to each visible key once. A
+    backward pass counts twice the forward one, and a train step therefore three times (Chowdhery et
+    al. 2022, "PaLM", appendix B).
 
     Args:
       model: a LanguageModel or anything with its `step` and `init_state`, concrete or abstract.
@@ -89,11 +99,15 @@ def forward_flops(model: Any, time: int) -> Flops:
 
 
 def _sum_over(at: Callable[[int], Flops], first: int, last: int) -> Flops:
-    """at(first) + ... + at(last) of a function that is a line between few bends, which are found by bisection."""
+    """at(first) + ... + at(last) of a function that is a line between few bends, which are found by
+    bisection.
+    """
     ends, count = (at(first), at(last)), last - first + 1
     places = [first + (last - first) * part // 4 for part in (1, 2, 3)]
     if count <= 2 or all(_on_line(at(t), *ends, (t - first) / (last - first)) for t in places):
-        return _times(_sum(ends), count / 2)._replace(uncounted_loops=max(each.uncounted_loops for each in ends))
+        return _times(_sum(ends), count / 2)._replace(
+            uncounted_loops=max(each.uncounted_loops for each in ends)
+        )
     return _sum((_sum_over(at, first, places[1]), _sum_over(at, places[1] + 1, last)))
 
 
@@ -120,7 +134,9 @@ def _times(flops: Flops, trips: float) -> Flops:
 
 
 def _live(jaxpr: Any) -> list:
-    """The equations on which an output or an effect depends: what the compiler's dead-code elimination leaves."""
+    """The equations on which an output or an effect depends: what the compiler's dead-code
+    elimination leaves.
+    """
     needed = {var for var in jaxpr.outvars if not _is_literal(var)}
     live = []
     for eqn in reversed(jaxpr.eqns):
@@ -153,7 +169,9 @@ def _equation(eqn: Any) -> Flops:
         trips = _trips(eqn)
         return _sum((body, Flops(uncounted_loops=1))) if trips is None else _times(body, trips)
     if name == "cond":
-        return max((_count(_open(branch)) for branch in params["branches"]), key=lambda flops: flops.total)
+        return max(
+            (_count(_open(branch)) for branch in params["branches"]), key=lambda flops: flops.total
+        )
     return _sum(_count(_open(inner)) for inner in core.jaxprs_in_params(params))
 
 
@@ -164,43 +182,63 @@ def _elements(atom: Any) -> float:
 def _dot(eqn: Any) -> float:
     """2 x elements of the result x contracted elements for each."""
     (contracted, _), _ = eqn.params["dimension_numbers"]
-    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(eqn.invars[0].aval.shape[d] for d in contracted)
+    return (
+        2.0
+        * math.prod(eqn.outvars[0].aval.shape)
+        * math.prod(eqn.invars[0].aval.shape[d] for d in contracted)
+    )
 
 
 def _conv(eqn: Any) -> float:
-    """2 x elements of the result x weights that reach each; a grouped kernel holds only its group's input channels."""
+    """2 x elements of the result x weights that reach each; a grouped kernel holds only its group's
+    input channels.
+    """
     kernel, features = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"].rhs_spec[0]
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) / kernel[features]
 
 
 def _trips(eqn: Any) -> float | None:
-    """Trips of a `while` loop, by its literals or else by its innermost scope; None where neither tells."""
+    """Trips of a `while` loop, by its literals or else by its innermost scope; None where neither
+    tells.
+    """
     trips, said = _literal_trips(eqn), AT_MOST.findall(str(eqn.source_info.name_stack))
     return float(said[-1]) if trips is None and said else trips
 
 
 def _literal_trips(eqn: Any) -> int | None:
-    """Trips of a loop that counts by one from a literal while below a literal; None for every other loop."""
+    """Trips of a loop that counts by one from a literal while below a literal; None for every other
+    loop.
+    """
     cond, body = _open(eqn.params["cond_jaxpr"]), _open(eqn.params["body_jaxpr"])
     cond_consts, body_consts = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-    if len(cond.eqns) != 1 or cond.eqns[0].primitive.name != "lt" or cond.eqns[0].outvars != cond.outvars:
+    if (
+        len(cond.eqns) != 1
+        or cond.eqns[0].primitive.name != "lt"
+        or cond.eqns[0].outvars != cond.outvars
+    ):
         return None
     counter, stop = cond.eqns[0].invars
     if _is_literal(counter) or not _is_literal(stop) or cond.invars.index(counter) < cond_consts:
         return None
     position = cond.invars.index(counter) - cond_consts
     start = eqn.invars[cond_consts + body_consts + position]
-    steps = [e for e in body.eqns if body.outvars[position] in e.outvars and e.primitive.name == "add"]
+    steps = [
+        e for e in body.eqns if body.outvars[position] in e.outvars and e.primitive.name == "add"
+    ]
     if not steps or not _is_literal(start):
         return None
     operand, step = steps[0].invars
-    counts_up = operand is body.invars[body_consts + position] and _is_literal(step) and step.val == 1
+    counts_up = (
+        operand is body.invars[body_consts + position] and _is_literal(step) and step.val == 1
+    )
     return max(0, int(stop.val) - int(start.val)) if counts_up else None
 
 
 def loop_turns(fn: Callable, *args: Any) -> int:
-    """Turns of all loops of `fn(*args)`, a loop's inner ones counted in each of its turns: what a device does one after
-    another, where a loop's body is what it does at once. Loops of unknown trip count turn once."""
+    """Turns of all loops of `fn(*args)`, a loop's inner ones counted in each of its turns: what a
+    device does one after another, where a loop's body is what it does at once. Loops of unknown
+    trip count turn once.
+    """
     return round(_turns(_open(jax.make_jaxpr(fn)(*args))))
 
 

@@ -1,7 +1,7 @@
 """Text from a model: prompts are prefilled in segments, then one lax.scan decodes token by token.
 
-States are values: `jax.tree.map(jnp.copy, states)` keeps them for a rollback (the functions here consume what they are
-given), `fork` gives a row's state to many rows, `reset` empties rows.
+States are values: `jax.tree.map(jnp.copy, states)` keeps them for a rollback (the functions here
+consume what they are given), `fork` gives a row's state to many rows, `reset` empties rows.
 """
 
 import math
@@ -19,13 +19,17 @@ from seqarch.model import LanguageModel, document_lengths
 from seqarch.training.sharding import init_states
 from seqarch.types import Array, Bool, Float, Int, State
 
-PIECE = 64  # tokens that `generate` decodes before it looks whether every row has met the stop token
+PIECE = (
+    64  # tokens that `generate` decodes before it looks whether every row has met the stop token
+)
 ROUNDING = 1e-6  # of a cumulative sum of probabilities in float32
 
 
 class Sampling(NamedTuple):
-    """temperature: 0 takes the most likely token; top_k: of the k most likely tokens, 0 for all; top_p: of the fewest tokens
-    that hold this probability (Holtzman et al. 2019, "The curious case of neural text degeneration", section 3.1)."""
+    """temperature: 0 takes the most likely token; top_k: of the k most likely tokens, 0 for all;
+    top_p: of the fewest tokens that hold this probability (Holtzman et al. 2019, "The curious case
+    of neural text degeneration", section 3.1).
+    """
 
     temperature: float = 1.0
     top_k: int = 0
@@ -36,13 +40,16 @@ class Sampling(NamedTuple):
         whole = isinstance(top_k, (int, np.integer)) and not isinstance(top_k, bool)
         if not (0 <= temperature < math.inf and whole and top_k >= 0 and 0 < top_p <= 1):
             raise UserError(
-                f"{self}: give a finite temperature and a whole top_k, both of at least 0, and a top_p in (0, 1]"
+                f"{self}: give a finite temperature and a whole top_k, both of at least 0, and "
+                "a top_p in (0, 1]"
             )
         return self
 
 
 def sample(logits: Float[Array, "B Y"], sampling: Sampling, key: Array) -> Int[Array, "B"]:
-    """A token a row. Of equally likely tokens, `top_k` and `top_p` keep those with the lower ids."""
+    """A token a row. Of equally likely tokens, `top_k` and `top_p` keep those with the lower
+    ids.
+    """
     if sampling.temperature == 0:
         return logits.argmax(-1)
     logits = logits.astype(jnp.float32)
@@ -73,27 +80,41 @@ def _prompt_tokens(prompt: Sequence[int], model: LanguageModel) -> np.ndarray:
         return np.array([model.boundary])
     mixed = any(isinstance(token, (bool, np.bool_)) for token in prompt)
     if mixed or tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
-        raise UserError(f"a prompt holds {tokens.flat[0]!r} as {tokens.dtype}; give whole numbers, the ids of tokens")
+        raise UserError(
+            f"a prompt holds {tokens.flat[0]!r} as {tokens.dtype}; give whole numbers, the ids "
+            "of tokens"
+        )
     wrong = tokens[(tokens < 0) | (tokens >= size)]
     if wrong.size:
-        raise UserError(f"a prompt has a token {wrong[0]}; the model's are 0 to {size - 1}; use the model's tokenizer")
+        raise UserError(
+            f"a prompt has a token {wrong[0]}; the model's are 0 to {size - 1}; use the model's "
+            "tokenizer"
+        )
     return tokens
 
 
 def prefill(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], states: tuple[State, ...], *, segment: int = 512
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    states: tuple[State, ...],
+    *,
+    segment: int = 512,
 ) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
-    """Logits after each prompt and the states after it; consumes `states`. An empty prompt is the document boundary.
+    """Logits after each prompt and the states after it; consumes `states`. An empty prompt is the
+    document boundary.
 
-    segment: tokens that are worked on at once, which bounds the memory whatever the prompts' lengths
+    segment: tokens that are worked on at once, which bounds the memory whatever the prompts'
+      lengths
 
-    Raises:
-        UserError: where a prompt holds what is no token of the model, or more tokens than the states have room for.
+    Raises: UserError: where a prompt holds what is no token of the model, or more tokens than the
+        states have room for.
     """
     prompts = [_prompt_tokens(prompt, model) for prompt in prompts]
     lengths = np.array([len(prompt) for prompt in prompts])
     segment = min(segment, _bucket(lengths.max(), least=16, parts=1))
-    tokens = np.full((len(prompts), -(-lengths.max() // segment) * segment), model.boundary, np.int32)
+    tokens = np.full(
+        (len(prompts), -(-lengths.max() // segment) * segment), model.boundary, np.int32
+    )
     for row, prompt in zip(tokens, prompts):
         row[: len(prompt)] = prompt
     model.check_room(states, *document_lengths(tokens.shape, tokens == model.boundary, lengths))
@@ -106,14 +127,18 @@ def prefill(
 
 @partial(jax.jit, donate_argnums=(2,), keep_unused=True)
 def prefill_segment(model, tokens, states, lengths, hidden):
-    """`hidden` [B, D] of each row's last token so far. The unembedding is not used, but lies in memory, so it counts there."""
+    """`hidden` [B, D] of each row's last token so far. The unembedding is not used, but lies in
+    memory, so it counts there.
+    """
     x, states = model.prefill(tokens, states, tokens == model.boundary, lengths)
     last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
     return jnp.where((lengths > 0)[:, None], last, hidden), states
 
 
 class Decoding(NamedTuple):
-    """Where decoding stands: the logits of the next token, the states, and the rows that have met the stop token."""
+    """Where decoding stands: the logits of the next token, the states, and the rows that have met
+    the stop token.
+    """
 
     logits: Float[Array, "B Y"]
     states: tuple[State, ...]
@@ -132,11 +157,12 @@ def decode(
 ) -> tuple[Int[Array, "B steps"], Decoding]:
     """The next `steps` tokens of each row and where decoding stands then; consumes `at`.
 
-    first: number of the first of them, so that the same key samples the same text whatever pieces it is decoded in
+    first: number of the first of them, so that the same key samples the same text whatever pieces
+      it is decoded in
     stop: rows that have met it repeat it; without, a sampled boundary goes on in the same state
 
-    Raises:
-        UserError: where a row that goes on has no room for so many tokens, or `sampling` is impossible.
+    Raises: UserError: where a row that goes on has no room for so many tokens, or `sampling` is
+        impossible.
     """
     sampling.check()
     count = at.done if isinstance(at.done, jax.core.Tracer) else np.where(at.done, 0, steps)
@@ -155,7 +181,9 @@ def decode_unchecked(model, at, key, first=0, *, steps, sampling=Sampling(), sto
             done = done | (token == stop)
         return Decoding(*model.step(token, at.states), done), token
 
-    at, tokens = jax.lax.scan(body, at, jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps)))
+    at, tokens = jax.lax.scan(
+        body, at, jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps))
+    )
     return tokens.T, at
 
 
@@ -169,16 +197,21 @@ def stream(
     stop: int | None = None,
     every: int = 16,
 ) -> Iterator[np.ndarray]:
-    """Yields Int[B, every] tokens as they come, until `steps` of them or until every row has met `stop`.
+    """Yields Int[B, every] tokens as they come, until `steps` of them or until every row has met
+    `stop`.
 
     Each piece is decoded whole and cut where it is the last, so that all pieces are one program.
     """
     sampling.check()
     model, longest = model.serving(), max((len(prompt) for prompt in prompts), default=0)
     if not prompts or steps < 1:
-        raise UserError(f"{len(prompts)} prompts, {steps} steps; give at least one prompt and one step")
+        raise UserError(
+            f"{len(prompts)} prompts, {steps} steps; give at least one prompt and one step"
+        )
     pieces = -(-steps // every)
-    states = init_states(model, len(prompts), _bucket(max(longest, 1) + pieces * every, least=64, parts=4))
+    states = init_states(
+        model, len(prompts), _bucket(max(longest, 1) + pieces * every, least=64, parts=4)
+    )
     at = Decoding(*prefill(model, prompts, states), jnp.zeros(len(prompts), bool))
     for start in range(0, steps, every):
         tokens, at = decode(model, at, key, start, steps=every, sampling=sampling, stop=stop)
@@ -187,20 +220,26 @@ def stream(
             return
 
 
-def generate(model: LanguageModel, prompts: Sequence[Sequence[int]], *, steps: int, **options) -> list[np.ndarray]:
+def generate(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], *, steps: int, **options
+) -> list[np.ndarray]:
     """Each prompt's continuation: up to `steps` tokens, up to the stop token where one is given.
 
     options: as in `stream`, but `every`
     """
     every = min(_bucket(max(steps, 1), least=16, parts=1), PIECE)
-    tokens = np.concatenate(list(stream(model, prompts, steps=steps, every=every, **options)), axis=1)
+    tokens = np.concatenate(
+        list(stream(model, prompts, steps=steps, every=every, **options)), axis=1
+    )
     stop = options.get("stop")
     ends = [np.flatnonzero(row == stop)[:1] if stop is not None else [] for row in tokens]
     return [row[: end[0]] if len(end) else row for row, end in zip(tokens, ends)]
 
 
 def _bucket(size: int, *, least: int, parts: int) -> int:
-    """`size` or a little more, so that few programs serve all sizes: of `parts` sizes from one power of two to the next."""
+    """`size` or a little more, so that few programs serve all sizes: of `parts` sizes from one
+    power of two to the next.
+    """
     unit = max(least, 2 ** (int(size - 1).bit_length() - 1) // parts) if size > least else least
     return int(-(-size // unit) * unit)
 
@@ -210,6 +249,10 @@ def fork(states: tuple[State, ...], rows: Int[Array, "R"]) -> tuple[State, ...]:
     return jax.tree.map(lambda x: x[rows], states)
 
 
-def reset(states: tuple[State, ...], rows: Bool[Array, "B"], empty: tuple[State, ...]) -> tuple[State, ...]:
-    """`states` with the rows where `rows` is True as in `empty`, the model's init_state of the same size."""
+def reset(
+    states: tuple[State, ...], rows: Bool[Array, "B"], empty: tuple[State, ...]
+) -> tuple[State, ...]:
+    """`states` with the rows where `rows` is True as in `empty`, the model's init_state of the same
+    size.
+    """
     return select_rows(rows, empty, states)

@@ -10,10 +10,11 @@ from seqarch.types import Array, Bool, DTypeLike, Float
 
 
 class Linear(nnx.Module):
-    """y = x W + b, computed in `dtype`; W and b are float32 and their gradients are summed in float32.
+    """y = x W + b, computed in `dtype`; W and b are float32 and their gradients are summed in
+    float32.
 
-    W is initialised from a truncated normal distribution of variance 1 / features_in (LeCun et al. 1998, "Efficient
-    backprop", section 4.6), b as zeros.
+    W is initialised from a truncated normal distribution of variance 1 / features_in (LeCun et al.
+    1998, "Efficient backprop", section 4.6), b as zeros.
 
     Args:
       axes: logical names of W's axes, from which sharding follows.
@@ -34,7 +35,11 @@ class Linear(nnx.Module):
         kernel = nnx.initializers.lecun_normal()(rngs.params(), (features_in, features_out))
         cast = jnp.dtype(dtype)
         self.kernel = nnx.Param(kernel, axes=axes, residual=residual, cast=cast)
-        self.bias = nnx.Param(jnp.zeros(features_out), axes=axes[1:], decay=False, cast=cast) if bias else None
+        self.bias = (
+            nnx.Param(jnp.zeros(features_out), axes=axes[1:], decay=False, cast=cast)
+            if bias
+            else None
+        )
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
@@ -43,21 +48,26 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """y = x / sqrt(mean(x^2) + eps) * scale (Zhang and Sennrich 2019, equation 4), computed in float32."""
+    """y = x / sqrt(mean(x^2) + eps) * scale (Zhang and Sennrich 2019, equation 4), computed in
+    float32.
+    """
 
     def __init__(self, dim: int, *, eps: float = 1e-6, rngs: nnx.Rngs):
         self.eps = eps
         self.scale = nnx.Param(jnp.ones(dim), axes=(None,), decay=False)
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        # reduction and broadcast as dots: at B=1 the gradient of the plain form takes five times as long on a CPU
+        # reduction and broadcast as dots: at B=1 the gradient of the plain form takes five times as
+        # long on a CPU
         x32, dim = x.astype(jnp.float32), x.shape[-1]
         inverse = jax.lax.rsqrt(dot("...d,...d->...", x32, x32) / dim + self.eps)
         return (x32 * spread(inverse, dim) * rows(self.scale[...], x32)).astype(x.dtype)
 
 
 class MLP(nnx.Module):
-    """The gated MLP: (silu(x W_g) * x W_u) W_o (Shazeer 2020, "GLU variants improve Transformer", equation 6)."""
+    """The gated MLP: (silu(x W_g) * x W_u) W_o (Shazeer 2020, "GLU variants improve Transformer",
+    equation 6).
+    """
 
     def __init__(self, dim: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
         self.gate = Linear(dim, width, ("embed", "mlp"), rngs=rngs, dtype=dtype)
@@ -74,14 +84,27 @@ class Block(nnx.Module):
     mlp: inner width of the MLP; 0 leaves it out
     """
 
-    def __init__(self, mixer: nnx.Module, dim: int, *, mlp: int, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        mixer: nnx.Module,
+        dim: int,
+        *,
+        mlp: int,
+        dropout: float,
+        dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ):
         self.dropout = dropout
         self.mixer_norm, self.mixer = RMSNorm(dim, rngs=rngs), mixer
         self.mlp_norm = RMSNorm(dim, rngs=rngs) if mlp else None
         self.mlp = MLP(dim, mlp, dtype=dtype, rngs=rngs) if mlp else None
 
     def __call__(
-        self, x: Float[Array, "B T D"], starts: Bool[Array, "B T"] | None = None, *, key: Array | None = None
+        self,
+        x: Float[Array, "B T D"],
+        starts: Bool[Array, "B T"] | None = None,
+        *,
+        key: Array | None = None,
     ) -> Float[Array, "B T D"]:
         keys = (None, None) if key is None else jax.random.split(key)
         x = x + self._drop(self.mixer(self.mixer_norm(x), starts), keys[0])
@@ -108,10 +131,12 @@ class Block(nnx.Module):
 
 
 def split_rows(x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    """`x` with its rows split over all devices of the mesh in force, if there is one (`jax.set_mesh`).
+    """`x` with its rows split over all devices of the mesh in force, if there is one
+    (`jax.set_mesh`).
 
-    The compiler has to be told once in each block: with parameters split along the width it would rather split every
-    product along it too, and gather the activations of the whole batch on each device, than gather the parameters.
+    The compiler has to be told once in each block: with parameters split along the width it would
+    rather split every product along it too, and gather the activations of the whole batch on each
+    device, than gather the parameters.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or x.shape[0] % mesh.size:
@@ -120,8 +145,13 @@ def split_rows(x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
 
 
 def whole(W: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`W` on every device of the mesh in force, if there is one: what a loop over tokens multiplies by.
+    """`W` on every device of the mesh in force, if there is one: what a loop over tokens multiplies
+    by.
 
     Else the compiler may leave it split and have the devices exchange activations at every token.
     """
-    return W if jax.sharding.get_abstract_mesh().empty else jax.lax.with_sharding_constraint(W, PartitionSpec())
+    return (
+        W
+        if jax.sharding.get_abstract_mesh().empty
+        else jax.lax.with_sharding_constraint(W, PartitionSpec())
+    )

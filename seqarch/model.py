@@ -1,8 +1,9 @@
 """LanguageModel: embedding, layers, unembedding; a training call, prefill and step.
 
-Training scans over the stacked parameters of the layer pattern's periods, so compile time does not grow with depth; a few
-layers are unrolled, since a scan stacks what the backward pass needs (a third more memory on CPUs, on TPUs and GPUs up to twice
-as much). Prefill and step loop over layers with a state each: a scan over stacked states would copy every cache at every token.
+Training scans over the stacked parameters of the layer pattern's periods, so compile time does not
+grow with depth; a few layers are unrolled, since a scan stacks what the backward pass needs (a
+third more memory on CPUs, on TPUs and GPUs up to twice as much). Prefill and step loop over layers
+with a state each: a scan over stacked states would copy every cache at every token.
 """
 
 import copy
@@ -30,7 +31,9 @@ _prefill, _step = jax.jit(Block.prefill), jax.jit(Block.step)
 
 
 def _at_precision(method: Callable) -> Callable:
-    """`method`, traced with products of parameters at the model's precision (see `numerics.project`)."""
+    """`method`, traced with products of parameters at the model's precision (see
+    `numerics.project`).
+    """
 
     @functools.wraps(method)
     def run(self: "LanguageModel", *args, **options):
@@ -41,25 +44,40 @@ def _at_precision(method: Callable) -> Callable:
 
 
 class LanguageModel(nnx.Module):
-    """Next-token logits. A frozen pytree: nothing in it changes after construction, transforms are JAX's own."""
+    """Next-token logits. A frozen pytree: nothing in it changes after construction, transforms are
+    JAX's own.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         stack = config.stack
-        self.remat, self.dtype, self.precision = config.remat, jnp.dtype(config.dtype), config.precision
+        self.remat, self.dtype, self.precision = (
+            config.remat,
+            jnp.dtype(config.dtype),
+            config.precision,
+        )
         self.repeats = stack.repeats
         embedding = jax.random.normal(rngs.params(), (config.vocab, config.dim)) * config.dim**-0.5
         self.embedding = nnx.Param(embedding, axes=("vocab", "embed"), decay=False, cast=self.dtype)
         period = lambda key: self._blocks(config, stack.period, nnx.Rngs(key))
-        self.period = jax.vmap(period)(jax.random.split(rngs.params(), stack.repeats)) if stack.repeats else nnx.List()
+        self.period = (
+            jax.vmap(period)(jax.random.split(rngs.params(), stack.repeats))
+            if stack.repeats
+            else nnx.List()
+        )
         self.tail = self._blocks(config, stack.tail, rngs)
         self.norm = RMSNorm(config.dim, rngs=rngs)
-        # variance 1 / D^2 (Yang et al. 2021, "Tensor programs V", table 8): at first every token is about as likely
+        # variance 1 / D^2 (Yang et al. 2021, "Tensor programs V", table 8): at first every token is
+        # about as likely
         head = jax.random.normal(rngs.params(), (config.dim, config.vocab)) / config.dim
         self.head = nnx.Param(head, axes=("embed", "vocab"), cast=self.dtype)
 
     @_at_precision
     def __call__(
-        self, tokens: Int[Array, "B T"], starts: Bool[Array, "B T"] | None = None, *, key: Array | None = None
+        self,
+        tokens: Int[Array, "B T"],
+        starts: Bool[Array, "B T"] | None = None,
+        *,
+        key: Array | None = None,
     ) -> Float[Array, "B T Y"]:
         """Logits in float32, for training: from an empty state.
 
@@ -67,9 +85,20 @@ class LanguageModel(nnx.Module):
         """
 
         def run(x, blocks, first, looped=False):
-            layer = jax.checkpoint(Block.__call__, prevent_cse=not looped) if self.remat else Block.__call__
+            layer = (
+                jax.checkpoint(Block.__call__, prevent_cse=not looped)
+                if self.remat
+                else Block.__call__
+            )
             for i, block in enumerate(blocks):
-                x = split_rows(layer(block, x, starts, key=None if key is None else jax.random.fold_in(key, first + i)))
+                x = split_rows(
+                    layer(
+                        block,
+                        x,
+                        starts,
+                        key=None if key is None else jax.random.fold_in(key, first + i),
+                    )
+                )
             return x
 
         x, width = self._embed(tokens), len(self.period)
@@ -97,7 +126,9 @@ class LanguageModel(nnx.Module):
         starts: Bool[Array, "B T"] | None = None,
         lengths: Int[Array, "B"] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[State, ...]]:
-        """What `logits` reads, for all tokens, and the states after them; see SequenceMixer.prefill."""
+        """What `logits` reads, for all tokens, and the states after them; see
+        SequenceMixer.prefill.
+        """
         self.check_room(states, *document_lengths(tokens.shape, starts, lengths))
         x, after = self._embed(tokens), []
         for block, state in zip(self.blocks(), states, strict=True):
@@ -106,7 +137,9 @@ class LanguageModel(nnx.Module):
         return self.norm(x), tuple(after)
 
     @_at_precision
-    def step(self, tokens: Int[Array, "B"], states: tuple[State, ...]) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
+    def step(
+        self, tokens: Int[Array, "B"], states: tuple[State, ...]
+    ) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
         """Logits for one token a row, and the states after it."""
         self.check_room(states, np.ones(tokens.shape, int))
         x, after = self._embed(tokens), []
@@ -115,8 +148,11 @@ class LanguageModel(nnx.Module):
             after.append(state)
         return self.logits(self.norm(x)), tuple(after)
 
-    def check_room(self, states: tuple[State, ...], count: Array | None, begun: Array | None = None) -> None:
-        """Refuses tokens that the states have no room for; where a value is traced, the mixers answer with NaN.
+    def check_room(
+        self, states: tuple[State, ...], count: Array | None, begun: Array | None = None
+    ) -> None:
+        """Refuses tokens that the states have no room for; where a value is traced, the mixers
+        answer with NaN.
 
         Args:
             count: Int[Array, "B"] tokens that continue each row's document.
@@ -134,7 +170,8 @@ class LanguageModel(nnx.Module):
                 given, room = np.asarray(given), np.asarray(room)
                 if (over := np.flatnonzero(given > room)).size:
                     raise UserError(
-                        f"row {over[0]} is given {given[over[0]]} tokens and its state has room for "
+                        f"row {over[0]} is given {given[over[0]]} tokens and its state has room "
+                        "for "
                         f"{room[over[0]]}; give init_state a larger max_len"
                     )
 
@@ -144,29 +181,40 @@ class LanguageModel(nnx.Module):
 
     def blocks(self) -> list[Block]:
         """All blocks from the bottom up, out of their stack."""
-        unstacked = (jax.tree.map(lambda x: x[i], self.period) for i in range(self.repeats if len(self.period) else 0))
+        unstacked = (
+            jax.tree.map(lambda x: x[i], self.period)
+            for i in range(self.repeats if len(self.period) else 0)
+        )
         return [block for period in unstacked for block in period] + list(self.tail)
 
     def unstack(self) -> "LanguageModel":
-        """The same function without a stack: what loops of prefill and step want, since `blocks` then copies nothing."""
+        """The same function without a stack: what loops of prefill and step want, since `blocks`
+        then copies nothing.
+        """
         model = copy.copy(self)
         model.period, model.tail, model.repeats = nnx.List(), nnx.List(self.blocks()), 0
         return model
 
     def serving(self) -> "LanguageModel":
-        """Returns the same function for prefill and step: unstacked, its parameters in the dtype that computes with them.
+        """Returns the same function for prefill and step: unstacked, its parameters in the dtype
+        that computes with them.
 
-        A loop over steps would otherwise keep casts of the parameters beside the parameters. What is computed in float32
-        stays in it. Arrays that need neither a cast nor a slice are shared with this model.
+        A loop over steps would otherwise keep casts of the parameters beside the parameters. What
+        is computed in float32 stays in it. Arrays that need neither a cast nor a slice are shared
+        with this model.
         """
         return jax.tree.map(_cast, self.unstack(), is_leaf=_is_variable)
 
     def _embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
-        return self.embedding[...][tokens].astype(self.dtype)  # gathered first: its gradient then adds up in float32
+        return self.embedding[...][tokens].astype(
+            self.dtype
+        )  # gathered first: its gradient then adds up in float32
 
     def _blocks(self, config: ModelConfig, layers: tuple[Layer, ...], rngs: nnx.Rngs) -> nnx.List:
         def block(layer: Layer) -> Block:
-            mixer = resolve_mixer(layer.mixer)(config.dim, **dict(layer.options), dtype=self.dtype, rngs=rngs)
+            mixer = resolve_mixer(layer.mixer)(
+                config.dim, **dict(layer.options), dtype=self.dtype, rngs=rngs
+            )
             if config.conv:
                 mixer = ShortConv(mixer, config.dim, width=config.conv, dtype=self.dtype, rngs=rngs)
             parts = dict(mlp=config.mlp, dropout=config.dropout, dtype=self.dtype, rngs=rngs)
@@ -178,11 +226,15 @@ class LanguageModel(nnx.Module):
 def document_lengths(
     shape: tuple[int, int], starts: Bool[Array, "B T"] | None, lengths: Int[Array, "B"] | None
 ) -> tuple[Array | None, Array | None]:
-    """Each row's tokens before its first start, and those of the longest document after; None where they are traced."""
+    """Each row's tokens before its first start, and those of the longest document after; None where
+    they are traced.
+    """
     if any(isinstance(x, jax.core.Tracer) for x in (starts, lengths)):
         return None, None
     index = np.arange(shape[1])[None]
-    valid = index < (np.full(shape[0], shape[1]) if lengths is None else np.asarray(lengths))[:, None]
+    valid = (
+        index < (np.full(shape[0], shape[1]) if lengths is None else np.asarray(lengths))[:, None]
+    )
     if starts is None:
         return valid.sum(1), None
     begin = np.maximum.accumulate(np.where(np.asarray(starts) & valid, index, -1), axis=1)
@@ -191,8 +243,10 @@ def document_lengths(
 
 
 def _scale_residual(block: Block, scale: float) -> Block:
-    """`block` with its projections to the residual stream scaled, so that the stream's variance does not grow with depth
-    (Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.3)."""
+    """`block` with its projections to the residual stream scaled, so that the stream's variance
+    does not grow with depth (Radford et al. 2019, "Language models are unsupervised multitask
+    learners", section 2.3).
+    """
 
     def leaf(param: nnx.Variable) -> nnx.Variable:
         return param.replace(param[...] * scale) if param.get_metadata().get("residual") else param
@@ -212,5 +266,7 @@ def _is_variable(node: object) -> bool:
 
 def count_parameters(config: ModelConfig) -> int:
     """The number of parameters; nothing is allocated."""
-    abstract = jax.eval_shape(lambda key: LanguageModel(config, rngs=nnx.Rngs(key)), jax.random.key(0))
+    abstract = jax.eval_shape(
+        lambda key: LanguageModel(config, rngs=nnx.Rngs(key)), jax.random.key(0)
+    )
     return sum(leaf.size for leaf in jax.tree.leaves(abstract))

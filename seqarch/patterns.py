@@ -1,4 +1,6 @@
-"""Layer patterns: which mixers, with which options, in which order; the text of a config becomes a Stack of Layers."""
+"""Layer patterns: which mixers, with which options, in which order; the text of a config becomes a
+Stack of Layers.
+"""
 
 import ast
 import dataclasses
@@ -11,12 +13,19 @@ from seqarch.errors import UserError, unknown
 from seqarch.mixers import resolve_mixer
 from seqarch.types import DTypeLike
 
-MODELS_OWN = ("self", "dim", "dtype", "rngs")  # parameters of a mixer's constructor that the model gives
+MODELS_OWN = (
+    "self",
+    "dim",
+    "dtype",
+    "rngs",
+)  # parameters of a mixer's constructor that the model gives
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One entry of a layer pattern: a mixer's name in MIXERS, or `package.module:Class`, and its keyword options."""
+    """One entry of a layer pattern: a mixer's name in MIXERS, or `package.module:Class`, and its
+    keyword options.
+    """
 
     mixer: str
     options: tuple[tuple[str, Any], ...] = ()
@@ -28,7 +37,9 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """Layers from the bottom up: `period` repeated `repeats` times, then `tail`. Griffin is 8 x 3 + 2."""
+    """Layers from the bottom up: `period` repeated `repeats` times, then `tail`. Griffin is 8 x 3 +
+    2.
+    """
 
     period: tuple[Layer, ...]
     repeats: int
@@ -39,7 +50,9 @@ class Stack:
 
 
 def parse_pattern(text: str) -> tuple[Layer, ...]:
-    """Layers of a pattern such as "mamba,attention(window=64,kv_heads=1),my.module:MyMixer"; raises UserError."""
+    """Layers of a pattern such as "mamba,attention(window=64,kv_heads=1),my.module:MyMixer"; raises
+    UserError.
+    """
     layers = read_pattern(text)
     for layer in layers:
         _check_options(layer)
@@ -47,7 +60,9 @@ def parse_pattern(text: str) -> tuple[Layer, ...]:
 
 
 def read_pattern(text: str) -> tuple[Layer, ...]:
-    """Layers of a pattern by its syntax alone: no mixer is looked up or imported; raises UserError."""
+    """Layers of a pattern by its syntax alone: no mixer is looked up or imported; raises
+    UserError.
+    """
     entries = [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
     if not entries:
         raise UserError("model.mixer is empty; name at least one mixer, such as 'mamba'")
@@ -57,19 +72,27 @@ def read_pattern(text: str) -> tuple[Layer, ...]:
 def options_of(mixer: str) -> dict[str, Any]:
     """The options that a mixer's constructor takes in a pattern, with their annotations."""
     parameters = inspect.signature(resolve_mixer(mixer).__init__).parameters.values()
-    return {parameter.name: parameter.annotation for parameter in parameters if parameter.name not in MODELS_OWN}
+    return {
+        parameter.name: parameter.annotation
+        for parameter in parameters
+        if parameter.name not in MODELS_OWN
+    }
 
 
 def _read_layer(entry: str) -> Layer:
     match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", entry)
     if not match:
-        raise UserError(f"cannot read the layer {entry!r}; write a mixer's name, or name(option=value, ...)")
+        raise UserError(
+            f"cannot read the layer {entry!r}; write a mixer's name, or name(option=value, ...)"
+        )
     name, text = match.groups()
     options = []
     for item in filter(None, (text or "").split(",")):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not (key and equals and value):
-            raise UserError(f"cannot read the option {item.strip()!r} of {name}; write option=value")
+            raise UserError(
+                f"cannot read the option {item.strip()!r} of {name}; write option=value"
+            )
         options.append((key, _literal(value)))
     return Layer(name, tuple(options))
 
@@ -83,7 +106,9 @@ def _check_options(layer: Layer) -> None:
 
 
 def _check_option(where: str, value: Any, annotation: Any) -> None:
-    """By the constructor's annotation, where it is one of plain types or of a dtype; sizes are at least 1."""
+    """By the constructor's annotation, where it is one of plain types or of a dtype; sizes are at
+    least 1.
+    """
     if annotation in (DTypeLike, DTypeLike | None):
         if value not in (None, "float32", "bfloat16"):
             raise UserError(f"{where}: give float32 or bfloat16")
@@ -92,7 +117,10 @@ def _check_option(where: str, value: Any, annotation: Any) -> None:
     if not all(kind in (int, float, str, bool, type(None)) for kind in kinds):
         return
     if type(value) not in kinds and not (type(value) is int and float in kinds):
-        raise UserError(f"{where}: expected {' or '.join('None' if kind is type(None) else kind.__name__ for kind in kinds)}")
+        raise UserError(
+            f"{where}: expected "
+            f"{' or '.join('None' if kind is type(None) else kind.__name__ for kind in kinds)}"
+        )
     if int in kinds and value is not None and value < 1:
         raise UserError(f"{where}: give a number of at least 1")
 

@@ -33,11 +33,15 @@ def command() -> list[str]:
 
 
 def revision() -> dict[str, Any]:
-    """{"revision": commit, "dirty": whether the tree differs from it} of seqarch's source; None where there is no git."""
+    """{"revision": commit, "dirty": whether the tree differs from it} of seqarch's source; None
+    where there is no git.
+    """
 
     def git(*args: str) -> str | None:
         try:
-            return subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True, check=True).stdout.strip()
+            return subprocess.run(
+                ["git", "-C", ROOT, *args], capture_output=True, text=True, check=True
+            ).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
             return None
 
@@ -53,7 +57,10 @@ def processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 def cpus() -> int:

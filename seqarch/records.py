@@ -141,7 +141,10 @@ class Results(NamedTuple):
 
     def with_found(self, found: Iterable[Record | Fact]) -> "Results":
         """These results with what an evaluator yields."""
-        records, facts = list(self.records), {name: dict(each) for name, each in self.source.facts.items()}
+        records, facts = (
+            list(self.records),
+            {name: dict(each) for name, each in self.source.facts.items()},
+        )
         for each in found:
             if isinstance(each, Fact):
                 facts.setdefault(each.evaluator, {})[each.name] = each.value
@@ -185,12 +188,15 @@ def read(path: Path) -> RecordsFile:
         raise UserError(f"{path} holds no records; move it away and measure again") from error
     if version != VERSION:
         raise UserError(
-            f"{path} has records of version {version}; this revision reads version {VERSION}: measure again"
+            f"{path} has records of version {version}; this revision reads version {VERSION}: "
+            "measure again"
         )
     try:
         return _parse(lines)
     except (ValueError, LookupError, TypeError, AttributeError, UserError) as error:
-        raise UserError(f"{path} holds no records: {error}; move it away and measure again") from error
+        raise UserError(
+            f"{path} holds no records: {error}; move it away and measure again"
+        ) from error
 
 
 def _parse(lines: Sequence[dict[str, Any]]) -> RecordsFile:
@@ -202,7 +208,9 @@ def _parse(lines: Sequence[dict[str, Any]]) -> RecordsFile:
             records[line["id"]] = []
         else:
             records[line.pop("run")].append(Record(**line))
-    return RecordsFile(lines[0]["about"], [Results(sources[id], tuple(records[id])) for id in sources])
+    return RecordsFile(
+        lines[0]["about"], [Results(sources[id], tuple(records[id])) for id in sources]
+    )
 
 
 def answers(known: Source, asked: Source) -> bool:
@@ -236,7 +244,10 @@ def _measured(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _key(evaluator: str, metric: str, at: Mapping[str, Any]) -> tuple:
-    frozen = ((name, tuple(value) if isinstance(value, (list, tuple)) else value) for name, value in at.items())
+    frozen = (
+        (name, tuple(value) if isinstance(value, (list, tuple)) else value)
+        for name, value in at.items()
+    )
     return evaluator, metric, tuple(sorted(frozen))
 
 
@@ -246,4 +257,8 @@ def _plain(record: Record) -> dict[str, Any]:
     if isinstance(record.value, float) and not math.isfinite(record.value):
         given |= dict(value=None, status="diverged" if record.status == "ok" else record.status)
     needless = dict(value=None, at={}, n=None, status="ok", note="")
-    return {name: value for name, value in given.items() if name not in needless or value != needless[name]}
+    return {
+        name: value
+        for name, value in given.items()
+        if name not in needless or value != needless[name]
+    }

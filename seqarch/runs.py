@@ -1,4 +1,6 @@
-"""A finished run, or one under way, as values: what a notebook starts from. `seqarch.load_run` is this."""
+"""A finished run, or one under way, as values: what a notebook starts from. `seqarch.load_run` is
+this.
+"""
 
 import os
 from collections.abc import Iterable
@@ -19,7 +21,8 @@ class Run(NamedTuple):
     """config: as train.py was given it; model: of the latest checkpoint, which is that of `step`
 
     metrics: the rows of metrics.jsonl, one a step
-    results: what eval.py measured of this `step` (`seqarch.records`); None where it measured nothing, or another step
+    results: what eval.py measured of this `step` (`seqarch.records`); None where it measured
+      nothing, or another step
     tokenizer: between text and tokens
     """
 
@@ -45,8 +48,8 @@ def load_run(directory: str | os.PathLike, allow_modules: Iterable[str] = ()) ->
         allow_modules: modules and packages of your own mixers that the run's config may have
             imported, such as ("my_mixers",); those that are imported already need not be named.
 
-    Raises:
-        UserError: where it is no run, has no checkpoint yet, the latest one is damaged, or its config
+    Raises: UserError: where it is no run, has no checkpoint yet, the latest one is damaged, or its
+        config
             names a module that is not allowed.
     """
     path = local_path(directory)

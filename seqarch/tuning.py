@@ -1,8 +1,10 @@
-"""What scripts/tune.py found to be the fastest forms on a device: a file from which method="auto" is resolved there.
+"""What scripts/tune.py found to be the fastest forms on a device: a file from which method="auto"
+is resolved there.
 
     {"NVIDIA H100 80GB HBM3, jaxlib 0.10.2": {"mamba": {"method": "chunked", "chunk": 128}}}
 
-The key keeps what was measured on one kind of device, such as the CPU, from any other, and from another compiler.
+The key keeps what was measured on one kind of device, such as the CPU, from any other, and from
+another compiler.
 """
 
 import json
@@ -27,7 +29,8 @@ def path() -> Path:
 
 
 def tuned(device: jax.Device) -> Choices:
-    """What was found for devices of this kind; {} where nothing was, and in a cluster, whose hosts may have other files.
+    """What was found for devices of this kind; {} where nothing was, and in a cluster, whose hosts
+    may have other files.
 
     Raises UserError where the file is damaged or names what there is not.
     """
@@ -35,7 +38,8 @@ def tuned(device: jax.Device) -> Choices:
 
 
 def record(device: jax.Device, choices: Choices) -> Path:
-    """Adds `choices` to the file, in the place of earlier ones of the same mixers; returns its path.
+    """Adds `choices` to the file, in the place of earlier ones of the same mixers; returns its
+    path.
 
     A damaged file is written anew.
     """
@@ -49,7 +53,10 @@ def record(device: jax.Device, choices: Choices) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, known)
     except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror}; set SEQARCH_FORMS to a file that can be written") from error
+        raise UserError(
+            f"cannot write {file}: {error.strerror}; set SEQARCH_FORMS to a file that can be "
+            "written"
+        ) from error
     return file
 
 

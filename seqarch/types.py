@@ -10,7 +10,8 @@ Einsum letters and shape annotations everywhere in seqarch obey this table:
     C  tokens in a chunk    M  chunks or blocks
     L  layers               Y  vocabulary
 
-Annotations are jaxtyping's: `Float[Array, "B T D"]`. They are documentation; nothing checks them at run time.
+Annotations are jaxtyping's: `Float[Array, "B T D"]`. They are documentation; nothing checks them at
+run time.
 """
 
 from typing import Any

@@ -1,8 +1,9 @@
-"""The pages of docs/ and README.md, as their records say: whole reports, and tables within pages that are written by hand.
+"""The pages of docs/ and README.md, as their records say: whole reports, and tables within pages
+that are written by hand.
 
-    <!-- results/records.jsonl: At a glance -->
-    ...                                             # replaced by the table of that title
-    <!-- end -->
+<!-- results/records.jsonl: At a glance -->
+...                                             # replaced by the table of that title
+<!-- end -->
 """
 
 import re
@@ -54,14 +55,19 @@ def _files(root: Path, pages: dict[Path, Page]) -> Iterator[tuple[Path, str]]:
         yield directory / "report.md", markdown_page(page)
         for figure in page.figures:
             yield directory / "figures" / f"{figure.name}.svg", svg_text(figure)
-    tables = {directory: {table.title: table for table in page.tables} for directory, page in pages.items()}
+    tables = {
+        directory: {table.title: table for table in page.tables}
+        for directory, page in pages.items()
+    }
     for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
         text = path.read_text("utf-8")
         if REGION.search(text):
             yield path, REGION.sub(_table(path, root / "docs", tables), text)
 
 
-def _table(page: Path, docs: Path, tables: dict[Path, dict[str, Table]]) -> Callable[[re.Match], str]:
+def _table(
+    page: Path, docs: Path, tables: dict[Path, dict[str, Table]]
+) -> Callable[[re.Match], str]:
     def replaced(match: re.Match) -> str:
         begin, name, title, _, end = match.groups()
         found = tables.get((docs / name).parent)

@@ -1,4 +1,6 @@
-"""Decoding very long texts: resident memory and time a token, as they were and not as they should be."""
+"""Decoding very long texts: resident memory and time a token, as they were and not as they should
+be.
+"""
 
 import dataclasses
 import json
@@ -30,9 +32,11 @@ LAST = 256  # tokens that a filled cache decodes
 
 
 class Point(NamedTuple):
-    """tokens: decoded so far; slots: that the state was made for; seconds: a token, over the tokens since the point before.
+    """tokens: decoded so far; slots: that the state was made for; seconds: a token, over the tokens
+    since the point before.
 
-    resident: bytes of the process, or in use on the first device, when these were decoded; state: of the states
+    resident: bytes of the process, or in use on the first device, when these were decoded; state:
+      of the states
     """
 
     tokens: int
@@ -45,11 +49,14 @@ class Point(NamedTuple):
 def record(config: Config, mixer: str, tokens: int, cache_bytes: int) -> Iterator[Point]:
     """Decodes greedily from an untrained model, whose time and memory are those of a trained one.
 
-    A constant state decodes all `tokens` tokens. One that grows is made for more and more tokens, twice as many each time,
-    as long as it takes at most `cache_bytes`; each time a real prefill fills all but its last LAST tokens, which are decoded.
+    A constant state decodes all `tokens` tokens. One that grows is made for more and more tokens,
+    twice as many each time, as long as it takes at most `cache_bytes`; each time a real prefill
+    fills all but its last LAST tokens, which are decoded.
     """
     model_config = dataclasses.replace(config.model, mixer=mixer)
-    model = jax.jit(lambda key: LanguageModel(model_config, rngs=nnx.Rngs(key)).serving())(jax.random.key(0))
+    model = jax.jit(lambda key: LanguageModel(model_config, rngs=nnx.Rngs(key)).serving())(
+        jax.random.key(0)
+    )
     if all(block.mixer.constant_state for block in model.blocks()):
         yield from _decode(model, _begin(model, tokens), 0, tokens, tokens // POINTS)
         return
@@ -70,7 +77,9 @@ def _filled(model: LanguageModel, slots: int, count: int) -> Decoding:
     return Decoding(*prefill(model, [prompt], _begin(model, slots).states), jnp.zeros(1, bool))
 
 
-def _decode(model: LanguageModel, at: Decoding, first: int, tokens: int, every: int) -> Iterator[Point]:
+def _decode(
+    model: LanguageModel, at: Decoding, first: int, tokens: int, every: int
+) -> Iterator[Point]:
     """Points from token `first` on, in pieces of at most PIECE tokens."""
     state, piece, key = tree_bytes(at.states), min(PIECE, every), jax.random.key(0)
     greedy = Sampling(temperature=0.0)
@@ -95,13 +104,17 @@ def _in_use() -> int:
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """What scripts/long_decode.py wrote, by mixer: what produced it, and its `points`. Raises UserError for another file."""
+    """What scripts/long_decode.py wrote, by mixer: what produced it, and its `points`. Raises
+    UserError for another file.
+    """
     try:
         found = json.loads(path.read_text())["mixers"]
         for each in found.values():
             [Point(**point) for point in each["points"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no record of scripts/long_decode.py; move it away, or give another --out") from error
+        raise UserError(
+            f"{path} is no record of scripts/long_decode.py; move it away, or give another --out"
+        ) from error
     return found
 
 
@@ -111,7 +124,9 @@ def describe(point: Point) -> str:
 
 
 def main(asked: str) -> None:
-    """Prints what produced the record, then its points, as lines of JSON; see scripts/long_decode.py."""
+    """Prints what produced the record, then its points, as lines of JSON; see
+    scripts/long_decode.py.
+    """
     given = json.loads(asked)
     config = parse(given["config"])
     print(json.dumps(provenance() | dict(config=given["config"])), flush=True)

@@ -13,13 +13,20 @@ from seqarch.patterns import Layer, parse_pattern
 def test_a_pattern_is_cycled_and_what_is_left_over_is_the_tail():
     stack = ModelConfig(mixer="mamba,mamba,attention(window=64,kv_heads=1)", layers=26).stack
     attention = Layer("attention", (("window", 64), ("kv_heads", 1)))
-    assert (stack.period, stack.repeats, stack.tail) == ((Layer("mamba"), Layer("mamba"), attention), 8, (Layer("mamba"),) * 2)
+    assert (stack.period, stack.repeats, stack.tail) == (
+        (Layer("mamba"), Layer("mamba"), attention),
+        8,
+        (Layer("mamba"),) * 2,
+    )
     assert len(list(stack)) == 26
 
 
 def test_two_windows_in_one_model_can_be_said():
     layers = parse_pattern("attention(window=64), attention(window=256,rope=None)")
-    assert [dict(layer.options) for layer in layers] == [{"window": 64}, {"window": 256, "rope": None}]
+    assert [dict(layer.options) for layer in layers] == [
+        {"window": 64},
+        {"window": 256, "rope": None},
+    ]
 
 
 def test_a_config_survives_its_file():
@@ -32,7 +39,9 @@ def test_configs_lm_spells_out_every_field_with_its_default():
 
 
 def test_forms_are_chosen_for_the_target():
-    form = lambda platform, mixer: dict(parse_pattern(with_forms(ModelConfig(mixer=mixer), platform).mixer)[0].options)["method"]
+    form = lambda platform, mixer: dict(
+        parse_pattern(with_forms(ModelConfig(mixer=mixer), platform).mixer)[0].options
+    )["method"]
     assert form("cpu", "mamba") == "recompute"
     assert form("tpu", "mamba") == form("gpu", "mamba") == "chunked"
     assert form("tpu", "mamba(method=associative)") == "associative"
@@ -47,12 +56,18 @@ def test_forms_are_chosen_for_the_target():
         (dict(model=dict(dim=0)), "config field dim is 0; give a number of at least 1"),
         (dict(model=dict(mlp=-1)), "0 for none"),
         (dict(model=5), "config field model is 5; it has fields: mixer, layers, dim"),
-        (dict(eval=dict(contexts=1024)), "config field eval.contexts is 1024; expected several numbers"),
+        (
+            dict(eval=dict(contexts=1024)),
+            "config field eval.contexts is 1024; expected several numbers",
+        ),
         (dict(model=dict(mixer="gru,gru,mamba", layers=2)), "names 3 layers, model.layers is 2"),
         (dict(model=dict(mixer="mamba(chunk=0)")), "mamba(chunk=0): give a number of at least 1"),
         (dict(model=dict(mixer="mamba(chunk=8.5)")), "mamba(chunk=8.5): expected int"),
         (dict(model=dict(mixer="attention(state_dtype=foo)")), "give float32 or bfloat16"),
-        (dict(model=dict(mixer="attention(dtype=bfloat16)")), "unknown option of mixer attention 'dtype'"),
+        (
+            dict(model=dict(mixer="attention(dtype=bfloat16)")),
+            "unknown option of mixer attention 'dtype'",
+        ),
         (dict(model=dict(vocab=0)), "config field vocab is 0; give a number of at least 1"),
         (dict(optim=dict(accumulate=0)), "config field accumulate is 0"),
         (dict(checkpoint=dict(every=-1)), "checkpoint.every is -1"),

@@ -1,4 +1,6 @@
-"""FLOPs: closed forms for matmuls, loops by their trips, gradients and rematerialisation as they are executed."""
+"""FLOPs: closed forms for matmuls, loops by their trips, gradients and rematerialisation as they
+are executed.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,9 @@ def shape(*dims: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
 
 @pytest.mark.parametrize("b, m, k, n", [(1, 1, 1, 1), (2, 3, 5, 7)])
 def test_contraction_has_its_closed_form(b, m, k, n):
-    flops = count_flops(lambda x, y: jnp.einsum("bmk,bkn->bmn", x, y), shape(b, m, k), shape(b, k, n))
+    flops = count_flops(
+        lambda x, y: jnp.einsum("bmk,bkn->bmn", x, y), shape(b, m, k), shape(b, k, n)
+    )
     assert flops == Flops(matmul=2 * b * m * k * n)
 
 
@@ -30,18 +34,27 @@ def test_grouped_convolution_has_its_closed_form():
 
     def conv(x, w):
         numbers = ("NWC", "WIO", "NWC")
-        return jax.lax.conv_general_dilated(x, w, (1,), "SAME", dimension_numbers=numbers, feature_group_count=3)
+        return jax.lax.conv_general_dilated(
+            x, w, (1,), "SAME", dimension_numbers=numbers, feature_group_count=3
+        )
 
     assert count_flops(conv, shape(2, 10, 6), shape(4, 2, 9)).matmul == 2 * (2 * 10 * 9) * (4 * 2)
 
 
 def test_elements_that_arithmetic_writes_and_reductions_read():
-    flops = count_flops(lambda x, i: jnp.sum(jnp.tanh(x) * 2.0, axis=1), shape(3, 4), shape(3, dtype=jnp.int32))
+    flops = count_flops(
+        lambda x, i: jnp.sum(jnp.tanh(x) * 2.0, axis=1), shape(3, 4), shape(3, dtype=jnp.int32)
+    )
     assert flops == Flops(elementwise=3 * 12)
 
 
 def test_integer_arithmetic_and_movement_are_free():
-    assert count_flops(lambda i: (i + 1)[::-1].astype(jnp.float32).reshape(2, 2), shape(4, dtype=jnp.int32)).total == 0
+    assert (
+        count_flops(
+            lambda i: (i + 1)[::-1].astype(jnp.float32).reshape(2, 2), shape(4, dtype=jnp.int32)
+        ).total
+        == 0
+    )
 
 
 def test_scatter_add_counts_its_updates():
@@ -84,13 +97,17 @@ def test_while_loop_that_counts_to_a_literal():
 )
 def test_while_loop_with_unknown_trips_counts_once_and_says_so(condition, step):
     def loop(x):
-        return jax.lax.while_loop(lambda c: condition(*c), lambda c: (step(c[0]), c[1] @ c[1]), (1, x))[1]
+        return jax.lax.while_loop(
+            lambda c: condition(*c), lambda c: (step(c[0]), c[1] @ c[1]), (1, x)
+        )[1]
 
     flops = count_flops(loop, shape(4, 4))
     assert (flops.matmul, flops.uncounted_loops) == (2 * 4**3, 1)
 
 
-@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, lambda f: jax.vmap(f, in_axes=(None, 0))])
+@pytest.mark.parametrize(
+    "transform", [lambda f: f, jax.jit, lambda f: jax.vmap(f, in_axes=(None, 0))]
+)
 def test_data_dependent_loop_counts_as_its_scope_says(transform):
     def loop(stop, x):
         with jax.named_scope("at_most_6_trips"):
@@ -107,10 +124,14 @@ def test_cond_counts_its_dearest_branch():
     assert count_flops(either, shape(dtype=bool), shape(4, 4)).matmul == 2 * 2 * 4**3
 
 
-@pytest.mark.parametrize("wrap", [jax.jit, jax.checkpoint, lambda f: jax.vmap(f, in_axes=(0, None))])
+@pytest.mark.parametrize(
+    "wrap", [jax.jit, jax.checkpoint, lambda f: jax.vmap(f, in_axes=(0, None))]
+)
 def test_wrappers_change_nothing(wrap):
     f = lambda x, w: jnp.tanh(x @ w)
-    assert count_flops(wrap(f), shape(3, 4), shape(4, 5)) == count_flops(f, shape(3, 4), shape(4, 5))
+    assert count_flops(wrap(f), shape(3, 4), shape(4, 5)) == count_flops(
+        f, shape(3, 4), shape(4, 5)
+    )
 
 
 def test_dead_results_are_not_counted():
@@ -141,7 +162,10 @@ def test_rematerialisation_counts_again():
 
     args = shape(6, 4, 4), shape(3, 4)
     forward = count_flops(loss(False), *args).matmul
-    plain, remat = (count_flops(jax.value_and_grad(loss(r), argnums=(0, 1)), *args).matmul for r in (False, True))
+    plain, remat = (
+        count_flops(jax.value_and_grad(loss(r), argnums=(0, 1)), *args).matmul
+        for r in (False, True)
+    )
     assert (plain, remat) == (3 * forward, 4 * forward)
 
 
@@ -158,16 +182,22 @@ def test_custom_vjp_counts_the_rule_that_runs():
 
 @pytest.mark.parametrize("method", FORMS)
 def test_every_form_of_attention_counts_its_whole_matrix(method):
-    """4 T^2 H K: products with queries and with weights. The loops over blocks say how often they may turn."""
+    """4 T^2 H K: products with queries and with weights. The loops over blocks say how often they
+    may turn.
+    """
     t, h, k = 128, 2, 16
     flops = count_flops(lambda q: attention(q, q, q, method=method, block=16), shape(1, t, h, k))
     assert flops.uncounted_loops == 0
     assert 1.0 <= flops.matmul / (4 * t**2 * h * k) < 1.1
 
 
-@pytest.mark.parametrize("length, window", [(128, None), (100, None), (128, 1), (128, 17), (100, 18), (100, 40)])
+@pytest.mark.parametrize(
+    "length, window", [(128, None), (100, None), (128, 1), (128, 17), (100, 18), (100, 40)]
+)
 def test_attention_to_itself_counts_the_blocks_that_it_reads(length, window):
-    """For each block of C queries and C keys in which a query sees a key 4 C^2 H K, and 2 C^2 H for the denominator."""
+    """For each block of C queries and C keys in which a query sees a key 4 C^2 H K, and 2 C^2 H for
+    the denominator.
+    """
     c, h, k = 16, 2, 8
     distance = np.arange(length)[:, None] - np.arange(length)
     seen = np.pad((distance >= 0) & (distance < (window or length)), (0, -length % c))
@@ -181,11 +211,15 @@ def test_attention_to_itself_counts_the_blocks_that_it_reads(length, window):
     forward = count_flops(itself, x).matmul
     assert forward == pytest.approx(blocks * (4 * c**2 * h * k + 2 * c**2 * h))
     both = count_flops(jax.value_and_grad(lambda x: itself(x).sum()), x).matmul
-    assert 1 <= (both - forward) / (blocks * 10 * c**2 * h * k) < 1.3  # scores again and four gradients; then sums
+    assert (
+        1 <= (both - forward) / (blocks * 10 * c**2 * h * k) < 1.3
+    )  # scores again and four gradients; then sums
 
 
 def test_train_step_of_an_mlp_has_its_closed_form():
-    """Forward pass and both gradients of every layer, less the first layer's gradient with respect to its input."""
+    """Forward pass and both gradients of every layer, less the first layer's gradient with respect
+    to its input.
+    """
     b, d, f, y = 8, 16, 32, 10
     optimizer = optax.sgd(0.1)
 
@@ -214,7 +248,9 @@ def model_flops(mixer: str, time: int = T_MODEL, **fields) -> Flops:
 
 def projections(per_layer: int, time: int = T_MODEL) -> float:
     """Products of `time` tokens with the parameters of two layers, the MLP's and the head's."""
-    norms = (2 * 2 + 1) * (2 * D + 2 * D)  # RMSNorm's sum of squares and its broadcast are products with ones
+    norms = (2 * 2 + 1) * (
+        2 * D + 2 * D
+    )  # RMSNorm's sum of squares and its broadcast are products with ones
     return time * (2 * 2 * (per_layer + 3 * D * F) + 2 * D * Y + norms)
 
 
@@ -223,12 +259,19 @@ def test_attention_counts_each_visible_pair_once(window):
     pairs = sum(min(t, window or t) for t in range(1, T_MODEL + 1))
     found = model_flops(f"attention(heads=2,kv_heads=1,window={window})").matmul
     normaliser = 2 * 2  # of each pair and head: the sum of its weight
-    assert found == pytest.approx(projections(3 * D * D) + 2 * pairs * (2 * 2 * D + normaliser), rel=0.01)
+    assert found == pytest.approx(
+        projections(3 * D * D) + 2 * pairs * (2 * 2 * D + normaliser), rel=0.01
+    )
 
 
 def test_pairs_of_full_attention_grow_with_the_square():
-    pairs = [model_flops("attention", time).matmul - model_flops("attention", 1).matmul * time for time in (64, 128, 256)]
-    assert pairs[1] / pairs[0] == pytest.approx(4, rel=0.05) and pairs[2] / pairs[1] == pytest.approx(4, rel=0.02)
+    pairs = [
+        model_flops("attention", time).matmul - model_flops("attention", 1).matmul * time
+        for time in (64, 128, 256)
+    ]
+    assert pairs[1] / pairs[0] == pytest.approx(4, rel=0.05) and pairs[2] / pairs[
+        1
+    ] == pytest.approx(4, rel=0.02)
 
 
 def test_a_gru_counts_its_products():
@@ -236,7 +279,12 @@ def test_a_gru_counts_its_products():
 
 
 FORMS_OF = {
-    "mamba": ("method=sequential", "method=associative", "method=chunked,chunk=8", "method=chunked,chunk=64"),
+    "mamba": (
+        "method=sequential",
+        "method=associative",
+        "method=chunked,chunk=8",
+        "method=chunked,chunk=64",
+    ),
     "attention": ("method=materialised", "method=blockwise,block=8", "method=tiled,block=512"),
     "linear_attention": ("method=sequential", "method=parallel,chunk=16"),
     "gru": ("method=sequential", "method=recompute"),

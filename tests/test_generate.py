@@ -1,4 +1,6 @@
-"""Decoding: what generate yields is what the training call says, whatever the prompts' lengths and the segments."""
+"""Decoding: what generate yields is what the training call says, whatever the prompts' lengths and
+the segments.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +53,9 @@ def test_greedy_is_the_argmax_of_the_training_call(model):
 
 def test_segments_change_nothing(model):
     model = model.unstack()
-    results = [prefill(model, PROMPTS, model.init_state(3, 32), segment=segment) for segment in (4, 512)]
+    results = [
+        prefill(model, PROMPTS, model.init_state(3, 32), segment=segment) for segment in (4, 512)
+    ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), *results)
 
 
@@ -60,11 +64,19 @@ def test_states_can_be_kept_forked_and_reset(model):
     logits, states = prefill(model, PROMPTS, model.init_state(3, 32))
     kept = jax.tree.map(jnp.copy, (logits, states))
     run = lambda logits, states: np.asarray(
-        decode(model, Decoding(logits, states, jnp.zeros(3, bool)), jax.random.key(0), steps=5, sampling=GREEDY)[0]
+        decode(
+            model,
+            Decoding(logits, states, jnp.zeros(3, bool)),
+            jax.random.key(0),
+            steps=5,
+            sampling=GREEDY,
+        )[0]
     )
     first = run(logits, states)
     rows = jnp.array([2, 2, 0])
-    assert (run(*fork(kept, rows)) == first[rows]).all()  # rolled back, and row by row from another row's state
+    assert (
+        run(*fork(kept, rows)) == first[rows]
+    ).all()  # rolled back, and row by row from another row's state
 
     emptied = reset(kept[1], jnp.array([True, False, True]), model.init_state(3, 32))
     again, _ = prefill(model, [PROMPTS[0], [65], PROMPTS[2]], emptied)
@@ -81,13 +93,17 @@ def test_the_stop_token_ends_a_row(model):
 
 
 def test_a_stream_is_the_same_with_the_same_key(model):
-    run = lambda: np.concatenate(list(stream(model, PROMPTS, steps=7, every=3, key=jax.random.key(2))), axis=1)
+    run = lambda: np.concatenate(
+        list(stream(model, PROMPTS, steps=7, every=3, key=jax.random.key(2))), axis=1
+    )
     assert run().shape == (3, 7) and (run() == run()).all()
 
 
 def test_sampling_keeps_what_it_says():
     logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
-    draw = lambda sampling: {int(sample(logits, sampling, key)[0]) for key in jax.random.split(jax.random.key(0), 200)}
+    draw = lambda sampling: {
+        int(sample(logits, sampling, key)[0]) for key in jax.random.split(jax.random.key(0), 200)
+    }
     assert draw(Sampling()) == {0, 1, 2, 3}
     assert draw(Sampling(top_k=2)) == {0, 1}
     assert draw(Sampling(top_p=0.6)) == {0, 1}
@@ -98,7 +114,9 @@ def _kept(probabilities, sampling):
     """The ids that `sample` can draw, read from the logits that it leaves finite."""
     seen = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax.random, "categorical", lambda key, logits: seen.setdefault("logits", logits))
+        patch.setattr(
+            jax.random, "categorical", lambda key, logits: seen.setdefault("logits", logits)
+        )
         sample(jnp.log(jnp.asarray(probabilities, jnp.float32))[None], sampling, jax.random.key(0))
     return np.flatnonzero(np.isfinite(seen["logits"][0])).tolist()
 
@@ -150,20 +168,31 @@ def test_impossible_sampling_is_refused(model):
         generate(model, PROMPTS, steps=2, key=jax.random.key(0), sampling=Sampling(top_p=0.0))
 
 
-@pytest.mark.parametrize("mixer", ["gru", "mamba", "linear_attention(decay=data)", "attention(window=8)"])
+@pytest.mark.parametrize(
+    "mixer", ["gru", "mamba", "linear_attention(decay=data)", "attention(window=8)"]
+)
 def test_the_memory_of_a_constant_state_does_not_follow_the_prompt(mixer):
-    model = LanguageModel(ModelConfig(mixer=mixer, layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0)).unstack()
+    model = LanguageModel(
+        ModelConfig(mixer=mixer, layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0)
+    ).unstack()
 
     def program(max_len):
-        segment, states = jnp.zeros((1, 16), jnp.int32), jax.eval_shape(lambda: model.init_state(1, max_len))
-        return prefill_segment.lower(model, segment, states, jnp.array([16]), jnp.zeros((1, 16))).as_text()
+        segment, states = (
+            jnp.zeros((1, 16), jnp.int32),
+            jax.eval_shape(lambda: model.init_state(1, max_len)),
+        )
+        return prefill_segment.lower(
+            model, segment, states, jnp.array([16]), jnp.zeros((1, 16))
+        ).as_text()
 
     assert program(1 << 10) == program(1 << 20)  # so one peak, for a prompt of any length
 
 
 def test_pieces_change_no_sample(model):
     whole = generate(model, PROMPTS, steps=7, key=jax.random.key(2))
-    pieces = np.concatenate(list(stream(model, PROMPTS, steps=7, every=3, key=jax.random.key(2))), axis=1)
+    pieces = np.concatenate(
+        list(stream(model, PROMPTS, steps=7, every=3, key=jax.random.key(2))), axis=1
+    )
     assert (np.stack(whole) == pieces).all()
 
 
@@ -224,7 +253,9 @@ def test_decoding_beyond_the_room_is_refused(cached):
 
 
 def test_a_ring_never_fills():
-    window = LanguageModel(ModelConfig(mixer="attention(window=4)", layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0))
+    window = LanguageModel(
+        ModelConfig(mixer="attention(window=4)", layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0)
+    )
     states = window.init_state(1, 8)
     assert np.isfinite(window.prefill(jnp.ones((1, 12), int), states)[0]).all()
 
@@ -254,14 +285,18 @@ def test_a_full_cache_makes_its_row_nan_under_jit(cached, run):
 
 
 def test_steps_are_nan_from_the_first_token_without_a_slot(cached):
-    run = lambda model, slots: jax.lax.scan(lambda s, t: model.step(t, s)[::-1], model.init_state(2, slots), TOKENS.T)[1]
+    run = lambda model, slots: jax.lax.scan(
+        lambda s, t: model.step(t, s)[::-1], model.init_state(2, slots), TOKENS.T
+    )[1]
     full, ample = (np.asarray(jax.jit(run, static_argnums=1)(cached, slots)) for slots in (8, 12))
     np.testing.assert_allclose(full[:8], ample[:8], atol=1e-5)
     assert np.isnan(full[8:]).all() and np.isfinite(ample).all()
 
 
 def test_few_programs_serve_prompts_of_all_lengths():
-    model = LanguageModel(ModelConfig(mixer="attention", layers=1, dim=8, mlp=0, vocab=16), rngs=nnx.Rngs(0))
+    model = LanguageModel(
+        ModelConfig(mixer="attention", layers=1, dim=8, mlp=0, vocab=16), rngs=nnx.Rngs(0)
+    )
     sizes = lambda: (prefill_segment._cache_size(), decode_unchecked._cache_size())
     before = sizes()
     for length in range(3, 41, 4):
@@ -270,14 +305,20 @@ def test_few_programs_serve_prompts_of_all_lengths():
 
 
 def test_generation_ends_soon_after_every_row_has_stopped(monkeypatch):
-    model = LanguageModel(ModelConfig(mixer="gru", layers=1, dim=8, mlp=0, vocab=4), rngs=nnx.Rngs(0))
+    model = LanguageModel(
+        ModelConfig(mixer="gru", layers=1, dim=8, mlp=0, vocab=4), rngs=nnx.Rngs(0)
+    )
     pieces = []
-    count = lambda *args, **options: pieces.append(options["steps"]) or decode_unchecked(*args, **options)
+    count = lambda *args, **options: (
+        pieces.append(options["steps"]) or decode_unchecked(*args, **options)
+    )
     monkeypatch.setattr("seqarch.generate.decode_unchecked", count)
     (text,) = generate(model, [[1]], steps=1000, key=jax.random.key(0), stop=3)
     assert len(text) < 64 and pieces == [64]
 
 
-@pytest.mark.parametrize("size, expected", [(1, 64), (64, 64), (65, 128), (300, 320), (1000, 1024), (1100, 1280)])
+@pytest.mark.parametrize(
+    "size, expected", [(1, 64), (64, 64), (65, 128), (300, 320), (1000, 1024), (1100, 1280)]
+)
 def test_buckets_waste_little(size, expected):
     assert _bucket(size, least=64, parts=4) == expected

@@ -61,18 +61,30 @@ def test_a_model_that_serves_is_the_same_function_to_the_bit(tokens, dtype):
     jax.tree.map(np.testing.assert_array_equal, run(model), run(served))
     leaves = named(served)
     if dtype == "bfloat16":
-        kept = {".".join(name.split(".")[-2:]) for name, leaf in leaves.items() if leaf.dtype != jnp.bfloat16}
-        recurrences = {f"mixer.{name}" for name in ("bias", "gate_bias", "conv", "delta", "delta_bias", "log_A", "D")}
+        kept = {
+            ".".join(name.split(".")[-2:])
+            for name, leaf in leaves.items()
+            if leaf.dtype != jnp.bfloat16
+        }
+        recurrences = {
+            f"mixer.{name}"
+            for name in ("bias", "gate_bias", "conv", "delta", "delta_bias", "log_A", "D")
+        }
         norms = {f"{name}.scale" for name in ("norm", "mixer_norm", "mlp_norm", "q_norm", "k_norm")}
         assert kept == {"gate.kernel"} | recurrences | norms
     else:
-        assert all(leaf is leaves[name] for name, leaf in named(model).items()), "copies arrays that need no cast"
+        assert all(leaf is leaves[name] for name, leaf in named(model).items()), (
+            "copies arrays that need no cast"
+        )
 
 
 def test_packed_documents_are_separate(tokens):
     model = build()
     starts = jnp.zeros((2, 12), bool).at[:, 5].set(True)
-    packed, alone = call(model, tokens, starts), call(model, jnp.roll(tokens, -5, axis=1), jnp.zeros_like(starts))
+    packed, alone = (
+        call(model, tokens, starts),
+        call(model, jnp.roll(tokens, -5, axis=1), jnp.zeros_like(starts)),
+    )
     np.testing.assert_allclose(packed[:, 5:], alone[:, :7], atol=1e-5)
 
 
@@ -87,14 +99,21 @@ def test_the_program_does_not_grow_with_depth(tokens):
 def test_a_few_layers_train_in_the_same_memory_however_the_pattern_says_them():
     def temporaries(mixer):
         gradient = jax.jit(jax.grad(lambda model: model(jnp.zeros((4, 512), jnp.int32)).sum()))
-        return gradient.lower(build(mixer=mixer, layers=3)).compile().memory_analysis().temp_size_in_bytes
+        return (
+            gradient.lower(build(mixer=mixer, layers=3))
+            .compile()
+            .memory_analysis()
+            .temp_size_in_bytes
+        )
 
     assert temporaries("gru") == pytest.approx(temporaries("gru,gru,gru"), rel=0.02)
 
 
 def test_remat_changes_memory_alone(tokens):
     def gradient(**changes):
-        compiled = jax.jit(jax.grad(lambda model: model(tokens).sum())).lower(build(**changes)).compile()
+        compiled = (
+            jax.jit(jax.grad(lambda model: model(tokens).sum())).lower(build(**changes)).compile()
+        )
         return compiled.memory_analysis().temp_size_in_bytes, compiled(build(**changes))
 
     (kept, plain), (recomputed, remat) = gradient(layers=8), gradient(layers=8, remat=True)
@@ -119,7 +138,10 @@ def test_the_first_prediction_is_uniform(tokens):
 
 def test_dropout_needs_a_key_and_each_key_is_another_noise(tokens):
     model = build(dropout=0.5)
-    plain, a, b = call(model, tokens), *(call(model, tokens, key=jax.random.key(seed)) for seed in (0, 1))
+    plain, a, b = (
+        call(model, tokens),
+        *(call(model, tokens, key=jax.random.key(seed)) for seed in (0, 1)),
+    )
     assert (plain == call(build(), tokens)).all() and not (a == b).all() and not (a == plain).all()
     assert (call(build(), tokens, key=jax.random.key(0)) == plain).all()
 
@@ -129,17 +151,31 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_and_logits_in_float3
     assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {jnp.dtype("float32")}
     assert call(model, tokens).dtype == jnp.float32
     states = jax.eval_shape(lambda: model.init_state(1, 8))
-    assert (states[0].h.dtype, states[0].conv.dtype, states[1].k.dtype) == (jnp.float32, jnp.bfloat16, jnp.bfloat16)
-    np.testing.assert_allclose(call(model, tokens), call(build(mixer="mamba,attention"), tokens), atol=0.1)
+    assert (states[0].h.dtype, states[0].conv.dtype, states[1].k.dtype) == (
+        jnp.float32,
+        jnp.bfloat16,
+        jnp.bfloat16,
+    )
+    np.testing.assert_allclose(
+        call(model, tokens), call(build(mixer="mamba,attention"), tokens), atol=0.1
+    )
 
 
 def test_gradients_in_bfloat16_are_near_those_in_float32(tokens):
-    """The embedding's too, whose rows gather thousands of tokens: summed in bfloat16 they would be off by 40 %."""
+    """The embedding's too, whose rows gather thousands of tokens: summed in bfloat16 they would be
+    off by 40 %.
+    """
     many = jnp.tile(tokens % 4, (8, 64))
 
     def gradients(dtype):
-        loss = lambda model: jnp.take_along_axis(jax.nn.log_softmax(model(many)), many[..., None], axis=-1).mean()
-        return jax.tree.leaves(jax.jit(jax.grad(loss))(build(mixer="linear_attention(decay=data)", layers=1, dtype=dtype)))
+        loss = lambda model: jnp.take_along_axis(
+            jax.nn.log_softmax(model(many)), many[..., None], axis=-1
+        ).mean()
+        return jax.tree.leaves(
+            jax.jit(jax.grad(loss))(
+                build(mixer="linear_attention(decay=data)", layers=1, dtype=dtype)
+            )
+        )
 
     for a, b in zip(gradients("float32"), gradients("bfloat16"), strict=True):
         assert jnp.linalg.norm(a - b) < 0.05 * jnp.linalg.norm(a) + 1e-6

@@ -1,4 +1,6 @@
-"""Tuning: what was the fastest here becomes method="auto" here and nowhere else, and a run that has begun keeps its forms."""
+"""Tuning: what was the fastest here becomes method="auto" here and nowhere else, and a run that has
+begun keeps its forms.
+"""
 
 import argparse
 import dataclasses
@@ -51,27 +53,39 @@ def test_what_was_recorded_is_what_auto_means_and_a_config_overrides_it():
 def test_what_was_tuned_on_one_device_means_nothing_on_another():
     tuning.record(jax.devices()[0], {"mamba": {"method": "sequential"}})
     assert tuning.tuned(ABSENT) == {}
-    assert with_forms(TINY.model, "tpu", tuning.tuned(ABSENT)).mixer == "mamba(state_dim=2,method=chunked)"
+    assert (
+        with_forms(TINY.model, "tpu", tuning.tuned(ABSENT)).mixer
+        == "mamba(state_dim=2,method=chunked)"
+    )
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_off_the_cpu_linear_recurrences_never_go_token_by_token(platform):
     parallel = {"associative", "chunked", "parallel", "blockwise"}
     nonlinear = {"gru"}  # has no other form
-    assert all(mixer.forms.auto(platform) in parallel for name, mixer in MIXERS.items() if name not in nonlinear)
+    assert all(
+        mixer.forms.auto(platform) in parallel
+        for name, mixer in MIXERS.items()
+        if name not in nonlinear
+    )
 
 
 def test_every_form_is_timed_once_in_every_size_that_matters():
     found = [dict(options) for options, _ in candidates(Layer("mamba"), TINY)]
     forms = MIXERS["mamba"].forms
     assert {options["method"] for options in found} == set(forms)
-    assert [options for options in found if options["method"] == "associative"] == [{"method": "associative", "chunk": 64}]
+    assert [options for options in found if options["method"] == "associative"] == [
+        {"method": "associative", "chunk": 64}
+    ]
     assert {"method": "recompute", "chunk": 16} in found  # 64 and more are one program at 20 tokens
     assert {"method": "recompute", "chunk": 128} not in found
 
 
 def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast():
-    config = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, mixer="gru,gru,linear_attention(method=chunked)"))
+    config = dataclasses.replace(
+        TINY,
+        model=dataclasses.replace(TINY.model, mixer="gru,gru,linear_attention(method=chunked)"),
+    )
     choices, figures = tune(config, Limits(rounds=(2, 2), seconds=0.0), say=lambda line: None)
     assert set(choices) == {"gru"} and len(figures) == len(MIXERS["gru"].forms)
     assert all(figure.seconds > 0 for figure in figures)
@@ -84,9 +98,18 @@ def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast
 
 
 def test_the_program_keeps_what_it_chose(file):
-    small = ["--config.batch=1", "--config.length=16", "--config.model.dim=8", "--config.model.layers=1"]
+    small = [
+        "--config.batch=1",
+        "--config.length=16",
+        "--config.model.dim=8",
+        "--config.model.layers=1",
+    ]
     command = [sys.executable, "scripts/tune.py", "--config=configs/lm.py:gru", *small]
-    ran = lambda *more: subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    ran = lambda *more: (
+        subprocess.run(
+            [*command, *more], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+    )
     assert "chosen: gru(method=" in ran("--dry_run") and not file.exists()
     said = ran()
     assert f"kept in {file}" in said and f"chosen: {resolved('gru')}" in said
@@ -97,8 +120,14 @@ def test_the_program_keeps_what_it_chose(file):
     [
         ("{", "cannot read the tuned forms in .*delete it"),
         ("[]", "damaged"),
-        ('{"cpu": {"manba": {"method": "chunked"}}}', "unknown mixer 'manba'; did you mean 'mamba'"),
-        ('{"cpu": {"mamba": {"method": "chunkd"}}}', "unknown form of mamba 'chunkd'; did you mean 'chunked'"),
+        (
+            '{"cpu": {"manba": {"method": "chunked"}}}',
+            "unknown mixer 'manba'; did you mean 'mamba'",
+        ),
+        (
+            '{"cpu": {"mamba": {"method": "chunkd"}}}',
+            "unknown form of mamba 'chunkd'; did you mean 'chunked'",
+        ),
         ('{"cpu": {"mamba": {"chunk": 16}}}', "unknown form of mamba 'None'; known: "),
         ('{"cpu": {"mamba": {"method": "chunked", "chnk": 16}}}', "did you mean 'chunk'"),
     ],
@@ -112,7 +141,10 @@ def test_a_damaged_file_is_told_in_a_line(file, text, complaint):
 
 
 def test_a_mixer_that_is_not_importable_here_stops_nobody_else():
-    tuning.record(jax.devices()[0], {"elsewhere:Mixer": {"method": "chunked"}, "gru": {"method": "sequential"}})
+    tuning.record(
+        jax.devices()[0],
+        {"elsewhere:Mixer": {"method": "chunked"}, "gru": {"method": "sequential"}},
+    )
     assert resolved("gru") == "gru(method=sequential)"
 
 
@@ -125,15 +157,29 @@ def test_tuning_again_mends_a_damaged_file(file):
 
 def test_a_run_that_goes_on_keeps_the_forms_that_it_began_with(tmp_path):
     source = Path(argparse.__file__).read_bytes()
-    documents = [("train", "a", source[:20000]), ("validation", "b", source[20000:21000]), ("test", "c", source[21000:22000])]
+    documents = [
+        ("train", "a", source[:20000]),
+        ("validation", "b", source[20000:21000]),
+        ("test", "c", source[21000:22000]),
+    ]
     tokens.write(tmp_path / "text", documents, {"name": "argparse"}, replace=False)
-    config = dataclasses.replace(TINY, steps=1, data=dataclasses.replace(TINY.data, path=str(tmp_path / "text")))
+    config = dataclasses.replace(
+        TINY, steps=1, data=dataclasses.replace(TINY.data, path=str(tmp_path / "text"))
+    )
     quiet = dict(progress=lambda line: None)
     loop.train(config, tmp_path / "run", **quiet)
     tuning.record(jax.devices()[0], OTHER)
     loop.train(dataclasses.replace(config, steps=2), tmp_path / "run", **quiet)
     run = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert [run["mixer"], *(start["mixer"] for start in run["continued"])] == ["mamba(state_dim=2,method=recompute)"] * 2
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["model"] == to_dict(config)["model"]
+    assert [run["mixer"], *(start["mixer"] for start in run["continued"])] == [
+        "mamba(state_dim=2,method=recompute)"
+    ] * 2
+    assert (
+        json.loads((tmp_path / "run" / "config.json").read_text())["model"]
+        == to_dict(config)["model"]
+    )
     loop.train(config, tmp_path / "anew", **quiet)
-    assert json.loads((tmp_path / "anew" / "run.json").read_text())["mixer"] == "mamba(state_dim=2,method=chunked,chunk=16)"
+    assert (
+        json.loads((tmp_path / "anew" / "run.json").read_text())["mixer"]
+        == "mamba(state_dim=2,method=chunked,chunk=16)"
+    )

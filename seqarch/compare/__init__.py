@@ -1,1 +1,3 @@
-"""Members at one budget: what they are, their learning rates and seeds, and which differences between them are differences."""
+"""Members at one budget: what they are, their learning rates and seeds, and which differences
+between them are differences.
+"""

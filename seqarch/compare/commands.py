@@ -14,18 +14,29 @@ Start = Callable[[str], Config]  # from a layer pattern to the config that train
 def command(config: Config, start: Config, file: str, run: str, split: str) -> str:
     """Returns what trains and measures `config` again.
 
-    Args:
-      config: of the run.
-      start: what the config file gives for the run's layer pattern; fields in which `config` differs
+    Args: config: of the run. start: what the config file gives for the run's layer pattern; fields
+      in which `config` differs
         are overridden.
       file: the config file, such as "configs/lm.py".
       run: the run's directory.
       split: of the held-out data.
     """
     given = flatten(to_dict(start))
-    changed = {field: value for field, value in flatten(to_dict(config)).items() if value != given.get(field)}
-    overrides = [f"--config.{field}={tuple(v) if isinstance(v, list) else v}" for field, v in changed.items()]
-    trained = ["python", "train.py", f"--config={file}:{config.model.mixer}", *overrides, f"--workdir={run}"]
+    changed = {
+        field: value
+        for field, value in flatten(to_dict(config)).items()
+        if value != given.get(field)
+    }
+    overrides = [
+        f"--config.{field}={tuple(v) if isinstance(v, list) else v}" for field, v in changed.items()
+    ]
+    trained = [
+        "python",
+        "train.py",
+        f"--config={file}:{config.model.mixer}",
+        *overrides,
+        f"--workdir={run}",
+    ]
     measured = ["python", "eval.py", f"--workdir={run}", f"--split={split}"]
     return f"{shlex.join(trained)} && {shlex.join(measured)}"
 

@@ -1,4 +1,6 @@
-"""A whole comparison: its members trained side by side and measured one after the other, and its baselines."""
+"""A whole comparison: its members trained side by side and measured one after the other, and its
+baselines.
+"""
 
 import functools
 import shlex
@@ -33,7 +35,9 @@ class Outcome(NamedTuple):
 
 
 def studies(spec: ComparisonSpec, workdir: Path) -> list[Study]:
-    """The members' studies; raises UserError where the text, an evaluator or a directory is not what it must be."""
+    """The members' studies; raises UserError where the text, an evaluator or a directory is not
+    what it must be.
+    """
     configs = match_members(spec.base, spec.reference, spec.members)
     locate(spec.base.data.path, spec.base.model.vocab)
     choose(spec.base)
@@ -43,7 +47,13 @@ def studies(spec: ComparisonSpec, workdir: Path) -> list[Study]:
     return found
 
 
-def run(spec: ComparisonSpec, members: Sequence[Study], workdir: Path, workers: int, say: Callable[[str], None]) -> Outcome:
+def run(
+    spec: ComparisonSpec,
+    members: Sequence[Study],
+    workdir: Path,
+    workers: int,
+    say: Callable[[str], None],
+) -> Outcome:
     """Trains and measures all members, takes what is there already, and returns their records."""
     keep_compilations()  # before anything is compiled: JAX opens its cache once
     baselines = baseline_members(spec, workdir, say)
@@ -70,21 +80,34 @@ def _measure(members: Sequence[Study]) -> tuple[list[Member], list[str]]:
     return found, failures
 
 
-def baseline_members(spec: ComparisonSpec, workdir: Path, say: Callable[[str], None]) -> list[Member]:
-    """Baselines on the text and the bytes that models are scored on; kept in RUNS/baselines.jsonl."""
+def baseline_members(
+    spec: ComparisonSpec, workdir: Path, say: Callable[[str], None]
+) -> list[Member]:
+    """Baselines on the text and the bytes that models are scored on; kept in
+    RUNS/baselines.jsonl.
+    """
     path, directory = workdir / "baselines.jsonl", locate(spec.base.data.path)
     fitted, held_out = open_split(directory, "train"), open_split(directory, spec.split)
     scored = dict(documents=fitted.meta["splits"], split=spec.split, limit=spec.base.eval.limit)
     about, known = records.read(path) if path.exists() else ({}, [])
     if known and about["documents"] != scored["documents"]:
-        raise UserError(f"{workdir} holds runs on another text, {about['text']} as it was; give another --workdir")
+        raise UserError(
+            f"{workdir} holds runs on another text, {about['text']} as it was; give another "
+            "--workdir"
+        )
     if {name: about.get(name) for name in scored} != scored:
-        made = {name: each for name, each in provenance().items() if name not in ("host", "processes")}
+        made = {
+            name: each for name, each in provenance().items() if name not in ("host", "processes")
+        }
         known = []
         for name, evaluate in BASELINES.items():
             say(f"baseline {name}")
             source = Source(name, "baseline", split=spec.split, provenance=made)
-            known.append(Results(source, ()).with_found(evaluate(fitted, held_out, limit=spec.base.eval.limit)))
+            known.append(
+                Results(source, ()).with_found(
+                    evaluate(fitted, held_out, limit=spec.base.eval.limit)
+                )
+            )
         workdir.mkdir(parents=True, exist_ok=True)
         records.write(path, known, dict(text=str(directory), **scored))
     return [Member(each.source.member, "baseline", (each,)) for each in known]
@@ -98,10 +121,12 @@ def _train(study: Study) -> None:
 
 @functools.cache
 def keep_compilations() -> None:
-    """Keeps compilations in the user's cache: runs of one member are one program, also where a comparison is continued.
+    """Keeps compilations in the user's cache: runs of one member are one program, also where a
+    comparison is continued.
 
-    They are native programs, so they do not lie in a directory that is passed on. A program for a CPU is split over the
-    cores that its process had when it was compiled; JAX's cache does not ask how many.
+    They are native programs, so they do not lie in a directory that is passed on. A program for a
+    CPU is split over the cores that its process had when it was compiled; JAX's cache does not ask
+    how many.
     """
     directory = jax.config.jax_compilation_cache_dir or str(cache_directory() / "compilations")
     apart = f"/{cpus()}-cpus" if jax.default_backend() == "cpu" else ""

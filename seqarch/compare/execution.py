@@ -1,4 +1,6 @@
-"""Runs of a comparison, each in a directory of its own: trained and measured, or taken as they are found."""
+"""Runs of a comparison, each in a directory of its own: trained and measured, or taken as they are
+found.
+"""
 
 import dataclasses
 import math
@@ -17,14 +19,23 @@ from seqarch.training.loop import train
 
 
 def check(run: Path, config: Config) -> None:
-    """Refuses a directory that holds another run; one with other `steps` would have another learning-rate schedule."""
+    """Refuses a directory that holds another run; one with other `steps` would have another
+    learning-rate schedule.
+    """
     rundir.check(run, config)
-    if (run / "config.json").exists() and (steps := rundir.stored_config(run).steps) != config.steps:
-        raise UserError(f"{run} holds a run of {steps} steps, the config has {config.steps}; give another --workdir")
+    if (run / "config.json").exists() and (
+        steps := rundir.stored_config(run).steps
+    ) != config.steps:
+        raise UserError(
+            f"{run} holds a run of {steps} steps, the config has {config.steps}; give another "
+            "--workdir"
+        )
 
 
 def validated(run: Path, config: Config, progress: Progress) -> float:
-    """Returns the bits per byte that the run ends with on validation windows; infinite where training diverged."""
+    """Returns the bits per byte that the run ends with on validation windows; infinite where
+    training diverged.
+    """
     check(run, config)
     if not finished(run, config):
         try:
@@ -41,8 +52,12 @@ def validated(run: Path, config: Config, progress: Progress) -> float:
     return bits if bits is not None and math.isfinite(bits) else math.inf
 
 
-def measured(run: Path, config: Config, split: str, only: Collection[str], progress: Progress) -> Results:
-    """Returns what the evaluators `only` find of the trained run; trains and measures first where it is not there."""
+def measured(
+    run: Path, config: Config, split: str, only: Collection[str], progress: Progress
+) -> Results:
+    """Returns what the evaluators `only` find of the trained run; trains and measures first where
+    it is not there.
+    """
     check(run, config)
     known = find(run, config, split)
     if not (wanted := missing(known, only)):
@@ -52,7 +67,9 @@ def measured(run: Path, config: Config, split: str, only: Collection[str], progr
         known, wanted = None, tuple(only)
     (run / records.NAME).unlink(missing_ok=True)
     _train(run, config, progress)
-    rundir.write_config(run, to_dict(config))  # a run that was trained before may be measured differently now
+    rundir.write_config(
+        run, to_dict(config)
+    )  # a run that was trained before may be measured differently now
     results = evaluate(run, split=split, only=wanted, keep=known, progress=progress.say)
     progress.end()
     return results
@@ -71,11 +88,15 @@ def diverged(run: Path, config: Config) -> bool:
 
 
 def with_choice(config: Config, *, lr: float | None = None, seed: int | None = None) -> Config:
-    """`config` with another learning rate, or with `seed` as that of initialisation and of data order."""
+    """`config` with another learning rate, or with `seed` as that of initialisation and of data
+    order.
+    """
     if lr is not None:
         config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=lr))
     if seed is not None:
-        config = dataclasses.replace(config, seed=dataclasses.replace(config.seed, model=seed, data=seed))
+        config = dataclasses.replace(
+            config, seed=dataclasses.replace(config.seed, model=seed, data=seed)
+        )
     return config
 
 

@@ -1,6 +1,8 @@
-"""Equal parameters: the width of the MLP, or the depth, that gives a model a wanted number of parameters, whatever its mixers.
+"""Equal parameters: the width of the MLP, or the depth, that gives a model a wanted number of
+parameters, whatever its mixers.
 
-The count comes from the model itself, built abstractly. It is affine in the MLP's width, so two widths determine it.
+The count comes from the model itself, built abstractly. It is affine in the MLP's width, so two
+widths determine it.
 """
 
 import dataclasses
@@ -18,8 +20,8 @@ MULTIPLES = (128, 8, 1)  # of widths: the lanes of an accelerator, its sublanes,
 def match_parameters(model: ModelConfig, target: int) -> ModelConfig:
     """`model` with the MLP width that brings it to `target` parameters, within TOLERANCE.
 
-    Of several widths, a multiple of 128 or of 8 is taken where it stays within half the tolerance: accelerators and
-    sharding prefer it. Raises UserError where no width is close enough.
+    Of several widths, a multiple of 128 or of 8 is taken where it stays within half the tolerance:
+    accelerators and sharding prefer it. Raises UserError where no width is close enough.
     """
     smallest, second = (count_parameters(dataclasses.replace(model, mlp=width)) for width in (1, 2))
     slope = second - smallest
@@ -31,17 +33,21 @@ def match_parameters(model: ModelConfig, target: int) -> ModelConfig:
             return dataclasses.replace(model, mlp=width)
     if smallest > target:
         raise UserError(
-            f"{model.mixer!r} has {smallest:,} parameters at the narrowest MLP, more than the {target:,} to match; "
+            f"{model.mixer!r} has {smallest:,} parameters at the narrowest MLP, more than the "
+            f"{target:,} to match; "
             "make its mixers smaller, or raise the number to match"
         )
     raise UserError(
-        f"{model.mixer!r} cannot come within {TOLERANCE:.0%} of {target:,} parameters: from {smallest:,} each unit of "
+        f"{model.mixer!r} cannot come within {TOLERANCE:.0%} of {target:,} parameters: from "
+        f"{smallest:,} each unit of "
         f"model.mlp adds {slope:,}; make the model wider or the number to match larger"
     )
 
 
 def match_depth(model: ModelConfig, target: int) -> ModelConfig:
-    """`model` with the number of layers that comes nearest to `target` parameters; UserError outside DEPTH_TOLERANCE."""
+    """`model` with the number of layers that comes nearest to `target` parameters; UserError
+    outside DEPTH_TOLERANCE.
+    """
     tried: dict[int, int] = {}
     shallowest = len(parse_pattern(model.mixer))
     while not tried or max(tried.values()) < target:
@@ -50,7 +56,9 @@ def match_depth(model: ModelConfig, target: int) -> ModelConfig:
     nearest = min(tried, key=lambda layers: abs(tried[layers] - target))
     if abs(tried[nearest] - target) > DEPTH_TOLERANCE * target:
         raise UserError(
-            f"{model.mixer!r} with model.mlp={model.mlp} cannot come within {DEPTH_TOLERANCE:.0%} of {target:,} parameters: "
-            f"{nearest} layers have {tried[nearest]:,}; give the member 'layers' too, or another number to match"
+            f"{model.mixer!r} with model.mlp={model.mlp} cannot come within "
+            f"{DEPTH_TOLERANCE:.0%} of {target:,} parameters: "
+            f"{nearest} layers have {tried[nearest]:,}; give the member 'layers' too, or "
+            "another number to match"
         )
     return dataclasses.replace(model, layers=nearest)

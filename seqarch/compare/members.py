@@ -1,4 +1,6 @@
-"""Members of a comparison as texts, "name = layer pattern; field=value; ...", and as configs of equal parameters."""
+"""Members of a comparison as texts, "name = layer pattern; field=value; ...", and as configs of
+equal parameters.
+"""
 
 import ast
 import dataclasses
@@ -13,15 +15,18 @@ from seqarch.model import count_parameters
 
 
 def match_members(base: Config, reference: str, members: Sequence[str]) -> dict[str, Config]:
-    """The config of each member by name: `base` with its layer pattern and the fields of `model` that it gives, and with the
-    parameters of the layer pattern `reference`.
+    """The config of each member by name: `base` with its layer pattern and the fields of `model`
+    that it gives, and with the parameters of the layer pattern `reference`.
 
-    The width of the MLP absorbs the difference; where a member gives its own, as a block without MLP does, the depth.
+    The width of the MLP absorbs the difference; where a member gives its own, as a block without
+    MLP does, the depth.
     """
     if not members:
         raise UserError("config.members is empty; give at least one layer pattern, such as 'mamba'")
     if not all(isinstance(member, str) for member in members):
-        raise UserError(f"config.members is {members}; give layer patterns, such as ('gru', 'mamba')")
+        raise UserError(
+            f"config.members is {members}; give layer patterns, such as ('gru', 'mamba')"
+        )
     target = count_parameters(dataclasses.replace(base.model, mixer=reference))
     configs: dict[str, Config] = {}
     for member in members:
@@ -56,5 +61,7 @@ def _read(text: str) -> tuple[str, dict[str, Any]]:
         except (ValueError, SyntaxError):
             settings[field] = value
         if not (equals and field and value):
-            raise UserError(f"cannot read {setting!r} in the member {text!r}; write 'pattern; field=value'")
+            raise UserError(
+                f"cannot read {setting!r} in the member {text!r}; write 'pattern; field=value'"
+            )
     return name or "; ".join([pattern, *rest]), settings

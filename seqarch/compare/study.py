@@ -1,4 +1,6 @@
-"""A member's part in a comparison: a learning rate is chosen for it, then it is trained and measured for each seed."""
+"""A member's part in a comparison: a learning rate is chosen for it, then it is trained and
+measured for each seed.
+"""
 
 import dataclasses
 import math
@@ -37,37 +39,52 @@ class Study:
 
     def left(self) -> int:
         """Runs to be trained or measured still, where the search need not go beyond its grid."""
-        searched = sum(not execution.finished(self._search_run(lr), self.config) for lr in self.spec.lrs)
+        searched = sum(
+            not execution.finished(self._search_run(lr), self.config) for lr in self.spec.lrs
+        )
         return searched + sum(self._unmeasured(seed) for seed in self.spec.seeds)
 
     def _unmeasured(self, seed: int) -> bool:
-        """Whether a seed's run has records missing; its learning rate is the one it was trained with."""
+        """Whether a seed's run has records missing; its learning rate is the one it was trained
+        with.
+        """
         run, config = self.seed_run(seed), execution.with_choice(self.config, seed=seed)
         if (run / "config.json").exists():
             config = execution.with_choice(config, lr=execution.rundir.stored_config(run).optim.lr)
-        return bool(execution.missing(execution.find(run, config, self.spec.split), self._evaluators(seed)))
+        return bool(
+            execution.missing(execution.find(run, config, self.spec.split), self._evaluators(seed))
+        )
 
     def is_trained(self) -> bool:
-        """Whether nothing is left to train: every seed came to its end, or one diverged, which ends the study."""
+        """Whether nothing is left to train: every seed came to its end, or one diverged, which ends
+        the study.
+        """
         runs = [self.seed_run(seed) for seed in self.spec.seeds]
         ended = any(execution.diverged(run, self.config) for run in runs)
         return ended or all(execution.finished(run, self.config) for run in runs)
 
     def train(self) -> None:
-        """Trains and scores all its runs, which may go on beside others; `measure` will ask for more of the first."""
+        """Trains and scores all its runs, which may go on beside others; `measure` will ask for
+        more of the first.
+        """
         progress = Progress(self.left())
         config = self._choose(progress)[0]
         for seed, each in self.seeded(config).items():
             self._measured(seed, each, scores(config), progress)
 
     def measure(self, progress: Progress) -> Member:
-        """Returns the member with its records: scores of each seed, what a program needs of the first."""
+        """Returns the member with its records: scores of each seed, what a program needs of the
+        first.
+        """
         config, found = self._choose(progress)
         results = tuple(
             self._measured(seed, each, self._evaluators(seed), progress)
             for seed, each in self.seeded(config).items()
         )
-        named = tuple(each._replace(source=dataclasses.replace(each.source, member=self.name)) for each in results)
+        named = tuple(
+            each._replace(source=dataclasses.replace(each.source, member=self.name))
+            for each in results
+        )
         return Member(self.name, "run", named, self._search_results(config, found))
 
     def seeded(self, config: Config) -> dict[int, Config]:
@@ -96,13 +113,17 @@ class Study:
         return execution.with_choice(self.config, lr=lr), found
 
     def _validated(self, lr: float, progress: Progress) -> float:
-        """One point of the search, from the config's own seed, which is none of those that are reported."""
+        """One point of the search, from the config's own seed, which is none of those that are
+        reported.
+        """
         run, config = self._search_run(lr), execution.with_choice(self.config, lr=lr)
         progress.total += lr not in self.spec.lrs and not execution.finished(run, config)
         progress.begin(f"{self.name}, learning rate {lr:g}")
         return execution.validated(run, config, progress)
 
-    def _measured(self, seed: int, config: Config, only: tuple[str, ...], progress: Progress) -> Results:
+    def _measured(
+        self, seed: int, config: Config, only: tuple[str, ...], progress: Progress
+    ) -> Results:
         progress.begin(f"{self.name}, seed {seed}")
         return execution.measured(self.seed_run(seed), config, self.spec.split, only, progress)
 

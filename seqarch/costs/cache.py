@@ -1,7 +1,9 @@
-"""Measures programs in worker processes, so that a crash or a hang loses one program, and keeps what it measured.
+"""Measures programs in worker processes, so that a crash or a hang loses one program, and keeps
+what it measured.
 
-    with MeasurementCache(cache=Path("runs/memory/cache")) as programs:
-        programs.measure(ProgramSpec(config, "train", 1, 4096, "tpu-v5e"))     # a Measurement, or Failed in a line
+with MeasurementCache(cache=Path("runs/memory/cache")) as programs:
+    programs.measure(ProgramSpec(config, "train", 1, 4096, "tpu-v5e"))     # a Measurement, or
+    Failed in a line
 """
 
 import contextlib
@@ -24,10 +26,13 @@ class MeasurementCache:
     """Measures programs, several at once; a context manager that ends its workers.
 
     cache: a directory for what was measured; timeout: seconds after which a program is given up
-    platforms: JAX_PLATFORMS for the target "local"; this process may rather stay on the CPU, as an accelerator is for one
+    platforms: JAX_PLATFORMS for the target "local"; this process may rather stay on the CPU, as an
+      accelerator is for one
     """
 
-    def __init__(self, cache: Path, *, workers: int = 2, timeout: float = 900, platforms: str | None = None):
+    def __init__(
+        self, cache: Path, *, workers: int = 2, timeout: float = 900, platforms: str | None = None
+    ):
         self._cache, self._timeout, self._platforms = Path(cache), timeout, platforms
         self._workers = [Worker(platforms) for _ in range(workers)]
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
@@ -50,7 +55,9 @@ class MeasurementCache:
             worker.end()
 
     def measure(self, spec: ProgramSpec) -> Outcome:
-        """From memory, from disk or from a worker; the same program is asked for once. Raises UserError."""
+        """From memory, from disk or from a worker; the same program is asked for once. Raises
+        UserError.
+        """
         return self._start(spec, Measurement).result()
 
     def measure_all(self, specs: Iterable[ProgramSpec]) -> list[Outcome]:
@@ -58,7 +65,9 @@ class MeasurementCache:
         return [started.result() for started in [self._start(spec, Measurement) for spec in specs]]
 
     def run(self, spec: ProgramSpec) -> Actual | Failed:
-        """Runs a program on the target "local" and measures what it takes: in a fresh process, and one at a time."""
+        """Runs a program on the target "local" and measures what it takes: in a fresh process, and
+        one at a time.
+        """
         with self._alone:
             return self._start(spec, Actual).result()
 
@@ -67,7 +76,9 @@ class MeasurementCache:
         with self._lock:
             if path not in self._known:
                 known = _read(path, kind)
-                self._known[path] = _done(known) if known else self._threads.submit(self._ask, spec, path, kind)
+                self._known[path] = (
+                    _done(known) if known else self._threads.submit(self._ask, spec, path, kind)
+                )
             return self._known[path]
 
     def _ask(self, spec: ProgramSpec, path: Path, kind: type[NamedTuple]) -> Any:

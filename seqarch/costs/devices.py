@@ -55,12 +55,15 @@ class Placement(NamedTuple):
         try:
             return (_tpu_devices if self.target.platform == "tpu" else _gpu_devices)(self)
         except jax.errors.JaxRuntimeError as error:
-            raise UserError(f"the compiler of {self.name} has no such grid of chips: {first_line(error)}") from error
+            raise UserError(
+                f"the compiler of {self.name} has no such grid of chips: {first_line(error)}"
+            ) from error
 
     def memory(self, device: jax.Device) -> int:
         """Bytes that one of its devices has for programs.
 
-        Of a local one by its allocator, or its share of the system's, of a TPU by its compiler, of a GPU by the data sheet.
+        Of a local one by its allocator, or its share of the system's, of a TPU by its compiler, of
+        a GPU by the data sheet.
         """
         if self.present:
             limit = (device.memory_stats() or {}).get("bytes_limit")
@@ -74,7 +77,10 @@ def place(spec: str) -> Placement:
     if name not in DEVICES:
         raise unknown("target", name, DEVICES)
     if colon and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){0,2}", grid):
-        raise UserError(f"cannot read the chips of {spec!r}; write their number or their grid, as in {name}:8 or {name}:2x4")
+        raise UserError(
+            f"cannot read the chips of {spec!r}; write their number or their grid, as in "
+            f"{name}:8 or {name}:2x4"
+        )
     return Placement(spec, DEVICES[name], tuple(map(int, grid.split("x"))) if colon else ())
 
 
@@ -94,14 +100,18 @@ def _tpu_devices(placement: Placement) -> Sequence[jax.Device]:
     options, axes = dict(placement.target.compiler), placement.target.axes
     grid = "x".join(map(str, (*placement.shape, 1, 1, 1)[: max(axes, len(placement.shape))]))
     name = f"{options.pop('version')}:{grid}"
-    return topologies.get_topology_desc(name, "tpu", chips_per_host_bounds=[1, 1, 1], **options).devices
+    return topologies.get_topology_desc(
+        name, "tpu", chips_per_host_bounds=[1, 1, 1], **options
+    ).devices
 
 
 def _gpu_devices(placement: Placement) -> Sequence[jax.Device]:
     _require("jax_plugins.xla_cuda13", placement)
     grid = "x".join(map(str, ((1, 1, 1) + placement.shape)[-3:]))  # slices x hosts x GPUs of a host
     kind = placement.target.kind
-    return topologies.get_topology_desc(kind, "cuda", target_config=_gpu_config(placement.target), topology=grid).devices
+    return topologies.get_topology_desc(
+        kind, "cuda", target_config=_gpu_config(placement.target), topology=grid
+    ).devices
 
 
 def _require(module: str, placement: Placement) -> None:
@@ -110,11 +120,15 @@ def _require(module: str, placement: Placement) -> None:
     except ModuleNotFoundError:
         found = None
     if found is None:
-        raise UserError(f"{placement.name} needs its compiler, {module}; pip install -r requirements-aot.txt")
+        raise UserError(
+            f"{placement.name} needs its compiler, {module}; pip install -r requirements-aot.txt"
+        )
 
 
 def _gpu_config(target: Device) -> str:
-    """XLA's GpuTargetConfigProto; limits that all these GPUs share are those of CUDA's compute capabilities 8.0 and 9.0."""
+    """XLA's GpuTargetConfigProto; limits that all these GPUs share are those of CUDA's compute
+    capabilities 8.0 and 9.0.
+    """
     sheet = dict(target.compiler)
     return f"""
 platform_name: "CUDA"

@@ -1,8 +1,10 @@
-"""What a program takes when it really runs, to be held beside its compiler's plan: run `peak` in a process of its own.
+"""What a program takes when it really runs, to be held beside its compiler's plan: run `peak` in a
+process of its own.
 
-Accelerators' allocators tell their peak, of all that the process did: also of what its compiler tried out. A CPU has none to
-ask: there it is the growth of the process's resident memory from before the arguments exist to its highest point while the
-program runs, compilation being over.
+Accelerators' allocators tell their peak, of all that the process did: also of what its compiler
+tried out. A CPU has none to
+ask: there it is the growth of the process's resident memory from before the arguments exist to its
+highest point while the program runs, compilation being over.
 """
 
 import ctypes
@@ -23,16 +25,20 @@ from seqarch.training.sharding import make_mesh
 
 
 class Actual(NamedTuple):
-    """planned: the compiler's total; peak: bytes that were taken. On accelerators of the first device, else of the process."""
+    """planned: the compiler's total; peak: bytes that were taken. On accelerators of the first
+    device, else of the process.
+    """
 
     planned: int
     peak: int
 
 
 def peak(config: Config, phase: str, batch: int, length: int, target: str) -> Actual:
-    """Runs the phase's program once, from arguments of zeros. The arguments are those of `memory.measure`.
+    """Runs the phase's program once, from arguments of zeros. The arguments are those of
+    `memory.measure`.
 
-    Raises UserError for a target that is not here, NoResult where the system does not tell a process's memory.
+    Raises UserError for a target that is not here, NoResult where the system does not tell a
+    process's memory.
     """
     placement = place(target)
     if not placement.present:
@@ -41,7 +47,10 @@ def peak(config: Config, phase: str, batch: int, length: int, target: str) -> Ac
     program = phase_program(config, phase, batch, length, mesh)
     compiled = program.compile()
     where = jax.tree.map(lambda leaf: leaf.sharding, program.args)
-    zeros = jax.jit(lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), program.args), out_shardings=where)
+    zeros = jax.jit(
+        lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), program.args),
+        out_shardings=where,
+    )
     zeros = zeros.lower().compile()
     device, start = mesh.devices.flat[0], 0
     if device.memory_stats() is None:
@@ -50,17 +59,23 @@ def peak(config: Config, phase: str, batch: int, length: int, target: str) -> Ac
     stats, planned = device.memory_stats(), compiled_bytes(compiled).total
     if stats:
         return Actual(planned, stats["peak_bytes_in_use"])
-    return Actual(planned * mesh.size, _resident("VmHWM") - start)  # the process is all of its CPU devices
+    return Actual(
+        planned * mesh.size, _resident("VmHWM") - start
+    )  # the process is all of its CPU devices
 
 
 def _settle() -> int:
-    """Resident bytes once free memory is given back; the high-water mark starts again from there."""
+    """Resident bytes once free memory is given back; the high-water mark starts again from
+    there.
+    """
     gc.collect()
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
     except (OSError, AttributeError) as error:
-        raise NoResult("this system does not tell the peak of a process's resident memory") from error
+        raise NoResult(
+            "this system does not tell the peak of a process's resident memory"
+        ) from error
     return _resident("VmRSS")
 
 

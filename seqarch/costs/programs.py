@@ -1,8 +1,9 @@
-"""The programs of a run, with the shapes that they are compiled for: what memory and speed are measured on.
+"""The programs of a run, with the shapes that they are compiled for: what memory and speed are
+measured on.
 
-    program = train_program(config, mesh)
-    program.compile().memory_analysis()
-    count_flops(program.fn, *program.args)
+program = train_program(config, mesh)
+program.compile().memory_analysis()
+count_flops(program.fn, *program.args)
 """
 
 import dataclasses
@@ -25,9 +26,14 @@ from seqarch.training import sharding
 from seqarch.training.state import hyper
 from seqarch.types import PyTree, State
 
-PHASES = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}  # and what tables call them
+PHASES = {
+    "train": "training step",
+    "prefill": "prefill",
+    "decode": "decoding step",
+}  # and what tables call them
 DECODED = 32  # tokens a row of one decoding loop
-UNOPTIMISED = {  # spares half of the work on CPU, a third on GPU and there all that grows with a scan's length
+# spares half of the work on CPU, a third on GPU and there all that grows with a scan's length
+UNOPTIMISED = {
     "cpu": {"xla_backend_optimization_level": 0},
     "gpu": {
         "xla_backend_optimization_level": 0,
@@ -49,23 +55,32 @@ class Program(NamedTuple):
     args: tuple[PyTree, ...]
 
     def compile(self, *, run: bool = True, options: dict[str, Any] | None = None) -> Compiled:
-        """For the devices that the arguments are placed on, which need not exist, or else for JAX's default ones.
+        """For the devices that the arguments are placed on, which need not exist, or else for JAX's
+        default ones.
 
-        run=False: only to be asked for its memory, which is planned before code is optimised: that is left out, where it
-        can be. options: further ones of the compiler
+        run=False: only to be asked for its memory, which is planned before code is optimised: that
+        is left out, where it can be. options: further ones of the compiler
         """
         here = jax.default_backend()
-        devices = (d for leaf in jax.tree.leaves(self.args) if leaf.sharding for d in leaf.sharding.device_set)
+        devices = (
+            d
+            for leaf in jax.tree.leaves(self.args)
+            if leaf.sharding
+            for d in leaf.sharding.device_set
+        )
         platform = family(device.platform) if (device := next(devices, None)) else here
         options = ({} if run else UNOPTIMISED.get(platform, {})) | (options or {})
         elsewhere = {"gpu": "cuda"}.get(platform, platform)
-        lowered = self.fn.trace(*self.args).lower(lowering_platforms=None if platform == here else (elsewhere,))
+        lowered = self.fn.trace(*self.args).lower(
+            lowering_platforms=None if platform == here else (elsewhere,)
+        )
         return lowered.compile(options or None)
 
 
 def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> dict[str, Program]:
-    """What runs at a context of `context` tokens, by phase: "train" is the run's step with rows of that length;
-    "prefill" of a segment and the "decode" loop are of one sequence, their states made for the whole context.
+    """What runs at a context of `context` tokens, by phase: "train" is the run's step with rows of
+    that length; "prefill" of a segment and the "decode" loop are of one sequence, their states made
+    for the whole context.
 
     model: as `LanguageModel.serving` makes it, concrete or abstract
     """
@@ -77,12 +92,14 @@ def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> 
 
 
 def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mesh) -> Program:
-    """The program of a phase for `batch` sequences of `length` tokens on `mesh`, of which nothing is allocated.
+    """The program of a phase for `batch` sequences of `length` tokens on `mesh`, of which nothing
+    is allocated.
 
-    "train" is the train step with its rows; "prefill" reads a segment of at most config.length tokens of each prompt,
-    "decode" is the loop that writes DECODED tokens of each, from states that are made for `length` tokens. Parameters are in
-    the dtype that serves and split as in training, rows over all devices; where these don't divide the rows, the heads of
-    states are, if they can be.
+    "train" is the train step with its rows; "prefill" reads a segment of at most config.length
+    tokens of each prompt, "decode" is the loop that writes DECODED tokens of each, from states that
+    are made for `length` tokens. Parameters are in the dtype that serves and split as in training,
+    rows over all devices; where these don't divide the rows, the heads of states are, if they can
+    be.
     """
     if phase == "train":
         return train_program(dataclasses.replace(config, batch=batch, length=length), mesh)
@@ -93,16 +110,26 @@ def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mes
         program = decode_loop_program(model, batch, length)
     else:
         raise unknown("phase", phase, PHASES)
-    return program._replace(args=sharding.placed(program.args, _serving_shardings(model, program.args, mesh, batch)))
+    return program._replace(
+        args=sharding.placed(program.args, _serving_shardings(model, program.args, mesh, batch))
+    )
 
 
 def given_states(program: Program) -> tuple[State, ...]:
     """The abstract states among the arguments of a program that serves."""
-    return next(arg.states if isinstance(arg, generate.Decoding) else arg for arg in program.args[1:] if isinstance(arg, tuple))
+    return next(
+        arg.states if isinstance(arg, generate.Decoding) else arg
+        for arg in program.args[1:]
+        if isinstance(arg, tuple)
+    )
 
 
-def _serving_shardings(model: LanguageModel, args: tuple[PyTree, ...], mesh: Mesh, batch: int) -> tuple[PyTree, ...]:
-    """Of the model, by its axes, of states, and of the other arguments, whose rows are split where devices divide them."""
+def _serving_shardings(
+    model: LanguageModel, args: tuple[PyTree, ...], mesh: Mesh, batch: int
+) -> tuple[PyTree, ...]:
+    """Of the model, by its axes, of states, and of the other arguments, whose rows are split where
+    devices divide them.
+    """
     split, whole = batch % mesh.size == 0, NamedSharding(mesh, PartitionSpec())
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names)) if split else whole
     states = functools.partial(sharding.state_shardings, model, mesh=mesh)
@@ -118,28 +145,41 @@ def _serving_shardings(model: LanguageModel, args: tuple[PyTree, ...], mesh: Mes
 
 
 def train_program(config: Config, mesh: Mesh) -> Program:
-    """(state, batch, hyper) -> (state, metrics): the step that `train.py` runs; the state is donated."""
+    """(state, batch, hyper) -> (state, metrics): the step that `train.py` runs; the state is
+    donated.
+    """
     replicated = NamedSharding(mesh, PartitionSpec())
-    scalars = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), hyper(config))
+    scalars = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), hyper(config)
+    )
     args = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh), scalars
     name = f"train step of {config.batch} x {config.length} tokens"
     return Program(name, sharding.jit_train_step(config, mesh), args)
 
 
 def prefill_program(model: LanguageModel, batch: int, segment: int, max_len: int) -> Program:
-    """(model, tokens, states, lengths, hidden) -> (hidden, states): a segment of prompts, as `generate` reads them."""
-    tokens, lengths = jax.ShapeDtypeStruct((batch, segment), jnp.int32), jax.ShapeDtypeStruct((batch,), jnp.int32)
+    """(model, tokens, states, lengths, hidden) -> (hidden, states): a segment of prompts, as
+    `generate` reads them.
+    """
+    tokens, lengths = (
+        jax.ShapeDtypeStruct((batch, segment), jnp.int32),
+        jax.ShapeDtypeStruct((batch,), jnp.int32),
+    )
     hidden = jax.ShapeDtypeStruct((batch, model.embedding.shape[1]), model.dtype)
     args = abstract(model), tokens, abstract_states(model, batch, max_len), lengths, hidden
     return Program(f"prefill of {batch} x {segment} tokens", generate.prefill_segment, args)
 
 
 def decode_loop_program(model: LanguageModel, batch: int, max_len: int) -> Program:
-    """(model, decoding, key) -> (tokens, decoding): DECODED greedy tokens of each row, as `generate` decodes them."""
+    """(model, decoding, key) -> (tokens, decoding): DECODED greedy tokens of each row, as
+    `generate` decodes them.
+    """
     logits = jax.ShapeDtypeStruct((batch, model.head.shape[1]), jnp.float32)
     done = jax.ShapeDtypeStruct((batch,), jnp.bool)
     at = generate.Decoding(logits, abstract_states(model, batch, max_len), done)
-    return Program("decode loop", _loop, (abstract(model), at, jax.eval_shape(lambda: jax.random.key(0))))
+    return Program(
+        "decode loop", _loop, (abstract(model), at, jax.eval_shape(lambda: jax.random.key(0)))
+    )
 
 
 @functools.cache
@@ -157,5 +197,7 @@ def abstract_states(model: LanguageModel, batch: int, max_len: int) -> tuple[Sta
     return jax.eval_shape(lambda model: model.init_state(batch, max_len), model)
 
 
-_greedy = functools.partial(generate.decode_unchecked, steps=DECODED, sampling=generate.Sampling(temperature=0.0))
+_greedy = functools.partial(
+    generate.decode_unchecked, steps=DECODED, sampling=generate.Sampling(temperature=0.0)
+)
 _loop = jax.jit(_greedy, donate_argnames="at")

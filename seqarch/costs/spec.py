@@ -1,4 +1,6 @@
-"""Cells of a memory table: what is asked of a measurement, what comes of it, and the digest under which it is kept."""
+"""Cells of a memory table: what is asked of a measurement, what comes of it, and the digest under
+which it is kept.
+"""
 
 import dataclasses
 import functools
@@ -52,10 +54,11 @@ Outcome = Measurement | Failed
 
 
 def key_of(spec: ProgramSpec, platforms: str | None = None) -> str:
-    """A digest of what decides the spec's program and its plan: the config, shapes, versions, sources, tuned forms, the
-    compilers' environment and the target.
+    """A digest of what decides the spec's program and its plan: the config, shapes, versions,
+    sources, tuned forms, the compilers' environment and the target.
 
-    Where a state does not grow with the context, specs of all contexts are the same; so are decoding steps of all forms.
+    Where a state does not grow with the context, specs of all contexts are the same; so are
+    decoding steps of all forms.
     """
     config, program = spec.config, spec.length
     if spec.phase == "decode":
@@ -64,10 +67,26 @@ def key_of(spec: ProgramSpec, platforms: str | None = None) -> str:
     if spec.phase != "train":
         states = abstract_states(serving_model(config.model), spec.batch, spec.length)
         program = [min(config.length, spec.length) if spec.phase == "prefill" else 1, str(states)]
-    about = [spec.phase, spec.batch, program, spec.target, given["model"], given["optim"], given["mesh"], _versions()]
-    about += [_digest(inspect.getfile(resolve_mixer(layer.mixer))) for layer in parse_pattern(config.model.mixer)]
+    about = [
+        spec.phase,
+        spec.batch,
+        program,
+        spec.target,
+        given["model"],
+        given["optim"],
+        given["mesh"],
+        _versions(),
+    ]
+    about += [
+        _digest(inspect.getfile(resolve_mixer(layer.mixer)))
+        for layer in parse_pattern(config.model.mixer)
+    ]
     about += [tuning.path().read_text() if tuning.path().exists() else None]
-    about += sorted(pair for pair in os.environ.items() if pair[0].startswith(COMPILERS) and pair[0] not in APART)
+    about += sorted(
+        pair
+        for pair in os.environ.items()
+        if pair[0].startswith(COMPILERS) and pair[0] not in APART
+    )
     if place(spec.target).present:
         about += [platform.node(), len(os.sched_getaffinity(0)), platforms]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
@@ -76,7 +95,10 @@ def key_of(spec: ProgramSpec, platforms: str | None = None) -> str:
 @functools.cache
 def _versions() -> list[str]:
     root = Path(seqarch.__file__).parent
-    return [*(_digest(path) for pattern in SOURCES for path in sorted(root.glob(pattern))), *versions()]
+    return [
+        *(_digest(path) for pattern in SOURCES for path in sorted(root.glob(pattern))),
+        *versions(),
+    ]
 
 
 def versions() -> list[str]:

@@ -1,6 +1,8 @@
-"""What models cost on targets: memory against the context, the longest that fits, how many sequences fit at once.
+"""What models cost on targets: memory against the context, the longest that fits, how many
+sequences fit at once.
 
-Every number is measured of a program (seqarch.costs.memory), or follows from several: exponents and searches.
+Every number is measured of a program (seqarch.costs.memory), or follows from several: exponents and
+  searches.
 """
 
 import functools
@@ -28,10 +30,24 @@ LONGEST = 2**24  # tokens; a context that still fits is said to be longer
 MOST = 2**20  # sequences at once
 SERVED = (4096, 32768, 131072, 1048576)  # contexts at which sequences are counted
 SEQUENCES = "sequences"
-SHARES = {"train": 5, "prefill": 1, "decode": 1, SEQUENCES: 1}  # parts of a sweep, and how much of the time each takes
+SHARES = {
+    "train": 5,
+    "prefill": 1,
+    "decode": 1,
+    SEQUENCES: 1,
+}  # parts of a sweep, and how much of the time each takes
 CACHED_S = 1.0  # a part that returns faster came from the cache
 ROOM = 0.5  # of the memory that a step which runs may take: compilers work beside it
-PARTS = ("parameters", "gradients", "optimizer", "state", "arguments", "outputs", "aliased", "temporaries")
+PARTS = (
+    "parameters",
+    "gradients",
+    "optimizer",
+    "state",
+    "arguments",
+    "outputs",
+    "aliased",
+    "temporaries",
+)
 GROWS: dict[str, Callable[[Measurement], int]] = {  # the bytes that an exponent is fitted to
     "train": lambda measured: measured.working,
     "prefill": lambda measured: measured.working + measured.state,
@@ -92,13 +108,19 @@ def run(
                 say(f"{part.member} on {part.target}: {error}")
             return None
         cached = time.monotonic() - began < CACHED_S
-        progress.done(f"{part.member} on {part.target}: {part.name}", part.share, found_at_once=cached)
+        progress.done(
+            f"{part.member} on {part.target}: {part.name}", part.share, found_at_once=cached
+        )
         return found
 
     found: dict[Part, list[Record] | None] = {}
-    with futures.ThreadPoolExecutor(2 * workers) as pool:  # twice, for a search waits for one program after the other
+    with futures.ThreadPoolExecutor(
+        2 * workers
+    ) as pool:  # twice, for a search waits for one program after the other
         try:
-            for _, group in itertools.groupby(parts, key=lambda part: place(part.target).present):  # a worker serves either kind
+            for _, group in itertools.groupby(
+                parts, key=lambda part: place(part.target).present
+            ):  # a worker serves either kind
                 found |= zip(group := list(group), pool.map(measure, group), strict=True)
         except KeyboardInterrupt:
             cache.end()
@@ -116,7 +138,9 @@ def run(
 def _joined(
     members: dict[str, Config], targets: Sequence[str], found: dict[Part, list[Record] | None]
 ) -> list[Results]:
-    """The records of each member on those targets of which no part was refused; members without any are left out."""
+    """The records of each member on those targets of which no part was refused; members without any
+    are left out.
+    """
     results = []
     for name, config in members.items():
         kept: list[Record] = []
@@ -133,7 +157,9 @@ def _joined(
 @functools.cache
 def _provenance() -> dict[str, Any]:
     made = provenance()
-    return {name: made[name] for name in ("revision", "dirty", "command")} | dict(versions=versions())
+    return {name: made[name] for name in ("revision", "dirty", "command")} | dict(
+        versions=versions()
+    )
 
 
 def _records(
@@ -155,13 +181,17 @@ def _records(
 
 
 def program_records(spec: ProgramSpec, outcome: Outcome) -> Iterator[Record]:
-    """What was measured of one program: its total, whose status says whether it fits, and the parts."""
+    """What was measured of one program: its total, whose status says whether it fits, and the
+    parts.
+    """
     at = dict(target=spec.target, phase=spec.phase, context=spec.length, batch=spec.batch)
     if isinstance(outcome, Failed):
         yield Record(EVALUATOR, "total_bytes", at=at, status="failed", note=outcome.reason)
         return
     status = "ok" if outcome.fits else "oom"
-    yield Record(EVALUATOR, "total_bytes", outcome.total, at, status=status, note=outcome.definition)
+    yield Record(
+        EVALUATOR, "total_bytes", outcome.total, at, status=status, note=outcome.definition
+    )
     yield Record(EVALUATOR, "device_bytes", outcome.memory, at)
     for part in PARTS:
         if (value := getattr(outcome, part)) is not None:
@@ -180,7 +210,10 @@ def _exponent(part: Part, outcomes: dict[int, Outcome]) -> Iterator[Record]:
 
 
 def _longest(
-    cache: MeasurementCache, part: Part, spec: Callable[[int], ProgramSpec], outcomes: dict[int, Outcome]
+    cache: MeasurementCache,
+    part: Part,
+    spec: Callable[[int], ProgramSpec],
+    outcomes: dict[int, Outcome],
 ) -> Iterator[Record]:
     """The longest context that fits the target."""
     memory = memory_of(outcomes.values())
@@ -193,15 +226,23 @@ def _longest(
 
 
 def _sequences(cache: MeasurementCache, config: Config, target: str) -> Iterator[Record]:
-    """How many are decoded at once at each context; none is said of one whose programs fail to compile."""
+    """How many are decoded at once at each context; none is said of one whose programs fail to
+    compile.
+    """
     for length in SERVED:
         if fit := most_sequences(cache, config, target, length):
             at = dict(target=target, context=length)
-            yield Record(EVALUATOR, "sequences", fit.size, at, status="ok" if fit.beyond else "over")
+            yield Record(
+                EVALUATOR, "sequences", fit.size, at, status="ok" if fit.beyond else "over"
+            )
 
 
 def _actual(
-    cache: MeasurementCache, part: Part, spec: Callable[[int], ProgramSpec], outcomes: dict[int, Outcome], run: bool
+    cache: MeasurementCache,
+    part: Part,
+    spec: Callable[[int], ProgramSpec],
+    outcomes: dict[int, Outcome],
+    run: bool,
 ) -> Iterator[Record]:
     """Bytes of the steps that really ran, beside what was planned."""
     for length, planned in outcomes.items():
@@ -216,11 +257,14 @@ def _actual(
             yield Record(EVALUATOR, "actual_bytes", actual.peak, at)
 
 
-def most_sequences(cache: MeasurementCache, config: Config, target: str, length: int) -> Largest | None:
-    """The largest batch of a decoding step that fits; None where the devices' own number of rows fails to compile.
+def most_sequences(
+    cache: MeasurementCache, config: Config, target: str, length: int
+) -> Largest | None:
+    """The largest batch of a decoding step that fits; None where the devices' own number of rows
+    fails to compile.
 
-    Only multiples of that number are tried, which leave whole rows to each device; where not even one a device fits, fewer
-    are, which share the heads of their states if they can.
+    Only multiples of that number are tried, which leave whole rows to each device; where not even
+    one a device fits, fewer are, which share the heads of their states if they can.
     """
     devices = place(target).count
     outcome = lambda rows: cache.measure(ProgramSpec(config, "decode", rows, length, target))
@@ -236,7 +280,8 @@ def most_sequences(cache: MeasurementCache, config: Config, target: str, length:
 
 
 class Progress:
-    """Lines that say how much is done and how long the rest will take at the pace so far; from several threads.
+    """Lines that say how much is done and how long the rest will take at the pace so far; from
+    several threads.
 
     What was found at once, being on disk, tells nothing of the pace.
     """
@@ -251,7 +296,9 @@ class Progress:
             self._worked += 0 if found_at_once else share
             left = ""
             if self._worked:
-                seconds = (time.monotonic() - self._start) / self._worked * (self._total - self._done)
+                seconds = (
+                    (time.monotonic() - self._start) / self._worked * (self._total - self._done)
+                )
                 left = f", {seconds / 60:.1f} min left"
             self._say(f"[{self._done / self._total:.0%}{left}] {what}")
 

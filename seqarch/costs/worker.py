@@ -21,14 +21,18 @@ from seqarch.errors import NoResult, UserError, first_line
 from seqarch.runtime.accelerator import check_accelerator
 
 LOG = "log"  # of what a worker prints
-TRACED = 32  # programs after which a worker forgets what it traced: programs that differ in their length share a tenth of the work
+# programs after which a worker forgets what it traced: programs that differ in their length share a
+# tenth of the work
+TRACED = 32
 
 
 class Worker:
-    """A process that measures one program after the other, begun when it is needed and again after it died.
+    """A process that measures one program after the other, begun when it is needed and again after
+    it died.
 
-    Processes are spawned: a compiler's threads do not survive a fork. Each has a directory for its temporary files, which
-    goes with it; there is what it prints, the last line of which is what there is to say of a crash.
+    Processes are spawned: a compiler's threads do not survive a fork. Each has a directory for its
+    temporary files, which goes with it; there is what it prints, the last line of which is what
+    there is to say of a crash.
     """
 
     def __init__(self, platforms: str | None):
@@ -37,7 +41,9 @@ class Worker:
     def ask(self, spec: ProgramSpec, asked: type[NamedTuple], timeout: float) -> Any:
         """An `asked`, Failed, or the user's mistake."""
         placement = place(spec.target)
-        kind = placement.shape if placement.present else "absent"  # what a process cannot change once JAX has its devices
+        kind = (
+            placement.shape if placement.present else "absent"
+        )  # what a process cannot change once JAX has its devices
         if kind != self._kind or asked is Actual:
             self.end()
             self._begin(kind)

@@ -56,7 +56,9 @@ def evaluate(
         results = Results(keep.source, keep.records)
     for name in chosen:
         say(f"measuring {name}")
-        results = results.with_found(evaluator.find(name).evaluate(run, **config.evals.get(name, {})))
+        results = results.with_found(
+            evaluator.find(name).evaluate(run, **config.evals.get(name, {}))
+        )
     if jax.process_index() == 0:
         records.write(Path(workdir) / records.NAME, [results])
         add_scalars(workdir, {step: scalars(results)})
@@ -64,7 +66,9 @@ def evaluate(
 
 
 def choose(config: Config, only: Sequence[str] = ()) -> tuple[str, ...]:
-    """The evaluators of a config, or those of `only`; raises UserError for one that is unknown or lacks an option."""
+    """The evaluators of a config, or those of `only`; raises UserError for one that is unknown or
+    lacks an option.
+    """
     for name in only:
         evaluator.find(name)
     for name, options in config.evals.items():

@@ -96,6 +96,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     known = list(inspect.signature(find(name).evaluate).parameters)[1:]
     for option in options:
         if option not in known and not known:
-            raise UserError(f"evals.{name} has {option!r}, and the evaluator {name} takes no options")
+            raise UserError(
+                f"evals.{name} has {option!r}, and the evaluator {name} takes no options"
+            )
         if option not in known:
             raise unknown(f"option of the evaluator {name}:", option, known)

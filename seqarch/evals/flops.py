@@ -1,4 +1,6 @@
-"""FLOPs of each token of a sequence of the run's length: the definition's, and as the train step runs."""
+"""FLOPs of each token of a sequence of the run's length: the definition's, and as the train step
+runs.
+"""
 
 from collections.abc import Iterator
 
@@ -28,17 +30,41 @@ EVALUATOR = Evaluator(
     evaluate,
     metrics=(
         Metric("forward_per_token", "forward", "flops", "Model FLOPs of a forward pass.", True),
-        Metric("forward_matmul_per_token", "forward, products", "flops", "Of matrix products alone.", True),
-        Metric("train_per_token", "training", "flops", "Three times those of the forward pass.", True),
-        Metric("train_matmul_per_token", "training, products", "flops", "Of matrix products alone.", True),
-        Metric("train_hardware_per_token", "training, as run", "flops", "Of the compiled train step.", True),
-        Metric("uncounted_loops", "uncounted loops", "count", "Loops whose trips are not known.", True),
+        Metric(
+            "forward_matmul_per_token",
+            "forward, products",
+            "flops",
+            "Of matrix products alone.",
+            True,
+        ),
+        Metric(
+            "train_per_token", "training", "flops", "Three times those of the forward pass.", True
+        ),
+        Metric(
+            "train_matmul_per_token",
+            "training, products",
+            "flops",
+            "Of matrix products alone.",
+            True,
+        ),
+        Metric(
+            "train_hardware_per_token",
+            "training, as run",
+            "flops",
+            "Of the compiled train step.",
+            True,
+        ),
+        Metric(
+            "uncounted_loops", "uncounted loops", "count", "Loops whose trips are not known.", True
+        ),
     ),
     tables=(
         TableSpec(
             "FLOPs per token",
-            "FLOPs of the definition, whatever form computes it: each visible pair of tokens counts once, and a "
-            "backward pass counts twice its forward pass. As run: with what the train step computes again and "
+            "FLOPs of the definition, whatever form computes it: each visible pair of tokens "
+            "counts once, and a "
+            "backward pass counts twice its forward pass. As run: with what the train step "
+            "computes again and "
             "what its blocks mask.",
             ("forward_per_token", "train_per_token", "train_hardware_per_token"),
         ),

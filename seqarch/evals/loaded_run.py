@@ -1,4 +1,6 @@
-"""A run as evaluators see it: its model, its config and a split of its text, with what they share."""
+"""A run as evaluators see it: its model, its config and a split of its text, with what they
+share.
+"""
 
 import contextlib
 import dataclasses
@@ -42,7 +44,9 @@ class LoadedRun:
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        """The run's, over all devices; where the run's sizes don't fit those of this machine, all of them as one axis."""
+        """The run's, over all devices; where the run's sizes don't fit those of this machine, all
+        of them as one axis.
+        """
         try:
             return make_mesh(self.config.mesh)
         except UserError as error:
@@ -50,7 +54,9 @@ class LoadedRun:
             return make_mesh(MeshConfig())
 
     def compiled(self, program: Program) -> Compiled:
-        """`program` compiled; the same program for the same shapes only once, whichever evaluators ask for it."""
+        """`program` compiled; the same program for the same shapes only once, whichever evaluators
+        ask for it.
+        """
         return self._compile(program, run=True)[0]
 
     def planned(self, program: Program) -> Compiled:
@@ -58,12 +64,16 @@ class LoadedRun:
         return self._compile(program, run=False)[0]
 
     def compile_seconds(self, program: Program) -> float:
-        """What compiling `program` takes, with tracing; where JAX's persistent cache spared it, to a second."""
+        """What compiling `program` takes, with tracing; where JAX's persistent cache spared it, to
+        a second.
+        """
         return self._compile(program, run=True)[1]
 
     @contextlib.contextmanager
     def skipping(self, what: str) -> Iterator[list[str]]:
-        """Goes on where `what` needs more memory than the device has; collects what is said of that."""
+        """Goes on where `what` needs more memory than the device has; collects what is said of
+        that.
+        """
         skipped: list[str] = []
         try:
             yield skipped
@@ -74,7 +84,9 @@ class LoadedRun:
             self.say(skipped[0])
 
     def counter(self, what: str) -> Callable[[int, int], None]:
-        """A progress callback that says every few seconds how much is done; the clock starts at its first call."""
+        """A progress callback that says every few seconds how much is done; the clock starts at its
+        first call.
+        """
         first: tuple[float, int] | None = None
         said = time.monotonic()
 
@@ -96,7 +108,8 @@ class LoadedRun:
         if key not in self._programs:
             self.say(f"compiling {program.name}")
             start = time.perf_counter()
-            # Under the mesh, as in the training loop: it is the same program, which a persistent cache then has.
+            # Under the mesh, as in the training loop: it is the same program, which a persistent
+            # cache then has.
             with jax.set_mesh(self.mesh), _spared() as spared:
                 compiled = program.compile(run=run)
             self._programs[key] = compiled, time.perf_counter() - start + sum(spared)

@@ -1,4 +1,6 @@
-"""What a trained run needs: parameters, optimizer, the state of one sequence, and its compiled programs."""
+"""What a trained run needs: parameters, optimizer, the state of one sequence, and its compiled
+programs.
+"""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -40,14 +42,18 @@ def evaluate(
     yield Fact(
         "memory",
         "definition",
-        f"Bytes are {definition(platform)}, of one device, compiled for {platform}: training of {config.batch} "
-        f"rows on {mesh.size} device(s); prefill, in segments of {config.length} tokens, and decoding of one "
+        f"Bytes are {definition(platform)}, of one device, compiled for {platform}: training of "
+        f"{config.batch} "
+        f"rows on {mesh.size} device(s); prefill, in segments of {config.length} tokens, and "
+        "decoding of one "
         "sequence.",
     )
 
 
 def _states(run: LoadedRun, contexts: Sequence[int]) -> Iterator[Record | Fact]:
-    """Of one sequence, as the run computes and in bfloat16: caches follow the dtype, recurrent states do not."""
+    """Of one sequence, as the run computes and in bfloat16: caches follow the dtype, recurrent
+    states do not.
+    """
     config = run.config
     half = serving_model(dataclasses.replace(config.model, dtype="bfloat16"))
     yield Fact("memory", "state_dtype", state_size(run.serving, config.length).dtypes)
@@ -60,8 +66,16 @@ def _states(run: LoadedRun, contexts: Sequence[int]) -> Iterator[Record | Fact]:
 
 
 def _curve(phase: str, title: str) -> FigureSpec:
-    caption = f"Bytes of the compiled {title} against the context; the memory table says which bytes."
-    return FigureSpec(f"memory-{phase}", f"How does the memory of the {title} grow?", caption, f"{phase}_bytes", "context")
+    caption = (
+        f"Bytes of the compiled {title} against the context; the memory table says which bytes."
+    )
+    return FigureSpec(
+        f"memory-{phase}",
+        f"How does the memory of the {title} grow?",
+        caption,
+        f"{phase}_bytes",
+        "context",
+    )
 
 
 EVALUATOR = Evaluator(
@@ -70,20 +84,44 @@ EVALUATOR = Evaluator(
         Metric("params", "parameters", "count", "Elements of all parameters."),
         Metric("params_bytes", "parameters", "bytes", "Bytes of all parameters.", True),
         Metric("optimizer_bytes", "optimizer", "bytes", "Bytes of the optimizer's state.", True),
-        Metric("state_elements", "state elements", "count", "Elements of one sequence's state.", True),
+        Metric(
+            "state_elements", "state elements", "count", "Elements of one sequence's state.", True
+        ),
         Metric("state_bytes", "state", "bytes", "Bytes of one sequence's state.", True),
-        Metric("state_bytes_bfloat16", "state in bfloat16", "bytes", "Of the model computing in bfloat16.", True),
+        Metric(
+            "state_bytes_bfloat16",
+            "state in bfloat16",
+            "bytes",
+            "Of the model computing in bfloat16.",
+            True,
+        ),
         Metric("train_bytes", "training", "bytes", "Bytes of the compiled train step.", True),
-        Metric("prefill_bytes", "prefill", "bytes", "Bytes of a segment of one sequence's prompt.", True),
-        Metric("decode_bytes", "decoding", "bytes", "Bytes of the decoding loop of one sequence.", True),
+        Metric(
+            "prefill_bytes",
+            "prefill",
+            "bytes",
+            "Bytes of a segment of one sequence's prompt.",
+            True,
+        ),
+        Metric(
+            "decode_bytes", "decoding", "bytes", "Bytes of the decoding loop of one sequence.", True
+        ),
     ),
     tables=(
         TableSpec(
             "Parameters and state",
-            "Bytes of parameters and optimizer, and the state that decoding one sequence keeps after so many "
-            "tokens: as measured here, and of the same model computing in bfloat16, which keys and values follow "
+            "Bytes of parameters and optimizer, and the state that decoding one sequence keeps "
+            "after so many "
+            "tokens: as measured here, and of the same model computing in bfloat16, which keys "
+            "and values follow "
             "and recurrent states do not.",
-            ("params_bytes", "optimizer_bytes", "state_elements", "state_bytes", "state_bytes_bfloat16"),
+            (
+                "params_bytes",
+                "optimizer_bytes",
+                "state_elements",
+                "state_bytes",
+                "state_bytes_bfloat16",
+            ),
         ),
         TableSpec(
             "Memory of the compiled programs",

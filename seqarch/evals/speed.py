@@ -1,6 +1,8 @@
-"""Tokens per second of training, prefill and decoding: medians of runs that were waited for, compilation apart.
+"""Tokens per second of training, prefill and decoding: medians of runs that were waited for,
+compilation apart.
 
-Prefill and decoding are of one sequence. Decoding at a context of L tokens is that of its last DECODED ones, after a
+Prefill and decoding are of one sequence. Decoding at a context of L tokens is that of its last
+DECODED ones, after a
 real prefill of those before: a cache is as full, and a state as used, as it would be.
 """
 
@@ -37,10 +39,14 @@ def evaluate(run: LoadedRun, *, contexts: Sequence[int] = (256, 1024, 4096)) -> 
     contexts: at which prefill and decoding are timed; at least DECODED + 1 tokens
     """
     if short := [context for context in contexts if context < SHORTEST]:
-        raise UserError(f"evals.speed.contexts has {short[0]}; give contexts of at least {SHORTEST} tokens")
+        raise UserError(
+            f"evals.speed.contexts has {short[0]}; give contexts of at least {SHORTEST} tokens"
+        )
     config = run.config
     with run.skipping("the train step"):
-        yield Record("speed", "compile_seconds", run.compile_seconds(train_program(config, run.mesh)))
+        yield Record(
+            "speed", "compile_seconds", run.compile_seconds(train_program(config, run.mesh))
+        )
         tokens = config.batch * config.length
         yield Record("speed", "train_tokens_per_s", tokens / _train_seconds(run), n=REPEATS)
     for context in contexts:
@@ -58,7 +64,10 @@ def _train_seconds(run: LoadedRun) -> float:
     state = init_state(config, mesh, jax.random.key(config.seed.model))
     rows = _text(run, config.batch // jax.process_count(), config.length + 1)
     inputs = rows[:, :-1]
-    batch = put_batch(Batch(inputs, rows[:, 1:], inputs == run.split.boundary, np.ones(inputs.shape, np.float32)), mesh)
+    batch = put_batch(
+        Batch(inputs, rows[:, 1:], inputs == run.split.boundary, np.ones(inputs.shape, np.float32)),
+        mesh,
+    )
 
     def train(_: None) -> TrainState:
         nonlocal state
@@ -84,7 +93,9 @@ def _serving_seconds(run: LoadedRun, context: int) -> tuple[float, float]:
             states = prefill(model, prompt[:, start : start + segment], states, lengths, hidden)[1]
         return states
 
-    near = Decoding(jnp.zeros((1, vocab)), read(_copy(empty), context - DECODED), jnp.zeros(1, bool))
+    near = Decoding(
+        jnp.zeros((1, vocab)), read(_copy(empty), context - DECODED), jnp.zeros(1, bool)
+    )
     return (
         median_seconds(read, lambda: _copy(empty)),
         median_seconds(lambda at: decode(model, at, key)[1], lambda: _copy(near)),
@@ -101,16 +112,19 @@ def _copy(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, tree)
 
 
-def median_seconds(run: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None, *, repeats: int = REPEATS) -> float:
+def median_seconds(
+    run: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None, *, repeats: int = REPEATS
+) -> float:
     """Of `repeats` runs, each given what `prepare` makes, which is not timed."""
     return statistics.median(run_seconds(run, prepare()) for _ in range(repeats))
 
 
 def run_seconds(run: Callable[[Any], Any], given: Any = None) -> float:
-    """Of one run, waited for. What it makes is freed after the clock is read: of 128 MiB of caches that takes milliseconds.
+    """Of one run, waited for. What it makes is freed after the clock is read: of 128 MiB of caches
+    that takes milliseconds.
 
-    What the run before it held may still be going back to the system, in a thread of XLA's: 0.4 s for 3.4 GB. A run that maps
-    memory would wait for that, so memory is mapped first.
+    What the run before it held may still be going back to the system, in a thread of XLA's: 0.4 s
+    for 3.4 GB. A run that maps memory would wait for that, so memory is mapped first.
     """
     jax.block_until_ready(given)
     np.empty(MAPPED, np.uint8)
@@ -122,23 +136,50 @@ def run_seconds(run: Callable[[Any], Any], given: Any = None) -> float:
 EVALUATOR = Evaluator(
     evaluate,
     metrics=(
-        Metric("compile_seconds", "compilation, training", "seconds", "Compiling the train step, with tracing.", True),
-        Metric("train_tokens_per_s", "training", "rate", "Tokens per second of the train step.", False),
-        Metric("prefill_tokens_per_s", "prefill", "rate", "Of reading one prompt of so many tokens.", False),
-        Metric("decode_tokens_per_s", "decoding", "rate", "Of one sequence, after a real prefill.", False),
+        Metric(
+            "compile_seconds",
+            "compilation, training",
+            "seconds",
+            "Compiling the train step, with tracing.",
+            True,
+        ),
+        Metric(
+            "train_tokens_per_s", "training", "rate", "Tokens per second of the train step.", False
+        ),
+        Metric(
+            "prefill_tokens_per_s",
+            "prefill",
+            "rate",
+            "Of reading one prompt of so many tokens.",
+            False,
+        ),
+        Metric(
+            "decode_tokens_per_s",
+            "decoding",
+            "rate",
+            "Of one sequence, after a real prefill.",
+            False,
+        ),
     ),
     tables=(
         TableSpec(
             "Speed",
-            "Tokens per second, compilation apart; decoding after a real prefill of so many tokens.",
-            ("train_tokens_per_s", "prefill_tokens_per_s", "decode_tokens_per_s", "compile_seconds"),
+            "Tokens per second, compilation apart; decoding after a real prefill of so many "
+            "tokens.",
+            (
+                "train_tokens_per_s",
+                "prefill_tokens_per_s",
+                "decode_tokens_per_s",
+                "compile_seconds",
+            ),
         ),
     ),
     figures=(
         FigureSpec(
             "decode-speed",
             "How fast is a token decoded?",
-            "Tokens per second of one sequence, decoding after a real prefill of that many tokens. Higher is better.",
+            "Tokens per second of one sequence, decoding after a real prefill of that many "
+            "tokens. Higher is better.",
             "decode_tokens_per_s",
             over="context",
         ),

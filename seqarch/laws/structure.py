@@ -81,6 +81,4 @@ def _shape(x: Any) -> tuple:
 
 def _are_axes(names: Any) -> bool:
     """Whether `names` is a tuple of names and Nones."""
-    return isinstance(names, tuple) and all(
-        name is None or isinstance(name, str) for name in names
-    )
+    return isinstance(names, tuple) and all(name is None or isinstance(name, str) for name in names)

@@ -1,4 +1,6 @@
-"""The registry of mixers. A mixer outside the repository is named `package.module:Class` instead."""
+"""The registry of mixers. A mixer outside the repository is named `package.module:Class`
+instead.
+"""
 
 import importlib
 import sys
@@ -33,10 +35,15 @@ def resolve_mixer(name: str) -> type[SequenceMixer]:
     try:
         mixer = getattr(importlib.import_module(module), attribute)
         if not (isinstance(mixer, type) and issubclass(mixer, SequenceMixer)):
-            raise UserError(f"{name!r} is no mixer; give a subclass of seqarch.mixers.base.SequenceMixer")
+            raise UserError(
+                f"{name!r} is no mixer; give a subclass of seqarch.mixers.base.SequenceMixer"
+            )
         return mixer
     except (ImportError, AttributeError, SyntaxError) as error:
-        raise UserError(f"cannot load the mixer {name!r}: {error}; give package.module:Class, importable from here") from error
+        raise UserError(
+            f"cannot load the mixer {name!r}: {error}; give package.module:Class, importable "
+            "from here"
+        ) from error
 
 
 def check_import(module: str, allowed: Iterable[str], run_dir: Path) -> None:
@@ -67,7 +74,7 @@ def check_import(module: str, allowed: Iterable[str], run_dir: Path) -> None:
 
 
 def _places(module: str) -> Iterator[Path]:
-    """Where `module` and the packages around it are found; unlike `find_spec`, runs none of them."""
+    """Where `module` and the packages around it are found; runs none of them."""
     path = None
     for part in module.split("."):
         spec = PathFinder.find_spec(part, path)

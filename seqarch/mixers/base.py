@@ -1,4 +1,6 @@
-"""SequenceMixer: what mixes tokens over time, in four verbs, and the law that ties them together."""
+"""SequenceMixer: what mixes tokens over time, in four verbs, and the law that ties them
+together.
+"""
 
 from typing import ClassVar
 
@@ -13,28 +15,34 @@ from seqarch.types import Array, Bool, Float, Int, State
 class SequenceMixer(nnx.Module):
     """One causal function of a sequence, in the forms that training, prompts and decoding need.
 
-        y        = mixer(x, starts)                             training: from an empty state, parallel over T
+        y        = mixer(x, starts)                             training: from an empty state
         y, state = mixer.prefill(x, state, starts, lengths)     the same, continuing from a state
         y, state = mixer.step(x, state)                         one token
         state    = mixer.init_state(batch, max_len)             the empty state
 
-    The law, tested by `seqarch.laws` for values, states and gradients: a scan of `step` is `prefill`; `prefill` of a, then
-    of b, is `prefill` of ab; documents that `starts` packs into a row give what they give alone; tokens beyond `lengths`
-    change nothing; no output depends on a later input or on another row. Gradients are those of finite differences, and no
-    parameter lacks one; bfloat16 does not drift, large inputs stay finite, and rows of a state can be reused and reordered.
+    The law, tested by `seqarch.laws` for values, states and gradients: a scan of `step` is
+    `prefill`; `prefill` of a, then of b, is `prefill` of ab; documents that `starts` packs into a
+    row give what they give alone; tokens beyond `lengths` change nothing; no output depends on a
+    later input or on another row. Gradients are those of finite differences, and no parameter lacks
+    one; bfloat16 does not drift, large inputs stay finite, and rows of a state can be reused and
+    reordered.
 
-    A subclass takes `dim`, then hyper-parameters as keywords, then `dtype` (of the computation) and `rngs`. Parameters name
-    their logical axes in metadata, `axes=("embed", "heads")`; those without weight decay say `decay=False`; projections to
-    the residual stream say `residual=True`; those that every use casts to one dtype say `cast=jnp.dtype(dtype)`, and are
-    served in it.
+    A subclass takes `dim`, then hyper-parameters as keywords, then `dtype` (of the computation) and
+    `rngs`. Parameters name their logical axes in metadata, `axes=("embed", "heads")`; those without
+    weight decay say `decay=False`; projections to the residual stream say `residual=True`; those
+    that every use casts to one dtype say `cast=jnp.dtype(dtype)`, and are served in it.
     """
 
     forms: ClassVar[Forms | None] = None  # of its op, where the constructor takes `method`
-    state_axes: ClassVar[State]  # the logical axes of the state's arrays, in a state of the same type
+    state_axes: ClassVar[
+        State
+    ]  # the logical axes of the state's arrays, in a state of the same type
 
     @property
     def constant_state(self) -> bool:
-        """Whether the state's size does not depend on `max_len` (once that is at least the window, where there is one)."""
+        """Whether the state's size does not depend on `max_len` (once that is at least the window,
+        where there is one).
+        """
         return True
 
     def init_state(self, batch: int, max_len: int) -> State:
@@ -70,13 +78,17 @@ class SequenceMixer(nnx.Module):
         """Output and state for one token a row."""
         raise AssertionError(f"{type(self).__name__} does not define step")
 
-    def __call__(self, x: Float[Array, "B T D"], starts: Bool[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
+    def __call__(
+        self, x: Float[Array, "B T D"], starts: Bool[Array, "B T"] | None = None
+    ) -> Float[Array, "B T D"]:
         """Outputs from an empty state."""
         return self.prefill(x, self.init_state(x.shape[0], 0), starts)[0]
 
 
 def select_rows(rows: Bool[Array, "B"], then: State, otherwise: State) -> State:
-    """A state, or any pytree of arrays with B leading, row by row: `then` where `rows`, else `otherwise`."""
+    """A state, or any pytree of arrays with B leading, row by row: `then` where `rows`, else
+    `otherwise`.
+    """
 
     def pick(a: Array, b: Array) -> Array:
         return jnp.where(rows.reshape(rows.shape + (1,) * (a.ndim - 1)), a, b)

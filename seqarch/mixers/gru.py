@@ -1,4 +1,5 @@
-"""GRU: a gated recurrent cell (Cho et al. 2014), reset-after variant; its equations are in seqarch/ops/gru.py.
+"""GRU: a gated recurrent cell (Cho et al. 2014), reset-after variant; its equations are in
+seqarch/ops/gru.py.
 
     u_t = W x_t + b,    h_t = GRU(u_t, h_{t-1}),    y_t = O h_t
 
@@ -39,13 +40,26 @@ class GRU(SequenceMixer):
         state_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.hidden, self.method, self.dtype, self.state_dtype = hidden or dim, method, dtype, state_dtype
-        self.inp = Linear(dim, 3 * self.hidden, ("embed", "inner"), rngs=rngs, dtype=dtype, bias=True)
-        orthogonal = jax.vmap(lambda key: nnx.initializers.orthogonal()(key, (self.hidden, self.hidden)))
+        self.hidden, self.method, self.dtype, self.state_dtype = (
+            hidden or dim,
+            method,
+            dtype,
+            state_dtype,
+        )
+        self.inp = Linear(
+            dim, 3 * self.hidden, ("embed", "inner"), rngs=rngs, dtype=dtype, bias=True
+        )
+        orthogonal = jax.vmap(
+            lambda key: nnx.initializers.orthogonal()(key, (self.hidden, self.hidden))
+        )
         gates = orthogonal(jax.random.split(rngs.params(), 3))
-        self.recurrent = nnx.Param(jnp.concatenate(gates, axis=1), axes=(None, "inner"), cast=jnp.dtype(dtype))
+        self.recurrent = nnx.Param(
+            jnp.concatenate(gates, axis=1), axes=(None, "inner"), cast=jnp.dtype(dtype)
+        )
         self.bias = nnx.Param(jnp.zeros(3 * self.hidden), axes=("inner",), decay=False)
-        self.out = Linear(self.hidden, dim, ("inner", "embed"), rngs=rngs, dtype=dtype, residual=True)
+        self.out = Linear(
+            self.hidden, dim, ("inner", "embed"), rngs=rngs, dtype=dtype, residual=True
+        )
 
     def init_state(self, batch, max_len):
         return GRUState(jnp.zeros((batch, self.hidden), self.state_dtype))

@@ -1,9 +1,12 @@
 """Linear attention (Katharopoulos et al. 2020, "Transformers are RNNs", equations 16-20):
 
-    S_t = a_t S_{t-1} + phi(k_t) v_t^T,    z_t = a_t z_{t-1} + phi(k_t),    y_t = phi(q_t) S_t / (phi(q_t) . z_t + eps)
+    S_t = a_t S_{t-1} + phi(k_t) v_t^T
+    z_t = a_t z_{t-1} + phi(k_t)
+    y_t = phi(q_t) S_t / (phi(q_t) . z_t + eps)
 
-with phi(x) = elu(x) + 1. There a_t = 1; with decay="data", a_t = sigmoid(w . x_t + b) is a scalar a head that the token
-decides, as in gated linear attention (Yang et al. 2023, section 4.2, one gate for all key channels) and Mamba-2.
+with phi(x) = elu(x) + 1. There a_t = 1; with decay="data", a_t = sigmoid(w . x_t + b) is a scalar a
+head that the token decides, as in gated linear attention (Yang et al. 2023, section 4.2, one gate
+for all key channels) and Mamba-2.
 """
 
 from typing import NamedTuple
@@ -52,16 +55,26 @@ class LinearAttention(SequenceMixer):
             raise unknown("decay of linear_attention", decay, ("none", "data"))
         if jnp.finfo(state_dtype).nmant < jnp.finfo(jnp.float32).nmant:
             raise UserError(
-                f"linear_attention: state_dtype is {state_dtype}, in which a sum over many tokens loses what each adds; "
+                f"linear_attention: state_dtype is {state_dtype}, in which a sum over many "
+                "tokens loses what each adds; "
                 "give float32"
             )
         self.heads, self.head_dim = heads, dim // heads
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
-        self.q, self.k, self.v = (Linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(3))
-        self.gate = Linear(dim, heads, ("embed", None), rngs=rngs, dtype=jnp.float32) if decay == "data" else None
-        # at first the heads remember 4, ..., 1024 tokens, evenly in the logarithm: sigmoid(b) = 1 - 1/memory
+        self.q, self.k, self.v = (
+            Linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(3)
+        )
+        self.gate = (
+            Linear(dim, heads, ("embed", None), rngs=rngs, dtype=jnp.float32)
+            if decay == "data"
+            else None
+        )
+        # at first the heads remember 4, ..., 1024 tokens, evenly in the logarithm: sigmoid(b) = 1 -
+        # 1/memory
         memory = jnp.geomspace(4.0, 1024.0, heads)
-        self.gate_bias = nnx.Param(jnp.log(memory - 1), axes=(None,), decay=False) if decay == "data" else None
+        self.gate_bias = (
+            nnx.Param(jnp.log(memory - 1), axes=(None,), decay=False) if decay == "data" else None
+        )
         self.out = Linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
 
     def init_state(self, batch, max_len):
@@ -78,9 +91,13 @@ class LinearAttention(SequenceMixer):
         # the normaliser is the same recurrence with v = 1: one more value channel
         v1 = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         S1 = jnp.concatenate([state.S, state.z[..., None]], axis=-1).astype(jnp.float32)
-        o, S1 = ops.linear_attention(q, k, v1, log_a, S1, starts=starts, method=self.method, chunk=self.chunk)
+        o, S1 = ops.linear_attention(
+            q, k, v1, log_a, S1, starts=starts, method=self.method, chunk=self.chunk
+        )
         S1 = S1.astype(self.state_dtype)
-        return self._output(o[..., :-1], o[..., -1]), LinearAttentionState(S1[..., :-1], S1[..., -1])
+        return self._output(o[..., :-1], o[..., -1]), LinearAttentionState(
+            S1[..., :-1], S1[..., -1]
+        )
 
     def step(self, x, state):
         q, k, v, log_a = self._project(x)
@@ -95,7 +112,9 @@ class LinearAttention(SequenceMixer):
 
     def _project(self, x: Float[Array, "... D"]):
         """phi(q), phi(k), v [..., H, K] and log a [..., H] in float32, or None."""
-        q, k, v = (p(x).reshape(*x.shape[:-1], self.heads, self.head_dim) for p in (self.q, self.k, self.v))
+        q, k, v = (
+            p(x).reshape(*x.shape[:-1], self.heads, self.head_dim) for p in (self.q, self.k, self.v)
+        )
         log_a = None
         if self.gate is not None:
             gate = self.gate(x.astype(jnp.float32))
@@ -109,5 +128,7 @@ class LinearAttention(SequenceMixer):
 
 
 def phi(x: Array) -> Array:
-    """elu(x) + 1 (equation 7), without the difference in it, which in bfloat16 leaves nothing of small weights."""
+    """elu(x) + 1 (equation 7), without the difference in it, which in bfloat16 leaves nothing of
+    small weights.
+    """
     return jnp.where(x > 0, x + 1, jnp.exp(jnp.where(x > 0, 0, x)))

@@ -5,7 +5,8 @@
     h_t = exp(delta A) h_{t-1} + delta u B
     y_t = W_out ((C . h_t + D u) * silu(z))
 
-with the paper's initialisation: A = -(1, ..., N) in every channel, delta log-uniform in [0.001, 0.1], D = 1.
+with the paper's initialisation: A = -(1, ..., N) in every channel, delta log-uniform in [0.001,
+0.1], D = 1.
 """
 
 from typing import NamedTuple
@@ -28,8 +29,9 @@ class MambaState(NamedTuple):
 
 
 class Mamba(SequenceMixer):
-    """expand: E / D; state_dim: N; conv_width: W; delta_rank: by default D / 16; method and chunk: a form of
-    ops.selective_scan. delta, A and the state h stay float32 whatever `dtype` is."""
+    """expand: E / D; state_dim: N; conv_width: W; delta_rank: by default D / 16; method and chunk:
+    a form of ops.selective_scan. delta, A and the state h stay float32 whatever `dtype` is.
+    """
 
     forms = FORMS
     state_axes = MambaState(conv=("batch", None, "inner"), h=("batch", None, "inner"))
@@ -52,13 +54,21 @@ class Mamba(SequenceMixer):
         self.inner, self.state_dim, self.conv_width, self.delta_rank = E, N, W, R
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
         self.inp = Linear(dim, 2 * E, ("embed", "inner"), rngs=rngs, dtype=dtype)
-        uniform = lambda shape, bound: jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+        uniform = lambda shape, bound: jax.random.uniform(
+            rngs.params(), shape, minval=-bound, maxval=bound
+        )
         self.conv = nnx.Param(uniform((W, E), W**-0.5), axes=(None, "inner"), decay=False)
-        self.conv_bias = nnx.Param(jnp.zeros(E), axes=("inner",), decay=False, cast=jnp.dtype(dtype))
+        self.conv_bias = nnx.Param(
+            jnp.zeros(E), axes=("inner",), decay=False, cast=jnp.dtype(dtype)
+        )
         self.select = Linear(E, R + 2 * N, ("inner", None), rngs=rngs, dtype=dtype)
         self.delta = nnx.Param(uniform((R, E), R**-0.5), axes=(None, "inner"))
-        delta = jnp.exp(jax.random.uniform(rngs.params(), (E,), minval=jnp.log(1e-3), maxval=jnp.log(1e-1)))
-        self.delta_bias = nnx.Param(delta + jnp.log(-jnp.expm1(-delta)), axes=("inner",), decay=False)
+        delta = jnp.exp(
+            jax.random.uniform(rngs.params(), (E,), minval=jnp.log(1e-3), maxval=jnp.log(1e-1))
+        )
+        self.delta_bias = nnx.Param(
+            delta + jnp.log(-jnp.expm1(-delta)), axes=("inner",), decay=False
+        )
         A = jnp.broadcast_to(jnp.arange(1.0, N + 1), (E, N))
         self.log_A = nnx.Param(jnp.log(A), axes=("inner", None), decay=False)
         self.D = nnx.Param(jnp.ones(E), axes=("inner",), decay=False)
@@ -76,7 +86,9 @@ class Mamba(SequenceMixer):
         u, conv = ops.causal_conv(u, self.conv[...], state.conv, starts=starts, lengths=lengths)
         u, delta, B, C = self._select(u)
         if valid is not None:
-            delta = jnp.where(valid[..., None], delta, 0.0)  # exp(0 A) = 1 and 0 u B = 0: the state stays
+            delta = jnp.where(
+                valid[..., None], delta, 0.0
+            )  # exp(0 A) = 1 and 0 u B = 0: the state stays
         y, h = self._scan(u, delta, B, C, state.h.astype(jnp.float32), starts)
         return self.out(y * jax.nn.silu(z)), MambaState(conv, h.astype(self.state_dtype))
 
@@ -86,13 +98,18 @@ class Mamba(SequenceMixer):
         u, delta, B, C = self._select(u)
         A = -jnp.exp(self.log_A[...]).T[None]
         u32 = u.astype(jnp.float32)
-        h = jnp.exp(delta[:, None] * A) * state.h.astype(jnp.float32) + (delta * u32)[:, None] * B[..., None]
+        h = (
+            jnp.exp(delta[:, None] * A) * state.h.astype(jnp.float32)
+            + (delta * u32)[:, None] * B[..., None]
+        )
         y = (dot("bne,bn->be", h, C) + rows(self.D[...], u32) * u32).astype(u.dtype)
         return self.out(y * jax.nn.silu(z)), MambaState(conv, h.astype(self.state_dtype))
 
     def _scan(self, u, delta, B, C, h, starts):
         A = -jnp.exp(self.log_A[...])
-        return ops.selective_scan(u, delta, A, B, C, self.D[...], h, starts=starts, method=self.method, chunk=self.chunk)
+        return ops.selective_scan(
+            u, delta, A, B, C, self.D[...], h, starts=starts, method=self.method, chunk=self.chunk
+        )
 
     def _select(self, u: Float[Array, "... E"]):
         """After the convolution: u, and delta, B, C in float32."""

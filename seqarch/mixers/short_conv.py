@@ -1,10 +1,11 @@
-"""A short causal convolution before any mixer, with a residual (Allen-Zhu 2025, "Physics of language models: part 4.1",
-section 3, the layer Canon-A without activation):
+"""A short causal convolution before any mixer, with a residual (Allen-Zhu 2025, "Physics of
+language models: part 4.1", section 3, the layer Canon-A without activation):
 
     u_t = x_t + sum_j w_j x_{t-W+1+j},    y = mixer(u)
 
-It lets a mixer compare a token with the ones just before it, which alone decides much of what recurrent mixers recall; so
-it is an option of the block, `model.conv`, rather than of one mixer. Its state is the last W - 1 inputs.
+It lets a mixer compare a token with the ones just before it, which alone decides much of what
+recurrent mixers recall; so it is an option of the block, `model.conv`, rather than of one mixer.
+Its state is the last W - 1 inputs.
 """
 
 from typing import NamedTuple
@@ -27,9 +28,19 @@ class ShortConvState(NamedTuple):
 class ShortConv(SequenceMixer):
     """mixer: what follows the convolution; width: W."""
 
-    def __init__(self, mixer: SequenceMixer, dim: int, *, width: int, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        mixer: SequenceMixer,
+        dim: int,
+        *,
+        width: int,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         self.mixer, self.width, self.dim, self.dtype = mixer, width, dim, dtype
-        weights = jax.random.uniform(rngs.params(), (width, dim), minval=-(width**-0.5), maxval=width**-0.5)
+        weights = jax.random.uniform(
+            rngs.params(), (width, dim), minval=-(width**-0.5), maxval=width**-0.5
+        )
         self.conv = nnx.Param(weights, axes=(None, "embed"), decay=False)
 
     @property
@@ -48,7 +59,11 @@ class ShortConv(SequenceMixer):
         return self.mixer.room(state.mixer, fresh=fresh)
 
     def prefill(self, x, state, starts=None, lengths=None):
-        begun = starts if starts is None or lengths is None else starts & valid_tokens(lengths, *x.shape[:2])
+        begun = (
+            starts
+            if starts is None or lengths is None
+            else starts & valid_tokens(lengths, *x.shape[:2])
+        )
         mixed, conv = ops.causal_conv(x, self.conv[...], state.conv, starts=begun, lengths=lengths)
         y, inner = self.mixer.prefill(x + mixed, state.mixer, starts, lengths)
         return y, ShortConvState(conv, inner)

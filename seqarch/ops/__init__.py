@@ -1,5 +1,6 @@
-"""Pure functions on arrays: the mathematics of the mixers. An op that can be arranged in several ways has
-FORMS, a dict from a form's name to a callable."""
+"""Pure functions on arrays: the mathematics of the mixers. An op that can be arranged in several
+ways has FORMS, a dict from a form's name to a callable.
+"""
 
 from seqarch.ops.attention import attention
 from seqarch.ops.conv import causal_conv, causal_conv_step
@@ -9,4 +10,13 @@ from seqarch.ops.rope import rope
 from seqarch.ops.scan import linear_scan
 from seqarch.ops.selective_scan import selective_scan
 
-__all__ = ["attention", "causal_conv", "causal_conv_step", "gru", "linear_attention", "linear_scan", "rope", "selective_scan"]
+__all__ = [
+    "attention",
+    "causal_conv",
+    "causal_conv_step",
+    "gru",
+    "linear_attention",
+    "linear_scan",
+    "rope",
+    "selective_scan",
+]

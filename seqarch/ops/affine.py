@@ -1,11 +1,12 @@
 """The monoid of affine maps h -> a h + b, on which every linear recurrence stands.
 
-A recurrence says two things about a chunk of tokens: the affine map by which it acts on the state (`summarise`), and its
-outputs given the state that enters it (`read`). Maps compose associatively (Blelloch 1990, "Prefix sums and their
-applications", section 1.4), so the same two functions give every form:
+A recurrence says two things about a chunk of tokens: the affine map by which it acts on the state
+(`summarise`), and its outputs given the state that enters it (`read`). Maps compose associatively
+(Blelloch 1990, "Prefix sums and their applications", section 1.4), so the same two functions give
+every form:
 
-    scan         lax.scan over chunks, the state carried        chunk = 1: the step-by-step definition
-    associative  lax.associative_scan over chunk summaries      chunk = 1: the textbook parallel scan
+    scan         lax.scan over chunks, the state carried      chunk = 1: the step-by-step definition
+    associative  lax.associative_scan over chunk summaries    chunk = 1: the textbook parallel scan
 """
 
 from collections.abc import Callable
@@ -38,7 +39,8 @@ class Recurrence(NamedTuple):
 
     summarise: chunk -> Affine on the state [B, ...]
     read: (chunk, state entering it) -> outputs [B, C, ...]
-    identity: pytree like a chunk, of the scalars that make a token leave the state alone: what padding is made of
+    identity: pytree like a chunk, of the scalars that make a token leave the state alone: what
+      padding is made of
     """
 
     summarise: Callable[[PyTree], Affine]
@@ -46,21 +48,30 @@ class Recurrence(NamedTuple):
     identity: PyTree
 
 
-def scan(recurrence: Recurrence, tokens: PyTree, h: Array, *, chunk: int, remat: bool = True) -> tuple[Array, Array]:
+def scan(
+    recurrence: Recurrence, tokens: PyTree, h: Array, *, chunk: int, remat: bool = True
+) -> tuple[Array, Array]:
     """Outputs [B, T, ...] and final state, by lax.scan over chunks of `chunk` tokens.
 
-    remat: keep only the state that enters each chunk for the backward pass, and compute the rest again.
+    remat: keep only the state that enters each chunk for the backward pass, and compute the rest
+      again.
     """
 
     def body(h: Array, chunk: PyTree) -> tuple[Array, Array]:
         return recurrence.summarise(chunk)(h), recurrence.read(chunk, h)
 
-    h, outputs = jax.lax.scan(jax.checkpoint(body) if remat else body, h, split(recurrence.identity, tokens, chunk))
+    h, outputs = jax.lax.scan(
+        jax.checkpoint(body) if remat else body, h, split(recurrence.identity, tokens, chunk)
+    )
     return join(outputs, _time(tokens)), h
 
 
-def associative(recurrence: Recurrence, tokens: PyTree, h: Array, *, chunk: int) -> tuple[Array, Array]:
-    """The same by lax.associative_scan over the summaries of all chunks; depth log(T / chunk), all chunks at once."""
+def associative(
+    recurrence: Recurrence, tokens: PyTree, h: Array, *, chunk: int
+) -> tuple[Array, Array]:
+    """The same by lax.associative_scan over the summaries of all chunks; depth log(T / chunk), all
+    chunks at once.
+    """
     chunks = split(recurrence.identity, tokens, chunk)
     prefixes = jax.lax.associative_scan(compose, jax.vmap(recurrence.summarise)(chunks))
     after = jax.vmap(lambda prefix: prefix(h))(prefixes)
@@ -85,7 +96,9 @@ def split(identity: PyTree, tokens: PyTree, chunk: int) -> PyTree:
     chunk = max(1, min(chunk, _time(tokens)))
 
     def leaf(x: Array, fill: float) -> Array:
-        x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
+        x = jnp.pad(
+            x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2), constant_values=fill
+        )
         return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
 
     return jax.tree.map(leaf, tokens, identity)
@@ -93,7 +106,9 @@ def split(identity: PyTree, tokens: PyTree, chunk: int) -> PyTree:
 
 def join(outputs: PyTree, time: int) -> PyTree:
     """[M, B, C, ...] -> [B, T, ...]."""
-    return jax.tree.map(lambda y: jnp.moveaxis(y, 0, 1).reshape(y.shape[1], -1, *y.shape[3:])[:, :time], outputs)
+    return jax.tree.map(
+        lambda y: jnp.moveaxis(y, 0, 1).reshape(y.shape[1], -1, *y.shape[3:])[:, :time], outputs
+    )
 
 
 def _time(tokens: PyTree) -> int:

@@ -1,10 +1,12 @@
-"""Softmax attention (Vaswani et al. 2017, "Attention is all you need", equation 1) with grouped key/value heads (Ainslie et
-al. 2023, "GQA"). Positions say what is visible: key j is visible to query i iff
+"""Softmax attention (Vaswani et al. 2017, "Attention is all you need", equation 1) with grouped
+key/value heads (Ainslie et al. 2023, "GQA"). Positions say what is visible: key j is visible to
+query i iff
 
     k_pos[j] >= 0,   their segments agree,   and, when causal, 0 <= q_pos[i] - k_pos[j] < window
 
-The materialised form shows the O(T S) matrix of scores; the blockwise form never builds it, and the tiled form is the same
-with smaller blocks. Forms return a Partial, so that attention to a cache can be merged with them.
+The materialised form shows the O(T S) matrix of scores; the blockwise form never builds it, and the
+tiled form is the same with smaller blocks. Forms return a Partial, so that attention to a cache can
+be merged with them.
 """
 
 import jax
@@ -31,7 +33,8 @@ def attention(
     method: str = "auto",
     block: int = 512,
 ) -> Float[Array, "B T H K"]:
-    """softmax(q k^T / sqrt(K)) v over the visible keys; G divides H; a query that sees nothing gets 0.
+    """softmax(q k^T / sqrt(K)) v over the visible keys; G divides H; a query that sees nothing gets
+    0.
 
     q_pos, k_pos: positions, by default 0, 1, 2, ...; -1 marks an absent key
     q_seg, k_seg: segments, numbered from 0 on; by default all 0
@@ -46,7 +49,9 @@ def _places(x: Array, position: Array | None, segment: Array | None) -> Places:
     return Places(position, jnp.zeros(shape, jnp.int32) if segment is None else segment)
 
 
-def _materialised(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int) -> Partial:
+def _materialised(
+    q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int
+) -> Partial:
     grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])
     scores = dot("btgrk,bsgk->bgrts", grouped, k) * q.shape[-1] ** -0.5
     seen = visible(at_q, at_k, rule)[:, None, None]
@@ -55,16 +60,28 @@ def _materialised(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule
     weights = jnp.where(seen, jnp.exp(scores - m), 0.0)
     total = weights.sum(-1, keepdims=True)
     some, total = total > 0, jnp.where(total > 0, total, 1.0)
-    o = dot("bgrts,bsgk->btgrk", (weights / total).astype(v.dtype), v).reshape(q.shape).astype(q.dtype)
+    o = (
+        dot("bgrts,bsgk->btgrk", (weights / total).astype(v.dtype), v)
+        .reshape(q.shape)
+        .astype(q.dtype)
+    )
     log_total = jnp.where(some, m + jnp.log(total), NOTHING)
     return Partial(o, jnp.moveaxis(log_total[..., 0], 3, 1).reshape(q.shape[:3]))
 
 
-def _tiled(q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int) -> Partial:
-    """Blockwise, with at least four blocks to a sequence, of which causality then hides 3/8, and which fit a core's cache: on
-    two CPU cores forward and backward of eight rows of 256 tokens, in one block, take 2.7 times as long."""
+def _tiled(
+    q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int
+) -> Partial:
+    """Blockwise, with at least four blocks to a sequence, of which causality then hides 3/8, and
+    which fit a core's cache: on two CPU cores forward and backward of eight rows of 256 tokens, in
+    one block, take 2.7 times as long.
+    """
     return blockwise(q, k, v, at_q, at_k, rule, block=min(block, max(LEAST, -(-k.shape[1] // 4))))
 
 
 LEAST = 64  # tokens of a block
-FORMS = Forms({"materialised": _materialised, "blockwise": blockwise, "tiled": _tiled}, cpu="tiled", accelerator="blockwise")
+FORMS = Forms(
+    {"materialised": _materialised, "blockwise": blockwise, "tiled": _tiled},
+    cpu="tiled",
+    accelerator="blockwise",
+)

@@ -1,6 +1,8 @@
-"""Attention to a key/value cache, which is read where it stands, block by block, and in time that follows its filled part.
+"""Attention to a key/value cache, which is read where it stands, block by block, and in time that
+follows its filled part.
 
-Prompts merge it with attention among their own tokens (`blockwise.merge`), decoding needs nothing else.
+Prompts merge it with attention among their own tokens (`blockwise.merge`), decoding needs nothing
+else.
 """
 
 from functools import partial
@@ -9,7 +11,15 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from seqarch.ops.blockwise import Partial, absorb, blockwise, empty, finish, join_queries, split_queries
+from seqarch.ops.blockwise import (
+    Partial,
+    absorb,
+    blockwise,
+    empty,
+    finish,
+    join_queries,
+    split_queries,
+)
 from seqarch.ops.visibility import Places, Rule, visible
 from seqarch.types import Array, Float, Int
 
@@ -25,7 +35,8 @@ def cache_attention(
     window: int | None = None,
     block: int = 256,
 ) -> Partial:
-    """Causal attention of each row's queries to its cache, by blocks up to the first `filled` slots of any row.
+    """Causal attention of each row's queries to its cache, by blocks up to the first `filled` slots
+    of any row.
 
     k, v: of any dtype; a block at a time is cast to q's, since casting a cache would copy it
     at_q: what is cached is of segment 0
@@ -39,7 +50,9 @@ def cache_attention(
         queries, here = inputs
 
         def body(j, running):
-            start = jnp.minimum(j * size, S - size)  # the last block may overlap the one before, whose slots count once
+            start = jnp.minimum(
+                j * size, S - size
+            )  # the last block may overlap the one before, whose slots count once
             fresh = (start + jnp.arange(size) >= j * size)[None]
             places = jnp.where(fresh, jax.lax.dynamic_slice_in_dim(k_pos, start, size, 1), -1)
             there = Places(places, jnp.zeros((B, size), jnp.int32))
@@ -53,8 +66,9 @@ def cache_attention(
 
 
 def _slots(x: Float[Array, "B G S K"], start: Int[Array, ""], size: int) -> Float[Array, "B G C K"]:
-    """A block of a cache, in the layout that the cache has: else, for the product of one query with values, XLA on GPUs
-    transposes all of them before the loop, once for each token that is decoded."""
+    """A block of a cache, in the layout that the cache has: else, for the product of one query with
+    values, XLA on GPUs transposes all of them before the loop, once for each token that is decoded.
+    """
     block = jax.lax.dynamic_slice_in_dim(x, start, size, axis=2)
     return with_layout_constraint(block, Layout(major_to_minor=(0, 1, 2, 3)))
 
@@ -68,7 +82,9 @@ def _backward(window, block, saved, cotangents):
 
     def definition(q, k, v):
         k, v = (x.astype(q.dtype).transpose(0, 2, 1, 3) for x in (k, v))
-        return blockwise(q, k, v, at_q, Places(k_pos, jnp.zeros_like(k_pos)), Rule(True, window), block=block)
+        return blockwise(
+            q, k, v, at_q, Places(k_pos, jnp.zeros_like(k_pos)), Rule(True, window), block=block
+        )
 
     return *jax.vjp(definition, q, k, v)[1](cotangents), None, None, None
 

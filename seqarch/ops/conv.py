@@ -1,5 +1,6 @@
-"""A causal depthwise convolution with a state, which is its halo: the last W - 1 inputs (Mamba, Gu and Dao
-2023, section 3.4, has one before its scan)."""
+"""A causal depthwise convolution with a state, which is its halo: the last W - 1 inputs (Mamba, Gu
+and Dao 2023, section 3.4, has one before its scan).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -40,10 +41,14 @@ def causal_conv_step(
 
 
 @jax.custom_vjp
-def _conv(x: Float[Array, "B T+W-1 E"], w: Float[Array, "W E"], same: Bool[Array, "W B T"] | None) -> Float[Array, "B T E"]:
-    """sum_j w_j x_{t+j} over the inputs that are of the `same` document, summed in float32 and rounded once.
+def _conv(
+    x: Float[Array, "B T+W-1 E"], w: Float[Array, "W E"], same: Bool[Array, "W B T"] | None
+) -> Float[Array, "B T E"]:
+    """sum_j w_j x_{t+j} over the inputs that are of the `same` document, summed in float32 and
+    rounded once.
 
-    Its own gradient, since XLA on CPU would compute what leads to the cotangent anew, and transpose it, for every tap.
+    Its own gradient, since XLA on CPU would compute what leads to the cotangent anew, and transpose
+    it, for every tap.
     """
     taps = enumerate(_taps(x.astype(jnp.float32), len(w)))
     return sum(_where(same, j, tap) * w[None, j : j + 1] for j, tap in taps).astype(x.dtype)
@@ -54,7 +59,10 @@ def _conv_backward(saved, dy):
     width, dtype = len(w), x.dtype
     x, dy = x.astype(jnp.float32), dy.astype(jnp.float32)
     cotangents = [_where(same, j, dy) for j in range(width)]
-    dx = sum(jnp.pad(g * w[None, j : j + 1], ((0, 0), (j, width - 1 - j), (0, 0))) for j, g in enumerate(cotangents))
+    dx = sum(
+        jnp.pad(g * w[None, j : j + 1], ((0, 0), (j, width - 1 - j), (0, 0)))
+        for j, g in enumerate(cotangents)
+    )
     ones = jnp.ones(dy.shape[0] * dy.shape[1])
     products = [(tap * g).reshape(-1, dy.shape[-1]) for tap, g in zip(_taps(x, width), cotangents)]
     dw = jnp.stack([dot("n,ne->e", ones, product) for product in products])
@@ -65,11 +73,15 @@ _conv.defvjp(lambda x, w, same: (_conv(x, w, same), (x, w, same)), _conv_backwar
 
 
 def _taps(x: Array, width: int) -> list[Array]:
-    """The `width` views of x [B, T + width - 1, ...], each T long and one token later than the one before."""
+    """The `width` views of x [B, T + width - 1, ...], each T long and one token later than the one
+    before.
+    """
     return [x[:, j : x.shape[1] - width + 1 + j] for j in range(width)]
 
 
-def _where(same: Bool[Array, "W B T"] | None, j: int, x: Float[Array, "B T E"]) -> Float[Array, "B T E"]:
+def _where(
+    same: Bool[Array, "W B T"] | None, j: int, x: Float[Array, "B T E"]
+) -> Float[Array, "B T E"]:
     return x if same is None else jnp.where(same[j][..., None], x, 0)
 
 

@@ -1,4 +1,6 @@
-"""The forms of an op: one function, arranged in several ways, and which of them each platform prefers."""
+"""The forms of an op: one function, arranged in several ways, and which of them each platform
+prefers.
+"""
 
 from collections.abc import Callable
 
@@ -15,8 +17,9 @@ def family(platform: str) -> str:
 class Forms(dict[str, Callable]):
     """From a form's name to its callable; tests and benchmarks iterate over it.
 
-    cpu, accelerator: the names that method="auto" stands for on a CPU and on a GPU or TPU. They differ because a
-    `lax.scan` over tokens is a loop turn on a CPU but a kernel launch a token elsewhere.
+    cpu, accelerator: the names that method="auto" stands for on a CPU and on a GPU or TPU. They
+    differ because a `lax.scan` over tokens is a loop turn on a CPU but a kernel launch a token
+    elsewhere.
     """
 
     def __init__(self, forms: dict[str, Callable], *, cpu: str, accelerator: str):

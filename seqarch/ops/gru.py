@@ -3,8 +3,9 @@
     r_t = sigmoid(u^r_t + W_r h_{t-1} + b_r)        z_t = sigmoid(u^z_t + W_z h_{t-1} + b_z)
     n_t = tanh(u^n_t + r_t * (W_n h_{t-1} + b_n))   h_t = (1 - z_t) n_t + z_t h_{t-1}
 
-Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", equations 5-8, reset before the matrix product
-(W (r * h)); after it (r * (W h)), all three products are one. u is the input's projection, hoisted out of the loop.
+Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", equations 5-8, reset
+before the matrix product (W (r * h)); after it (r * (W h)), all three products are one. u is the
+input's projection, hoisted out of the loop.
 """
 
 import jax
@@ -25,7 +26,8 @@ def gru(
     valid: Bool[Array, "B T"] | None = None,
     method: str = "auto",
 ) -> tuple[Float[Array, "B T E"], Float[Array, "B E"]]:
-    """All states h, in u's dtype, and the last one in float32. The thirds of 3E are the gates r, z, n.
+    """All states h, in u's dtype, and the last one in float32. The thirds of 3E are the gates r, z,
+    n.
 
     starts: tokens before which the state is forgotten
     valid: tokens that exist; at the others the state stays as it is
@@ -49,7 +51,9 @@ def _project(h: Array, W: Array, b: Array) -> Array:
     return dot("...e,ef->...f", h.astype(W.dtype), W) + b[None].astype(jnp.float32)
 
 
-def _sequential(u: Array, keep: Array, valid: Array, W: Array, b: Array, h: Array) -> tuple[Array, Array]:
+def _sequential(
+    u: Array, keep: Array, valid: Array, W: Array, b: Array, h: Array
+) -> tuple[Array, Array]:
     def step(h, inputs):
         u, keep, valid = inputs
         before = h * keep[:, None]
@@ -62,8 +66,12 @@ def _sequential(u: Array, keep: Array, valid: Array, W: Array, b: Array, h: Arra
 
 
 @jax.custom_vjp
-def _recompute(u: Array, keep: Array, valid: Array, W: Array, b: Array, h: Array) -> tuple[Array, Array]:
-    """Keeps only the states for the backward pass, and computes all gates again as one matrix product over time."""
+def _recompute(
+    u: Array, keep: Array, valid: Array, W: Array, b: Array, h: Array
+) -> tuple[Array, Array]:
+    """Keeps only the states for the backward pass, and computes all gates again as one matrix
+    product over time.
+    """
     return _sequential(u, keep, valid, W, b, h)
 
 
@@ -104,4 +112,6 @@ def _backward(saved, cotangents):
 
 _recompute.defvjp(_forward, _backward)
 
-FORMS = Forms({"sequential": _sequential, "recompute": _recompute}, cpu="recompute", accelerator="recompute")
+FORMS = Forms(
+    {"sequential": _sequential, "recompute": _recompute}, cpu="recompute", accelerator="recompute"
+)

@@ -2,9 +2,10 @@
 
     S_t = exp(g_t) S_{t-1} + k_t v_t^T,    o_t = q_t S_t
 
-Katharopoulos et al. 2020, "Transformers are RNNs", equations 16-20, without feature map, scaling or normaliser; with a
-decay per head (Dao and Gu 2024, "Transformers are SSMs", section 6) or per key channel (Yang et al. 2023, "Gated linear
-attention transformers with hardware-efficient training", section 4). Within a chunk it is attention with a decay mask.
+Katharopoulos et al. 2020, "Transformers are RNNs", equations 16-20, without feature map, scaling or
+normaliser; with a decay per head (Dao and Gu 2024, "Transformers are SSMs", section 6) or per key
+channel (Yang et al. 2023, "Gated linear attention transformers with hardware-efficient training",
+section 4). Within a chunk it is attention with a decay mask.
 """
 
 from typing import NamedTuple
@@ -45,8 +46,12 @@ def linear_attention(
     if state is None:
         state = jnp.zeros((q.shape[0], *q.shape[2:], v.shape[-1]), jnp.float32)
     tokens = Chunk(q, k, v, log_decay, starts)
-    identity = Chunk(0.0, 0.0, 0.0, None if log_decay is None else 0.0, None if starts is None else False)
-    o, state = FORMS.pick(method)(affine.Recurrence(_summarise, _read, identity), tokens, state, chunk=chunk)
+    identity = Chunk(
+        0.0, 0.0, 0.0, None if log_decay is None else 0.0, None if starts is None else False
+    )
+    o, state = FORMS.pick(method)(
+        affine.Recurrence(_summarise, _read, identity), tokens, state, chunk=chunk
+    )
     return o, state
 
 
@@ -78,7 +83,9 @@ def _read(c: Chunk, state: Float[Array, "B H K V"]) -> Float[Array, "B C H V"]:
 
 
 def _scores(c: Chunk) -> Float[Array, "B H C C"]:
-    """q_t . k_s, decayed from s to t: by exp(g_{s+1} + ... + g_t), a difference of cumulative sums."""
+    """q_t . k_s, decayed from s to t: by exp(g_{s+1} + ... + g_t), a difference of cumulative
+    sums.
+    """
     if c.log_decay is None:
         return dot("bthk,bshk->bhts", c.q, c.k)
     g = cumsum(c.log_decay)
@@ -86,7 +93,9 @@ def _scores(c: Chunk) -> Float[Array, "B H C C"]:
     if g.ndim == 3:
         g, size = jnp.moveaxis(g, 1, 2), g.shape[1]
         difference = spread(g, size) - jnp.swapaxes(spread(g, size), -1, -2)
-        return dot("bthk,bshk->bhts", c.q, c.k) * jnp.exp(jnp.where(later[None, None], 0.0, difference))
+        return dot("bthk,bshk->bhts", c.q, c.k) * jnp.exp(
+            jnp.where(later[None, None], 0.0, difference)
+        )
     difference = jnp.where(later[None, :, :, None, None], 0.0, g[:, :, None] - g[:, None])
     return dot("bthk,bshk,btshk->bhts", c.q, c.k, jnp.exp(difference))
 

@@ -1,12 +1,16 @@
-"""Products, sums and broadcasts in the shape in which XLA runs them fast and accumulates them in float32.
+"""Products, sums and broadcasts in the shape in which XLA runs them fast and accumulates them in
+float32.
 
-XLA on CPU compiles a reduction over a product to a scalar loop but a dot to a vectorised one (27-35x), and the gradient of a
-broadcast is such a reduction: so reductions and broadcasts in hot paths are written as dots with ones.
+XLA on CPU compiles a reduction over a product to a scalar loop but a dot to a vectorised one
+(27-35x), and the gradient of a
+broadcast is such a reduction: so reductions and broadcasts in hot paths are written as dots with
+  ones.
 
-One rule says how exact a product is. Operands in bfloat16 are multiplied as they are and summed in float32. Operands in float32:
+One rule says how exact a product is. Operands in bfloat16 are multiplied as they are and summed in
+float32. Operands in float32:
 
-    `project`, a product with a parameter    as the config's `model.precision` says; float32 by default
-    `dot`, a product inside a recurrence,    always float32: errors of decays and states add up over a sequence
+    `project`, a product with a parameter: as `model.precision` says; float32 by default
+    `dot`, a product inside a recurrence: always float32, as errors add up over a sequence,
       a softmax or a sum of logs
 """
 
@@ -17,15 +21,19 @@ import jax.numpy as jnp
 
 from seqarch.types import Array, Bool, DTypeLike, Float, Int
 
-# "highest" keeps float32 operands float32 where dots of them default to less (TPU, and TF32 on GPUs); bfloat16 ones stay.
+# "highest" keeps float32 operands float32 where dots of them default to less (TPU, and TF32 on
+# GPUs); bfloat16 ones stay.
 dot = partial(jnp.einsum, preferred_element_type=jnp.float32, precision="highest")
 
 
-def project(x: Float[Array, "... D"], W: Float[Array, "D F"], dtype: DTypeLike) -> Float[Array, "... F"]:
-    """Returns x W in `dtype`, at the precision of `jax.default_matmul_precision`: float32 where none is in force.
+def project(
+    x: Float[Array, "... D"], W: Float[Array, "D F"], dtype: DTypeLike
+) -> Float[Array, "... F"]:
+    """Returns x W in `dtype`, at the precision of `jax.default_matmul_precision`: float32 where
+    none is in force.
 
-    The leading axes are one in the product: for three axes XLA on CPU would transpose the cotangent before the product that
-    is the gradient of W, and take four times as long.
+    The leading axes are one in the product: for three axes XLA on CPU would transpose the cotangent
+    before the product that is the gradient of W, and take four times as long.
     """
     precision = None if jax.config.jax_default_matmul_precision else "highest"
     y = jnp.matmul(x.reshape(-1, x.shape[-1]), W, precision=precision, preferred_element_type=dtype)
@@ -38,7 +46,9 @@ def spread(x: Array, size: int) -> Array:
 
 
 def rows(v: Float[Array, "E"], like: Float[Array, "*BT E"]) -> Float[Array, "*BT E"]:
-    """The channel vector `v` repeated over the leading axes of `like`, in its dtype; the gradient is summed in float32."""
+    """The channel vector `v` repeated over the leading axes of `like`, in its dtype; the gradient
+    is summed in float32.
+    """
     return _rows(v, like.shape[:-1], like.dtype)
 
 
@@ -54,7 +64,9 @@ def _rows_forward(v: Array, shape: tuple[int, ...], dtype: DTypeLike) -> tuple[A
 def _rows_backward(
     shape: tuple[int, ...], dtype: DTypeLike, v: Float[Array, "E"], dy: Float[Array, "*BT E"]
 ) -> tuple[Float[Array, "E"]]:
-    """A dot with a row of ones; the transpose of a broadcast's einsum would first transpose the cotangent in memory."""
+    """A dot with a row of ones; the transpose of a broadcast's einsum would first transpose the
+    cotangent in memory.
+    """
     dy = dy.reshape(-1, dy.shape[-1])
     return (dot("n,ne->e", jnp.ones(len(dy), dy.dtype), dy).astype(v.dtype),)
 
@@ -63,7 +75,9 @@ _rows.defvjp(_rows_forward, _rows_backward)
 
 
 def cumsum(g: Float[Array, "B C *X"]) -> Float[Array, "B C *X"]:
-    """Inclusive cumulative sum over a chunk's tokens, in full float32 also where dots default to less (TPU)."""
+    """Inclusive cumulative sum over a chunk's tokens, in full float32 also where dots default to
+    less (TPU).
+    """
     lower = jnp.tril(jnp.ones((g.shape[1],) * 2, jnp.float32))
     return jnp.einsum("ts,bs...->bt...", lower, g.astype(jnp.float32), precision="highest")
 

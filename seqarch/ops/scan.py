@@ -1,5 +1,7 @@
-"""The diagonal linear recurrence h_t = a_t h_{t-1} + b_t of minGRU, RG-LRU and S5, by parallel prefixes (Martin and
-Cundy 2018, "Parallelizing linear recurrent neural nets over sequence length", section 2)."""
+"""The diagonal linear recurrence h_t = a_t h_{t-1} + b_t of minGRU, RG-LRU and S5, by parallel
+prefixes (Martin and Cundy 2018, "Parallelizing linear recurrent neural nets over sequence length",
+section 2).
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,6 @@
-"""The selective scan of Mamba (Gu and Dao 2023, "Mamba: linear-time sequence modeling with selective state spaces",
-section 3.2, algorithm 2), with the simplified discretisation of B used by its authors' code:
+"""The selective scan of Mamba (Gu and Dao 2023, "Mamba: linear-time sequence modeling with
+selective state spaces", section 3.2, algorithm 2), with the simplified discretisation of B used by
+its authors' code:
 
     h_t = exp(delta_t A) h_{t-1} + delta_t x_t B_t,    y_t = C_t . h_t + D x_t
 
@@ -56,7 +57,9 @@ def selective_scan(
 
 
 def _decay(c: Chunk, At: Float[Array, "N E"]) -> Float[Array, "*BC N E"]:
-    """What each token leaves of the state. A comes transposed: inside a loop, XLA would read A.T with a stride."""
+    """What each token leaves of the state. A comes transposed: inside a loop, XLA would read A.T
+    with a stride.
+    """
     return jnp.exp(c.delta[..., None, :] * At[(None,) * c.keep.ndim]) * c.keep[..., None, None]
 
 
@@ -69,7 +72,9 @@ def _arranged(form: str, c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[A
     """The forms that affine.py gives; within a chunk, an associative scan over tokens."""
 
     def prefixes(c: Chunk) -> affine.Affine:
-        return jax.lax.associative_scan(affine.compose, affine.Affine(_decay(c, A.T), _value(c)), axis=1)
+        return jax.lax.associative_scan(
+            affine.compose, affine.Affine(_decay(c, A.T), _value(c)), axis=1
+        )
 
     recurrence = affine.Recurrence(
         summarise=lambda c: jax.tree.map(lambda m: m[:, -1], prefixes(c)),
@@ -82,8 +87,8 @@ def _arranged(form: str, c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[A
 def _recompute(c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Array]:
     """Token by token, keeping for the backward pass only the state that enters each chunk.
 
-    Rows are taken in turn, so that what a token touches stays in a core's cache: all 8 of a batch at once take twice as
-    long to train. Where devices share the batch, that loop would gather it.
+    Rows are taken in turn, so that what a token touches stays in a core's cache: all 8 of a batch
+    at once take twice as long to train. Where devices share the batch, that loop would gather it.
     """
     chunks = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), affine.split(_IDENTITY, c, chunk))
     row = lambda inputs: _row(*inputs, A.T)
@@ -93,8 +98,12 @@ def _recompute(c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Arra
 
 
 @jax.custom_vjp
-def _row(c: Chunk, h: Float[Array, "N E"], At: Float[Array, "N E"]) -> tuple[Float[Array, "M C E"], Float[Array, "N E"]]:
-    """One sequence of chunks [M, C, ...]. A chunk's decays are made at once, since cores share what is large enough."""
+def _row(
+    c: Chunk, h: Float[Array, "N E"], At: Float[Array, "N E"]
+) -> tuple[Float[Array, "M C E"], Float[Array, "N E"]]:
+    """One sequence of chunks [M, C, ...]. A chunk's decays are made at once, since cores share what
+    is large enough.
+    """
     return _row_forward(c, h, At)[0]
 
 
@@ -140,7 +149,9 @@ def _row_backward(saved, cotangents):
         carry, (dx, d_delta, d_B) = jax.lax.scan(step, carry, (tokens, dy, before), reverse=True)
         return carry, Chunk(dx, d_delta, d_B, d_C, jnp.zeros_like(c.keep))
 
-    (dh, dAt), dc = jax.lax.scan(chunk_body, (dh, jnp.zeros_like(At)), (c, dy, entering), reverse=True)
+    (dh, dAt), dc = jax.lax.scan(
+        chunk_body, (dh, jnp.zeros_like(At)), (c, dy, entering), reverse=True
+    )
     return dc, dh, dAt
 
 

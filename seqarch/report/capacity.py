@@ -13,13 +13,20 @@ from seqarch.report.formats import format_bytes, format_si
 def training_lines(
     config: Config, placement: Placement, context: int, plan: capacity.Training, price: float | None
 ) -> Iterator[str]:
-    """What a training plan says: the ways that were tried, the largest batch, and the speed at most."""
+    """What a training plan says: the ways that were tried, the largest batch, and the speed at
+    most.
+    """
     way, batch = plan.way, plan.way.config.batch
     if batch != config.batch:
-        yield f"{config.batch} rows do not divide over {placement.count} devices: {batch} are planned"
+        yield (
+            f"{config.batch} rows do not divide over {placement.count} devices: {batch} are planned"
+        )
     for tried in plan.tried:
         yield f"{batch} rows, {tried.change}: {_fit(tried.outcome)}"
-    yield f"{way.change if way.fits else 'does not fit'}; most of the memory goes to {capacity.largest_part(way.outcome)}"
+    yield (
+        f"{way.change if way.fits else 'does not fit'}; most of the memory goes to "
+        f"{capacity.largest_part(way.outcome)}"
+    )
     more = f", {plan.rows.beyond:,} do not" if plan.rows.beyond else " or more"
     yield f"largest batch: {plan.rows.size:,} rows fit{more}"
     speed = capacity.bound(config, placement, way.outcome, batch * context)
@@ -35,9 +42,16 @@ def serving_lines(
     if not plan.sequences:
         lacking = plan.prefill if plan.one.fits else plan.one
         failed = isinstance(lacking, capacity.Failed)
-        yield "it fails to compile" if failed else f"does not fit; most of the memory goes to {capacity.largest_part(lacking)}"
+        yield (
+            "it fails to compile"
+            if failed
+            else f"does not fit; most of the memory goes to {capacity.largest_part(lacking)}"
+        )
         return
-    yield f"{plan.sequences:,} at once: {_fit(plan.many)}; most of it is {capacity.largest_part(plan.many)}"
+    yield (
+        f"{plan.sequences:,} at once: {_fit(plan.many)}; most of it is "
+        f"{capacity.largest_part(plan.many)}"
+    )
     segment = min(config.length, max(context // 2, 1))
     bound = functools.partial(capacity.bound, config, placement)
     speeds = {
@@ -46,18 +60,28 @@ def serving_lines(
     }
     if plan.sequences > 1:
         speeds |= {
-            f"prefill of {plan.sequences:,}": bound(plan.many_halfway, plan.sequences * segment, unread=2),
+            f"prefill of {plan.sequences:,}": bound(
+                plan.many_halfway, plan.sequences * segment, unread=2
+            ),
             f"decoding of {plan.sequences:,}": bound(plan.many, plan.sequences),
         }
     for what, speed in speeds.items():
-        yield _rate(what, placement, speed, price) if speed else f"{what}: no data sheet of this device, no bound"
+        yield (
+            _rate(what, placement, speed, price)
+            if speed
+            else f"{what}: no data sheet of this device, no bound"
+        )
 
 
 def _fit(outcome: Outcome) -> str:
     """ "9.1 GiB of 16 GiB", what it needs and does not get, or why it failed."""
     if isinstance(outcome, capacity.Failed):
         return outcome.reason
-    return f"{describe(outcome)} of {format_bytes(outcome.memory)}" if outcome.fits else describe(outcome)
+    return (
+        f"{describe(outcome)} of {format_bytes(outcome.memory)}"
+        if outcome.fits
+        else describe(outcome)
+    )
 
 
 def _rate(what: str, placement: Placement, speed: capacity.Bound, price: float | None) -> str:

@@ -24,30 +24,42 @@ def collect(paths: Sequence[Path], title: str = "") -> Comparison:
       UserError: where a path holds no records, or no run is there.
     """
     found = [members.read(_file(path)) for path in dict.fromkeys(paths)]
-    results = [each for comparison in found for member in comparison.members for each in member.results]
-    searches = [member.search for comparison in found for member in comparison.members if member.search]
+    results = [
+        each for comparison in found for member in comparison.members for each in member.results
+    ]
+    searches = [
+        member.search for comparison in found for member in comparison.members if member.search
+    ]
     notices = dict.fromkeys(each.notice for each in found if each.notice)
     named = [*_named(results), *searches]
     titles = [each.title for each in found if each.title]
     commands = dict.fromkeys(each.command for each in found if each.command)
     shown = title or (titles[0] if len(found) == 1 and titles else f"{len(results)} runs")
-    return Comparison(shown, "; ".join([*notices, *_mixed(results)]), "; ".join(commands), members.group(named))
+    return Comparison(
+        shown, "; ".join([*notices, *_mixed(results)]), "; ".join(commands), members.group(named)
+    )
 
 
 def _file(path: Path) -> Path:
     if path.is_dir() and not (path / records.NAME).exists():
-        raise UserError(f"{path} has no {records.NAME}; measure the run first: python eval.py --workdir={path}")
+        raise UserError(
+            f"{path} has no {records.NAME}; measure the run first: python eval.py --workdir={path}"
+        )
     return path / records.NAME if path.is_dir() else path
 
 
 def _named(results: Sequence[Results]) -> list[Results]:
-    """Results under names that tell members apart: a run's own is its directory's, which may be "seed-0"."""
+    """Results under names that tell members apart: a run's own is its directory's, which may be
+    "seed-0".
+    """
     names: dict[str, str] = {}
     made = []
     for each in results:
         source = each.source
         decisive = {name: value for name, value in source.config.items() if name not in APART}
-        key = json.dumps([decisive, source.kind, source.member if not decisive else ""], sort_keys=True)
+        key = json.dumps(
+            [decisive, source.kind, source.member if not decisive else ""], sort_keys=True
+        )
         names.setdefault(key, _unique(_name(each, results), names.values()))
         made.append(each._replace(source=dataclasses.replace(source, member=names[key])))
     return made
@@ -72,4 +84,8 @@ def _unique(name: str, taken: Sequence[str]) -> str:
 def _mixed(results: Sequence[Results]) -> list[str]:
     """A line where results of several revisions stand beside each other."""
     revisions = sorted({each.source.revision[:10] for each in results})
-    return [f"Records of {len(revisions)} revisions: {', '.join(revisions)}"] if len(revisions) > 1 else []
+    return (
+        [f"Records of {len(revisions)} revisions: {', '.join(revisions)}"]
+        if len(revisions) > 1
+        else []
+    )

@@ -1,4 +1,6 @@
-"""The report of a comparison: what its members can do and cost, which differ, and where every number comes from."""
+"""The report of a comparison: what its members can do and cost, which differ, and where every
+number comes from.
+"""
 
 import json
 import shlex
@@ -28,7 +30,11 @@ from seqarch.stats.significance import Judgement, judge
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """The tables that the members have records for; the first is the summary."""
     judged = significance(comparison.models)
-    made = [summary(comparison, judged), differences(comparison, judged), learning_rates(comparison)]
+    made = [
+        summary(comparison, judged),
+        differences(comparison, judged),
+        learning_rates(comparison),
+    ]
     for name in evaluators(comparison.members):
         entry = evaluator.find(name)
         made += [evaluator_table(spec, name, entry, comparison.members) for spec in entry.tables]
@@ -51,8 +57,13 @@ def evaluators(members: Sequence[Member]) -> list[str]:
 
 
 def significance(models: Sequence[Member]) -> dict[str, Judgement]:
-    """Judgements by documents that all models were scored on; none where seeds or documents are too few."""
-    scores = {member.name: np.array([_documents(each, "bits_per_byte") for each in member.results]) for member in models}
+    """Judgements by documents that all models were scored on; none where seeds or documents are too
+    few.
+    """
+    scores = {
+        member.name: np.array([_documents(each, "bits_per_byte") for each in member.results])
+        for member in models
+    }
     shapes = {each.shape for each in scores.values()}
     if len(shapes) != 1 or len(shapes.pop()) != 2:
         return {}
@@ -65,7 +76,9 @@ def _documents(results: Any, what: str) -> list[float]:
 
 
 def summary(comparison: Comparison, judged: dict[str, Judgement]) -> Table | None:
-    """Quality and memory in the width of a terminal: memory and speed at the longest context that was measured."""
+    """Quality and memory in the width of a terminal: memory and speed at the longest context that
+    was measured.
+    """
     members = comparison.members
     windows = sorted({at for member in members if (at := member.value("quality", "context"))})
     cells = [
@@ -74,19 +87,29 @@ def summary(comparison: Comparison, judged: dict[str, Judgement]) -> Table | Non
         *([_letters(judged)] if judged else []),
         metric_cell("carried", "bits", "quality", "bits_per_byte_carried", {}),
         metric_cell("parameters", "count", "memory", "params", {}),
-        *(metric_cell("state", "bytes", "memory", "state_bytes", {"context": each}) for each in windows),
+        *(
+            metric_cell("state", "bytes", "memory", "state_bytes", {"context": each})
+            for each in windows
+        ),
         *_at_longest(members, "memory", "state_bytes"),
         *_at_longest(members, "memory", "train_bytes"),
         *_at_longest(members, "memory", "decode_bytes"),
         *_at_longest(members, "speed", "decode_tokens_per_s", "tokens/s"),
     ]
-    caption = "Bits per byte of held-out text, the state of one sequence, and the memory of the compiled programs."
+    caption = (
+        "Bits per byte of held-out text, the state of one sequence, and the memory of the "
+        "compiled programs."
+    )
     return member_table("At a glance", caption, members, cells)
 
 
 def _at_longest(members: Sequence[Member], name: str, metric: str, title: str = "") -> list[Cells]:
     at, declared = longest(members, name, metric), evaluator.find(name).metric(metric)
-    return [] if at is None else [metric_cell(title or declared.title, declared.unit, name, metric, at)]
+    return (
+        []
+        if at is None
+        else [metric_cell(title or declared.title, declared.unit, name, metric, at)]
+    )
 
 
 def _letters(judged: dict[str, Judgement]) -> Cells:
@@ -94,7 +117,10 @@ def _letters(judged: dict[str, Judgement]) -> Cells:
 
 
 def _judgement(title: str, unit: str, judged: dict[str, Judgement], of: Any) -> Cells:
-    return Cells(Column(title, unit), lambda member: of(judged[member.name]) if member.name in judged else None)
+    return Cells(
+        Column(title, unit),
+        lambda member: of(judged[member.name]) if member.name in judged else None,
+    )
 
 
 def differences(comparison: Comparison, judged: dict[str, Judgement]) -> Table | None:
@@ -102,9 +128,12 @@ def differences(comparison: Comparison, judged: dict[str, Judgement]) -> Table |
         return None
     return member_table(
         "Which differences are differences",
-        "Means over seeds of initialisation and data order, on documents that nothing was chosen on. Behind the best: with "
-        "its 95 % interval, from drawing documents and seeds with replacement, both paired between models. Models that share "
-        "a letter were not told apart; each pair is judged on its own, without a correction for their number.",
+        "Means over seeds of initialisation and data order, on documents that nothing was "
+        "chosen on. Behind the best: with "
+        "its 95 % interval, from drawing documents and seeds with replacement, both paired "
+        "between models. Models that share "
+        "a letter were not told apart; each pair is judged on its own, without a correction for "
+        "their number.",
         comparison.models,
         (
             NAME,
@@ -120,7 +149,9 @@ def differences(comparison: Comparison, judged: dict[str, Judgement]) -> Table |
 
 
 def _seeds(member: Member) -> str:
-    return ", ".join(str(each.source.seeds["model"]) for each in member.results if each.source.seeds)
+    return ", ".join(
+        str(each.source.seeds["model"]) for each in member.results if each.source.seeds
+    )
 
 
 def learning_rates(comparison: Comparison) -> Table | None:
@@ -134,8 +165,10 @@ def learning_rates(comparison: Comparison) -> Table | None:
 
     return member_table(
         "Learning rates",
-        "Bits per byte of validation windows after training with each learning rate, from one seed; the best was used. The "
-        "grid is the same for all, and goes on where its best value stood at an edge. A dash: not tried, or diverged.",
+        "Bits per byte of validation windows after training with each learning rate, from one "
+        "seed; the best was used. The "
+        "grid is the same for all, and goes on where its best value stood at an edge. A dash: "
+        "not tried, or diverged.",
         comparison.models,
         (NAME, *map(score, rates)),
     )
@@ -153,7 +186,10 @@ def models(comparison: Comparison) -> Table | None:
 
     return member_table(
         "Models",
-        "Models have equal parameters by the width of their MLPs, or, where they have none, by their depth.",
+        (
+            "Models have equal parameters by the width of their MLPs, or, where they have "
+            "none, by their depth."
+        ),
         comparison.models,
         (
             NAME,
@@ -174,7 +210,11 @@ def provenance(comparison: Comparison) -> Table | None:
     """What makes each row again; settings that all models share stand in the caption."""
     settings = [flatten(dict(member.config)) for member in comparison.models if member.config]
     names = dict.fromkeys(name for flat in settings for name in flat)
-    shared = {name: settings[0].get(name) for name in names if all(flat.get(name) == settings[0].get(name) for flat in settings)}
+    shared = {
+        name: settings[0].get(name)
+        for name in names
+        if all(flat.get(name) == settings[0].get(name) for flat in settings)
+    }
     text = ", ".join(f"{name}={json.dumps(value)}" for name, value in shared.items())
     return member_table(
         "Provenance",
@@ -184,7 +224,9 @@ def provenance(comparison: Comparison) -> Table | None:
             NAME,
             Cells(Column("split"), lambda member: member.results[0].source.split),
             Cells(Column("measured on"), _device),
-            Cells(Column("git revision", "revision"), lambda member: member.results[0].source.revision),
+            Cells(
+                Column("git revision", "revision"), lambda member: member.results[0].source.revision
+            ),
             Cells(Column("command", "code"), _command),
         ),
     )

@@ -15,7 +15,9 @@ from seqarch.report.style import Figure, Label, Style
 BINS = 20  # of positions
 
 
-def evaluator_figure(spec: FigureSpec, name: str, entry: Evaluator, members: Sequence[Member]) -> Figure | None:
+def evaluator_figure(
+    spec: FigureSpec, name: str, entry: Evaluator, members: Sequence[Member]
+) -> Figure | None:
     """The curves that an evaluator declares; None where no member has any."""
     curves = {member.name: curve for member in members if (curve := _curve(spec, name, member))}
     if not curves:
@@ -29,12 +31,16 @@ def evaluator_figure(spec: FigureSpec, name: str, entry: Evaluator, members: Seq
         _scale_x(axes, spec.over)
         if spec.log:
             style.log_axis(axes.yaxis, FORMATS[metric.unit], 2 if metric.unit == "bytes" else 10)
-        style.label_points(axes, [_last(each, curve, looks[each]) for each, curve in curves.items()])
+        style.label_points(
+            axes, [_last(each, curve, looks[each]) for each, curve in curves.items()]
+        )
         return style.finish(drawing, spec.name, spec.title, spec.caption)
 
 
 def _curve(spec: FigureSpec, name: str, member: Member) -> tuple[list[float], list[float]] | None:
-    """Coordinates and values of a member; an array is averaged over bins that grow with the coordinate."""
+    """Coordinates and values of a member; an array is averaged over bins that grow with the
+    coordinate.
+    """
     found = []
     for at in places([member], name, spec.metric):
         value = member.value(name, spec.metric, **at)
@@ -54,7 +60,13 @@ def _binned(curve: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def _axis_title(over: str) -> str:
-    return "context, tokens" if over == "context" else f"{over}, tokens" if over == "position" else over
+    return (
+        "context, tokens"
+        if over == "context"
+        else f"{over}, tokens"
+        if over == "position"
+        else over
+    )
 
 
 def _scale_x(axes: Axes, over: str) -> None:
@@ -72,8 +84,12 @@ def _last(name: str, curve: tuple[list[float], list[float]], look: Style) -> Lab
 
 
 def quality_against_state(comparison: Comparison) -> Figure | None:
-    """Each model at the state it holds where its quality was measured; baselines, which have none, as lines."""
-    points = {member.name: point for member in comparison.models if (point := _state_and_bits(member))}
+    """Each model at the state it holds where its quality was measured; baselines, which have none,
+    as lines.
+    """
+    points = {
+        member.name: point for member in comparison.models if (point := _state_and_bits(member))
+    }
     if not points:
         return None
     looks = _styles(comparison.models)
@@ -82,17 +98,32 @@ def quality_against_state(comparison: Comparison) -> Figure | None:
         for name, (state, bits) in points.items():
             look = looks[name]
             span = [[bits.mean() - bits.min()], [bits.max() - bits.mean()]]
-            axes.errorbar([state], [bits.mean()], span, color=look.colour, marker=look.marker, markersize=8, capsize=3)
+            axes.errorbar(
+                [state],
+                [bits.mean()],
+                span,
+                color=look.colour,
+                marker=look.marker,
+                markersize=8,
+                capsize=3,
+            )
         style.log_axis(axes.xaxis, format_bytes, 2)
         axes.margins(x=0.08, y=0.12)
         _draw_baselines(axes, comparison.baselines)
-        labels = [Label(name, x, float(bits.mean()), looks[name].colour) for name, (x, bits) in points.items()]
+        labels = [
+            Label(name, x, float(bits.mean()), looks[name].colour)
+            for name, (x, bits) in points.items()
+        ]
         style.label_points(axes, labels)
         caption = (
-            "Quality over windows against the bytes of state at that context: lower and further to the left is better. "
-            "Bars: least to most over seeds. Dashed: references without a state; those out of range stand at the edge."
+            "Quality over windows against the bytes of state at that context: lower and further "
+            "to the left is better. "
+            "Bars: least to most over seeds. Dashed: references without a state; those out of "
+            "range stand at the edge."
         )
-        return style.finish(drawing, "quality-against-state", "What does a smaller state cost in quality?", caption)
+        return style.finish(
+            drawing, "quality-against-state", "What does a smaller state cost in quality?", caption
+        )
 
 
 def _state_and_bits(member: Member) -> tuple[float, np.ndarray] | None:
@@ -104,14 +135,19 @@ def _state_and_bits(member: Member) -> tuple[float, np.ndarray] | None:
 
 
 def _draw_baselines(axes: Axes, baselines: Sequence[Member]) -> None:
-    """A line for each that is within the models' range; the others are named at the edge that they lie beyond."""
+    """A line for each that is within the models' range; the others are named at the edge that they
+    lie beyond.
+    """
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    found = [(bits, each.name) for each in baselines if (bits := each.value("quality", "bits_per_byte"))]
+    found = [
+        (bits, each.name) for each in baselines if (bits := each.value("quality", "bits_per_byte"))
+    ]
     within = [(bits, name) for bits, name in found if low <= bits <= high]
+    quiet = dict(ha="right", va="bottom", fontsize=8, color=style.QUIET)
     for bits, name in within:
         axes.axhline(bits, color=style.QUIET, linestyle="--", linewidth=1)
-        axes.annotate(name, (0.99, bits), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=style.QUIET)
+        axes.annotate(name, (0.99, bits), xycoords=("axes fraction", "data"), **quiet)
     edges = {
         "top": (0.99, "\N{UPWARDS ARROW}", [each for each in found if each[0] > high]),
         "bottom": (0.01, "\N{DOWNWARDS ARROW}", [each for each in found if each[0] < low]),
@@ -119,7 +155,15 @@ def _draw_baselines(axes: Axes, baselines: Sequence[Member]) -> None:
     for side, (y, arrow, beyond) in edges.items():
         text = ", ".join(f"{name} {FORMATS['bits'](bits)}" for bits, name in sorted(beyond))
         if text:
-            axes.text(0.01, y, f"{arrow} {text}", transform=axes.transAxes, va=side, fontsize=8, color=style.QUIET)
+            axes.text(
+                0.01,
+                y,
+                f"{arrow} {text}",
+                transform=axes.transAxes,
+                va=side,
+                fontsize=8,
+                color=style.QUIET,
+            )
 
 
 def _styles(members: Sequence[Member]) -> dict[str, Style]:
@@ -128,4 +172,6 @@ def _styles(members: Sequence[Member]) -> dict[str, Style]:
 
 def styles_of(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Style]:
     """The style of each member, from its config."""
-    return style.styles({name: config.get("model", {}).get("mixer", name) for name, config in configs.items()})
+    return style.styles(
+        {name: config.get("model", {}).get("mixer", name) for name, config in configs.items()}
+    )

@@ -37,11 +37,15 @@ class Member(NamedTuple):
         return mean(values) if evaluator.find(name).over_seeds else values[0]
 
     def fact(self, name: str, key: str) -> Any:
-        return next((fact for each in self.results if (fact := each.fact(name, key)) is not None), None)
+        return next(
+            (fact for each in self.results if (fact := each.fact(name, key)) is not None), None
+        )
 
     def places(self, name: str, metric: str) -> list[Mapping[str, Any]]:
         """What a metric was measured at, in order."""
-        found = {record.key: record.at for each in self.results for record in each.all(name, metric)}
+        found = {
+            record.key: record.at for each in self.results for record in each.all(name, metric)
+        }
         return list(found.values())
 
 
@@ -72,7 +76,9 @@ def places(members: Sequence[Member], name: str, metric: str) -> list[Mapping[st
     for member in members:
         for at in member.places(name, metric):
             found.setdefault(Record(name, metric, at=at).key, at)
-    numeric = lambda at: tuple(value if isinstance(value, (int, float)) else 0 for value in at.values())
+    numeric = lambda at: tuple(
+        value if isinstance(value, (int, float)) else 0 for value in at.values()
+    )
     return sorted(found.values(), key=numeric)
 
 
@@ -82,7 +88,9 @@ def longest(members: Sequence[Member], name: str, metric: str) -> Mapping[str, A
 
 
 def mean(values: Sequence[Value]) -> Value:
-    """Of numbers, or of arrays of one shape entry by entry; what is the same for all stays as it is."""
+    """Of numbers, or of arrays of one shape entry by entry; what is the same for all stays as it
+    is.
+    """
     if all(value == values[0] for value in values):
         return values[0]
     return np.mean(np.array(values, float), axis=0).tolist()
@@ -107,7 +115,9 @@ def write(path: Path, comparison: Comparison) -> None:
     """Writes the records of a comparison as one file, from which it can be rendered anew."""
     about = dict(title=comparison.title, notice=comparison.notice, command=comparison.command)
     searches = [member.search for member in comparison.members if member.search]
-    records.write(path, [each for member in comparison.members for each in member.results] + searches, about)
+    records.write(
+        path, [each for member in comparison.members for each in member.results] + searches, about
+    )
 
 
 def read(path: Path) -> Comparison:

@@ -1,6 +1,7 @@
-"""A report's files, from tables and figures: report.md, report.html, report.tex, figures/*.svg; and records as CSV.
+"""A report's files, from tables and figures: report.md, report.html, report.tex, figures/*.svg; and
+records as CSV.
 
-    paths = write_report(comparison, directory)
+paths = write_report(comparison, directory)
 """
 
 import csv
@@ -23,7 +24,20 @@ from seqarch.report.render import cells, latex_table, markdown_table
 from seqarch.report.style import INK, Figure
 from seqarch.report.tables import Table
 
-CSV = ("member", "kind", "seeds", "step", "split", "evaluator", "metric", "at", "n", "value", "status", "note")
+CSV = (
+    "member",
+    "kind",
+    "seeds",
+    "step",
+    "split",
+    "evaluator",
+    "metric",
+    "at",
+    "n",
+    "value",
+    "status",
+    "note",
+)
 
 
 class Page(NamedTuple):
@@ -53,7 +67,11 @@ def write_report(comparison: Comparison, directory: Path) -> list[Path]:
     path = directory / records.NAME
     directory.mkdir(parents=True, exist_ok=True)
     members.write(path, comparison)
-    return [*write_page(comparison_page(comparison), directory), write_csv(results, directory), path]
+    return [
+        *write_page(comparison_page(comparison), directory),
+        write_csv(results, directory),
+        path,
+    ]
 
 
 def write_page(page: Page, directory: Path) -> list[Path]:
@@ -61,7 +79,11 @@ def write_page(page: Page, directory: Path) -> list[Path]:
     (directory / "figures").mkdir(parents=True, exist_ok=True)
     for figure in page.figures:
         write_svg(figure, directory / "figures" / f"{figure.name}.svg")
-    files = {"report.md": markdown_page(page), "report.html": html_page(page), "report.tex": latex_page(page)}
+    files = {
+        "report.md": markdown_page(page),
+        "report.html": html_page(page),
+        "report.tex": latex_page(page),
+    }
     for name, text in files.items():
         write_text(directory / name, text)
     return [directory / name for name in files]
@@ -99,7 +121,11 @@ def markdown_page(page: Page) -> str:
     for table in page.tables[:1]:
         parts += _markdown_section(table)
     for figure in page.figures:
-        parts += [f"## {figure.title}", f"![{figure.title}](figures/{figure.name}.svg)", figure.caption]
+        parts += [
+            f"## {figure.title}",
+            f"![{figure.title}](figures/{figure.name}.svg)",
+            figure.caption,
+        ]
     for table in page.tables[1:]:
         parts += _markdown_section(table)
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -125,6 +151,10 @@ def html_page(page: Page) -> str:
 
 
 def _drawing(figure: Figure) -> str:
-    """A figure's element, in the colours of the page and with a text for those who cannot see it."""
+    """A figure's element, in the colours of the page and with a text for those who cannot see
+    it.
+    """
     label = html.escape(f"{figure.title} {figure.caption}", quote=True)
-    return figure.svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).replace(INK, "currentColor")
+    return figure.svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).replace(
+        INK, "currentColor"
+    )

@@ -11,12 +11,19 @@ MARKDOWN = {"|": "\\|", "<": "&lt;", ">": "&gt;"}
 def cells(table: Table) -> list[list[str]]:
     """What each cell shows, row by row, without control characters."""
     units = [column.unit for column in table.columns]
-    return [[printable(show(*cell)) for cell in zip(row.cells, units, strict=True)] for row in table.rows]
+    return [
+        [printable(show(*cell)) for cell in zip(row.cells, units, strict=True)]
+        for row in table.rows
+    ]
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with control characters as their escapes: a name must not steer a terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    """`text` on one line, with control characters as their escapes: a name must not steer a
+    terminal.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def text_table(table: Table) -> str:
@@ -27,7 +34,10 @@ def text_table(table: Table) -> str:
 def markdown_table(table: Table) -> str:
     """A table in GitHub's Markdown; commands are code."""
     body = [
-        [_code(cell) if column.unit == "code" else escape(cell) for column, cell in zip(table.columns, row, strict=True)]
+        [
+            _code(cell) if column.unit == "code" else escape(cell)
+            for column, cell in zip(table.columns, row, strict=True)
+        ]
         for row in cells(table)
     ]
     return _tabulate(table, body, "pipe")

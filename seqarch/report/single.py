@@ -19,5 +19,8 @@ def run_text(results: Results) -> str:
             if table := evaluator_table(spec, name, entry, found):
                 cells = zip(table.columns[1:], table.rows[0].cells[1:], strict=True)
                 lines += ["", table.title]
-                lines += [f"  {printable(column.title):<36}{show(cell, column.unit):>14}" for column, cell in cells]
+                lines += [
+                    f"  {printable(column.title):<36}{show(cell, column.unit):>14}"
+                    for column, cell in cells
+                ]
     return "\n".join(lines)

@@ -1,4 +1,5 @@
-"""The look of all figures: a colour for each family of mixers, a marker for each variant, labels beside their points.
+"""The look of all figures: a colour for each family of mixers, a marker for each variant, labels
+beside their points.
 
 Text and axes are drawn in INK, which pages replace by the colour of their text, so that one drawing
 serves light and dark pages.
@@ -18,7 +19,15 @@ from seqarch.patterns import read_pattern
 
 INK = "#010203"
 QUIET = "#808080"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")  # Okabe and Ito, and a brown
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#8c6d31",
+)  # Okabe and Ito, and a brown
 MARKERS = "osD^vPX*hd"
 SETTINGS = {
     "font.size": 10,
@@ -31,7 +40,16 @@ SETTINGS = {
     "grid.color": QUIET,
     "grid.alpha": 0.25,
     "lines.linewidth": 1.8,
-    **{name: INK for name in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")},
+    **{
+        name: INK
+        for name in (
+            "text.color",
+            "axes.edgecolor",
+            "axes.labelcolor",
+            "xtick.color",
+            "ytick.color",
+        )
+    },
 }
 SIZE = (7.0, 4.2)  # inches of one panel
 LABEL_POINTS = 11  # between two labels
@@ -103,7 +121,9 @@ def log_axis(axis: Axis, format: Callable[[float], str], base: int) -> None:
 
 
 def label_points(axes: Axes, labels: Sequence[Label]) -> None:
-    """Writes names to the right of the axes, spread so that none covers another, with a line to each point."""
+    """Writes names to the right of the axes, spread so that none covers another, with a line to
+    each point.
+    """
     if not labels:
         return
     axes.figure.draw_without_rendering()
@@ -123,7 +143,9 @@ def label_points(axes: Axes, labels: Sequence[Label]) -> None:
             va="center",
             fontsize=8.5,
             color=label.colour,
-            arrowprops=dict(arrowstyle="-", color=label.colour, alpha=0.35, linewidth=0.8, shrinkA=0, shrinkB=3),
+            arrowprops=dict(
+                arrowstyle="-", color=label.colour, alpha=0.35, linewidth=0.8, shrinkA=0, shrinkB=3
+            ),
             annotation_clip=False,
         )
 
@@ -143,7 +165,9 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
 
 
 def within(heights: Sequence[float], gap: float) -> list[float]:
-    """Rising heights moved into [0, 1], as far as there is room, without coming closer than `gap`."""
+    """Rising heights moved into [0, 1], as far as there is room, without coming closer than
+    `gap`.
+    """
     moved = list(heights)
     for index in range(len(moved)):
         moved[index] = max(moved[index], index * gap)

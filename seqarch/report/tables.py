@@ -1,4 +1,6 @@
-"""Tables as values: a column says its unit, a row has its cells, and `render` makes text of them."""
+"""Tables as values: a column says its unit, a row has its cells, and `render` makes text of
+them.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -40,22 +42,30 @@ class Cells(NamedTuple):
 NAME = Cells(Column("model"), lambda member: member.name)
 
 
-def member_table(title: str, caption: str, members: Sequence[Member], cells: Sequence[Cells]) -> Table | None:
+def member_table(
+    title: str, caption: str, members: Sequence[Member], cells: Sequence[Cells]
+) -> Table | None:
     """A row for each member that has something to show beside its name; None where none has."""
     made = [Row(tuple(each.of(member) for each in cells), member.kind) for member in members]
     rows = tuple(row for row in made if any(cell not in (None, "") for cell in row.cells[1:]))
     return Table(title, caption, tuple(each.column for each in cells), rows) if rows else None
 
 
-def evaluator_table(spec: TableSpec, name: str, entry: Evaluator, members: Sequence[Member]) -> Table | None:
+def evaluator_table(
+    spec: TableSpec, name: str, entry: Evaluator, members: Sequence[Member]
+) -> Table | None:
     """The table that an evaluator declares, of what the members have of it."""
     cells = [each for metric in spec.metrics for each in metric_cells(members, name, entry, metric)]
     caption = " ".join([spec.caption, *(shared_fact(members, name, fact) for fact in spec.facts)])
     return member_table(spec.title, caption.strip(), members, [NAME, *cells])
 
 
-def metric_cells(members: Sequence[Member], name: str, entry: Evaluator, metric: str) -> list[Cells]:
-    """A column for each thing that a metric was measured at, or for each named coordinate of an array."""
+def metric_cells(
+    members: Sequence[Member], name: str, entry: Evaluator, metric: str
+) -> list[Cells]:
+    """A column for each thing that a metric was measured at, or for each named coordinate of an
+    array.
+    """
     declared = entry.metric(metric)
     made = []
     for at in places(members, name, metric):

@@ -6,23 +6,30 @@ import jax
 
 from seqarch.errors import UserError
 
-# PCI identities as in jax._src.hardware_utils and scripts/env.sh; Google's network cards share the vendor.
+# PCI identities as in jax._src.hardware_utils and scripts/env.sh; Google's network cards share the
+# vendor.
 _GOOGLE = "0x1ae0"
 _TPUS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
 
 
 def accelerator(root: Path = Path("/")) -> str | None:
-    """ "cuda" or "tpu" where the operating system shows such a device, whether or not JAX can use it."""
+    """ "cuda" or "tpu" where the operating system shows such a device, whether or not JAX can use
+    it.
+    """
     if any((root / "dev" / name).exists() for name in ("nvidia0", "nvidiactl")):
         return "cuda"
     devices = (root / "sys/bus/pci/devices").glob("*")
-    if any(_read(device / "vendor") == _GOOGLE and _read(device / "device") in _TPUS for device in devices):
+    if any(
+        _read(device / "vendor") == _GOOGLE and _read(device / "device") in _TPUS
+        for device in devices
+    ):
         return "tpu"
     return None
 
 
 def spare_accelerator() -> str | None:
-    """Keeps this process to the CPU and leaves an accelerator, which is for one process, to those that it starts.
+    """Keeps this process to the CPU and leaves an accelerator, which is for one process, to those
+    that it starts.
 
     Returns JAX_PLATFORMS for them. JAX must not have looked for devices yet.
     """
@@ -32,7 +39,9 @@ def spare_accelerator() -> str | None:
 
 
 def check_accelerator() -> None:
-    """Refuses to run on the CPU of a machine that has an accelerator, unless JAX_PLATFORMS says so."""
+    """Refuses to run on the CPU of a machine that has an accelerator, unless JAX_PLATFORMS says
+    so.
+    """
     found = None if jax.config.jax_platforms else accelerator()
     if found and jax.default_backend() == "cpu":
         raise UserError(

@@ -31,7 +31,8 @@ def gather(line: str) -> list[str]:
 
 
 def together(work: Callable[[], T], *kinds: type[Exception]) -> T:
-    """work(), on every process; where it raises one of `kinds` on any, it is raised on all, in the first one's words.
+    """work(), on every process; where it raises one of `kinds` on any, it is raised on all, in the
+    first one's words.
 
     `work` must not wait for other processes itself.
     """
@@ -50,21 +51,32 @@ def together(work: Callable[[], T], *kinds: type[Exception]) -> T:
 
 
 def join_cluster() -> None:
-    """Initialises jax.distributed where the environment says that this is one process of several; before any backend.
+    """Initialises jax.distributed where the environment says that this is one process of several;
+    before any backend.
 
-    JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID, or what srun, mpirun and multi-host TPUs set.
+    JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID, or what srun, mpirun and
+    multi-host TPUs set.
     """
     env = os.environ
     if address := env.get("JAX_COORDINATOR_ADDRESS"):
         try:
             count, index = int(env["JAX_NUM_PROCESSES"]), int(env["JAX_PROCESS_ID"])
         except (KeyError, ValueError) as error:
-            raise UserError(f"JAX_COORDINATOR_ADDRESS is {address}; set JAX_NUM_PROCESSES and JAX_PROCESS_ID too") from error
+            raise UserError(
+                f"JAX_COORDINATOR_ADDRESS is {address}; set JAX_NUM_PROCESSES and "
+                "JAX_PROCESS_ID too"
+            ) from error
         if not (0 <= index < count and ":" in address):
-            raise UserError(f"process {index} of {count} at {address}: give HOST:PORT and processes 0 to {count - 1}")
+            raise UserError(
+                f"process {index} of {count} at {address}: give HOST:PORT and processes 0 to "
+                f"{count - 1}"
+            )
         _initialize(address, count, index)
     elif (
-        any(int(env.get(tasks) or 1) > 1 for tasks in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+        any(
+            int(env.get(tasks) or 1) > 1
+            for tasks in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+        )
         or "," in env.get("TPU_WORKER_HOSTNAMES", "")
         or "MEGASCALE_COORDINATOR_ADDRESS" in env
     ):

@@ -13,7 +13,9 @@ import subprocess
 import sys
 
 HEARTBEAT_TIMEOUT_S = 30  # after which a silent process counts as gone
-HOLD_S = 1.0  # for which the filter keeps text back; XLA logs the causes milliseconds before the end
+HOLD_S = (
+    1.0  # for which the filter keeps text back; XLA logs the causes milliseconds before the end
+)
 HOLD_BYTES = 1 << 16
 MARK = b"Terminating process because the JAX distributed service detected fatal errors"
 LINE = (

@@ -1,4 +1,6 @@
-"""Lines that say which run of a comparison is being worked on, and how long all that is left will take."""
+"""Lines that say which run of a comparison is being worked on, and how long all that is left will
+take.
+"""
 
 import time
 
@@ -6,7 +8,9 @@ import jax
 
 
 class Progress:
-    """Of `total` runs that are to be worked on; those that are found finished are not among them."""
+    """Of `total` runs that are to be worked on; those that are found finished are not among
+    them.
+    """
 
     def __init__(self, total: int):
         self.total, self.done = total, 0
@@ -30,5 +34,7 @@ class Progress:
     def _left(self) -> str:
         if not self.done:
             return ""
-        seconds = self._worked / self.done * (self.total - self.done) - (time.monotonic() - self._began)
+        seconds = self._worked / self.done * (self.total - self.done) - (
+            time.monotonic() - self._began
+        )
         return f", {max(seconds, 0) / 60:.1f} min left"

@@ -11,13 +11,17 @@ from jax.experimental import multihost_utils
 
 
 class StopRequests:
-    """Takes note of SIGTERM and SIGINT while it is entered; a second Ctrl-C ends the process at once, whatever it waits for.
+    """Takes note of SIGTERM and SIGINT while it is entered; a second Ctrl-C ends the process at
+    once, whatever it waits for.
 
-    Of several processes one that is told to stop stops all, at the same step: JAX's preemption service watches SIGTERM
-    then, and Ctrl-C is passed on to it. Outside the main thread, which alone gets signals in Python, it does nothing.
+    Of several processes one that is told to stop stops all, at the same step: JAX's preemption
+    service watches SIGTERM then, and Ctrl-C is passed on to it. Outside the main thread, which
+    alone gets signals in Python, it does nothing.
     """
 
-    _asked = itertools.count(1)  # by this process so far: the service names a count, and one that has passed never comes
+    _asked = itertools.count(
+        1
+    )  # by this process so far: the service names a count, and one that has passed never comes
 
     def __init__(self) -> None:
         self._received: int | None = None
@@ -38,7 +42,11 @@ class StopRequests:
         """The signal that asks to stop; None where none does. All processes ask equally often."""
         if not self._several:
             return self._received
-        return self._received or signal.SIGTERM if multihost_utils.reached_preemption_sync_point(next(self._asked)) else None
+        return (
+            self._received or signal.SIGTERM
+            if multihost_utils.reached_preemption_sync_point(next(self._asked))
+            else None
+        )
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._received = number

@@ -1,7 +1,8 @@
 """Members side by side on a CPU: each in a process of its own, on a share of the cores.
 
-A small model's step hardly gains from a second core: 8 x 256 tokens through 130 thousand parameters take 75 to 98 % of two
-cores' tokens a second on one. Two members beside each other train 1.2 to 1.55 times faster than one after the other.
+A small model's step hardly gains from a second core: 8 x 256 tokens through 130 thousand parameters
+take 75 to 98 % of two cores' tokens a second on one. Two members beside each other train 1.2 to
+1.55 times faster than one after the other.
 """
 
 import contextlib
@@ -27,18 +28,26 @@ POLL = 0.5  # seconds between looks at what asks to stop
 
 
 def most_workers() -> int:
-    """One for each core of a CPU that JAX computes on; an accelerator, or a cluster, works on one member at a time."""
-    alone = jax.default_backend() != "cpu" or jax.process_count() > 1 or not hasattr(os, "sched_setaffinity")
+    """One for each core of a CPU that JAX computes on; an accelerator, or a cluster, works on one
+    member at a time.
+    """
+    alone = (
+        jax.default_backend() != "cpu"
+        or jax.process_count() > 1
+        or not hasattr(os, "sched_setaffinity")
+    )
     return 1 if alone else cpus()
 
 
-def side_by_side(members: Mapping[str, T], work: Callable[[T], None], workers: int, say: Callable[[str], None]) -> None:
+def side_by_side(
+    members: Mapping[str, T], work: Callable[[T], None], workers: int, say: Callable[[str], None]
+) -> None:
     """Calls `work`, which must be picklable as members must be, on each member, `workers` at once.
 
-    say: takes a line for each member that is done
-    A member that comes to no result does not end the others. Raises any other UserError or OSError, and Stopped at SIGTERM and
-    Ctrl-C, when all have been told to stop, what trained has saved and none runs any more. They also stop where this process
-    is gone.
+    say: takes a line for each member that is done A member that comes to no result does not end the
+    others. Raises any other UserError or OSError, and Stopped at SIGTERM and Ctrl-C, when all have
+    been told to stop, what trained has saved and none runs any more. They also stop where this
+    process is gone.
     """
     waiting, running = [*reversed(members.items())], []
     cores = sorted(os.sched_getaffinity(0))
@@ -55,7 +64,10 @@ def side_by_side(members: Mapping[str, T], work: Callable[[T], None], workers: i
                 for worker in ended:
                     running.remove(worker)
                     shares.append(worker.cores)
-                    say(f"{worker.name}: {worker.result()}; {len(running) + len(waiting)} of {len(members)} members are left")
+                    say(
+                        f"{worker.name}: {worker.result()}; {len(running) + len(waiting)} of "
+                        f"{len(members)} members are left"
+                    )
         finally:
             for worker in running:
                 worker.process.terminate()
@@ -95,8 +107,13 @@ class _Worker:
         if number in (signal.SIGTERM, signal.SIGINT):
             return Stopped("stopped; the same command goes on", number)
         if number == signal.SIGKILL:
-            return UserError(f"the process of {self.name} was killed, perhaps for its memory; give --workers=1 and go on")
-        return RuntimeError(f"the process of {self.name} ended with exit code {self.process.exitcode}; see above")
+            return UserError(
+                f"the process of {self.name} was killed, perhaps for its memory; give "
+                "--workers=1 and go on"
+            )
+        return RuntimeError(
+            f"the process of {self.name} ended with exit code {self.process.exitcode}; see above"
+        )
 
 
 def _ended(running: list[_Worker]) -> list[_Worker]:

@@ -21,16 +21,20 @@ class Exponent(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """Root mean squares of what a line leaves of log(bytes): a line in log(length), and one in length."""
+    """Root mean squares of what a line leaves of log(bytes): a line in log(length), and one in
+    length.
+    """
 
     power: float
     exponential: float
 
 
 def exponent(lengths: Sequence[int], values: Sequence[float]) -> Exponent | None:
-    """The least-squares slope of log(value) against log(length) over the last TAIL points; None for fewer than three.
+    """The least-squares slope of log(value) against log(length) over the last TAIL points; None for
+    fewer than three.
 
-    Its interval is Student's, and as narrow as points on one line make it: it tells of curvature, not of noise.
+    Its interval is Student's, and as narrow as points on one line make it: it tells of curvature,
+    not of noise.
     """
     points = sorted((n, v) for n, v in zip(lengths, values, strict=True) if v > 0)[-TAIL:]
     if len(points) < 3:
@@ -42,7 +46,9 @@ def exponent(lengths: Sequence[int], values: Sequence[float]) -> Exponent | None
 
 
 def growth(lengths: Sequence[int], values: Sequence[float]) -> Growth:
-    """How far a curve is from a power of the length and from an exponential of it, over all its points."""
+    """How far a curve is from a power of the length and from an exponential of it, over all its
+    points.
+    """
     x, y = np.array(lengths, float), np.log(values)
     return Growth(*(float(np.sqrt((_line(along, y)[1] ** 2).mean())) for along in (np.log(x), x)))
 

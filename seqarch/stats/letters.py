@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 
 def letters(order: Sequence[str], apart: Sequence[frozenset[str]]) -> dict[str, str]:
-    """Letters for names such that two share one exactly when they are not `apart` (Piepho 2004, "An algorithm for a
-    letter-based representation of all-pairwise comparisons"): insert a column for each difference, absorb what is contained.
+    """Letters for names such that two share one exactly when they are not `apart` (Piepho 2004, "An
+    algorithm for a letter-based representation of all-pairwise comparisons"): insert a column for
+    each difference, absorb what is contained.
 
     order: names from the best on, whose groups get the first letters
     """
@@ -18,5 +19,11 @@ def letters(order: Sequence[str], apart: Sequence[frozenset[str]]) -> dict[str, 
         groups = [group for group in set(groups) if not any(group < other for other in groups)]
     rank = {name: place for place, name in enumerate(order)}
     groups.sort(key=lambda group: sorted(rank[name] for name in group))
-    names = [*string.ascii_lowercase, *("".join(pair) for pair in itertools.product(string.ascii_lowercase, repeat=2))]
-    return {name: " ".join(letter for letter, group in zip(names, groups) if name in group) for name in order}
+    names = [
+        *string.ascii_lowercase,
+        *("".join(pair) for pair in itertools.product(string.ascii_lowercase, repeat=2)),
+    ]
+    return {
+        name: " ".join(letter for letter, group in zip(names, groups) if name in group)
+        for name in order
+    }

@@ -16,7 +16,9 @@ from seqarch.types import Float
 
 
 class Judgement(NamedTuple):
-    """deviation: over seeds; behind: the difference from the best; letters: shared with those it is not told apart from."""
+    """deviation: over seeds; behind: the difference from the best; letters: shared with those it is
+    not told apart from.
+    """
 
     deviation: float
     behind: Interval
@@ -32,21 +34,26 @@ def judge(
       scores: by member, of each seed and item.
       weights: of the items, such as a document's bytes.
 
-    Returns:
-      A judgement for each member; none where there are fewer than two seeds or items, which are no evidence.
+    Returns: A judgement for each member; none where there are fewer than two seeds or items, which
+      are no evidence.
     """
     if min((min(each.shape) for each in scores.values()), default=0) < 2:
         return {}
     pooled = {name: each @ weights / weights.sum() for name, each in scores.items()}
     order = sorted(scores, key=lambda name: pooled[name].mean())
     pairs = list(itertools.combinations(order, 2))  # the better one first
-    differ = {frozenset(pair): paired_bootstrap(scores[pair[1]] - scores[pair[0]], weights) for pair in pairs}
+    differ = {
+        frozenset(pair): paired_bootstrap(scores[pair[1]] - scores[pair[0]], weights)
+        for pair in pairs
+    }
     apart = [pair for pair, interval in differ.items() if interval.low > 0 or interval.high < 0]
     shared = letters(order, apart)
     nothing = Interval(0.0, 0.0, 0.0)  # the best itself is behind by nothing
     return {
         name: Judgement(
-            float(pooled[name].std(ddof=1)), differ.get(frozenset((order[0], name)), nothing), shared[name]
+            float(pooled[name].std(ddof=1)),
+            differ.get(frozenset((order[0], name)), nothing),
+            shared[name],
         )
         for name in scores
     }

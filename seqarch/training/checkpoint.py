@@ -1,9 +1,11 @@
-"""Checkpoints: a flat {dotted.name: array} dict for the model and one for the rest, by Orbax, written while training goes on.
+"""Checkpoints: a flat {dotted.name: array} dict for the model and one for the rest, by Orbax,
+written while training goes on.
 
     RUN/checkpoints/STEP/model       every parameter                       (what load_model reads)
     RUN/checkpoints/STEP/optimizer   moments, refused steps, the step
-    RUN/checkpoints/STEP/record      the step; the config's fields that decide the trajectory; dtype, shape and digest of each
-                                     array; and the stream that the step is a position in: {"seed", "batch", "length", "text"}
+    RUN/checkpoints/STEP/record    the step; the config's fields that decide the trajectory; dtype,
+                                   shape and digest of each array; and the stream that the step is a
+                                   position in: {"seed", "batch", "length", "text"}
     RUN/checkpoints/STEP.damaged     one that was not what had been saved, out of the way
 
 The loader is a pure function of (seed, step), so the step is the whole of the data position.
@@ -42,13 +44,18 @@ LOOKS = 20  # times that load_model looks for a newer checkpoint where one vanis
 def named(tree: PyTree) -> dict[str, Array]:
     """The leaves by dotted name, such as model.period.0.mixer.out.kernel."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): leaf for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): leaf
+        for path, leaf in leaves
+    }
 
 
 class Checkpointer:
-    """Saves and restores train states under `directory`, of which the `keep` newest stay; a context manager.
+    """Saves and restores train states under `directory`, of which the `keep` newest stay; a context
+    manager.
 
-    stream: identifies the data stream; kept with each state, and a state of another stream is refused.
+    stream: identifies the data stream; kept with each state, and a state of another stream is
+      refused.
     config: the run's fields that decide its trajectory, by dotted name; kept and refused likewise.
     """
 
@@ -70,7 +77,9 @@ class Checkpointer:
         )
         arrays = ocp.StandardCheckpointHandler
         handlers = dict(model=arrays(), optimizer=arrays(), record=ocp.JsonCheckpointHandler())
-        self._manager = ocp.CheckpointManager(self.directory, item_names=tuple(handlers), item_handlers=handlers, options=options)
+        self._manager = ocp.CheckpointManager(
+            self.directory, item_names=tuple(handlers), item_handlers=handlers, options=options
+        )
 
     def __enter__(self) -> "Checkpointer":
         return self
@@ -88,13 +97,17 @@ class Checkpointer:
         self._manager.wait_until_finished()
 
     def check(self) -> None:
-        """Raises what went wrong with a save that has ended, which `save` and `wait` would, later; doesn't wait."""
+        """Raises what went wrong with a save that has ended, which `save` and `wait` would, later;
+        doesn't wait.
+        """
         if not self._manager.is_saving_in_progress():
             self._manager.wait_until_finished()
 
     @property
     def steps(self) -> list[int]:
-        """The steps that were written whole, ascending; of several processes the first one's view holds for all."""
+        """The steps that were written whole, ascending; of several processes the first one's view
+        holds for all.
+        """
         return json.loads(gather(json.dumps(restore.steps(self.directory)))[0])
 
     def save(self, state: TrainState) -> None:
@@ -103,14 +116,21 @@ class Checkpointer:
         record = restore.make_record(int(state.step), model | rest, self.stream, self.config)
         items = dict(model=ocp.args.StandardSave(model), optimizer=ocp.args.StandardSave(rest))
         args = ocp.args.Composite(**items, record=ocp.args.JsonSave(record))
-        self._manager.save(int(state.step), args=args, force=True)  # without force Orbax may leave a step out, silently
+        self._manager.save(
+            int(state.step), args=args, force=True
+        )  # without force Orbax may leave a step out, silently
 
-    def restore(self, abstract: TrainState, *, strict: bool = False, say: Callable[[str], None] = print) -> TrainState:
-        """The latest state that is what was saved, with the shapes, dtypes and shardings of `abstract`.
+    def restore(
+        self, abstract: TrainState, *, strict: bool = False, say: Callable[[str], None] = print
+    ) -> TrainState:
+        """The latest state that is what was saved, with the shapes, dtypes and shardings of
+        `abstract`.
 
-        `say` is told of damaged ones, which are set aside once an older one proves whole. Of several processes all
-        restore the same step: what one cannot read is damaged for all. Raises UserError where `abstract` or the stream
-        differ from what was saved, where nothing whole is left, and, if `strict`, at damage.
+        `say` is told of damaged ones, which are set aside once an older one proves whole. Of
+        several processes all
+        restore the same step: what one cannot read is damaged for all. Raises UserError where
+        `abstract` or the stream differ from what was saved, where nothing whole is left, and, if
+        `strict`, at damage.
         """
         damaged = []
         for step in reversed(self.steps):
@@ -118,14 +138,19 @@ class Checkpointer:
                 state = self._restore(self.directory / str(step), abstract)
             except Damaged as error:
                 if strict:
-                    raise UserError(f"{error}; leave out --strict_restore to go on from the one before") from error
+                    raise UserError(
+                        f"{error}; leave out --strict_restore to go on from the one before"
+                    ) from error
                 say(f"{error}; looking at the one before")
                 damaged.append(step)
             else:
                 self._set_aside(damaged)
                 return state
         if damaged:
-            raise UserError(f"every checkpoint in {self.directory} is damaged; move it away to train from the start")
+            raise UserError(
+                f"every checkpoint in {self.directory} is damaged; move it away to train from "
+                "the start"
+            )
         raise restore.none_in(self.directory)
 
     def _restore(self, path: Path, abstract: TrainState) -> TrainState:
@@ -143,18 +168,23 @@ class Checkpointer:
             raise Damaged(f"{path} is damaged (not every process finds the same record of digests)")
         found = digests(leaves)
         together(lambda: restore.compare(path, record, found), Damaged)
-        return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[name] for name in named(abstract)])
+        return jax.tree.unflatten(
+            jax.tree.structure(abstract), [leaves[name] for name in named(abstract)]
+        )
 
     def _check_stream(self, path: Path, record: dict[str, Any]) -> None:
         for name in sorted(self.stream.keys() & record["stream"].keys()):
             if record["stream"][name] != self.stream[name]:
                 raise UserError(
                     f"{path} stands in a data stream with {name}={record['stream'][name]!r}, "
-                    f"the config asks for {self.stream[name]!r}; use the run's own config, or another --workdir"
+                    f"the config asks for {self.stream[name]!r}; use the run's own config, or "
+                    "another --workdir"
                 )
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Makes room for the steps' new checkpoints; what is there may still be of use to somebody."""
+        """Makes room for the steps' new checkpoints; what is there may still be of use to
+        somebody.
+        """
 
         def rename() -> None:
             for step in steps if jax.process_index() == 0 else []:
@@ -173,15 +203,20 @@ def load_model(
     """A run's config, as given, and the model of its latest checkpoint, with its step.
 
     allow_modules: modules and packages of mixers that the run's config may have imported
-    mesh: each of its devices reads its part of the parameters; without, this process's first device reads them whole
-    A checkpoint that training replaces while it is read is left for its successor.
+    mesh: each of its devices reads its part of the parameters; without, this process's first device
+    reads them whole A checkpoint that training replaces while it is read is left for its successor.
 
-    Raises UserError where `run_dir` is no run or holds no checkpoint, and where the latest one is damaged.
+    Raises UserError where `run_dir` is no run or holds no checkpoint, and where the latest one is
+    damaged.
     """
     config = read_config(run_dir, allow_modules)
     resolved = with_forms(config.model, jax.default_backend(), tuned(jax.local_devices()[0]))
-    abstract = jax.eval_shape(lambda key: LanguageModel(resolved, rngs=nnx.Rngs(key)), jax.random.key(0))
-    abstract = placed(abstract, shardings(abstract, mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])))
+    abstract = jax.eval_shape(
+        lambda key: LanguageModel(resolved, rngs=nnx.Rngs(key)), jax.random.key(0)
+    )
+    abstract = placed(
+        abstract, shardings(abstract, mesh or make_mesh(MeshConfig(), jax.local_devices()[:1]))
+    )
     directory = Path(run_dir) / "checkpoints"
     step, leaves = _read_newest(directory, config, named(TrainState(None, abstract, None)))
     return config, jax.tree.unflatten(jax.tree.structure(abstract), list(leaves.values())), step
@@ -190,7 +225,7 @@ def load_model(
 def _read_newest(
     directory: Path, config: Config, model: dict[str, Array]
 ) -> tuple[int, dict[str, Array]]:
-    """The step and the arrays `model` of the newest checkpoint, also where that changes meanwhile."""
+    """The step and the arrays `model` of the newest checkpoint, even if it changes meanwhile."""
     for left in reversed(range(LOOKS)):
         step = restore.newest(directory)
         path = directory / str(step)
@@ -202,7 +237,9 @@ def _read_newest(
             restore.compare(path, record, digests(leaves))
         except Damaged as error:
             if not left or restore.newest(directory) == step:
-                raise UserError(f"{error}; the command that trained it goes on from the one before") from error
+                raise UserError(
+                    f"{error}; the command that trained it goes on from the one before"
+                ) from error
         else:
             return step, leaves
 

@@ -1,7 +1,9 @@
-"""Where a run's numbers go: RUN/metrics.jsonl and TensorBoard events, the same numbers in both; and profiler traces.
+"""Where a run's numbers go: RUN/metrics.jsonl and TensorBoard events, the same numbers in both; and
+profiler traces.
 
-    {"step": 12, "loss": 2.9, "bits_per_byte": 4.2, "learning_rate": 7.2e-4, "grad_norm": 0.8, "refused": 0,
-     "step_seconds": 0.1, "tokens_per_s": 4.1e4, "model_flops_per_s": 9.7e10, "process_peak_rss_bytes": 5e8,
+    {"step": 12, "loss": 2.9, "bits_per_byte": 4.2, "learning_rate": 7.2e-4, "grad_norm": 0.8,
+     "refused": 0, "step_seconds": 0.1, "tokens_per_s": 4.1e4, "model_flops_per_s": 9.7e10,
+     "process_peak_rss_bytes": 5e8,
      "validation_bits_per_byte": 4.1}
 
 A run in bfloat16 on devices whose peak rate is known also has "mfu", the model FLOPs per second as
@@ -50,9 +52,11 @@ HPARAMS_FILE = "events.out.tfevents.0.hparams"
 class Logger:
     """Writes one run's numbers; a context manager.
 
-    start: the step that the run goes on from; rows beyond it, and a half-written last one, are cut off
+    start: the step that the run goes on from; rows beyond it, and a half-written last one, are cut
+      off
     write: whether this process is the one that writes
-    say: takes a warning where rows up to `start` are missing or doubled; of doubled ones the last stays
+    say: takes a warning where rows up to `start` are missing or doubled; of doubled ones the last
+      stays
     """
 
     def __init__(
@@ -71,8 +75,11 @@ class Logger:
             if faults := _cut(path, start):
                 say(f"warning: {path} {faults}; the run goes on")
             self._rows = path.open("a")
-            # TensorBoard hides what an earlier start logged from purge_step on. Names have a resolution of a second.
-            self._events = SummaryWriter(str(run_dir), filename_suffix=f".{start}", purge_step=start + 1)
+            # TensorBoard hides what an earlier start logged from purge_step on. Names have a
+            # resolution of a second.
+            self._events = SummaryWriter(
+                str(run_dir), filename_suffix=f".{start}", purge_step=start + 1
+            )
 
     def __enter__(self) -> "Logger":
         return self
@@ -94,7 +101,10 @@ class Logger:
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
         self._rows.write(json.dumps(finite) + "\n")
         self._rows.flush()
-        self.scalars({TAGS.get(name, f"memory/{name}"): row[name] for name in row.keys() - {"step"}}, row["step"])
+        self.scalars(
+            {TAGS.get(name, f"memory/{name}"): row[name] for name in row.keys() - {"step"}},
+            row["step"],
+        )
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """TensorBoard scalars by tag."""
@@ -133,7 +143,9 @@ class Logger:
 
 
 class Profile:
-    """A profiler trace of LENGTH steps, or what is left of the run, from the step `first` on; 0 for none."""
+    """A profiler trace of LENGTH steps, or what is left of the run, from the step `first` on; 0 for
+    none.
+    """
 
     LENGTH = 5
 
@@ -161,7 +173,9 @@ class Profile:
 
 
 def read_rows(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; lines that are none, such as a half-written last one, are left out."""
+    """The rows of metrics.jsonl; lines that are none, such as a half-written last one, are left
+    out.
+    """
     path = Path(run_dir) / "metrics.jsonl"
     rows = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
@@ -173,7 +187,9 @@ def read_rows(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def memory() -> dict[str, int]:
-    """The most that was in use so far: of the first device, or, where it doesn't tell (CPU), of the process."""
+    """The most that was in use so far: of the first device, or, where it doesn't tell (CPU), of the
+    process.
+    """
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return {"device_peak_bytes": stats["peak_bytes_in_use"]}
@@ -182,7 +198,9 @@ def memory() -> dict[str, int]:
 
 
 def _cut(path: Path, last: int) -> str:
-    """Rewrites metrics.jsonl with one row per step up to `last`; returns what was wrong with them, or ""."""
+    """Rewrites metrics.jsonl with one row per step up to `last`; returns what was wrong with them,
+    or "".
+    """
     rows = [row for row in read_rows(path.parent) if 1 <= row["step"] <= last]
     counts = Counter(row["step"] for row in rows)
     if path.exists():
@@ -214,7 +232,8 @@ def _write_events(writer: RecordWriter, *events: Event) -> None:
 
 
 def add_scalars(run_dir: str | os.PathLike, points: Mapping[int, Mapping[str, float]]) -> None:
-    """TensorBoard scalars by step, beside those of training, in a file of their own; metrics.jsonl stays as it is.
+    """TensorBoard scalars by step, beside those of training, in a file of their own; metrics.jsonl
+    stays as it is.
 
     All of them at once: a second file of the same second would have the name of the first.
     """

@@ -1,4 +1,6 @@
-"""The training loop: from a config and a directory to a trained run; the same call continues one that was cut short."""
+"""The training loop: from a config and a directory to a trained run; the same call continues one
+that was cut short.
+"""
 
 import contextlib
 import json
@@ -35,8 +37,15 @@ SAY_EVERY = 5.0  # seconds between lines of progress
 Say = Callable[[str], None]
 
 
-def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = None, strict_restore: bool = False) -> Row:
-    """Trains `config` in `workdir` from its latest checkpoint on, and returns the last step's row of metrics.jsonl.
+def train(
+    config: Config,
+    workdir: str | os.PathLike,
+    *,
+    progress: Say | None = None,
+    strict_restore: bool = False,
+) -> Row:
+    """Trains `config` in `workdir` from its latest checkpoint on, and returns the last step's row
+    of metrics.jsonl.
 
     progress: takes lines that say what is being done; default: print
     strict_restore: refuse a damaged checkpoint, rather than go on from the one before
@@ -51,7 +60,12 @@ def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = 
     sharding.abstract_batch(config, mesh)
     with contextlib.ExitStack() as stack:
         text = together(lambda: _claim(given, workdir, stack, say), UserError)
-        stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, text=_digest(text["train"]))
+        stream = dict(
+            seed=config.seed.data,
+            batch=config.batch,
+            length=config.length,
+            text=_digest(text["train"]),
+        )
         _alike(config, stream["text"], workdir)
         before = rundir.config_before(workdir)
         stack.enter_context(rundir.full_disk_told(workdir))
@@ -69,23 +83,42 @@ def train(config: Config, workdir: str | os.PathLike, *, progress: Say | None = 
         if start == config.steps:
             say(f"{workdir} is trained: {start} steps")
             if jax.process_index() == 0:
-                rundir.write_config(workdir, seqarch.config.to_dict(given))  # what may change, such as what eval.py measures
-            return next((row for row in reversed(read_rows(workdir)) if row["step"] == start), dict(step=start))
-        run = _Run(config, mesh, text, start, checkpoints, say)  # what the model or the text cannot do is told here
+                rundir.write_config(
+                    workdir, seqarch.config.to_dict(given)
+                )  # what may change, such as what eval.py measures
+            return next(
+                (row for row in reversed(read_rows(workdir)) if row["step"] == start),
+                dict(step=start),
+            )
+        run = _Run(
+            config, mesh, text, start, checkpoints, say
+        )  # what the model or the text cannot do is told here
         writes = jax.process_index() == 0
         logger = stack.enter_context(Logger(workdir, start, write=writes, say=say))
         if start and before:
             _say_schedule_change(before, given, start, say)
         _record(given, config, before, mesh, run.flops, workdir, start, logger, say)
         if jax.process_index() == 0:
-            text["train"].tokenizer.save(workdir)  # which generate.py needs, wherever the run is taken
+            text["train"].tokenizer.save(
+                workdir
+            )  # which generate.py needs, wherever the run is taken
         return run.go(state, logger, Profile(workdir, config.profile))
 
 
 class _Run:
-    """One start of the loop: the step, traced, the data from `start` on, and where states go; nothing is written yet."""
+    """One start of the loop: the step, traced, the data from `start` on, and where states go;
+    nothing is written yet.
+    """
 
-    def __init__(self, config: Config, mesh: Mesh, text: dict[str, TokenFile], start: int, checkpoints: Checkpointer, say: Say):
+    def __init__(
+        self,
+        config: Config,
+        mesh: Mesh,
+        text: dict[str, TokenFile],
+        start: int,
+        checkpoints: Checkpointer,
+        say: Say,
+    ):
         self.config, self.mesh, self.checkpoints, self.say = config, mesh, checkpoints, say
         self.text = text["train"]
         self.batches = self._batches(start)
@@ -101,7 +134,14 @@ class _Run:
         with StopRequests() as stops:
             return self._steps(state, train_step, logger, profile, stops)
 
-    def _steps(self, state: TrainState, train_step: Callable, logger: Logger, profile: Profile, stops: StopRequests) -> Row:
+    def _steps(
+        self,
+        state: TrainState,
+        train_step: Callable,
+        logger: Logger,
+        profile: Profile,
+        stops: StopRequests,
+    ) -> Row:
         config, start = self.config, int(state.step)
         tokens_per_byte = len(self.text.tokens) / self.text.bytes
         peak = total_peak_flops(self.mesh.devices.flat, config.model.dtype)
@@ -111,7 +151,10 @@ class _Run:
             state, metrics = train_step(state, batch, self.hyper)
             profile.after(step, state)
             rows = meter.add(step, metrics, ends_block=step % config.log_every == 0)
-            save, validate = (_due(step, every, config.steps) for every in (config.checkpoint.every, config.eval.every))
+            save, validate = (
+                _due(step, every, config.steps)
+                for every in (config.checkpoint.every, config.eval.every)
+            )
             stop = stops.received()
             if save or validate or stop:
                 rows += meter.drain()
@@ -124,7 +167,11 @@ class _Run:
             if stop:
                 profile.stop(state)
                 self.checkpoints.wait()  # while a second Ctrl-C still interrupts at once
-                raise Stopped(f"stopped at step {step} of {config.steps}, which is saved; the same command goes on", stop)
+                raise Stopped(
+                    f"stopped at step {step} of {config.steps}, which is saved; the same "
+                    "command goes on",
+                    stop,
+                )
             if save or validate:
                 meter.restart()
         profile.stop(state)
@@ -177,7 +224,9 @@ class _Run:
                     "gradient or update that is not finite and were not applied; lower optim.lr, "
                     "lengthen optim.warmup, or compute in model.dtype=float32"
                 )
-        if rows and ("validation_bits_per_byte" in rows[-1] or time.perf_counter() - self.said > SAY_EVERY):
+        if rows and (
+            "validation_bits_per_byte" in rows[-1] or time.perf_counter() - self.said > SAY_EVERY
+        ):
             self.said = time.perf_counter()
             self.say(_line(rows[-1], self.config.steps))
 
@@ -195,14 +244,23 @@ def diverged(row: Row, steps: int) -> bool:
 
 
 def step_flops(config: Config) -> float:
-    """Model FLOPs of one train step over the global batch: the forward pass and a backward pass of twice as many."""
+    """Model FLOPs of one train step over the global batch: the forward pass and a backward pass of
+    twice as many.
+    """
     model = jax.eval_shape(make_init(config), jax.random.key(0)).model
     return 3 * config.batch * forward_flops(model, config.length).total
 
 
-def _claim(config: Config, workdir: str | os.PathLike, stack: contextlib.ExitStack, say: Say) -> dict[str, TokenFile]:
-    """The text, once the directory is ours until `stack` ends; all that can be wrong on one host alone."""
-    text = {split: open_split(locate(config.data.path, config.model.vocab), split) for split in ("train", "validation")}
+def _claim(
+    config: Config, workdir: str | os.PathLike, stack: contextlib.ExitStack, say: Say
+) -> dict[str, TokenFile]:
+    """The text, once the directory is ours until `stack` ends; all that can be wrong on one host
+    alone.
+    """
+    text = {
+        split: open_split(locate(config.data.path, config.model.vocab), split)
+        for split in ("train", "validation")
+    }
     rundir.check(workdir, config)
     if jax.process_index() == 0:
         stack.enter_context(rundir.lock(workdir, say))
@@ -210,29 +268,49 @@ def _claim(config: Config, workdir: str | os.PathLike, stack: contextlib.ExitSta
 
 
 def _alike(config: Config, text: str, workdir: str | os.PathLike) -> None:
-    """Raises UserError where processes differ in what they are to do, or in what --workdir is, which nothing else would."""
+    """Raises UserError where processes differ in what they are to do, or in what --workdir is,
+    which nothing else would.
+    """
     together(lambda: rundir.check_shared(workdir), UserError)
     ours = seqarch.config.flatten(dict(config=seqarch.config.to_dict(config), text=text))
     first, *others = map(json.loads, gather(json.dumps(ours)))
     for index, theirs in enumerate(others, 1):
-        for name in [name for name in first if name != "config.data.path" and theirs[name] != first[name]]:
+        for name in [
+            name for name in first if name != "config.data.path" and theirs[name] != first[name]
+        ]:
             raise UserError(
-                f"process 0 has {name}={first[name]!r}, process {index} {theirs[name]!r}; start the same command on each"
+                f"process 0 has {name}={first[name]!r}, process {index} {theirs[name]!r}; start "
+                "the same command on each"
             )
 
 
-def _start(config: Config, mesh: Mesh, abstract: TrainState, checkpoints: Checkpointer, strict: bool, say: Say) -> TrainState:
+def _start(
+    config: Config,
+    mesh: Mesh,
+    abstract: TrainState,
+    checkpoints: Checkpointer,
+    strict: bool,
+    say: Say,
+) -> TrainState:
     """The latest checkpoint's state, or the initial one."""
     size = sum(leaf.size for leaf in jax.tree.leaves(abstract.model))
-    say(f"{config.model.mixer}: {size:,} parameters on {mesh.size} x {mesh.devices.flat[0].device_kind}")
+    say(
+        f"{config.model.mixer}: {size:,} parameters on {mesh.size} x "
+        f"{mesh.devices.flat[0].device_kind}"
+    )
     if whole := sharding.replicated(abstract.model, mesh):
-        say(f"warning: mesh.fsdp={mesh.shape['fsdp']} divides no axis of {', '.join(whole)}; every device holds them whole")
+        say(
+            f"warning: mesh.fsdp={mesh.shape['fsdp']} divides no axis of {', '.join(whole)}; "
+            "every device holds them whole"
+        )
     if not checkpoints.steps:
         return sharding.init_state(config, mesh, jax.random.key(config.seed.model))
     state = checkpoints.restore(abstract, strict=strict, say=say)
     step = int(state.step)
     if step > config.steps:
-        raise UserError(f"the run has {step} steps behind it, more than steps={config.steps}; give more steps")
+        raise UserError(
+            f"the run has {step} steps behind it, more than steps={config.steps}; give more steps"
+        )
     say(f"going on from step {step} of {config.steps}")
     return state
 
@@ -296,7 +374,10 @@ def _due(step: int, every: int, last: int) -> bool:
 
 def _line(row: Row, steps: int) -> str:
     left = (steps - row["step"]) * row["step_seconds"]
-    line = f"step {row['step']}/{steps}  {row['bits_per_byte']:.3f} bits/byte  {row['tokens_per_s']:,.0f} tokens/s"
+    line = (
+        f"step {row['step']}/{steps}  {row['bits_per_byte']:.3f} bits/byte  "
+        f"{row['tokens_per_s']:,.0f} tokens/s"
+    )
     if "validation_bits_per_byte" in row:
         line += f"  validation {row['validation_bits_per_byte']:.3f} bits/byte"
     return line + (f"  {left / 60:.1f} min left" if left >= 60 else f"  {left:.0f} s left")

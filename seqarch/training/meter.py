@@ -17,9 +17,11 @@ Row = dict[str, float]
 class Meter:
     """Steps are fetched in blocks, each once the first step of the next is queued.
 
-    So the device never waits for the host, and the time between two fetches is the time that a block took. No more than one
-    step is queued behind the one that runs: what asks to stop is heard between steps.
-    tokens, flops: of one step, summed over all devices; tokens_per_byte: of the text, its boundaries included
+    So the device never waits for the host, and the time between two fetches is the time that a
+    block took. No more than one step is queued behind the one that runs: what asks to stop is heard
+    between steps.
+    tokens, flops: of one step, summed over all devices; tokens_per_byte: of the text, its
+      boundaries included
     peak: FLOP/s of all devices, see `total_peak_flops`; where it is None, rows have no "mfu"
     """
 
@@ -37,7 +39,9 @@ class Meter:
         self._clock = time.perf_counter()
 
     def add(self, step: int, metrics: Mapping[str, Array], *, ends_block: bool) -> list[Row]:
-        """Takes the metrics of a step just queued; returns the rows of the block before, if it is the first after one."""
+        """Takes the metrics of a step just queued; returns the rows of the block before, if it is
+        the first after one.
+        """
         if self._block:
             jax.block_until_ready(self._block[-1][1])
         rows = self.drain() if self._ended else []
@@ -61,10 +65,15 @@ class Meter:
         return speed if self._peak is None else speed | dict(mfu=rate / self._peak)
 
     def _row(self, step: int, metrics: Mapping[str, np.ndarray]) -> Row:
-        """Bits per byte by the bytes that tokens of this text have on average; boundaries cost bits and have no bytes."""
+        """Bits per byte by the bytes that tokens of this text have on average; boundaries cost bits
+        and have no bytes.
+        """
         loss = metrics["loss"].item()
         rest = {name: value.item() for name, value in metrics.items()}
-        return dict(step=step, loss=loss, bits_per_byte=loss * self._tokens_per_byte / math.log(2)) | rest
+        return (
+            dict(step=step, loss=loss, bits_per_byte=loss * self._tokens_per_byte / math.log(2))
+            | rest
+        )
 
 
 def total_peak_flops(devices: Iterable[jax.Device], dtype: str) -> float | None:

@@ -1,9 +1,10 @@
 """AdamW (Loshchilov and Hutter 2019) with warm-up, cosine decay and clipping by the global norm.
 
     m_t = b1 m_{t-1} + (1 - b1) g_t,  v_t = b2 v_{t-1} + (1 - b2) g_t^2
-    p_t = p_{t-1} - lr_t (m^_t / (sqrt(v^_t) + eps) + weight_decay p_{t-1})        ^ : divided by 1 - b^t
+    p_t = p_{t-1} - lr_t (m^_t / (sqrt(v^_t) + eps) + weight_decay p_{t-1})
 
-The learning rate and the weight decay are arguments, not constants, so that a whole run can be vmapped over them.
+The learning rate and the weight decay are arguments, not constants, so that a whole run can be
+vmapped over them.
 """
 
 import jax
@@ -16,7 +17,9 @@ from seqarch.types import Array, Float, Int, PyTree
 
 
 def schedule(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The factor on the peak learning rate at `step`, from 0: linear to 1, then half a cosine to `final_lr` at the last."""
+    """The factor on the peak learning rate at `step`, from 0: linear to 1, then half a cosine to
+    `final_lr` at the last.
+    """
     warmup, final = config.optim.warmup, config.optim.final_lr
     rise = (step + 1) / max(warmup, 1)
     progress = jnp.clip((step - warmup) / max(config.steps - 1 - warmup, 1), 0, 1)
@@ -24,7 +27,9 @@ def schedule(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
 
 
 def init(config: OptimConfig, model: PyTree) -> optax.ScaleByAdamState:
-    """Zero moments, each with its parameter's shape and metadata, so that both are sharded alike."""
+    """Zero moments, each with its parameter's shape and metadata, so that both are sharded
+    alike.
+    """
     return _adam(config).init(model)
 
 
@@ -45,7 +50,9 @@ def update(
             by = by + weight_decay * value
         return param.replace(value - lr * by)
 
-    return jax.tree.map(move, model, directions, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)), state
+    return jax.tree.map(
+        move, model, directions, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
+    ), state
 
 
 def clip(grads: PyTree, limit: float, norm: Float[Array, ""]) -> PyTree:

@@ -1,7 +1,8 @@
-"""Reading checkpoints: every array is compared with the digest that was kept with it, and damage is told from mistakes.
+"""Reading checkpoints: every array is compared with the digest that was kept with it, and damage is
+told from mistakes.
 
-Arrays are read by TensorStore from the files that Orbax writes (OCDBT, zarr), not by Orbax, which restores flipped bytes
-and other dtypes silently and prints pages where a file is short.
+Arrays are read by TensorStore from the files that Orbax writes (OCDBT, zarr), not by Orbax, which
+restores flipped bytes and other dtypes silently and prints pages where a file is short.
 """
 
 import errno
@@ -64,24 +65,37 @@ def make_record(
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of the checkpoint at `path`; raises Damaged where it is missing or is not what was written.
+    """The record of the checkpoint at `path`; raises Damaged where it is missing or is not what was
+    written.
 
-    A file that cannot be read now, by its permissions or a failing disk, may be whole: that is a UserError.
+    A file that cannot be read now, by its permissions or a failing disk, may be whole: that is a
+      UserError.
     """
     try:
         record = json.loads((path / "record" / "metadata").read_text())
         whole = record.pop("sha256") == _sha256(record)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, LookupError, AttributeError, TypeError) as error:
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        IsADirectoryError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise Damaged(f"{path} is damaged (its record of digests cannot be read)") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}; see to that and run the same command again") from error
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}; see to that and run the same command again"
+        ) from error
     if not whole:
         raise Damaged(f"{path} is damaged (its record of digests was changed)")
     return record
 
 
 def check_origin(path: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Checks that the checkpoint at `path` is of the step that its directory names, and of this run.
+    """Checks that the checkpoint at `path` is of the step that its directory names, and of this
+    run.
 
     Records that were written before they held a config are not compared with one.
 
@@ -116,36 +130,63 @@ def _held_step(path: Path, record: Mapping[str, Any]) -> int:
 
 
 def read_arrays(path: Path, **items: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Array]:
-    """The arrays of `items`, each sharded as asked, by name and in their order; raises Damaged where one cannot be read."""
-    return {name: _read(path, item, name, struct) for item, wanted in items.items() for name, struct in wanted.items()}
+    """The arrays of `items`, each sharded as asked, by name and in their order; raises Damaged
+    where one cannot be read.
+    """
+    return {
+        name: _read(path, item, name, struct)
+        for item, wanted in items.items()
+        for name, struct in wanted.items()
+    }
 
 
 def compare(path: Path, record: Mapping[str, Any], found: Mapping[str, str]) -> None:
-    """Raises Damaged where a digest in `found`, of the array of that name, is not the one that was saved with it."""
+    """Raises Damaged where a digest in `found`, of the array of that name, is not the one that was
+    saved with it.
+    """
     for name, digest in found.items():
         if digest != record["arrays"][name][1]:
             raise Damaged(f"{path} is damaged ({name} is not what was saved)")
 
 
-def check(path: Path, record: Mapping[str, Any], wanted: Mapping[str, jax.ShapeDtypeStruct], prefix: str = "") -> None:
-    """Raises UserError at the first array, by name, that differs between the checkpoint's with `prefix` and `wanted`."""
-    saved = {name: shown for name, (shown, _) in record["arrays"].items() if name.startswith(prefix)}
+def check(
+    path: Path,
+    record: Mapping[str, Any],
+    wanted: Mapping[str, jax.ShapeDtypeStruct],
+    prefix: str = "",
+) -> None:
+    """Raises UserError at the first array, by name, that differs between the checkpoint's with
+    `prefix` and `wanted`.
+    """
+    saved = {
+        name: shown for name, (shown, _) in record["arrays"].items() if name.startswith(prefix)
+    }
     made = {name: _show(struct) for name, struct in wanted.items()}
     for name in sorted(saved.keys() | made.keys()):
         old, new = (arrays.get(name, "no such array") for arrays in (saved, made))
         if old != new:
-            raise UserError(f"{path} has for {name} {old}, the config makes {new}; use the config it was trained with")
+            raise UserError(
+                f"{path} has for {name} {old}, the config makes {new}; use the config it was "
+                "trained with"
+            )
 
 
 def _read(path: Path, item: str, name: str, struct: jax.ShapeDtypeStruct) -> Array:
     """One array; each process reads the parts that its devices hold."""
-    store = dict(driver="ocdbt", base=dict(driver="file", path=f"{(path / item).resolve()}/"), path=f"{name}/")
+    store = dict(
+        driver="ocdbt",
+        base=dict(driver="file", path=f"{(path / item).resolve()}/"),
+        path=f"{name}/",
+    )
     try:
         array = tensorstore.open(dict(driver="zarr", kvstore=store), open=True, read=True).result()
         if _show(array) == _show(struct):
             part = lambda index: array[index].read().result()
             return jax.make_array_from_callback(struct.shape, struct.sharding, part)
-    except (ValueError, OSError) as error:  # TensorStore's words; what devices say, such as out of memory, is no damage
+    except (
+        ValueError,
+        OSError,
+    ) as error:  # TensorStore's words; what devices say, such as out of memory, is no damage
         _check_readable(path)
         raise Damaged(f"{path} is damaged ({name} cannot be read)") from error
     raise Damaged(f"{path} is damaged ({name} has another shape or dtype than was saved)")
@@ -156,7 +197,10 @@ def _check_readable(path: Path) -> None:
 
     def refuse(error: OSError) -> None:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-            line = f"{path} cannot be read: {error.strerror}; see to that and run the same command again"
+            line = (
+                f"{path} cannot be read: {error.strerror}; see to that and run the same "
+                "command again"
+            )
             raise UserError(line) from error
 
     for directory, _, names in os.walk(path, onerror=refuse):

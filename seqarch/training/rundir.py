@@ -1,7 +1,8 @@
 """The run directory: whose it is (config.json) and where its numbers come from (run.json).
 
-All of it is data: JSON, arrays, events. Nothing in it is executed or unpickled, so a stranger's run can be looked at. A mixer
-that its config names as package.module:Class is imported only where the user allows that module, and never from the directory.
+All of it is data: JSON, arrays, events. Nothing in it is executed or unpickled, so a stranger's run
+can be looked at. A mixer that its config names as package.module:Class is imported only where the
+user allows that module, and never from the directory.
 """
 
 import contextlib
@@ -23,21 +24,22 @@ from seqarch.files import local_path, write_json
 from seqarch.mixers import check_import
 from seqarch.patterns import read_pattern
 
-# Fields that may differ between the starts of one run. `steps` stretches the learning-rate schedule; the others leave the
-# trajectory alone (a text of other content is refused by the checkpoint). run.json keeps the config of every start.
+# Fields that may differ between the starts of one run. `steps` stretches the learning-rate
+# schedule; the others leave the
+# trajectory alone (a text of other content is refused by the checkpoint). run.json keeps the config
+# of every start.
 MAY_CHANGE = ("steps", "log_every", "profile", "checkpoint", "eval", "mesh", "data")
 
 
 def read_config(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -> Config:
     """Returns the config of a run, whose mixers may then be imported.
 
-    Args:
-        run_dir: the run's directory.
-        allow_modules: modules and packages that the config may have imported, beside those that this
+    Args: run_dir: the run's directory. allow_modules: modules and packages that the config may have
+        imported, beside those that this
             process has imported already.
 
-    Raises:
-        UserError: where `run_dir` is no run, and where its config names a module that is not allowed.
+    Raises: UserError: where `run_dir` is no run, and where its config names a module that is not
+        allowed.
     """
     config = stored_config(run_dir)
     for layer in read_pattern(config.model.mixer):
@@ -53,7 +55,10 @@ def stored_config(run_dir: str | os.PathLike) -> Config:
     try:
         return seqarch.config.parse(json.loads(path.read_text()))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{run_dir} is no run directory (it has no config.json); give what train.py had as --workdir") from error
+        raise UserError(
+            f"{run_dir} is no run directory (it has no config.json); give what train.py had as "
+            "--workdir"
+        ) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no config that train.py wrote: {error}") from error
 
@@ -64,8 +69,9 @@ def config_before(run_dir: str | os.PathLike) -> Config | None:
 
 
 def settled(run_dir: str | os.PathLike, config: Config, resolved: Config, mesh: Mesh) -> Config:
-    """`resolved`, but with the forms that a run of this model began with on such devices: those may not change on the way,
-    whatever has been tuned since."""
+    """`resolved`, but with the forms that a run of this model began with on such devices: those may
+    not change on the way, whatever has been tuned since.
+    """
     if (first := read_record(run_dir)) is None:
         return resolved
     before = [first, *first["continued"]][-1]
@@ -80,16 +86,23 @@ def settled(run_dir: str | os.PathLike, config: Config, resolved: Config, mesh: 
 
 
 def check(run_dir: str | os.PathLike, config: Config) -> None:
-    """Raises UserError where `run_dir` cannot be written or holds a run of another config; names the first field."""
+    """Raises UserError where `run_dir` cannot be written or holds a run of another config; names
+    the first field.
+    """
     if not os.fspath(run_dir):
         raise UserError("--workdir is empty; give the run's directory")
     path = local_path(run_dir)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make --workdir {run_dir}: {error.strerror}; give a directory that can be written") from error
+        raise UserError(
+            f"cannot make --workdir {run_dir}: {error.strerror}; give a directory that can be "
+            "written"
+        ) from error
     if not os.access(path, os.W_OK):
-        raise UserError(f"cannot write to --workdir {run_dir}; give a directory that can be written")
+        raise UserError(
+            f"cannot write to --workdir {run_dir}; give a directory that can be written"
+        )
     if not (path / "config.json").exists():
         return
     theirs, ours = (deciding_fields(each) for each in (stored_config(run_dir), config))
@@ -102,33 +115,50 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
 
 
 def deciding_fields(config: Config) -> dict[str, Any]:
-    """Returns the fields that decide a run's trajectory, by dotted name: all but those in MAY_CHANGE."""
+    """Returns the fields that decide a run's trajectory, by dotted name: all but those in
+    MAY_CHANGE.
+    """
     fields = seqarch.config.flatten(seqarch.config.to_dict(config))
     return {name: value for name, value in fields.items() if name.split(".")[0] not in MAY_CHANGE}
 
 
 @contextlib.contextmanager
 def lock(run_dir: str | os.PathLike, say: Callable[[str], None] = print) -> Iterator[None]:
-    """Holds RUN/lock, which the system releases however the process ends; raises UserError where another holds it."""
+    """Holds RUN/lock, which the system releases however the process ends; raises UserError where
+    another holds it.
+    """
     with (Path(run_dir) / "lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another process trains in {run_dir}; wait for it, stop it, or give another --workdir") from error
+            raise UserError(
+                f"another process trains in {run_dir}; wait for it, stop it, or give another "
+                "--workdir"
+            ) from error
         except OSError as error:  # a file system without locks
-            say(f"warning: {run_dir} cannot be locked ({error.strerror}); see to it that nothing else trains there")
+            say(
+                f"warning: {run_dir} cannot be locked ({error.strerror}); see to it that "
+                "nothing else trains there"
+            )
         yield
 
 
 def check_shared(run_dir: str | os.PathLike) -> None:
-    """Raises UserError where process 0's lock is not seen: each process would write its part of a checkpoint apart."""
+    """Raises UserError where process 0's lock is not seen: each process would write its part of a
+    checkpoint apart.
+    """
     if not (Path(run_dir) / "lock").exists():
-        raise UserError(f"--workdir {run_dir} is not the directory that process 0 has; give one on storage that all share")
+        raise UserError(
+            f"--workdir {run_dir} is not the directory that process 0 has; give one on storage "
+            "that all share"
+        )
 
 
 @contextlib.contextmanager
 def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
-    """Turns what any library makes of a full disk into a UserError; their threads fail silently, this one will notice."""
+    """Turns what any library makes of a full disk into a UserError; their threads fail silently,
+    this one will notice.
+    """
     before = threading.excepthook
     threading.excepthook = lambda args: None if is_full_disk(args.exc_value) else before(args)
     try:
@@ -136,14 +166,18 @@ def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
     except Exception as error:
         if not is_full_disk(error):
             raise
-        line = f"the disk of {run_dir} is full; free some space and the same command goes on from the last checkpoint"
+        line = (
+            f"the disk of {run_dir} is full; free some space and the same command goes on "
+            "from the last checkpoint"
+        )
         raise UserError(line) from error
     finally:
         threading.excepthook = before
 
 
 def changes(run_dir: str | os.PathLike, record: dict[str, Any]) -> str:
-    """What differs from the start before of what bits depend on: "jaxlib 0.10.1 -> 0.10.2, cpus 2 -> 4", or "".
+    """What differs from the start before of what bits depend on: "jaxlib 0.10.1 -> 0.10.2, cpus 2
+    -> 4", or "".
 
     Of the source only its revision: what was changed in a tree by hand has no name.
     """
@@ -151,20 +185,32 @@ def changes(run_dir: str | os.PathLike, record: dict[str, Any]) -> str:
         return ""
     before = [first, *first["continued"]][-1]
     old, new = (_decisive(each) for each in (before, record))
-    return ", ".join(f"{name} {old[name]} -> {new[name]}" for name in new if name in old and old[name] != new[name])
+    return ", ".join(
+        f"{name} {old[name]} -> {new[name]}"
+        for name in new
+        if name in old and old[name] != new[name]
+    )
 
 
 def _decisive(record: dict[str, Any]) -> dict[str, Any]:
     devices, host = record["devices"], record["host"]
     cpu = host.get("cpu") if devices.get("platform") == "cpu" else None
-    named = dict(cpu=cpu, cpus=host.get("cpus"), device=devices.get("kind"), devices=devices.get("count"))
+    named = dict(
+        cpu=cpu, cpus=host.get("cpus"), device=devices.get("kind"), devices=devices.get("count")
+    )
     return dict(revision=record.get("revision")) | record["versions"] | named
 
 
 def write(run_dir: str | os.PathLike, config: dict[str, Any], record: dict[str, Any]) -> None:
-    """Writes config.json, and run.json: the first start's `record` and config, and those of later ones in "continued"."""
+    """Writes config.json, and run.json: the first start's `record` and config, and those of later
+    ones in "continued".
+    """
     record, first = record | dict(config=config), read_record(run_dir)
-    record = record | dict(continued=[]) if first is None else first | dict(continued=[*first["continued"], record])
+    record = (
+        record | dict(continued=[])
+        if first is None
+        else first | dict(continued=[*first["continued"], record])
+    )
     write_json(Path(run_dir) / "run.json", record)
     write_config(run_dir, config)
 
@@ -178,7 +224,11 @@ def read_record(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     path = Path(run_dir) / "run.json"
     try:
         record = json.loads(path.read_text())
-        groups = [each[name] for each in (record, *record["continued"]) for name in ("versions", "host", "devices")]
+        groups = [
+            each[name]
+            for each in (record, *record["continued"])
+            for name in ("versions", "host", "devices")
+        ]
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, LookupError, TypeError):
@@ -189,6 +239,6 @@ def read_record(run_dir: str | os.PathLike) -> dict[str, Any] | None:
 
 
 def _no_record(path: Path) -> UserError:
-    return UserError(f"{path} is no record that train.py wrote; move it away, and the next start writes one")
-
-
+    return UserError(
+        f"{path} is no record that train.py wrote; move it away, and the next start writes one"
+    )

@@ -1,10 +1,11 @@
-"""Where arrays lie: logical axis names of parameters and batches become mesh axes through one table, RULES.
+"""Where arrays lie: logical axis names of parameters and batches become mesh axes through one
+table, RULES.
 
-The mesh has two axes. Both split the batch; `fsdp` also splits parameters and moments along the model width, so that
-each device keeps its part and gathers the others' when it needs them (ZeRO-3, Rajbhandari et al. 2020).
-An axis whose size the mesh axis does not divide, and the second of two that want the same mesh axis, stay whole. An array of
-LARGE elements or more that no rule splits is split along its longest axis that `fsdp` divides; `replicated` names those
-that have none.
+The mesh has two axes. Both split the batch; `fsdp` also splits parameters and moments along the
+model width, so that each device keeps its part and gathers the others' when it needs them (ZeRO-3,
+Rajbhandari et al. 2020). An axis whose size the mesh axis does not divide, and the second of two
+that want the same mesh axis, stay whole. An array of LARGE elements or more that no rule splits is
+split along its longest axis that `fsdp` divides; `replicated` names those that have none.
 """
 
 import collections
@@ -39,13 +40,17 @@ RULES = {
     "vocab": None,
 }
 AXES = ("data", "fsdp")
-LARGE = 1 << 16  # elements of a layer's array, from which on it is split over `fsdp` by one axis or another
+LARGE = (
+    1 << 16
+)  # elements of a layer's array, from which on it is split over `fsdp` by one axis or another
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All `devices` (default: those of every process) as a mesh ("data", "fsdp"); -1 takes what is left.
+    """All `devices` (default: those of every process) as a mesh ("data", "fsdp"); -1 takes what is
+    left.
 
-    Where they are of several slices (TPU pods, GPU hosts) `data` goes across slices as far as it can, since replicas talk
+    Where they are of several slices (TPU pods, GPU hosts) `data` goes across slices as far as it
+    can, since replicas talk
     the least: once a step.
     """
     devices = list(jax.devices() if devices is None else devices)
@@ -55,7 +60,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         sizes[sizes.index(-1)] = len(devices) // given if given > 0 else 0
     if min(sizes) < 1 or math.prod(sizes) != len(devices):
         raise UserError(
-            f"mesh.data={config.data} x mesh.fsdp={config.fsdp} does not fit {len(devices)} devices; "
+            f"mesh.data={config.data} x mesh.fsdp={config.fsdp} does not fit {len(devices)} "
+            "devices; "
             "give sizes whose product is that, one of them -1 for what is left"
         )
     auto = (AxisType.Auto,) * len(AXES)
@@ -65,21 +71,29 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def _across_slices(sizes: tuple[int, int], devices: Sequence[jax.Device]) -> np.ndarray:
-    """The devices of several slices, laid out so that neighbours along a mesh axis are of one slice where that can be."""
+    """The devices of several slices, laid out so that neighbours along a mesh axis are of one slice
+    where that can be.
+    """
     counts = collections.Counter(device.slice_index for device in devices)
     by_data = math.gcd(sizes[0], len(counts))
     slices = (by_data, len(counts) // by_data)
     if len(set(counts.values())) > 1 or sizes[1] % slices[1]:
         raise UserError(
-            f"mesh.data={sizes[0]} x mesh.fsdp={sizes[1]} cannot be laid over {len(counts)} slices of "
-            f"{sorted(counts.values())} devices; give mesh.data={len(counts)} and mesh.fsdp=-1, and slices of one size"
+            f"mesh.data={sizes[0]} x mesh.fsdp={sizes[1]} cannot be laid over {len(counts)} "
+            "slices of "
+            f"{sorted(counts.values())} devices; give mesh.data={len(counts)} and mesh.fsdp=-1, "
+            "and slices of one size"
         )
     within = tuple(size // count for size, count in zip(sizes, slices, strict=True))
-    return mesh_utils.create_hybrid_device_mesh(within, slices, devices, allow_split_physical_axes=True)
+    return mesh_utils.create_hybrid_device_mesh(
+        within, slices, devices, allow_split_physical_axes=True
+    )
 
 
 def shardings(tree: PyTree, mesh: Mesh) -> PyTree:
-    """A sharding for each leaf, by the `axes` metadata of its nnx.Variable; leaves without are replicated."""
+    """A sharding for each leaf, by the `axes` metadata of its nnx.Variable; leaves without are
+    replicated.
+    """
 
     def of(leaf: nnx.Variable | jax.ShapeDtypeStruct) -> nnx.Variable | NamedSharding:
         if not isinstance(leaf, nnx.Variable):
@@ -91,8 +105,12 @@ def shardings(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def replicated(tree: PyTree, mesh: Mesh) -> list[str]:
-    """Names, with their shapes, of the large parameters that every device holds whole: `fsdp` divides none of their axes."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+    """Names, with their shapes, of the large parameters that every device holds whole: `fsdp`
+    divides none of their axes.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(
+        tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
+    )
     whole = []
     for path, param in leaves:
         axes, shape = param.get_metadata().get("axes") or (), param.get_value().shape
@@ -109,7 +127,9 @@ def placed(tree: PyTree, where: PyTree) -> PyTree:
 
 
 def serve(model: LanguageModel, mesh: Mesh) -> LanguageModel:
-    """`model` as `LanguageModel.serving` makes it, its parameters split over `mesh` as in training."""
+    """`model` as `LanguageModel.serving` makes it, its parameters split over `mesh` as in
+    training.
+    """
     where = shardings(jax.eval_shape(LanguageModel.serving, model), mesh)
     return jax.jit(LanguageModel.serving, out_shardings=where)(model)
 
@@ -120,11 +140,16 @@ def init_states(model: LanguageModel, batch: int, max_len: int) -> tuple[State, 
     where = model.embedding.get_value().sharding
     if not isinstance(where, NamedSharding):
         return jax.jit(make)(model)
-    return jax.jit(make, out_shardings=state_shardings(model, jax.eval_shape(make, model), where.mesh))(model)
+    return jax.jit(
+        make, out_shardings=state_shardings(model, jax.eval_shape(make, model), where.mesh)
+    )(model)
 
 
-def state_shardings(model: LanguageModel, states: tuple[State, ...], mesh: Mesh) -> tuple[State, ...]:
-    """All devices share the rows, or the heads where they do not divide the rows; other axes are whole on each.
+def state_shardings(
+    model: LanguageModel, states: tuple[State, ...], mesh: Mesh
+) -> tuple[State, ...]:
+    """All devices share the rows, or the heads where they do not divide the rows; other axes are
+    whole on each.
 
     Heads that they do not divide either are whole, too. model: unstacked
     """
@@ -132,29 +157,47 @@ def state_shardings(model: LanguageModel, states: tuple[State, ...], mesh: Mesh)
     split = "batch" if batch % mesh.size == 0 else "heads"
 
     def of(leaf: jax.ShapeDtypeStruct, names: tuple[str | None, ...]) -> NamedSharding:
-        shared = [name == split and size % mesh.size == 0 for name, size in zip(names, leaf.shape, strict=True)]
-        return NamedSharding(mesh, PartitionSpec(*(mesh.axis_names if yes else None for yes in shared)))
+        shared = [
+            name == split and size % mesh.size == 0
+            for name, size in zip(names, leaf.shape, strict=True)
+        ]
+        return NamedSharding(
+            mesh, PartitionSpec(*(mesh.axis_names if yes else None for yes in shared))
+        )
 
     axes = tuple(block.mixer.state_axes for block in model.blocks())
     return jax.tree.map(of, states, axes)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows are split over all devices. Splitting time needs mixers that exchange states: refused until they do."""
+    """Rows are split over all devices. Splitting time needs mixers that exchange states: refused
+    until they do.
+    """
     if RULES["time"] is not None:
-        raise UserError(f"the rule time -> {RULES['time']!r} would split sequences over devices, which no mixer supports")
+        raise UserError(
+            f"the rule time -> {RULES['time']!r} would split sequences over devices, which no "
+            "mixer supports"
+        )
     return NamedSharding(mesh, PartitionSpec(RULES["batch"], None))
 
 
 def resolve(config: Config, mesh: Mesh) -> Config:
-    """`config` with the forms of its mixers chosen for the mesh's devices, which need not be the host's."""
+    """`config` with the forms of its mixers chosen for the mesh's devices, which need not be the
+    host's.
+    """
     device = mesh.devices.flat[0]
-    return dataclasses.replace(config, model=with_forms(config.model, family(device.platform), tuned(device)))
+    return dataclasses.replace(
+        config, model=with_forms(config.model, family(device.platform), tuned(device))
+    )
 
 
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the train state: nothing is allocated, so any size and any mesh will do."""
-    return _abstract_state(dataclasses.replace(resolve(config, mesh), batch=config.optim.accumulate, length=1), mesh)
+    """Shapes, dtypes and shardings of the train state: nothing is allocated, so any size and any
+    mesh will do.
+    """
+    return _abstract_state(
+        dataclasses.replace(resolve(config, mesh), batch=config.optim.accumulate, length=1), mesh
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -170,11 +213,17 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
     if rows % ways:
         raise UserError(
             f"{rows} rows (batch {config.batch} / optim.accumulate {config.optim.accumulate}) "
-            f"do not divide over {ways} devices; give a batch that is a multiple of {ways * config.optim.accumulate}"
+            f"do not divide over {ways} devices; give a batch that is a multiple of "
+            f"{ways * config.optim.accumulate}"
         )
     shape, where = (config.batch, config.length), batch_sharding(mesh)
     struct = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
-    return Batch(tokens=struct(jnp.int32), targets=struct(jnp.int32), starts=struct(jnp.bool), weights=struct(jnp.float32))
+    return Batch(
+        tokens=struct(jnp.int32),
+        targets=struct(jnp.int32),
+        starts=struct(jnp.bool),
+        weights=struct(jnp.float32),
+    )
 
 
 def init_state(config: Config, mesh: Mesh, key: jax.Array) -> TrainState:
@@ -185,21 +234,31 @@ def init_state(config: Config, mesh: Mesh, key: jax.Array) -> TrainState:
 
 
 def jit_train_step(config: Config, mesh: Mesh) -> Callable:
-    """The train step, jitted for `mesh`: the state is donated and comes out sharded as it went in, metrics replicated."""
+    """The train step, jitted for `mesh`: the state is donated and comes out sharded as it went in,
+    metrics replicated.
+    """
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     step = make_train_step(resolve(config, mesh))
 
-    def train_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, dict[str, jax.Array]]:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # the model reads it, also where no jax.set_mesh is
+    def train_step(
+        state: TrainState, batch: Batch, hyper: Hyper
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        with jax.sharding.use_abstract_mesh(
+            mesh.abstract_mesh
+        ):  # the model reads it, also where no jax.set_mesh is
             return step(state, batch, hyper)
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(where, NamedSharding(mesh, PartitionSpec())))
+    return jax.jit(
+        train_step, donate_argnums=0, out_shardings=(where, NamedSharding(mesh, PartitionSpec()))
+    )
 
 
 def put_batch(local: Batch, mesh: Mesh) -> Batch:
     """The global batch from this process's rows of it."""
     where = batch_sharding(mesh)
-    return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(where, np.asarray(rows)), local)
+    return jax.tree.map(
+        lambda rows: jax.make_array_from_process_local_data(where, np.asarray(rows)), local
+    )
 
 
 def _spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
@@ -210,7 +269,11 @@ def _spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> Part
         if name is not None and name not in RULES:
             raise unknown("logical axis", name, RULES)
         axis = RULES[name] if name is not None else None
-        taken.append(axis if axis is not None and axis not in taken and size % mesh.shape[axis] == 0 else None)
+        taken.append(
+            axis
+            if axis is not None and axis not in taken and size % mesh.shape[axis] == 0
+            else None
+        )
     divided = [i for i in range(stacked, len(shape)) if shape[i] % mesh.shape["fsdp"] == 0]
     if "fsdp" not in taken and divided and math.prod(shape[stacked:]) >= LARGE:
         taken[max(divided, key=lambda i: shape[i])] = "fsdp"

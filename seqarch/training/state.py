@@ -1,4 +1,6 @@
-"""The train state, the loss and the train step: pure functions of arrays, jitted, sharded or vmapped by their callers."""
+"""The train state, the loss and the train step: pure functions of arrays, jitted, sharded or
+vmapped by their callers.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,14 +25,18 @@ class Hyper(NamedTuple):
 
 
 class OptState(NamedTuple):
-    """Adam's moments, and the steps in a row, up to the last one, that were refused as non-finite."""
+    """Adam's moments, and the steps in a row, up to the last one, that were refused as
+    non-finite.
+    """
 
     adam: optax.ScaleByAdamState
     refused: Int[Array, ""]
 
 
 class TrainState(NamedTuple):
-    """All that a run carries from step to step. `step` counts the batches consumed, also those of refused steps."""
+    """All that a run carries from step to step. `step` counts the batches consumed, also those of
+    refused steps.
+    """
 
     step: Int[Array, ""]
     model: LanguageModel
@@ -50,7 +56,9 @@ def hyper(config: Config) -> Hyper:
     return Hyper(jnp.float32(config.optim.lr), jnp.float32(config.optim.weight_decay))
 
 
-def token_losses(model: LanguageModel, batch: Batch, key: Array | None = None) -> Float[Array, "B T"]:
+def token_losses(
+    model: LanguageModel, batch: Batch, key: Array | None = None
+) -> Float[Array, "B T"]:
     """-log p(target) of each token, in nats, unweighted. `key` turns dropout on."""
     return _losses(model, batch, key)[0]
 
@@ -60,28 +68,43 @@ def make_init(config: Config) -> Callable[[Array], TrainState]:
 
     def init(key: Array) -> TrainState:
         model = LanguageModel(config.model, rngs=nnx.Rngs(key))
-        return TrainState(jnp.int32(0), model, OptState(optim.init(config.optim, model), jnp.int32(0)))
+        return TrainState(
+            jnp.int32(0), model, OptState(optim.init(config.optim, model), jnp.int32(0))
+        )
 
     return init
 
 
-def make_train_step(config: Config) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, Array]]]:
+def make_train_step(
+    config: Config,
+) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, Array]]]:
     """(state, batch, hyper) -> (state, metrics).
 
-    metrics, all scalars: loss (mean nats per weighted token), grad_norm (before clipping), learning_rate,
-    refused (steps in a row). A step whose loss, gradient or new parameters are not finite leaves
-    model and moments as they were.
-    Dropout's noise depends on the model seed and the step alone.
+    metrics, all scalars: loss (mean nats per weighted token), grad_norm (before clipping),
+    learning_rate, refused (steps in a row). A step whose loss, gradient or new parameters are not
+    finite leaves model and moments as they were. Dropout's noise depends on the model seed and the
+    step alone.
     """
 
-    def train_step(state: TrainState, batch: Batch, hyper: Hyper) -> tuple[TrainState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(config.seed.model), state.step) if config.model.dropout else None
+    def train_step(
+        state: TrainState, batch: Batch, hyper: Hyper
+    ) -> tuple[TrainState, dict[str, Array]]:
+        key = (
+            jax.random.fold_in(jax.random.key(config.seed.model), state.step)
+            if config.model.dropout
+            else None
+        )
         sums = _accumulate(config, state.model, batch, key)
-        loss, grads = sums.nats / sums.weight, jax.tree.map(lambda grad: grad / sums.weight, sums.grads)
+        loss, grads = (
+            sums.nats / sums.weight,
+            jax.tree.map(lambda grad: grad / sums.weight, sums.grads),
+        )
         norm = optax.tree.norm(grads)
         lr = hyper.lr * optim.schedule(config, state.step)
         grads = optim.clip(grads, config.optim.clip, norm)
-        model, adam = optim.update(config.optim, grads, state.opt_state.adam, state.model, lr, hyper.weight_decay)
+        model, adam = optim.update(
+            config.optim, grads, state.opt_state.adam, state.model, lr, hyper.weight_decay
+        )
 
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(model)
         keep = lambda new, old: jnp.where(finite, new, old)
@@ -100,14 +123,18 @@ def _all_finite(model: LanguageModel) -> Bool[Array, ""]:
 
 
 def _accumulate(config: Config, model: LanguageModel, batch: Batch, key: Array | None) -> _Sums:
-    """Sums over micro-batches, one in memory at a time; whoever divides does it once, by the weight of the whole batch.
+    """Sums over micro-batches, one in memory at a time; whoever divides does it once, by the weight
+    of the whole batch.
 
-    Micro-batch i takes every n-th row from row i on, so that each device cuts it from the rows it holds.
+    Micro-batch i takes every n-th row from row i on, so that each device cuts it from the rows it
+    holds.
     """
     count = config.optim.accumulate
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
 
-    def objective(model: LanguageModel, rows: Batch, key: Array | None) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    def objective(
+        model: LanguageModel, rows: Batch, key: Array | None
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
         nats, log_z = _losses(model, rows, key)
         total = nats + config.optim.z_loss * jnp.square(log_z)
         return (total * rows.weights).sum(), (nats * rows.weights).sum()
@@ -122,8 +149,12 @@ def _accumulate(config: Config, model: LanguageModel, batch: Batch, key: Array |
     return jax.lax.scan(add, zero, (jnp.arange(count), micro))[0]
 
 
-def _losses(model: LanguageModel, batch: Batch, key: Array | None) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """Nats of the targets, and log Z, whose square the z-loss penalises (PaLM, Chowdhery et al. 2022)."""
+def _losses(
+    model: LanguageModel, batch: Batch, key: Array | None
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """Nats of the targets, and log Z, whose square the z-loss penalises (PaLM, Chowdhery et al.
+    2022).
+    """
     logits = model(batch.tokens, batch.starts, key=key)
     log_z = jax.nn.logsumexp(logits, axis=-1)
     target = jnp.take_along_axis(logits, batch.targets[..., None], axis=-1)[..., 0]

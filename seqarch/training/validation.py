@@ -19,7 +19,8 @@ WINDOWS = 64  # or as many as the split holds
 
 
 def make_validate(config: Config, mesh: Mesh, text: TokenFile) -> Callable[[LanguageModel], float]:
-    """model -> bits per byte over WINDOWS windows of `config.length`, evenly spaced over `text`, each from an empty state.
+    """model -> bits per byte over WINDOWS windows of `config.length`, evenly spaced over `text`,
+    each from an empty state.
 
     As in the training loss, boundaries cost bits; they have no bytes.
     """
@@ -31,22 +32,34 @@ def make_validate(config: Config, mesh: Mesh, text: TokenFile) -> Callable[[Lang
         return (token_losses(model, batch) * batch.weights).sum()
 
     def validate(model: LanguageModel) -> float:
-        return float(np.sum([jax.device_get(nats(model, part)) for part in parts])) / size / math.log(2)
+        return (
+            float(np.sum([jax.device_get(nats(model, part)) for part in parts]))
+            / size
+            / math.log(2)
+        )
 
     return validate
 
 
 def _windows(config: Config, text: TokenFile) -> tuple[list[Batch], int]:
-    """This process's rows of batches as large as a micro-batch, of which those that fill up the last one weigh nothing; and
-    the bytes that all processes' rows predict."""
+    """This process's rows of batches as large as a micro-batch, of which those that fill up the
+    last one weigh nothing; and the bytes that all processes' rows predict.
+    """
     rows, length, tokens = config.batch // config.optim.accumulate, config.length, text.tokens
     count = min(WINDOWS, (len(tokens) - 1) // length)
     if count < 1:
-        raise UserError(f"the validation split has {len(tokens)} tokens, fewer than length {length} + 1; give it more text")
+        raise UserError(
+            f"the validation split has {len(tokens)} tokens, fewer than length {length} + 1; "
+            "give it more text"
+        )
     starts = np.linspace(0, len(tokens) - 1 - length, count).astype(np.int64)
     padded = np.resize(starts, -(-count // rows) * rows)
-    window = in_vocabulary(tokens[padded[:, None] + np.arange(length + 1)], text.boundary).astype(np.int32)
-    weights = np.repeat(np.arange(len(padded)) < count, length).reshape(-1, length).astype(np.float32)
+    window = in_vocabulary(tokens[padded[:, None] + np.arange(length + 1)], text.boundary).astype(
+        np.int32
+    )
+    weights = (
+        np.repeat(np.arange(len(padded)) < count, length).reshape(-1, length).astype(np.float32)
+    )
     whole = Batch(window[:, :-1], window[:, 1:], window[:, :-1] == text.boundary, weights)
     share = rows // jax.process_count()
     firsts = range(share * jax.process_index(), len(padded), rows)

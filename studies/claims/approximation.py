@@ -13,21 +13,31 @@ CLOSE = 0.05  # bits per byte
 def swap(means: Means) -> Finding:
     runs, found = means.workdir / "trained", {}
     for mixer, others in ((SOFTMAX, [LINEAR]), (LINEAR, [SOFTMAX])):
-        config = dataclasses.replace(means.trained, model=dataclasses.replace(means.trained.model, mixer=mixer))
+        config = dataclasses.replace(
+            means.trained, model=dataclasses.replace(means.trained.model, mixer=mixer)
+        )
         means.say(f"training {mixer} for {config.steps} steps")
         found[mixer] = means.alone(trials.bits, config, str(runs / mixer), others)
     kept, exchanged, own = found[SOFTMAX][SOFTMAX], found[SOFTMAX][LINEAR], found[LINEAR][LINEAR]
     uniform = math.log2(means.trained.model.vocab)
     return Finding(
         verdict([exchanged - kept <= CLOSE]),
-        f"{kept:.2f} bits per byte; with linear attention in the same weights {exchanged:.2f}; trained with it {own:.2f}",
-        "The two have the same parameters, so that one can stand in the other's place; neither has positions. "
-        f"{uniform:.2f} bits would be a uniform guess. Linear attention with phi = elu + 1 (Katharopoulos et al. 2020) "
-        "replaces the kernel exp(q.k) by another, phi(q).phi(k): it is no estimate of softmax's weights, so weights do not "
-        "carry over. Trained as what it is, it is a model of its own right. Random features (Choromanski et al. 2020) do "
-        "estimate softmax, with a variance that grows with the norms of q and k; they are not built here.",
+        f"{kept:.2f} bits per byte; with linear attention in the same weights {exchanged:.2f}; "
+        f"trained with it {own:.2f}",
+        "The two have the same parameters, so that one can stand in the other's place; neither "
+        "has positions. "
+        f"{uniform:.2f} bits would be a uniform guess. Linear attention with phi = elu + 1 "
+        "(Katharopoulos et al. 2020) "
+        "replaces the kernel exp(q.k) by another, phi(q).phi(k): it is no estimate of softmax's "
+        "weights, so weights do not "
+        "carry over. Trained as what it is, it is a model of its own right. Random features "
+        "(Choromanski et al. 2020) do "
+        "estimate softmax, with a variance that grows with the norms of q and k; they are not "
+        "built here.",
         {
-            f"trained with {mixer}": {f"read by {reader}": f"{bits:.3f}" for reader, bits in sorted(scores.items())}
+            f"trained with {mixer}": {
+                f"read by {reader}": f"{bits:.3f}" for reader, bits in sorted(scores.items())
+            }
             for mixer, scores in found.items()
         },
     )
@@ -36,7 +46,10 @@ def swap(means: Means) -> Finding:
 CLAIMS = (
     Claim(
         "Linear attention approximates softmax attention.",
-        "Validation bits per byte of a trained attention model, of linear attention in its weights, and the other way round.",
+        (
+            "Validation bits per byte of a trained attention model, of linear attention in its "
+            "weights, and the other way round."
+        ),
         swap,
     ),
 )

@@ -29,7 +29,9 @@ class Verdict(enum.StrEnum):
 
 
 class Finding(NamedTuple):
-    """number: what decides, in a line; why: in sentences; evidence: by row, cells by column; cells are written already."""
+    """number: what decides, in a line; why: in sentences; evidence: by row, cells by column; cells
+    are written already.
+    """
 
     verdict: Verdict
     number: str
@@ -43,7 +45,8 @@ class Means(NamedTuple):
     cache: measures; targets: by name, the first of which is the local device
     small, large: members by name, of about 1M parameters and of 8B (configs/memory.py)
     lengths: of curves; platforms: JAX_PLATFORMS for programs that run
-    docs: where earlier records lie; workdir: for runs that are trained; say: takes lines of progress
+    docs: where earlier records lie; workdir: for runs that are trained; say: takes lines of
+      progress
     """
 
     cache: MeasurementCache
@@ -65,26 +68,43 @@ class Means(NamedTuple):
             found.setdefault(DEVICES[name].platform, name)
         return list(found.values())
 
-    def curve(self, config: Config, phase: str, target: str, lengths: Sequence[int] | None = None) -> dict[int, Measurement]:
-        """A measurement for each length that has one; of one row, or one for each device in training."""
+    def curve(
+        self, config: Config, phase: str, target: str, lengths: Sequence[int] | None = None
+    ) -> dict[int, Measurement]:
+        """A measurement for each length that has one; of one row, or one for each device in
+        training.
+        """
         lengths = lengths or self.lengths
         rows = place(target).count if phase == "train" else 1
-        outcomes = self.cache.measure_all(ProgramSpec(config, phase, rows, length, target) for length in lengths)
+        outcomes = self.cache.measure_all(
+            ProgramSpec(config, phase, rows, length, target) for length in lengths
+        )
         found = dict(zip(lengths, outcomes, strict=True))
         for length, outcome in found.items():
             if isinstance(outcome, Failed):
-                self.say(f"{config.model.mixer} on {target}, {phase} of {length:,} tokens: {outcome.reason}")
-        return {length: outcome for length, outcome in found.items() if isinstance(outcome, Measurement)}
+                self.say(
+                    f"{config.model.mixer} on {target}, {phase} of {length:,} tokens: "
+                    f"{outcome.reason}"
+                )
+        return {
+            length: outcome for length, outcome in found.items() if isinstance(outcome, Measurement)
+        }
 
     def alone(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What `function`, which runs programs on the local device, returns in a process of its own."""
-        spawned = dict(mp_context=get_context("spawn"), initializer=_platforms, initargs=(self.platforms,))
+        """What `function`, which runs programs on the local device, returns in a process of its
+        own.
+        """
+        spawned = dict(
+            mp_context=get_context("spawn"), initializer=_platforms, initargs=(self.platforms,)
+        )
         with ProcessPoolExecutor(1, **spawned) as process:
             return process.submit(function, *args).result()
 
 
 class Claim(NamedTuple):
-    """said: the claim, as it is made; test: what is measured; find: measures it. find may raise UserError."""
+    """said: the claim, as it is made; test: what is measured; find: measures it. find may raise
+    UserError.
+    """
 
     said: str
     test: str
@@ -94,7 +114,12 @@ class Claim(NamedTuple):
         """The finding; what cannot be measured here has its reason."""
         try:
             return self.find(means)
-        except (UserError, FileNotFoundError, BrokenProcessPool, jax.errors.JaxRuntimeError) as error:
+        except (
+            UserError,
+            FileNotFoundError,
+            BrokenProcessPool,
+            jax.errors.JaxRuntimeError,
+        ) as error:
             return Finding(Verdict.OPEN, "-", first_line(error))
 
 
@@ -107,7 +132,9 @@ def verdict(holds: Iterable[bool]) -> Verdict:
 
 
 def near(fit: Exponent | None, b: float) -> bool:
-    """Whether an exponent is `b` within a tenth. Raises UserError where there is none: that says nothing either way."""
+    """Whether an exponent is `b` within a tenth. Raises UserError where there is none: that says
+    nothing either way.
+    """
     if fit is None:
         raise UserError("too few lengths could be measured for an exponent; give more --lengths")
     return abs(fit.b - b) <= 0.1

@@ -38,8 +38,12 @@ def quadratic(means: Means) -> Finding:
         config = means.small[name]
         found |= {
             f"{form}, training": fitted(means.curve(config, "train", local), working),
-            f"{form}, a prompt read at once": fitted(prompts_at_once(means, config, local), working),
-            f"{form}, a prompt read in segments": fitted(means.curve(config, "prefill", local), lambda m: m.working + m.state),
+            f"{form}, a prompt read at once": fitted(
+                prompts_at_once(means, config, local), working
+            ),
+            f"{form}, a prompt read in segments": fitted(
+                means.curve(config, "prefill", local), lambda m: m.working + m.state
+            ),
             f"{form}, decoding (the cache)": fitted(means.curve(config, "decode", local), state),
         }
     squares = [f"'{name}'" for name, fit in found.items() if near(fit, 2)]
@@ -49,8 +53,10 @@ def quadratic(means: Means) -> Finding:
         f"exponent {written(found['materialised, decoding (the cache)'])} in decoding, "
         f"{written(found['blockwise, a prompt read at once'])} in prefill, "
         f"{written(found['materialised, a prompt read at once'])} where prefill builds the matrix",
-        f"Of these eight, {' and '.join(squares) or 'none'} grow with N^2: those that build the matrix of scores. What is "
-        "left is a cache with a slot a token. Time is another matter: the products of a prompt grow with N^2 in any form.",
+        f"Of these eight, {' and '.join(squares) or 'none'} grow with N^2: those that build the "
+        "matrix of scores. What is "
+        "left is a cache with a slot a token. Time is another matter: the products of a prompt "
+        "grow with N^2 in any form.",
         {name: {"exponent": written(fit)} for name, fit in found.items()},
     )
 
@@ -61,7 +67,10 @@ def exponential(means: Means) -> Finding:
         for phase, part in {"train": working, "decode": state}.items():
             curve = means.curve(means.small[name], phase, local)
             if len(curve) < 3:
-                raise UserError("too few lengths could be measured to tell a power from an exponential; give more --lengths")
+                raise UserError(
+                    "too few lengths could be measured to tell a power from an exponential; "
+                    "give more --lengths"
+                )
             fit = growth(list(curve), [part(each) for each in curve.values()])
             better.append(fit.exponential < fit.power)
             evidence[f"{form}, {phase}"] = {
@@ -70,10 +79,13 @@ def exponential(means: Means) -> Finding:
             }
     return Finding(
         verdict(better),
-        f"bytes of training with the matrix are {evidence['materialised, train']['off a power of N']} off a power of N and "
+        "bytes of training with the matrix are "
+        f"{evidence['materialised, train']['off a power of N']} off a power of N and "
         f"{evidence['materialised, train']['off an exponential of N']} off an exponential",
-        "As a factor, the root mean square of what a line in log(N), and one in N, leave of log(bytes). An exponential is a "
-        "line in the second; every curve here is one in the first. Quadratic growth is steep, and polynomial.",
+        "As a factor, the root mean square of what a line in log(N), and one in N, leave of "
+        "log(bytes). An exponential is a "
+        "line in the second; every curve here is one in the first. Quadratic growth is steep, "
+        "and polynomial.",
         evidence,
     )
 
@@ -81,16 +93,27 @@ def exponential(means: Means) -> Finding:
 def cache_reads(means: Means) -> Finding:
     config = means.small[ATTENTION["blockwise"]]
     held = {n: state_bytes(config, n) for n in means.lengths}
-    read = {n: sum(state_bytes(config, n * part // PARTS) for part in range(1, PARTS + 1)) * n // PARTS for n in held}
+    read = {
+        n: sum(state_bytes(config, n * part // PARTS) for part in range(1, PARTS + 1)) * n // PARTS
+        for n in held
+    }
     bytes_, reads = (exponent(list(each), list(each.values())) for each in (held, read))
     last, grows = max(held), [near(bytes_, 2), near(reads, 2)]
     return Finding(
         verdict(grows),
         f"bytes held grow with N^{bytes_.b:.2f}, bytes read by N steps with N^{reads.b:.2f}",
-        f"A cache of {last:,} tokens holds {format_bytes(held[last])} in this model; decoding so many tokens reads "
-        f"{format_bytes(read[last])} of caches, since step n reads n slots. The quadratic is traffic, so time and energy, "
-        "not memory.",
-        {f"{n:,} tokens": {"held": format_bytes(held[n]), "read in decoding them": format_bytes(read[n])} for n in held},
+        (
+            f"A cache of {last:,} tokens holds {format_bytes(held[last])} in this model; decoding "
+            f"so many tokens reads {format_bytes(read[last])} of caches, since step n reads n "
+            "slots. The quadratic is traffic, so time and energy, not memory."
+        ),
+        {
+            f"{n:,} tokens": {
+                "held": format_bytes(held[n]),
+                "read in decoding them": format_bytes(read[n]),
+            }
+            for n in held
+        },
     )
 
 
@@ -110,20 +133,30 @@ def constant(means: Means) -> Finding:
         grown = (last["resident"] - first["resident"]) / first["resident"]
         flat.append(near(serving, 0) and grown < 0.01)
         grows.append(near(training, 1))
-        wider = state_bytes(dataclasses.replace(config, model=dataclasses.replace(config.model, dim=2 * config.model.dim)), 1)
+        wider = state_bytes(
+            dataclasses.replace(
+                config, model=dataclasses.replace(config.model, dim=2 * config.model.dim)
+            ),
+            1,
+        )
         evidence[name] = {
             "decoding": written(serving),
             "training": written(training),
-            f"resident memory over {last['tokens'] - first['tokens']:,} decoded tokens": f"{100 * grown:+.2f} %",
+            (
+                f"resident memory over {last['tokens'] - first['tokens']:,} decoded tokens"
+            ): f"{100 * grown:+.2f} %",
             "state at twice the width": f"x {wider / state_bytes(config, 1):.2f}",
         }
     return Finding(
         verdict([*flat, not any(grows)]),
         "decoding " + ", ".join(f"{name} {cells['decoding']}" for name, cells in evidence.items()),
-        "True of decoding, where the state is all that is kept, at a fixed width and depth; a million tokens were really "
-        "decoded. Training keeps activations of every token, so it grows with N for them as for all others. And constant "
-        "is not free: what such a state can recall is bounded, and wider models pay in state, linear attention with the "
-        "square of a head's width.",
+        (
+            "True of decoding, where the state is all that is kept, at a fixed width and depth; a "
+            "million tokens were really decoded. Training keeps activations of every token, so it "
+            "grows with N for them as for all others. And constant is not free: what such a state "
+            "can recall is bounded, and wider models pay in state, linear attention with the "
+            "square of a head's width."
+        ),
         evidence,
     )
 
@@ -131,7 +164,10 @@ def constant(means: Means) -> Finding:
 CLAIMS = (
     Claim(
         "The memory of inference is proportional to N^2.",
-        "Exponents of the bytes that compiled programs need beside the parameters, by phase and by form of attention.",
+        (
+            "Exponents of the bytes that compiled programs need beside the parameters, by "
+            "phase and by form of attention."
+        ),
         quadratic,
     ),
     Claim(
@@ -141,12 +177,18 @@ CLAIMS = (
     ),
     Claim(
         "The KV cache grows quadratically.",
-        "Bytes of the cache after N tokens, and, computed from these, what N steps that read all filled slots once read.",
+        (
+            "Bytes of the cache after N tokens, and, computed from these, what N steps that "
+            "read all filled slots once read."
+        ),
         cache_reads,
     ),
     Claim(
         "Recurrent models need constant memory, whatever the length.",
-        "Exponents of state and of training, and the record of a million decoded tokens (docs/memory/long_decode.json).",
+        (
+            "Exponents of state and of training, and the record of a million decoded tokens "
+            "(docs/memory/long_decode.json)."
+        ),
         constant,
     ),
 )

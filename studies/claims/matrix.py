@@ -13,13 +13,25 @@ TRAINED = (4096, 16384, 65536, 262144)
 
 
 def scores(
-    means: Means, target: str, length: int, *, heads: int = 1, layers: int = 1, dtype: str = "float32"
+    means: Means,
+    target: str,
+    length: int,
+    *,
+    heads: int = 1,
+    layers: int = 1,
+    dtype: str = "float32",
 ) -> Measurement | None:
-    """Prefill of a prompt read at once by attention that builds its matrix, heads of 32 channels."""
+    """Prefill of a prompt read at once by attention that builds its matrix, heads of 32
+    channels.
+    """
     config = means.small[ATTENTION["materialised"]]
     mixer = f"attention(heads={heads},method=materialised)"
-    model = dataclasses.replace(config.model, mixer=mixer, layers=layers, dim=32 * heads, mlp=32, dtype=dtype, remat=False)
-    return means.curve(dataclasses.replace(config, model=model, length=length), "prefill", target, (length,)).get(length)
+    model = dataclasses.replace(
+        config.model, mixer=mixer, layers=layers, dim=32 * heads, mlp=32, dtype=dtype, remat=False
+    )
+    return means.curve(
+        dataclasses.replace(config, model=model, length=length), "prefill", target, (length,)
+    ).get(length)
 
 
 def size_of_matrix(means: Means) -> Finding:
@@ -34,7 +46,9 @@ def size_of_matrix(means: Means) -> Finding:
     for target in means.one_of_each:
         for name, options in shapes.items():
             try:
-                found[target, name] = {n: scores(means, target, n, **options) for n in (LONG, LONGER)}
+                found[target, name] = {
+                    n: scores(means, target, n, **options) for n in (LONG, LONGER)
+                }
             except UserError as error:
                 means.say(str(error))
                 break
@@ -56,13 +70,19 @@ def size_of_matrix(means: Means) -> Finding:
                 5e11 <= one[LONGER].working <= 1e12,
             ]
         ),
-        f"one head of {LONG:,} tokens: {LONG**2:.0e} scores, {format_bytes(one[LONG].working)} in float32; of {LONGER:,}: "
+        f"one head of {LONG:,} tokens: {LONG**2:.0e} scores, {format_bytes(one[LONG].working)} "
+        f"in float32; of {LONGER:,}: "
         f"{format_bytes(one[LONGER].working)}",
-        f"The number of scores is right, {LONG:,}^2 for each head, and so are {format_bytes(16 * LONG**2)} at 128 bits for "
-        "each, but that is a format that no accelerator multiplies. Programs hold scores, weights and masks at once, "
-        f"{one[LONG].working / LONG**2:.0f} bytes a score here; 16-bit scores alone are {format_bytes(2 * LONG**2)}. Ten "
-        f"times the tokens are {one[LONGER].working / one[LONG].working:.0f} times the bytes, so a range of 0.5 to 1 TB at "
-        f"{LONGER:,} tokens does not follow from the same format. Heads multiply it, layers do not: one layer's is free "
+        f"The number of scores is right, {LONG:,}^2 for each head, and so are "
+        f"{format_bytes(16 * LONG**2)} at 128 bits for "
+        "each, but that is a format that no accelerator multiplies. Programs hold scores, "
+        "weights and masks at once, "
+        f"{one[LONG].working / LONG**2:.0f} bytes a score here; 16-bit scores alone are "
+        f"{format_bytes(2 * LONG**2)}. Ten "
+        f"times the tokens are {one[LONGER].working / one[LONG].working:.0f} times the bytes, "
+        "so a range of 0.5 to 1 TB at "
+        f"{LONGER:,} tokens does not follow from the same format. Heads multiply it, layers do "
+        "not: one layer's is free "
         "before the next begins, unless training keeps them.",
         evidence,
     )
@@ -89,21 +109,29 @@ def never_built(means: Means) -> Finding:
     return Finding(
         verdict(squared),
         f"training on {TRAINED[-1]:,} tokens: {built} with the matrix, {blocks} without",
-        "Softmax can be summed block by block (Milakov and Gimelshein 2018; Rabe and Staats 2021; Dao et al. 2022), "
-        "forward and backward, with the same values and gradients to rounding: tests hold both forms to one definition. "
-        "The scores of a block are all that has to exist at a time; operations grow with N^2 in either form. The claim is of "
-        "N^2, so an exponent of 2 would confirm it. A TPU's plan leaves out what lies in its vector memory, which weighs for "
-        "short lengths.",
+        (
+            "Softmax can be summed block by block (Milakov and Gimelshein 2018; Rabe and Staats "
+            "2021; Dao et al. 2022), forward and backward, with the same values and gradients to "
+            "rounding: tests hold both forms to one definition. The scores of a block are all that "
+            "has to exist at a time; operations grow with N^2 in either form. The claim is of N^2, "
+            "so an exponent of 2 would confirm it. A TPU's plan leaves out what lies in its vector "
+            "memory, which weighs for short lengths."
+        ),
         evidence,
     )
 
 
 CLAIMS = (
     Claim(
-        "The attention matrix of 100,000 tokens holds 10^10 scores, hundreds of gigabytes at 128 bits, and 0.5 to 1 TB at "
-        "a million tokens.",
-        "Programs of one head and more that build the matrix, compiled; nothing is allocated. The number of scores and their "
-        "bytes at 128 bits are arithmetic, and two of the four parts of the verdict.",
+        (
+            "The attention matrix of 100,000 tokens holds 10^10 scores, hundreds of gigabytes at "
+            "128 bits, and 0.5 to 1 TB at a million tokens."
+        ),
+        (
+            "Programs of one head and more that build the matrix, compiled; nothing is allocated. "
+            "The number of scores and their bytes at 128 bits are arithmetic, and two of the four "
+            "parts of the verdict."
+        ),
         size_of_matrix,
     ),
     Claim(

@@ -30,17 +30,30 @@ def findings(means: Means) -> list[dict[str, Any]]:
 
 
 def page(record: Mapping[str, Any]) -> str:
-    """The document. record: claims, as `findings` returns them, and about, which says how they were made."""
-    summary = {each["said"]: {"verdict": each["verdict"], "number": each["number"]} for each in record["claims"]}
+    """The document. record: claims, as `findings` returns them, and about, which says how they were
+    made.
+    """
+    summary = {
+        each["said"]: {"verdict": each["verdict"], "number": each["number"]}
+        for each in record["claims"]
+    }
     about = record["about"]
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items() if name in ("python", "jax", "libtpu"))
+    versions = ", ".join(
+        f"{name} {version}"
+        for name, version in about["versions"].items()
+        if name in ("python", "jax", "libtpu")
+    )
     parts = [
         "# Claims",
-        "What is often said of recurrent, state-space and attention models, and what measuring says. Verdicts follow from "
-        "the numbers by rules in `studies/claims/`; where a claim has parts of which some hold, it is qualified.",
+        "What is often said of recurrent, state-space and attention models, and what measuring "
+        "says. Verdicts follow from "
+        "the numbers by rules in `studies/claims/`; where a claim has parts of which some hold, "
+        "it is qualified.",
         f"    {about['command']}",
-        f"Made at revision {FORMATS['revision'](about['revision'])} with {versions}, on {about['cpus']} CPU cores; targets "
-        f"{', '.join(about['targets'])}. Programs for targets other than the local device are compiled, not run; all "
+        f"Made at revision {FORMATS['revision'](about['revision'])} with {versions}, on "
+        f"{about['cpus']} CPU cores; targets "
+        f"{', '.join(about['targets'])}. Programs for targets other than the local device are "
+        "compiled, not run; all "
         "numbers are in [claims.json](claims.json).",
         _table("claim", summary),
     ]

@@ -1,4 +1,6 @@
-"""Programs that claims need to have run, on the local device; each of these functions is given a process of its own."""
+"""Programs that claims need to have run, on the local device; each of these functions is given a
+process of its own.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -32,13 +34,19 @@ REPEATS = 15  # of decoding DECODED tokens, which takes but milliseconds
 def decoded_per_second(config: Config, context: int, batch: int) -> float:
     """Tokens of all rows, decoded greedily at the end of `context` tokens that were really read."""
     forms = with_forms(config.model, jax.default_backend())
-    model = jax.jit(lambda key: LanguageModel(forms, rngs=nnx.Rngs(key)).serving())(jax.random.key(0))
+    model = jax.jit(lambda key: LanguageModel(forms, rngs=nnx.Rngs(key)).serving())(
+        jax.random.key(0)
+    )
     prompt = np.resize(np.arange(BOUNDARY), context - DECODED).tolist()
     logits, states = prefill(model, [prompt], jax.tree.map(jnp.copy, model.init_state(1, context)))
     rows = jnp.zeros(batch, jnp.int32)
     decode = decode_loop_program(model, batch, context).compile()
     filled = lambda: Decoding(logits[rows], fork(states, rows), rows.astype(bool))
-    return batch * DECODED / median_seconds(lambda at: decode(model, at, jax.random.key(0)), filled, repeats=REPEATS)
+    return (
+        batch
+        * DECODED
+        / median_seconds(lambda at: decode(model, at, jax.random.key(0)), filled, repeats=REPEATS)
+    )
 
 
 def trained_per_second(config: Config, length: int) -> float:
@@ -64,13 +72,21 @@ def sequences(config: Config, context: int, memory: int, most: int) -> int:
 
 
 def bits(config: Config, run: str, mixers: Sequence[str]) -> dict[str, float]:
-    """Validation bits per byte of the trained run, and of its parameters under each of `mixers` instead of its own."""
+    """Validation bits per byte of the trained run, and of its parameters under each of `mixers`
+    instead of its own.
+    """
     train(config, run, progress=lambda line: None)
     given, model, _ = load_model(run)
-    found = texts(open_split(locate(given.data.path, given.model.vocab), "validation"), given.eval.limit)
-    score = lambda model: bits_per_byte(windowed_losses(model, found, given.length, given.eval.batch, _quiet), found)
+    found = texts(
+        open_split(locate(given.data.path, given.model.vocab), "validation"), given.eval.limit
+    )
+    score = lambda model: bits_per_byte(
+        windowed_losses(model, found, given.length, given.eval.batch, _quiet), found
+    )
     under = lambda mixer: dataclasses.replace(given.model, mixer=mixer)
-    return {given.model.mixer: score(model)} | {mixer: score(swapped(model, under(mixer))) for mixer in mixers}
+    return {given.model.mixer: score(model)} | {
+        mixer: score(swapped(model, under(mixer))) for mixer in mixers
+    }
 
 
 def _quiet(done: int, total: int) -> None:

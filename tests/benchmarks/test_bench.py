@@ -1,4 +1,6 @@
-"""The benchmark: all forms are in it, figures are medians of interleaved runs, its JSON says where they come from."""
+"""The benchmark: all forms are in it, figures are medians of interleaved runs, its JSON says where
+they come from.
+"""
 
 import dataclasses
 import json
@@ -26,7 +28,9 @@ QUICK = Limits(rounds=(2, 3), seconds=0.0)
 def result() -> dict:
     with pytest.MonkeyPatch.context() as patch:
         generation = programs._generation_cases
-        patch.setitem(programs.GROUPS, "generation", lambda sizes: (cases[2:4] for cases in generation(sizes)))
+        patch.setitem(
+            programs.GROUPS, "generation", lambda sizes: (cases[2:4] for cases in generation(sizes))
+        )
         one = dataclasses.replace(TINY, shapes=TINY.shapes[-1:])
         *_, given = bench.run(["attention", "gru", "generation"], one, QUICK, say=lambda line: None)
     return json.loads(json.dumps(given | dict(ratios=tables.ratios(given))))
@@ -37,37 +41,69 @@ def test_every_form_of_every_op_and_mixer_is_measured_at_every_shape():
     both = ("forward", "train")
     for name, op in cases.OPS.items():
         found = {case[1:4] for together in programs.GROUPS[name](TINY) for case in together}
-        assert {(form, shape, pass_) for form in op.forms for shape in shapes for pass_ in both} <= found
+        assert {
+            (form, shape, pass_) for form in op.forms for shape in shapes for pass_ in both
+        } <= found
     found = {case[1:4] for together in programs.GROUPS["mixers"](TINY) for case in together}
-    forms = {f"{name}, {form}" for name, mixer in MIXERS.items() for form in mixer.forms} | {cases.UNSCANNED}
+    forms = {f"{name}, {form}" for name, mixer in MIXERS.items() for form in mixer.forms} | {
+        cases.UNSCANNED
+    }
     assert found == {(form, shape, pass_) for form in forms for shape in shapes for pass_ in both}
     for group in ("train_step", "decoding", "generation"):
-        assert {case.form for together in programs.GROUPS[group](TINY) for case in together} == set(MIXERS)
+        assert {case.form for together in programs.GROUPS[group](TINY) for case in together} == set(
+            MIXERS
+        )
 
 
 def test_json_is_complete(result):
-    assert {"command", "cpu", "devices", "host", "revision", "dirty", "versions", "sizes", "limits", "seconds"} <= set(result)
+    assert {
+        "command",
+        "cpu",
+        "devices",
+        "host",
+        "revision",
+        "dirty",
+        "versions",
+        "sizes",
+        "limits",
+        "seconds",
+    } <= set(result)
     for figure in result["figures"]:
         if figure["pass_"] == "plan" or figure["shape"] == f"B1 T{TINY.long}":
             assert figure["seconds"] is None and figure["total"] > 0
         else:
-            assert 0 < figure["low"] <= figure["seconds"] <= figure["high"] and figure["rounds"] == 2
+            assert (
+                0 < figure["low"] <= figure["seconds"] <= figure["high"] and figure["rounds"] == 2
+            )
         assert figure["skipped"] is None and figure["temporaries"] >= 0
 
 
 def test_ratios_are_of_what_was_measured_and_are_shown(result):
-    seconds = {f["form"]: f["seconds"] for f in result["figures"] if f["shape"] == "B1 T8" and f["pass_"] == "train"}
+    seconds = {
+        f["form"]: f["seconds"]
+        for f in result["figures"]
+        if f["shape"] == "B1 T8" and f["pass_"] == "train"
+    }
     (ratio,) = [r for r in result["ratios"] if r["name"].startswith("gru, train")]
     auto = cases.OPS["gru"].forms.auto(jax.default_backend())
     assert ratio["value"] == seconds[auto] / seconds["flax nnx.RNN(GRUCell)"]
     assert ratio["met"] == (ratio["value"] <= 0.8)
-    assert not [r for r in result["ratios"] if "selective_scan" in r["name"] or "decoding" in r["name"]]
+    assert not [
+        r for r in result["ratios"] if "selective_scan" in r["name"] or "decoding" in r["name"]
+    ]
     text = tables.render(result)
     assert all(r["name"] in text for r in result["ratios"]) and result["cpu"] in text
 
 
 def _case(form: str, log: list, temporaries: int = 0) -> Case:
-    return Case("group", form, "shape", "forward", lambda: Ready(log.append, lambda: form, temporaries), calls=2)
+    return Case(
+        "group",
+        form,
+        "shape",
+        "forward",
+        lambda: Ready(log.append, lambda: form, temporaries),
+        calls=2,
+    )
 
 
 def test_cases_take_turns_and_medians_are_of_a_unit_of_work(monkeypatch):
@@ -95,7 +131,9 @@ def test_a_form_that_the_compiler_refuses_is_skipped_and_the_rest_is_measured(mo
 
     log = []
     monkeypatch.setattr(bench, "run_seconds", lambda *case: 0.1)
-    large, small = bench.measure([_case("large", log)._replace(start=refused), _case("small", log)], Limits())
+    large, small = bench.measure(
+        [_case("large", log)._replace(start=refused), _case("small", log)], Limits()
+    )
     assert large.skipped == "RESOURCE_EXHAUSTED: too large" and small.seconds == 0.05
 
 
@@ -106,17 +144,24 @@ def test_unknown_group_is_refused_with_the_nearest_name():
 
 def _without(monkeypatch, absent: set[str]) -> None:
     """The machine of somebody who has not installed `absent`, and has the rest."""
-    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None if name in absent else object())
+    monkeypatch.setattr(
+        peers.importlib.util, "find_spec", lambda name: None if name in absent else object()
+    )
 
 
 def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
     said, measured = [], []
-    monkeypatch.setattr(bench, "measure", lambda together, limits: measured.extend(case[:4] for case in together) or [])
+    monkeypatch.setattr(
+        bench,
+        "measure",
+        lambda together, limits: measured.extend(case[:4] for case in together) or [],
+    )
     monkeypatch.setattr(bench, "versions", dict)
     _without(monkeypatch, set(peers.PACKAGES))
     list(bench.run(["gru"], TINY, QUICK, said.append, peers=True))
     assert said[0].startswith(
-        "not installed: torch, transformers, mambapy, fla-core, einops; pip install -r requirements-peers.txt"
+        "not installed: torch, transformers, mambapy, fla-core, einops; pip install -r "
+        "requirements-peers.txt"
     )
     assert {group for group, *_ in measured} == {"gru"}
     with pytest.raises(UserError, match="requirements-peers.txt"):
@@ -126,24 +171,42 @@ def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
     said.clear(), measured.clear()
     list(bench.run(["peers"], TINY, QUICK, said.append))
     assert said[0].endswith("to time fla's reference; transformers MambaMixer, mambapy")
-    names = {"gru: torch.nn.GRU", "attention: torch scaled_dot_product_attention", "mamba: transformers MambaMixer"}
+    names = {
+        "gru: torch.nn.GRU",
+        "attention: torch scaled_dot_product_attention",
+        "mamba: transformers MambaMixer",
+    }
     forms = names | {"gru: ours", "attention: ours", "mamba: ours"}
     shapes = [f"B{B} T{T}" for B, T in TINY.shapes]
-    assert set(measured) == {("peers", form, shape, pass_) for form in forms for shape in shapes for pass_ in ("forward", "train")}
+    assert set(measured) == {
+        ("peers", form, shape, pass_)
+        for form in forms
+        for shape in shapes
+        for pass_ in ("forward", "train")
+    }
 
 
 def test_peers_have_ratios_at_every_shape_and_pass(result):
     def figure(form, seconds, pass_):
         return dict(group="peers", form=form, shape="B1 T8", pass_=pass_, seconds=seconds)
 
-    both = [figure("gru: ours", 1.0, "train"), figure("gru: torch.nn.GRU", 4.0, "train"), figure("gru: other", None, "train")]
+    both = [
+        figure("gru: ours", 1.0, "train"),
+        figure("gru: torch.nn.GRU", 4.0, "train"),
+        figure("gru: other", None, "train"),
+    ]
     (ratio,) = tables.ratios(result | dict(figures=both))
-    assert (ratio["name"], ratio["value"]) == ("gru, train, B1 T8: ours / torch.nn.GRU, seconds", 0.25)
+    assert (ratio["name"], ratio["value"]) == (
+        "gru, train, B1 T8: ours / torch.nn.GRU, seconds",
+        0.25,
+    )
 
 
 def test_requirements_name_what_peers_need():
     lines = (Path(__file__).parents[2] / "requirements-peers.txt").read_text().splitlines()
-    assert {line.split("==")[0] for line in lines if not line.startswith("#")} == set(peers.PACKAGES.values())
+    assert {line.split("==")[0] for line in lines if not line.startswith("#")} == set(
+        peers.PACKAGES.values()
+    )
 
 
 def test_the_page_shows_the_committed_file():
@@ -154,4 +217,7 @@ def test_the_page_shows_the_committed_file():
     page = tables.render(measured)
     assert page in (docs / "benchmarks.md").read_text()
     command = [sys.executable, "scripts/bench.py", f"--show={file}"]
-    assert subprocess.run(command, cwd=docs.parent, capture_output=True, text=True, check=True).stdout == page + "\n"
+    assert (
+        subprocess.run(command, cwd=docs.parent, capture_output=True, text=True, check=True).stdout
+        == page + "\n"
+    )

@@ -1,4 +1,6 @@
-"""Matching meets its tolerance for every mixer, on the model's own count, and says so where it cannot."""
+"""Matching meets its tolerance for every mixer, on the model's own count, and says so where it
+cannot.
+"""
 
 import dataclasses
 
@@ -40,7 +42,9 @@ def test_round_widths_are_preferred_where_they_are_close_enough():
 
 def test_too_few_parameters_names_the_member_and_its_smallest_count():
     smallest = count_parameters(dataclasses.replace(SMALL, mlp=1))
-    with pytest.raises(UserError, match=f"'mamba' has {smallest:,} parameters.*more than the 10,000"):
+    with pytest.raises(
+        UserError, match=f"'mamba' has {smallest:,} parameters.*more than the 10,000"
+    ):
         match_parameters(SMALL, 10_000)
 
 

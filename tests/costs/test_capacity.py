@@ -1,4 +1,6 @@
-"""The planner: what it tries and in which order, and its rooflines, on measurements that are made up."""
+"""The planner: what it tries and in which order, and its rooflines, on measurements that are made
+up.
+"""
 
 import dataclasses
 import subprocess
@@ -15,13 +17,20 @@ from seqarch.costs.spec import Failed
 from seqarch.model import count_parameters
 
 ROOT = Path(__file__).parents[2]
-CONFIG = Config(batch=16, length=64, model=ModelConfig("gru", layers=1, dim=8, mlp=8), mesh=MeshConfig(data=4, fsdp=1))
+CONFIG = Config(
+    batch=16,
+    length=64,
+    model=ModelConfig("gru", layers=1, dim=8, mlp=8),
+    mesh=MeshConfig(data=4, fsdp=1),
+)
 FOUR = place("tpu-v5e:2x2")
 REMAT, SPLIT = "model.remat=True", "mesh.data=1, mesh.fsdp=-1"
 
 
 class Made:
-    """A cache in which a program needs bytes by what the config does; it remembers what it was asked."""
+    """A cache in which a program needs bytes by what the config does; it remembers what it was
+    asked.
+    """
 
     def __init__(self, memory, prefill=50):
         self.memory, self.prefill, self.asked = memory, prefill, []
@@ -29,8 +38,14 @@ class Made:
     def measure(self, spec):
         self.asked.append(spec)
         model = 400 // (4 if spec.config.mesh.fsdp == -1 else 1)
-        rows = spec.batch // spec.config.optim.accumulate // 4 if spec.phase == "train" else spec.batch
-        each = {"train": 100 if spec.config.model.remat else 300, "decode": 10, "prefill": self.prefill}[spec.phase]
+        rows = (
+            spec.batch // spec.config.optim.accumulate // 4 if spec.phase == "train" else spec.batch
+        )
+        each = {
+            "train": 100 if spec.config.model.remat else 300,
+            "decode": 10,
+            "prefill": self.prefill,
+        }[spec.phase]
         return measurement(parameters=model, total=model + rows * each, memory=self.memory)
 
 
@@ -48,18 +63,36 @@ def measurement(parameters=0, state=0, total=0, memory=0, flops=0.0):
 )
 def test_the_cheapest_way_to_train_that_fits_is_taken(memory, changes, rows):
     plan = plan_training(Made(memory), CONFIG, FOUR, 64)
-    assert plan.way.fits and plan.way.change == (changes[-1] or "as configured") and plan.rows == rows
-    assert [way.change for way in plan.tried][: len(changes)] == [each or "as configured" for each in changes]
+    assert (
+        plan.way.fits and plan.way.change == (changes[-1] or "as configured") and plan.rows == rows
+    )
+    assert [way.change for way in plan.tried][: len(changes)] == [
+        each or "as configured" for each in changes
+    ]
 
 
 def test_what_was_tried_first_and_is_not_needed_is_left_out():
-    cheap = dataclasses.replace(CONFIG, batch=4)  # a row a device: 400 of parameters, which alone are too many for it
+    cheap = dataclasses.replace(
+        CONFIG, batch=4
+    )  # a row a device: 400 of parameters, which alone are too many for it
     plan = plan_training(Made(405), cheap, FOUR, 64)
-    assert [way.change for way in plan.tried] == ["as configured", REMAT, f"{REMAT}, {SPLIT}", SPLIT]
-    assert plan.way.change == SPLIT and not plan.way.config.model.remat and plan.way.outcome.total == 400
+    assert [way.change for way in plan.tried] == [
+        "as configured",
+        REMAT,
+        f"{REMAT}, {SPLIT}",
+        SPLIT,
+    ]
+    assert (
+        plan.way.change == SPLIT
+        and not plan.way.config.model.remat
+        and plan.way.outcome.total == 400
+    )
 
 
-@pytest.mark.parametrize("mesh, tried", [((4, 1), True), ((2, -1), True), ((1, -1), False), ((1, 4), False), ((-1, 4), False)])
+@pytest.mark.parametrize(
+    "mesh, tried",
+    [((4, 1), True), ((2, -1), True), ((1, -1), False), ((1, 4), False), ((-1, 4), False)],
+)
 def test_parameters_are_split_over_all_devices_where_they_are_not_yet(mesh, tried):
     plan = plan_training(Made(150), dataclasses.replace(CONFIG, mesh=MeshConfig(*mesh)), FOUR, 64)
     assert any("mesh.data=1, mesh.fsdp=-1" in way.change for way in plan.tried) == tried
@@ -76,7 +109,11 @@ def test_as_many_sequences_are_served_as_fit():
     cache = Made(1000)
     plan = plan_serving(cache, CONFIG, FOUR, 64)
     assert plan.sequences == 60 and plan.many.total == 1000
-    assert [(spec.batch, spec.length) for spec in cache.asked if spec.phase == "prefill"] == [(1, 64), (1, 32), (60, 32)]
+    assert [(spec.batch, spec.length) for spec in cache.asked if spec.phase == "prefill"] == [
+        (1, 64),
+        (1, 32),
+        (60, 32),
+    ]
 
 
 @pytest.mark.parametrize("fewer", [1, 2, 3])
@@ -100,14 +137,36 @@ def test_nothing_is_served_where_not_one_sequence_fits():
 
 
 def test_program_says_how_it_trains_and_serves(tmp_path):
-    small = ["--config.model.dim=8", "--config.model.mlp=8", "--config.model.layers=1", "--config.batch=2", "--config.mesh.data=2"]
-    command = [sys.executable, "scripts/plan.py", "--config=configs/lm.py:gru", *small, "--context=64", f"--cache={tmp_path}"]
+    small = [
+        "--config.model.dim=8",
+        "--config.model.mlp=8",
+        "--config.model.layers=1",
+        "--config.batch=2",
+        "--config.mesh.data=2",
+    ]
+    command = [
+        sys.executable,
+        "scripts/plan.py",
+        "--config=configs/lm.py:gru",
+        *small,
+        "--context=64",
+        f"--cache={tmp_path}",
+    ]
     done = subprocess.run([*command, "--target=local:2"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for line in ("training  2 rows, as configured: ", "training  largest batch: ", "serving   one sequence: ", "no data sheet"):
+    for line in (
+        "training  2 rows, as configured: ",
+        "training  largest batch: ",
+        "serving   one sequence: ",
+        "no data sheet",
+    ):
         assert line in done.stdout
     done = subprocess.run([*command, "--target=tpu-v5"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "did you mean 'tpu-v5" in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.count("\n") == 1
+        and "did you mean 'tpu-v5" in done.stderr
+    )
 
 
 def test_bound_is_the_slower_of_reading_and_computing():
@@ -117,7 +176,9 @@ def test_bound_is_the_slower_of_reading_and_computing():
     assert slow_reading == (pytest.approx(2 * sheet.bandwidth / (8e9 * read + 1e9)), "bandwidth")
     slow_computing = bound(CONFIG, FOUR, measurement(parameters=1e6, flops=4e15), 2)
     assert slow_computing == (pytest.approx(2 * 4 * sheet.flops / 4e15), "compute")
-    assert cost(FOUR, slow_computing, 3.0) == pytest.approx(1e6 / slow_computing.tokens / 3600 * 4 * 3.0)
+    assert cost(FOUR, slow_computing, 3.0) == pytest.approx(
+        1e6 / slow_computing.tokens / 3600 * 4 * 3.0
+    )
     halves = place("tpu-v7")  # two devices a chip, each with half of its bandwidth
     given = bound(CONFIG, halves, measurement(state=1e9, flops=1.0), 2)
     assert given == (pytest.approx(2 * halves.target.bandwidth / 2e9), "bandwidth")

@@ -1,4 +1,6 @@
-"""Memory: what shapes say, what the compiler says and the closed forms agree; what must not grow does not."""
+"""Memory: what shapes say, what the compiler says and the closed forms agree; what must not grow
+does not.
+"""
 
 import functools
 
@@ -25,7 +27,9 @@ ROW = 257 * 4 + 1  # bytes of the logits of a row and whether it is done
 def serving(mixer: str, dtype: str = "float32") -> LanguageModel:
     """Abstract: any size costs nothing."""
     config = ModelConfig(mixer, layers=LAYERS, dim=DIM, mlp=16, dtype=dtype)
-    return jax.eval_shape(lambda key: LanguageModel(config, rngs=nnx.Rngs(key)).serving(), jax.random.key(0))
+    return jax.eval_shape(
+        lambda key: LanguageModel(config, rngs=nnx.Rngs(key)).serving(), jax.random.key(0)
+    )
 
 
 def state_bytes(mixer: str) -> list[int]:
@@ -54,7 +58,9 @@ def test_a_full_cache_grows_by_the_same_bytes_with_every_token(kv_heads):
 
 
 def test_a_window_is_a_full_cache_up_to_its_width():
-    full, window = (state_size(serving(mixer), 48).bytes for mixer in ("attention", "attention(window=64)"))
+    full, window = (
+        state_size(serving(mixer), 48).bytes for mixer in ("attention", "attention(window=64)")
+    )
     assert full == window
 
 
@@ -95,9 +101,13 @@ def test_compiled_bytes_count_temporaries():
 
 @pytest.mark.parametrize("mixer", ["gru,mamba", "linear_attention,attention"])
 def test_a_decoding_loop_holds_parameters_and_states_and_no_temporaries_that_grow(mixer):
-    """To the byte: it is given the model and where decoding stands (no key, being greedy), and ends where it began."""
+    """To the byte: it is given the model and where decoding stands (no key, being greedy), and ends
+    where it began.
+    """
     model, contexts = serving(mixer), (512, 4096)
-    loops = [compiled_bytes(decode_loop_program(model, 1, context).compile()) for context in contexts]
+    loops = [
+        compiled_bytes(decode_loop_program(model, 1, context).compile()) for context in contexts
+    ]
     stands = [state_size(model, context).bytes + ROW for context in contexts]
     assert [loop.arguments for loop in loops] == [tree_bytes(model) + size for size in stands]
     assert [loop.aliased for loop in loops] == stands
@@ -106,26 +116,41 @@ def test_a_decoding_loop_holds_parameters_and_states_and_no_temporaries_that_gro
 
 @pytest.mark.parametrize("mixer", ["attention", "linear_attention,attention(kv_heads=2)"])
 def test_prefill_writes_to_its_cache_and_copies_nothing_of_it(mixer):
-    """Documents that begin in the segment included: `generate` gives starts, which empty a row's slots."""
+    """Documents that begin in the segment included: `generate` gives starts, which empty a row's
+    slots.
+    """
     model, contexts = serving(mixer), (4096, 65536)
-    prefills = [compiled_bytes(prefill_program(model, 2, 64, context).compile(run=False)) for context in contexts]
-    assert [prefill.aliased for prefill in prefills] == [state_size(model, context, batch=2).bytes for context in contexts]
+    prefills = [
+        compiled_bytes(prefill_program(model, 2, 64, context).compile(run=False))
+        for context in contexts
+    ]
+    assert [prefill.aliased for prefill in prefills] == [
+        state_size(model, context, batch=2).bytes for context in contexts
+    ]
     assert prefills[0].temporaries == prefills[1].temporaries
 
 
 def test_prefill_of_constant_states_is_one_program_at_every_context():
     """Its peak does not depend on the length of the prompt."""
-    shapes = [jax.tree.leaves(prefill_program(serving("gru,mamba"), 1, 64, context).args) for context in CONTEXTS]
+    shapes = [
+        jax.tree.leaves(prefill_program(serving("gru,mamba"), 1, 64, context).args)
+        for context in CONTEXTS
+    ]
     assert all(shape == shapes[0] for shape in shapes)
 
 
-CONFIG = Config(batch=2, length=32, model=ModelConfig("gru,attention", layers=LAYERS, dim=DIM, mlp=16))
+CONFIG = Config(
+    batch=2, length=32, model=ModelConfig("gru,attention", layers=LAYERS, dim=DIM, mlp=16)
+)
 
 
 @functools.cache
 def program_and_bytes(phase: str) -> tuple[Program, CompiledBytes]:
     program = programs(CONFIG, serving(CONFIG.model.mixer), make_mesh(CONFIG.mesh), 64)[phase]
-    optimised = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}  # unlike conftest.py
+    optimised = {
+        "xla_backend_optimization_level": 3,
+        "xla_llvm_disable_expensive_passes": False,
+    }  # unlike conftest.py
     return program, compiled_bytes(program.fn.trace(*program.args).lower().compile(optimised))
 
 
@@ -158,7 +183,10 @@ def test_state_bytes_of_shapes_of_the_decoding_loop_and_of_the_closed_form_agree
     loop = measure(config, "decode", batch, length, "local:1")
     expected = LAYERS * 4 * CLOSED_FORMS[mixer](batch, length)
     assert (loop.state, state_size(serving(mixer), length, batch).bytes) == (expected, expected)
-    assert loop.arguments == loop.parameters + expected + batch * ROW and loop.aliased == expected + batch * ROW
+    assert (
+        loop.arguments == loop.parameters + expected + batch * ROW
+        and loop.aliased == expected + batch * ROW
+    )
 
 
 def test_measurement_of_training_has_its_parts():
@@ -172,7 +200,9 @@ def test_measurement_of_training_has_its_parts():
 
 
 def test_flops_of_a_decoded_token_have_their_closed_form():
-    """Products of one token with the attention's projections, its cache, the MLP and the head; the norms and rope beside."""
+    """Products of one token with the attention's projections, its cache, the MLP and the head; the
+    norms and rope beside.
+    """
     length, config = 64, Config(model=ModelConfig("attention", layers=1, dim=DIM, mlp=16))
     dots = 2 * (4 * DIM * DIM + 3 * DIM * 16 + DIM * 257) + 4 * length * DIM
     assert dots < measure(config, "decode", 1, length, "local:1").flops < 1.2 * dots
@@ -182,13 +212,17 @@ def test_what_libtpu_refuses_is_a_result_and_other_errors_are_not():
     said = "RESOURCE_EXHAUSTED: Ran out of memory, the total memory required for HLO temporaries "
     said += "(136.06G) exceeds available HBM (15.75G)."
     planned = refused_bytes(RuntimeError(said), 1000)
-    assert planned.total == int(136.06 * 2**30) and planned.arguments + planned.temporaries == planned.total
+    assert (
+        planned.total == int(136.06 * 2**30)
+        and planned.arguments + planned.temporaries == planned.total
+    )
     with pytest.raises(RuntimeError, match="no tile"):
         refused_bytes(RuntimeError("INTERNAL: no tile"), 0)
 
 
 @pytest.mark.parametrize(
-    "given, said", [(("train", 0, 8), "at least 1"), (("decode", 1, 0), "at least 1"), (("serve", 1, 8), "phase")]
+    "given, said",
+    [(("train", 0, 8), "at least 1"), (("decode", 1, 0), "at least 1"), (("serve", 1, 8), "phase")],
 )
 def test_what_cannot_be_measured_is_refused(given, said):
     with pytest.raises(UserError, match=said):

@@ -1,4 +1,6 @@
-"""The compiler's plan of a train step beside what a process really takes; the step is compiled before it is measured."""
+"""The compiler's plan of a train step beside what a process really takes; the step is compiled
+before it is measured.
+"""
 
 import json
 import subprocess
@@ -26,10 +28,17 @@ print(json.dumps(peak(config, "train", rows, int(sys.argv[2]), target)))
 
 @pytest.mark.parametrize(
     "mixer, length",
-    [("gru", 36864), ("linear_attention", 33792), ("mamba", 22528), ("attention(window=128)", 38912)],
+    [
+        ("gru", 36864),
+        ("linear_attention", 33792),
+        ("mamba", 22528),
+        ("attention(window=128)", 38912),
+    ],
 )
 def test_planned_bytes_of_a_gigabyte_are_what_a_fresh_process_takes(mixer, length):
-    done = subprocess.run([sys.executable, "-c", RUN, mixer, str(length)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, mixer, str(length)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     planned, actual = json.loads(done.stdout)
     assert planned >= 1e9
@@ -37,7 +46,9 @@ def test_planned_bytes_of_a_gigabyte_are_what_a_fresh_process_takes(mixer, lengt
 
 
 def test_the_plan_of_two_devices_is_that_of_the_process_which_they_are():
-    done = subprocess.run([sys.executable, "-c", RUN, "gru", "8192", "two"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "gru", "8192", "two"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     planned, actual = json.loads(done.stdout)
     assert planned + OVERHEAD == pytest.approx(actual, rel=0.2)
@@ -50,6 +61,10 @@ def test_a_target_that_is_absent_runs_nothing():
 
 def test_an_allocator_that_tells_its_peak_is_believed(monkeypatch):
     config = Config(model=ModelConfig("gru", layers=1, dim=8, mlp=8))
-    monkeypatch.setattr(type(jax.devices()[0]), "memory_stats", lambda device: {"peak_bytes_in_use": 123, "bytes_limit": 2**30})
+    monkeypatch.setattr(
+        type(jax.devices()[0]),
+        "memory_stats",
+        lambda device: {"peak_bytes_in_use": 123, "bytes_limit": 2**30},
+    )
     planned = measure(config, "train", 1, 16, "local").total
     assert peak(config, "train", 1, 16, "local") == Actual(planned, 123)

@@ -13,7 +13,9 @@ LENGTHS = [4**n for n in range(5, 11)]
 
 @pytest.mark.parametrize("power", [0, 1, 2])
 def test_exponent_of_a_power_is_that_power(power):
-    assert exponent(LENGTHS, [7.0 * n**power for n in LENGTHS]) == pytest.approx((power, 0.0), abs=1e-6)
+    assert exponent(LENGTHS, [7.0 * n**power for n in LENGTHS]) == pytest.approx(
+        (power, 0.0), abs=1e-6
+    )
 
 
 def test_exponent_is_of_the_tail_and_its_interval_tells_of_curvature():
@@ -38,15 +40,25 @@ CURVES = {
 def test_far_too_large_sizes_are_not_asked_for():
     asked = []
     total = lambda n: 1e6 + 4e4 * n
-    found = largest(lambda n: asked.append(n) or total(n), 8e10, {n: total(n) for n in LENGTHS}, 2**24)
-    assert total(found.size) <= 8e10 < total(found.beyond) and max(asked) < 1.04 * found.size and len(asked) <= 3
+    found = largest(
+        lambda n: asked.append(n) or total(n), 8e10, {n: total(n) for n in LENGTHS}, 2**24
+    )
+    assert (
+        total(found.size) <= 8e10 < total(found.beyond)
+        and max(asked) < 1.04 * found.size
+        and len(asked) <= 3
+    )
 
 
 def test_a_line_that_falls_short_is_drawn_anew_and_not_leapt_over():
     asked = []
     total = lambda n: 2e7 + 1.6e7 * n + 200 * n**1.5
     found = largest(lambda n: asked.append(n) or total(n), 8e10, {0: 2e7}, 2**20)
-    assert total(found.size) <= 8e10 < total(found.beyond) and max(asked) < 1.1 * found.size and len(asked) <= 4
+    assert (
+        total(found.size) <= 8e10 < total(found.beyond)
+        and max(asked) < 1.1 * found.size
+        and len(asked) <= 4
+    )
 
 
 def test_what_is_there_without_any_spares_measurements():
@@ -61,7 +73,9 @@ def test_what_is_there_without_any_spares_measurements():
 def test_largest_fits_and_what_is_a_step_beyond_does_not(curve, memory):
     total, asked = CURVES[curve], []
     fits = lambda n: total(n) is not None and total(n) <= memory
-    found = largest(lambda n: asked.append(n) or total(n), memory, {n: total(n) for n in LENGTHS}, 2**24)
+    found = largest(
+        lambda n: asked.append(n) or total(n), memory, {n: total(n) for n in LENGTHS}, 2**24
+    )
     assert fits(found.size) and not fits(found.beyond)
     assert found.size < found.beyond <= max(found.size + 1, found.size * (1 + 1 / 16))
     assert len(asked) < 24 and (curve != "affine" or len(asked) <= 4)

@@ -1,4 +1,6 @@
-"""Cells: what decides their programs, the cache, and workers that crash or hang and lose one spec."""
+"""Cells: what decides their programs, the cache, and workers that crash or hang and lose one
+spec.
+"""
 
 import dataclasses
 import os
@@ -20,24 +22,46 @@ CONFIG = Config(length=16, model=ModelConfig("gru", layers=1, dim=8, mlp=8))
 
 
 def spec(phase="decode", batch=1, length=32, target="local", **model) -> ProgramSpec:
-    return ProgramSpec(dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, **model)), phase, batch, length, target)
+    return ProgramSpec(
+        dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, **model)),
+        phase,
+        batch,
+        length,
+        target,
+    )
 
 
-@pytest.mark.parametrize("mixer, same", [("gru", True), ("attention", False), ("attention(window=24)", True)])
+@pytest.mark.parametrize(
+    "mixer, same", [("gru", True), ("attention", False), ("attention(window=24)", True)]
+)
 def test_serving_programs_of_all_contexts_are_one_where_the_state_is(mixer, same):
     for phase in ("prefill", "decode"):
-        assert (key_of(spec(phase, length=32, mixer=mixer)) == key_of(spec(phase, length=64, mixer=mixer))) == same
+        assert (
+            key_of(spec(phase, length=32, mixer=mixer))
+            == key_of(spec(phase, length=64, mixer=mixer))
+        ) == same
 
 
 def test_key_tells_programs_apart():
-    given = [spec(), spec("prefill"), spec("train"), spec("train", length=33), spec(batch=2), spec(dim=16), spec(target="tpu-v4")]
+    given = [
+        spec(),
+        spec("prefill"),
+        spec("train"),
+        spec("train", length=33),
+        spec(batch=2),
+        spec(dim=16),
+        spec(target="tpu-v4"),
+    ]
     assert len({key_of(each) for each in given}) == len(given)
 
 
 def test_a_decoding_step_is_the_same_in_every_form():
     of = lambda phase, mixer: key_of(spec(phase, mixer=mixer))
     forms = ["attention(method=materialised)", "attention(method=blockwise)", "attention"]
-    assert len({of("decode", mixer) for mixer in forms}) == 1 and len({of("train", mixer) for mixer in forms}) == 3
+    assert (
+        len({of("decode", mixer) for mixer in forms}) == 1
+        and len({of("train", mixer) for mixer in forms}) == 3
+    )
     assert of("decode", "attention(heads=2)") != of("decode", "attention")
 
 
@@ -51,13 +75,15 @@ def test_tuned_forms_and_the_compilers_environment_are_part_of_the_key(tmp_path,
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     assert len(set(keys)) == 3 and key_of(spec(target="gpu-h100")) == keys[-1]
     monkeypatch.setattr(spec, "_version", lambda package: "another")
-    spec._versions.cache_clear()
+    specs._versions.cache_clear()
     assert key_of(spec(target="gpu-h100")) not in keys
-    spec._versions.cache_clear()
+    specs._versions.cache_clear()
 
 
 def answers(pipe, kind, platforms, directory):
-    """A worker whose spec of batch 1 is measured, of 2 crashes, of 3 hangs, of 4 is the user's mistake."""
+    """A worker whose spec of batch 1 is measured, of 2 crashes, of 3 hangs, of 4 is the user's
+    mistake.
+    """
     for given, _ in worker._received(pipe):
         if given.batch == 2:
             Path(directory, worker.LOG).write_text("chatter\nCheck failed: tiles\n")
@@ -78,7 +104,9 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_a_crash_loses_one_cell_and_what_was_measured_is_kept(cache, tmp_path):
-    assert cache.measure(spec(batch=2)) == Failed("the compiler ended its process (SIGABRT): Check failed: tiles")
+    assert cache.measure(spec(batch=2)) == Failed(
+        "the compiler ended its process (SIGABRT): Check failed: tiles"
+    )
     assert cache.measure(spec()) == MEASURED
     assert len(list(tmp_path.glob("*.json"))) == 1
     with MeasurementCache(tmp_path, workers=1) as again:

@@ -1,4 +1,6 @@
-"""Surveys: what the tables say of measurements that are made up, and a whole program on this machine."""
+"""Surveys: what the tables say of measurements that are made up, and a whole program on this
+machine.
+"""
 
 import csv
 import dataclasses
@@ -26,7 +28,9 @@ LENGTHS = (1024, 4096, 16384, 65536)
 
 
 class Made:
-    """A cache of 2^20 bytes: training takes 10 bytes a token, the state 1 byte; a decoding step of 16384 tokens crashes."""
+    """A cache of 2^20 bytes: training takes 10 bytes a token, the state 1 byte; a decoding step of
+    16384 tokens crashes.
+    """
 
     def measure(self, spec):
         if spec.target == "tpu-v5e":
@@ -50,8 +54,13 @@ def made():
 def test_curves_exponents_and_what_fits(made):
     (one,), _ = made
     values = one.row.values
-    assert values["cache/train@65536"] == "640 KiB" and values["cache/train_exponent"] == "1.00 ± 0.00"
-    assert values["cache/decode@16384"] == "failed" and values["cache/decode_exponent"] == "1.00 ± 0.00"
+    assert (
+        values["cache/train@65536"] == "640 KiB" and values["cache/train_exponent"] == "1.00 ± 0.00"
+    )
+    assert (
+        values["cache/decode@16384"] == "failed"
+        and values["cache/decode_exponent"] == "1.00 ± 0.00"
+    )
     assert values["cache/train_longest"] == "102,400"  # of 104,857, on a grid of 4096
     assert values["cache/decode_longest"] == "1,048,576"
     assert (values["cache/sequences@4096"], values["cache/sequences@1048576"]) == ("256", "1")
@@ -66,15 +75,31 @@ def test_what_fails_is_a_line_and_the_rest_goes_on(made):
 
 
 def test_what_does_not_fit_says_what_it_needs():
-    assert sweep.describe(Measurement(0, 0, 0, 0, 0, 0, 0, 0, 136 << 30, "", 16 << 30, 0.0)) == "needs 136 GiB of 16 GiB"
+    assert (
+        sweep.describe(Measurement(0, 0, 0, 0, 0, 0, 0, 0, 136 << 30, "", 16 << 30, 0.0))
+        == "needs 136 GiB of 16 GiB"
+    )
 
 
 class Split(Made):
-    """Four devices of 2^20 bytes each: rows are split where there are enough of them, else their heads are."""
+    """Four devices of 2^20 bytes each: rows are split where there are enough of them, else their
+    heads are.
+    """
 
     def measure(self, spec):
         return Measurement(
-            0, 0, 0, 0, 0, 0, 0, 0, -(-spec.batch // 4) * 2**21 if spec.batch % 4 == 0 else spec.batch * 2**19, "", 2**20, 1.0
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            -(-spec.batch // 4) * 2**21 if spec.batch % 4 == 0 else spec.batch * 2**19,
+            "",
+            2**20,
+            1.0,
         )
 
 
@@ -83,30 +108,47 @@ def test_where_not_one_row_a_device_fits_rows_share_the_devices():
 
 
 class Running(Made):
-    """A cache whose steps take a fifth more than planned; that of 4096 tokens cannot be measured."""
+    """A cache whose steps take a fifth more than planned; that of 4096 tokens cannot be
+    measured.
+    """
 
     def run(self, spec):
         planned = self.measure(spec).total
-        return Failed("no peak is told") if spec.length == 4096 else Actual(planned, planned * 6 // 5)
+        return (
+            Failed("no peak is told") if spec.length == 4096 else Actual(planned, planned * 6 // 5)
+        )
 
 
 def test_steps_that_ran_stand_beside_their_plan():
-    (one,) = sweep.run(Running(), {"one": CONFIG}, ["local"], LENGTHS, run_local=True, say=lambda line: None)
+    (one,) = sweep.run(
+        Running(), {"one": CONFIG}, ["local"], LENGTHS, run_local=True, say=lambda line: None
+    )
     assert [one.row.values.get(f"cache/actual@{length}") for length in LENGTHS] == [
         "12 KiB, planned 83 %",
         "not measured: no peak is told",
         "192 KiB, planned 83 %",
         None,  # it would take more than half of the memory
     ]
-    planned = next(table for table in sweep_tables.tables([one]) if table.title == "Planned and actual on local")
+    planned = next(
+        table
+        for table in sweep_tables.tables([one])
+        if table.title == "Planned and actual on local"
+    )
     assert [column.title for column in planned.columns[1:]] == ["1,024", "4,096", "16,384"]
 
 
 def test_tables_and_figures_are_of_each_target(made):
     surveys, _ = made
     titles = [table.title for table in sweep_tables.tables(surveys)]
-    assert titles == [f"{what} on local" for what in ("Training step", "Prefill", "Decoding step", "Sequences at once")]
-    assert [figure.name for figure in sweep_tables.figures(surveys)] == ["train-local", "prefill-local", "decode-local"]
+    assert titles == [
+        f"{what} on local"
+        for what in ("Training step", "Prefill", "Decoding step", "Sequences at once")
+    ]
+    assert [figure.name for figure in sweep_tables.figures(surveys)] == [
+        "train-local",
+        "prefill-local",
+        "decode-local",
+    ]
     failed = [row.values for row in sweep_tables.cell_rows(surveys) if "failed" in row.values]
     assert [(row["phase"], row["length"]) for row in failed] == [("decode", 16384)]
 
@@ -120,7 +162,9 @@ def test_time_left_is_judged_by_what_was_measured(monkeypatch):
     assert said == ["[80%] found", "[85%, 15.0 min left] measured"]
 
 
-@pytest.mark.parametrize("size, parameters", [("1m", 1e6), ("125m", 125e6), ("1.3b", 1.3e9), ("8b", 8e9)])
+@pytest.mark.parametrize(
+    "size, parameters", [("1m", 1e6), ("125m", 125e6), ("1.3b", 1.3e9), ("8b", 8e9)]
+)
 def test_sizes_are_what_they_are_called(size, parameters):
     given = memory.get_config(size).to_dict()
     _, reference, _ = (given.pop(name) for name in ("name", "reference", "members"))
@@ -138,21 +182,41 @@ def plotted(directory):
 
 
 def program(tmp_path, *arguments):
-    command = [sys.executable, "scripts/memory.py", "--config=configs/memory.py", f"--workdir={tmp_path}", *arguments]
+    command = [
+        sys.executable,
+        "scripts/memory.py",
+        "--config=configs/memory.py",
+        f"--workdir={tmp_path}",
+        *arguments,
+    ]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
-    arguments = ["--lengths=64,128,256,1k", "--config.members=('window = attention(window=64)',)", "--config.model.dim=16"]
-    done = program(tmp_path, *arguments, "--config.model.mlp=64", "--targets=local,gpu-h10,local:3x1")
+    arguments = [
+        "--lengths=64,128,256,1k",
+        "--config.members=('window = attention(window=64)',)",
+        "--config.model.dim=16",
+    ]
+    done = program(
+        tmp_path, *arguments, "--config.model.mlp=64", "--targets=local,gpu-h10,local:3x1"
+    )
     assert done.returncode == 0, done.stderr
     left_out = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
-    assert len(left_out) == 2 and "--lengths has '1k'" in left_out[0] and "did you mean 'gpu-h100'" in left_out[1]
+    assert (
+        len(left_out) == 2
+        and "--lengths has '1k'" in left_out[0]
+        and "did you mean 'gpu-h100'" in left_out[1]
+    )
     assert "min left]" in done.stdout
     with (tmp_path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {(row["name"], row["phase"], row["length"]) for row in rows if row["target"] == "local"} == {
-        ("window", phase, length) for phase in ("train", "prefill", "decode") for length in ("64", "128", "256")
+    assert {
+        (row["name"], row["phase"], row["length"]) for row in rows if row["target"] == "local"
+    } == {
+        ("window", phase, length)
+        for phase in ("train", "prefill", "decode")
+        for length in ("64", "128", "256")
     }
     assert all(int(row["total"]) > 0 for row in rows)
     assert {row["target"] for row in rows} == {"local", "local:3x1"}
@@ -169,8 +233,14 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
         (["--lengths=0,x"], "--lengths has '0'"),
         (["--lengths="], "--lengths has ''; give numbers of tokens"),
         (["--targets="], "give at least one"),
-        (["--workdir=README.md/x", "--config.members=('gru',)", "--lengths=64"], "Not a directory; give another path"),
-        (["--config.mesh.data=2", "--config.mesh.fsdp=1", "--config.members=('gru',)"], "does not fit 1 devices"),
+        (
+            ["--workdir=README.md/x", "--config.members=('gru',)", "--lengths=64"],
+            "Not a directory; give another path",
+        ),
+        (
+            ["--config.mesh.data=2", "--config.mesh.fsdp=1", "--config.members=('gru',)"],
+            "does not fit 1 devices",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, arguments, said):

@@ -1,4 +1,6 @@
-"""docs/notebook.ipynb runs, on a run as small as can be, and shows what it showed when it was last run."""
+"""docs/notebook.ipynb runs, on a run as small as can be, and shows what it showed when it was last
+run.
+"""
 
 import json
 import sys
@@ -17,9 +19,16 @@ CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory) -> dict:
-    """The names that the notebook's cells leave, run in docs/ beside a runs/tour/mamba/seed-0 of two steps."""
+    """The names that the notebook's cells leave, run in docs/ beside a runs/tour/mamba/seed-0 of
+    two steps.
+    """
     top = tmp_path_factory.mktemp("notebook")
-    tokens.write(top / "text", [(split, split, b"To be, or not to be. " * 20) for split in tokens.SPLITS], {}, replace=False)
+    tokens.write(
+        top / "text",
+        [(split, split, b"To be, or not to be. " * 20) for split in tokens.SPLITS],
+        {},
+        replace=False,
+    )
     model = ModelConfig("mamba(state_dim=4)", layers=1, dim=8, mlp=0)
     config = Config(steps=2, batch=2, length=16, model=model, data=DataConfig(str(top / "text")))
     train(config, top / "runs/tour/mamba/seed-0", progress=lambda line: None)
@@ -29,7 +38,12 @@ def shown(tmp_path_factory) -> dict:
         patch.chdir(top / "docs")
         patch.setattr("sys.path", ["", *sys.path])
         for number, cell in enumerate(CELLS):
-            exec(compile("".join(cell["source"]), f"docs/notebook.ipynb, code cell {number}", "exec"), names)  # noqa: S102
+            exec(
+                compile(
+                    "".join(cell["source"]), f"docs/notebook.ipynb, code cell {number}", "exec"
+                ),
+                names,
+            )  # noqa: S102
         yield names
         names["plt"].close("all")
 
@@ -38,9 +52,14 @@ def test_every_cell_runs(shown):
     run = shown["run"]
     assert run.step == 2 and run.eval is None
     assert shown["text"].startswith("To be, or") and len(shown["tokens"]) == 200
-    (state, *grown), cache = set(shown["sizes"][run.config.model.mixer]), shown["sizes"]["attention"]
+    (state, *grown), cache = (
+        set(shown["sizes"][run.config.model.mixer]),
+        shown["sizes"]["attention"],
+    )
     assert state > 0 and not grown
-    assert all(128 * before < 129 * after / 3 for before, after in zip(cache, cache[1:]))  # about four times as much each
+    assert all(
+        128 * before < 129 * after / 3 for before, after in zip(cache, cache[1:])
+    )  # about four times as much each
 
 
 def test_the_plots_show_the_run(shown):
@@ -49,7 +68,9 @@ def test_the_plots_show_the_run(shown):
     training, validation = figures[0].axes[0].lines
     assert training.get_ydata().tolist() == [row["bits_per_byte"] for row in shown["run"].metrics]
     assert validation.get_xdata().tolist() == [2]
-    assert [line.get_ydata().tolist() for line in figures[1].axes[0].lines] == list(shown["sizes"].values())
+    assert [line.get_ydata().tolist() for line in figures[1].axes[0].lines] == list(
+        shown["sizes"].values()
+    )
 
 
 def test_the_committed_outputs_are_those_of_one_run_of_all_cells():

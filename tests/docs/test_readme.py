@@ -1,4 +1,6 @@
-"""The README's mixer is one that a config trains by name (tests/test_check_mixer.py checks its law), and its paths are there."""
+"""The README's mixer is one that a config trains by name (tests/test_check_mixer.py checks its
+law), and its paths are there.
+"""
 
 import re
 import sys
@@ -26,12 +28,20 @@ def module(tmp_path_factory):
 
 
 def test_a_config_names_it(module):
-    model = LanguageModel(ModelConfig(mixer="my_mixers:EMA,gru", layers=2, dim=8, mlp=0), rngs=nnx.Rngs(0))
+    model = LanguageModel(
+        ModelConfig(mixer="my_mixers:EMA,gru", layers=2, dim=8, mlp=0), rngs=nnx.Rngs(0)
+    )
     assert isinstance(model.period[0].mixer, module.EMA)
     assert jnp.isfinite(jax.jit(lambda model: model(jnp.ones((1, 4), int)))(model)).all()
 
 
 def test_every_path_that_it_names_is_there():
     text = (ROOT / "README.md").read_text()
-    paths = re.findall(r"\b(?:configs|scripts|tests|seqarch)/[\w./]+\.(?:py|sh)|\brequirements[\w-]*\.txt", text)
-    assert len(paths) > 15 and "requirements-tpu.txt" in paths and all((ROOT / path).exists() for path in paths)
+    paths = re.findall(
+        r"\b(?:configs|scripts|tests|seqarch)/[\w./]+\.(?:py|sh)|\brequirements[\w-]*\.txt", text
+    )
+    assert (
+        len(paths) > 15
+        and "requirements-tpu.txt" in paths
+        and all((ROOT / path).exists() for path in paths)
+    )

@@ -1,4 +1,6 @@
-"""The baselines: a proper and causal distribution that equals its definition, and scores of exactly the given bytes."""
+"""The baselines: a proper and causal distribution that equals its definition, and scores of exactly
+the given bytes.
+"""
 
 from collections import Counter, defaultdict
 
@@ -11,7 +13,9 @@ from seqarch.tasks.text import tokens
 from seqarch.tasks.text.tokenizer import BOUNDARY
 
 RNG = np.random.default_rng(0)
-WORDS = [RNG.choice([b"a", b"b", b"c", b"d", b" "], RNG.integers(2, 7)).tobytes() for _ in range(30)]
+WORDS = [
+    RNG.choice([b"a", b"b", b"c", b"d", b" "], RNG.integers(2, 7)).tobytes() for _ in range(30)
+]
 
 
 def _text(size, seed):
@@ -40,7 +44,9 @@ def _array(text):
 def _definition(documents, context):
     """Interpolated Kneser-Ney over dictionaries: p(history, byte)."""
     padded = [(BOUNDARY,) * context + tuple(text) for text in documents]
-    levels = [Counter(text[i - context : i + 1] for text in padded for i in range(context, len(text)))]
+    levels = [
+        Counter(text[i - context : i + 1] for text in padded for i in range(context, len(text)))
+    ]
     for _ in range(context):
         levels.insert(0, Counter(gram[1:] for gram in levels[0]))
     tables = []

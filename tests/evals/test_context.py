@@ -1,4 +1,6 @@
-"""Use of context: the same targets at every context, a carried state, and attention that is truncated to a window."""
+"""Use of context: the same targets at every context, a carried state, and attention that is
+truncated to a window.
+"""
 
 import types
 
@@ -24,32 +26,51 @@ def model(mixer: str) -> LanguageModel:
 @pytest.fixture(scope="module")
 def split(tmp_path_factory) -> tokens.TokenFile:
     rng = np.random.default_rng(0)
-    content = [(name, rng.integers(97, 123, size, np.uint8).tobytes()) for name, size in (("a", 64), ("b", 90), ("c", 63))]
+    content = [
+        (name, rng.integers(97, 123, size, np.uint8).tobytes())
+        for name, size in (("a", 64), ("b", 90), ("c", 63))
+    ]
     directory = tmp_path_factory.mktemp("text") / "prepared"
-    tokens.write(directory, [(name, *pair) for name in tokens.SPLITS for pair in content], {}, replace=False)
+    tokens.write(
+        directory, [(name, *pair) for name in tokens.SPLITS for pair in content], {}, replace=False
+    )
     return tokens.open_split(directory, "validation")
 
 
 def measure(mixer: str, split: tokens.TokenFile, targets: int = 2) -> dict[str, float]:
-    config = Config(length=LENGTH, model=ModelConfig(mixer, layers=1, dim=16, mlp=16), eval=EvalConfig(batch=3, targets=targets))
-    subject = types.SimpleNamespace(config=config, serving=model(mixer), split=split, counter=lambda what: lambda done, of: None)
+    config = Config(
+        length=LENGTH,
+        model=ModelConfig(mixer, layers=1, dim=16, mlp=16),
+        eval=EvalConfig(batch=3, targets=targets),
+    )
+    subject = types.SimpleNamespace(
+        config=config, serving=model(mixer), split=split, counter=lambda what: lambda done, of: None
+    )
     return dict(context.evaluate(subject))
 
 
 def test_targets_lie_where_every_context_fits(split):
     ends = target_ends(texts(split), 8 * LENGTH, 3)
-    assert [(text.name, end) for text, end in ends] == [("a", 64)] * 3 + [("b", 64), ("b", 77), ("b", 90)]
+    assert [(text.name, end) for text, end in ends] == [("a", 64)] * 3 + [
+        ("b", 64),
+        ("b", 77),
+        ("b", 90),
+    ]
 
 
 def test_a_reset_state_has_the_value_at_the_length_of_training(split):
-    """A window of `length` from an empty state: its last quarter is what windowed scoring says there."""
+    """A window of `length` from an empty state: its last quarter is what windowed scoring says
+    there.
+    """
     found, text = measure("gru", split, targets=1), texts(split)
     assert found["context/targets"] == 2  # the third text is too short
     quarter = LENGTH // 4
     windows = [Text(each.name, *(column[:64] for column in each[1:])) for each in text[:2]]
     losses = windowed_losses(model("gru"), windows, LENGTH, 3, lambda done, of: None)
     last = [window._replace(sizes=window.sizes[-quarter:]) for window in windows]
-    assert found[f"context/carried@{LENGTH}"] == pytest.approx(bits_per_byte([part[-quarter:] for part in losses], last), rel=1e-5)
+    assert found[f"context/carried@{LENGTH}"] == pytest.approx(
+        bits_per_byte([part[-quarter:] for part in losses], last), rel=1e-5
+    )
     whole = carried_losses(model("gru"), windows, LENGTH, 3, lambda done, of: None)
     carried = bits_per_byte([part[-quarter:] for part in whole], last)
     assert found[f"context/carried@{8 * LENGTH}"] == pytest.approx(carried, rel=1e-5)
@@ -57,7 +78,9 @@ def test_a_reset_state_has_the_value_at_the_length_of_training(split):
 
 
 def test_truncated_attention_sees_its_window_only(split):
-    """What stands before the window is nothing to it: at every longer context it has the same value."""
+    """What stands before the window is nothing to it: at every longer context it has the same
+    value.
+    """
     found = measure("attention", split)
     values = [found[f"context/truncated@{factor * LENGTH}"] for factor in (2, 4, 8)]
     assert values == pytest.approx([values[0]] * 3, rel=1e-5)
@@ -69,7 +92,9 @@ def test_truncation_keeps_parameters_and_leaves_alone_what_is_narrow_or_recurren
     whole = model("attention")
     narrow = truncate(whole, ModelConfig("attention", layers=1, dim=16, mlp=16), 4)
     assert narrow.blocks()[0].mixer.window == 4
-    assert jax.tree.all(jax.tree.map(lambda a, b: a is b, jax.tree.leaves(narrow), jax.tree.leaves(whole)))
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: a is b, jax.tree.leaves(narrow), jax.tree.leaves(whole))
+    )
     for mixer in ("mamba", "attention(window=3)"):
         assert truncate(model(mixer), ModelConfig(mixer, layers=1, dim=16, mlp=16), 4) is None
 

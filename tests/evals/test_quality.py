@@ -11,7 +11,14 @@ from flax import nnx
 
 from seqarch.config import ModelConfig
 from seqarch.evals import quality
-from seqarch.evals.quality import Text, bits_per_byte, carried_losses, loss_by_position, texts, windowed_losses
+from seqarch.evals.quality import (
+    Text,
+    bits_per_byte,
+    carried_losses,
+    loss_by_position,
+    texts,
+    windowed_losses,
+)
 from seqarch.model import LanguageModel
 from seqarch.tasks.text import tokens
 from seqarch.tasks.text.tokenizer import BOUNDARY, BYTES, VOCAB
@@ -25,7 +32,9 @@ def quiet(done: int, total: int) -> None:
 
 
 def model(mixer: str) -> LanguageModel:
-    return LanguageModel(ModelConfig(mixer, layers=2, dim=16, mlp=16), rngs=nnx.Rngs(jax.random.key(0)))
+    return LanguageModel(
+        ModelConfig(mixer, layers=2, dim=16, mlp=16), rngs=nnx.Rngs(jax.random.key(0))
+    )
 
 
 def documents() -> list[Text]:
@@ -51,7 +60,11 @@ def split(tmp_path_factory) -> tokens.TokenFile:
 def test_texts_predict_every_byte_and_no_boundary(split):
     found = texts(split)
     assert [text.name for text in found] == ["hamlet", "macbeth", "one"]
-    assert [BYTES.decode(text.targets) for text in found] == [b"To be, or not to be", b"Is this a dagger", b"O"]
+    assert [BYTES.decode(text.targets) for text in found] == [
+        b"To be, or not to be",
+        b"Is this a dagger",
+        b"O",
+    ]
     for text in found:
         assert text.inputs[0] == BOUNDARY
         np.testing.assert_array_equal(text.inputs[1:], text.targets[:-1])
@@ -63,8 +76,12 @@ def test_limit_scores_the_beginning_of_each_document(split):
 
 @pytest.mark.parametrize("batch", [1, 3, 64])
 def test_windows_predict_every_byte_once(monkeypatch, batch):
-    """Targets are numbered through all documents, and a target's loss is its number: none is lost, doubled or moved."""
-    monkeypatch.setattr(quality, "token_losses", lambda model, batch: batch.targets.astype(jnp.float32))
+    """Targets are numbered through all documents, and a target's loss is its number: none is lost,
+    doubled or moved.
+    """
+    monkeypatch.setattr(
+        quality, "token_losses", lambda model, batch: batch.targets.astype(jnp.float32)
+    )
     numbers = np.split(np.arange(sum(SIZES), dtype=np.int32), np.cumsum(SIZES)[:-1])
     found = [text._replace(targets=n) for text, n in zip(documents(), numbers, strict=True)]
     losses = windowed_losses(None, found, LENGTH, batch, quiet)
@@ -72,9 +89,13 @@ def test_windows_predict_every_byte_once(monkeypatch, batch):
         np.testing.assert_array_equal(part, n)
 
 
-@pytest.mark.parametrize("mixer", ["gru,attention(window=4)", "mamba", "linear_attention,attention"])
+@pytest.mark.parametrize(
+    "mixer", ["gru,attention(window=4)", "mamba", "linear_attention,attention"]
+)
 def test_carried_form_is_one_long_call(mixer):
-    """Of the training form, on each document alone; documents of different lengths, more than there are rows."""
+    """Of the training form, on each document alone; documents of different lengths, more than there
+    are rows.
+    """
     whole, found = model(mixer), documents()
     carried = carried_losses(whole.unstack(), found, LENGTH, 3, quiet)
     longest = windowed_losses(whole, found, max(SIZES), len(SIZES), quiet)
@@ -93,11 +114,15 @@ def test_windows_forget_and_the_carried_form_remembers():
 
 
 def test_model_that_knows_nothing_scores_its_vocabulary():
-    """With all parameters 0 the logits are equal: log2(257) bits, at every position and for every document."""
+    """With all parameters 0 the logits are equal: log2(257) bits, at every position and for every
+    document.
+    """
     ignorant = jax.tree.map(jnp.zeros_like, model("linear_attention,attention"))
     losses = windowed_losses(ignorant, documents(), LENGTH, 4, quiet)
     assert bits_per_byte(losses, documents()) == pytest.approx(math.log2(VOCAB), rel=1e-6)
-    assert loss_by_position(losses, documents(), LENGTH) == pytest.approx([math.log2(VOCAB)] * LENGTH, rel=1e-6)
+    assert loss_by_position(losses, documents(), LENGTH) == pytest.approx(
+        [math.log2(VOCAB)] * LENGTH, rel=1e-6
+    )
 
 
 def test_bits_weigh_bytes_equally():
@@ -113,9 +138,13 @@ def test_loss_by_position_is_the_mean_over_windows():
     """5 bytes in windows of 2: positions are met 3 and 2 times."""
     bits = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
     text = text_of("a", np.zeros(5, np.int32))
-    assert loss_by_position([bits * math.log(2)], [text], 2) == pytest.approx([(1 + 3 + 5) / 3, (2 + 4) / 2])
+    assert loss_by_position([bits * math.log(2)], [text], 2) == pytest.approx(
+        [(1 + 3 + 5) / 3, (2 + 4) / 2]
+    )
     sized = text._replace(sizes=np.array([2, 1, 2, 4, 2]))
-    assert loss_by_position([bits * math.log(2)], [sized], 2) == pytest.approx([(1 + 3 + 5) / 6, (2 + 4) / 5])
+    assert loss_by_position([bits * math.log(2)], [sized], 2) == pytest.approx(
+        [(1 + 3 + 5) / 6, (2 + 4) / 5]
+    )
 
 
 def test_positions_that_no_document_reaches_have_no_loss():

@@ -24,21 +24,31 @@ def subject(tmp_path_factory) -> Subject:
     given = [(split, "one", b"To be, or not to be. " * 9) for split in tokens.SPLITS]
     tokens.write(directory, given, {}, replace=False)
     model_config = ModelConfig("gru,attention", layers=2, dim=16, mlp=16)
-    config = Config(batch=2, length=32, model=model_config, eval=EvalConfig(speed_contexts=(64, 80)))
+    config = Config(
+        batch=2, length=32, model=model_config, eval=EvalConfig(speed_contexts=(64, 80))
+    )
     model = LanguageModel(model_config, rngs=nnx.Rngs(jax.random.key(0)))
     return Subject(config, model, tokens.open_split(directory, "test"), say=lambda line: None)
 
 
 def test_speed_of_training_and_of_serving_at_every_context(subject):
     values = dict(speed.evaluate(subject))
-    at = [f"speed/{phase}_tokens_per_s@{context}" for context in (64, 80) for phase in ("prefill", "decode")]
+    at = [
+        f"speed/{phase}_tokens_per_s@{context}"
+        for context in (64, 80)
+        for phase in ("prefill", "decode")
+    ]
     assert set(values) == {"speed/compile_s", "speed/train_batch", "speed/train_tokens_per_s", *at}
     assert all(np.isfinite(value) and value > 0 for value in values.values())
 
 
 @pytest.mark.parametrize("context", [64, 80])
-def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(subject, monkeypatch, context):
-    """Seen in the cache: the tokens it has taken in, before and after each run; 80 is no multiple of a segment."""
+def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(
+    subject, monkeypatch, context
+):
+    """Seen in the cache: the tokens it has taken in, before and after each run; 80 is no multiple
+    of a segment.
+    """
     seen = []
 
     def run_once(run, prepare):
@@ -56,7 +66,9 @@ def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(subjec
 
 
 def test_median_of_runs_that_were_waited_for_without_their_preparation(monkeypatch):
-    """On a clock that only work moves: preparing takes 100 s, its array 10; dispatching 1 s, the results 5, 2, 30."""
+    """On a clock that only work moves: preparing takes 100 s, its array 10; dispatching 1 s, the
+    results 5, 2, 30.
+    """
     now = 0.0
 
     class Work:
@@ -85,14 +97,18 @@ def test_median_of_runs_that_were_waited_for_without_their_preparation(monkeypat
 
 
 class CountedProgram(NamedTuple):
-    """Its compilation was spared by JAX's persistent cache, which says that it took 7 s when it was made."""
+    """Its compilation was spared by JAX's persistent cache, which says that it took 7 s when it was
+    made.
+    """
 
     name: str
     args: tuple[np.ndarray, ...]
     compilations: list
 
     def compile(self, *, run: bool) -> object:
-        jax.monitoring.record_event_duration_secs("/jax/compilation_cache/compile_time_saved_sec", 7.0)
+        jax.monitoring.record_event_duration_secs(
+            "/jax/compilation_cache/compile_time_saved_sec", 7.0
+        )
         self.compilations.append(run)
         return object()
 

@@ -15,7 +15,9 @@ from seqarch.mixers.short_conv import ShortConv
 
 def convolved(make, dim):
     """The constructor of ShortConv before the mixer that `make` constructs."""
-    return lambda dtype, rngs: ShortConv(make(dim, dtype=dtype, rngs=rngs), dim, width=4, dtype=dtype, rngs=rngs)
+    return lambda dtype, rngs: ShortConv(
+        make(dim, dtype=dtype, rngs=rngs), dim, width=4, dtype=dtype, rngs=rngs
+    )
 
 
 VARIANTS = {
@@ -99,7 +101,12 @@ class Mistaken(Attention):
 )
 def test_a_broken_mixer_is_told_what_is_broken(mixer, complaint):
     with pytest.raises(laws.LawBroken, match=complaint):
-        laws.check(partial(mixer, 8, **({} if issubclass(mixer, GRU) else {"heads": 2})), dim=8, time=5, seeds=1)
+        laws.check(
+            partial(mixer, 8, **({} if issubclass(mixer, GRU) else {"heads": 2})),
+            dim=8,
+            time=5,
+            seeds=1,
+        )
 
 
 class RoundedState(LinearAttention):

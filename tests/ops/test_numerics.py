@@ -71,7 +71,9 @@ def test_a_convolution_rounds_once_and_step_is_prefill_to_the_bit():
 @pytest.mark.parametrize("base", [10_000.0, 500_000.0, 0.5])
 def test_rotary_angles_are_exact_at_every_position(base):
     position = np.array([[0, 1, 1000, 2**20, 2**24, 2**24 + 1, 2**30 + 7, 2**31 - 1]])
-    turns = np.longdouble(base) ** (-np.arange(32, dtype=np.longdouble) / 32) / (8 * np.arctan(np.longdouble(1)))
+    turns = np.longdouble(base) ** (-np.arange(32, dtype=np.longdouble) / 32) / (
+        8 * np.arctan(np.longdouble(1))
+    )
     exact = 2 * np.pi * np.asarray((position[..., None] * turns) % 1, np.float64)
     given = np.asarray(angles(jnp.asarray(position, jnp.int32), base, 32), np.float64)
     assert np.abs(np.exp(1j * given) - np.exp(1j * exact)).max() < 1e-6

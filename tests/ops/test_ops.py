@@ -1,4 +1,6 @@
-"""Every form of every op is the step-by-step definition in float64: values, states and gradients."""
+"""Every form of every op is the step-by-step definition in float64: values, states and
+gradients.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +58,10 @@ def selective_scan(x, delta, A, Bt, C, D, h, starts):
     ys = []
     for t in range(T):
         h = np.where(starts[:, t, None, None], 0, h)
-        h = np.exp(delta[:, t, None] * A.T) * h + (delta[:, t] * x[:, t])[:, None] * Bt[:, t, :, None]
+        h = (
+            np.exp(delta[:, t, None] * A.T) * h
+            + (delta[:, t] * x[:, t])[:, None] * Bt[:, t, :, None]
+        )
         ys.append(np.einsum("bne,bn->be", h, C[:, t]) + D * x[:, t])
     return np.stack(ys, 1), h
 
@@ -78,7 +83,8 @@ def attention(q, k, v, segment, window, causal):
         seen = [
             s
             for s in range(T)
-            if segment[b, s] == segment[b, t] and (not causal or (s <= t and (window is None or t - s < window)))
+            if segment[b, s] == segment[b, t]
+            and (not causal or (s <= t and (window is None or t - s < window)))
         ]
         scores = k[b, seen, h // (H // G)] @ q[b, t, h] / np.sqrt(K)
         weights = np.exp(scores - scores.max())
@@ -87,22 +93,37 @@ def attention(q, k, v, segment, window, causal):
 
 
 def assert_form(function, oracle, arguments, tolerance=1e-5):
-    """`function` in float32 has the values of `oracle` in float64, and its gradients by central differences."""
+    """`function` in float32 has the values of `oracle` in float64, and its gradients by central
+    differences.
+    """
     arrays = [jnp.asarray(x, jnp.float32) for x in arguments]
     weights = [normal(*np.shape(x)) for x in jax.tree.leaves(oracle(*arguments))]
 
     def loss(f, xp, *arguments):
-        return sum((xp.asarray(w) * y).sum() for w, y in zip(weights, jax.tree.leaves(f(*arguments))))
+        return sum(
+            (xp.asarray(w) * y).sum() for w, y in zip(weights, jax.tree.leaves(f(*arguments)))
+        )
 
     def value(*arrays):
         y = function(*arrays)
-        return sum((jnp.asarray(w, jnp.float32) * y).sum() for w, y in zip(weights, jax.tree.leaves(y))), y
+        return sum(
+            (jnp.asarray(w, jnp.float32) * y).sum() for w, y in zip(weights, jax.tree.leaves(y))
+        ), y
 
-    gradients, y = jax.jit(jax.grad(value, argnums=tuple(range(len(arrays))), has_aux=True))(*arrays)
-    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max()), y, oracle(*arguments))
+    gradients, y = jax.jit(jax.grad(value, argnums=tuple(range(len(arrays))), has_aux=True))(
+        *arrays
+    )
+    jax.tree.map(
+        lambda a, b: assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max()),
+        y,
+        oracle(*arguments),
+    )
     for i, gradient in enumerate(gradients):
         direction = normal(*gradient.shape)
-        shifted = [[x + s * 1e-5 * direction if i == j else x for j, x in enumerate(arguments)] for s in (1, -1)]
+        shifted = [
+            [x + s * 1e-5 * direction if i == j else x for j, x in enumerate(arguments)]
+            for s in (1, -1)
+        ]
         expected = (loss(oracle, np, *shifted[0]) - loss(oracle, np, *shifted[1])) / 2e-5
         scale = np.linalg.norm(np.asarray(gradient, np.float64)) * np.linalg.norm(direction)
         assert abs((gradient * direction).sum() - expected) <= 10 * tolerance * scale + 1e-6
@@ -113,53 +134,81 @@ def assert_form(function, oracle, arguments, tolerance=1e-5):
 def test_linear_scan(method, starts):
     function = lambda a, b, h: ops.linear_scan(a, b, h, starts=starts, method=method, chunk=CHUNK)
     begins = np.zeros((B, T), bool) if starts is None else starts
-    assert_form(function, lambda a, b, h: linear_scan(a, b, h, begins), [sigmoid(normal(B, T, E)), normal(B, T, E), normal(B, E)])
+    assert_form(
+        function,
+        lambda a, b, h: linear_scan(a, b, h, begins),
+        [sigmoid(normal(B, T, E)), normal(B, T, E), normal(B, E)],
+    )
 
 
 @pytest.mark.parametrize("starts", [None, STARTS], ids=["one", "packed"])
 @pytest.mark.parametrize("decay", ["none", "head", "channel"])
 @pytest.mark.parametrize("method", LINEAR_ATTENTION)
 def test_linear_attention(method, decay, starts):
-    g = -np.log1p(np.exp(normal(*{"none": (B, T, H), "head": (B, T, H), "channel": (B, T, H, K)}[decay])))
+    g = -np.log1p(
+        np.exp(normal(*{"none": (B, T, H), "head": (B, T, H), "channel": (B, T, H, K)}[decay]))
+    )
     state = normal(B, H, K, V)
     begins = np.zeros((B, T), bool) if starts is None else starts
 
     def function(q, k, v, *g):
         log_decay = g[0] if g else None
         initial = jnp.asarray(state, jnp.float32)
-        return ops.linear_attention(q, k, v, log_decay, initial, starts=starts, method=method, chunk=CHUNK)
+        return ops.linear_attention(
+            q, k, v, log_decay, initial, starts=starts, method=method, chunk=CHUNK
+        )
 
     def oracle(q, k, v, *g):
         return linear_attention(q, k, v, g[0] if g else np.zeros((B, T, H)), state, begins)
 
-    arguments = [normal(B, T, H, K), normal(B, T, H, K), normal(B, T, H, V)] + ([] if decay == "none" else [g])
+    arguments = [normal(B, T, H, K), normal(B, T, H, K), normal(B, T, H, V)] + (
+        [] if decay == "none" else [g]
+    )
     assert_form(function, oracle, arguments)
 
 
 @pytest.mark.parametrize("starts", [None, STARTS], ids=["one", "packed"])
 @pytest.mark.parametrize("method", SELECTIVE_SCAN)
 def test_selective_scan(method, starts):
-    function = lambda *arguments: ops.selective_scan(*arguments, starts=starts, method=method, chunk=CHUNK)
+    function = lambda *arguments: ops.selective_scan(
+        *arguments, starts=starts, method=method, chunk=CHUNK
+    )
     begins = np.zeros((B, T), bool) if starts is None else starts
     oracle = lambda *arguments: selective_scan(*arguments, begins)
     delta, A = np.log1p(np.exp(normal(B, T, E))), -np.exp(normal(E, N))
-    arguments = [normal(B, T, E), delta, A, normal(B, T, N), normal(B, T, N), normal(E), normal(B, N, E)]
+    arguments = [
+        normal(B, T, E),
+        delta,
+        A,
+        normal(B, T, N),
+        normal(B, T, N),
+        normal(E),
+        normal(B, N, E),
+    ]
     assert_form(function, oracle, arguments)
 
 
 @pytest.mark.parametrize("method", GRU)
 def test_gru(method):
     valid = np.arange(T)[None] < np.array([T, T - 4])[:, None]
-    function = lambda *arguments: ops.gru(*arguments, starts=STARTS & valid, valid=valid, method=method)
+    function = lambda *arguments: ops.gru(
+        *arguments, starts=STARTS & valid, valid=valid, method=method
+    )
     oracle = lambda *arguments: gru(*arguments, STARTS & valid, valid)
-    assert_form(function, oracle, [normal(B, T, 3 * E), normal(E, 3 * E), normal(3 * E), normal(B, E)])
+    assert_form(
+        function, oracle, [normal(B, T, 3 * E), normal(E, 3 * E), normal(3 * E), normal(B, E)]
+    )
 
 
-@pytest.mark.parametrize("rule", [dict(), dict(window=3), dict(causal=False)], ids=["causal", "window", "full"])
+@pytest.mark.parametrize(
+    "rule", [dict(), dict(window=3), dict(causal=False)], ids=["causal", "window", "full"]
+)
 @pytest.mark.parametrize("method", ATTENTION)
 def test_attention(method, rule):
     segment = np.cumsum(STARTS, axis=1)
-    function = lambda *qkv: ops.attention(*qkv, q_seg=segment, k_seg=segment, method=method, block=CHUNK, **rule)
+    function = lambda *qkv: ops.attention(
+        *qkv, q_seg=segment, k_seg=segment, method=method, block=CHUNK, **rule
+    )
     oracle = lambda *qkv: attention(*qkv, segment, rule.get("window"), rule.get("causal", True))
     assert_form(function, oracle, [normal(B, T, H, K), normal(B, T, G, K), normal(B, T, G, K)])
 
@@ -168,23 +217,33 @@ def test_attention(method, rule):
 def test_attention_to_nothing_is_zero(method):
     q, k = (jnp.ones((1, T, heads, K)) for heads in (H, G))
     absent = jnp.full((1, T), -1)
-    o, gradient = jax.value_and_grad(lambda q: ops.attention(q, k, k, k_pos=absent, method=method, block=CHUNK).sum())(q)
+    o, gradient = jax.value_and_grad(
+        lambda q: ops.attention(q, k, k, k_pos=absent, method=method, block=CHUNK).sum()
+    )(q)
     assert o == 0 and not gradient.any()
 
 
 @pytest.mark.parametrize("method", ATTENTION)
 def test_attention_to_a_cache_and_to_new_tokens_merge_to_attention(method):
-    """Also where the cache is no multiple of the block, rows are filled differently, one of them not at all and one with a
-    new document among its new tokens; and their gradients."""
+    """Also where the cache is no multiple of the block, rows are filled differently, one of them
+    not at all and one with a new document among its new tokens; and their gradients.
+    """
     filled, new = np.array([13, 0, 6]), 11
     q, k, v = (jnp.asarray(normal(3, T + new, heads, K), jnp.float32) for heads in (H, G, G))
     k_pos = np.where(np.arange(T) < filled[:, None], np.arange(T), -1)
-    segment = np.pad(np.arange(new)[None] >= np.array([[99], [99], [4]]), ((0, 0), (T, 0))).astype(int)
+    segment = np.pad(np.arange(new)[None] >= np.array([[99], [99], [4]]), ((0, 0), (T, 0))).astype(
+        int
+    )
     position = np.where(segment[:, T:], np.arange(new) - 4, filled[:, None] + np.arange(new))
     at, rule = Places(position, segment[:, T:]), Rule(True, 12)
 
     def whole(q, k, v):
-        places = dict(q_pos=position, k_pos=np.concatenate([k_pos, position], 1), q_seg=segment[:, T:], k_seg=segment)
+        places = dict(
+            q_pos=position,
+            k_pos=np.concatenate([k_pos, position], 1),
+            q_seg=segment[:, T:],
+            k_seg=segment,
+        )
         return ops.attention(q[:, T:], k, v, **places, window=12, method="materialised")
 
     def merged(q, k, v):
@@ -192,28 +251,42 @@ def test_attention_to_a_cache_and_to_new_tokens_merge_to_attention(method):
         old = cache_attention(q, *cache, at, k_pos, filled.max(), 12, CHUNK)
         return merge(old, ATTENTION[method](q, k[:, T:], v[:, T:], at, at, rule, block=CHUNK))
 
-    results = [jax.value_and_grad(lambda *qkv: (f(*qkv) ** 2).sum(), (0, 1, 2))(q, k, v) for f in (merged, whole)]
+    results = [
+        jax.value_and_grad(lambda *qkv: (f(*qkv) ** 2).sum(), (0, 1, 2))(q, k, v)
+        for f in (merged, whole)
+    ]
     jax.tree.map(lambda a, b: assert_allclose(a, b, atol=2e-5), *results)
 
 
 def test_blocks_of_a_cache_beyond_its_filled_slots_are_not_read():
     """Not-a-numbers stand in them, which a product with a weight of zero would not hide."""
     S, filled = 4 * CHUNK, CHUNK + 1
-    q, k, v = (jnp.asarray(normal(B, T, heads, K), jnp.float32) for heads, T in ((H, 1), (G, S), (G, S)))
+    q, k, v = (
+        jnp.asarray(normal(B, T, heads, K), jnp.float32) for heads, T in ((H, 1), (G, S), (G, S))
+    )
     k_pos = np.where(np.arange(S) < filled, np.arange(S), -1)[None].repeat(B, 0)
     at = Places(np.full((B, 1), filled), np.zeros((B, 1), int))
     expected = ops.attention(q, k, v, q_pos=at.position, k_pos=k_pos, method="materialised")
-    k, v = (jnp.where(np.arange(S)[:, None, None] < 2 * CHUNK, x, jnp.nan).transpose(0, 2, 1, 3) for x in (k, v))
-    assert_allclose(cache_attention(q, k, v, at, k_pos, jnp.int32(filled), None, CHUNK).o, expected, atol=1e-5)
+    k, v = (
+        jnp.where(np.arange(S)[:, None, None] < 2 * CHUNK, x, jnp.nan).transpose(0, 2, 1, 3)
+        for x in (k, v)
+    )
+    assert_allclose(
+        cache_attention(q, k, v, at, k_pos, jnp.int32(filled), None, CHUNK).o, expected, atol=1e-5
+    )
 
 
 def test_strong_decay_loses_nothing():
-    """Log-decays of -30 and -1e-6 in one chunk: products come from differences of sums, never from quotients."""
+    """Log-decays of -30 and -1e-6 in one chunk: products come from differences of sums, never from
+    quotients.
+    """
     g = np.where(np.arange(T) % 5 == 0, -30.0, -1e-6)[None, :, None] * np.ones((B, T, H))
     q, k, v = normal(B, T, H, K), normal(B, T, H, K), normal(B, T, H, V)
     expected = linear_attention(q, k, v, g, np.zeros((B, H, K, V)), np.zeros((B, T), bool))[0]
     for method in LINEAR_ATTENTION:
-        given = ops.linear_attention(*(jnp.asarray(x, jnp.float32) for x in (q, k, v, g)), method=method, chunk=CHUNK)[0]
+        given = ops.linear_attention(
+            *(jnp.asarray(x, jnp.float32) for x in (q, k, v, g)), method=method, chunk=CHUNK
+        )[0]
         assert_allclose(given, expected, atol=5e-5 * np.abs(expected).max())
 
 

@@ -53,13 +53,23 @@ def top(tmp_path_factory) -> Path:
     (top / "my_mixers.py").write_text(code)
     (top / "broken.py").write_text(BROKEN)
     (top / "torn.py").write_text("class Mixer(")
-    documents = [(split, f"{split} {n}", b"To be, or not to be, that is it. " * 20) for split in tokens.SPLITS for n in "ab"]
+    documents = [
+        (split, f"{split} {n}", b"To be, or not to be, that is it. " * 20)
+        for split in tokens.SPLITS
+        for n in "ab"
+    ]
     tokens.write(top / "text", documents, {}, replace=False)
     return top
 
 
 def start(top: Path, program: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, ROOT / program, *arguments], cwd=top, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, ROOT / program, *arguments],
+        cwd=top,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def checked(top: Path, mixer: str, steps: int = 10) -> subprocess.CompletedProcess:
@@ -74,13 +84,19 @@ def test_a_mixer_that_obeys_is_told_so(top):
     done = checked(top, "my_mixers:EMA", steps=100)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 2 + len(HINTS) + 2 and all(line.startswith("holds") for line in lines[1:-1])
-    assert "256 B after 1,024 tokens, 256 B after 65,536 tokens, at width 64; constant" in done.stdout
+    assert len(lines) == 2 + len(HINTS) + 2 and all(
+        line.startswith("holds") for line in lines[1:-1]
+    )
+    assert (
+        "256 B after 1,024 tokens, 256 B after 65,536 tokens, at width 64; constant" in done.stdout
+    )
     assert lines[-1] == f"{len(HINTS) + 2} of {len(HINTS) + 2} hold"
 
 
 def test_what_may_follow_from_another_failure_says_so(top):
-    """A wrong step fails all that is compared with steps; the first line that fails is the one to mend."""
+    """A wrong step fails all that is compared with steps; the first line that fails is the one to
+    mend.
+    """
     done = checked(top, "broken:Mistaken(hidden=4)")
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
     assert done.returncode == 1 and len(failed) > 1
@@ -91,7 +107,10 @@ def test_what_may_follow_from_another_failure_says_so(top):
 
 def test_a_mixer_that_cannot_learn_has_its_verdict(top):
     done = checked(top, "broken:Exploding")
-    assert done.returncode == 1 and "FAILS  it learns: losses or gradients that are not finite" in done.stdout, done.stderr
+    assert (
+        done.returncode == 1
+        and "FAILS  it learns: losses or gradients that are not finite" in done.stdout
+    ), done.stderr
     assert done.stdout.splitlines()[-1].endswith("hold; begin with the first that fails")
 
 
@@ -106,7 +125,9 @@ def test_a_mixer_that_raises_is_told_where(top):
     assert done.returncode == 1 and "Traceback" not in done.stderr
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
     number = BROKEN[: BROKEN.index("jnp.ones((3, 3))")].count("\n") + 1
-    assert failed and all(f"TypeError in line {number} of {top / 'broken.py'}: " in line for line in failed)
+    assert failed and all(
+        f"TypeError in line {number} of {top / 'broken.py'}: " in line for line in failed
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,17 +145,29 @@ def test_mistakes_are_told_in_one_line(top, arguments, message):
 
 
 def test_every_program_takes_a_mixer_from_where_it_is_started(top):
-    small = ["--config.steps=2", "--config.batch=2", "--config.length=16", "--config.model.dim=8", "--config.model.layers=2"]
+    small = [
+        "--config.steps=2",
+        "--config.batch=2",
+        "--config.length=16",
+        "--config.model.dim=8",
+        "--config.model.layers=2",
+    ]
     trained = start(
-        top, "train.py", f"--config={ROOT}/configs/lm.py", "--config.model.mixer=my_mixers:EMA", "--workdir=run",
+        top, "train.py", f"--config={ROOT}/configs/lm.py", "--config.model.mixer=my_mixers:EMA",
+        "--workdir=run",
         "--config.data.path=text", "--config.eval.limit=50", *small,
     )  # fmt: skip
     assert trained.returncode == 0 and "step 2/2" in trained.stdout, trained.stderr
     refused = start(top, "eval.py", "--workdir=run", "--only=quality")
     assert refused.returncode == 2 and "give --allow_modules=my_mixers" in refused.stderr
-    measured = start(
-        top, "eval.py", "--workdir=run", "--only=quality", "--allow_modules=my_mixers"
-    )
+    measured = start(top, "eval.py", "--workdir=run", "--only=quality", "--allow_modules=my_mixers")
     assert measured.returncode == 0 and "bits/byte" in measured.stdout, measured.stderr
-    written = start(top, "scripts/generate.py", "--workdir=run", "--prompt=To be", "--steps=3", "--allow_modules=my_mixers")
+    written = start(
+        top,
+        "scripts/generate.py",
+        "--workdir=run",
+        "--prompt=To be",
+        "--steps=3",
+        "--allow_modules=my_mixers",
+    )
     assert written.returncode == 0 and written.stdout.startswith("To be"), written.stderr

@@ -1,4 +1,6 @@
-"""Whatever ends a run, the same command ends it where it would have ended, bit for bit; what must not start is refused."""
+"""Whatever ends a run, the same command ends it where it would have ended, bit for bit; what must
+not start is refused.
+"""
 
 import errno
 import json
@@ -41,13 +43,19 @@ def signal_at(step: int, number: int):
 
 
 def die_in_save(step: int):
-    """Checkpointer.save that dies at the first file or directory that the save of `step` puts in its place."""
+    """Checkpointer.save that dies at the first file or directory that the save of `step` puts in
+    its place.
+    """
     save = Checkpointer.save
 
     def saves(self: Checkpointer, state) -> None:
         if int(state.step) == step:
             self._manager.wait_until_finished()
-            sys.addaudithook(lambda event, _: os.kill(os.getpid(), signal.SIGKILL) if event == "os.rename" else None)
+            sys.addaudithook(
+                lambda event, _: (
+                    os.kill(os.getpid(), signal.SIGKILL) if event == "os.rename" else None
+                )
+            )
         save(self, state)
 
     return saves
@@ -64,7 +72,11 @@ def main(given: str, workdir: str, how: str) -> None:
     if how == "save":
         Checkpointer.save = die_in_save(6)
     else:
-        step, number = {"kill": (5, signal.SIGKILL), "twice": (4, signal.SIGINT), "term": (6, signal.SIGTERM)}[how]
+        step, number = {
+            "kill": (5, signal.SIGKILL),
+            "twice": (4, signal.SIGINT),
+            "term": (6, signal.SIGTERM),
+        }[how]
         Logger.log = signal_at(step, number)
     if how == "twice":
         Checkpointer.wait = interrupt_and_hang
@@ -85,12 +97,19 @@ def whole(corpus, tmp_path_factory) -> Path:
     return run
 
 
-def test_a_run_killed_interrupted_twice_killed_in_a_save_and_terminated_ends_where_the_whole_one_ends(corpus, whole, tmp_path):
+def test_a_run_that_was_cut_short_again_and_again_ends_where_the_whole_one_ends(
+    corpus, whole, tmp_path
+):
     given, run = nine_steps(corpus), tmp_path / "run"
     ends = {}
     for how in ("kill", "twice", "save", "term"):
-        program = f"from tests import test_interruptions as t; t.main({json.dumps(to_dict(given))!r}, {str(run)!r}, {how!r})"
-        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
+        program = (
+            "from tests import test_interruptions as t; "
+            f"t.main({json.dumps(to_dict(given))!r}, {str(run)!r}, {how!r})"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240
+        )
         ends[how] = done.returncode, done.stderr, restore.steps(run / "checkpoints")
         if how == "save":
             assert [path for path in (run / "checkpoints").iterdir() if "tmp" in path.name]
@@ -104,15 +123,25 @@ def test_a_run_killed_interrupted_twice_killed_in_a_save_and_terminated_ends_whe
     assert ends_alike(run, whole)
 
 
-def test_a_save_that_is_cut_off_anywhere_leaves_the_one_before(corpus, whole, tmp_path, monkeypatch):
-    """What lies on the disk whenever the saves of steps 6 and 9 are about to make, rename or remove something."""
+def test_a_save_that_is_cut_off_anywhere_leaves_the_one_before(
+    corpus, whole, tmp_path, monkeypatch
+):
+    """What lies on the disk whenever the saves of steps 6 and 9 are about to make, rename or remove
+    something.
+    """
     run, moments, watched = tmp_path / "run", [], threading.Event()
 
     def keep(event: str, arguments: tuple) -> None:  # audit hooks stay: this one is idle afterwards
-        if watched.is_set() and event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir") and str(run) in str(arguments[0]):
+        if (
+            watched.is_set()
+            and event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
+            and str(run) in str(arguments[0])
+        ):
             watched.clear()
             moments.append(tmp_path / str(len(moments)))
-            subprocess.run(["cp", "-r", run / "checkpoints", moments[-1]], stderr=subprocess.DEVNULL)  # others rename meanwhile
+            subprocess.run(
+                ["cp", "-r", run / "checkpoints", moments[-1]], stderr=subprocess.DEVNULL
+            )  # others rename meanwhile
             watched.set()
 
     def saves(self: Checkpointer, state) -> None:
@@ -140,7 +169,10 @@ def test_a_save_that_is_cut_off_anywhere_leaves_the_one_before(corpus, whole, tm
 def test_ctrl_c_saves_and_another_machine_is_told(corpus, whole, tmp_path, monkeypatch):
     assert threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with monkeypatch.context() as patch, pytest.raises(Stopped, match="is saved; the same command goes on") as stopped:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(Stopped, match="is saved; the same command goes on") as stopped,
+    ):
         patch.setattr(Logger, "log", signal_at(4, signal.SIGINT))
         loop.train(nine_steps(corpus), tmp_path, progress=lambda line: None)
     assert stopped.value.signal == signal.SIGINT
@@ -192,7 +224,9 @@ def test_a_second_process_on_a_run_is_refused_before_it_writes(corpus, tmp_path)
 def test_a_disk_that_fills_up_in_a_save_costs_no_older_one(corpus, whole, tmp_path, monkeypatch):
     full, save = threading.Event(), Checkpointer.save
 
-    def refuse(event: str, arguments: tuple) -> None:  # audit hooks stay: this one is idle once the disk has room again
+    def refuse(
+        event: str, arguments: tuple
+    ) -> None:  # audit hooks stay: this one is idle once the disk has room again
         if full.is_set() and event == "os.rename" and str(tmp_path) in str(arguments[0]):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -204,7 +238,9 @@ def test_a_disk_that_fills_up_in_a_save_costs_no_older_one(corpus, whole, tmp_pa
 
     sys.addaudithook(refuse)
     monkeypatch.setattr(Checkpointer, "save", saves)
-    with pytest.raises(UserError, match="disk of .* is full; free some space and the same command goes on"):
+    with pytest.raises(
+        UserError, match="disk of .* is full; free some space and the same command goes on"
+    ):
         loop.train(nine_steps(corpus), tmp_path, progress=lambda line: None)
     full.clear()
     assert restore.steps(tmp_path / "checkpoints") == [3]
@@ -215,10 +251,16 @@ def test_a_disk_that_fills_up_in_a_save_costs_no_older_one(corpus, whole, tmp_pa
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "No space left on device"), ValueError("RESOURCE_EXHAUSTED: No space left on device [OS error 28]")],
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: No space left on device [OS error 28]"),
+    ],
 )
 def test_a_full_disk_is_told_in_one_line(tmp_path, error):
-    with pytest.raises(UserError, match="disk of .* is full; free some"), rundir.full_disk_told(tmp_path):
+    with (
+        pytest.raises(UserError, match="disk of .* is full; free some"),
+        rundir.full_disk_told(tmp_path),
+    ):
         try:
             raise error
         except Exception as cause:

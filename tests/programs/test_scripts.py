@@ -1,4 +1,6 @@
-"""The installation, on stand-ins for interpreters and machines: what it chooses, repairs and refuses; what runs on."""
+"""The installation, on stand-ins for interpreters and machines: what it chooses, repairs and
+refuses; what runs on.
+"""
 
 import os
 import shutil
@@ -10,7 +12,8 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
-# An interpreter that writes down what it is asked for. `-m venv --clear DIR` puts a copy of it into DIR.
+# An interpreter that writes down what it is asked for. `-m venv --clear DIR` puts a copy of it into
+# DIR.
 PYTHON = """#!/bin/bash
 echo "$*" >>"$LOG"
 case "$*" in
@@ -23,7 +26,9 @@ esac
 
 @pytest.fixture
 def machine(tmp_path):
-    """A checkout, an empty file system and a path with few commands; calling it runs bash there after env.sh."""
+    """A checkout, an empty file system and a path with few commands; calling it runs bash there
+    after env.sh.
+    """
     (tmp_path / "bin").mkdir()
     (tmp_path / "requirements.txt").write_text("jax\n")
     (tmp_path / "requirements-cuda.txt").write_text("-r requirements.txt\njax[cuda13]\n")
@@ -31,9 +36,16 @@ def machine(tmp_path):
         (tmp_path / "bin" / name).symlink_to(shutil.which(name))
 
     def run(command, **environment):
-        env = {"PATH": str(tmp_path / "bin"), "LOG": str(tmp_path / "log"), "ROOT": str(tmp_path), **environment}
+        env = {
+            "PATH": str(tmp_path / "bin"),
+            "LOG": str(tmp_path / "log"),
+            "ROOT": str(tmp_path),
+            **environment,
+        }
         script = f"set -euo pipefail; source {SCRIPTS / 'env.sh'}; {command}"
-        return subprocess.run([str(tmp_path / "bin/bash"), "-c", script], env=env, capture_output=True, text=True)
+        return subprocess.run(
+            [str(tmp_path / "bin/bash"), "-c", script], env=env, capture_output=True, text=True
+        )
 
     run.root = tmp_path
     return run
@@ -69,7 +81,8 @@ def test_nvidia_machine_is_cuda(machine):
 
 
 @pytest.mark.parametrize(
-    "vendor, device, kind", [("0x1ae0", "0x0063", "tpu"), ("0x1ae0", "0x0042", "cpu"), ("0x8086", "0x0063", "cpu")]
+    "vendor, device, kind",
+    [("0x1ae0", "0x0063", "tpu"), ("0x1ae0", "0x0042", "cpu"), ("0x8086", "0x0063", "cpu")],
 )
 def test_tpu_is_told_from_other_devices(machine, vendor, device, kind):
     _device(machine, vendor, device)
@@ -114,7 +127,9 @@ def test_active_environment_is_taken_as_it_is(machine):
     assert "expected 'active'" in machine('prepare "$ROOT"', SEQARCH_ENV="actve").stderr
 
 
-@pytest.mark.parametrize("backend, platforms, code", [("cpu", "", 1), ("gpu", "", 0), ("cpu", "cpu", 0)])
+@pytest.mark.parametrize(
+    "backend, platforms, code", [("cpu", "", 1), ("gpu", "", 0), ("cpu", "cpu", 0)]
+)
 def test_never_silently_on_cpu_beside_an_accelerator(machine, backend, platforms, code):
     _command(machine, "python3", PYTHON)
     _command(machine, "nvidia-smi")
@@ -126,7 +141,9 @@ def test_never_silently_on_cpu_beside_an_accelerator(machine, backend, platforms
 
 @pytest.fixture
 def checkout(machine):
-    """The machine with this repository's scripts in it; calling it runs one and returns the last command they gave."""
+    """The machine with this repository's scripts in it; calling it runs one and returns the last
+    command they gave.
+    """
     for path in ("pytest.ini", "scripts"):
         (machine.root / path).symlink_to(SCRIPTS.parent / path)
     _command(machine, "python3", PYTHON)
@@ -147,7 +164,12 @@ def test_scripts_pass_arguments_on_from_any_directory(checkout, script):
 
 @pytest.mark.parametrize(
     "arguments, configs",
-    [("", 1), ("--config.steps=3 --workdir=a", 1), ("--config=b.py:full --config.steps=3", 0), ("--config b.py", 0)],
+    [
+        ("", 1),
+        ("--config.steps=3 --workdir=a", 1),
+        ("--config=b.py:full --config.steps=3", 0),
+        ("--config b.py", 0),
+    ],
 )
 def test_comparison_has_its_default_config_unless_another_is_given(checkout, arguments, configs):
     command = checkout("compare.sh", arguments)
@@ -156,11 +178,15 @@ def test_comparison_has_its_default_config_unless_another_is_given(checkout, arg
 
 
 @pytest.mark.parametrize(
-    ("codes", "ends", "starts"), [((0,), 0, 1), ((2,), 2, 1), ((130,), 130, 1), ((143, 0), 0, 2), ((1, 137, 7), 7, 3)]
+    ("codes", "ends", "starts"),
+    [((0,), 0, 1), ((2,), 2, 1), ((130,), 130, 1), ((143, 0), 0, 2), ((1, 137, 7), 7, 3)],
 )
 def test_keep_running_starts_again_after_crashes_and_preemption_only(tmp_path, codes, ends, starts):
     count = tmp_path / "count"
-    command = f"echo >> {count}; codes=({' '.join(map(str, codes))}); exit ${{codes[$(wc -l < {count}) - 1]}}"
+    command = (
+        f"echo >> {count}; codes=({' '.join(map(str, codes))}); exit "
+        f"${{codes[$(wc -l < {count}) - 1]}}"
+    )
     env = os.environ | {"KEEP_RUNNING_LIMIT": "3", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     (tmp_path / "sleep").write_text(f"#!/bin/sh\necho $1 >> {tmp_path}/slept\n")
     (tmp_path / "sleep").chmod(0o755)
@@ -196,6 +222,8 @@ for _ in range(2):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
 def test_what_was_freed_is_allocated_again_without_the_systems_help():
-    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    )
     first, second = map(int, done.stdout.split())
     assert second < first / 10

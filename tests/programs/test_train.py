@@ -15,12 +15,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from seqarch.costs.programs import train_program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import seqarch.config
 from configs import lm
 from seqarch.config import Config, parse
+from seqarch.costs.programs import train_program
 from seqarch.devices import DEVICES, Device
 from seqarch.errors import Diverged, UserError
 from seqarch.flops import count_flops
@@ -56,11 +56,14 @@ def config(corpus: Path, mixer: str = "gru", **fields) -> Config:
     return parse(given)
 
 
-OPTIONS = dict(model=dict(dtype="bfloat16", remat=True, dropout=0.1), optim=dict(accumulate=2, z_loss=1e-4))
+OPTIONS = dict(
+    model=dict(dtype="bfloat16", remat=True, dropout=0.1), optim=dict(accumulate=2, z_loss=1e-4)
+)
 
 
 @pytest.mark.parametrize(
-    ("mixer", "options"), [*((mixer, {}) for mixer in sorted(MIXERS)), ("gru,attention(window=8),gru", OPTIONS)]
+    ("mixer", "options"),
+    [*((mixer, {}) for mixer in sorted(MIXERS)), ("gru,attention(window=8),gru", OPTIONS)],
 )
 def test_every_config_runs_two_steps(corpus, tmp_path, mixer, options):
     said = []
@@ -170,7 +173,9 @@ def test_a_run_cut_short_goes_on_to_where_the_whole_one_ends(corpus, tmp_path):
     assert [row["step"] for row in read_rows(short)] == [1, 2, 3, 4, 5, 6]
     assert [row["loss"] for row in read_rows(short)] == [row["loss"] for row in read_rows(whole)]
     jax.tree.map(np.testing.assert_array_equal, load_model(short)[1], load_model(whole)[1])
-    assert [start["step"] for start in json.loads((short / "run.json").read_text())["continued"]] == [3]
+    assert [
+        start["step"] for start in json.loads((short / "run.json").read_text())["continued"]
+    ] == [3]
 
     said.clear()
     again = loop.train(config(corpus), short, progress=said.append)
@@ -184,7 +189,9 @@ def test_a_run_cut_short_goes_on_to_where_the_whole_one_ends(corpus, tmp_path):
 
 def test_ten_steps_that_are_not_finite_end_the_run(corpus, tmp_path):
     given = config(corpus, steps=30)
-    given = dataclasses.replace(given, optim=dataclasses.replace(given.optim, lr=1e38, warmup=0, clip=1e30))
+    given = dataclasses.replace(
+        given, optim=dataclasses.replace(given.optim, lr=1e38, warmup=0, clip=1e30)
+    )
     with pytest.raises(UserError, match="not finite.*lower optim.lr"):
         loop.train(given, tmp_path, progress=lambda line: None)
     rows = read_rows(tmp_path)
@@ -210,9 +217,24 @@ def test_a_short_run_that_diverges_does_not_end_as_trained(corpus, tmp_path):
 
 def test_the_command_trains_ctrl_c_saves_and_the_same_command_goes_on(corpus, tmp_path):
     run = tmp_path / "run"
-    command = [sys.executable, str(ROOT / "train.py"), f"--config={ROOT}/configs/lm.py:gru", f"--workdir={run}"]
-    command += [f"--config.data.path={corpus}", "--config.batch=4", "--config.length=16", "--config.optim.lr=1e-3"]
-    command += ["--config.model.dim=16", "--config.model.mlp=0", "--config.profile=1", "--config.log_every=1"]
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        f"--config={ROOT}/configs/lm.py:gru",
+        f"--workdir={run}",
+    ]
+    command += [
+        f"--config.data.path={corpus}",
+        "--config.batch=4",
+        "--config.length=16",
+        "--config.optim.lr=1e-3",
+    ]
+    command += [
+        "--config.model.dim=16",
+        "--config.model.mlp=0",
+        "--config.profile=1",
+        "--config.log_every=1",
+    ]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with subprocess.Popen([*command, "--config.steps=1000000"], **pipes) as process:
         while not (run.exists() and read_rows(run)) and process.poll() is None:
@@ -221,22 +243,31 @@ def test_the_command_trains_ctrl_c_saves_and_the_same_command_goes_on(corpus, tm
         stderr = process.communicate(timeout=240)[1]
     (step,) = restore.steps(run / "checkpoints")
     assert process.returncode == 130
-    assert stderr == f"stopped at step {step} of 1000000, which is saved; the same command goes on\n"
+    assert (
+        stderr == f"stopped at step {step} of 1000000, which is saved; the same command goes on\n"
+    )
     assert [row["step"] for row in read_rows(run)] == list(range(1, step + 1))
 
     command += [f"--config.steps={step + 1}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"going on from step {step} of" in done.stdout and f"step {step + 1}/{step + 1}" in done.stdout
+    assert (
+        f"going on from step {step} of" in done.stdout
+        and f"step {step + 1}/{step + 1}" in done.stdout
+    )
     assert [row["step"] for row in read_rows(run)] == list(range(1, step + 2))
     assert seqarch.config.parse(json.loads((run / "config.json").read_text())).optim.lr == 1e-3
     assert list(run.rglob("*.xplane.pb"))
 
     flip(largest(run / "checkpoints" / str(step + 1)))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    done = subprocess.run([*command, "--strict_restore"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*command, "--strict_restore"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert re.match(rf"error: .*/{step + 1} is damaged \(.*\); leave out --strict_restore", done.stderr), done.stderr
+    assert re.match(
+        rf"error: .*/{step + 1} is damaged \(.*\); leave out --strict_restore", done.stderr
+    ), done.stderr
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
@@ -245,8 +276,20 @@ def test_the_command_trains_ctrl_c_saves_and_the_same_command_goes_on(corpus, tm
     [
         ({}, None),
         ({"dev/nvidiactl": ""}, "cuda"),
-        ({"sys/bus/pci/devices/0/vendor": "0x1ae0\n", "sys/bus/pci/devices/0/device": "0x0063\n"}, "tpu"),
-        ({"sys/bus/pci/devices/0/vendor": "0x1ae0\n", "sys/bus/pci/devices/0/device": "0x0042\n"}, None),
+        (
+            {
+                "sys/bus/pci/devices/0/vendor": "0x1ae0\n",
+                "sys/bus/pci/devices/0/device": "0x0063\n",
+            },
+            "tpu",
+        ),
+        (
+            {
+                "sys/bus/pci/devices/0/vendor": "0x1ae0\n",
+                "sys/bus/pci/devices/0/device": "0x0042\n",
+            },
+            None,
+        ),
     ],
 )
 def test_accelerators_are_seen_without_their_drivers(tmp_path, files, found):
@@ -272,7 +315,9 @@ def test_a_cluster_is_joined_where_the_environment_names_one(monkeypatch):
     calls = []
     initialize = lambda *cluster, heartbeat_timeout_seconds: calls.append(cluster)
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
-    monkeypatch.setattr(cluster.peers, "filter_native_stderr", lambda: None)  # of the tests' own process
+    monkeypatch.setattr(
+        cluster.peers, "filter_native_stderr", lambda: None
+    )  # of the tests' own process
     cluster.join_cluster()
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     cluster.join_cluster()

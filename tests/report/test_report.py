@@ -1,4 +1,6 @@
-"""The report says the same in all its formats, invents nothing, escapes everything and needs nothing from outside."""
+"""The report says the same in all its formats, invents nothing, escapes everything and needs
+nothing from outside.
+"""
 
 import csv
 import dataclasses
@@ -40,15 +42,36 @@ def _model(name, mlp, state, growth):
     }
     for length in LENGTHS:
         values[f"memory/state_bytes@{length}"] = state + growth * length
-        values |= {f"memory/{kind}_bytes@{length}": 2**20 + 500 * length for kind in ("train", "prefill", "decode")}
+        values |= {
+            f"memory/{kind}_bytes@{length}": 2**20 + 500 * length
+            for kind in ("train", "prefill", "decode")
+        }
         values[f"speed/decode_tokens_per_s@{length}"] = 1e6 / (100 + growth * length)
-    config = {"steps": 300, "model": {"mixer": name, "dim": 128, "mlp": mlp}, "seed": {"model": 0, "data": 0}}
-    return Row(name, "model", values, config, {"model": 0, "data": 7}, "0123abc", f"python train.py --config='{name}'")
+    config = {
+        "steps": 300,
+        "model": {"mixer": name, "dim": 128, "mlp": mlp},
+        "seed": {"model": 0, "data": 0},
+    }
+    return Row(
+        name,
+        "model",
+        values,
+        config,
+        {"model": 0, "data": 7},
+        "0123abc",
+        f"python train.py --config='{name}'",
+    )
 
 
 @pytest.fixture(scope="module")
 def rows():
-    baseline = Row("n-gram", "baseline", {"quality/bits_per_byte": 4.5}, revision="0123abc", command="python compare.py")
+    baseline = Row(
+        "n-gram",
+        "baseline",
+        {"quality/bits_per_byte": 4.5},
+        revision="0123abc",
+        command="python compare.py",
+    )
     odd = dataclasses.replace(_model("attention", 320, 0, 1024), name='<b>|"odd" & long</b>')
     return [_model("gru", 256, 2048, 0), odd, baseline]
 
@@ -57,7 +80,12 @@ def rows():
 def report(rows, tmp_path_factory):
     directory = tmp_path_factory.mktemp("report")
     paths = write_report(rows, directory, title="Mixers <compared>", notice=NOTICE)
-    assert [path.name for path in paths] == ["report.md", "results.csv", "report.html", "results.json"]
+    assert [path.name for path in paths] == [
+        "report.md",
+        "results.csv",
+        "report.html",
+        "results.json",
+    ]
     return {path.suffix[1:]: path.read_text() for path in paths} | {"directory": directory}
 
 
@@ -144,7 +172,15 @@ def test_csv_gives_back_what_was_measured(rows, report):
 
 
 def test_what_is_missing_is_a_dash_and_rows_with_nothing_are_left_out(rows):
-    table = Table("", "", (Column("model", "name", "text"), Column("x", "memory/params", "count"), Column("y", "none", "bits")))
+    table = Table(
+        "",
+        "",
+        (
+            Column("model", "name", "text"),
+            Column("x", "memory/params", "count"),
+            Column("y", "none", "bits"),
+        ),
+    )
     lines = text_table(table, rows).splitlines()
     assert [line.split()[-1] for line in lines[1:]] == [MISSING, MISSING]
     assert "654,321" in lines[1] and "n-gram" not in text_table(table, rows)
@@ -152,13 +188,19 @@ def test_what_is_missing_is_a_dash_and_rows_with_nothing_are_left_out(rows):
 
 def test_settings_are_columns_where_they_differ_and_told_once_where_they_do_not(rows):
     provenance = comparison_tables(rows)[-1]
-    assert {"model.mixer", "model.mlp"} == {column.title for column in provenance.columns if "." in column.title}
+    assert {"model.mixer", "model.mlp"} == {
+        column.title for column in provenance.columns if "." in column.title
+    }
     assert "steps=300" in provenance.caption and "model.dim=128" in provenance.caption
 
 
 def test_memory_definitions_are_told_with_their_rows_where_they_differ(rows):
-    other = dataclasses.replace(rows[1], name="b", values=rows[1].values | {"memory/definition": "peak"})
-    (caption,) = (table.caption for table in comparison_tables([rows[0], other]) if "compiled" in table.title)
+    other = dataclasses.replace(
+        rows[1], name="b", values=rows[1].values | {"memory/definition": "peak"}
+    )
+    (caption,) = (
+        table.caption for table in comparison_tables([rows[0], other]) if "compiled" in table.title
+    )
     assert "gru: arguments + outputs + temporaries" in caption and "b: peak" in caption
 
 
@@ -188,7 +230,9 @@ def test_markdown_shows_the_figures_it_wrote(report):
     assert all((report["directory"] / name).read_text().startswith("<svg") for name in names)
 
 
-@pytest.mark.parametrize("value, text", [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (2**50 * 2000, "2000 PiB")])
+@pytest.mark.parametrize(
+    "value, text", [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (2**50 * 2000, "2000 PiB")]
+)
 def test_bytes_are_readable(value, text):
     assert format_bytes(value) == text
 

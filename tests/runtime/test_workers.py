@@ -1,4 +1,6 @@
-"""Members side by side: each on its share of the cores, and what ends one, or the program, ends all in order."""
+"""Members side by side: each on its share of the cores, and what ends one, or the program, ends all
+in order.
+"""
 
 import contextlib
 import functools
@@ -20,7 +22,9 @@ from seqarch.runtime.workers import side_by_side
 ROOT = Path(__file__).parents[2]
 WAIT = 120
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or cpus() < 2, reason="no cores to share")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or cpus() < 2, reason="no cores to share"
+)
 
 
 def until(condition, what: str) -> None:
@@ -31,7 +35,9 @@ def until(condition, what: str) -> None:
 
 
 def meet(directory: Path, name: str) -> None:
-    """Writes its cores, and goes on when the other member has written its own, so only where both run at once."""
+    """Writes its cores, and goes on when the other member has written its own, so only where both
+    run at once.
+    """
     (directory / name).write_text(" ".join(map(str, sorted(os.sched_getaffinity(0)))))
     until(lambda: len(list(directory.iterdir())) == 2, "the other member did not begin")
 
@@ -63,7 +69,11 @@ def train(directory: Path, name: str) -> None:
 def main(directory: str) -> None:
     """What the test of signals runs in a process of its own."""
     sys.argv[1:] = []
-    cli.run(lambda: side_by_side(dict(a="a", b="b"), functools.partial(train, Path(directory)), 2, print))
+    cli.run(
+        lambda: side_by_side(
+            dict(a="a", b="b"), functools.partial(train, Path(directory)), 2, print
+        )
+    )
 
 
 def test_members_run_at_once_on_cores_of_their_own(tmp_path):
@@ -77,12 +87,19 @@ def test_members_run_at_once_on_cores_of_their_own(tmp_path):
 def test_a_member_without_a_result_does_not_end_the_others():
     said = []
     side_by_side({"first": "diverges", "second": "does well"}, end, 1, said.append)
-    assert [line.split(";")[0] for line in said] == ["first: no result, no finite loss", "second: done"]
+    assert [line.split(";")[0] for line in said] == [
+        "first: no result, no finite loss",
+        "second: done",
+    ]
 
 
 @pytest.mark.parametrize(
     "how, error, message",
-    [("mistake", UserError, "^the text is too short$"), ("dies", UserError, "bad was killed"), ("full disk", OSError, "No space")],
+    [
+        ("mistake", UserError, "^the text is too short$"),
+        ("dies", UserError, "bad was killed"),
+        ("full disk", OSError, "No space"),
+    ],
 )
 def test_what_ends_a_member_is_told_in_a_line_and_stops_the_others(how, error, message, capfd):
     with pytest.raises(error, match=message):
@@ -101,14 +118,32 @@ def test_what_ends_a_member_is_told_in_a_line_and_stops_the_others(how, error, m
     ],
 )
 def test_members_stop_with_the_program(number, everyone, trains, tmp_path):
-    """everyone: the signal goes to the whole group, as a terminal or a scheduler sends it; trains: when all are at work."""
-    command = [sys.executable, "-c", f"from tests import test_workers; test_workers.main({str(tmp_path)!r})"]
-    program = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    """everyone: the signal goes to the whole group, as a terminal or a scheduler sends it; trains:
+    when all are at work.
+    """
+    command = [
+        sys.executable,
+        "-c",
+        f"from tests import test_workers; test_workers.main({str(tmp_path)!r})",
+    ]
+    program = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         if trains:
             until(lambda: len(list(tmp_path.iterdir())) == 2, "the members did not begin")
         else:
-            until(lambda: subprocess.run(["pgrep", "-P", str(program.pid)], capture_output=True).stdout, "no process was begun")
+            until(
+                lambda: (
+                    subprocess.run(["pgrep", "-P", str(program.pid)], capture_output=True).stdout
+                ),
+                "no process was begun",
+            )
             time.sleep(0.3)
         (os.killpg if everyone else os.kill)(program.pid, number)
         stderr = program.communicate(timeout=WAIT)[1]  # once all are gone that could write to it
@@ -117,4 +152,9 @@ def test_members_stop_with_the_program(number, everyone, trains, tmp_path):
             os.killpg(program.pid, signal.SIGKILL)
     assert program.returncode == (-number if number == signal.SIGKILL else 128 + number), stderr
     assert len(stderr.splitlines()) == (number != signal.SIGKILL), stderr
-    assert not trains or {path.name for path in tmp_path.iterdir()} == {"a", "b", "a.saved", "b.saved"}
+    assert not trains or {path.name for path in tmp_path.iterdir()} == {
+        "a",
+        "b",
+        "a.saved",
+        "b.saved",
+    }

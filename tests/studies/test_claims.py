@@ -1,4 +1,6 @@
-"""Claims: their verdicts follow from numbers, which are made up here; what runs, runs small; the page is that of its record."""
+"""Claims: their verdicts follow from numbers, which are made up here; what runs, runs small; the
+page is that of its record.
+"""
 
 import dataclasses
 import json
@@ -31,12 +33,17 @@ PATTERNS = {
     "attention window 1024": "attention(heads=2,window=1024)",
     "hybrid": "mamba,attention(heads=2)",
 }
-MEMBERS = {name: Config(length=64, model=ModelConfig(mixer, layers=2, dim=8, mlp=8)) for name, mixer in PATTERNS.items()}
+MEMBERS = {
+    name: Config(length=64, model=ModelConfig(mixer, layers=2, dim=8, mlp=8))
+    for name, mixer in PATTERNS.items()
+}
 LENGTHS = (1024, 4096, 16384, 65536)
 
 
 class Made:
-    """A cache in which the matrix takes 10 bytes a score and all else 100 bytes a token, or a constant where a state is one."""
+    """A cache in which the matrix takes 10 bytes a score and all else 100 bytes a token, or a
+    constant where a state is one.
+    """
 
     def __init__(self, blockwise=1, memory=2**20):
         self.blockwise, self.memory = blockwise, memory
@@ -48,9 +55,13 @@ class Made:
         attends = "attention(" in mixer and "linear" not in mixer
         power = 2 if "materialised" in mixer else self.blockwise
         segment = min(cell.config.length, n)
-        state = 0 if cell.phase == "train" else (n if attends and "window" not in mixer else 1) * 100
+        state = (
+            0 if cell.phase == "train" else (n if attends and "window" not in mixer else 1) * 100
+        )
         working = {"train": 10 * n**power, "prefill": 10 * segment**power, "decode": 10}[cell.phase]
-        return Measurement(1, 0, 0, state, 0, 0, 0, 0, 1 + state + working, "made up", self.memory, 1.0)
+        return Measurement(
+            1, 0, 0, state, 0, 0, 0, 0, 1 + state + working, "made up", self.memory, 1.0
+        )
 
     def measure_all(self, cells):
         return [self.measure(cell) for cell in cells]
@@ -60,7 +71,16 @@ class Made:
 def means(tmp_path):
     said = []
     return Means(
-        Made(), ["local", "tpu-v5e"], MEMBERS, MEMBERS, MEMBERS["gru"], LENGTHS, ROOT / "docs", tmp_path, "cpu", said.append
+        Made(),
+        ["local", "tpu-v5e"],
+        MEMBERS,
+        MEMBERS,
+        MEMBERS["gru"],
+        LENGTHS,
+        ROOT / "docs",
+        tmp_path,
+        "cpu",
+        said.append,
     )
 
 
@@ -81,7 +101,9 @@ def test_what_cannot_be_measured_is_said_and_the_rest_goes_on(means):
 
 def test_growth(means):
     quadratic = growth.quadratic(means)
-    assert quadratic.verdict is Verdict.QUALIFIED and quadratic.number.startswith("exponent 1.00 ± 0.00 in decoding, 1.00")
+    assert quadratic.verdict is Verdict.QUALIFIED and quadratic.number.startswith(
+        "exponent 1.00 ± 0.00 in decoding, 1.00"
+    )
     assert quadratic.evidence["materialised, a prompt read at once"]["exponent"] == "2.00 ± 0.00"
     assert growth.exponential(means).verdict is Verdict.REFUTED
     assert growth.cache_reads(means).verdict is Verdict.QUALIFIED
@@ -104,7 +126,9 @@ def test_matrix(means):
     found = matrix.size_of_matrix(means)
     assert found.verdict is Verdict.QUALIFIED  # 10^11 bytes, and 10^13 at a million tokens
     assert found.evidence["one head, float32, local"]["bytes a score"] == "10.00"
-    assert found.evidence["eight heads, float32, local"]["bytes a score"] == "1.25"  # the double's do not grow with heads
+    assert (
+        found.evidence["eight heads, float32, local"]["bytes a score"] == "1.25"
+    )  # the double's do not grow with heads
 
 
 def test_states(means):
@@ -116,7 +140,11 @@ def test_states(means):
 def test_a_hybrid_that_is_not_told_apart_is_not_between(means, tmp_path, monkeypatch):
     results = {"mamba": (2.6, "a"), "hybrid": (2.7, "a b"), "attention": (3.1, "c")}
     values = {
-        name: {"quality/bits_per_byte": bits, "speed/decode_tokens_per_s@4096": 100 * bits, "evidence/letters": letters}
+        name: {
+            "quality/bits_per_byte": bits,
+            "speed/decode_tokens_per_s@4096": 100 * bits,
+            "evidence/letters": letters,
+        }
         for name, (bits, letters) in results.items()
     }
     monkeypatch.setattr(states, "_results", lambda means: values)
@@ -125,46 +153,78 @@ def test_a_hybrid_that_is_not_told_apart_is_not_between(means, tmp_path, monkeyp
     assert found.number == "between Mamba and attention in 3 of the 3 measures that tell them apart"
     values["hybrid"]["evidence/letters"] = "b"
     found = states.hybrids(means)
-    assert found.evidence["bits per byte"]["between"] == "yes" and found.verdict is Verdict.CONFIRMED
+    assert (
+        found.evidence["bits per byte"]["between"] == "yes" and found.verdict is Verdict.CONFIRMED
+    )
 
 
 def test_a_million_tokens_are_feasible_where_their_cache_fits(means):
     targets = ["local", "gpu-h100"]
     found = hardware.million_tokens(means._replace(targets=[*targets, "tpu-v5e"]))
-    assert found.verdict is Verdict.CONFIRMED and "0 of the 2 targets that could be measured hold" in found.number
-    assert found.evidence["mamba, tpu-v5e"] == {"chips": "not measured", "each device": "no compiler", "tokens/s at most": "-"}
+    assert (
+        found.verdict is Verdict.CONFIRMED
+        and "0 of the 2 targets that could be measured hold" in found.number
+    )
+    assert found.evidence["mamba, tpu-v5e"] == {
+        "chips": "not measured",
+        "each device": "no compiler",
+        "tokens/s at most": "-",
+    }
     assert found.evidence["attention grouped, gpu-h100"]["chips"] == "more than 8"
     found = hardware.million_tokens(means._replace(targets=targets, cache=Made(memory=2**30)))
     assert found.verdict is Verdict.REFUTED and "2 of the 2 targets" in found.number
-    rates = [found.evidence[f"attention grouped, {target}"]["tokens/s at most"] for target in targets]
-    assert rates[0] == "-" and float(rates[1].replace(",", "")) > 0  # no data sheet tells of the local device
+    rates = [
+        found.evidence[f"attention grouped, {target}"]["tokens/s at most"] for target in targets
+    ]
+    assert (
+        rates[0] == "-" and float(rates[1].replace(",", "")) > 0
+    )  # no data sheet tells of the local device
 
 
-@pytest.mark.parametrize("recurrent, expected", [(50, Verdict.CONFIRMED), (500, Verdict.QUALIFIED), (5000, Verdict.REFUTED)])
+@pytest.mark.parametrize(
+    "recurrent, expected",
+    [(50, Verdict.CONFIRMED), (500, Verdict.QUALIFIED), (5000, Verdict.REFUTED)],
+)
 def test_decoding_is_slower_where_its_rates_are(means, monkeypatch, recurrent, expected):
     def rate(config, context, batch):
-        return batch * (10**6 / context if "attention(" in config.model.mixer and "linear" not in config.model.mixer else recurrent)
+        return batch * (
+            10**6 / context
+            if "attention(" in config.model.mixer and "linear" not in config.model.mixer
+            else recurrent
+        )
 
     monkeypatch.setattr(Means, "alone", lambda self, function, *args: function(*args))
     monkeypatch.setattr(trials, "decoded_per_second", rate)
     monkeypatch.setattr(trials, "sequences", lambda *args: 2)
     found = speed.slow_decoding(means)
-    assert found.verdict is expected and "grows 16.0 times with attention, 1.0 with gru" in found.why
+    assert (
+        found.verdict is expected and "grows 16.0 times with attention, 1.0 with gru" in found.why
+    )
 
 
 def test_what_is_linear_in_the_state_trains_in_fewer_turns_than_tokens(means, monkeypatch):
     monkeypatch.setattr(Means, "alone", lambda self, function, *args: 1000.0)
     monkeypatch.setattr(speed, "LENGTH", 256)
     found = speed.parallel_training(means)
-    turns = {name: int(cells["turns of loops, a layer"].replace(",", "")) for name, cells in found.evidence.items()}
+    turns = {
+        name: int(cells["turns of loops, a layer"].replace(",", ""))
+        for name, cells in found.evidence.items()
+    }
     assert found.verdict is Verdict.QUALIFIED
-    assert turns["gru"] >= 2 * 256 and max(turns["mamba"], turns["linear_attention"], turns["attention multi-head"]) < 64
+    assert (
+        turns["gru"] >= 2 * 256
+        and max(turns["mamba"], turns["linear_attention"], turns["attention multi-head"]) < 64
+    )
 
 
 @pytest.mark.parametrize("exchanged, expected", [(3.72, Verdict.CONFIRMED), (4.1, Verdict.REFUTED)])
 def test_weights_carry_over_where_the_bits_stay(means, monkeypatch, exchanged, expected):
     monkeypatch.setattr(Means, "alone", lambda self, function, *args: function(*args))
-    monkeypatch.setattr(trials, "bits", lambda config, run, others: {config.model.mixer: 3.7} | dict.fromkeys(others, exchanged))
+    monkeypatch.setattr(
+        trials,
+        "bits",
+        lambda config, run, others: {config.model.mixer: 3.7} | dict.fromkeys(others, exchanged),
+    )
     assert approximation.swap(means).verdict is expected
 
 
@@ -186,7 +246,10 @@ def test_crossing_is_where_the_cache_is_as_large():
 def test_fits_tell_a_power_from_an_exponential():
     x = np.array([1.0, 2.0, 4.0, 8.0])
     power, exponential = fits(x, x**2), fits(x, 2**x)
-    assert power.power < 1e-9 < power.exponential and exponential.exponential < 1e-9 < exponential.power
+    assert (
+        power.power < 1e-9 < power.exponential
+        and exponential.exponential < 1e-9 < exponential.power
+    )
 
 
 def test_turns_multiply_inside_and_add_outside():
@@ -205,28 +268,47 @@ def test_swapped_parameters_are_read_by_the_other_mixer():
     linear = swapped(softmax, of("linear_attention"))
     again = swapped(linear, of("attention(rope=None)"))
     tokens = np.arange(6)[None]
-    assert np.array_equal(softmax(tokens), again(tokens)) and not np.allclose(softmax(tokens), linear(tokens))
+    assert np.array_equal(softmax(tokens), again(tokens)) and not np.allclose(
+        softmax(tokens), linear(tokens)
+    )
     with pytest.raises(UserError, match="other parameters"):
         swapped(softmax, of("gru"))
 
 
 def test_rates_of_what_really_runs():
-    config = Config(length=64, model=ModelConfig("hybrid".replace("hybrid", "mamba,attention"), layers=2, dim=8, mlp=8))
-    assert trials.decoded_per_second(config, 64, 3) > 0 and trials.trained_per_second(config, 64) > 0
+    config = Config(
+        length=64,
+        model=ModelConfig("hybrid".replace("hybrid", "mamba,attention"), layers=2, dim=8, mlp=8),
+    )
+    assert (
+        trials.decoded_per_second(config, 64, 3) > 0 and trials.trained_per_second(config, 64) > 0
+    )
     assert trials.sequences(config, 64, 1 << 40, 7) == 7 and trials.sequences(config, 64, 1, 7) == 1
 
 
 def test_bits_of_a_run_under_another_mixer(tmp_path):
     config = Config(
-        steps=1, batch=2, length=32, model=ModelConfig("attention(rope=None)", layers=1, dim=8, mlp=8), optim=OptimConfig()
+        steps=1,
+        batch=2,
+        length=32,
+        model=ModelConfig("attention(rope=None)", layers=1, dim=8, mlp=8),
+        optim=OptimConfig(),
     )
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, limit=64, batch=2))
     scores = trials.bits(config, str(tmp_path / "run"), [approximation.LINEAR])
-    assert list(scores) == [config.model.mixer, approximation.LINEAR] and all(7 < bits < 9 for bits in scores.values())
+    assert list(scores) == [config.model.mixer, approximation.LINEAR] and all(
+        7 < bits < 9 for bits in scores.values()
+    )
 
 
 def test_page_is_rendered_from_its_record():
     record = json.loads((ROOT / "docs/claims.json").read_text())
     assert page(record) == (ROOT / "docs/claims.md").read_text()
-    assert [(each["said"], each["test"]) for each in record["claims"]] == [(claim.said, claim.test) for claim in CLAIMS]
-    assert {each["verdict"] for each in record["claims"]} <= {"confirmed", "refuted", "qualified"}  # all were measured
+    assert [(each["said"], each["test"]) for each in record["claims"]] == [
+        (claim.said, claim.test) for claim in CLAIMS
+    ]
+    assert {each["verdict"] for each in record["claims"]} <= {
+        "confirmed",
+        "refuted",
+        "qualified",
+    }  # all were measured

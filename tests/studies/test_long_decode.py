@@ -1,4 +1,6 @@
-"""Long decoding: a constant state decodes all tokens, a cache as far as its bytes allow; the record says what it is."""
+"""Long decoding: a constant state decodes all tokens, a cache as far as its bytes allow; the record
+says what it is.
+"""
 
 import json
 import subprocess
@@ -31,7 +33,12 @@ def test_caches_double_while_their_bytes_are_allowed():
 
 
 def program(tmp_path, *arguments):
-    small = ["--tokens=1000", "--config.model.dim=8", "--config.model.mlp=8", f"--out={tmp_path / 'long'}"]
+    small = [
+        "--tokens=1000",
+        "--config.model.dim=8",
+        "--config.model.mlp=8",
+        f"--out={tmp_path / 'long'}",
+    ]
     command = [sys.executable, "scripts/long_decode.py", *small, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
@@ -47,7 +54,10 @@ def test_program_writes_its_record_and_its_drawing_and_keeps_other_mixers(tmp_pa
     assert (tmp_path / "long.svg").read_text().startswith("<svg")
 
 
-@pytest.mark.parametrize("mixer, old, said", [("grus", None, "did you mean 'gru'"), ("gru", '{"points": 1}', "is no record")])
+@pytest.mark.parametrize(
+    "mixer, old, said",
+    [("grus", None, "did you mean 'gru'"), ("gru", '{"points": 1}', "is no record")],
+)
 def test_mistakes_are_a_line(tmp_path, mixer, old, said):
     if old:
         (tmp_path / "long.json").write_text(old)

@@ -82,7 +82,12 @@ def test_states_come_back_bit_for_bit_and_the_newest_are_kept(tmp_path):
 
 def test_names_are_dotted_and_tell_parameters_apart():
     names = named(initial())
-    assert {"step", "model.embedding", "opt_state.adam.mu.embedding", "opt_state.refused"} < names.keys()
+    assert {
+        "step",
+        "model.embedding",
+        "opt_state.adam.mu.embedding",
+        "opt_state.refused",
+    } < names.keys()
     assert len(names) == len(jax.tree.leaves(initial()))
 
 
@@ -103,14 +108,18 @@ def test_a_directory_half_written_is_neither_seen_nor_kept(tmp_path):
     (partial / "model").write_text("half")
     with Checkpointer(tmp_path, 2, STREAM) as checkpoints:
         assert checkpoints.steps == [1]
-        checkpoints.save(state(3))  # Orbax removes what is left over meanwhile, and waits for it before it saves
+        checkpoints.save(
+            state(3)
+        )  # Orbax removes what is left over meanwhile, and waits for it before it saves
     assert not partial.exists()
 
 
 def test_a_save_returns_before_it_is_written(tmp_path):
     written, open_gate = threading.Event(), threading.Event()
 
-    def hold(event: str, arguments: tuple) -> None:  # an audit hook, which stays; once the gate is open it holds nothing
+    def hold(
+        event: str, arguments: tuple
+    ) -> None:  # an audit hook, which stays; once the gate is open it holds nothing
         if event == "os.rename" and str(tmp_path) in str(arguments[0]):
             open_gate.wait(60)
             written.set()
@@ -125,7 +134,9 @@ def test_a_save_returns_before_it_is_written(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_save_that_fails_is_noticed_once_it_has_and_takes_no_older_one_along(tmp_path, monkeypatch):
+def test_a_save_that_fails_is_noticed_once_it_has_and_takes_no_older_one_along(
+    tmp_path, monkeypatch
+):
     def fail(*_: object) -> None:
         raise OSError("storage is gone")
 
@@ -141,7 +152,9 @@ def test_a_save_that_fails_is_noticed_once_it_has_and_takes_no_older_one_along(t
                 checkpoints.check()
                 time.sleep(0.01)
         assert checkpoints.steps == [1]
-        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(abstract(), strict=True), state(1))
+        jax.tree.map(
+            np.testing.assert_array_equal, checkpoints.restore(abstract(), strict=True), state(1)
+        )
 
 
 @pytest.mark.parametrize(
@@ -160,14 +173,22 @@ def test_another_model_is_refused_by_the_first_array_that_differs(tmp_path, mode
 
 def test_another_dtype_is_refused_rather_than_cast(tmp_path):
     save(tmp_path, 1)
-    half = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding), abstract().model)
-    with Checkpointer(tmp_path, 2, STREAM) as checkpoints, pytest.raises(UserError, match="the config makes bfloat16"):
+    half = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding), abstract().model
+    )
+    with (
+        Checkpointer(tmp_path, 2, STREAM) as checkpoints,
+        pytest.raises(UserError, match="the config makes bfloat16"),
+    ):
         checkpoints.restore(abstract()._replace(model=half))
 
 
 def test_a_state_of_another_stream_is_refused(tmp_path):
     save(tmp_path, 1)
-    with Checkpointer(tmp_path, 2, STREAM | dict(batch=8)) as checkpoints, pytest.raises(UserError, match="batch=4.* 8"):
+    with (
+        Checkpointer(tmp_path, 2, STREAM | dict(batch=8)) as checkpoints,
+        pytest.raises(UserError, match="batch=4.* 8"),
+    ):
         checkpoints.restore(abstract())
 
 

@@ -41,8 +41,15 @@ def test_the_same_numbers_go_to_both(tmp_path):
     assert lines(tmp_path) == read_rows(tmp_path)
     assert [line["loss"] for line in lines(tmp_path)] == [0.25, 0.5]
     scalars = events(tmp_path)
-    assert set(scalars.Tags()["scalars"]) == {TAGS["loss"], TAGS["tokens_per_s"], "memory/process_peak_rss_bytes"}
-    assert [(event.step, event.value) for event in scalars.Scalars(TAGS["loss"])] == [(1, 0.25), (2, 0.5)]
+    assert set(scalars.Tags()["scalars"]) == {
+        TAGS["loss"],
+        TAGS["tokens_per_s"],
+        "memory/process_peak_rss_bytes",
+    }
+    assert [(event.step, event.value) for event in scalars.Scalars(TAGS["loss"])] == [
+        (1, 0.25),
+        (2, 0.5),
+    ]
 
 
 def test_what_is_not_finite_is_null(tmp_path):
@@ -59,8 +66,15 @@ def test_a_new_start_cuts_off_what_lies_beyond_it_and_a_half_written_line(tmp_pa
         file.write('{"step": 6, "lo')
     with Logger(tmp_path, start=3) as logger:
         logger.log(row(4, 2.0))
-    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0)]
-    assert [(event.step, event.value) for event in events(tmp_path).Scalars(TAGS["loss"])][3:] == [(4, 2.0)]
+    assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [
+        (1, 1.0),
+        (2, 1.0),
+        (3, 1.0),
+        (4, 2.0),
+    ]
+    assert [(event.step, event.value) for event in events(tmp_path).Scalars(TAGS["loss"])][3:] == [
+        (4, 2.0)
+    ]
 
 
 def test_a_line_that_is_no_row_takes_no_other_along(tmp_path):
@@ -68,7 +82,9 @@ def test_a_line_that_is_no_row_takes_no_other_along(tmp_path):
         for step in range(1, 4):
             logger.log(row(step))
     first, *rest = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
-    (tmp_path / "metrics.jsonl").write_bytes(b"\0\xff\n" + first + b"3\n" + b"{}\n" + b"".join(rest))
+    (tmp_path / "metrics.jsonl").write_bytes(
+        b"\0\xff\n" + first + b"3\n" + b"{}\n" + b"".join(rest)
+    )
     with Logger(tmp_path, start=2):
         pass
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
@@ -80,7 +96,10 @@ def test_a_line_that_is_no_row_takes_no_other_along(tmp_path):
         (range(1, 8), ""),
         (None, "has no rows of steps 1-6"),
         ([1, 2, 5, 6, 7], "has no rows of steps 3-4"),
-        ([1, 2, 3, 3, 4, 2, 3, 6], "has no rows of steps 5 and had several of steps 2-3 (the last are kept)"),
+        (
+            [1, 2, 3, 3, 4, 2, 3, 6],
+            "has no rows of steps 5 and had several of steps 2-3 (the last are kept)",
+        ),
     ],
 )
 def test_rows_that_are_missing_or_doubled_are_told_in_one_line(tmp_path, steps, said):
@@ -92,7 +111,9 @@ def test_rows_that_are_missing_or_doubled_are_told_in_one_line(tmp_path, steps, 
     told = []
     with Logger(tmp_path, start=6, say=told.append):
         pass
-    assert [line.partition("metrics.jsonl ")[2].partition(";")[0] for line in told] == [said] * bool(said)
+    assert [line.partition("metrics.jsonl ")[2].partition(";")[0] for line in told] == [
+        said
+    ] * bool(said)
     last = {step: row(step, float(loss)) for loss, step in enumerate(steps or []) if step <= 6}
     assert lines(tmp_path) == [last[step] for step in sorted(last)]
 
@@ -167,7 +188,11 @@ def test_the_meter_returns_each_block_after_the_first_step_of_the_next():
         seen.append([row["step"] for row in rows])
     assert seen == [[], [], [], [1, 2, 3], [], [], [4, 5, 6]]
     (last,) = meter.drain()
-    assert last["step"] == 7 and last["loss"] == 7.0 and math.isclose(last["bits_per_byte"], 7 / 4 / math.log(2))
+    assert (
+        last["step"] == 7
+        and last["loss"] == 7.0
+        and math.isclose(last["bits_per_byte"], 7 / 4 / math.log(2))
+    )
     assert math.isclose(last["tokens_per_s"] * last["step_seconds"], 8)
     assert math.isclose(last["model_flops_per_s"] * last["step_seconds"], 16)
     assert meter.drain() == []

@@ -21,7 +21,10 @@ from tests.training.test_checkpoint import CONFIG, STREAM, abstract, save, state
 
 def largest(checkpoint: Path, item: str = "model") -> Path:
     """The file that holds the item's arrays."""
-    return max((path for path in (checkpoint / item).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    return max(
+        (path for path in (checkpoint / item).rglob("*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
 
 
 def flip(path: Path) -> None:
@@ -60,7 +63,9 @@ DAMAGE = {
     "a missing record": lambda checkpoint: (checkpoint / "record" / "metadata").unlink(),
     "a truncated record": lambda checkpoint: truncate(checkpoint / "record" / "metadata"),
     "a changed record": lambda checkpoint: (checkpoint / "record" / "metadata").write_text(
-        (checkpoint / "record" / "metadata").read_text().replace("float32[257, 16]", "float32[257, 32]")
+        (checkpoint / "record" / "metadata")
+        .read_text()
+        .replace("float32[257, 16]", "float32[257, 32]")
     ),
 }
 
@@ -97,7 +102,9 @@ def test_steps_that_were_swapped_are_neither_read_nor_trained_on(saved, tmp_path
     save(run / "checkpoints", 3, keep=3)
     for old, new in (("2", "x"), ("3", "2"), ("x", "3")):
         (run / "checkpoints" / old).rename(run / "checkpoints" / new)
-    with pytest.raises(UserError, match="checkpoints/3 is damaged .it holds step 2, it was renamed"):
+    with pytest.raises(
+        UserError, match="checkpoints/3 is damaged .it holds step 2, it was renamed"
+    ):
         load_model(run)
     said = []
     with Checkpointer(run / "checkpoints", 3, STREAM) as checkpoints:
@@ -134,9 +141,14 @@ def test_what_cannot_be_read_now_is_not_called_damaged(saved, tmp_path, monkeypa
 
     read = Path.read_text
     run = shutil.copytree(saved, tmp_path / "run")
-    with monkeypatch.context() as patch, Checkpointer(run / "checkpoints", 2, STREAM) as checkpoints:
+    with (
+        monkeypatch.context() as patch,
+        Checkpointer(run / "checkpoints", 2, STREAM) as checkpoints,
+    ):
         patch.setattr(Path, "read_text", reads)
-        with pytest.raises(UserError, match="checkpoints/2 cannot be read: Input/output error; see to that"):
+        with pytest.raises(
+            UserError, match="checkpoints/2 cannot be read: Input/output error; see to that"
+        ):
             checkpoints.restore(abstract())
     assert restore.steps(run / "checkpoints") == [1, 2]
 
@@ -148,7 +160,9 @@ def test_arrays_that_cannot_be_read_now_are_not_called_damaged(saved, tmp_path):
     file.symlink_to("/proc/self/mem")  # whose first page gives EIO
     with (
         Checkpointer(run / "checkpoints", 2, STREAM) as checkpoints,
-        pytest.raises(UserError, match="checkpoints/2 cannot be read: Input/output error; see to that"),
+        pytest.raises(
+            UserError, match="checkpoints/2 cannot be read: Input/output error; see to that"
+        ),
     ):
         checkpoints.restore(abstract())
     with pytest.raises(UserError, match="checkpoints/2 cannot be read: Input/output error"):
@@ -178,7 +192,9 @@ def test_a_checkpoint_of_another_run_is_refused(saved, tmp_path):
     shutil.rmtree(run / "checkpoints")
     with Checkpointer(run / "checkpoints", 2, STREAM, other) as checkpoints:
         checkpoints.save(state(2))
-    with pytest.raises(UserError, match="checkpoints/2 is of a run with seed.model=7, the config has 0"):
+    with pytest.raises(
+        UserError, match="checkpoints/2 is of a run with seed.model=7, the config has 0"
+    ):
         load_model(run)
     with (
         Checkpointer(run / "checkpoints", 2, STREAM, {"seed.model": 0}) as checkpoints,

@@ -43,7 +43,9 @@ def refused(work: Callable[[], object]) -> bool:
 
 
 def test_a_run_directory_is_data_none_of_which_is_unpickled(made, tmp_path):
-    """Every file of a run in turn is a pickle that would leave a trace; what must be read is refused."""
+    """Every file of a run in turn is a pickle that would leave a trace; what must be read is
+    refused.
+    """
     trace, given = tmp_path / "trace", rundir.read_config(made / "run")
     payload = pickle.dumps(Payload(trace))
     pickle.loads(payload)
@@ -131,12 +133,21 @@ def test_what_is_infinite_in_float32_is_refused(name):
     seqarch.config.parse({"optim": {name: 1e30}})
 
 
-CODE = ["planted:Mixer", "os:system", "builtins:exec", "os.path:join(a=b)", "mamba(chunk=__import__('planted'))", "gru()()"]
+CODE = [
+    "planted:Mixer",
+    "os:system",
+    "builtins:exec",
+    "os.path:join(a=b)",
+    "mamba(chunk=__import__('planted'))",
+    "gru()()",
+]
 
 
 @pytest.mark.parametrize("mixer", CODE)
 def test_a_config_names_a_mixer_and_no_other_code(made, tmp_path, mixer):
-    """A module beside the config is none that Python finds, and what is found must be a SequenceMixer; options are literals."""
+    """A module beside the config is none that Python finds, and what is found must be a
+    SequenceMixer; options are literals.
+    """
     config = json.loads((made / "run" / "config.json").read_text())
     config["model"]["mixer"] = mixer
     (tmp_path / "config.json").write_text(json.dumps(config))

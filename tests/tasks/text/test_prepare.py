@@ -1,4 +1,6 @@
-"""Local files: every document arrives in exactly one split, chosen by its content, and mistakes get one line."""
+"""Local files: every document arrives in exactly one split, chosen by its content, and mistakes get
+one line.
+"""
 
 import gzip
 import json
@@ -19,11 +21,16 @@ TEXTS = [f"document {n}\r\nwith a wōrd\n" for n in range(40)]
 def _splits(directory):
     """The contents of each split's documents, sorted."""
     files = {split: tokens.open_split(directory, split) for split in tokens.SPLITS}
-    return {split: sorted(file.read(doc).tobytes().decode() for doc in file.documents) for split, file in files.items()}
+    return {
+        split: sorted(file.read(doc).tobytes().decode() for doc in file.documents)
+        for split, file in files.items()
+    }
 
 
 def _names(directory):
-    return {doc.name for split in tokens.SPLITS for doc in tokens.open_split(directory, split).documents}
+    return {
+        doc.name for split in tokens.SPLITS for doc in tokens.open_split(directory, split).documents
+    }
 
 
 def _write_texts(directory, texts, pack=False):
@@ -36,7 +43,9 @@ def _write_texts(directory, texts, pack=False):
 
 
 def _lines(texts):
-    return "".join(json.dumps({"id": n, "text": text}) + "\n" for n, text in enumerate(texts)).encode()
+    return "".join(
+        json.dumps({"id": n, "text": text}) + "\n" for n, text in enumerate(texts)
+    ).encode()
 
 
 def test_every_format_gives_the_same_splits(tmp_path):
@@ -64,7 +73,13 @@ def test_names_are_paths_and_lines(tmp_path):
     _write_texts(tmp_path / "in/b", TEXTS[2:3])
     (tmp_path / "in/b/more.jsonl").write_bytes(_lines(["", *TEXTS[3:5]]))
     prepare(str(tmp_path / "in/*/*"), str(tmp_path / "out"))
-    assert _names(tmp_path / "out") == {"a/0.txt", "a/1.txt", "b/0.txt", "b/more.jsonl:2", "b/more.jsonl:3"}
+    assert _names(tmp_path / "out") == {
+        "a/0.txt",
+        "a/1.txt",
+        "b/0.txt",
+        "b/more.jsonl:2",
+        "b/more.jsonl:3",
+    }
 
 
 def test_copies_stay_together_and_the_seed_decides(tmp_path):
@@ -72,7 +87,11 @@ def test_copies_stay_together_and_the_seed_decides(tmp_path):
     prepare(str(tmp_path / "in.jsonl"), str(tmp_path / "zero"))
     prepare(str(tmp_path / "in.jsonl"), str(tmp_path / "one"), seed=1)
     zero = _splits(tmp_path / "zero")
-    assert {split: len(texts) for split, texts in zero.items()} == {"train": 72, "validation": 4, "test": 4}
+    assert {split: len(texts) for split, texts in zero.items()} == {
+        "train": 72,
+        "validation": 4,
+        "test": 4,
+    }
     assert all(len(set(texts)) == len(texts) // 2 for texts in zero.values())
     assert zero != _splits(tmp_path / "one")
 
@@ -99,7 +118,11 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
         ({}, {}, "no file matches"),
         ({"a.pdf": b"x"}, {}, "expected .txt, .jsonl"),
         ({"a.txt": b"", "b.jsonl": b"\n"}, {}, "0 distinct documents"),
-        ({"a.txt": b"one", "b.txt": b"two", "c.txt": b"one"}, {}, "2 distinct documents .* give more documents"),
+        (
+            {"a.txt": b"one", "b.txt": b"two", "c.txt": b"one"},
+            {},
+            "2 distinct documents .* give more documents",
+        ),
         ({"a.jsonl": b'{"text": "x"}\n{"text": \n'}, {}, "a.jsonl, line 2: expected a JSON object"),
         ({"a.jsonl": b'{"text": "x"}\n\n{"body": "x"}\n'}, {}, "a.jsonl, line 3: "),
         ({"a.jsonl": b'{"text": 3}'}, {}, "a.jsonl, line 1: "),
@@ -124,14 +147,20 @@ def test_mistakes_are_told_and_leave_nothing(tmp_path, files, options, message):
 def test_the_command_runs_anywhere_and_answers_mistakes_in_one_line(tmp_path):
     def run(*arguments):
         script = Path(__file__).parents[3] / "scripts/prepare_data.py"
-        return subprocess.run([sys.executable, script, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, script, *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
 
     _write_texts(tmp_path / "in", TEXTS)
     done = run("--input=in/*.txt", "--output=out")
     assert (done.returncode, done.stderr) == (0, "")
     assert "train: 36 documents" in done.stdout
     assert _splits(tmp_path / "out")["train"]
-    for arguments in (["--input=in/*.txt", "--output=in"], ["--input=in/*.txt"], ["--input=none", "--output=out"]):
+    for arguments in (
+        ["--input=in/*.txt", "--output=in"],
+        ["--input=in/*.txt"],
+        ["--input=none", "--output=out"],
+    ):
         failed = run(*arguments)
         assert failed.returncode == 2
         assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1

@@ -1,4 +1,6 @@
-"""Tokens that are no bytes: what they say is counted byte for byte, from the file to training, scores and generated text."""
+"""Tokens that are no bytes: what they say is counted byte for byte, from the file to training,
+scores and generated text.
+"""
 
 import json
 import subprocess
@@ -26,7 +28,9 @@ TEXTS = [f"the {n} the thé".encode() * 4 for n in range(6)]
 
 
 def spec(**changes) -> dict:
-    """A byte-level BPE as Hugging Face's tokenizers save it: the bytes, four merges and a special token."""
+    """A byte-level BPE as Hugging Face's tokenizers save it: the bytes, four merges and a special
+    token.
+    """
     vocab = {character: value for character, value in tokenizer._BYTE_LEVEL.items()}
     vocab |= {merge.replace(" ", ""): 256 + i for i, merge in enumerate(MERGES)} | {END: 260}
     special = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
@@ -36,7 +40,9 @@ def spec(**changes) -> dict:
         "padding": None,
         "added_tokens": [{"id": 260, "content": END, **special}],
         "normalizer": None,
-        "pre_tokenizer": dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=True),
+        "pre_tokenizer": dict(
+            type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=True
+        ),
         "post_processor": None,
         "decoder": dict(type="ByteLevel", add_prefix_space=True, trim_offsets=True, use_regex=True),
         "model": dict(type="BPE", vocab=vocab, merges=MERGES),
@@ -55,7 +61,9 @@ def merged(text: bytes) -> list[int]:
 
 @pytest.fixture(scope="module")
 def top(tmp_path_factory) -> Path:
-    """tokenizer.json, nanoGPT's files in bin/, and the same documents prepared from both, in tokens/ and bytes/."""
+    """tokenizer.json, nanoGPT's files in bin/, and the same documents prepared from both, in
+    tokens/ and bytes/.
+    """
     top = tmp_path_factory.mktemp("tokens")
     (top / "tokenizer.json").write_text(json.dumps(spec()))
     (top / "bin").mkdir()
@@ -85,8 +93,15 @@ def run(top) -> Path:
 
 
 def test_the_program_takes_a_tokenizer(top, tmp_path):
-    command = [sys.executable, str(ROOT / "scripts/prepare_data.py"), f"--input={top}/bin/*.bin", f"--output={tmp_path}/out"]
-    done = subprocess.run([*command, f"--tokenizer={top}/tokenizer.json"], capture_output=True, text=True)
+    command = [
+        sys.executable,
+        str(ROOT / "scripts/prepare_data.py"),
+        f"--input={top}/bin/*.bin",
+        f"--output={tmp_path}/out",
+    ]
+    done = subprocess.run(
+        [*command, f"--tokenizer={top}/tokenizer.json"], capture_output=True, text=True
+    )
     assert done.returncode == 0 and "--config.model.vocab=262" in done.stdout, done
     assert tokens.read_meta(tmp_path / "out") == tokens.read_meta(top / "tokens")
 
@@ -94,7 +109,9 @@ def test_the_program_takes_a_tokenizer(top, tmp_path):
 def test_a_vocabulary_says_what_each_token_is_in_bytes():
     added = [dict(id=5, content="\u2581x", special=False), dict(id=6, content="<s>", special=True)]
     pieces = [["<unk>", 0], ["\u2581the", -1], ["<0x0A>", -2], ["\u00e9", -3]]
-    given = {"decoder": {"type": "Sequence", "decoders": [{"type": "Replace"}, {"type": "ByteFallback"}]}}
+    given = {
+        "decoder": {"type": "Sequence", "decoders": [{"type": "Replace"}, {"type": "ByteFallback"}]}
+    }
     table = tokenizer._table(given | {"added_tokens": added, "model": {"vocab": pieces}})
     assert table == [b"<unk>", b" the", b"\n", "\u00e9".encode(), b"", "\u2581x".encode(), b""]
 
@@ -102,14 +119,20 @@ def test_a_vocabulary_says_what_each_token_is_in_bytes():
 def test_the_tokens_of_bin_files_are_their_documents(top):
     meta = json.loads((top / "tokens/meta.json").read_text())
     assert (meta["tokenizer"], meta["vocab"], meta["boundary"]) == ("tokenizer.json", 262, 261)
-    assert meta["splits"]["train"]["bytes"] == sum(map(len, TEXTS[:4])) > meta["splits"]["train"]["tokens"]
+    assert (
+        meta["splits"]["train"]["bytes"]
+        == sum(map(len, TEXTS[:4]))
+        > meta["splits"]["train"]["tokens"]
+    )
     for split in ("train", "validation"):
         ours, theirs = (tokens.open_split(top / kind, split) for kind in ("tokens", "bytes"))
         assert ours.bytes == theirs.bytes
         for mine, document in zip(ours.documents, theirs.documents, strict=True):
             assert mine.name == document.name and ours.tokens[mine.start] == 261
             assert ours.read(mine).tobytes() == theirs.read(document).tobytes()
-            assert ours.read(mine, 8).tobytes() == ours.read(mine)[:5].tobytes()  # "the", " ", a digit; no half of " the"
+            assert (
+                ours.read(mine, 8).tobytes() == ours.read(mine)[:5].tobytes()
+            )  # "the", " ", a digit; no half of " the"
         for count in (7, 40, 10**6):
             np.testing.assert_array_equal(ours.last_symbols(count), theirs.last_symbols(count))
     with pytest.raises(UserError, match="unknown split 'test'; known: train, validation"):
@@ -129,13 +152,19 @@ def test_large_vocabularies_take_four_bytes(tmp_path):
     documents = [(split, "d", np.array([69_999, 3])) for split in tokens.SPLITS]
     tokens.write(tmp_path / "out", documents, {}, tokenizer=large, replace=False)
     assert tokens.read_meta(tmp_path / "out")["dtype"] == "<u4"
-    assert (tmp_path / "out/train.bin").read_bytes() == np.array([70_000, 69_999, 3], "<u4").tobytes()
+    assert (tmp_path / "out/train.bin").read_bytes() == np.array(
+        [70_000, 69_999, 3], "<u4"
+    ).tobytes()
 
 
 def test_bits_per_byte_are_those_of_bytes_everywhere(top, run):
-    """All nats over all bytes: with equal logits that is log2(262) bits a token, in training, validation and eval.json."""
+    """All nats over all bytes: with equal logits that is log2(262) bits a token, in training,
+    validation and eval.json.
+    """
     first, text = read_rows(run)[0], tokens.open_split(top / "tokens", "train")
-    assert first["bits_per_byte"] == pytest.approx(first["loss"] / np.log(2) * len(text.tokens) / text.bytes)
+    assert first["bits_per_byte"] == pytest.approx(
+        first["loss"] / np.log(2) * len(text.tokens) / text.bytes
+    )
     assert 0.9 < read_rows(run)[-1]["validation_bits_per_byte"] / (np.log2(262) * 0.65) < 1.1
     values = evaluate(run, only=["quality"], progress=lambda line: None)
     held_out = tokens.open_split(top / "tokens", "validation")
@@ -143,16 +172,26 @@ def test_bits_per_byte_are_those_of_bytes_everywhere(top, run):
     scored = [held_out.read(document, 20) for document in held_out.documents]
     assert all(17 <= len(part) <= 20 for part in scored)
     assert values["quality/bytes"] == sum(map(len, scored))
-    bits = values["quality/bits_per_byte"] * values["quality/bytes"] / sum(len(text.targets) for text in found)
+    bits = (
+        values["quality/bits_per_byte"]
+        * values["quality/bytes"]
+        / sum(len(text.targets) for text in found)
+    )
     assert bits == pytest.approx(np.log2(262), rel=0.05)
     assert [size for size, _ in values["quality/documents"]] == [len(part) for part in scored]
-    mean = np.average([bits for _, bits in values["quality/documents"]], weights=list(map(len, scored)))
+    mean = np.average(
+        [bits for _, bits in values["quality/documents"]], weights=list(map(len, scored))
+    )
     assert mean == pytest.approx(values["quality/bits_per_byte"])
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_score_the_same_bytes(top, name):
-    score = lambda kind: dict(BASELINES[name](*(tokens.open_split(top / kind, split) for split in ("train", "validation"))))
+    score = lambda kind: dict(
+        BASELINES[name](
+            *(tokens.open_split(top / kind, split) for split in ("train", "validation"))
+        )
+    )
     assert score("tokens") == score("bytes")
 
 
@@ -163,7 +202,13 @@ def test_texts_of_the_same_bytes_have_the_same_digest(top):
 
 
 def generated(run: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "scripts/generate.py", f"--workdir={run}", "--steps=5", *arguments]
+    command = [
+        sys.executable,
+        ROOT / "scripts/generate.py",
+        f"--workdir={run}",
+        "--steps=5",
+        *arguments,
+    ]
     return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
 
 
@@ -178,13 +223,23 @@ def test_text_is_generated_without_the_prepared_directory_and_the_library(run, t
 def test_text_needs_the_library_and_is_told_so(top, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(UserError, match="^tokenizer.json needs the package tokenizers .*; pip install tokenizers$"):
-        prepare(str(tmp_path / "a.txt"), str(tmp_path / "out"), tokenizer_path=str(top / "tokenizer.json"))
+    with pytest.raises(
+        UserError, match="^tokenizer.json needs the package tokenizers .*; pip install tokenizers$"
+    ):
+        prepare(
+            str(tmp_path / "a.txt"),
+            str(tmp_path / "out"),
+            tokenizer_path=str(top / "tokenizer.json"),
+        )
 
 
 def test_a_config_of_another_vocabulary_is_told_which_to_set(top):
-    with pytest.raises(UserError, match=r"model.vocab is 257, .* has 262 tokens .*; set --config.model.vocab=262"):
-        train(Config(data=DataConfig(str(top / "tokens"))), top / "unused", progress=lambda line: None)
+    with pytest.raises(
+        UserError, match=r"model.vocab is 257, .* has 262 tokens .*; set --config.model.vocab=262"
+    ):
+        train(
+            Config(data=DataConfig(str(top / "tokens"))), top / "unused", progress=lambda line: None
+        )
     assert corpus.locate(str(top / "tokens"), 262) == top / "tokens"
     assert not (top / "unused").exists()
 
@@ -201,7 +256,11 @@ def test_a_token_beyond_the_vocabulary_is_told():
         ({"train.bin": [1]}, spec(), "give train.bin and val.bin"),
         ({"train.bin": [1], "val.bin": [2], "more.bin": [3]}, spec(), "give train.bin and val.bin"),
         ({"train.bin": [1], "val.bin": [2], "x.txt": [3]}, spec(), ".bin files alone"),
-        ({"train.bin": [1], "val.bin": [261]}, spec(), "val.bin has a token 261, the tokenizer's are 0 to 260"),
+        (
+            {"train.bin": [1], "val.bin": [261]},
+            spec(),
+            "val.bin has a token 261, the tokenizer's are 0 to 260",
+        ),
         ({"train.bin": [1], "val.bin": []}, spec(), "val.bin has 0 bytes"),
         ({"train.bin": [1], "val.bin": [2]}, {"model": {}}, "is no tokenizer.json"),
         ({"train.bin": [1], "val.bin": [2]}, [], "is no tokenizer.json"),
@@ -216,13 +275,19 @@ def test_mistakes_are_told_and_leave_nothing(tmp_path, files, tokenizer_json, me
     if tokenizer_json != "missing":
         path.write_text(json.dumps(tokenizer_json))
     with pytest.raises(UserError, match=message) as error:
-        prepare(str(tmp_path / "in/*"), str(tmp_path / "out"), tokenizer_path=None if tokenizer_json is None else str(path))
+        prepare(
+            str(tmp_path / "in/*"),
+            str(tmp_path / "out"),
+            tokenizer_path=None if tokenizer_json is None else str(path),
+        )
     assert "\n" not in str(error.value)
     assert not {path.name for path in tmp_path.iterdir()} - {"in", "in.json"}
 
 
 def test_another_tokenizer_in_a_prepared_directory_is_noticed(top, tmp_path):
-    tokens.write(tmp_path / "out", [(split, "d", b"text") for split in tokens.SPLITS], {}, replace=False)
+    tokens.write(
+        tmp_path / "out", [(split, "d", b"text") for split in tokens.SPLITS], {}, replace=False
+    )
     (tmp_path / "out/tokenizer.json").write_text(json.dumps(spec()))
     with pytest.raises(UserError, match="has 262 tokens, meta.json says 257"):
         tokens.open_split(tmp_path / "out", "train").tokenizer  # noqa: B018
@@ -237,7 +302,13 @@ class TestWithTheLibrary:
 
     def test_every_text_comes_back(self, top):
         encoder = tokenizer.load(top / "tokenizer.json")
-        for text in (b"the the thing", "th\u00e9 \U0001f642 \r\n\t".encode(), END.encode(), b"", bytes(range(128))):
+        for text in (
+            b"the the thing",
+            "th\u00e9 \U0001f642 \r\n\t".encode(),
+            END.encode(),
+            b"",
+            bytes(range(128)),
+        ):
             found = encoder.encode(text)
             assert encoder.decode(found) == text and encoder.sizes[found].sum() == len(text)
         assert encoder.encode("the the").tolist() == [257, 258]
@@ -250,17 +321,27 @@ class TestWithTheLibrary:
         for kind, path in (("tokens", str(top / "tokenizer.json")), ("bytes", None)):
             meta[kind] = prepare(str(tmp_path / "*.txt"), str(tmp_path / kind), tokenizer_path=path)
         for split in tokens.SPLITS:
-            ours, theirs = (tokens.open_split(tmp_path / kind, split) for kind in ("tokens", "bytes"))
+            ours, theirs = (
+                tokens.open_split(tmp_path / kind, split) for kind in ("tokens", "bytes")
+            )
             np.testing.assert_array_equal(ours.last_symbols(10**6), theirs.last_symbols(10**6))
-            assert [document.name for document in ours.documents] == [document.name for document in theirs.documents]
+            assert [document.name for document in ours.documents] == [
+                document.name for document in theirs.documents
+            ]
             assert len(ours.tokens) < len(theirs.tokens)
 
     def test_what_loses_something_is_refused(self, tmp_path):
         (tmp_path / "lower.json").write_text(json.dumps(spec(normalizer={"type": "Lowercase"})))
         for number in range(3):
             (tmp_path / f"{number}.txt").write_text(f"The {number}")
-        with pytest.raises(UserError, match="0.txt: tokenizer.json makes 'the 0' of 'The 0'; .* byte-level BPE"):
-            prepare(str(tmp_path / "*.txt"), str(tmp_path / "out"), tokenizer_path=str(tmp_path / "lower.json"))
+        with pytest.raises(
+            UserError, match="0.txt: tokenizer.json makes 'the 0' of 'The 0'; .* byte-level BPE"
+        ):
+            prepare(
+                str(tmp_path / "*.txt"),
+                str(tmp_path / "out"),
+                tokenizer_path=str(tmp_path / "lower.json"),
+            )
         assert not (tmp_path / "out").exists()
 
     def test_bytes_that_are_no_text_are_refused(self, top):
