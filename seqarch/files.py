@@ -29,7 +29,7 @@ def local_path(given: str | os.PathLike) -> Path:
 
 def cache_directory() -> Path:
     """The directory of what can be made again: seqarch/ in $XDG_CACHE_HOME, or in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqarch"
+    return local_path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqarch"
 
 
 def write_text(path: Path, text: str) -> None:

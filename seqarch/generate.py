@@ -19,9 +19,7 @@ from seqarch.model import LanguageModel, document_lengths
 from seqarch.training.sharding import init_states
 from seqarch.types import Array, Bool, Float, Int, State
 
-PIECE = (
-    64  # tokens that `generate` decodes before it looks whether every row has met the stop token
-)
+PIECE = 64  # tokens that `generate` decodes before it looks whether every row has met `stop`
 ROUNDING = 1e-6  # of a cumulative sum of probabilities in float32
 
 
@@ -76,10 +74,12 @@ def _keep(logits: Float[Array, "B Y"], ids: Int[Array, "B N"], kept: Bool[Array,
 def _prompt_tokens(prompt: Sequence[int], model: LanguageModel) -> np.ndarray:
     """The prompt's tokens, or the document boundary where it has none."""
     tokens, size = np.asarray(prompt), model.embedding.shape[0]
+    if tokens.ndim != 1:
+        raise UserError(f"a prompt is {prompt!r}; give a list of prompts, each a list of tokens")
     if not tokens.size:
         return np.array([model.boundary])
     mixed = any(isinstance(token, (bool, np.bool_)) for token in prompt)
-    if mixed or tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
+    if mixed or not np.issubdtype(tokens.dtype, np.integer):
         raise UserError(
             f"a prompt holds {tokens.flat[0]!r} as {tokens.dtype}; give whole numbers, the ids "
             "of tokens"
@@ -165,9 +165,23 @@ def decode(
         impossible.
     """
     sampling.check()
-    count = at.done if isinstance(at.done, jax.core.Tracer) else np.where(at.done, 0, steps)
-    model.check_room(at.states, count)
+    _check_stop(stop, model)
+    model.check_room(at.states, _tokens_to_come(at.done, steps, stop))
     return decode_unchecked(model, at, key, first, steps=steps, sampling=sampling, stop=stop)
+
+
+def _tokens_to_come(done: Bool[Array, "B"], steps: int, stop: int | None) -> Array | np.ndarray:
+    """How many tokens each row goes on by; a row that has met the stop token needs no room."""
+    if stop is None:
+        return np.full(done.shape, steps)
+    return done if isinstance(done, jax.core.Tracer) else np.where(done, 0, steps)
+
+
+def _check_stop(stop: int | None, model: LanguageModel) -> None:
+    size = model.embedding.shape[0]
+    whole = isinstance(stop, (int, np.integer)) and not isinstance(stop, bool)
+    if stop is not None and not (whole and 0 <= stop < size):
+        raise UserError(f"stop is {stop!r}; give one of the model's tokens, 0 to {size - 1}")
 
 
 @partial(jax.jit, static_argnames=("steps", "sampling", "stop"), donate_argnums=(1,))
@@ -203,7 +217,8 @@ def stream(
     Each piece is decoded whole and cut where it is the last, so that all pieces are one program.
     """
     sampling.check()
-    model, longest = model.serving(), max((len(prompt) for prompt in prompts), default=0)
+    prompts = [_prompt_tokens(prompt, model) for prompt in prompts]
+    model, longest = model.serving(), max(map(len, prompts), default=0)
     if not prompts or steps < 1:
         raise UserError(
             f"{len(prompts)} prompts, {steps} steps; give at least one prompt and one step"
@@ -245,7 +260,16 @@ def _bucket(size: int, *, least: int, parts: int) -> int:
 
 
 def fork(states: tuple[State, ...], rows: Int[Array, "R"]) -> tuple[State, ...]:
-    """States whose row i is row rows[i] of `states`."""
+    """States whose row i is row rows[i] of `states`.
+
+    Raises:
+        UserError: where `rows` names a row that there is not; traced ones are not checked.
+    """
+    size = jax.tree.leaves(states)[0].shape[0]
+    if not isinstance(rows, jax.core.Tracer):
+        wrong = [int(row) for row in np.asarray(rows).flat if not 0 <= row < size]
+        if wrong:
+            raise UserError(f"there is no row {wrong[0]}; the states have rows 0 to {size - 1}")
     return jax.tree.map(lambda x: x[rows], states)
 
 

@@ -170,9 +170,8 @@ class LanguageModel(nnx.Module):
                 given, room = np.asarray(given), np.asarray(room)
                 if (over := np.flatnonzero(given > room)).size:
                     raise UserError(
-                        f"row {over[0]} is given {given[over[0]]} tokens and its state has room "
-                        "for "
-                        f"{room[over[0]]}; give init_state a larger max_len"
+                        f"row {over[0]} is given {given[over[0]]} tokens and its state has "
+                        f"room for {room[over[0]]}; give init_state a larger max_len"
                     )
 
     @_at_precision
@@ -206,9 +205,17 @@ class LanguageModel(nnx.Module):
         return jax.tree.map(_cast, self.unstack(), is_leaf=_is_variable)
 
     def _embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
-        return self.embedding[...][tokens].astype(
-            self.dtype
-        )  # gathered first: its gradient then adds up in float32
+        self._check_tokens(tokens)
+        # gathered first: its gradient then adds up in float32
+        return self.embedding[...][tokens].astype(self.dtype)
+
+    def _check_tokens(self, tokens: Int[Array, "..."]) -> None:
+        """Raises UserError for a token outside the vocabulary; traced ones are not checked."""
+        if isinstance(tokens, jax.core.Tracer):
+            return
+        given, size = np.asarray(tokens), self.embedding.shape[0]
+        if (wrong := given[(given < 0) | (given >= size)]).size:
+            raise UserError(f"there is a token {wrong[0]}; the model's are 0 to {size - 1}")
 
     def _blocks(self, config: ModelConfig, layers: tuple[Layer, ...], rngs: nnx.Rngs) -> nnx.List:
         def block(layer: Layer) -> Block:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ("seqarch", "train.py", "eval.py", "scripts", "studies", "benchmarks")
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -47,7 +48,7 @@ def revision() -> dict[str, Any]:
 
     if not (ROOT / ".git").exists():  # installed from an archive, perhaps inside another repository
         return dict(revision=None, dirty=None)
-    changes = git("status", "--porcelain")
+    changes = git("status", "--porcelain", "--", *SOURCE)
     return dict(revision=git("rev-parse", "HEAD"), dirty=None if changes is None else bool(changes))
 
 

@@ -16,7 +16,7 @@ import jax
 import jaxlib
 
 from seqarch.errors import UserError, unknown
-from seqarch.files import cache_directory, write_json
+from seqarch.files import cache_directory, local_path, write_json
 from seqarch.mixers import resolve_mixer
 from seqarch.patterns import Layer, parse_pattern
 
@@ -25,7 +25,7 @@ Choices = dict[str, dict[str, Any]]  # by mixer: options of its constructor, "me
 
 def path() -> Path:
     """$SEQARCH_FORMS, or seqarch/forms.json in the user's cache directory."""
-    return Path(os.environ.get("SEQARCH_FORMS") or cache_directory() / "forms.json")
+    return local_path(os.environ.get("SEQARCH_FORMS") or cache_directory() / "forms.json")
 
 
 def tuned(device: jax.Device) -> Choices:

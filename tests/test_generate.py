@@ -322,3 +322,33 @@ def test_generation_ends_soon_after_every_row_has_stopped(monkeypatch):
 )
 def test_buckets_waste_little(size, expected):
     assert _bucket(size, least=64, parts=4) == expected
+
+
+def small(mixer):
+    return LanguageModel(ModelConfig(mixer, layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("stop", [300, -1, 3.7, True])
+def test_a_stop_that_is_no_token_is_refused(stop):
+    with pytest.raises(UserError, match="give one of the model's tokens"):
+        generate(small("gru"), [[1]], steps=1, key=jax.random.key(0), stop=stop)
+
+
+@pytest.mark.parametrize("prompts", [[1, 2], [None], [[[1]]]])
+def test_prompts_are_lists_of_tokens(prompts):
+    with pytest.raises(UserError, match="give a list of prompts, each a list of tokens"):
+        generate(small("gru"), prompts, steps=1, key=jax.random.key(0))
+
+
+def test_a_row_that_there_is_not_is_not_forked():
+    states = small("gru").unstack().init_state(2, 4)
+    with pytest.raises(UserError, match="no row 7; the states have rows 0 to 1"):
+        fork(states, jnp.array([0, 7]))
+
+
+def test_rows_that_are_done_need_room_where_nothing_stops_them():
+    """Without a stop token rows that are marked as done go on like all others."""
+    model = small("attention").unstack()
+    at = Decoding(jnp.zeros((1, 257)), model.init_state(1, 8), jnp.ones(1, bool))
+    with pytest.raises(UserError, match="row 0 is given 20 tokens and its state has room for 8"):
+        decode(model, at, jax.random.key(0), steps=20)

@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 
 from seqarch.config import ModelConfig
-from seqarch.mixers import MIXERS
+from seqarch.errors import UserError
+from seqarch.mixers import MIXERS, resolve_mixer
 from seqarch.model import LanguageModel
 from seqarch.training.checkpoint import named
 
@@ -179,3 +180,24 @@ def test_gradients_in_bfloat16_are_near_those_in_float32(tokens):
 
     for a, b in zip(gradients("float32"), gradients("bfloat16"), strict=True):
         assert jnp.linalg.norm(a - b) < 0.05 * jnp.linalg.norm(a) + 1e-6
+
+
+@pytest.mark.parametrize("token", [-1, 257])
+def test_tokens_outside_the_vocabulary_are_refused(token):
+    model = LanguageModel(ModelConfig("gru", layers=1, dim=8, mlp=0), rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match=f"token {token}; the model's are 0 to 256"):
+        model(jnp.array([[1, token]]), jnp.zeros((1, 2), bool))
+    with pytest.raises(UserError, match="the model's are 0 to 256"):
+        model.step(jnp.array([token]), model.init_state(1, 4))
+
+
+def test_a_document_that_no_slot_keeps_cannot_go_on():
+    """A cache without slots serves one call; a second one gives NaN for rows that go on."""
+    mixer = resolve_mixer("attention")(8, heads=2, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 3, 8))
+    first, state = mixer.prefill(x, mixer.init_state(2, 0))
+    assert jnp.isfinite(first).all()
+    starts = jnp.array([[False] * 3, [True, False, False]])
+    second, _ = jax.jit(lambda x, state: mixer.prefill(x, state, starts))(x, state)
+    assert jnp.isnan(second[0]).all()
+    np.testing.assert_array_equal(second[1], first[1])

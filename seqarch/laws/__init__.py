@@ -79,7 +79,7 @@ LAW = (
     ("splits", "prefill may be cut anywhere", agreement.static_splits_are_whole),
     ("bfloat16", "bfloat16 is close to float32", numerics.bfloat16_is_close),
     ("bfloat16_step", "steps in bfloat16 do not drift", numerics.bfloat16_steps_are_prefill),
-    ("long", "beyond a chunk or block, step is prefill", numerics.long_steps_are_prefill),
+    ("long", "beyond a chunk or block, the forms agree", numerics.long_forms_agree),
     ("axes", "every parameter names its axes", structure.parameters_name_axes),
     ("used", "every parameter has a gradient", dependence.parameters_have_gradients),
     ("differences", "gradients are finite differences", numerics.gradients_are_differences),

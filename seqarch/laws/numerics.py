@@ -15,26 +15,29 @@ from seqarch.laws.compare import (
     require_close_rms,
     require_finite,
 )
-from seqarch.laws.forms import cotangents, is_float, prefill, steps
+from seqarch.laws.forms import called, capacity, cotangents, is_float, masked, prefill, steps
 from seqarch.laws.trial import Trial
 from seqarch.mixers.base import SequenceMixer
 from seqarch.types import Array, PyTree, State
 
 BFLOAT16_TOLERANCE = 0.05  # root mean square, of the float32 result's
+BFLOAT16_PARAMETERS_TOLERANCE = 0.1  # the same, of parameters' gradients
 BFLOAT16_STEPS_TOLERANCE = 0.03  # the same; forms of correct mixers differ by 0.012 at most
 BFLOAT16_TIME = 2048  # tokens
+LONG_ROWS = 3
 LARGE, LARGE_TOLERANCE = 30.0, 1e-2  # scale of the inputs; of the largest entry
 DIFFERENCE_TOLERANCE = 0.02  # of the norm of the finite differences
 DIRECTIONS = 4  # finite differences of each leaf
 
 
 def bfloat16_is_close(trial: Trial) -> None:
-    """Requires bfloat16 outputs and input gradients near float32 ones over many tokens."""
+    """Requires bfloat16 outputs and gradients near float32 ones over many tokens."""
 
     @partial(jax.jit, static_argnums=1)
-    def outputs(mixer: SequenceMixer, dtype, x: Array, weight: Array) -> tuple[Array, Array]:
-        y, pullback = jax.vjp(lambda x: mixer(x.astype(dtype)).astype(jnp.float32), x)
-        return y, pullback(weight)[0]
+    def outputs(mixer: SequenceMixer, dtype, x: Array, weight: Array) -> tuple[Array, PyTree]:
+        call = lambda mixer, x: mixer(x.astype(dtype)).astype(jnp.float32)
+        y, pullback = jax.vjp(call, mixer, x)
+        return y, pullback(weight)
 
     keys = jax.random.split(jax.random.key(0))
     x, weight = (jax.random.normal(key, (1, BFLOAT16_TIME, trial.dim)) for key in keys)
@@ -42,9 +45,11 @@ def bfloat16_is_close(trial: Trial) -> None:
         outputs(trial.make(dtype=dtype, rngs=nnx.Rngs(0)), dtype, x, weight)
         for dtype in (jnp.float32, jnp.bfloat16)
     )
-    expected, given = ({"values": y, "gradients": (None, dx)} for y, dx in (exact, rough))
     says = f"bfloat16 against float32 over {BFLOAT16_TIME} tokens"
+    expected, given = ({"values": y, "gradients": (None, dx)} for y, (_, dx) in (exact, rough))
     require_close_rms(says, expected, given, BFLOAT16_TOLERANCE)
+    expected, given = ({"gradients": (parameters,)} for _, (parameters, _) in (exact, rough))
+    require_close_rms(says, expected, given, BFLOAT16_PARAMETERS_TOLERANCE)
 
 
 def bfloat16_steps_are_prefill(trial: Trial) -> None:
@@ -60,16 +65,32 @@ def bfloat16_steps_are_prefill(trial: Trial) -> None:
     require_close_rms(says, {"values": expected}, {"values": given}, BFLOAT16_STEPS_TOLERANCE)
 
 
-def long_steps_are_prefill(trial: Trial) -> None:
-    """Requires step and prefill to agree beyond the mixer's own chunk and block."""
+def long_forms_agree(trial: Trial) -> None:
+    """Requires step, prefill and a call to agree beyond the mixer's own chunk and block.
+
+    Rows hold several documents and end in padding; and a call reads no later token.
+    """
     mixer = trial.make(dtype=jnp.float32, rngs=nnx.Rngs(0))
-    x = _long_inputs(mixer, trial.dim)
-    says = f"a scan of step is prefill over {x.shape[1]} tokens"
-    require_close(says, {"values": _prefill(mixer, x)}, {"values": _scan_steps(mixer, x)})
+    x = _long_inputs(mixer, trial.dim, LONG_ROWS)
+    B, T = x.shape[:2]
+    state = mixer.init_state(B, capacity(T))
+    starts = jax.random.bernoulli(jax.random.key(1), 4 / T, (B, T)).at[0].set(False)
+    lengths = jnp.linspace(T // 2, T, B).astype(jnp.int32)
+    given = (mixer, x, state, starts, lengths)
+    says = f"over {T} tokens, a scan of step is prefill"
+    require_close(says, {"values": jax.jit(steps)(*given)}, {"values": jax.jit(masked)(*given)})
+    call = jax.jit(called)
+    whole, _ = jax.jit(masked)(mixer, x, state, starts, jnp.full(B, T))
+    outputs, _ = call(*given)
+    require_close(f"over {T} tokens, a call is prefill", {"values": whole}, {"values": outputs})
+    half = T // 2
+    moved, _ = call(mixer, x.at[:, half:].set(3 - 2 * x[:, half:]), *given[2:])
+    says = f"over {T} tokens, a call reads no later token"
+    require_close(says, {"values": outputs[:, :half]}, {"values": moved[:, :half]})
 
 
-def _long_inputs(mixer: SequenceMixer, dim: int) -> Array:
-    """Returns two rows of inputs that are longer than any chunk or block of the mixer.
+def _long_inputs(mixer: SequenceMixer, dim: int, rows: int = 2) -> Array:
+    """Returns rows of inputs that are longer than any chunk or block of the mixer.
 
     Errors add up in a state of constant size over many tokens. One that grows holds each
     token apart; there fewer tokens will do, whose cost is the square of their number.
@@ -80,7 +101,7 @@ def _long_inputs(mixer: SequenceMixer, dim: int) -> Array:
             size = getattr(module, name, None)
             if isinstance(size, int):
                 sizes.append(size)
-    return jax.random.normal(jax.random.key(0), (2, max(sizes) + 6, dim))
+    return jax.random.normal(jax.random.key(0), (rows, max(sizes) + 6, dim))
 
 
 @jax.jit

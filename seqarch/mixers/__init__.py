@@ -23,6 +23,14 @@ MIXERS: dict[str, type[SequenceMixer]] = {
 }
 
 
+RUN_FILES = (  # by which a directory is known as a run's, or as a comparison's
+    ("config.json", "run.json"),
+    ("config.json", "checkpoints"),
+    ("records.jsonl",),
+    ("baselines.jsonl",),
+)
+
+
 def resolve_mixer(name: str) -> type[SequenceMixer]:
     """The class of a mixer's name; raises UserError."""
     if ":" not in name:
@@ -32,6 +40,7 @@ def resolve_mixer(name: str) -> type[SequenceMixer]:
     module, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise UserError(f"cannot load the mixer {name!r}; give package.module:Class")
+    _search_here()
     try:
         mixer = getattr(importlib.import_module(module), attribute)
         if not (isinstance(mixer, type) and issubclass(mixer, SequenceMixer)):
@@ -60,6 +69,7 @@ def check_import(module: str, allowed: Iterable[str], run_dir: Path) -> None:
     """
     if module in sys.modules:
         return
+    _search_here()
     if not any(f"{module}.".startswith(f"{name}.") for name in allowed):
         raise UserError(
             f"{run_dir} names the module {module}, which would be imported; if you trust it, "
@@ -73,6 +83,17 @@ def check_import(module: str, allowed: Iterable[str], run_dir: Path) -> None:
             )
 
 
+def _search_here() -> None:
+    """Has modules that the user names be found where the program was started, too.
+
+    Never inside a run directory, and not before a mixer is asked for by its module: whatever else
+    is imported, such as an optional package that is not installed, does not come from there.
+    """
+    here = Path.cwd()
+    if str(here) not in sys.path and not _run_around(here):
+        sys.path.append(str(here))
+
+
 def _places(module: str) -> Iterator[Path]:
     """Where `module` and the packages around it are found; runs none of them."""
     path = None
@@ -84,12 +105,11 @@ def _places(module: str) -> Iterator[Path]:
         yield from (Path(place).resolve() for place in [*(path or ()), spec.origin] if place)
 
 
-def _run_around(place: Path, run_dir: Path) -> Path | None:
-    """The run directory that `place` is in: `run_dir`, or another."""
+def _run_around(place: Path, run_dir: Path | None = None) -> Path | None:
+    """The directory of a run, or of a comparison, that `place` is in: `run_dir`, or another."""
     for parent in (place, *place.parents):
-        is_run = (parent / "config.json").exists() and (
-            (parent / "run.json").exists() or (parent / "checkpoints").exists()
-        )
-        if parent == run_dir or is_run:
+        if parent == run_dir or any(
+            all((parent / name).exists() for name in names) for names in RUN_FILES
+        ):
             return parent
     return None

@@ -139,6 +139,8 @@ class Attention(SequenceMixer):
         if slots:
             old = self._attend_cache(q, at, state)
             y, count = self._poison(merge(old, new), position, slots), _after(old, count)
+        else:  # nothing is kept, so a document that began before this call cannot go on
+            y = jnp.where((position > jnp.arange(T)[None])[:, :, None, None], jnp.nan, y)
         last = jnp.take_along_axis(segment, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
         document = jnp.where(count > 0, last, 0)
         state = _forget(state, document > 0) if packed else state

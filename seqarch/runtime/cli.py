@@ -42,12 +42,9 @@ def run(
     names, and exits.
 
     more: whether further arguments may follow
-
-    Modules that a config names are found where the program is started, too.
     """
     quiet()
     keep_memory()
-    sys.path.append(os.getcwd())
     try:
         arguments = parse_flags(sys.argv if argv is None else argv, positional, more)
         join_cluster()

@@ -2,6 +2,7 @@
 
     m_t = b1 m_{t-1} + (1 - b1) g_t,  v_t = b2 v_{t-1} + (1 - b2) g_t^2
     p_t = p_{t-1} - lr_t (m^_t / (sqrt(v^_t) + eps) + weight_decay p_{t-1})
+    m^_t = m_t / (1 - b1^t),  v^_t = v_t / (1 - b2^t)
 
 The learning rate and the weight decay are arguments, not constants, so that a whole run can be
 vmapped over them.

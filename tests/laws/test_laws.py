@@ -146,6 +146,38 @@ class HalfStopped(Stopped):
         return self.out(hs), GRUState(h)
 
 
+class LeakyBeyond(GRU):
+    """Lets documents leak into each other in prefills of more than 100 tokens."""
+
+    def prefill(self, x, state, starts=None, lengths=None):
+        return super().prefill(x, state, None if x.shape[1] > 100 else starts, lengths)
+
+
+class PaddedBeyond(GRU):
+    """Consumes padding in prefills of more than 100 tokens."""
+
+    def prefill(self, x, state, starts=None, lengths=None):
+        return super().prefill(x, state, starts, None if x.shape[1] > 100 else lengths)
+
+
+class ClairvoyantBeyond(GRU):
+    """Reads the next token in training rows of more than 100 tokens only."""
+
+    def __call__(self, x, starts=None):
+        y = super().__call__(x, starts)
+        return y if x.shape[1] <= 100 else y + 0.1 * jnp.roll(x, -1, axis=1)
+
+
+class StoppedInBfloat16(Stopped):
+    """Stops the gradient of its recurrent matrix where it computes in bfloat16."""
+
+    def _run(self, x, state, method, **masks):
+        W = self.recurrent[...]
+        W = jax.lax.stop_gradient(W) if x.dtype == jnp.bfloat16 else W
+        hs, h = ops.gru(self.inp(x), W, self.bias[...], state.h, method=method, **masks)
+        return self.out(hs), GRUState(h)
+
+
 class Unbounded(LinearAttention):
     """Takes exp of keys and queries without a maximum."""
 
@@ -183,6 +215,10 @@ class Hidden(GRU):
     [
         (RoundedState, "bfloat16_step", "steps against float32 prefill"),
         (ForgetfulOfChunks, "long", "over 1030 tokens"),
+        (LeakyBeyond, "long", "step is prefill"),
+        (PaddedBeyond, "long", "step is prefill"),
+        (ClairvoyantBeyond, "long", "a call is prefill"),
+        (StoppedInBfloat16, "bfloat16", "recurrent"),
         (Stopped, "used", "recurrent"),
         (Stopped, "differences", "recurrent"),
         (HalfStopped, "differences", "recurrent"),

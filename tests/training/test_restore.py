@@ -102,9 +102,7 @@ def test_steps_that_were_swapped_are_neither_read_nor_trained_on(saved, tmp_path
     save(run / "checkpoints", 3, keep=3)
     for old, new in (("2", "x"), ("3", "2"), ("x", "3")):
         (run / "checkpoints" / old).rename(run / "checkpoints" / new)
-    with pytest.raises(
-        UserError, match="checkpoints/3 is damaged .it holds step 2, it was renamed"
-    ):
+    with pytest.raises(UserError, match="checkpoints/3 is damaged .it holds step 2, "):
         load_model(run)
     said = []
     with Checkpointer(run / "checkpoints", 3, STREAM) as checkpoints:

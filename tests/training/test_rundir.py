@@ -95,6 +95,25 @@ def test_no_program_imports_what_a_run_names(made, tmp_path, program, where, mod
     assert f"give --allow_modules={module}" in done.stderr and not trace.exists()
 
 
+def test_no_optional_package_is_imported_from_a_run(made, tmp_path):
+    """treescope, which flax imports, looks for IPython; a run may hold a file of that name."""
+    run = shutil.copytree(made / "run", tmp_path / "run")
+    trace = tmp_path / "trace"
+    for name in ("IPython", "tensorflow", "torch", "boto3", "mine"):
+        (run / f"{name}.py").write_text(f"open({str(trace)!r}, 'w')\nraise ImportError('planted')")
+    command = [sys.executable, ROOT / "scripts/generate.py", "--workdir=.", "--steps=1"]
+    done = subprocess.run(command, cwd=run, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((run / "config.json").read_text())
+    config["model"]["mixer"] = "mine:Mixer"
+    (run / "config.json").write_text(json.dumps(config))
+    done = subprocess.run(
+        [*command, "--allow_modules=mine"], cwd=run, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "cannot load the mixer" in done.stderr, done.stderr
+    assert not trace.exists()
+
+
 @pytest.mark.parametrize("place", ["", "runs", "runs/stranger"])
 def test_an_allowed_module_inside_a_run_is_not_imported(made, tmp_path, monkeypatch, place):
     module = ".".join(("runs/stranger/evil".removeprefix(place).strip("/")).split("/"))

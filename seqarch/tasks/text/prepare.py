@@ -157,7 +157,13 @@ def _stream(path: str, encoder: Tokenizer) -> np.ndarray:
             "vocabulary of "
             f"{encoder.boundary} needs; write them as uint{8 * width}"
         )
-    return np.memmap(path, f"<u{width}", "r")
+    tokens = np.memmap(path, f"<u{width}", "r")
+    if width == 2 and len(tokens) > 2 and len(tokens) % 2 == 0 and not tokens[1::2].any():
+        raise UserError(
+            f"every second token of {path}, read as uint16, is 0: it seems to hold uint32; write "
+            "it as uint16, which its vocabulary fits"
+        )
+    return tokens
 
 
 def _cut(stream: np.ndarray, end: int) -> Iterator[np.ndarray]:

@@ -116,6 +116,18 @@ def test_a_vocabulary_says_what_each_token_is_in_bytes():
     assert table == [b"<unk>", b" the", b"\n", "\u00e9".encode(), b"", "\u2581x".encode(), b""]
 
 
+def test_a_file_of_wider_tokens_than_its_vocabulary_needs_is_refused(top, tmp_path):
+    """Read as uint16, every second token of a uint32 file would be 0."""
+    for name in ("train", "val"):
+        np.array([5, 1, 7, 300, 2, 0], np.uint32).tofile(tmp_path / f"{name}.bin")
+    with pytest.raises(UserError, match="every second token of .* is 0: it seems to hold uint32"):
+        prepare(
+            str(tmp_path / "*.bin"),
+            str(tmp_path / "out"),
+            tokenizer_path=str(top / "tokenizer.json"),
+        )
+
+
 def test_the_tokens_of_bin_files_are_their_documents(top):
     meta = json.loads((top / "tokens/meta.json").read_text())
     assert (meta["tokenizer"], meta["vocab"], meta["boundary"]) == ("tokenizer.json", 262, 261)
