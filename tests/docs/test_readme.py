@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def module(tmp_path_factory):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/mixer.md").read_text(), re.DOTALL)
     directory = tmp_path_factory.mktemp("package")
     (directory / "my_mixers.py").write_text(code)
     sys.path.insert(0, str(directory))

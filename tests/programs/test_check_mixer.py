@@ -49,7 +49,7 @@ class Crashing(GRU):
 def top(tmp_path_factory) -> Path:
     """A directory with a user's modules and text, where the programs are started."""
     top = tmp_path_factory.mktemp("mine")
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/mixer.md").read_text(), re.DOTALL)
     (top / "my_mixers.py").write_text(code)
     (top / "broken.py").write_text(BROKEN)
     (top / "torn.py").write_text("class Mixer(")
