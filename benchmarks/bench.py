@@ -1,8 +1,8 @@
-"""Times the cases of `bench_cases` and `bench_programs` in one process, interleaved, and collects
-them with what they depend on.
+"""Times the cases of `benchmarks.cases` and `benchmarks.programs` in one process, interleaved, as
+records.
 
 Each case is compiled, run once, then timed in turn with those beside it, A B C A B C ...: what the
-machine does meanwhile happens to all of them alike. A figure is the median of the rounds.
+machine does meanwhile happens to all of them alike. What is reported is the median of the rounds.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 
@@ -20,7 +19,9 @@ from benchmarks.programs import GROUPS
 from seqarch.errors import UserError, first_line, unknown
 from seqarch.evals.speed import run_seconds
 from seqarch.provenance import provenance
+from seqarch.records import Record, Results, Source
 
+BENCH = "bench"  # the evaluator of these records
 COUNTS = 0.5  # seconds of a first run that is no mere warm-up
 
 
@@ -39,7 +40,7 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Figure:
+class Timing:
     """What was measured of a case.
 
     seconds: median of `rounds` runs, a unit of work (a token when decoding); low, high: the fastest
@@ -61,6 +62,23 @@ class Figure:
     start_seconds: float | None = None
     skipped: str | None = None
 
+    def records(self) -> Iterator[Record]:
+        """What was measured; a case that was skipped has the reason in place of its seconds."""
+        at = {"group": self.group, "form": self.form, "shape": self.shape, "pass": self.pass_}
+        if self.skipped is not None:
+            yield Record(BENCH, "seconds", at=at, status="not_run", note=self.skipped)
+        elif self.seconds is not None:
+            yield Record(BENCH, "seconds", self.seconds, at, n=self.rounds)
+            yield Record(BENCH, "fastest_seconds", self.low, at)
+            yield Record(BENCH, "slowest_seconds", self.high, at)
+        for metric, value in (
+            ("temporaries_bytes", self.temporaries),
+            ("total_bytes", self.total),
+            ("start_seconds", self.start_seconds),
+        ):
+            if value is not None:
+                yield Record(BENCH, metric, value, at)
+
 
 def run(
     only: Sequence[str] = (),
@@ -68,9 +86,9 @@ def run(
     limits: Limits = Limits(),
     say: Callable[[str], None] = print,
     peers: bool = False,
-) -> Iterator[dict[str, Any]]:
-    """Measures the groups `only` (default: all of our own); yields what is known, a JSON-ready
-    dict, after each list of cases.
+) -> Iterator[Results]:
+    """Measures the groups `only` (default: all of our own); yields what is known after each list of
+    cases.
 
     peers: those too; a group of that name is only there where it is asked for
     Raises UserError for an unknown group, and where nothing is left to measure.
@@ -80,11 +98,10 @@ def run(
     for name in only:
         if name not in GROUPS:
             raise unknown("group", name, GROUPS)
-    begun, figures = time.perf_counter(), []
-    source = provenance()  # now: the tree may change meanwhile
-    source |= dict(cpu=source["host"]["cpu"])
+    begun, timings = time.perf_counter(), []
+    made = provenance()  # now: the tree may change meanwhile
     if "peers" in only:
-        source["versions"] |= versions()
+        made["versions"] |= versions()
         if line := missing():
             if only == ["peers"] and not installed():
                 raise UserError(line)
@@ -95,32 +112,30 @@ def run(
                 f"{time.perf_counter() - begun:.0f} s: {group}, {together[0].shape}, "
                 f"{len(together)} cases"
             )
-            figures += measure(together, limits)
+            timings += measure(together, limits)
             gc.collect()
             about = dict(sizes=dataclasses.asdict(sizes), limits=dataclasses.asdict(limits))
-            found = dict(
-                seconds=time.perf_counter() - begun,
-                figures=[dataclasses.asdict(f) for f in figures],
-            )
-            yield source | about | found
+            about |= dict(seconds=time.perf_counter() - begun)
+            source = Source("seqarch", "benchmark", provenance=made, facts={BENCH: about})
+            yield Results(source, tuple(each for timing in timings for each in timing.records()))
 
 
-def measure(together: list[Case], limits: Limits) -> list[Figure]:
-    """A figure for each case; the cases are timed in turn."""
-    figures, ready, times = {}, {}, {}
+def measure(together: list[Case], limits: Limits) -> list[Timing]:
+    """A timing for each case; the cases are timed in turn."""
+    timings, ready, times = {}, {}, {}
     for case in together:
         begun = time.perf_counter()
         try:
             ready[case] = case.start()
             bytes_ = dict(temporaries=ready[case].temporaries, total=ready[case].total)
-            figure = Figure(*case[:4], **bytes_, start_seconds=time.perf_counter() - begun)
-            figures[case], times[case] = _warm_up(ready[case], figure, limits)
+            timing = Timing(*case[:4], **bytes_, start_seconds=time.perf_counter() - begun)
+            timings[case], times[case] = _warm_up(ready[case], timing, limits)
         except (
             jax.errors.JaxRuntimeError
         ) as error:  # of a form that needs more memory than there is
-            figures[case] = Figure(*case[:4], skipped=first_line(error)[:100])
+            timings[case] = Timing(*case[:4], skipped=first_line(error)[:100])
     running = [
-        case for case in together if figures[case].skipped is None and ready[case].run is not None
+        case for case in together if timings[case].skipped is None and ready[case].run is not None
     ]
     for _ in range(limits.rounds[1]):
         for case in running:
@@ -129,23 +144,23 @@ def measure(together: list[Case], limits: Limits) -> list[Figure]:
     for case in running:
         taken = sorted(t / case.calls for t in times[case])
         about = dict(low=taken[0], high=taken[-1], rounds=len(taken))
-        figures[case] = dataclasses.replace(
-            figures[case], seconds=statistics.median(taken), **about
+        timings[case] = dataclasses.replace(
+            timings[case], seconds=statistics.median(taken), **about
         )
-    return list(figures.values())
+    return list(timings.values())
 
 
-def _warm_up(ready: Ready, figure: Figure, limits: Limits) -> tuple[Figure, list[float]]:
-    """`figure`, with the reason if it is to be skipped, and the first run's time where that is long
+def _warm_up(ready: Ready, timing: Timing, limits: Limits) -> tuple[Timing, list[float]]:
+    """`timing`, with the reason if it is to be skipped, and the first run's time where that is long
     enough to count.
     """
     if ready.run is None:
-        return figure, []
+        return timing, []
     if (ready.temporaries or 0) > limits.call_bytes:
         return dataclasses.replace(
-            figure, skipped=f"temporaries of {ready.temporaries / 1e9:.1f} GB"
+            timing, skipped=f"temporaries of {ready.temporaries / 1e9:.1f} GB"
         ), []
     first = run_seconds(ready.run, ready.prepare())
     if first > limits.call_seconds:
-        return dataclasses.replace(figure, skipped=f"one run takes {first:.0f} s"), []
-    return figure, [first] if first > COUNTS else []
+        return dataclasses.replace(timing, skipped=f"one run takes {first:.0f} s"), []
+    return timing, [first] if first > COUNTS else []

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 from flax import nnx
 
-from benchmarks.bench import Figure, Limits, measure
+from benchmarks.bench import Limits, Timing, measure
 from benchmarks.cases import Case, normal, pass_cases
 from seqarch.config import Config
 from seqarch.mixers import resolve_mixer
@@ -23,12 +23,12 @@ CLEARLY = 0.9  # of the default form's time: what is not below it is noise, and 
 
 def tune(
     config: Config, limits: Limits = Limits(), say: Callable[[str], None] = print
-) -> tuple[Choices, list[Figure]]:
+) -> tuple[Choices, list[Timing]]:
     """The choice for each mixer of the config's pattern whose method is "auto", at its batch,
     length, width and dtype; and what was measured. Forms that are too large or too slow for
     `limits` are skipped. Memory does not count.
     """
-    choices, figures = {}, []
+    choices, timings = {}, []
     for layer in parse_pattern(config.model.mixer):
         forms = resolve_mixer(layer.mixer).forms
         if (
@@ -40,9 +40,9 @@ def tune(
         found = dict(candidates(layer, config))
         say(f"{layer.mixer}: {len(found)} forms")
         measured = dict(zip(found, measure(list(found.values()), limits)))
-        figures += measured.values()
+        timings += measured.values()
         choices[layer.mixer] = dict(_best(measured, forms.auto(family(jax.devices()[0].platform))))
-    return choices, figures
+    return choices, timings
 
 
 def candidates(layer: Layer, config: Config) -> Iterator[tuple[tuple, Case]]:
@@ -82,15 +82,15 @@ def _arguments(layer: Layer, config: Config) -> tuple[nnx.Module, jax.Array]:
     ), x
 
 
-def _best(measured: dict[tuple, Figure], default: str) -> tuple:
+def _best(measured: dict[tuple, Timing], default: str) -> tuple:
     """The fastest, unless the default form in its default size, which is its first, is about as
     fast.
     """
     usual = next(options for options in measured if dict(options)["method"] == default)
     seconds = {
-        options: figure.seconds
-        for options, figure in measured.items()
-        if figure.seconds is not None
+        options: timing.seconds
+        for options, timing in measured.items()
+        if timing.seconds is not None
     }
     best = min(seconds, key=seconds.get, default=usual)
     return usual if seconds.get(usual, float("inf")) * CLEARLY < seconds.get(best, 0.0) else best

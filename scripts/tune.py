@@ -8,7 +8,6 @@ this kind of device and version of jaxlib; run.json shows what a run took, a run
 keeps its forms, and a config that names a method has it: mamba(method=chunked,chunk=128).
 """
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -28,17 +27,22 @@ DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it."
 def main() -> None:
     import jax
 
-    from benchmarks.tables import figure_tables
+    from benchmarks.tables import measured_tables
     from benchmarks.tune import tune
     from seqarch import tuning
     from seqarch.config import Config, ModelConfig, parse
     from seqarch.mixers import MIXERS
     from seqarch.patterns import Layer
+    from seqarch.records import Results, Source
+    from seqarch.report.render import text_table
 
     every = Config(batch=8, length=512, model=ModelConfig(",".join(MIXERS), dim=256))
     config = parse(CONFIG.value) if CONFIG.value else every
-    choices, figures = tune(config, say=lambda line: print(line, file=sys.stderr, flush=True))
-    print("\n".join(figure_tables([dataclasses.asdict(figure) for figure in figures])))
+    choices, timings = tune(config, say=lambda line: print(line, file=sys.stderr, flush=True))
+    measured = tuple(record for timing in timings for record in timing.records())
+    for table in measured_tables(Results(Source("seqarch", "benchmark"), measured)):
+        if table.rows:
+            print(text_table(table))
     for mixer, options in choices.items():
         print(f"chosen: {Layer(mixer, tuple(options.items()))}")
     if choices and not DRY.value:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.tables import bench_page
 from seqarch import records
 from seqarch.errors import UserError, unknown
 from seqarch.files import write_text
@@ -44,6 +45,8 @@ def render(root: Path, *, write: bool) -> list[Path]:
 
 def _page(path: Path) -> Page:
     about, results = records.read(path)
+    if about.get("kind") == "benchmark":
+        return bench_page(results[0])
     if about.get("kind") == "costs":
         return costs_page(about["title"], results)
     return comparison_page(members.read(path))

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from benchmarks.bench import Figure, Limits
+from benchmarks.bench import Timing, Limits
 from benchmarks.tune import _best, candidates, tune
 from seqarch import tuning
 from seqarch.config import Config, MeshConfig, ModelConfig, to_dict, with_forms
@@ -89,7 +89,7 @@ def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast
     choices, figures = tune(config, Limits(rounds=(2, 2), seconds=0.0), say=lambda line: None)
     assert set(choices) == {"gru"} and len(figures) == len(MIXERS["gru"].forms)
     assert all(figure.seconds > 0 for figure in figures)
-    figure = lambda seconds: Figure("mamba", "", "", "train", seconds)
+    figure = lambda seconds: Timing("mamba", "", "", "train", seconds)
     usual, other = (("method", "recompute"), ("chunk", 64)), (("method", "chunked"), ("chunk", 16))
     assert _best({other: figure(0.95), usual: figure(1.0)}, "recompute") == usual
     assert _best({other: figure(0.5), usual: figure(1.0)}, "recompute") == other

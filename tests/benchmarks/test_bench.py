@@ -1,9 +1,8 @@
-"""The benchmark: all forms are in it, figures are medians of interleaved runs, its JSON says where
+"""The benchmark: all forms are in it, times are medians of interleaved runs, its records say where
 they come from.
 """
 
 import dataclasses
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +13,10 @@ import pytest
 from benchmarks import bench, cases, peers, programs, tables
 from benchmarks.bench import Limits
 from benchmarks.cases import Case, Ready, Sizes
+from seqarch import records
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
+from seqarch.records import Results
 
 TINY = Sizes(
     dim=8, heads=2, state_dim=2, shapes=((2, 6), (1, 8)), long=16, contexts=(40, 48),
@@ -25,15 +26,15 @@ QUICK = Limits(rounds=(2, 3), seconds=0.0)
 
 
 @pytest.fixture(scope="module")
-def result() -> dict:
+def results() -> Results:
     with pytest.MonkeyPatch.context() as patch:
         generation = programs._generation_cases
         patch.setitem(
             programs.GROUPS, "generation", lambda sizes: (cases[2:4] for cases in generation(sizes))
         )
         one = dataclasses.replace(TINY, shapes=TINY.shapes[-1:])
-        *_, given = bench.run(["attention", "gru", "generation"], one, QUICK, say=lambda line: None)
-    return json.loads(json.dumps(given | dict(ratios=tables.ratios(given))))
+        *_, found = bench.run(["attention", "gru", "generation"], one, QUICK, say=lambda line: None)
+    return found
 
 
 def test_every_form_of_every_op_and_mixer_is_measured_at_every_shape():
@@ -55,44 +56,38 @@ def test_every_form_of_every_op_and_mixer_is_measured_at_every_shape():
         )
 
 
-def test_json_is_complete(result):
-    assert {
-        "command",
-        "cpu",
-        "devices",
-        "host",
-        "revision",
-        "dirty",
-        "versions",
-        "sizes",
-        "limits",
-        "seconds",
-    } <= set(result)
-    for figure in result["figures"]:
-        if figure["pass_"] == "plan" or figure["shape"] == f"B1 T{TINY.long}":
-            assert figure["seconds"] is None and figure["total"] > 0
-        else:
-            assert (
-                0 < figure["low"] <= figure["seconds"] <= figure["high"] and figure["rounds"] == 2
-            )
-        assert figure["skipped"] is None and figure["temporaries"] >= 0
+def test_records_say_what_was_measured_and_where(results, tmp_path):
+    records.write(tmp_path / "bench.jsonl", [results], dict(kind="benchmark"))
+    (found,) = records.read(tmp_path / "bench.jsonl").results
+    assert {"revision", "versions", "devices", "host", "command"} <= set(found.source.provenance)
+    assert {"sizes", "limits", "seconds"} <= set(found.source.facts[bench.BENCH])
+    for record in found.records:
+        assert record.status == "ok" and record.value >= 0
+    timed = found.all(bench.BENCH, "seconds")
+    assert {record.at["group"] for record in timed} == {"attention", "gru"}
+    for record in timed:
+        low, high = (
+            found.value(bench.BENCH, f"{name}_seconds", **record.at)
+            for name in ("fastest", "slowest")
+        )
+        assert 0 < low <= record.value <= high and record.n == 2
+    planned = [r for r in found.all(bench.BENCH, "total_bytes") if r.at["pass"] == "plan"]
+    assert planned and all(record.value > 0 for record in planned)
 
 
-def test_ratios_are_of_what_was_measured_and_are_shown(result):
-    seconds = {
-        f["form"]: f["seconds"]
-        for f in result["figures"]
-        if f["shape"] == "B1 T8" and f["pass_"] == "train"
-    }
-    (ratio,) = [r for r in result["ratios"] if r["name"].startswith("gru, train")]
+def test_ratios_are_of_what_was_measured_and_are_shown(results):
+    def seconds(form):
+        at = {"group": "gru", "form": form, "shape": "B1 T8", "pass": "train"}
+        return results.value(bench.BENCH, "seconds", **at)
+
+    found = tables.ratios(results)
+    (ratio,) = [each for each in found if each.name.startswith("gru, train")]
     auto = cases.OPS["gru"].forms.auto(jax.default_backend())
-    assert ratio["value"] == seconds[auto] / seconds["flax nnx.RNN(GRUCell)"]
-    assert ratio["met"] == (ratio["value"] <= 0.8)
-    assert not [
-        r for r in result["ratios"] if "selective_scan" in r["name"] or "decoding" in r["name"]
-    ]
-    text = tables.render(result)
-    assert all(r["name"] in text for r in result["ratios"]) and result["cpu"] in text
+    assert ratio.value == seconds(auto) / seconds("flax nnx.RNN(GRUCell)")
+    assert ratio.met == (ratio.value <= 0.8)
+    assert not [r for r in found if "selective_scan" in r.name or "decoding" in r.name]
+    shown = {row.cells[0] for row in tables.bench_page(results).tables[0].rows}
+    assert shown == {each.name for each in found}
 
 
 def _case(form: str, log: list, temporaries: int = 0) -> Case:
@@ -186,20 +181,15 @@ def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
     }
 
 
-def test_peers_have_ratios_at_every_shape_and_pass(result):
-    def figure(form, seconds, pass_):
-        return dict(group="peers", form=form, shape="B1 T8", pass_=pass_, seconds=seconds)
+def test_peers_have_ratios_at_every_shape_and_pass(results):
+    def timing(form, seconds):
+        return bench.Timing("peers", form, "B1 T8", "train", seconds=seconds)
 
-    both = [
-        figure("gru: ours", 1.0, "train"),
-        figure("gru: torch.nn.GRU", 4.0, "train"),
-        figure("gru: other", None, "train"),
-    ]
-    (ratio,) = tables.ratios(result | dict(figures=both))
-    assert (ratio["name"], ratio["value"]) == (
-        "gru, train, B1 T8: ours / torch.nn.GRU, seconds",
-        0.25,
-    )
+    timings = timing("gru: ours", 1.0), timing("gru: torch.nn.GRU", 4.0), timing("gru: other", None)
+    measured = tuple(record for each in timings for record in each.records())
+    (ratio,) = tables.ratios(results._replace(records=measured))
+    name = "gru, train, B1 T8: ours / torch.nn.GRU, seconds"
+    assert (ratio.name, ratio.value) == (name, 0.25)
 
 
 def test_requirements_name_what_peers_need():
@@ -209,15 +199,13 @@ def test_requirements_name_what_peers_need():
     )
 
 
-def test_the_page_shows_the_committed_file():
-    docs = Path(__file__).parents[2] / "docs"
-    file = docs / "benchmarks/cpu.json"
-    measured = json.loads(file.read_text())
-    assert measured["ratios"] == tables.ratios(measured)
-    page = tables.render(measured)
-    assert page in (docs / "benchmarks.md").read_text()
+def test_tables_of_an_earlier_run_are_shown(results, tmp_path):
+    file = tmp_path / "bench.jsonl"
+    records.write(file, [results], dict(kind="benchmark"))
     command = [sys.executable, "scripts/bench.py", f"--show={file}"]
-    assert (
-        subprocess.run(command, cwd=docs.parent, capture_output=True, text=True, check=True).stdout
-        == page + "\n"
-    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert "## Ratios" in done.stdout
+    records.write(file, [results], dict(kind="costs"))
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "is no benchmark" in done.stderr
