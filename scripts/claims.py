@@ -16,7 +16,6 @@ sys.path.insert(0, str(ROOT))
 from absl import flags
 
 from configs import compare, memory
-from seqarch.compare.execution import revision
 from seqarch.compare.members import match_members
 from seqarch.compare.spec import FIELDS
 from seqarch.config import Config, parse
@@ -26,6 +25,7 @@ from seqarch.costs.search import parse_length
 from seqarch.errors import UserError
 from seqarch.files import write_json
 from seqarch.provenance import provenance
+from seqarch.records import Source
 from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
 from studies.claims.base import Means
@@ -55,7 +55,6 @@ def main() -> None:
     ]
     out, workdir = Path(OUT.value), Path(WORKDIR.value)
     out.parent.mkdir(parents=True, exist_ok=True)
-    say = lambda line: print(line, flush=True)
     made = provenance()  # now: the tree may change meanwhile
     with MeasurementCache(workdir / "cache", timeout=TIMEOUT.value, platforms=LOCAL) as cache:
         means = Means(
@@ -68,11 +67,11 @@ def main() -> None:
             ROOT / "docs",
             workdir,
             LOCAL,
-            say,
+            lambda line: print(line, flush=True),
         )
         claims = findings(means)
     about = dict(
-        revision=revision(made),
+        revision=Source("claims", provenance=made).revision,
         versions=made["versions"],
         cpus=made["host"]["cpus"],
         targets=targets,

@@ -1,9 +1,9 @@
 """Two runs compared: python scripts/diff.py RUN_A RUN_B
 
 The config fields in which they differ, and the difference of their bits per byte on the same
-held-out documents with its 95 % interval, from a paired bootstrap over documents. Scores of
-eval.json are used where they are of the latest checkpoint and of this split; others are computed,
-and nothing is written.
+held-out documents with its 95 % interval, from a paired bootstrap over documents. A run's
+records are used where they are of the latest checkpoint and of this split; other scores are
+computed, and nothing is written.
 """
 
 import sys
@@ -23,10 +23,12 @@ ALLOW_MODULES = cli.define_allow_modules()
 
 
 def main(a: str, b: str) -> None:
-    from seqarch.compare.difference import config_lines, quality_lines
+    from seqarch.compare.difference import config_difference, quality_difference
+    from seqarch.report.difference import config_lines, quality_lines
 
-    quality = quality_lines(a, b, SPLIT.value, LIMIT.value, ALLOW_MODULES.value)
-    for line in [f"A: {a}", f"B: {b}", "", *config_lines(a, b), "", *quality]:
+    fields = config_difference(a, b)
+    quality = quality_difference(a, b, SPLIT.value, LIMIT.value, ALLOW_MODULES.value)
+    for line in [f"A: {a}", f"B: {b}", "", *config_lines(fields), "", *quality_lines(quality)]:
         print(line, flush=True)
 
 

@@ -36,7 +36,7 @@ def write_text(path: Path, text: str) -> None:
     """Of several processes that write the same file each writes whole; the last one's stays."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

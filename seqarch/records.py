@@ -24,6 +24,11 @@ STATUSES = ("ok", "over", "oom", "diverged", "failed", "not_run")
 NAME = "records.jsonl"  # of the file in a run directory
 UNMEASURED = ("log_every", "profile", "checkpoint")  # fields of a config that change no result
 
+SOURCE_TYPES = dict(member=str, kind=str, config=dict, step=int | None, split=str)
+SOURCE_TYPES |= dict(seeds=dict, provenance=dict, facts=dict)
+RECORD_TYPES = dict(evaluator=str, metric=str, value=int | float | list | None, at=dict)
+RECORD_TYPES |= dict(n=int | None, status=str, note=str)
+
 Scalar = float | int
 Value = Scalar | list
 
@@ -141,10 +146,8 @@ class Results(NamedTuple):
 
     def with_found(self, found: Iterable[Record | Fact]) -> "Results":
         """These results with what an evaluator yields."""
-        records, facts = (
-            list(self.records),
-            {name: dict(each) for name, each in self.source.facts.items()},
-        )
+        records = list(self.records)
+        facts = {name: dict(each) for name, each in self.source.facts.items()}
         for each in found:
             if isinstance(each, Fact):
                 facts.setdefault(each.evaluator, {})[each.name] = each.value
@@ -193,10 +196,8 @@ def read(path: Path) -> RecordsFile:
         )
     try:
         return _parse(lines)
-    except (ValueError, LookupError, TypeError, AttributeError, UserError) as error:
-        raise UserError(
-            f"{path} holds no records: {error}; move it away and measure again"
-        ) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, UserError) as error:
+        raise UserError(f"{path} is damaged ({error}); move it away and measure again") from error
 
 
 def _parse(lines: Sequence[dict[str, Any]]) -> RecordsFile:
@@ -204,13 +205,20 @@ def _parse(lines: Sequence[dict[str, Any]]) -> RecordsFile:
     records: dict[str, list[Record]] = {}
     for line in lines[1:]:
         if "source" in line:
-            sources[line["id"]] = Source(**line["source"])
+            sources[line["id"]] = _typed(Source(**line["source"]), SOURCE_TYPES)
             records[line["id"]] = []
         else:
-            records[line.pop("run")].append(Record(**line))
-    return RecordsFile(
-        lines[0]["about"], [Results(sources[id], tuple(records[id])) for id in sources]
-    )
+            records[line.pop("run")].append(_typed(Record(**line), RECORD_TYPES))
+    results = [Results(source, tuple(records[id])) for id, source in sources.items()]
+    return RecordsFile(dict(lines[0]["about"]), results)
+
+
+def _typed(made: Any, types: Mapping[str, Any]) -> Any:
+    """Returns `made`; raises TypeError where one of its fields is of another type."""
+    for name, wanted in types.items():
+        if not isinstance(getattr(made, name), wanted):
+            raise TypeError(f"{name} is {getattr(made, name)!r:.40}")
+    return made
 
 
 def answers(known: Source, asked: Source) -> bool:
@@ -254,7 +262,7 @@ def _key(evaluator: str, metric: str, at: Mapping[str, Any]) -> tuple:
 def _plain(record: Record) -> dict[str, Any]:
     """The fields of a record that say something; what is not finite has no value."""
     given = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-    if isinstance(record.value, float) and not math.isfinite(record.value):
+    if not _is_finite(record.value):
         given |= dict(value=None, status="diverged" if record.status == "ok" else record.status)
     needless = dict(value=None, at={}, n=None, status="ok", note="")
     return {
@@ -262,3 +270,9 @@ def _plain(record: Record) -> dict[str, Any]:
         for name, value in given.items()
         if name not in needless or value != needless[name]
     }
+
+
+def _is_finite(value: Value | None) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)

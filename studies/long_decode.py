@@ -5,9 +5,10 @@ be.
 import dataclasses
 import json
 import os
+import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,12 +24,19 @@ from seqarch.generate import Decoding, Sampling, decode_unchecked, prefill
 from seqarch.model import LanguageModel
 from seqarch.provenance import provenance
 from seqarch.report.formats import format_bytes
+from seqarch.report.tables import Column, Row, Table
 from seqarch.runtime import cli
 from seqarch.tasks.text.tokenizer import BOUNDARY
 
 PIECE = 1000  # tokens that are decoded between two looks at the clock
 POINTS = 100  # of a record
 LAST = 256  # tokens that a filled cache decodes
+
+MODEL, TOKENS = ("model", "text"), ("tokens", "count")
+CONSTANT = (MODEL, TOKENS, ("state", "bytes"), ("resident, first", "bytes"))  # columns
+CONSTANT += (("resident, last", "bytes"), ("least us", "count"), ("median us", "count"))
+CONSTANT += (("most us", "count"),)
+DOUBLED = (MODEL, TOKENS, ("cache", "bytes"), ("resident", "bytes"), ("us a token", "count"))
 
 
 class Point(NamedTuple):
@@ -116,6 +124,43 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
             f"{path} is no record of scripts/long_decode.py; move it away, or give another --out"
         ) from error
     return found
+
+
+def tables(found: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Returns what the record says: constant states, and caches, which doubled."""
+    points = {name: [Point(**each) for each in made["points"]] for name, made in found.items()}
+    constant, doubled = [], []
+    for name, each in points.items():
+        if len({point.slots for point in each}) == 1:
+            constant.append(Row((name, *_summary(each))))
+        else:
+            doubled += [Row((name, *_cache(point))) for point in each]
+    return [
+        Table(
+            "A million tokens, decoded",
+            "Constant states: bytes of the state, resident memory at the first and the last point, "
+            "and microseconds a token: least, median and most of all points.",
+            tuple(Column(*each) for each in CONSTANT),
+            tuple(constant),
+        ),
+        Table(
+            "Caches that double",
+            "Each filled by a real prefill, at whose end tokens are decoded.",
+            tuple(Column(*each) for each in DOUBLED),
+            tuple(doubled),
+        ),
+    ]
+
+
+def _summary(points: Sequence[Point]) -> tuple:
+    times = [point.seconds * 1e6 for point in points]
+    first, last = points[0], points[-1]
+    spread = min(times), statistics.median(times), max(times)
+    return last.tokens, last.state, first.resident, last.resident, *map(round, spread)
+
+
+def _cache(point: Point) -> tuple:
+    return point.tokens, point.state, point.resident, round(point.seconds * 1e6)
 
 
 def describe(point: Point) -> str:

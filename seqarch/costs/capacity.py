@@ -13,10 +13,10 @@ from typing import NamedTuple
 from seqarch.config import Config
 from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.devices import Placement
+from seqarch.costs.limits import MOST, memory_of, most_sequences, needed, without_rows
 from seqarch.costs.memory import Measurement
 from seqarch.costs.search import Largest, largest
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec
-from seqarch.costs.sweep import MOST, memory_of, most_sequences, needed, without_rows
 from seqarch.errors import NoResult
 from seqarch.model import count_parameters
 

@@ -9,7 +9,7 @@ real prefill of those before: a cache is as full, and a state as used, as it wou
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -43,18 +43,29 @@ def evaluate(run: LoadedRun, *, contexts: Sequence[int] = (256, 1024, 4096)) -> 
             f"evals.speed.contexts has {short[0]}; give contexts of at least {SHORTEST} tokens"
         )
     config = run.config
-    with run.skipping("the train step"):
+    with run.skipping("the train step") as skipped:
         yield Record(
             "speed", "compile_seconds", run.compile_seconds(train_program(config, run.mesh))
         )
         tokens = config.batch * config.length
         yield Record("speed", "train_tokens_per_s", tokens / _train_seconds(run), n=REPEATS)
+    yield from _absent(skipped, ("train_tokens_per_s",), {})
     for context in contexts:
-        with run.skipping(f"a context of {context} tokens"):
+        at = {"context": context}
+        with run.skipping(f"a context of {context} tokens") as skipped:
             prefill, decode = _serving_seconds(run, context)
-            at = {"context": context}
             yield Record("speed", "prefill_tokens_per_s", context / prefill, at, n=REPEATS)
             yield Record("speed", "decode_tokens_per_s", DECODED / decode, at, n=REPEATS)
+        yield from _absent(skipped, ("prefill_tokens_per_s", "decode_tokens_per_s"), at)
+
+
+def _absent(
+    skipped: Sequence[str], metrics: Sequence[str], at: Mapping[str, Any]
+) -> Iterator[Record]:
+    """Records without a value for what did not fit the device."""
+    for note in skipped:
+        for metric in metrics:
+            yield Record("speed", metric, at=at, status="oom", note=note)
 
 
 def _train_seconds(run: LoadedRun) -> float:

@@ -2,42 +2,50 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from seqarch import records
 from seqarch.config import flatten
 from seqarch.errors import UserError
-from seqarch.records import Results
+from seqarch.records import Results, Source
 from seqarch.report import members
+from seqarch.report.formats import show
 from seqarch.report.members import Comparison
 
 APART = ("seed", *records.UNMEASURED)  # fields of a config in which runs of one member may differ
+SEED = "seed-"  # begins the name of a run's directory that does not name its member
 
 
 def collect(paths: Sequence[Path], title: str = "") -> Comparison:
     """Reads the records of runs, of comparisons and of records files.
 
-    The title, the notices and the command are those of the files, where `title` is not given.
+    The notices and the commands are those of the files, and so is the title where one file is
+    given. A notice says where records are of several revisions.
+
+    Args:
+      paths: directories of runs and of comparisons, and records files.
+      title: of the report.
 
     Raises:
-      UserError: where a path holds no records, or no run is there.
+      UserError: where a path holds no records.
     """
     found = [members.read(_file(path)) for path in dict.fromkeys(paths)]
-    results = [
-        each for comparison in found for member in comparison.members for each in member.results
-    ]
-    searches = [
-        member.search for comparison in found for member in comparison.members if member.search
-    ]
+    results = [each for comparison in found for each in comparison.results]
+    groups = _groups(_distinct(each for each in results if each.source.kind != "search"))
+    names = _names(groups)
+    named, by_model = [], {}
+    for name, group in zip(names, groups, strict=True):
+        named += [_renamed(each, name) for each in group]
+        by_model[_model(group[0].source)] = name
+    for each in results:
+        if each.source.kind == "search" and _model(each.source) in by_model:
+            named.append(_renamed(each, by_model[_model(each.source)]))
     notices = dict.fromkeys(each.notice for each in found if each.notice)
-    named = [*_named(results), *searches]
-    titles = [each.title for each in found if each.title]
     commands = dict.fromkeys(each.command for each in found if each.command)
-    shown = title or (titles[0] if len(found) == 1 and titles else f"{len(results)} runs")
-    return Comparison(
-        shown, "; ".join([*notices, *_mixed(results)]), "; ".join(commands), members.group(named)
-    )
+    title = title or (found[0].title if len(found) == 1 else "") or f"{len(groups)} members"
+    notice = "; ".join([*notices, *_mixed(groups)])
+    return Comparison(title, notice, "; ".join(commands), members.group(named))
 
 
 def _file(path: Path) -> Path:
@@ -48,44 +56,71 @@ def _file(path: Path) -> Path:
     return path / records.NAME if path.is_dir() else path
 
 
-def _named(results: Sequence[Results]) -> list[Results]:
-    """Results under names that tell members apart: a run's own is its directory's, which may be
-    "seed-0".
-    """
-    names: dict[str, str] = {}
-    made = []
+def _distinct(results: Iterable[Results]) -> list[Results]:
+    """The results without those of a run that is given twice, as itself and in a comparison."""
+    found: list[Results] = []
     for each in results:
-        source = each.source
-        decisive = {name: value for name, value in source.config.items() if name not in APART}
-        key = json.dumps(
-            [decisive, source.kind, source.member if not decisive else ""], sort_keys=True
-        )
-        names.setdefault(key, _unique(_name(each, results), names.values()))
-        made.append(each._replace(source=dataclasses.replace(source, member=names[key])))
-    return made
+        if not any(_is_same(each, other) for other in found):
+            found.append(each)
+    return found
 
 
-def _name(results: Results, others: Sequence[Results]) -> str:
-    """The member's name; where several models have it, the layer pattern."""
-    configs = {
-        json.dumps({n: v for n, v in each.source.config.items() if n not in APART}, sort_keys=True)
-        for each in others
-        if each.source.member == results.source.member
-    }
-    alone = len(configs) == 1 and not results.source.member.startswith("seed-")
-    return results.source.member if alone else flatten(dict(results.source.config))["model.mixer"]
+def _is_same(one: Results, other: Results) -> bool:
+    of_one_run = _run(one.source) == _run(other.source)
+    return (
+        of_one_run and one.source.revision == other.source.revision and one.records == other.records
+    )
+
+
+def _groups(runs: Sequence[Results]) -> list[list[Results]]:
+    """The runs of each member: of one model, measured alike, with different seeds."""
+    groups: dict[tuple, list[Results]] = {}
+    for index, each in enumerate(runs):
+        model, _, *measured = _run(each.source)
+        again = sum(_run(other.source) == _run(each.source) for other in runs[:index])
+        groups.setdefault((model, *measured, again), []).append(each)
+    return list(groups.values())
+
+
+def _run(source: Source) -> tuple:
+    """What makes a run another one than those beside it: model, seeds, step and split."""
+    return _model(source), json.dumps(source.seeds, sort_keys=True), source.step, source.split
+
+
+def _model(source: Source) -> str:
+    """What runs of one model have in common; of a baseline, which has no config, its name."""
+    config = {name: value for name, value in source.config.items() if name not in APART}
+    return json.dumps(config, sort_keys=True) if config else source.member
+
+
+def _names(groups: Sequence[Sequence[Results]]) -> list[str]:
+    """A name for each member: that of a comparison or a directory, or, where this is that of a seed
+    or of several members, that of its layers.
+    """
+    given = [_given_name(group) for group in groups]
+    names: list[str] = []
+    for name, group in zip(given, groups, strict=True):
+        if given.count(name) > 1 or name.startswith(SEED):
+            name = flatten(dict(group[0].source.config)).get("model.mixer", name)
+        names.append(_unique(name, names))
+    return names
+
+
+def _given_name(group: Sequence[Results]) -> str:
+    names = [each.source.member for each in group]
+    return next((name for name in names if not name.startswith(SEED)), names[0])
 
 
 def _unique(name: str, taken: Sequence[str]) -> str:
-    count = sum(each == name or each.startswith(f"{name} #") for each in taken)
-    return f"{name} #{count + 1}" if count else name
+    numbered = (f"{name} #{number}" for number in range(2, len(taken) + 2))
+    return next(each for each in (name, *numbered) if each not in taken)
 
 
-def _mixed(results: Sequence[Results]) -> list[str]:
+def _renamed(results: Results, name: str) -> Results:
+    return results._replace(source=dataclasses.replace(results.source, member=name))
+
+
+def _mixed(groups: Sequence[Sequence[Results]]) -> list[str]:
     """A line where results of several revisions stand beside each other."""
-    revisions = sorted({each.source.revision[:10] for each in results})
-    return (
-        [f"Records of {len(revisions)} revisions: {', '.join(revisions)}"]
-        if len(revisions) > 1
-        else []
-    )
+    found = {show(each.source.revision, "revision") for group in groups for each in group}
+    return [f"Records of {len(found)} revisions: {', '.join(sorted(found))}"] * (len(found) > 1)

@@ -12,7 +12,9 @@ import numpy as np
 from seqarch.config import flatten
 from seqarch.evals import evaluator
 from seqarch.evals.evaluator import EVALUATORS
+from seqarch.records import Record, Results
 from seqarch.report.figures import evaluator_figure, quality_against_state
+from seqarch.report.formats import show
 from seqarch.report.members import Comparison, Member, longest
 from seqarch.report.style import Figure
 from seqarch.report.tables import (
@@ -60,19 +62,20 @@ def significance(models: Sequence[Member]) -> dict[str, Judgement]:
     """Judgements by documents that all models were scored on; none where seeds or documents are too
     few.
     """
-    scores = {
-        member.name: np.array([_documents(each, "bits_per_byte") for each in member.results])
-        for member in models
-    }
-    shapes = {each.shape for each in scores.values()}
-    if len(shapes) != 1 or len(shapes.pop()) != 2:
+    found = {member.name: [_documents(each) for each in member.results] for member in models}
+    runs = {name: len(each) for name, each in found.items()}
+    names = {tuple(record.at["document"]) for each in found.values() for record in each if record}
+    if len(set(runs.values())) != 1 or len(names) != 1 or None in sum(found.values(), []):
         return {}
-    return judge(scores, np.array(_documents(models[0].results[0], "bytes")))
+    scores = {name: np.array([record.value for record in each]) for name, each in found.items()}
+    sizes = models[0].results[0].all("quality", "document_bytes")[0].value
+    return judge(scores, np.array(sizes))
 
 
-def _documents(results: Any, what: str) -> list[float]:
-    found = results.all("quality", f"document_{what}")
-    return found[0].value if found else []
+def _documents(results: Results) -> Record | None:
+    """The bits per byte of each document."""
+    found = results.all("quality", "document_bits_per_byte")
+    return found[0] if found and found[0].value else None
 
 
 def summary(comparison: Comparison, judged: dict[str, Judgement]) -> Table | None:
@@ -100,7 +103,8 @@ def summary(comparison: Comparison, judged: dict[str, Judgement]) -> Table | Non
         "Bits per byte of held-out text, the state of one sequence, and the memory of the "
         "compiled programs."
     )
-    return member_table("At a glance", caption, members, cells)
+    once = {each.column.title: each for each in cells}  # the window may be the longest context
+    return member_table("At a glance", caption, members, list(once.values()))
 
 
 def _at_longest(members: Sequence[Member], name: str, metric: str, title: str = "") -> list[Cells]:
@@ -160,8 +164,10 @@ def learning_rates(comparison: Comparison) -> Table | None:
     rates = sorted({record.at["lr"] for each in found for record in each.records})
 
     def score(lr: float) -> Cells:
-        of = lambda member: member.search and member.search.value("search", "bits_per_byte", lr=lr)
-        return Cells(Column(f"{lr:g}", "bits"), of)
+        def value(member: Member) -> float | None:
+            return member.search and member.search.value("search", "bits_per_byte", lr=lr)
+
+        return Cells(Column(f"{lr:g}", "bits"), value)
 
     return member_table(
         "Learning rates",
@@ -213,7 +219,8 @@ def provenance(comparison: Comparison) -> Table | None:
     shared = {
         name: settings[0].get(name)
         for name in names
-        if all(flat.get(name) == settings[0].get(name) for flat in settings)
+        if not name.startswith("seed.")
+        and all(flat.get(name) == settings[0].get(name) for flat in settings)
     }
     text = ", ".join(f"{name}={json.dumps(value)}" for name, value in shared.items())
     return member_table(
@@ -224,12 +231,16 @@ def provenance(comparison: Comparison) -> Table | None:
             NAME,
             Cells(Column("split"), lambda member: member.results[0].source.split),
             Cells(Column("measured on"), _device),
-            Cells(
-                Column("git revision", "revision"), lambda member: member.results[0].source.revision
-            ),
+            Cells(Column("git revision"), _revisions),
             Cells(Column("command", "code"), _command),
         ),
     )
+
+
+def _revisions(member: Member) -> str:
+    """Those that measured its runs, which may differ where a comparison was continued."""
+    found = dict.fromkeys(each.source.revision for each in member.results)
+    return ", ".join(show(each, "revision") for each in found)
 
 
 def _device(member: Member) -> str:

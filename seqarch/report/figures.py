@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import figure
 from matplotlib.axes import Axes
 
 from seqarch.evals.evaluator import Evaluator, FigureSpec
@@ -28,9 +29,11 @@ def evaluator_figure(
         drawing, axes = style.one_panel(_axis_title(spec.over), AXES.get(metric.unit, metric.title))
         for each, (x, y) in curves.items():
             axes.plot(x, y, color=looks[each].colour, marker=looks[each].marker, markersize=4)
-        _scale_x(axes, spec.over)
+        scale_x(axes, spec.over)
         if spec.log:
             style.log_axis(axes.yaxis, FORMATS[metric.unit], 2 if metric.unit == "bytes" else 10)
+        else:
+            style.linear_axis(axes.yaxis, "{:.4g}".format)
         style.label_points(
             axes, [_last(each, curve, looks[each]) for each, curve in curves.items()]
         )
@@ -60,23 +63,15 @@ def _binned(curve: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def _axis_title(over: str) -> str:
-    return (
-        "context, tokens"
-        if over == "context"
-        else f"{over}, tokens"
-        if over == "position"
-        else over
-    )
+    return f"{over}, tokens" if over in ("context", "position") else over
 
 
-def _scale_x(axes: Axes, over: str) -> None:
-    if over != "context":
-        style.log_axis(axes.xaxis, format_si, 2)
-        return
+def scale_x(axes: Axes, over: str) -> None:
+    """A logarithmic axis; contexts that are told apart by eye stand at it as they were measured."""
+    style.log_axis(axes.xaxis, format_si, 2)
     lengths = sorted({x for line in axes.lines for x in line.get_xdata()})
-    axes.set_xscale("log")
-    axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
-    axes.set_xticks([], minor=True)
+    if over == "context" and style.LEAST_TICKS <= len(lengths) <= style.MOST_TICKS:
+        style.set_ticks(axes.xaxis, lengths, "{:,}".format)
 
 
 def _last(name: str, curve: tuple[list[float], list[float]], look: Style) -> Label:
@@ -107,8 +102,9 @@ def quality_against_state(comparison: Comparison) -> Figure | None:
                 markersize=8,
                 capsize=3,
             )
-        style.log_axis(axes.xaxis, format_bytes, 2)
         axes.margins(x=0.08, y=0.12)
+        style.log_axis(axes.xaxis, format_bytes, 2)
+        style.linear_axis(axes.yaxis, "{:.4g}".format)
         _draw_baselines(axes, comparison.baselines)
         labels = [
             Label(name, x, float(bits.mean()), looks[name].colour)
@@ -144,26 +140,31 @@ def _draw_baselines(axes: Axes, baselines: Sequence[Member]) -> None:
         (bits, each.name) for each in baselines if (bits := each.value("quality", "bits_per_byte"))
     ]
     within = [(bits, name) for bits, name in found if low <= bits <= high]
-    quiet = dict(ha="right", va="bottom", fontsize=8, color=style.QUIET)
+    quiet = dict(ha="right", va="bottom", fontsize=8, color=style.QUIET, parse_math=False)
     for bits, name in within:
         axes.axhline(bits, color=style.QUIET, linestyle="--", linewidth=1)
-        axes.annotate(name, (0.99, bits), xycoords=("axes fraction", "data"), **quiet)
-    edges = {
-        "top": (0.99, "\N{UPWARDS ARROW}", [each for each in found if each[0] > high]),
-        "bottom": (0.01, "\N{DOWNWARDS ARROW}", [each for each in found if each[0] < low]),
-    }
-    for side, (y, arrow, beyond) in edges.items():
-        text = ", ".join(f"{name} {FORMATS['bits'](bits)}" for bits, name in sorted(beyond))
-        if text:
-            axes.text(
-                0.01,
-                y,
-                f"{arrow} {text}",
-                transform=axes.transAxes,
-                va=side,
-                fontsize=8,
-                color=style.QUIET,
-            )
+        place = (0.99, bits)
+        axes.annotate(style.shown_name(name), place, xycoords=("axes fraction", "data"), **quiet)
+    _name_beyond(axes, "top", sorted(each for each in found if each[0] > high))
+    _name_beyond(axes, "bottom", sorted(each for each in found if each[0] < low))
+
+
+def _name_beyond(axes: Axes, side: str, found: Sequence[tuple[float, str]]) -> None:
+    """Names what lies beyond an edge of the axes, with its values."""
+    if not found:
+        return
+    text = ", ".join(f"{style.shown_name(name)} {FORMATS['bits'](bits)}" for bits, name in found)
+    arrow, y = {"top": ("\N{UPWARDS ARROW}", 0.99), "bottom": ("\N{DOWNWARDS ARROW}", 0.01)}[side]
+    axes.text(
+        0.01,
+        y,
+        f"{arrow} {text}",
+        transform=axes.transAxes,
+        va=side,
+        fontsize=8,
+        color=style.QUIET,
+        parse_math=False,
+    )
 
 
 def _styles(members: Sequence[Member]) -> dict[str, Style]:
@@ -175,3 +176,34 @@ def styles_of(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Style]:
     return style.styles(
         {name: config.get("model", {}).get("mixer", name) for name, config in configs.items()}
     )
+
+
+def decoding_figure(points: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Time a token and resident memory of each mixer against the tokens that it decoded.
+
+    Args:
+      points: by mixer, each with its "tokens", "seconds" a token and "resident" bytes
+        (studies.long_decode).
+    """
+    looks = style.styles({name: name for name in points})
+    panels = {
+        "seconds": ("time a token", "{:,.0f} us".format, 10, 1e6),
+        "resident": ("resident memory", format_bytes, 2, 1),
+    }
+    with style.settings():
+        drawing = figure.Figure(figsize=(11.0, 4.2), layout="constrained")
+        for place, (key, (title, format, base, scale)) in enumerate(panels.items(), 1):
+            axes = drawing.add_subplot(1, 2, place, xlabel="tokens decoded", ylabel=title)
+            ends = []
+            for name, found in points.items():
+                x, y = [each["tokens"] for each in found], [scale * each[key] for each in found]
+                axes.plot(x, y, color=looks[name].colour)
+                ends.append(_last(name, (x, y), looks[name]))
+            style.log_axis(axes.xaxis, format_si, 10)
+            style.log_axis(axes.yaxis, format, base)
+            style.label_points(axes, ends)
+        caption = (
+            "Decoding of one sequence. Constant states from the first token to the last; "
+            "attention at the end of ever larger caches."
+        )
+        return style.finish(drawing, "long-decode", "Decoding a million tokens", caption)

@@ -57,3 +57,12 @@ TEXTS = ("text", "code", "revision")  # units that are aligned to the left
 def show(value: Any, unit: str) -> str:
     """Returns a value as readers see it; what is missing is an en dash."""
     return MISSING if value is None or value == "" else FORMATS[unit](value)
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with control characters as their escapes: a name must not steer a
+    terminal.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

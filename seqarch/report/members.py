@@ -62,6 +62,12 @@ class Comparison(NamedTuple):
     members: tuple[Member, ...]
 
     @property
+    def results(self) -> list[Results]:
+        """Those of all members, and after them the searches for their learning rates."""
+        runs = [each for member in self.members for each in member.results]
+        return runs + [member.search for member in self.members if member.search]
+
+    @property
     def models(self) -> tuple[Member, ...]:
         return tuple(member for member in self.members if member.kind == "run")
 
@@ -76,10 +82,11 @@ def places(members: Sequence[Member], name: str, metric: str) -> list[Mapping[st
     for member in members:
         for at in member.places(name, metric):
             found.setdefault(Record(name, metric, at=at).key, at)
-    numeric = lambda at: tuple(
-        value if isinstance(value, (int, float)) else 0 for value in at.values()
-    )
-    return sorted(found.values(), key=numeric)
+    return sorted(found.values(), key=_numbers)
+
+
+def _numbers(at: Mapping[str, Any]) -> tuple[float, ...]:
+    return tuple(value if isinstance(value, (int, float)) else 0 for value in at.values())
 
 
 def longest(members: Sequence[Member], name: str, metric: str) -> Mapping[str, Any] | None:
@@ -97,33 +104,31 @@ def mean(values: Sequence[Value]) -> Value:
 
 
 def group(results: Iterable[Results]) -> tuple[Member, ...]:
-    """Members by name, in the order in which they first appear."""
-    by_name: dict[str, list[Results]] = {}
+    """Members by name, in the order in which they first appear; a search alone makes none."""
+    runs: dict[str, list[Results]] = {}
+    searches: dict[str, Results] = {}
     for each in results:
-        by_name.setdefault(each.source.member, []).append(each)
-    return tuple(_member(name, found) for name, found in by_name.items())
-
-
-def _member(name: str, found: Sequence[Results]) -> Member:
-    runs = tuple(each for each in found if each.source.kind != "search")
-    searches = [each for each in found if each.source.kind == "search"]
-    kind = runs[0].source.kind if runs else "run"
-    return Member(name, kind, runs, searches[0] if searches else None)
+        if each.source.kind == "search":
+            searches[each.source.member] = each
+        else:
+            runs.setdefault(each.source.member, []).append(each)
+    return tuple(
+        Member(name, found[0].source.kind, tuple(found), searches.get(name))
+        for name, found in runs.items()
+    )
 
 
 def write(path: Path, comparison: Comparison) -> None:
     """Writes the records of a comparison as one file, from which it can be rendered anew."""
     about = dict(title=comparison.title, notice=comparison.notice, command=comparison.command)
-    searches = [member.search for member in comparison.members if member.search]
-    records.write(
-        path, [each for member in comparison.members for each in member.results] + searches, about
-    )
+    records.write(path, comparison.results, about)
 
 
 def read(path: Path) -> Comparison:
     """Reads what `write` wrote, or the records of one run; raises UserError."""
     about, results = records.read(path)
-    if not results:
+    found = group(results)
+    if not found:
         raise UserError(f"{path} has no results; measure a run with `python eval.py --workdir=RUN`")
     known = {name: str(about.get(name, "")) for name in ("title", "notice", "command")}
-    return Comparison(**known, members=group(results))
+    return Comparison(**known, members=found)

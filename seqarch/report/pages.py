@@ -19,8 +19,9 @@ from seqarch.files import write_text
 from seqarch.records import Results
 from seqarch.report import members
 from seqarch.report.comparison import comparison_figures, comparison_tables
+from seqarch.report.formats import printable
 from seqarch.report.members import Comparison
-from seqarch.report.render import cells, latex_table, markdown_table
+from seqarch.report.render import cells, escape, latex_table, markdown_table
 from seqarch.report.style import INK, Figure
 from seqarch.report.tables import Table
 
@@ -56,20 +57,19 @@ class Page(NamedTuple):
 
 def comparison_page(comparison: Comparison) -> Page:
     """The page of a comparison."""
-    made = f"Made by `{comparison.command}`." if comparison.command else ""
-    figures = comparison_figures(comparison)
-    return Page(comparison.title, comparison_tables(comparison), figures, comparison.notice, made)
+    title, notice, command = map(printable, comparison[:3])
+    tables, figures = comparison_tables(comparison), comparison_figures(comparison)
+    return Page(title, tables, figures, notice, f"Made by {command}." if command else "")
 
 
 def write_report(comparison: Comparison, directory: Path) -> list[Path]:
     """Writes a comparison's records and its report; returns their paths."""
-    results = [each for member in comparison.members for each in member.results]
     path = directory / records.NAME
     directory.mkdir(parents=True, exist_ok=True)
     members.write(path, comparison)
     return [
         *write_page(comparison_page(comparison), directory),
-        write_csv(results, directory),
+        write_csv(comparison.results, directory),
         path,
     ]
 
@@ -117,14 +117,16 @@ def svg_text(figure: Figure) -> str:
 
 
 def markdown_page(page: Page) -> str:
-    parts = [f"# {page.title}", f"*{page.notice}*" if page.notice else "", page.made]
+    """Returns a page in Markdown, which shows its figures from figures/*.svg."""
+    notice = f"*{escape(page.notice)}*" if page.notice else ""
+    parts = [f"# {escape(page.title)}", notice, escape(page.made)]
     for table in page.tables[:1]:
         parts += _markdown_section(table)
     for figure in page.figures:
         parts += [
-            f"## {figure.title}",
-            f"![{figure.title}](figures/{figure.name}.svg)",
-            figure.caption,
+            f"## {escape(figure.title)}",
+            f"![{escape(figure.title)}](figures/{figure.name}.svg)",
+            escape(figure.caption),
         ]
     for table in page.tables[1:]:
         parts += _markdown_section(table)
@@ -132,7 +134,7 @@ def markdown_page(page: Page) -> str:
 
 
 def _markdown_section(table: Table) -> list[str]:
-    return [f"## {table.title}", table.caption, markdown_table(table)]
+    return [f"## {escape(table.title)}", escape(table.caption), markdown_table(table)]
 
 
 def latex_page(page: Page) -> str:

@@ -1,11 +1,14 @@
 """Tables as text: for a terminal, Markdown, LaTeX and HTML."""
 
+import re
+
 from tabulate import tabulate
 
-from seqarch.report.formats import TEXTS, show
+from seqarch.report.formats import TEXTS, printable, show
 from seqarch.report.tables import Table
 
-MARKDOWN = {"|": "\\|", "<": "&lt;", ">": "&gt;"}
+MARKUP = re.compile(r"[\\`*\[\]|~]|(?<!\w)_|_(?!\w)")  # an underscore within a word is itself
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"}
 
 
 def cells(table: Table) -> list[list[str]]:
@@ -15,15 +18,6 @@ def cells(table: Table) -> list[list[str]]:
         [printable(show(*cell)) for cell in zip(row.cells, units, strict=True)]
         for row in table.rows
     ]
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with control characters as their escapes: a name must not steer a
-    terminal.
-    """
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def text_table(table: Table) -> str:
@@ -44,12 +38,15 @@ def markdown_table(table: Table) -> str:
 
 
 def escape(text: str) -> str:
-    """`text` as Markdown shows it."""
-    return "".join(MARKDOWN.get(char, char) for char in text)
+    """`text` as Markdown shows it: none of it is markup, HTML or mathematics."""
+    marked = MARKUP.sub(lambda found: f"\\{found[0]}", text)
+    return "".join(ENTITIES.get(char, char) for char in marked)
 
 
 def _code(text: str) -> str:
-    return "`" + text.replace("|", "\\|") + "`"
+    fence = "``" if "`" in text else "`"
+    space = " " if "`" in text else ""
+    return fence + space + text.replace("|", "\\|") + space + fence
 
 
 def latex_table(table: Table) -> str:

@@ -4,8 +4,7 @@ from seqarch.evals import evaluator
 from seqarch.records import Results
 from seqarch.report import members
 from seqarch.report.comparison import evaluators
-from seqarch.report.formats import show
-from seqarch.report.render import printable
+from seqarch.report.formats import printable, show
 from seqarch.report.tables import evaluator_table
 
 

@@ -5,9 +5,11 @@ Text and axes are drawn in INK, which pages replace by the colour of their text,
 serves light and dark pages.
 """
 
+import contextlib
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib
@@ -15,7 +17,9 @@ from matplotlib import figure, ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 
+from seqarch.errors import UserError
 from seqarch.patterns import read_pattern
+from seqarch.report.formats import printable
 
 INK = "#010203"
 QUIET = "#808080"
@@ -53,6 +57,8 @@ SETTINGS = {
 }
 SIZE = (7.0, 4.2)  # inches of one panel
 LABEL_POINTS = 11  # between two labels
+LABEL_WIDTH = 40  # characters of a label, beyond which a name is shortened
+LEAST_TICKS, MOST_TICKS = 3, 9  # of an axis
 
 
 class Figure(NamedTuple):
@@ -93,13 +99,26 @@ def styles(mixers: Mapping[str, str]) -> dict[str, Style]:
 
 
 def family(pattern: str) -> str:
-    """The mixer of a layer pattern; "hybrid" where it has several."""
-    names = {layer.mixer for layer in read_pattern(pattern)}
+    """The mixer of a layer pattern; "hybrid" where it has several; itself where it is none."""
+    try:
+        names = {layer.mixer for layer in read_pattern(pattern)}
+    except UserError:
+        return pattern
     return names.pop() if len(names) == 1 else "hybrid"
 
 
-def settings() -> matplotlib.rc_context:
-    return matplotlib.rc_context(SETTINGS)
+@contextlib.contextmanager
+def settings() -> Iterator[None]:
+    """The style of this module; names may be in any script, for which a reader's page has fonts."""
+    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def shown_name(name: str) -> str:
+    """A name in a figure; its text must not be parsed as mathematics, which dollars would make."""
+    text = printable(name)
+    return text if len(text) <= LABEL_WIDTH else f"{text[: LABEL_WIDTH - 1]}…"
 
 
 def one_panel(xlabel: str, ylabel: str) -> tuple[figure.Figure, Axes]:
@@ -108,26 +127,51 @@ def one_panel(xlabel: str, ylabel: str) -> tuple[figure.Figure, Axes]:
 
 
 def log_axis(axis: Axis, format: Callable[[float], str], base: int) -> None:
-    """Scales an axis and labels it; where it spans few powers of its base, between them too."""
-    axis._set_axes_scale("log", base=base)
-    low, high = sorted(axis.get_data_interval())
-    powers = len(ticker.LogLocator(base).tick_values(low, high)) - 2
-    if base == 10:
-        axis.set_major_locator(ticker.LogLocator(10, subs=(1, 2, 5), numticks=8))
-    elif powers < 3:
-        axis.set_major_locator(ticker.MaxNLocator(4))
+    """Makes an axis of positive values logarithmic, with LEAST_TICKS to MOST_TICKS ticks.
+
+    They are powers of the base where these are enough, else simple multiples of them, or, on an
+    axis that spans less than these, evenly spaced.
+    """
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log", base=base)
+    axis.axes.autoscale_view()
+    set_ticks(axis, log_ticks(*sorted(axis.get_view_interval()), base), format)
+
+
+def linear_axis(axis: Axis, format: Callable[[float], str]) -> None:
+    """Gives a linear axis at least LEAST_TICKS ticks."""
+    axis.set_major_locator(ticker.MaxNLocator(MOST_TICKS - 3, min_n_ticks=LEAST_TICKS))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: format(value)))
+
+
+def set_ticks(axis: Axis, values: Sequence[float], format: Callable[[float], str]) -> None:
+    """Puts the ticks of an axis at these values, and at no others."""
+    axis.set_major_locator(ticker.FixedLocator(values))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: format(value)))
     axis.set_minor_locator(ticker.NullLocator())
 
 
+def log_ticks(low: float, high: float, base: int) -> list[float]:
+    """Values between `low` and `high` at which a logarithmic axis has its ticks."""
+    parts = (1, 1.25, 1.5, 1.75) if base == 2 else (1, 2, 5)  # of a power, as readers expect
+    locators = (
+        ticker.LogLocator(base, numticks=MOST_TICKS),
+        ticker.LogLocator(base, subs=parts, numticks=MOST_TICKS),
+        ticker.MaxNLocator(MOST_TICKS - 4, min_n_ticks=LEAST_TICKS),
+    )
+    for locator in locators:
+        found = [float(each) for each in locator.tick_values(low, high) if low <= each <= high]
+        if LEAST_TICKS <= len(found) <= MOST_TICKS:
+            return found
+    return found
+
+
 def label_points(axes: Axes, labels: Sequence[Label]) -> None:
     """Writes names to the right of the axes, spread so that none covers another, with a line to
-    each point.
+    each point; makes the figure higher where they would not fit.
     """
     if not labels:
         return
-    axes.figure.draw_without_rendering()
-    height = axes.get_window_extent().height * 72 / axes.figure.dpi
+    height = _make_room(axes, len(labels))
     to_axes = axes.transData + axes.transAxes.inverted()
     places = [to_axes.transform((label.x, label.y)) for label in labels]
     order = sorted(range(len(labels)), key=lambda index: places[index][1])
@@ -135,19 +179,33 @@ def label_points(axes: Axes, labels: Sequence[Label]) -> None:
     heights = within(spread([places[index][1] for index in order], gap), gap)
     for index, y in zip(order, heights, strict=True):
         label = labels[index]
+        line = dict(arrowstyle="-", color=label.colour, alpha=0.35, linewidth=0.8)
         axes.annotate(
-            label.text,
+            shown_name(label.text),
             places[index],
             xytext=(1.03, y),
             xycoords="axes fraction",
             va="center",
             fontsize=8.5,
             color=label.colour,
-            arrowprops=dict(
-                arrowstyle="-", color=label.colour, alpha=0.35, linewidth=0.8, shrinkA=0, shrinkB=3
-            ),
+            parse_math=False,
+            arrowprops=line | dict(shrinkA=0, shrinkB=3),
             annotation_clip=False,
         )
+
+
+def _make_room(axes: Axes, count: int) -> float:
+    """Makes the figure so high that `count` labels fit beside the axes; returns their height in
+    points.
+    """
+    axes.figure.draw_without_rendering()
+    height = axes.get_window_extent().height * 72 / axes.figure.dpi
+    lacking = (count + 1) * LABEL_POINTS - height
+    if lacking <= 0:
+        return height
+    axes.figure.set_figheight(axes.figure.get_figheight() + lacking / 72)
+    axes.figure.draw_without_rendering()
+    return axes.get_window_extent().height * 72 / axes.figure.dpi
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:
@@ -165,15 +223,13 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
 
 
 def within(heights: Sequence[float], gap: float) -> list[float]:
-    """Rising heights moved into [0, 1], as far as there is room, without coming closer than
-    `gap`.
+    """Rising heights moved into [0, 1], half a gap from its ends, without coming closer than
+    `gap`; there must be room for them.
     """
-    moved = list(heights)
-    for index in range(len(moved)):
-        moved[index] = max(moved[index], index * gap)
-    for index in reversed(range(len(moved))):
-        moved[index] = min(moved[index], max(1.0 - (len(moved) - 1 - index) * gap, index * gap))
-    return moved
+    last = len(heights) - 1
+    least = (0.5 * gap + index * gap for index in range(len(heights)))
+    most = (1.0 - 0.5 * gap - (last - index) * gap for index in range(len(heights)))
+    return [min(max(each, low), high) for each, low, high in zip(heights, least, most, strict=True)]
 
 
 def _bottom(group: Sequence[float], gap: float) -> float:
@@ -194,5 +250,12 @@ def finish(drawing: figure.Figure, name: str, title: str, caption: str) -> Figur
 def _tidy(svg: str) -> str:
     """The element alone, without the ids that nothing refers to: several figures share one page."""
     svg = svg[svg.index("<svg") :]
-    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
-    return re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else "", svg)
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', svg))
+
+    def kept(id: re.Match) -> str:
+        return id[0] if id[1] in used else ""
+
+    def tidy(tag: re.Match) -> str:
+        return re.sub(r' id="([^"]+)"', kept, tag[0])
+
+    return re.sub(r"<[^<>]+>", tidy, svg)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from seqarch.evals.evaluator import Evaluator, TableSpec
+from seqarch.report.formats import printable
 from seqarch.report.members import Member, places
 
 NAMED = 64  # coordinates that are names, up to which each has a column
@@ -111,7 +112,7 @@ def shared_fact(members: Sequence[Member], name: str, fact: str) -> str:
     texts: dict[str, list[str]] = {}
     for member in members:
         if text := member.fact(name, fact):
-            texts.setdefault(text, []).append(member.name)
+            texts.setdefault(printable(str(text)), []).append(printable(member.name))
     if len(texts) < 2:
         return "".join(texts)
     return " ".join(f"{', '.join(names)}: {text}" for text, names in texts.items())

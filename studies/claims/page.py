@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from seqarch.report.pages import markdown_table
-from seqarch.report.tables import FORMATS, Column, Row, Table
+from seqarch.report.formats import show
+from seqarch.report.render import escape, markdown_table
+from seqarch.report.tables import Column, Row, Table
 from studies.claims import approximation, growth, hardware, matrix, speed, states
 from studies.claims.base import Claim, Means
 
@@ -50,7 +51,7 @@ def page(record: Mapping[str, Any]) -> str:
         "the numbers by rules in `studies/claims/`; where a claim has parts of which some hold, "
         "it is qualified.",
         f"    {about['command']}",
-        f"Made at revision {FORMATS['revision'](about['revision'])} with {versions}, on "
+        f"Made at revision {show(about['revision'], 'revision')} with {versions}, on "
         f"{about['cpus']} CPU cores; targets "
         f"{', '.join(about['targets'])}. Programs for targets other than the local device are "
         "compiled, not run; all "
@@ -58,13 +59,14 @@ def page(record: Mapping[str, Any]) -> str:
         _table("claim", summary),
     ]
     for each in record["claims"]:
-        parts += [f"## {each['said']}", f"**{each['verdict'].capitalize()}**: {each['number']}."]
-        parts += [f"*Measured:* {each['test']}", each["why"], _table("", each["evidence"])]
+        said, number, test, why = (escape(each[name]) for name in ("said", "number", "test", "why"))
+        parts += [f"## {said}", f"**{each['verdict'].capitalize()}**: {number}."]
+        parts += [f"*Measured:* {test}", why, _table("", each["evidence"])]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _table(title: str, cells: Mapping[str, Mapping[str, str]]) -> str:
     titles = dict.fromkeys(name for row in cells.values() for name in row)
-    columns = (Column(title, "name", "text"), *(Column(name, name, "text") for name in titles))
-    rows = [Row(name, "model", dict(values)) for name, values in cells.items()]
-    return markdown_table(Table(title, "", columns), rows) if rows else ""
+    columns = (Column(title), *map(Column, titles))
+    rows = (Row((name, *map(values.get, titles))) for name, values in cells.items())
+    return markdown_table(Table(title, "", columns, tuple(rows))) if cells else ""

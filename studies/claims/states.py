@@ -1,12 +1,12 @@
 """Claims about what a sequence keeps: one hidden vector, sparse caches, hybrids."""
 
-from typing import Any
-
+from seqarch import records
 from seqarch.config import Config
 from seqarch.costs.memory import state_bytes
 from seqarch.errors import UserError
+from seqarch.report.comparison import significance
 from seqarch.report.formats import format_bytes
-from seqarch.report.pages import read_results
+from seqarch.report.members import Comparison, read
 from studies.claims.base import Claim, Finding, Means, Verdict, verdict
 from studies.claims.growth import ATTENTION
 
@@ -141,21 +141,23 @@ MEASURES = {
 
 
 def _compared(means: Means, name: str) -> tuple[float, float]:
-    values = _results(means)[name]
-    return values["quality/bits_per_byte"], values["speed/decode_tokens_per_s@4096"]
+    """Bits per byte, and decoded tokens per second at 4,096 tokens, of the long comparison."""
+    (member,) = (each for each in _comparison(means).members if each.name == name)
+    bits = member.value("quality", "bits_per_byte")
+    return bits, member.value("speed", "decode_tokens_per_s", context=4096)
 
 
 def _alike(means: Means) -> list[str]:
     """The ends that share a letter with the hybrid: their difference in quality was not told from
     zero.
     """
-    results = _results(means)
-    letters = lambda name: set(results[name]["evidence/letters"].split())
-    return [name for name in ("mamba", "attention") if letters(name) & letters(HYBRID)]
+    judged = significance(_comparison(means).models)
+    letters = {name: set(found.letters.split()) for name, found in judged.items()}
+    return [name for name in ("mamba", "attention") if letters[name] & letters[HYBRID]]
 
 
-def _results(means: Means) -> dict[str, dict[str, Any]]:
-    return {row.name: row.values for row in read_results(means.docs / "results/results.json").rows}
+def _comparison(means: Means) -> Comparison:
+    return read(means.docs / "results" / records.NAME)
 
 
 CLAIMS = (

@@ -1,6 +1,4 @@
-"""Surveys: what the tables say of measurements that are made up, and a whole program on this
-machine.
-"""
+"""Sweeps: what records say of measurements that are made up, and a whole program that runs here."""
 
 import csv
 import dataclasses
@@ -12,15 +10,17 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import memory
-from seqarch.config import Config, ModelConfig, parse
+from seqarch import records
+from seqarch.config import Config, ModelConfig, parse, to_dict
 from seqarch.costs import sweep
+from seqarch.costs.curves import SERVED
+from seqarch.costs.limits import LONGEST, most_sequences
 from seqarch.costs.memory import Measurement
 from seqarch.costs.peak import Actual
 from seqarch.costs.programs import serving_model
 from seqarch.costs.spec import Failed
 from seqarch.errors import UserError
 from seqarch.model import count_parameters
-from seqarch.report import sweep as sweep_tables
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Config(length=64, model=ModelConfig("gru", layers=1, dim=8, mlp=8))
@@ -51,34 +51,56 @@ def made():
     return sweep.run(Made(), {"one": CONFIG}, ["local", "tpu-v5e"], LENGTHS, say=said.append), said
 
 
-def test_curves_exponents_and_what_fits(made):
+def at(phase, **more):
+    return dict(target="local", phase=phase) | more
+
+
+def test_bytes_are_those_of_each_program(made):
     (one,), _ = made
-    values = one.row.values
-    assert (
-        values["cache/train@65536"] == "640 KiB" and values["cache/train_exponent"] == "1.00 ± 0.00"
-    )
-    assert (
-        values["cache/decode@16384"] == "failed"
-        and values["cache/decode_exponent"] == "1.00 ± 0.00"
-    )
-    assert values["cache/train_longest"] == "102,400"  # of 104,857, on a grid of 4096
-    assert values["cache/decode_longest"] == "1,048,576"
-    assert (values["cache/sequences@4096"], values["cache/sequences@1048576"]) == ("256", "1")
+    for length in LENGTHS:
+        total = one.find("costs", "total_bytes", **at("train", context=length, batch=1))
+        assert (total.value, total.status, total.note) == (10 * length, "ok", "made up")
+        where = at("decode", context=length, batch=1)
+        assert one.value("costs", "device_bytes", **at("train", context=length, batch=1)) == 2**20
+        if length != 16384:
+            assert one.value("costs", "state_bytes", **where) == length
+    assert len(one.all("costs", "total_bytes")) == 3 * len(LENGTHS)
 
 
-def test_what_fails_is_a_line_and_the_rest_goes_on(made):
-    _, said = made
-    assert "one on tpu-v5e: no compiler" in said
-    assert "one on local, decode of 16,384 tokens: the compiler crashed" in said
+def test_exponents_and_what_fits(made):
+    (one,), _ = made
+    for phase in ("train", "prefill", "decode"):
+        assert one.value("costs", "exponent", **at(phase)) == pytest.approx(1, abs=1e-9)
+        assert one.value("costs", "exponent_half", **at(phase)) == pytest.approx(0, abs=1e-6)
+    assert one.find("costs", "exponent", **at("decode")).n == 3  # one crashed
+    longest = {phase: one.find("costs", "longest_context", **at(phase)) for phase in sweep.SHARES}
+    assert longest["train"].value == 102_400  # of 104,857, on a grid of 4096
+    assert longest["decode"].value == 2**20 and longest["decode"].status == "ok"
+    counts = [one.value("costs", "sequences", target="local", context=each) for each in SERVED]
+    assert counts == [2**20 // each for each in SERVED]
+
+
+def test_what_always_fits_has_at_least_the_last_size_tried():
+    class Roomy(Made):
+        def measure(self, spec):
+            return super().measure(spec._replace(length=1, batch=1))
+
+    (one,) = sweep.run(Roomy(), {"one": CONFIG}, ["local"], LENGTHS, say=lambda line: None)
+    longest = one.find("costs", "longest_context", **at("train"))
+    assert (longest.value, longest.status) == (LONGEST, "over")
+
+
+def test_what_fails_is_a_record_and_a_line_and_the_rest_goes_on(made):
+    (one,), said = made
+    assert one.source.member == "one" and one.source.config == to_dict(CONFIG)
+    failed = [each for each in one.records if each.status == "failed"]
+    assert [(each.at["phase"], each.at["context"]) for each in failed] == [("decode", 16384)]
+    assert failed[0].value is None and failed[0].note == "the compiler crashed"
+    assert {each.at["target"] for each in one.records} == {"local"}
+    assert sum("the compiler crashed" in line for line in said) == 1
+    assert sum("no compiler" in line for line in said) == 1
     with pytest.raises(UserError, match="no compiler"):
         sweep.run(Made(), {"one": CONFIG}, ["tpu-v5e"], LENGTHS, say=said.append)
-
-
-def test_what_does_not_fit_says_what_it_needs():
-    assert (
-        sweep.describe(Measurement(0, 0, 0, 0, 0, 0, 0, 0, 136 << 30, "", 16 << 30, 0.0))
-        == "needs 136 GiB of 16 GiB"
-    )
 
 
 class Split(Made):
@@ -87,24 +109,13 @@ class Split(Made):
     """
 
     def measure(self, spec):
-        return Measurement(
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            -(-spec.batch // 4) * 2**21 if spec.batch % 4 == 0 else spec.batch * 2**19,
-            "",
-            2**20,
-            1.0,
-        )
+        whole = spec.batch % 4 == 0
+        total = -(-spec.batch // 4) * 2**21 if whole else spec.batch * 2**19
+        return Measurement(0, 0, 0, 0, 0, 0, 0, 0, total, "", 2**20, 1.0)
 
 
 def test_where_not_one_row_a_device_fits_rows_share_the_devices():
-    assert sweep.most_sequences(Split(), CONFIG, "tpu-v5e:2x2", 1024) == (2, 3)
+    assert most_sequences(Split(), CONFIG, "tpu-v5e:2x2", 1024) == (2, 3)
 
 
 class Running(Made):
@@ -114,43 +125,25 @@ class Running(Made):
 
     def run(self, spec):
         planned = self.measure(spec).total
-        return (
-            Failed("no peak is told") if spec.length == 4096 else Actual(planned, planned * 6 // 5)
-        )
+        if spec.length == 4096:
+            return Failed("no peak is told")
+        return Actual(planned, planned * 6 // 5)
 
 
 def test_steps_that_ran_stand_beside_their_plan():
-    (one,) = sweep.run(
-        Running(), {"one": CONFIG}, ["local"], LENGTHS, run_local=True, say=lambda line: None
-    )
-    assert [one.row.values.get(f"cache/actual@{length}") for length in LENGTHS] == [
-        "12 KiB, planned 83 %",
-        "not measured: no peak is told",
-        "192 KiB, planned 83 %",
-        None,  # it would take more than half of the memory
-    ]
-    planned = next(
-        table
-        for table in sweep_tables.tables([one])
-        if table.title == "Planned and actual on local"
-    )
-    assert [column.title for column in planned.columns[1:]] == ["1,024", "4,096", "16,384"]
+    ran = dict(run_local=True, say=lambda line: None)
+    (one,) = sweep.run(Running(), {"one": CONFIG}, ["local"], LENGTHS, **ran)
+    found = {each.at["context"]: each for each in one.all("costs", "actual_bytes")}
+    assert list(found) == [1024, 4096, 16384]  # the last would take more than half of the memory
+    assert (found[4096].status, found[4096].note) == ("failed", "no peak is told")
+    for length in (1024, 16384):
+        assert found[length].value == 12 * length
+        assert one.value("costs", "planned_bytes", **found[length].at) == 10 * length
 
 
-def test_tables_and_figures_are_of_each_target(made):
-    surveys, _ = made
-    titles = [table.title for table in sweep_tables.tables(surveys)]
-    assert titles == [
-        f"{what} on local"
-        for what in ("Training step", "Prefill", "Decoding step", "Sequences at once")
-    ]
-    assert [figure.name for figure in sweep_tables.figures(surveys)] == [
-        "train-local",
-        "prefill-local",
-        "decode-local",
-    ]
-    failed = [row.values for row in sweep_tables.cell_rows(surveys) if "failed" in row.values]
-    assert [(row["phase"], row["length"]) for row in failed] == [("decode", 16384)]
+def test_steps_are_not_run_on_a_cpu_unless_it_is_asked_for(made):
+    (one,), _ = made
+    assert not one.all("costs", "actual_bytes")
 
 
 def test_time_left_is_judged_by_what_was_measured(monkeypatch):
@@ -159,7 +152,9 @@ def test_time_left_is_judged_by_what_was_measured(monkeypatch):
     progress = sweep.Progress(100, said.append)
     progress.done("found", 80, found_at_once=True)
     progress.done("measured", 5)
-    assert said == ["[80%] found", "[85%, 15.0 min left] measured"]
+    first, second = said
+    assert "80%" in first and "min left" not in first
+    assert "85%" in second and "15.0 min left" in second
 
 
 @pytest.mark.parametrize(
@@ -178,7 +173,7 @@ def test_sizes_are_what_they_are_called(size, parameters):
 def plotted(directory):
     """The steps of the training curve's points."""
     events = EventAccumulator(str(directory), size_guidance={"tensors": 0}).Reload()
-    return {event.step for event in events.Scalars("train/total")}
+    return {event.step for event in events.Scalars("train/total_bytes")}
 
 
 def program(tmp_path, *arguments):
@@ -209,20 +204,20 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
         and "did you mean 'gpu-h100'" in left_out[1]
     )
     assert "min left]" in done.stdout
-    with (tmp_path / "results.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert {
-        (row["name"], row["phase"], row["length"]) for row in rows if row["target"] == "local"
-    } == {
-        ("window", phase, length)
+    about, (window,) = records.read(tmp_path / records.NAME)
+    assert about["kind"] == "costs" and window.source.member == "window"
+    totals = window.all("costs", "total_bytes")
+    assert all(each.value > 0 for each in totals)
+    assert {(each.at["target"], each.at["phase"], each.at["context"]) for each in totals} == {
+        (target, phase, context)
+        for target in ("local", "local:3x1")
         for phase in ("train", "prefill", "decode")
-        for length in ("64", "128", "256")
+        for context in (64, 128, 256)
     }
-    assert all(int(row["total"]) > 0 for row in rows)
-    assert {row["target"] for row in rows} == {"local", "local:3x1"}
+    with (tmp_path / "results.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(window.records)
     report = (tmp_path / "report.md").read_text()
     assert "Sequences at once on local" in report and (tmp_path / "report.html").exists()
-    assert "Made at revision " in report and "jaxlib " in report
     assert plotted(tmp_path / "tensorboard/local/window") == {64, 128, 256}
 
 

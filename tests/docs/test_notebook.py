@@ -50,7 +50,7 @@ def shown(tmp_path_factory) -> dict:
 
 def test_every_cell_runs(shown):
     run = shown["run"]
-    assert run.step == 2 and run.eval is None
+    assert run.step == 2 and run.results is None
     assert shown["text"].startswith("To be, or") and len(shown["tokens"]) == 200
     (state, *grown), cache = (
         set(shown["sizes"][run.config.model.mixer]),

@@ -9,6 +9,7 @@ import pytest
 
 from seqarch.errors import UserError
 from seqarch.evals.baselines import BASELINES, NGram
+from seqarch.records import Results, Source
 from seqarch.tasks.text import tokens
 from seqarch.tasks.text.tokenizer import BOUNDARY
 
@@ -100,28 +101,40 @@ def test_a_context_that_does_not_fit_a_key_is_refused():
         NGram.fit(_stream(TRAIN), 7)
 
 
+def measured(name, splits, **options) -> Results:
+    return Results(Source(name, "baseline"), ()).with_found(BASELINES[name](*splits, **options))
+
+
+def by_document(results: Results) -> dict[str, float]:
+    (found,) = results.all("quality", "document_bits_per_byte")
+    return dict(zip(found.at["document"], found.value, strict=True))
+
+
 @pytest.mark.parametrize("name", BASELINES)
 def test_each_document_is_scored_alone_and_only_to_the_limit(tmp_path, name):
     def measure(held_out, **options):
-        return dict(BASELINES[name](*_splits(tmp_path / "out", TRAIN, held_out), **options))
+        return measured(name, _splits(tmp_path / "out", TRAIN, held_out), **options)
 
-    values = measure(HELD_OUT)
+    whole = measure(HELD_OUT)
     sizes = [len(text) for text in HELD_OUT]
-    assert values["quality/bytes"] == sum(sizes)
-    mean = np.average(list(values["quality/by_document"].values()), weights=sizes)
-    np.testing.assert_allclose(values["quality/bits_per_byte"], mean)
-    assert measure(HELD_OUT[::-1])["quality/by_document"]["0"] == values["quality/by_document"]["2"]
+    assert whole.value("quality", "bytes") == sum(sizes)
+    (each,) = whole.all("quality", "document_bytes")
+    assert each.value == sizes and each.at == {"document": list(by_document(whole))}
+    mean = np.average(list(by_document(whole).values()), weights=sizes)
+    np.testing.assert_allclose(whole.value("quality", "bits_per_byte"), mean)
+    assert by_document(measure(HELD_OUT[::-1]))["0"] == by_document(whole)["2"]
     assert measure(HELD_OUT, limit=10) == measure([text[:10] for text in HELD_OUT])
-    assert values["baseline/train_bytes"] == sum(map(len, TRAIN))
-    assert values["memory/params_bytes"] > 0
+    assert whole.fact("quality", "train_bytes") == sum(map(len, TRAIN))
+    assert whole.value("memory", "params_bytes") > 0
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_noise_costs_its_entropy_and_a_copy_less(tmp_path, name):
     noise = RNG.integers(0, 16, (3, 20000), np.uint8)
     works = [row.tobytes() for row in noise]
-    train, held_out = _splits(tmp_path / "out", works[:2], works[1:])
-    copy, fresh = dict(BASELINES[name](train, held_out))["quality/by_document"].values()
+    copy, fresh = by_document(
+        measured(name, _splits(tmp_path / "out", works[:2], works[1:]))
+    ).values()
     assert fresh > 3.99
     if name == "ngram-0":
         np.testing.assert_allclose([copy, fresh], 4, atol=0.01)
@@ -131,5 +144,5 @@ def test_noise_costs_its_entropy_and_a_copy_less(tmp_path, name):
 
 def test_xz_reaches_back_to_the_first_work(tmp_path):
     works = [RNG.integers(0, 256, 50000, np.uint8).tobytes() for _ in range(3)]
-    values = dict(BASELINES["xz"](*_splits(tmp_path / "out", works, works[:1])))
-    assert values["quality/bits_per_byte"] < 0.1
+    found = measured("xz", _splits(tmp_path / "out", works, works[:1]))
+    assert found.value("quality", "bits_per_byte") < 0.1

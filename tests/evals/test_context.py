@@ -14,6 +14,7 @@ from seqarch.evals import context
 from seqarch.evals.context import target_ends, truncate
 from seqarch.evals.quality import Text, bits_per_byte, carried_losses, texts, windowed_losses
 from seqarch.model import LanguageModel
+from seqarch.records import Record, Results, Source
 from seqarch.tasks.text import tokens
 
 LENGTH = 8
@@ -37,16 +38,16 @@ def split(tmp_path_factory) -> tokens.TokenFile:
     return tokens.open_split(directory, "validation")
 
 
-def measure(mixer: str, split: tokens.TokenFile, targets: int = 2) -> dict[str, float]:
+def measure(mixer: str, split: tokens.TokenFile, targets: int = 2) -> Results:
     config = Config(
         length=LENGTH,
         model=ModelConfig(mixer, layers=1, dim=16, mlp=16),
-        eval=EvalConfig(batch=3, targets=targets),
+        eval=EvalConfig(batch=3),
     )
-    subject = types.SimpleNamespace(
+    run = types.SimpleNamespace(
         config=config, serving=model(mixer), split=split, counter=lambda what: lambda done, of: None
     )
-    return dict(context.evaluate(subject))
+    return Results(Source(mixer), ()).with_found(context.evaluate(run, targets=targets))
 
 
 def test_targets_lie_where_every_context_fits(split):
@@ -63,18 +64,21 @@ def test_a_reset_state_has_the_value_at_the_length_of_training(split):
     there.
     """
     found, text = measure("gru", split, targets=1), texts(split)
-    assert found["context/targets"] == 2  # the third text is too short
+    assert found.value("context", "targets") == 2  # the third text is too short
     quarter = LENGTH // 4
     windows = [Text(each.name, *(column[:64] for column in each[1:])) for each in text[:2]]
     losses = windowed_losses(model("gru"), windows, LENGTH, 3, lambda done, of: None)
     last = [window._replace(sizes=window.sizes[-quarter:]) for window in windows]
-    assert found[f"context/carried@{LENGTH}"] == pytest.approx(
+    assert found.value("context", "carried", context=LENGTH) == pytest.approx(
         bits_per_byte([part[-quarter:] for part in losses], last), rel=1e-5
     )
     whole = carried_losses(model("gru"), windows, LENGTH, 3, lambda done, of: None)
     carried = bits_per_byte([part[-quarter:] for part in whole], last)
-    assert found[f"context/carried@{8 * LENGTH}"] == pytest.approx(carried, rel=1e-5)
-    assert len({round(value, 6) for name, value in found.items() if "carried@" in name}) >= 4
+    assert found.value("context", "carried", context=8 * LENGTH) == pytest.approx(carried, rel=1e-5)
+    scores = found.all("context", "carried")
+    assert len({round(each.value, 6) for each in scores}) >= 4
+    assert [each.at["context"] for each in scores] == [2, 4, 8, 16, 32, 64]
+    assert {each.n for each in scores} == {2}
 
 
 def test_truncated_attention_sees_its_window_only(split):
@@ -82,10 +86,11 @@ def test_truncated_attention_sees_its_window_only(split):
     value.
     """
     found = measure("attention", split)
-    values = [found[f"context/truncated@{factor * LENGTH}"] for factor in (2, 4, 8)]
+    truncated = {each.at["context"]: each.value for each in found.all("context", "truncated")}
+    values = [truncated.pop(factor * LENGTH) for factor in (2, 4, 8)]
     assert values == pytest.approx([values[0]] * 3, rel=1e-5)
-    assert abs(values[0] - found[f"context/carried@{8 * LENGTH}"]) > 1e-4
-    assert "context/truncated@8" not in found
+    assert abs(values[0] - found.value("context", "carried", context=8 * LENGTH)) > 1e-4
+    assert not truncated, "within the window of training there is nothing to truncate"
 
 
 def test_truncation_keeps_parameters_and_leaves_alone_what_is_narrow_or_recurrent():
@@ -100,4 +105,4 @@ def test_truncation_keeps_parameters_and_leaves_alone_what_is_narrow_or_recurren
 
 
 def test_without_targets_nothing_is_scored(split):
-    assert measure("gru", split, targets=0) == {"context/targets": 0}
+    assert measure("gru", split, targets=0).records == (Record("context", "targets", 0),)

@@ -9,42 +9,41 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqarch.config import Config, EvalConfig, ModelConfig
+from seqarch.config import Config, ModelConfig
 from seqarch.costs.programs import DECODED
 from seqarch.errors import UserError
 from seqarch.evals import speed
-from seqarch.evals.loaded_run import Subject
+from seqarch.evals.loaded_run import LoadedRun
 from seqarch.model import LanguageModel
 from seqarch.tasks.text import tokens
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory) -> Subject:
+def run(tmp_path_factory) -> LoadedRun:
     directory = tmp_path_factory.mktemp("text") / "prepared"
     given = [(split, "one", b"To be, or not to be. " * 9) for split in tokens.SPLITS]
     tokens.write(directory, given, {}, replace=False)
     model_config = ModelConfig("gru,attention", layers=2, dim=16, mlp=16)
-    config = Config(
-        batch=2, length=32, model=model_config, eval=EvalConfig(speed_contexts=(64, 80))
-    )
+    config = Config(batch=2, length=32, model=model_config)
     model = LanguageModel(model_config, rngs=nnx.Rngs(jax.random.key(0)))
-    return Subject(config, model, tokens.open_split(directory, "test"), say=lambda line: None)
+    return LoadedRun(config, model, tokens.open_split(directory, "test"), say=lambda line: None)
 
 
-def test_speed_of_training_and_of_serving_at_every_context(subject):
-    values = dict(speed.evaluate(subject))
-    at = [
-        f"speed/{phase}_tokens_per_s@{context}"
+def test_speed_of_training_and_of_serving_at_every_context(run):
+    found = list(speed.evaluate(run, contexts=(64, 80)))
+    served = [
+        (f"{phase}_tokens_per_s", {"context": context})
         for context in (64, 80)
         for phase in ("prefill", "decode")
     ]
-    assert set(values) == {"speed/compile_s", "speed/train_batch", "speed/train_tokens_per_s", *at}
-    assert all(np.isfinite(value) and value > 0 for value in values.values())
+    trained = [("compile_seconds", {}), ("train_tokens_per_s", {})]
+    assert [(each.metric, each.at) for each in found] == [*trained, *served]
+    assert all(np.isfinite(each.value) and each.value > 0 for each in found)
 
 
 @pytest.mark.parametrize("context", [64, 80])
 def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(
-    subject, monkeypatch, context
+    run, monkeypatch, context
 ):
     """Seen in the cache: the tokens it has taken in, before and after each run; 80 is no multiple
     of a segment.
@@ -61,7 +60,7 @@ def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(
         return 1.0
 
     monkeypatch.setattr(speed, "median_seconds", run_once)
-    assert speed._serving_seconds(subject, context) == (1.0, 1.0)
+    assert speed._serving_seconds(run, context) == (1.0, 1.0)
     assert seen == [(0, context), (context - DECODED, context)]
 
 
@@ -113,25 +112,25 @@ class CountedProgram(NamedTuple):
         return object()
 
 
-def test_programs_are_compiled_once_for_their_shapes_and_charged_what_the_cache_spared(subject):
+def test_programs_are_compiled_once_for_their_shapes_and_charged_what_the_cache_spared(run):
     compilations = []
     one, same, other = (CountedProgram("counted", (np.zeros(n),), compilations) for n in (3, 3, 4))
-    assert subject.compiled(one) is subject.compiled(same) is not subject.compiled(other)
-    assert subject.planned(one) is subject.compiled(one)
+    assert run.compiled(one) is run.compiled(same) is not run.compiled(other)
+    assert run.planned(one) is run.compiled(one)
     assert compilations == [True, True]
-    assert 7.0 < subject.compile_seconds(one) < 8.0
+    assert 7.0 < run.compile_seconds(one) < 8.0
 
 
-def test_what_was_only_planned_is_compiled_again_to_be_run(subject):
+def test_what_was_only_planned_is_compiled_again_to_be_run(run):
     compilations = []
     program = CountedProgram("planned", (np.zeros(3),), compilations)
-    assert subject.planned(program) is subject.planned(program) is not subject.compiled(program)
+    assert run.planned(program) is run.planned(program) is not run.compiled(program)
     assert compilations == [False, True]
 
 
-def test_what_does_not_fit_the_device_is_told_and_skipped(subject):
+def test_what_does_not_fit_the_device_is_told_and_skipped(run):
     told = []
-    small = dataclasses.replace(subject, say=told.append)
+    small = dataclasses.replace(run, say=told.append)
     with small.skipping("a step of 1 TiB"):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 136 GiB of 16\nmore")
     assert told == ["a step of 1 TiB does not fit the device: RESOURCE_EXHAUSTED: 136 GiB of 16"]
@@ -139,6 +138,6 @@ def test_what_does_not_fit_the_device_is_told_and_skipped(subject):
         raise jax.errors.JaxRuntimeError("INTERNAL: broken")
 
 
-def test_contexts_too_short_to_decode_in_are_refused():
-    with pytest.raises(UserError, match="eval.speed_contexts is .*at least 64"):
-        EvalConfig(speed_contexts=(16, 1024))
+def test_contexts_too_short_to_decode_in_are_refused(run):
+    with pytest.raises(UserError, match="evals.speed.contexts has 16; .*at least 64"):
+        next(speed.evaluate(run, contexts=(16, 1024)))

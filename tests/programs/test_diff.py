@@ -3,7 +3,6 @@ all.
 """
 
 import dataclasses
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,12 @@ import numpy as np
 import pytest
 
 import seqarch
+from seqarch import records
 from seqarch.compare import difference
 from seqarch.config import Config, DataConfig, EvalConfig, ModelConfig, OptimConfig
 from seqarch.errors import UserError
 from seqarch.evals.evaluate import evaluate
+from seqarch.report import difference as report
 from seqarch.stats.bootstrap import Interval, paired_bootstrap
 from seqarch.tasks.text import tokens
 from seqarch.training.loop import train
@@ -60,37 +61,41 @@ def top(tmp_path_factory) -> Path:
 
 
 def test_the_configs_fields_that_differ_are_told(top):
-    lines = [line.split() for line in difference.config_lines(top / "a", top / "b")]
-    assert lines == [
-        ["optim.lr:", "0.003", "|", "0.1"],
-        ["optim.warmup:", "50", "|", "0"],
-        ["eval.limit:", "100", "|", "150"],
-    ]
-    assert difference.config_lines(top / "a", top / "a") == ["the configs are the same"]
+    fields = difference.config_difference(top / "a", top / "b")
+    assert fields == {"optim.lr": (0.003, 0.1), "optim.warmup": (50, 0), "eval.limit": (100, 150)}
+    lines = report.config_lines(fields)
+    assert len(lines) == 3 and all(name in line for name, line in zip(fields, lines, strict=True))
+    assert difference.config_difference(top / "a", top / "a") == {}
 
 
 def test_the_difference_is_that_of_the_same_bytes(top):
-    """Of the smaller limit; what eval.json has and what is computed for b agree with one evaluation
-    of each.
+    """Of the smaller limit; a's records and what is computed of b agree with one evaluation of
+    each.
     """
-    lines = difference.quality_lines(top / "a", top / "b", "validation")
-    sizes = [min(100, len(text)) for text in TEXTS.values()]
-    assert lines[0] == f"bits per byte of 3 validation documents, {sum(sizes)} bytes, over windows:"
     a, b = (difference.scores(top / run, "validation", 100) for run in "ab")
-    assert a == json.loads((top / "a/eval.json").read_text()) and not (top / "b/eval.json").exists()
-    each = [
-        x["quality/by_document"][name] - y["quality/by_document"][name]
-        for x, y in [(a, b)]
-        for name in TEXTS
-    ]
-    found = paired_bootstrap(each, sizes)
-    assert found.mean == pytest.approx(a["quality/bits_per_byte"] - b["quality/bits_per_byte"])
-    assert (
-        f"A - B  {found.mean:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}" in lines[3]
+    assert records.read(top / "a" / records.NAME).results == [a]
+    assert not (top / "b" / records.NAME).exists()
+    found = difference.quality_difference(top / "a", top / "b", "validation")
+    assert found.documents == tuple(TEXTS) and found.split == "validation"
+    assert found.sizes.tolist() == [min(100, len(text)) for text in TEXTS.values()]
+    ours, theirs = (
+        np.array(each.value("quality", "document_bits_per_byte", document=list(TEXTS)))
+        for each in (a, b)
     )
-    assert [line.split() for line in lines[-3:]] == [
-        [name, f"{bits:+.4f}"] for name, bits in zip(TEXTS, each, strict=True)
-    ]
+    assert found.bits.tolist() == (ours - theirs).tolist()
+    assert found.interval == paired_bootstrap(found.bits, found.sizes)
+    assert found.scores == tuple(each.value("quality", "bits_per_byte") for each in (a, b))
+    assert found.interval.mean == pytest.approx(found.scores[0] - found.scores[1])
+    assert found.windows == (16, 16)
+
+
+def test_each_document_has_a_line_without_control_characters():
+    found = report.QualityDifference(
+        "test", ("one", "\x1b[2J"), np.ones(2), np.ones(2), (2, 1), (8, 8), Interval(1, 1, 1)
+    )
+    lines = report.quality_lines(found)
+    assert [line.split()[0] for line in lines[-2:]] == ["one", "\\x1b[2J"]
+    assert all(line.isprintable() for line in lines)
 
 
 def test_other_scores_than_the_latest_are_not_taken(top, monkeypatch):
@@ -105,22 +110,24 @@ def test_other_scores_than_the_latest_are_not_taken(top, monkeypatch):
 
 def test_scores_on_different_bytes_are_refused(top):
     with pytest.raises(UserError, match="are not the same; give runs of the same text"):
-        difference.quality_lines(top / "a", top / "c", "validation")
+        difference.quality_difference(top / "a", top / "c", "validation")
 
 
 @pytest.mark.parametrize(
-    "interval, documents, words",
+    "interval, documents, better",
     [
-        (Interval(-0.2, -0.3, -0.1), 50, "A is better"),
-        (Interval(0.2, 0.1, 0.3), 50, "B is better"),
-        (Interval(0.2, -0.1, 0.5), 50, "No difference is shown"),
-        (Interval(0.2, 0.1, 0.3), 4, "Of 4 documents an interval comes out too narrow"),
-        (Interval(0.2, -np.inf, np.inf), 1, "no verdict"),
+        (Interval(-0.2, -0.3, -0.1), 50, "A"),
+        (Interval(0.2, 0.1, 0.3), 50, "B"),
+        (Interval(0.2, -0.1, 0.5), 50, None),
+        (Interval(0.2, 0.1, 0.3), 4, "B"),
+        (Interval(0.2, -np.inf, np.inf), 1, None),
     ],
 )
-def test_the_verdict_is_in_words(interval, documents, words):
-    told = difference.verdict(interval, documents)
-    assert words in told and ("too narrow" in told) == (1 < documents < 10)
+def test_the_verdict_follows_from_the_interval(interval, documents, better):
+    told = report.verdict(interval, documents)
+    assert report.better(interval) == better
+    assert ("better" in told) == (better is not None)
+    assert ("too narrow" in told) == (1 < documents < 10)
 
 
 def test_the_program_prints_both_and_answers_mistakes_in_one_line(top):
@@ -133,7 +140,9 @@ def test_the_program_prints_both_and_answers_mistakes_in_one_line(top):
     )
     done = run("a", "a")
     assert done.returncode == 0, done.stderr
-    assert "the configs are the same" in done.stdout and "No difference is shown" in done.stdout
+    same = difference.quality_difference(top / "a", top / "a", "validation")
+    for line in (*report.config_lines({}), *report.quality_lines(same)):
+        assert line in done.stdout
     for arguments, message in (
         (("a",), "RUN_B is missing"),
         (("a", "none"), "none is no run directory"),
@@ -149,9 +158,8 @@ def test_a_run_is_loaded_with_all_that_it_holds(top):
     assert (run.config.steps, run.step, len(run.metrics)) == (3, 3, 3)
     assert run.column("loss") == ([1, 2, 3], [row["loss"] for row in run.metrics])
     assert run.column("validation_bits_per_byte")[0] == [3]
-    assert (
-        run.eval["quality/split"] == "validation" and seqarch.load_run(str(top / "b")).eval is None
-    )
+    assert run.results.source.split == "validation" and run.results.evaluators == ("quality",)
+    assert seqarch.load_run(str(top / "b")).results is None
     assert jax.numpy.isfinite(run.model(run.tokenizer.encode("To be")[None])).all()
     with pytest.raises(UserError, match="is no run directory"):
         seqarch.load_run(top / "text")

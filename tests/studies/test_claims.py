@@ -4,6 +4,7 @@ page is that of its record.
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -16,6 +17,8 @@ from seqarch.costs.memory import Measurement
 from seqarch.errors import UserError
 from seqarch.flops import loop_turns
 from seqarch.model import LanguageModel
+from seqarch.records import Record, Results, Source
+from seqarch.report.members import Comparison, Member, write
 from seqarch.stats.fits import growth as fits
 from studies.claims import approximation, growth, hardware, matrix, speed, states, trials
 from studies.claims.base import Claim, Finding, Means, Verdict, verdict
@@ -137,25 +140,34 @@ def test_states(means):
     assert states.sparse(means).verdict is Verdict.QUALIFIED
 
 
-def test_a_hybrid_that_is_not_told_apart_is_not_between(means, tmp_path, monkeypatch):
-    results = {"mamba": (2.6, "a"), "hybrid": (2.7, "a b"), "attention": (3.1, "c")}
-    values = {
-        name: {
-            "quality/bits_per_byte": bits,
-            "speed/decode_tokens_per_s@4096": 100 * bits,
-            "evidence/letters": letters,
-        }
-        for name, (bits, letters) in results.items()
-    }
-    monkeypatch.setattr(states, "_results", lambda means: values)
-    found = states.hybrids(means)
-    assert found.evidence["bits per byte"]["between"] == "not told apart from mamba"
-    assert found.number == "between Mamba and attention in 3 of the 3 measures that tell them apart"
-    values["hybrid"]["evidence/letters"] = "b"
-    found = states.hybrids(means)
-    assert (
-        found.evidence["bits per byte"]["between"] == "yes" and found.verdict is Verdict.CONFIRMED
+def compared(name, bits, seeds):
+    """A member with seeds, each with scores of two documents that lie around `bits`."""
+    documents, at = {"document": ["x", "y"]}, {"context": 4096}
+    runs = []
+    for seed, off in enumerate(seeds):
+        found = (
+            Record("quality", "bits_per_byte", bits + off),
+            Record("quality", "document_bits_per_byte", [bits + off, bits + off], documents),
+            Record("quality", "document_bytes", [10, 10], documents),
+            Record("speed", "decode_tokens_per_s", 100 * bits, at),
+        )
+        runs.append(Results(Source(name, seeds=dict(model=seed)), found))
+    return Member(name, "run", tuple(runs))
+
+
+@pytest.mark.parametrize("seeds, alike", [((0.2, -0.2), True), ((0.0, 0.001), False)])
+def test_a_hybrid_that_is_not_told_apart_is_not_between(means, tmp_path, seeds, alike):
+    members = (
+        compared("mamba", 2.6, (0, 0)),
+        compared("hybrid", 2.7, seeds),
+        compared("attention", 3.5, (0, 0)),
     )
+    (tmp_path / "results").mkdir()
+    write(tmp_path / "results/records.jsonl", Comparison("", "", "", members))
+    found = states.hybrids(means._replace(docs=tmp_path))
+    assert (found.evidence["bits per byte"]["between"] != "yes") == alike
+    assert found.verdict is Verdict.CONFIRMED
+    assert f"{4 - alike} of the {4 - alike}" in found.number
 
 
 def test_a_million_tokens_are_feasible_where_their_cache_fits(means):
@@ -301,14 +313,21 @@ def test_bits_of_a_run_under_another_mixer(tmp_path):
     )
 
 
-def test_page_is_rendered_from_its_record():
+def test_the_committed_record_is_of_these_claims():
+    """tests/docs renders its page."""
     record = json.loads((ROOT / "docs/claims.json").read_text())
-    assert page(record) == (ROOT / "docs/claims.md").read_text()
-    assert [(each["said"], each["test"]) for each in record["claims"]] == [
-        (claim.said, claim.test) for claim in CLAIMS
-    ]
-    assert {each["verdict"] for each in record["claims"]} <= {
-        "confirmed",
-        "refuted",
-        "qualified",
-    }  # all were measured
+    said = [(each["said"], each["test"]) for each in record["claims"]]
+    assert said == [(claim.said, claim.test) for claim in CLAIMS]
+    verdicts = {each["verdict"] for each in record["claims"]}
+    assert Verdict.OPEN not in verdicts and verdicts <= set(Verdict)
+
+
+def test_page_shows_each_finding_and_escapes_it():
+    finding = Finding(Verdict.REFUTED, "2 | 3", "<b>", {"one|two": {"a": "1", "b": "2"}, "x": {}})
+    claims = [dict(said="It is *so*.", test="$x$", **finding._asdict())]
+    about = dict(command="c", revision="0123456789abcdef", versions={"jax": "1"}, cpus=2)
+    text = page(dict(about=about | dict(targets=["local"]), claims=claims))
+    assert "0123456789" in text and "0123456789abcdef" not in text
+    assert "<b>" not in text and "$x$" not in text and "*so*" not in text.replace("\\*", "")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [4] * 7

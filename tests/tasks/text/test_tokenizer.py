@@ -86,7 +86,7 @@ def run(top) -> Path:
         log_every=1,
         model=ModelConfig("gru", layers=1, dim=8, mlp=0, vocab=262),
         data=DataConfig(str(top / "tokens")),
-        eval=EvalConfig(batch=2, limit=20, contexts=(16,)),
+        eval=EvalConfig(batch=2, limit=20),
     )
     train(config, top / "run", progress=lambda line: None)
     return top / "run"
@@ -178,32 +178,28 @@ def test_bits_per_byte_are_those_of_bytes_everywhere(top, run):
         first["loss"] / np.log(2) * len(text.tokens) / text.bytes
     )
     assert 0.9 < read_rows(run)[-1]["validation_bits_per_byte"] / (np.log2(262) * 0.65) < 1.1
-    values = evaluate(run, only=["quality"], progress=lambda line: None)
+    results = evaluate(run, only=["quality"], progress=lambda line: None)
     held_out = tokens.open_split(top / "tokens", "validation")
     found = quality.texts(held_out, 20)
     scored = [held_out.read(document, 20) for document in held_out.documents]
     assert all(17 <= len(part) <= 20 for part in scored)
-    assert values["quality/bytes"] == sum(map(len, scored))
-    bits = (
-        values["quality/bits_per_byte"]
-        * values["quality/bytes"]
-        / sum(len(text.targets) for text in found)
-    )
+    score, size = (results.value("quality", name) for name in ("bits_per_byte", "bytes"))
+    assert size == sum(map(len, scored))
+    bits = score * size / sum(len(text.targets) for text in found)
     assert bits == pytest.approx(np.log2(262), rel=0.05)
-    assert [size for size, _ in values["quality/documents"]] == [len(part) for part in scored]
-    mean = np.average(
-        [bits for _, bits in values["quality/documents"]], weights=list(map(len, scored))
+    each, sizes = (
+        results.all("quality", f"document_{name}")[0].value for name in ("bits_per_byte", "bytes")
     )
-    assert mean == pytest.approx(values["quality/bits_per_byte"])
+    assert sizes == [len(part) for part in scored]
+    assert np.average(each, weights=sizes) == pytest.approx(score)
 
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_baselines_score_the_same_bytes(top, name):
-    score = lambda kind: dict(
-        BASELINES[name](
-            *(tokens.open_split(top / kind, split) for split in ("train", "validation"))
-        )
-    )
+    def score(kind):
+        splits = (tokens.open_split(top / kind, split) for split in ("train", "validation"))
+        return list(BASELINES[name](*splits))
+
     assert score("tokens") == score("bytes")
 
 

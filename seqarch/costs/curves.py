@@ -1,0 +1,117 @@
+"""The records of one member on one target: bytes of a phase against the context, the exponent of
+what grows, the longest context that fits, and how many sequences fit at once.
+
+Every number is measured of a program (seqarch.costs.memory), or follows from several.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from seqarch.config import Config
+from seqarch.costs.cache import MeasurementCache
+from seqarch.costs.compiler import PEAK
+from seqarch.costs.devices import place
+from seqarch.costs.limits import longest_context, most_sequences
+from seqarch.costs.memory import Measurement
+from seqarch.costs.search import Largest
+from seqarch.costs.spec import Failed, Outcome, ProgramSpec
+from seqarch.records import Record
+from seqarch.stats.fits import exponent
+
+EVALUATOR = "costs"  # of the records
+SERVED = (4096, 32768, 131072, 1048576)  # contexts at which sequences are counted
+ROOM = 0.5  # of the memory that a step which runs may take: compilers work beside it
+PARTS = ("parameters", "gradients", "optimizer", "state")
+PARTS += ("arguments", "outputs", "aliased", "temporaries")
+GROWS: dict[str, Callable[[Measurement], int]] = {  # the bytes that an exponent is fitted to
+    "train": lambda measured: measured.working,
+    "prefill": lambda measured: measured.working + measured.state,
+    "decode": lambda measured: measured.state,
+}
+
+
+def phase_records(
+    cache: MeasurementCache,
+    config: Config,
+    target: str,
+    phase: str,
+    lengths: Sequence[int],
+    *,
+    run: bool,
+) -> Iterator[Record]:
+    """Yields what a phase needs at each length, its exponent and the longest context that fits.
+
+    run: also run the training steps that fit a present target; accelerators always do.
+    """
+    rows = place(target).count * config.optim.accumulate if phase == "train" else 1
+    spec = functools.partial(ProgramSpec, config, phase, rows, target=target)
+    specs = [spec(length) for length in lengths]
+    outcomes = dict(zip(lengths, cache.measure_all(specs), strict=True))
+    for each, outcome in zip(specs, outcomes.values(), strict=True):
+        yield from program_records(each, outcome)
+    at = dict(target=target, phase=phase)
+    yield from _exponent(at, outcomes)
+    if fit := longest_context(cache, spec, outcomes):
+        yield _largest("longest_context", at, fit)
+    if phase == "train" and place(target).present:
+        yield from _actual(cache, spec, outcomes, run)
+
+
+def sequence_records(cache: MeasurementCache, config: Config, target: str) -> Iterator[Record]:
+    """Yields how many sequences are decoded at once at each context; none of one whose programs
+    fail to compile.
+    """
+    for length in SERVED:
+        if fit := most_sequences(cache, config, target, length):
+            yield _largest("sequences", dict(target=target, context=length), fit)
+
+
+def program_records(spec: ProgramSpec, outcome: Outcome) -> Iterator[Record]:
+    """Yields what was measured of one program: its total, whose status says whether it fits, and
+    the parts.
+    """
+    at = dict(target=spec.target, phase=spec.phase, context=spec.length, batch=spec.batch)
+    if isinstance(outcome, Failed):
+        yield Record(EVALUATOR, "total_bytes", at=at, status="failed", note=outcome.reason)
+        return
+    status = "ok" if outcome.fits else "oom"
+    total, note = outcome.total, outcome.definition
+    yield Record(EVALUATOR, "total_bytes", total, at, status=status, note=note)
+    yield Record(EVALUATOR, "device_bytes", outcome.memory, at)
+    for part in PARTS:
+        if (value := getattr(outcome, part)) is not None:
+            yield Record(EVALUATOR, f"{part}_bytes", value, at)
+    yield Record(EVALUATOR, "flops", outcome.flops, at)
+
+
+def _largest(metric: str, at: Mapping[str, str | int], fit: Largest) -> Record:
+    """The largest size that fits; "over" where the last one tried still does."""
+    return Record(EVALUATOR, metric, fit.size, at, status="ok" if fit.beyond else "over")
+
+
+def _exponent(at: Mapping[str, str], outcomes: Mapping[int, Outcome]) -> Iterator[Record]:
+    """The exponent of what grows in a phase, and half the width of its interval."""
+    measured = {length: each for length, each in outcomes.items() if isinstance(each, Measurement)}
+    grows = GROWS[at["phase"]]
+    if fit := exponent(list(measured), [grows(each) for each in measured.values()]):
+        yield Record(EVALUATOR, "exponent", fit.b, at, n=len(measured))
+        yield Record(EVALUATOR, "exponent_half", fit.half, at, n=len(measured))
+
+
+def _actual(
+    cache: MeasurementCache,
+    spec: Callable[[int], ProgramSpec],
+    outcomes: Mapping[int, Outcome],
+    run: bool,
+) -> Iterator[Record]:
+    """Bytes of the steps that really ran, beside what was planned."""
+    for length, planned in outcomes.items():
+        wanted = isinstance(planned, Measurement) and (run or planned.definition == PEAK)
+        if not wanted or planned.total > ROOM * planned.memory:
+            continue
+        at, actual = dict(target=spec(length).target, context=length), cache.run(spec(length))
+        if isinstance(actual, Failed):
+            yield Record(EVALUATOR, "actual_bytes", at=at, status="failed", note=actual.reason)
+        else:
+            yield Record(EVALUATOR, "planned_bytes", actual.planned, at)
+            yield Record(EVALUATOR, "actual_bytes", actual.peak, at)

@@ -1,0 +1,184 @@
+"""Tables of a sweep over targets and contexts (seqarch.costs.sweep)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from seqarch.records import Record, Results
+from seqarch.report.formats import format_bytes
+from seqarch.report.tables import Column, Row, Table
+
+COSTS = "costs"  # the evaluator of these records
+PHASES = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}
+GROWS = {"train": "working memory", "prefill": "working memory and state", "decode": "state"}
+COUNTED = 131072  # tokens of context at which sequences are compared across targets
+
+
+def across_targets(results: Sequence[Results], targets: Sequence[str]) -> list[Table]:
+    """Returns tables that have a column for each target: exponents and the longest context of each
+    phase, and the most sequences.
+    """
+    made = []
+    for phase, title in PHASES.items():
+        exponents, longest = f"{title.capitalize()}, exponent", f"{title.capitalize()}, longest"
+        at = dict(phase=phase)
+        grows = f"b of bytes ~ context^b for the {GROWS[phase]}."
+        made.append(_targets_table(exponents, grows, results, targets, _exponent, at))
+        fits = "Tokens of context of the longest that fits one device."
+        made.append(_targets_table(f"{longest} context", fits, results, targets, _longest, at))
+    title = f"Sequences of {COUNTED:,} tokens at once"
+    caption = "Sequences whose decoding step fits one device, each with so many tokens of context."
+    at = dict(context=COUNTED)
+    return [*made, _targets_table(title, caption, results, targets, _sequences, at)]
+
+
+def _targets_table(
+    title: str,
+    caption: str,
+    results: Sequence[Results],
+    targets: Sequence[str],
+    cell: Callable[[Results, dict[str, Any]], str | None],
+    at: dict[str, Any],
+) -> Table:
+    columns = [Column("model"), *(Column(target, "size") for target in targets)]
+    rows = []
+    for each in results:
+        cells = (cell(each, at | dict(target=target)) for target in targets)
+        rows.append(Row((each.source.member, *cells)))
+    return _table(title, caption, columns, rows)
+
+
+def target_tables(results: Sequence[Results], target: str) -> list[Table]:
+    """Returns the tables of one target: each phase, what really ran, and how many sequences fit."""
+    made = [_phase_table(results, target, phase) for phase in PHASES]
+    return [*made, _actual_table(results, target), _sequences_table(results, target)]
+
+
+def _phase_table(results: Sequence[Results], target: str, phase: str) -> Table:
+    at = dict(target=target, phase=phase)
+    lengths = _contexts(results, "total_bytes", at)
+    columns = [Column("model"), *(Column(f"{length:,}", "size") for length in lengths)]
+    columns += [Column("exponent", "size"), Column("longest that fits", "size")]
+    rows = []
+    for each in results:
+        sizes = [_total(each, at, length) for length in lengths]
+        rows.append(Row((each.source.member, *sizes, _exponent(each, at), _longest(each, at))))
+    definitions = sorted(
+        {
+            record.note
+            for each in results
+            for record in all_of(each, "total_bytes", at)
+            if record.value
+        }
+    )
+    caption = (
+        f"Bytes of each device, {' or '.join(definitions) or 'of which there are none'}, "
+        "by tokens of context. Exponent: "
+    )
+    caption += (
+        f"b of bytes ~ context^b for the {GROWS[phase]}, over the longest four contexts; "
+        "it takes three."
+    )
+    return _table(f"{PHASES[phase].capitalize()} on {target}", caption, columns, rows)
+
+
+def _actual_table(results: Sequence[Results], target: str) -> Table:
+    at = dict(target=target)
+    lengths = _contexts(results, "actual_bytes", at)
+    columns = [Column("model"), *(Column(f"{length:,}", "size") for length in lengths)]
+    rows = [
+        Row((each.source.member, *(_ran(each, target, length) for length in lengths)))
+        for each in results
+    ]
+    caption = (
+        "Bytes of training steps that ran, and the compiler's plan in per cent of them. "
+        f"{_overhead(results, target)}"
+    )
+    return _table(f"Planned and actual on {target}", caption.strip(), columns, rows)
+
+
+def _sequences_table(results: Sequence[Results], target: str) -> Table:
+    lengths = _contexts(results, "sequences", dict(target=target))
+    columns = [Column("model"), *(Column(f"{length:,}", "size") for length in lengths)]
+    rows = []
+    for each in results:
+        cells = (_sequences(each, dict(target=target, context=length)) for length in lengths)
+        rows.append(Row((each.source.member, *cells)))
+    caption = (
+        "Sequences whose decoding step fits at once, by the tokens of context that each may have."
+    )
+    return _table(f"Sequences at once on {target}", caption, columns, rows)
+
+
+def _table(title: str, caption: str, columns: Sequence[Column], rows: Iterable[Row]) -> Table:
+    """Without rows that have nothing to show."""
+    return Table(title, caption, tuple(columns), tuple(row for row in rows if any(row.cells[1:])))
+
+
+def all_of(results: Results, metric: str, at: dict[str, Any]) -> list[Record]:
+    """The records of a metric whose `at` includes the given one."""
+    return [record for record in results.all(COSTS, metric) if at.items() <= record.at.items()]
+
+
+def _contexts(results: Sequence[Results], metric: str, at: dict[str, Any]) -> list[int]:
+    return sorted({record.at["context"] for each in results for record in all_of(each, metric, at)})
+
+
+def _total(results: Results, at: dict[str, Any], length: int) -> str | None:
+    """ "1.2 GiB", "needs 136 GiB of 15.8 GiB", or that it failed."""
+    for record in all_of(results, "total_bytes", at | dict(context=length)):
+        if record.status == "failed":
+            return "failed"
+        if record.status == "oom":
+            memory = results.value(COSTS, "device_bytes", **record.at)
+            return f"needs {format_bytes(record.value)} of {format_bytes(memory)}"
+        return format_bytes(record.value)
+    return None
+
+
+def _exponent(results: Results, at: dict[str, Any]) -> str | None:
+    b, half = (results.value(COSTS, metric, **at) for metric in ("exponent", "exponent_half"))
+    return None if b is None else f"{abs(b) if abs(b) < 0.005 else b:.2f} ± {half:.2f}"
+
+
+def _longest(results: Results, at: dict[str, Any]) -> str | None:
+    return _bound(results.find(COSTS, "longest_context", **at))
+
+
+def _sequences(results: Results, at: dict[str, Any]) -> str | None:
+    return _bound(results.find(COSTS, "sequences", **at))
+
+
+def _bound(record: Record | None) -> str | None:
+    """A size; "at least" where the search ended there."""
+    if record is None:
+        return None
+    return f"at least {record.value:,}" if record.status == "over" else f"{record.value:,}"
+
+
+def _ran(results: Results, target: str, length: int) -> str | None:
+    record = results.find(COSTS, "actual_bytes", target=target, context=length)
+    if record is None:
+        return None
+    if record.value is None:
+        return f"not measured: {record.note}"
+    planned = results.value(COSTS, "planned_bytes", target=target, context=length)
+    return f"{format_bytes(record.value)}, planned {100 * planned / record.value:.0f} %"
+
+
+def _overhead(results: Sequence[Results], target: str) -> str:
+    """The fit of actual = overhead + factor x planned over all of them, by least relative
+    squares.
+    """
+    pairs = []
+    for each in results:
+        for record in all_of(each, "actual_bytes", dict(target=target)):
+            if record.value is not None:
+                pairs.append((each.value(COSTS, "planned_bytes", **record.at), record.value))
+    if len(pairs) < 3:
+        return ""
+    planned, actual = np.array(pairs, float).T
+    system = np.stack([1 / actual, planned / actual], axis=1)
+    (overhead, factor), *_ = np.linalg.lstsq(system, np.ones(len(pairs)), rcond=None)
+    return f"Fitted: actual = {overhead / 2**20:.0f} MiB + {factor:.3f} x planned."
