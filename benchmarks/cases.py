@@ -169,9 +169,9 @@ def mixer_cases(sizes: Sizes) -> Iterator[list[Case]]:
     """Every mixer in every form, and Mamba without its scan."""
     for B, T in sizes.shapes:
         makes = {
-            f"{name}, {form}": partial(make_mixer, name, sizes, form)
-            for name, mixer in MIXERS.items()
-            for form in mixer.forms
+            label: partial(make_mixer, name, sizes, form)
+            for name in MIXERS
+            for label, form in labelled_forms(name).items()
         } | {UNSCANNED: lambda: Unscanned(sizes.dim, state_dim=sizes.state_dim, rngs=nnx.Rngs(0))}
         args = lambda make, B, T: (make(), normal(B, T, sizes.dim))
         yield [
@@ -195,8 +195,15 @@ class Unscanned(Mamba):
         return (u * delta + rows(self.D[...], u) * u) * (B * C).sum(-1, keepdims=True), h
 
 
-def make_mixer(name: str, sizes: Sizes, method: str = "auto") -> nnx.Module:
-    return MIXERS[name](sizes.dim, **dict(options_of(name, sizes)), method=method, rngs=nnx.Rngs(0))
+def labelled_forms(name: str) -> dict[str, str | None]:
+    """Returns the forms of a mixer by the labels of their figures; one, None, where it has none."""
+    forms = MIXERS[name].forms
+    return {f"{name}, {form}": form for form in forms} if forms else {name: None}
+
+
+def make_mixer(name: str, sizes: Sizes, method: str | None = None) -> nnx.Module:
+    options = dict(options_of(name, sizes)) | ({"method": method} if method else {})
+    return MIXERS[name](sizes.dim, **options, rngs=nnx.Rngs(0))
 
 
 def is_constant(name: str, sizes: Sizes) -> bool:

@@ -11,10 +11,9 @@ earlier run.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from absl import flags
 
+import _root  # noqa: F401
 from seqarch.runtime import cli
 
 ONLY = flags.DEFINE_list(

@@ -12,12 +12,10 @@ import math
 import sys
 import traceback
 from functools import partial
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags
 
+import _root  # noqa: F401
 from seqarch.runtime import cli
 
 DIM = flags.DEFINE_integer("dim", 16, "Width that the law is checked at.", lower_bound=1)

@@ -7,14 +7,11 @@ stopped.
 """
 
 import shlex
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 from absl import flags
 
+from _root import ROOT
 from configs import compare, memory
 from seqarch.compare.members import match_members
 from seqarch.compare.spec import FIELDS

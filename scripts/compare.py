@@ -8,16 +8,13 @@ and reuses what is finished. On a CPU members are trained side by side, each on 
 beside it.
 """
 
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 import jax
 from absl import flags
 from ml_collections import config_flags
 
+from _root import ROOT
 from configs import lm
 from seqarch.compare import comparison, spec
 from seqarch.compare.commands import with_commands

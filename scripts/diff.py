@@ -6,13 +6,9 @@ records are used where they are of the latest checkpoint and of this split; othe
 computed, and nothing is written.
 """
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from absl import flags
 
+import _root  # noqa: F401
 from seqarch.runtime import cli
 
 SPLIT = flags.DEFINE_string("split", "validation", "The held-out text: validation or test.")

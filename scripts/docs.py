@@ -2,18 +2,13 @@
 [--check]
 
 A page has a region for each: what stands between <!-- RECORDS: TITLE --> and <!-- end --> is the
-table of that title, made from docs/RECORDS. With --check nothing is written, and pages that are out
-of date are named.
+table of that title, made from docs/RECORDS; docs/api.md is made from the source. With --check
+nothing is written, and pages that are out of date are named.
 """
-
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 from absl import flags
 
+from _root import ROOT
 from seqarch.errors import UserError
 from seqarch.runtime import cli
 

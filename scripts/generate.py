@@ -8,12 +8,10 @@ tokenizers for the prompt.
 
 import os
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from absl import flags
 
+import _root  # noqa: F401
 from seqarch.runtime import cli
 
 WORKDIR = cli.define_path("workdir", None, "The run's directory: what train.py had as --workdir.")

@@ -13,12 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 from absl import flags
 from ml_collections import config_flags
 
+from _root import ROOT
 from seqarch.config import Config, parse, to_dict
 from seqarch.errors import UserError
 from seqarch.files import write_json

@@ -9,16 +9,13 @@ command goes on where it stopped.
 
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 from absl import flags
 from ml_collections import config_flags
 
+from _root import ROOT
 from seqarch import records
 from seqarch.compare.members import match_members
 from seqarch.config import parse

@@ -5,15 +5,12 @@
 Programs are compiled for the target, which need not be here; see seqarch/costs/devices.py.
 """
 
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 from absl import flags
 from ml_collections import config_flags
 
+from _root import ROOT
 from seqarch.compare.spec import FIELDS
 from seqarch.config import parse
 from seqarch.costs import capacity

@@ -10,11 +10,9 @@ as well: --input='DIR/*.bin', train.bin, val.bin and perhaps test.bin being the 
 
 import argparse
 import sys
-from pathlib import Path
 from typing import NoReturn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+import _root  # noqa: F401
 from seqarch.errors import UserError
 from seqarch.tasks.text.prepare import prepare
 

@@ -6,13 +6,11 @@ model that differ in their seeds are one member. Writes report.md, report.html, 
 results.csv and records.jsonl.
 """
 
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from absl import flags
 
+import _root  # noqa: F401
 from seqarch.runtime import cli
 
 OUT = cli.define_path("out", "runs/report", "The directory to write.")

@@ -9,13 +9,11 @@ keeps its forms, and a config that names a method has it: mamba(method=chunked,c
 """
 
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from absl import flags
 from ml_collections import config_flags
 
+import _root  # noqa: F401
 from seqarch.runtime import cli
 
 CONFIG = config_flags.DEFINE_config_file(

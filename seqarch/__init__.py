@@ -4,9 +4,18 @@ run = seqarch.load_run("runs/mamba")        # run.config, run.model, run.metrics
 seqarch/runs.py
 """
 
+import os
 from typing import Any
 
 __all__ = ["load_run"]
+
+# Rooms, with the modules in them, whose calls are checked against the shapes in their annotations.
+CHECKED = ["seqarch.ops", "seqarch.mixers", "seqarch.layers"]
+
+if os.environ.get("SEQARCH_CHECK_SHAPES") == "1":
+    from jaxtyping import install_import_hook
+
+    install_import_hook(CHECKED, "beartype.beartype")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,18 +8,20 @@ Einsum letters and shape annotations everywhere in seqarch obey this table:
     K  key channels         V  value channels        N  state channels of an SSM
     E  inner channels of an SSM or a recurrent cell
     C  tokens in a chunk    M  chunks or blocks
-    L  layers               Y  vocabulary
+    L  layers               Y  vocabulary           U  gates of a recurrent cell (U = 3 E)
 
-Annotations are jaxtyping's: `Float[Array, "B T D"]`. They are documentation; nothing checks them at
-run time.
+Annotations are jaxtyping's: `Float[Array, "B T D"]`. The tests check those of ops, layers and
+mixers in every call, and so does any program where SEQARCH_CHECK_SHAPES=1.
 """
 
 from typing import Any
 
-from jax import Array
+import jax
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
+Array = jax.Array | np.ndarray  # ops take NumPy's as well; what they return is JAX's
 State = Any  # a NamedTuple of arrays, each with B as its leading axis; every mixer declares its own
 PyTree = Any
 

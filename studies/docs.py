@@ -1,5 +1,5 @@
-"""The pages of docs/ and README.md, as their records say: whole reports, and tables within pages
-that are written by hand.
+"""The pages of docs/ and README.md: whole reports, and tables within pages that are written by
+hand, as their records say; and the reference, as the source says.
 
 <!-- results/records.jsonl: At a glance -->
 ...                                             # replaced by the table of that title
@@ -22,6 +22,7 @@ from seqarch.report.pages import Page, comparison_page, markdown_page, svg_text
 from seqarch.report.render import markdown_table
 from seqarch.report.tables import Table
 from studies import long_decode
+from studies.api import api_page
 from studies.claims.page import page as claims_page
 
 REGION = re.compile(r"(<!-- ([\w./-]+\.jsonl?): (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -65,6 +66,8 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
     if (docs / CLAIMS).exists():
         claims = json.loads((docs / CLAIMS).read_text("utf-8"))
         yield (docs / CLAIMS).with_suffix(".md"), claims_page(claims)
+    if (root / "seqarch").is_dir():
+        yield docs / "api.md", api_page(root)
     yield from _written_pages(root, tables)
 
 

@@ -1,14 +1,17 @@
-"""Settings of every test process: the CPU, no silent broadcasting of ranks, compilations kept
-between runs.
+"""Settings of every test process: the CPU, no silent broadcasting of ranks, shapes checked against
+annotations, compilations kept between runs.
 """
 
 import os
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+
 # Read by JAX when it is first imported, and inherited by the programs that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ.setdefault("SEQARCH_CHECK_SHAPES", "1")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
 )
@@ -26,3 +29,30 @@ if metadata.version("jaxlib").startswith(
 os.environ.setdefault("XLA_FLAGS", quick)
 # What scripts/tune.py found on this machine is no business of the tests.
 os.environ["SEQARCH_FORMS"] = str(Path(__file__).parents[1] / ".pytest_cache" / "no-forms.json")
+
+TESTS = Path(__file__).parent
+# Files whose tests start several programs, kill them, or need gigabytes. A single such test, or one
+# that takes more than about 10 s, has the mark `slow` itself.
+SLOW = {
+    "costs/test_peak.py",
+    "docs/test_notebook.py",
+    "programs/test_check_mixer.py",
+    "programs/test_cluster.py",
+    "programs/test_compare.py",
+    "programs/test_diff.py",
+    "programs/test_eval.py",
+    "programs/test_interruptions.py",
+    "programs/test_train.py",
+    "runtime/test_workers.py",
+    "studies/test_long_decode.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives tests the marks `slow` and `docs` by the files in which they stand."""
+    for item in items:
+        file = item.path.relative_to(TESTS).as_posix()
+        if file in SLOW:
+            item.add_marker("slow")
+        if file.startswith("docs/"):
+            item.add_marker("docs")

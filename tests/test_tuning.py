@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from benchmarks.bench import Timing, Limits
+from benchmarks.bench import Limits, Timing
 from benchmarks.tune import _best, candidates, tune
 from seqarch import tuning
 from seqarch.config import Config, MeshConfig, ModelConfig, to_dict, with_forms
@@ -97,6 +97,7 @@ def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast
     assert _best({other: figure(None), usual: figure(None)}, "recompute") == usual
 
 
+@pytest.mark.slow
 def test_the_program_keeps_what_it_chose(file):
     small = [
         "--config.batch=1",

@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-import seqarch
 from seqarch import tuning
 from seqarch.config import Config, to_dict, without_forms
 from seqarch.costs.devices import place
@@ -94,7 +93,7 @@ def key_of(spec: ProgramSpec, platforms: str | None = None) -> str:
 
 @functools.cache
 def _versions() -> list[str]:
-    root = Path(seqarch.__file__).parent
+    root = Path(__file__).parents[1]
     return [
         *(_digest(path) for pattern in SOURCES for path in sorted(root.glob(pattern))),
         *versions(),

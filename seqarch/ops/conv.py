@@ -42,10 +42,10 @@ def causal_conv_step(
 
 @jax.custom_vjp
 def _conv(
-    x: Float[Array, "B T+W-1 E"], w: Float[Array, "W E"], same: Bool[Array, "W B T"] | None
+    x: Float[Array, "B _ E"], w: Float[Array, "W E"], same: Bool[Array, "W B T"] | None
 ) -> Float[Array, "B T E"]:
-    """sum_j w_j x_{t+j} over the inputs that are of the `same` document, summed in float32 and
-    rounded once.
+    """sum_j w_j x_{t+j} over the T + W - 1 inputs, where they are of the `same` document, summed in
+    float32 and rounded once.
 
     Its own gradient, since XLA on CPU would compute what leads to the cotangent anew, and transpose
     it, for every tap.

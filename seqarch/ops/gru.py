@@ -17,17 +17,17 @@ from seqarch.types import Array, Bool, Float
 
 
 def gru(
-    u: Float[Array, "B T 3E"],
-    W: Float[Array, "E 3E"],
-    b: Float[Array, "3E"],
+    u: Float[Array, "B T U"],
+    W: Float[Array, "E U"],
+    b: Float[Array, "U"],
     h0: Float[Array, "B E"],
     *,
     starts: Bool[Array, "B T"] | None = None,
     valid: Bool[Array, "B T"] | None = None,
     method: str = "auto",
 ) -> tuple[Float[Array, "B T E"], Float[Array, "B E"]]:
-    """All states h, in u's dtype, and the last one in float32. The thirds of 3E are the gates r, z,
-    n.
+    """All states h, in u's dtype, and the last one in float32. The thirds of U are the gates r, z
+    and n.
 
     starts: tokens before which the state is forgotten
     valid: tokens that exist; at the others the state stays as it is

@@ -30,7 +30,7 @@ def rope(
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
-def angles(position: Int[Array, "B T"], base: float, half: int) -> Float[Array, "B T K/2"]:
+def angles(position: Int[Array, "B T"], base: float, half: int) -> Float[Array, "B T {half}"]:
     """position * base^(-i/half) for i < half, as an angle in [-pi, pi], in float32.
 
     The turn per position is a binary fraction of 64 bits, high.low. Of its product with the

@@ -46,9 +46,7 @@ def test_every_form_of_every_op_and_mixer_is_measured_at_every_shape():
             (form, shape, pass_) for form in op.forms for shape in shapes for pass_ in both
         } <= found
     found = {case[1:4] for together in programs.GROUPS["mixers"](TINY) for case in together}
-    forms = {f"{name}, {form}" for name, mixer in MIXERS.items() for form in mixer.forms} | {
-        cases.UNSCANNED
-    }
+    forms = {label for name in MIXERS for label in cases.labelled_forms(name)} | {cases.UNSCANNED}
     assert found == {(form, shape, pass_) for form in forms for shape in shapes for pass_ in both}
     for group in ("train_step", "decoding", "generation"):
         assert {case.form for together in programs.GROUPS[group](TINY) for case in together} == set(

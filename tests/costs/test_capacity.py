@@ -136,6 +136,7 @@ def test_nothing_is_served_where_not_one_sequence_fits():
     assert plan_serving(Made(405), CONFIG, FOUR, 64).sequences == 0
 
 
+@pytest.mark.slow
 def test_program_says_how_it_trains_and_serves(tmp_path):
     small = [
         "--config.model.dim=8",

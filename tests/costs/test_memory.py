@@ -181,8 +181,10 @@ def test_state_bytes_of_shapes_of_the_decoding_loop_and_of_the_closed_form_agree
     batch, length = 3, 128
     config = Config(length=length, model=ModelConfig(mixer, layers=LAYERS, dim=DIM, mlp=16))
     loop = measure(config, "decode", batch, length, "local:1")
-    expected = LAYERS * 4 * CLOSED_FORMS[mixer](batch, length)
-    assert (loop.state, state_size(serving(mixer), length, batch).bytes) == (expected, expected)
+    expected = state_size(serving(mixer), length, batch).bytes
+    assert loop.state == expected
+    if mixer in CLOSED_FORMS:
+        assert expected == LAYERS * 4 * CLOSED_FORMS[mixer](batch, length)
     assert (
         loop.arguments == loop.parameters + expected + batch * ROW
         and loop.aliased == expected + batch * ROW

@@ -187,6 +187,7 @@ def program(tmp_path, *arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
     arguments = [
         "--lengths=64,128,256,1k",

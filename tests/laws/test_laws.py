@@ -33,7 +33,10 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(name, marks=() if name in MIXERS else pytest.mark.slow) for name in VARIANTS],
+)
 def test_the_law_holds(variant):
     laws.check(VARIANTS[variant])
 

@@ -72,6 +72,7 @@ def main() -> None:
     print(json.dumps([train_on(mesh) for mesh in meshes]))
 
 
+@pytest.mark.slow
 def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_parameters():
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
     command = [sys.executable, "-c", "from tests import test_sharding; test_sharding.main()"]
@@ -110,6 +111,7 @@ def generate_on(run: str) -> None:
     print(json.dumps([found[1], found[4]]))
 
 
+@pytest.mark.slow
 def test_four_devices_share_the_model_and_generate_the_text_of_one(tmp_path):
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
     command = [
@@ -207,6 +209,7 @@ def test_a_large_parameter_that_nothing_divides_is_named():
     assert sharding.replicated(tree, jax.sharding.AbstractMesh((8, 1), ("data", "fsdp"))) == []
 
 
+@pytest.mark.slow
 def test_a_gru_gathers_its_recurrent_matrix_before_its_loop():
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
     command = [
