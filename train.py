@@ -9,13 +9,11 @@ it.
 """
 
 from absl import flags
-from ml_collections import config_flags
 
+from seqarch.errors import UserError
 from seqarch.runtime import cli
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE."
-)
+CONFIG = cli.define_config()
 WORKDIR = cli.define_path("workdir", None, "The run's directory; made where there is none.")
 STRICT = flags.DEFINE_bool(
     "strict_restore", False, "Refuse a damaged checkpoint, rather than go on from the one before."
@@ -27,6 +25,11 @@ def main() -> None:
     from seqarch.config import parse
     from seqarch.training.loop import train
 
+    if "members" in CONFIG.value:
+        raise UserError(
+            "--config describes several members; train.py trains one model, as configs/lm.py does; "
+            "scripts/compare.py and scripts/memory.py take members"
+        )
     train(parse(CONFIG.value), WORKDIR.value, strict_restore=STRICT.value)
 
 

@@ -8,7 +8,7 @@ Expect 2.74 validation bits per byte of --config=configs/lm.py:gru --config.step
 The argument is the layer pattern, cycled over the depth: gru, attention, linear_attention, mamba, a
 hybrid such as mamba,attention,mamba, options in parentheses as in attention(window=64), or your own
 package.module:Class. Every field can be set from the command line: --config.optim.lr=1e-3
---config.model.dim=256 --config.data.path=DIR.
+--config.model.dim=256 --config.data.path=DIR. `python train.py --help` says what each means.
 """
 
 import ml_collections
@@ -16,51 +16,52 @@ import ml_collections
 
 def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
-    config.steps = 1000
-    config.batch = 16
-    config.length = 256
-    config.log_every = 10
-    config.profile = 0
+    config.steps = 1000  # updates of the parameters
+    config.batch = 16  # rows per step
+    config.length = 256  # tokens per row
+    config.log_every = 10  # steps between fetches of metrics from the device
+    config.profile = 0  # the step at which a profiler trace of five steps starts; 0 for none
 
     config.model = ml_collections.ConfigDict()
-    config.model.mixer = mixer
-    config.model.layers = 4
-    config.model.dim = 128
-    config.model.mlp = 256
-    config.model.conv = 0
-    config.model.vocab = 257
-    config.model.dtype = "float32"
-    config.model.precision = "highest"
-    config.model.remat = False
-    config.model.dropout = 0.0
+    config.model.mixer = mixer  # the layer pattern, cycled over the depth
+    config.model.layers = 4  # depth
+    config.model.dim = 128  # width of the residual stream
+    config.model.mlp = 256  # inner width of the gated MLP in each block; 0 for none
+    config.model.conv = 0  # width of a causal convolution before each mixer, in tokens; 0 for none
+    config.model.vocab = 257  # tokens of the text: 257 for bytes, else what prepare_data.py said
+    config.model.dtype = "float32"  # of the computation, or bfloat16; parameters are always float32
+    config.model.precision = "highest"  # of products with parameters, in float32; or high, default
+    config.model.remat = False  # recompute activations in the backward pass, to save memory
+    config.model.dropout = 0.0  # rate in [0, 1)
 
     config.optim = ml_collections.ConfigDict()
-    config.optim.lr = 3e-3
-    config.optim.warmup = 50
-    config.optim.final_lr = 0.1
-    config.optim.b1 = 0.9
-    config.optim.b2 = 0.95
-    config.optim.weight_decay = 0.1
-    config.optim.clip = 1.0
-    config.optim.accumulate = 1
-    config.optim.z_loss = 0.0
+    config.optim.lr = 3e-3  # learning rate at the end of the warm-up, the highest
+    config.optim.warmup = 50  # steps of linear warm-up; a cosine follows
+    config.optim.final_lr = 0.1  # learning rate at the last step, as a fraction of lr
+    config.optim.b1 = 0.9  # AdamW's decay of the mean of gradients
+    config.optim.b2 = 0.95  # AdamW's decay of the mean of their squares
+    config.optim.weight_decay = 0.1  # decoupled, times the learning rate
+    config.optim.clip = 1.0  # largest global norm of gradients; inf for no clipping
+    config.optim.accumulate = 1  # micro-batches per step
+    config.optim.z_loss = 0.0  # weight of log(Z)^2 in the loss; 0 for none
 
     config.seed = ml_collections.ConfigDict()
-    config.seed.model = 0
-    config.seed.data = 0
+    config.seed.model = 0  # of initial parameters and dropout, below 2^32
+    config.seed.data = 0  # of the order in which the text is read, below 2^32
 
     config.data = ml_collections.ConfigDict()
-    config.data.path = "shakespeare"
+    config.data.path = "shakespeare"  # or a directory that scripts/prepare_data.py wrote
 
     config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.every = 200
-    config.checkpoint.keep = 2
+    config.checkpoint.every = 200  # steps between checkpoints; 0 for one at the end alone
+    config.checkpoint.keep = 2  # how many of the newest stay
 
     config.eval = ml_collections.ConfigDict()
-    config.eval.every = 200
-    config.eval.batch = 16
-    config.eval.limit = 16384
+    config.eval.every = 200  # steps between validations; 0 for one at the end alone
+    config.eval.batch = 16  # rows that are scored at once
+    config.eval.limit = 16384  # bytes of each held-out document that are scored; 0 for all
 
+    # what eval.py measures, each evaluator with its options
     config.evals = ml_collections.ConfigDict()
     config.evals.quality = ml_collections.ConfigDict()
     config.evals.context = ml_collections.ConfigDict(dict(targets=8))
@@ -71,6 +72,6 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     )
 
     config.mesh = ml_collections.ConfigDict()
-    config.mesh.data = 1
-    config.mesh.fsdp = -1
+    config.mesh.data = 1  # devices that split the batch; -1 for what the other leaves
+    config.mesh.fsdp = -1  # devices that split the batch and the parameters; -1 likewise
     return config

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from _root import ROOT
 from configs import lm
@@ -26,9 +25,7 @@ from seqarch.report.render import text_table
 from seqarch.runtime import cli
 from seqarch.runtime.workers import most_workers
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE."
-)
+CONFIG = cli.define_config()
 WORKDIR = cli.define_path(
     "workdir", None, "Directory of the runs and the report; default: runs/NAME in the repository."
 )

@@ -14,7 +14,6 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from _root import ROOT
 from seqarch.config import Config, parse, to_dict
@@ -29,8 +28,8 @@ from seqarch.runtime.accelerator import spare_accelerator
 from studies import long_decode
 
 spare_accelerator()
-CONFIG = config_flags.DEFINE_config_file(
-    "config", str(ROOT / "configs/lm.py"), "The model, with each of --mixers in turn."
+CONFIG = cli.define_config(
+    str(ROOT / "configs/lm.py"), help="The model, with each of --mixers in turn."
 )
 MIXERS = flags.DEFINE_list(
     "mixers", ["gru", "linear_attention", "mamba", "attention"], "What to decode with."

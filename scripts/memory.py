@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from _root import ROOT
 from seqarch import records
@@ -32,9 +31,7 @@ from seqarch.runtime.accelerator import spare_accelerator
 from seqarch.training.logging import add_scalars
 
 LOCAL = spare_accelerator()  # of the workers
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE."
-)
+CONFIG = cli.define_config()
 TARGETS = flags.DEFINE_list(
     "targets", ["local"], "Devices, with their chips, such as local,tpu-v5e,tpu-v5p:2x2,gpu-h100:8."
 )

@@ -8,7 +8,6 @@ Programs are compiled for the target, which need not be here; see seqarch/costs/
 from pathlib import Path
 
 from absl import flags
-from ml_collections import config_flags
 
 from _root import ROOT
 from seqarch.compare.spec import FIELDS
@@ -24,9 +23,7 @@ from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
 
 LOCAL = spare_accelerator()  # of the workers
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE."
-)
+CONFIG = cli.define_config()
 TARGET = flags.DEFINE_string(
     "target", "local", "A device with its chips, such as tpu-v5e:2x2 or gpu-h100:8."
 )

@@ -8,63 +8,34 @@ Tokens are bytes, or with --tokenizer=tokenizer.json those of Hugging Face's tok
 as well: --input='DIR/*.bin', train.bin, val.bin and perhaps test.bin being the splits.
 """
 
-import argparse
-import sys
-from typing import NoReturn
+import shlex
+
+from absl import flags
 
 import _root  # noqa: F401
-from seqarch.errors import UserError
-from seqarch.tasks.text.prepare import prepare
+from seqarch.runtime import cli
+
+INPUT = flags.DEFINE_string("input", None, "Files to read, as a quoted pattern; ** is recursive.")
+OUTPUT = cli.define_path("output", None, "The directory to write; a prepared one is replaced.")
+TOKENIZER = cli.define_path("tokenizer", None, "A tokenizer.json; default: tokens are bytes.")
+VALIDATION = flags.DEFINE_float("validation", 0.05, "Fraction of documents.")
+TEST = flags.DEFINE_float("test", 0.05, "Fraction of documents.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the split.", upper_bound=2**32 - 1)
+flags.mark_flags_as_required(["input", "output"])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.error = fail
-    parser.add_argument(
-        "--input", required=True, metavar="GLOB", help="files to read, quoted; ** is recursive"
-    )
-    parser.add_argument(
-        "--output",
-        required=True,
-        metavar="DIR",
-        help="directory to write; a prepared one is replaced",
-    )
-    parser.add_argument(
-        "--tokenizer", metavar="FILE", help="a tokenizer.json (default: tokens are bytes)"
-    )
-    parser.add_argument(
-        "--validation",
-        type=float,
-        default=0.05,
-        help="fraction of documents (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--test", type=float, default=0.05, help="fraction of documents (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
-    args = parser.parse_args()
-    try:
-        split = dict(validation=args.validation, test=args.test, seed=args.seed)
-        meta = prepare(args.input, args.output, tokenizer_path=args.tokenizer, **split)
-    except UserError as error:
-        fail(str(error))
-    for split, summary in meta["splits"].items():
-        line = f"{split}: {summary['documents']:,} documents, {summary['bytes']:,} bytes"
-        print(line + f", {summary['bytes'] / summary['tokens']:.3f} a token" * bool(args.tokenizer))
-    vocab = f" --config.model.vocab={meta['vocab']}" * bool(args.tokenizer)
-    print(f"train on it with --config.data.path={args.output}{vocab}")
+    from seqarch.tasks.text.prepare import prepare
 
-
-def fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    split = dict(validation=VALIDATION.value, test=TEST.value, seed=SEED.value)
+    meta = prepare(INPUT.value, OUTPUT.value, tokenizer_path=TOKENIZER.value, **split)
+    for name, summary in meta["splits"].items():
+        line = f"{name}: {summary['documents']:,} documents, {summary['bytes']:,} bytes"
+        per_token = summary["bytes"] / summary["tokens"]
+        print(line + (f", {per_token:.3f} a token" if TOKENIZER.value else ""))
+    vocab = f" --config.model.vocab={meta['vocab']}" if TOKENIZER.value else ""
+    print(f"train on it with --config.data.path={shlex.quote(OUTPUT.value)}{vocab}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    cli.run(main, device=False)

@@ -11,13 +11,12 @@ keeps its forms, and a config that names a method has it: mamba(method=chunked,c
 import sys
 
 from absl import flags
-from ml_collections import config_flags
 
 import _root  # noqa: F401
 from seqarch.runtime import cli
 
-CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A config whose shapes are tuned for; default: every mixer at 8 x 512."
+CONFIG = cli.define_config(
+    help="A config whose shapes are tuned for; default: every mixer at 8 x 512."
 )
 DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")
 

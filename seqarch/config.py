@@ -38,6 +38,7 @@ class ModelConfig:
 
     mixer: the layer pattern, cycled over the depth: "mamba", "mamba,mamba,attention(window=128)"
     layers: depth; what the pattern leaves over becomes the tail
+    dim: width D of the residual stream
     mlp: inner width F of the gated MLP in each block; 0 for none
     conv: width W of a short causal convolution before each mixer; 0 for none
     vocab: tokens of the text, of which the last is the boundary: 257 for bytes, else what
@@ -48,6 +49,7 @@ class ModelConfig:
       recurrences and softmax are float32 whatever it says
     remat: recompute each block's activations in the backward pass; on CPU XLA keeps those of the
       tail
+    dropout: rate of dropout after each mixer and MLP, in [0, 1)
     """
 
     mixer: str = "mamba"
@@ -88,11 +90,17 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """AdamW: linear warm-up over `warmup` steps, then a cosine to `final_lr` x `lr` at the last
-    step.
+    """AdamW with a linear warm-up, then a cosine down to the last step.
 
-    clip: global gradient norm; accumulate: micro-batches per step; z_loss: weight of log(Z)^2, 0
-      for off
+    lr: the learning rate at the end of the warm-up, the highest
+    warmup: steps of the warm-up
+    final_lr: the learning rate at the last step, as a fraction of `lr`
+    b1: decay of the mean of gradients
+    b2: decay of the mean of their squares
+    weight_decay: fraction of a weight that goes at each step, times the learning rate
+    clip: the largest global norm of gradients; inf for no clipping
+    accumulate: micro-batches per step, into which `batch` is divided
+    z_loss: weight of log(Z)^2 in the loss; 0 for none
     """
 
     lr: float = 3e-3
@@ -131,6 +139,12 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SeedConfig:
+    """Seeds, in [0, 2^32).
+
+    model: of the initial parameters and of dropout
+    data: of the order in which the text is read
+    """
+
     model: int = 0
     data: int = 0
 
@@ -142,14 +156,21 @@ class SeedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """`path`: "shakespeare", or a directory that scripts/prepare_data.py wrote."""
+    """The text.
+
+    path: "shakespeare", or a directory that scripts/prepare_data.py wrote
+    """
 
     path: str = "shakespeare"
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """Save every `every` steps (0: only at the end); keep the `keep` newest."""
+    """When states are saved.
+
+    every: steps between checkpoints; 0 for one at the end alone
+    keep: how many of the newest stay
+    """
 
     every: int = 200
     keep: int = 2
@@ -164,8 +185,9 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvalConfig:
-    """Validation every `every` steps (0: only at the end), and how held-out documents are scored.
+    """Validation, and how held-out documents are scored.
 
+    every: steps between validations; 0 for one at the end alone
     batch: rows that are scored at once
     limit: bytes (not tokens) of each held-out document that are scored, from its beginning; 0 for
       all, which takes attention, its cache carried over whole works, time that grows with the
@@ -194,8 +216,10 @@ def default_evals() -> Evals:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each mesh axis; -1 takes what is left. `data` splits the batch, `fsdp` batch
-    and parameters.
+    """Devices along each mesh axis; -1 for what the other leaves.
+
+    data: devices that split the batch
+    fsdp: devices that split the batch and the parameters
     """
 
     data: int = 1
@@ -206,6 +230,9 @@ class MeshConfig:
 class Config:
     """A run: one model, one corpus, one budget of `steps` x `batch` x `length` tokens.
 
+    steps: updates of the parameters
+    batch: rows per step
+    length: tokens per row
     evals: what eval.py measures: names in seqarch.evals.EVALUATORS with their options
     log_every: steps between fetches of metrics from the device
     profile: the step at which a profiler trace of five steps starts; 0 for none
@@ -227,11 +254,8 @@ class Config:
 
     def __post_init__(self):
         _positive(self, "steps", "batch", "length", "log_every")
-        if self.steps >= 2**31 or self.profile < 0:
-            raise UserError(
-                f"steps is {self.steps} and profile {self.profile}; give less than 2^31 steps, "
-                "and profile=0 for none"
-            )
+        if self.profile < 0:
+            raise UserError(f"profile is {self.profile}; give a step, or 0 for none")
         if self.batch % self.optim.accumulate:
             raise UserError(
                 f"batch {self.batch} does not divide into optim.accumulate "
@@ -365,6 +389,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return tuple(_convert(int, item, where) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is int and type(value) is int:
+        return _in_range(value, where)
     if type(value) is not kind:
         raise UserError(
             f"config field {where} is {value!r}, a {type(value).__name__}; expected {kind.__name__}"
@@ -379,8 +405,20 @@ def _options(given: Any, where: str) -> Evals:
             f"config field {where} is {given!r}; give options by evaluator, such as "
             "dict(quality=dict())"
         )
-    tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, (list, tuple)) else value
+
+    def option(value: Any, name: str) -> Any:
+        if isinstance(value, (list, tuple)):
+            return tuple(option(each, name) for each in value)
+        return _in_range(value, name) if type(value) is int else value
+
     return {
-        name: {key: tuples(value) for key, value in options.items()}
+        name: {key: option(value, f"{where}.{name}.{key}") for key, value in options.items()}
         for name, options in given.items()
     }
+
+
+def _in_range(value: int, where: str) -> int:
+    """Returns `value`; seeds, which check themselves, go to 2^32, all else is below 2^31."""
+    if abs(value) >= 2**31 and not where.startswith("seed."):
+        raise UserError(f"config field {where} is {value}; give a number below 2^31")
+    return value

@@ -5,6 +5,7 @@ what to do; and stops.
 import difflib
 import errno
 import os
+import re
 from collections.abc import Iterable
 
 
@@ -53,6 +54,18 @@ def is_full_disk(error: BaseException | None) -> bool:
         errno.ENOSPC
     ) in str(error)
     return told or is_full_disk(error.__cause__ or error.__context__)
+
+
+# C0 and C1 but tab and newline, halves of surrogate pairs, and what turns the direction of writing.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Returns `text` with control characters as escapes, so that no name commands a terminal.
+
+    Newlines and tabs stay. Bytes of a path that are no UTF-8 are shown as \\udcff.
+    """
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def first_line(error: BaseException) -> str:

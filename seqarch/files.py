@@ -2,21 +2,31 @@
 crash sees half of one.
 """
 
+import contextlib
+import glob
 import json
 import os
 import re
+import shutil
+import socket
+import time
 import uuid
 from pathlib import Path
 from typing import Any
 
 from seqarch.errors import UserError
 
+MAX_DEPTH = 64  # of lists and objects in each other in any JSON that is read
+DEAD_AFTER_S = 24 * 3600  # a partial file that nobody has touched for so long is nobody's
+_PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<host>[\w-]+)\.(?P<process>\d+)\.[0-9a-f]{12}\.partial")
+
 
 def local_path(given: str | os.PathLike) -> Path:
     """Returns `given` as a path of this machine; ~ is the user's directory.
 
     Raises:
-      UserError: for a URL such as gs://bucket/run, which would become a directory named gs: here.
+      UserError: for a URL such as gs://bucket/run, which would become a directory named gs: here;
+        for ~somebody where there is no such user; and for a null byte.
     """
     text = os.fspath(given)
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
@@ -24,20 +34,141 @@ def local_path(given: str | os.PathLike) -> Path:
             f"{text} is a URL; give a path of this machine, such as a bucket that is mounted as "
             "a directory"
         )
-    return Path(text).expanduser()
+    if "\0" in text:
+        raise UserError(f"{text!r} is no path: it holds a null byte")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{text}: there is no home directory for {text.split('/')[0]}; write the path out"
+        ) from error
 
 
 def cache_directory() -> Path:
-    """The directory of what can be made again: seqarch/ in $XDG_CACHE_HOME, or in ~/.cache."""
-    return local_path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seqarch"
+    """Returns the directory of what can be made again: seqarch/ in $XDG_CACHE_HOME, or in ~/.cache.
+
+    Raises:
+      UserError: where neither is known, as for a user without a name in a container.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return local_path(given) / "seqarch"
+    try:
+        return Path.home() / ".cache" / "seqarch"
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home directory; set HOME, or XDG_CACHE_HOME to a directory that can "
+            "be written"
+        ) from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Returns the value of JSON text.
+
+    Raises:
+      ValueError: where it is none, or nests deeper than MAX_DEPTH, which no program of ours writes
+        and which recursion over the value would not survive.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for each in level for inner in _inner(each)]
+        if not level:
+            return value
+    raise ValueError("it nests too deep")
+
+
+def _inner(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def read_json(path: Path) -> Any:
+    """Returns the value of a JSON file; raises OSError, and ValueError as `parse_json` does."""
+    return parse_json(path.read_bytes())
+
+
+def has_shape(value: Any, shape: Any) -> bool:
+    """Whether JSON has a shape: a type or union, [shape of each item], or {name: shape}.
+
+    A name that ends in "?" may be absent, and "*" stands for all others; a bool is no int.
+
+        has_shape(record, {"step": int, "arrays": {"*": [str]}, "config?": dict})
+    """
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(has_shape(each, shape[0]) for each in value)
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(
+            _has_field(value, name, of) for name, of in shape.items()
+        )
+    return isinstance(value, shape) and (not isinstance(value, bool) or shape is bool)
+
+
+def _has_field(value: dict, name: str, shape: Any) -> bool:
+    if name == "*":
+        return all(has_shape(each, shape) for each in value.values())
+    known = name.removesuffix("?")
+    return has_shape(value[known], shape) if known in value else known != name
+
+
+def partial_name(name: str) -> str:
+    """Returns a name for `name` while it is being written; it says which process writes it."""
+    return f".{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:12]}.partial"
+
+
+def clear_partial(directory: Path, name: str | None = None, suffix: str = "") -> None:
+    """Removes what processes that were killed left in `directory` under `partial_name`.
+
+    Left alone is what a process that lives may still write: on this host the process's id tells,
+    from other hosts only what is DEAD_AFTER_S old goes.
+
+    Args:
+      directory: where they are looked for.
+      name: of the file or directory that was being written; all where it is None.
+      suffix: what was added to the partial name.
+    """
+    with contextlib.suppress(OSError):
+        for path in directory.glob(f".*{glob.escape('.partial' + suffix)}"):
+            match = _PARTIAL.fullmatch(path.name.removesuffix(suffix))
+            if match and name in (None, match["name"]) and _is_dead(path, **match.groupdict()):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_dead(path: Path, name: str, host: str, process: str) -> bool:
+    if host == _host():
+        return not _is_running(int(process))
+    touched = max(each.stat().st_mtime for each in (path, *path.rglob("*")))
+    return time.time() - touched > DEAD_AFTER_S
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+def _host() -> str:
+    return re.sub(r"\W", "-", socket.gethostname())[:32] or "-"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Of several processes that write the same file each writes whole; the last one's stays."""
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    """Writes `text` in UTF-8, at once or not at all.
+
+    Of several processes that write the same file each writes whole; the last one's stays.
+    """
+    clear_partial(path.parent, path.name)
+    partial = path.with_name(partial_name(path.name))
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, "utf-8", "surrogateescape")
         partial.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # which the user knows
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

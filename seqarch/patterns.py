@@ -121,8 +121,8 @@ def _check_option(where: str, value: Any, annotation: Any) -> None:
             f"{where}: expected "
             f"{' or '.join('None' if kind is type(None) else kind.__name__ for kind in kinds)}"
         )
-    if int in kinds and value is not None and value < 1:
-        raise UserError(f"{where}: give a number of at least 1")
+    if int in kinds and value is not None and not 1 <= value < 2**31:
+        raise UserError(f"{where}: give a number of at least 1, below 2^31")
 
 
 def _literal(text: str) -> Any:

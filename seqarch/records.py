@@ -17,17 +17,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqarch.errors import UserError, unknown
-from seqarch.files import write_text
+from seqarch.files import has_shape, parse_json, write_text
 
 VERSION = 1  # of the schema
 STATUSES = ("ok", "over", "oom", "diverged", "failed", "not_run")
 NAME = "records.jsonl"  # of the file in a run directory
 UNMEASURED = ("log_every", "profile", "checkpoint")  # fields of a config that change no result
 
-SOURCE_TYPES = dict(member=str, kind=str, config=dict, step=int | None, split=str)
-SOURCE_TYPES |= dict(seeds=dict, provenance=dict, facts=dict)
-RECORD_TYPES = dict(evaluator=str, metric=str, value=int | float | list | None, at=dict)
-RECORD_TYPES |= dict(n=int | None, status=str, note=str)
+# Lines of a records file, beside its first.
+SOURCE = {
+    "id": str,
+    "source": {
+        **{name: str for name in ("member", "kind", "split")},
+        **{name: dict for name in ("config", "provenance")},
+        "step": int | None,
+        "seeds": {"*": int},
+        "facts": {"*": dict},
+    },
+}
+RECORD = {
+    **{name: str for name in ("run", "evaluator", "metric", "status?", "note?")},
+    "value?": int | float | list | None,
+    "at?": dict,
+    "n?": int | None,
+}
 
 Scalar = float | int
 Value = Scalar | list
@@ -183,11 +196,11 @@ def read(path: Path) -> RecordsFile:
         `write` wrote.
     """
     try:
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        lines = [parse_json(line) for line in path.read_text("utf-8").splitlines()]
         version = lines[0]["version"]
     except FileNotFoundError as error:
         raise UserError(f"there is no {path}; `python eval.py --workdir=RUN` writes it") from error
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} holds no records; move it away and measure again") from error
     if version != VERSION:
         raise UserError(
@@ -204,21 +217,15 @@ def _parse(lines: Sequence[dict[str, Any]]) -> RecordsFile:
     sources: dict[str, Source] = {}
     records: dict[str, list[Record]] = {}
     for line in lines[1:]:
+        if not has_shape(line, SOURCE if "source" in line else RECORD):
+            raise ValueError("a line is neither a source nor a record")
         if "source" in line:
-            sources[line["id"]] = _typed(Source(**line["source"]), SOURCE_TYPES)
+            sources[line["id"]] = Source(**line["source"])
             records[line["id"]] = []
         else:
-            records[line.pop("run")].append(_typed(Record(**line), RECORD_TYPES))
+            records[line.pop("run")].append(Record(**line))
     results = [Results(source, tuple(records[id])) for id, source in sources.items()]
     return RecordsFile(dict(lines[0]["about"]), results)
-
-
-def _typed(made: Any, types: Mapping[str, Any]) -> Any:
-    """Returns `made`; raises TypeError where one of its fields is of another type."""
-    for name, wanted in types.items():
-        if not isinstance(getattr(made, name), wanted):
-            raise TypeError(f"{name} is {getattr(made, name)!r:.40}")
-    return made
 
 
 def answers(known: Source, asked: Source) -> bool:

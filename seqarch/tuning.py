@@ -7,7 +7,6 @@ The key keeps what was measured on one kind of device, such as the CPU, from any
 another compiler.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import jax
 import jaxlib
 
 from seqarch.errors import UserError, unknown
-from seqarch.files import cache_directory, local_path, write_json
+from seqarch.files import cache_directory, local_path, read_json, write_json
 from seqarch.mixers import resolve_mixer
 from seqarch.patterns import Layer, parse_pattern
 
@@ -67,10 +66,15 @@ def _key(device: jax.Device) -> str:
 def _read(file: Path) -> dict[str, Choices]:
     mend = "delete it, or write it anew with scripts/tune.py"
     try:
-        known = json.loads(file.read_text())
+        known = read_json(file)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(
+            f"cannot read the tuned forms in {file}: {error.strerror}; set XDG_CACHE_HOME to a "
+            "directory of your own"
+        ) from error
+    except ValueError as error:
         raise UserError(f"cannot read the tuned forms in {file}: {error}; {mend}") from error
     try:
         for mixer, options in [pair for choices in known.values() for pair in choices.items()]:

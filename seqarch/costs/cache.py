@@ -7,7 +7,6 @@ with MeasurementCache(cache=Path("runs/memory/cache")) as programs:
 """
 
 import contextlib
-import json
 import queue
 import threading
 from collections.abc import Iterable
@@ -103,5 +102,5 @@ def _done(value: Any) -> futures.Future:
 
 def _read(path: Path, kind: type[NamedTuple]) -> Any:
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return kind(**json.loads(path.read_text()))
+        return kind(**read_json(path))
     return None

@@ -2,13 +2,15 @@
 instead.
 """
 
+import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from seqarch.errors import UserError, unknown
+from seqarch.errors import UserError, first_line, unknown
 from seqarch.mixers.attention import Attention
 from seqarch.mixers.base import SequenceMixer
 from seqarch.mixers.gru import GRU
@@ -53,6 +55,13 @@ def resolve_mixer(name: str) -> type[SequenceMixer]:
             f"cannot load the mixer {name!r}: {error}; give package.module:Class, importable "
             "from here"
         ) from error
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+        raise UserError(
+            f"cannot load the mixer {name!r}: its module fails with {type(error).__name__}: "
+            f"{first_line(error)}; mend it, so that python -c 'import {module}' passes"
+        ) from error
 
 
 def check_import(module: str, allowed: Iterable[str], run_dir: Path) -> None:
@@ -76,7 +85,7 @@ def check_import(module: str, allowed: Iterable[str], run_dir: Path) -> None:
             f"give --allow_modules={module} (in Python: allow_modules=({module!r},))"
         )
     for place in _places(module):
-        if run := _run_around(place, run_dir.resolve()):
+        if run := _run_around(place, Path(os.path.realpath(run_dir))):
             raise UserError(
                 f"the module {module} is inside the run directory {run}, from which nothing is "
                 "imported; move it elsewhere"
@@ -89,9 +98,10 @@ def _search_here() -> None:
     Never inside a run directory, and not before a mixer is asked for by its module: whatever else
     is imported, such as an optional package that is not installed, does not come from there.
     """
-    here = Path.cwd()
-    if str(here) not in sys.path and not _run_around(here):
-        sys.path.append(str(here))
+    with contextlib.suppress(FileNotFoundError):  # the directory was removed
+        here = Path.cwd()
+        if str(here) not in sys.path and not _run_around(here):
+            sys.path.append(str(here))
 
 
 def _places(module: str) -> Iterator[Path]:

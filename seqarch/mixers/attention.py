@@ -43,9 +43,16 @@ class KVCache(NamedTuple):
 
 
 class Attention(SequenceMixer):
-    """heads: H; kv_heads: G, by default H; window: visible tokens, None for all; rope: base of the
-    rotary frequencies, None for no positions; qk_norm: normalise queries and keys; method and
-    block: a form of ops.attention.
+    """Softmax attention.
+
+    heads: H
+    kv_heads: heads G of keys and values; None: H
+    window: tokens that a token sees, itself among them; None for all before it
+    rope: base of the rotary frequencies; None for no positions
+    qk_norm: normalise queries and keys
+    method: a form of ops.attention; "auto": the one that is best on the device
+    block: keys per block of the blockwise form
+    state_dtype: of the cache of keys and values; None: that of the computation
     """
 
     forms = FORMS

@@ -25,7 +25,12 @@ class GRUState(NamedTuple):
 
 
 class GRU(SequenceMixer):
-    """hidden: E, by default D; method: a form of ops.gru."""
+    """The GRU.
+
+    hidden: width E of the state; None: D
+    method: a form of ops.gru; "auto": the one that is best on the device
+    state_dtype: of the state between calls
+    """
 
     forms = FORMS
     state_axes = GRUState(h=("batch", "inner"))

@@ -32,7 +32,14 @@ class LinearAttentionState(NamedTuple):
 
 
 class LinearAttention(SequenceMixer):
-    """decay: "none" or "data"; method and chunk: a form of ops.linear_attention."""
+    """Linear attention.
+
+    heads: H
+    decay: what the state forgets by: "none", or "data" for a gate per head and token
+    method: a form of ops.linear_attention; "auto": the one that is best on the device
+    chunk: tokens per chunk of the forms in chunks
+    state_dtype: of the state between calls
+    """
 
     forms = FORMS
     state_axes = LinearAttentionState(S=("batch", "heads", None, None), z=("batch", "heads", None))

@@ -29,8 +29,15 @@ class MambaState(NamedTuple):
 
 
 class Mamba(SequenceMixer):
-    """expand: E / D; state_dim: N; conv_width: W; delta_rank: by default D / 16; method and chunk:
-    a form of ops.selective_scan. delta, A and the state h stay float32 whatever `dtype` is.
+    """Mamba. delta, A and the state h stay float32 whatever `dtype` is.
+
+    expand: inner channels per channel of the model, E / D
+    state_dim: state entries N per inner channel
+    conv_width: tokens W that the convolution sees
+    delta_rank: rank R of the projection to delta; None: D / 16
+    method: a form of ops.selective_scan; "auto": the one that is best on the device
+    chunk: tokens per chunk of the forms in chunks
+    state_dtype: of the state between calls
     """
 
     forms = FORMS

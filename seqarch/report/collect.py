@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -50,8 +51,9 @@ def collect(paths: Sequence[Path], title: str = "") -> Comparison:
 
 def _file(path: Path) -> Path:
     if path.is_dir() and not (path / records.NAME).exists():
+        run = shlex.quote(str(path))
         raise UserError(
-            f"{path} has no {records.NAME}; measure the run first: python eval.py --workdir={path}"
+            f"{path} has no {records.NAME}; measure the run first: python eval.py --workdir={run}"
         )
     return path / records.NAME if path.is_dir() else path
 

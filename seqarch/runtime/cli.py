@@ -15,19 +15,26 @@ told in one line; 141 when nobody reads on. Anything else is a bug, with its tra
 that ends a process at once, such as 137.
 """
 
+import contextlib
+import errno
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
-from absl import app, flags
+from absl import flags
+from ml_collections import config_flags
 
-from seqarch.errors import Stopped, UserError, is_full_disk, unknown
+from seqarch.errors import Stopped, UserError, is_full_disk, printable
 from seqarch.files import local_path
 from seqarch.runtime.accelerator import check_accelerator
 from seqarch.runtime.cluster import held_for_abort, join_cluster
+from seqarch.runtime.command_line import one_line, parse_flags
+from seqarch.runtime.help import help_text
 from seqarch.runtime.process import keep_memory, quiet
+from seqarch.runtime.streams import open_streams, printable_stdout
+
+HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 
 flags.disclaim_key_flags()  # `define_path` defines flags of the programs that call it
 
@@ -37,45 +44,64 @@ def run(
     argv: list[str] | None = None,
     positional: tuple[str, ...] = (),
     more: bool = False,
+    device: bool = True,
 ) -> NoReturn:
-    """Parses the command line into `flags.FLAGS`, runs `main` with the arguments that `positional`
-    names, and exits.
+    """Parses the command line into `flags.FLAGS`, runs `main` and exits.
 
-    more: whether further arguments may follow
+    Args:
+      main: the program; it takes the arguments that `positional` names.
+      argv: the command line; default: sys.argv.
+      positional: names of the arguments that are no flags.
+      more: whether further arguments may follow.
+      device: whether the program computes, by JAX: it then joins a cluster and needs its devices.
     """
     quiet()
-    keep_memory()
-    try:
-        arguments = parse_flags(sys.argv if argv is None else argv, positional, more)
-        join_cluster()
-        check_accelerator()
-        with held_for_abort():
-            main(*arguments)
+    open_streams()
+    with printable_stdout(), _one_line_for_mistakes():
+        argv = sys.argv if argv is None else argv
+        if set(HELP) & set(argv[1:]):
+            print(help_text(argv[0]))
+        else:
+            arguments = parse_flags(argv, positional, more)
+            if device:
+                keep_memory()
+                join_cluster()
+                check_accelerator()
+            with held_for_abort():
+                main(*arguments)
         sys.stdout.flush()
+    sys.exit(0)
+
+
+@contextlib.contextmanager
+def _one_line_for_mistakes() -> Iterator[None]:
+    """Ends the process as the docstring of this module says; bugs pass with their traceback."""
+    try:
+        yield
     except UserError as error:
         _fail(str(error))
-    except (FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        if error.filename is None:
-            raise
-        _fail(f"{error.filename}: {error.strerror}; give another path")
     except BrokenPipeError:  # of `| head`, which has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
+        print(printable(str(stopped)), file=sys.stderr)
         sys.exit(128 + stopped.signal)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        if not is_full_disk(error):
+        if is_full_disk(error):
+            _fail("the disk is full; free some space and run the same command again")
+        if not isinstance(error, OSError) or error.errno is None:
             raise
-        _fail("the disk is full; free some space and run the same command again")
-    sys.exit(0)
+        if error.filename is None and error.errno != errno.EIO:
+            raise
+        name = os.fsdecode(error.filename) if error.filename else "a file"
+        _fail(f"{name}: {error.strerror}; give another path, or make this one usable")
 
 
 def _fail(line: str) -> NoReturn:
-    print(f"error: {line}", file=sys.stderr)
+    print("error: " + printable(line).replace("\n", "\\n"), file=sys.stderr)
     sys.exit(2)
 
 
@@ -95,6 +121,18 @@ def define_path(name: str, default: str | None, help: str, **options: Any) -> fl
     )
 
 
+def define_config(
+    default: str | None = None,
+    help: str = "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.",
+) -> flags.FlagHolder:
+    """A flag --config that takes a config file, and --config.FIELD, which override its fields."""
+    with _one_line_for_mistakes():  # --flagfile, which the definition reads
+        try:
+            return config_flags.DEFINE_config_file("config", default, help)
+        except flags.Error as error:
+            raise UserError(one_line(str(error))) from error
+
+
 def define_allow_modules() -> flags.FlagHolder:
     """A flag of the programs that read runs: the modules that their configs may have imported."""
     help = (
@@ -102,39 +140,6 @@ def define_allow_modules() -> flags.FlagHolder:
         "as my_package,my_mixers."
     )
     return flags.DEFINE_list("allow_modules", [], help)
-
-
-def parse_flags(argv: list[str], positional: tuple[str, ...] = (), more: bool = False) -> list[str]:
-    """The arguments that are no flags, of which there must be as many as names in `positional`, or
-    `more`.
-
-    absl's parser and config_flags', with every way of failing turned into a UserError."""
-    app.define_help_flags()
-    try:
-        rest = flags.FLAGS(argv)
-        for name in flags.FLAGS:
-            getattr(
-                flags.FLAGS[name].value, "lock", None
-            )  # a config file that could not be read raises here
-    except flags.UnrecognizedFlagError as error:
-        raise _unknown_flag(error.flagname, argv) from error
-    except (KeyError, AttributeError) as error:
-        raise _unknown_field(str(error)) from error
-    except (flags.Error, OSError, TypeError) as error:
-        raise UserError(_one_line(str(error))) from error
-    except UserError:
-        raise
-    except Exception as error:  # in the config file, which is the user's program
-        raise UserError(
-            _one_line(f"the config file fails: {type(error).__name__}: {error}")
-        ) from error
-    if len(rest) > 1 + len(positional) and not more:
-        raise UserError(
-            f"unexpected argument {rest[1 + len(positional)]!r}; flags look like --name=value"
-        )
-    if len(rest) <= len(positional):
-        raise UserError(f"{positional[len(rest) - 1]} is missing; give {' '.join(positional)}")
-    return rest[1:]
 
 
 def readable(texts: Iterable[str], read: Callable[[str], Any]) -> list[Any]:
@@ -150,43 +155,5 @@ def readable(texts: Iterable[str], read: Callable[[str], Any]) -> list[Any]:
     if not found:
         raise errors[0]
     for error in errors:
-        print(f"left out: {error}", file=sys.stderr)
+        print(printable(f"left out: {error}"), file=sys.stderr)
     return found
-
-
-def _unknown_flag(name: str, argv: list[str]) -> UserError:
-    if name.startswith("config."):
-        return UserError(f"--{name} overrides a field of --config=FILE, which was not given")
-    return unknown(
-        "flag",
-        f"--{name}",
-        [f"--{flag.name}" for flag in flags.FLAGS.get_key_flags_for_module(argv[0])],
-    )
-
-
-def _unknown_field(message: str) -> UserError:
-    """From config_flags' KeyError or AttributeError: 'optm' Did you mean "optim" instead of
-    "optm"?
-    """
-    hint = re.search(r'Did you mean "(.+?)" instead of "(.+?)"', message)
-    if hint is None:
-        return UserError(f"the config fails: {_one_line(message)}")
-    return UserError(f"unknown config field {hint[2]!r}; did you mean {hint[1]!r}?")
-
-
-def _one_line(text: str) -> str:
-    if (
-        "Error whilst parsing config file" in text
-    ):  # a TypeError or ValueError in get_config, with its traceback inside
-        return "the config file fails: " + text.strip().splitlines()[-1]
-    if missing := re.search(r"No such file or directory: (.+)$", text):
-        return f"no config file {missing[1]}; they are in configs/, such as configs/lm.py:mamba"
-    if (
-        "is defined twice" in text
-    ):  # of config_flags' overrides, once for each time that the file is named
-        return "--config is given twice; give it once"
-    if early := re.search(r"Found (--\S+) in argv before a value for --config", text):
-        return f"give --config=FILE before {early[1]}, which overrides one of its fields"
-    if required := re.search(r"Flag (--\S+) must have a value", text):
-        return f"{required[1]}=VALUE is required"
-    return re.sub(r"\s*\n\s*", "; ", text.strip())

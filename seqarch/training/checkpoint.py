@@ -189,7 +189,7 @@ class Checkpointer:
         def rename() -> None:
             for step in steps if jax.process_index() == 0 else []:
                 aside = self.directory / f"{step}.damaged"
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
                 (self.directory / str(step)).rename(aside)
 
         if steps:

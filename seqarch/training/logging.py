@@ -29,7 +29,8 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
-from seqarch.files import write_text
+from seqarch.errors import printable
+from seqarch.files import has_shape, parse_json, write_text
 
 TAGS = {
     "loss": "train/loss",
@@ -130,7 +131,7 @@ class Logger:
         if not self._write:
             return
         plain = {
-            name: value if isinstance(value, (bool, int, float, str)) else str(value)
+            name: value if isinstance(value, (bool, int, float)) else printable(str(value))
             for name, value in hparams.items()
         }
         metrics = {TAGS["validation_bits_per_byte"]: None, TAGS["loss"]: None}
@@ -180,8 +181,8 @@ def read_rows(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
     rows = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
+            row = parse_json(line)
+            if has_shape(row, {"step": int, "*": int | float | None}):
                 rows.append(row)
     return rows
 

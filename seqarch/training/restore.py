@@ -18,8 +18,11 @@ import jax.numpy as jnp
 import tensorstore
 
 from seqarch.errors import UserError
+from seqarch.files import has_shape, read_json
 from seqarch.training.digest import digests
 from seqarch.types import Array
+
+RECORD = {"step?": int, "stream": dict, "config?": dict, "arrays": {"*": [str]}}  # see make_record
 
 
 class Damaged(Exception):
@@ -72,8 +75,9 @@ def read_record(path: Path) -> dict[str, Any]:
       UserError.
     """
     try:
-        record = json.loads((path / "record" / "metadata").read_text())
-        whole = record.pop("sha256") == _sha256(record)
+        record = read_json(path / "record" / "metadata")
+        whole = record.pop("sha256") == _sha256(record) and has_shape(record, RECORD)
+        whole = whole and all(len(saved) == 2 for saved in record["arrays"].values())
     except (
         FileNotFoundError,
         NotADirectoryError,
@@ -175,7 +179,7 @@ def _read(path: Path, item: str, name: str, struct: jax.ShapeDtypeStruct) -> Arr
     """One array; each process reads the parts that its devices hold."""
     store = dict(
         driver="ocdbt",
-        base=dict(driver="file", path=f"{(path / item).resolve()}/"),
+        base=dict(driver="file", path=f"{os.path.realpath(path / item)}/"),
         path=f"{name}/",
     )
     try:

@@ -8,7 +8,6 @@ user allows that module, and never from the directory.
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -19,8 +18,8 @@ from jax.sharding import Mesh
 
 import seqarch.config
 from seqarch.config import Config
-from seqarch.errors import UserError, is_full_disk
-from seqarch.files import local_path, write_json
+from seqarch.errors import UserError, is_full_disk, printable
+from seqarch.files import clear_partial, has_shape, local_path, read_json, write_json
 from seqarch.mixers import check_import
 from seqarch.patterns import read_pattern
 
@@ -28,7 +27,10 @@ from seqarch.patterns import read_pattern
 # schedule; the others leave the
 # trajectory alone (a text of other content is refused by the checkpoint). run.json keeps the config
 # of every start.
-MAY_CHANGE = ("steps", "log_every", "profile", "checkpoint", "eval", "mesh", "data")
+MAY_CHANGE = ("steps", "log_every", "profile", "checkpoint", "eval", "evals", "mesh", "data")
+
+# What run.json has of each start.
+START = {"versions": dict, "host": dict, "devices": dict, "mixer?": str, "config?": dict}
 
 
 def read_config(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -> Config:
@@ -53,14 +55,20 @@ def stored_config(run_dir: str | os.PathLike) -> Config:
     """The same, only to be compared with another: no module that it names may be imported."""
     path = Path(run_dir) / "config.json"
     try:
-        return seqarch.config.parse(json.loads(path.read_text()))
+        given = read_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(
             f"{run_dir} is no run directory (it has no config.json); give what train.py had as "
             "--workdir"
         ) from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is no config that train.py wrote: {error}") from error
+    if not isinstance(given, dict):
+        raise UserError(f"{path} is no config that train.py wrote: it holds {given!r:.40}")
+    try:
+        return seqarch.config.parse(given)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def config_before(run_dir: str | os.PathLike) -> Config | None:
@@ -76,7 +84,8 @@ def settled(run_dir: str | os.PathLike, config: Config, resolved: Config, mesh: 
         return resolved
     before = [first, *first["continued"]][-1]
     same = before.get("config", {}).get("model") == seqarch.config.to_dict(config)["model"]
-    if same and "mixer" in before and before["devices"]["kind"] == mesh.devices.flat[0].device_kind:
+    kind = before["devices"].get("kind")
+    if same and "mixer" in before and kind == mesh.devices.flat[0].device_kind:
         try:
             model = seqarch.config.with_recorded_forms(config.model, before["mixer"])
         except (UserError, TypeError) as error:
@@ -92,6 +101,11 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
     if not os.fspath(run_dir):
         raise UserError("--workdir is empty; give the run's directory")
     path = local_path(run_dir)
+    if printable(str(path)) != str(path):
+        raise UserError(
+            f"--workdir {run_dir} has bytes that are no UTF-8, or control characters; give a "
+            "directory with another name"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -107,10 +121,10 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
         return
     theirs, ours = (deciding_fields(each) for each in (stored_config(run_dir), config))
     for name, value in ours.items():
-        if theirs[name] != value:
+        if theirs.get(name) != value:
             raise UserError(
-                f"{run_dir} holds a run with {name}={theirs[name]!r}, the config has {value!r}; "
-                "use that config to continue it, or another --workdir"
+                f"{run_dir} holds a run with {name}={theirs.get(name)!r}, "
+                f"the config has {value!r}; use that config to continue it, or another --workdir"
             )
 
 
@@ -127,6 +141,7 @@ def lock(run_dir: str | os.PathLike, say: Callable[[str], None] = print) -> Iter
     """Holds RUN/lock, which the system releases however the process ends; raises UserError where
     another holds it.
     """
+    clear_partial(Path(run_dir))
     with (Path(run_dir) / "lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -156,15 +171,25 @@ def check_shared(run_dir: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
-    """Turns what any library makes of a full disk into a UserError; their threads fail silently,
-    this one will notice.
+    """Turns what any library makes of a full disk into a UserError.
+
+    Their threads fail silently: this one will notice. TensorBoard's may fail later, when its queue
+    is closed, so that once a disk was full they stay silent.
     """
     before = threading.excepthook
-    threading.excepthook = lambda args: None if is_full_disk(args.exc_value) else before(args)
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        ours = type(args.thread).__module__.startswith("tensorboardX.")
+        if not (is_full_disk(args.exc_value) or (full and ours)):
+            before(args)
+
+    full = False
+    threading.excepthook = hook
     try:
         yield
     except Exception as error:
-        if not is_full_disk(error):
+        full = is_full_disk(error)
+        if not full:
             raise
         line = (
             f"the disk of {run_dir} is full; free some space and the same command goes on "
@@ -172,7 +197,8 @@ def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
         )
         raise UserError(line) from error
     finally:
-        threading.excepthook = before
+        if not full:
+            threading.excepthook = before
 
 
 def changes(run_dir: str | os.PathLike, record: dict[str, Any]) -> str:
@@ -223,17 +249,12 @@ def read_record(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     """run.json; None where there is none. Raises UserError where it is not what `write` wrote."""
     path = Path(run_dir) / "run.json"
     try:
-        record = json.loads(path.read_text())
-        groups = [
-            each[name]
-            for each in (record, *record["continued"])
-            for name in ("versions", "host", "devices")
-        ]
+        record = read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, LookupError, TypeError):
-        groups = [None]
-    if not all(isinstance(group, dict) for group in groups):
+    except ValueError as error:
+        raise _no_record(path) from error
+    if not has_shape(record, START | {"continued": [START]}):
         raise _no_record(path)
     return record
 

@@ -1,5 +1,6 @@
-"""The README's mixer is one that a config trains by name (tests/programs/test_check_mixer.py has its
-law), and its paths are there.
+"""The mixer of docs/mixer.md is one that a config trains by name, and the paths of README.md exist.
+
+tests/programs/test_check_mixer.py has its law.
 """
 
 import re

@@ -5,6 +5,7 @@ Each row runs the program itself, in this process, with flags of its own; one of
 as users run it.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -55,6 +56,17 @@ def change(name: str, how: Callable[[bytes], bytes]) -> Callable[[Path], object]
 
 def remove(name: str) -> Callable[[Path], object]:
     return lambda top: shutil.rmtree(top / name) if (top / name).is_dir() else (top / name).unlink()
+
+
+def loop(name: str) -> Callable[[Path], object]:
+    """The file or directory becomes a symbolic link to itself."""
+
+    def make(top: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            remove(name)(top)
+        (top / name).symlink_to(top / name)
+
+    return make
 
 
 def copy_as_100(top: Path) -> None:
@@ -119,7 +131,11 @@ MISTAKES = [
     ("train.py", "--config=configs/lm.py:os:getcwd", "'os:getcwd' is no mixer; give a subclass of"),
     ("train.py", "--workdr=x", "unknown flag '--workdr'; did you mean '--workdir'?"),
     ("train.py", "--config.optm.lr=1", "unknown config field 'optm'; did you mean 'optim'?"),
-    ("train.py", "--config.optim.lrr=1", "unknown config field 'lrr'; did you mean 'lr'?"),
+    (
+        "train.py",
+        "--config.optim.lrr=1",
+        "unknown config field 'optim.lrr'; did you mean 'optim.lr'?",
+    ),
     (
         "train.py",
         "--config=configs/lm.py --config=configs/lm.py:gru",
@@ -131,6 +147,26 @@ MISTAKES = [
         "give --config=FILE before --config.steps=2, which",
     ),
     ("train.py", "--config.model.dtype=float16", "unknown model.dtype 'float16'; did you mean"),
+    ("train.py", "--config.lr=1", "unknown config field 'lr'; did you mean 'optim.lr'?"),
+    (
+        "train.py",
+        "--config.model.width=1",
+        "unknown config field 'model.width'; known: conv, dim, dropout, dtype, layers",
+    ),
+    ("train.py", "--config.steps.x=1", "config field steps is 1000 and has no field 'x'"),
+    ("train.py", "--config..lr=1", "unknown config field ''; known: batch, checkpoint"),
+    (
+        "train.py",
+        "--config.seed=1",
+        "config field seed is a group of fields; give --config.seed.FIELD=VALUE with one of data",
+    ),
+    (
+        "train.py",
+        "--config=configs/compare.py",
+        "--config describes several members; train.py trains one model",
+    ),
+    ("train.py", "--config=configs", "cannot read the config file 'configs': Is a directory"),
+    ("train.py", "--flagfile=/nowhere", "no flag file '/nowhere'; give a file of flags"),
     ("train.py", "--config=configs/ml.py", "no config file 'configs/ml.py'; they are in configs/"),
     ("train.py", "--config=README.md", "the config file fails: SyntaxError: "),
     ("train.py", "train", "unexpected argument 'train'; flags look like --name=value"),
@@ -164,6 +200,30 @@ MISTAKES = [
     ("scripts/prepare_data.py", "--output=s3://bucket/text", "s3://bucket/text is a URL"),
     # values of a wrong type, out of range, or that don't go together
     ("train.py", "--config.steps=1.5", "--config.steps=1.5"),
+    ("train.py", "--config.steps=1e3", "--config.steps=1e3: expected a whole number"),
+    ("train.py", "--config.model.remat=maybe", "--config.model.remat=maybe: expected true or"),
+    (
+        "train.py",
+        f"--config.model.dim={2**31}",
+        "model.dim is 2147483648; give a number below 2^31",
+    ),
+    ("train.py", f"--config.eval.limit={10**30}", "give a number below 2^31"),
+    ("train.py", f"--config.evals.speed.contexts={2**40}", "give a number below 2^31"),
+    ("train.py", f"--config.seed.model={2**32}", "seed.model is 4294967296; give a number in [0,"),
+    ("train.py", f"--config=configs/lm.py:attention(window={2**64})", "at least 1, below 2^31"),
+    ("train.py", "--config.evals.speed.contexts=a,b", "contexts=a,b is one text with commas"),
+    (
+        "scripts/compare.py",
+        "--config.members=gru,mamba",
+        "is one text with commas; for several values give --config.members='('\"'\"'gru'",
+    ),
+    ("scripts/generate.py", f"--top_k={2**31}", "--top_k is 2147483648; give a number below 2^31"),
+    ("scripts/prepare_data.py", f"--seed={2**32}", "--seed=4294967296: 4294967296 is not"),
+    (
+        "scripts/prepare_data.py",
+        "{tmp}/a.txt",
+        "unexpected argument '{tmp}/a.txt'; flags look like",
+    ),
     ("train.py", "--config.optim.lr=fast", "--config.optim.lr=fast"),
     ("train.py", "--config.steps=0", "config field steps is 0; give a number of at least 1"),
     ("train.py", "--config.length=-1", "config field length is -1; give a number of at least 1"),
@@ -182,18 +242,13 @@ MISTAKES = [
     (
         "train.py",
         "--config.steps=9999999999",
-        "steps is 9999999999 and profile 0; give less than 2^31 steps",
+        "config field steps is 9999999999; give a number below 2^31",
     ),
     ("train.py", "--config.model.dropout=1.0", "model.dropout is 1.0; give a rate in [0, 1)"),
     ("train.py", "--config.model.vocab=100", "model.vocab is 100"),
     ("train.py", "--config.checkpoint.keep=0", "config field keep is 0"),
     ("train.py", "--config.seed.data=-1", "seed.data is -1; give a number in [0, 2^32)"),
     ("train.py", "--config.seed.model=-1", "seed.model is -1; give a number in [0, 2^32)"),
-    (
-        "train.py",
-        "--config.eval.speed_contexts=(8,)",
-        "eval.speed_contexts is (8,); give contexts of at least 64",
-    ),
     (
         "train.py",
         "--config=configs/lm.py:mamba((",
@@ -289,6 +344,39 @@ MISTAKES = [
         GO_ON.replace("steps=9", "steps=1"),
         "the run has 2 steps behind it, more than steps=1; give more steps",
     ),
+    ("train.py", "--config.data.path=~no-such-user/x", "there is no home directory for ~no-such"),
+    ("train.py", "--workdir={tmp}/\udcff", "has bytes that are no UTF-8, or control characters"),
+    ("train.py", "--config.data.path={tmp}/\udcff", "no prepared text in {tmp}/\\udcff"),
+    ("train.py", f"--workdir={{tmp}}/{'x' * 300}", "File name too long"),
+    ("eval.py", f"--workdir={{tmp}}/{'x' * 300}", "File name too long"),
+    ("eval.py", "--workdir={tmp}/a\x1b]0;b\x07", "{tmp}/a\\x1b]0;b\\x07 is no run directory"),
+    ("eval.py", "", "config.json: Too many levels of symbolic links", loop("run/config.json")),
+    ("eval.py", "", "checkpoints/2 cannot be read: Too many levels", loop("run/checkpoints/2")),
+    ("train.py", GO_ON, "lock: Too many levels of symbolic links", loop("run/lock")),
+    (
+        "train.py",
+        "--config=configs/lm.py:raises:Mixer",
+        "its module fails with RuntimeError: no",
+        write("raises.py", "raise RuntimeError('no')"),
+    ),
+    (
+        "train.py",
+        "--config=configs/lm.py:exits:Mixer",
+        "its module fails with SystemExit: 3",
+        write("exits.py", "raise SystemExit(3)"),
+    ),
+    (
+        "train.py",
+        "--config={tmp}/raises.py",
+        "the config file fails: SystemExit: 3",
+        write("raises.py", "raise SystemExit(3)"),
+    ),
+    (
+        "train.py",
+        "--config={tmp}/none.py",
+        "the config file gives None; its get_config must",
+        write("none.py", "get_config = lambda: None"),
+    ),
     ("train.py", GO_ON, "run.json is no record that train.py wrote", write("run/run.json", "{")),
     (
         "train.py",
@@ -378,7 +466,7 @@ MISTAKES = [
     ),
     ("scripts/prepare_data.py", "--input={tmp}/run/*.json", "expected .txt"),
     ("scripts/prepare_data.py", "--validation=0.5 --test=0.5", "sum below 1"),
-    ("scripts/prepare_data.py", "--seed=one", "invalid int value: 'one'"),
+    ("scripts/prepare_data.py", "--seed=one", "--seed=one: expected a whole number"),
     (
         "scripts/prepare_data.py",
         "--output={tmp}/run",
@@ -452,6 +540,7 @@ def test_a_mistake_is_answered_in_one_line(row, top, own_flags, monkeypatch, cap
             for name, value in mishap.items():
                 monkeypatch.setenv(name, value.format(tmp=top))
     monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(top)  # where rows have written modules
     monkeypatch.setattr(cli, "quiet", lambda: None)
     monkeypatch.setattr(sys, "argv", [program, *arguments(program, given, top)])
     with pytest.raises(SystemExit) as end:
@@ -480,7 +569,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_a_line(top):
 
 def test_a_full_disk_is_a_line():
     program = (
-        "from seqarch import cli; cli.run(lambda: open('/dev/full', 'w', "
+        "from seqarch.runtime import cli; cli.run(lambda: open('/dev/full', 'w', "
         "1).write('x\\n'), ['program'])"
     )
     done = subprocess.run(
@@ -495,7 +584,7 @@ def test_a_full_disk_is_a_line():
 
 def test_a_reader_that_has_read_enough_ends_a_program_in_silence():
     program = (
-        "from seqarch import cli; cli.run(lambda: [print('x' * 1000) for _ in "
+        "from seqarch.runtime import cli; cli.run(lambda: [print('x' * 1000) for _ in "
         "range(10_000)], ['program'])"
     )
     with subprocess.Popen(

@@ -126,24 +126,25 @@ def test_a_directory_with_a_name_that_training_does_not_give_is_no_step(saved, t
 def test_the_optimizer_s_arrays_are_compared_too(saved, tmp_path):
     run = shutil.copytree(saved, tmp_path / "run")
     flip(largest(run / "checkpoints" / "2", "optimizer/d"))  # where it keeps what is so small
+    (run / "checkpoints" / "2.damaged").touch()  # a file stands where the directory will
     with Checkpointer(run / "checkpoints", 2, STREAM) as checkpoints:
         restored = checkpoints.restore(abstract(), say=lambda line: None)
     jax.tree.map(np.testing.assert_array_equal, restored, state(1))
 
 
 def test_what_cannot_be_read_now_is_not_called_damaged(saved, tmp_path, monkeypatch):
-    def reads(path: Path, *how: str) -> str:
+    def reads(path: Path) -> bytes:
         if path.match("2/record/metadata"):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return read(path, *how)
+        return read(path)
 
-    read = Path.read_text
+    read = Path.read_bytes
     run = shutil.copytree(saved, tmp_path / "run")
     with (
         monkeypatch.context() as patch,
         Checkpointer(run / "checkpoints", 2, STREAM) as checkpoints,
     ):
-        patch.setattr(Path, "read_text", reads)
+        patch.setattr(Path, "read_bytes", reads)
         with pytest.raises(
             UserError, match="checkpoints/2 cannot be read: Input/output error; see to that"
         ):

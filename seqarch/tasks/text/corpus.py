@@ -86,6 +86,13 @@ def _shakespeare() -> Path:
     kept.
     """
     cache = cache_directory()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot make {error.filename}: {error.strerror}; set XDG_CACHE_HOME to a directory of "
+            "your own"
+        ) from error
     identity = json.dumps([tokens.layout(BYTES.name, BYTES.vocab), SOURCE, TRAIN, HELD_OUT])
     directory = cache / f"shakespeare-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     if not directory.exists():

@@ -10,16 +10,16 @@ directory, with the line's number in a .jsonl file.
 import glob
 import gzip
 import hashlib
-import json
 import os
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.files import local_path
+from seqarch.files import has_shape, local_path, parse_json
 from seqarch.tasks.text import tokenizer, tokens
 from seqarch.tasks.text.tokenizer import Tokenizer
 
@@ -45,12 +45,14 @@ def prepare(
     validation: float = 0.05,
     test: float = 0.05,
     seed: int = 0,
+    say: Callable[[str], None] = print,
 ) -> dict:
     """Writes the files that match `pattern` as the prepared directory `output` and returns its
     meta.json.
 
     tokenizer_path: a tokenizer.json; default: bytes. The .bin files, train.bin and val.bin, are
       splits themselves.
+    say: takes a warning where half of a surrogate pair, which no UTF-8 has, became U+FFFD
 
     Documents are split whole, by the hash of (seed, content): those with the smallest hashes are
     held out, at least one for each of validation and test. So the split depends on neither names
@@ -70,10 +72,16 @@ def prepare(
 
     encoder.encode("")  # where its library is missing, that is told before anything is read
 
+    halves: list[str] = []
+
     def assigned() -> Iterator[tuple[str, str, bytes]]:
-        bounds = _bounds(
-            np.fromiter((_key(text, seed) for _, text in _read(paths)), np.uint64), validation, test
-        )
+        keys = (_key(text, seed) for _, text in _read(paths, halves.append))
+        bounds = _bounds(np.fromiter(keys, np.uint64), validation, test)
+        if halves:
+            say(
+                f"warning: documents with half of a surrogate pair, which UTF-8 cannot write: "
+                f"{len(halves)}, the first in {halves[0]}; U+FFFD takes its place"
+            )
         for name, text in _read(paths):
             split = ("validation", "test", "train")[
                 np.searchsorted(bounds, np.uint64(_key(text, seed)))
@@ -176,8 +184,13 @@ def _cut(stream: np.ndarray, end: int) -> Iterator[np.ndarray]:
     yield stream[start:]
 
 
-def _read(paths: list[str]) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of every document that isn't empty."""
+def _read(
+    paths: list[str], note_half: Callable[[str], None] | None = None
+) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of every document that isn't empty.
+
+    note_half: is called with the place of each text that has half of a surrogate pair
+    """
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     for path in paths:
         name = os.path.relpath(path, root)
@@ -187,7 +200,7 @@ def _read(paths: list[str]) -> Iterator[tuple[str, bytes]]:
                     documents = [(name, file.read())]
                 else:
                     documents = (
-                        (f"{name}:{n}", _text(line, f"{path}, line {n}"))
+                        (f"{name}:{n}", _text(line, f"{path}, line {n}", note_half))
                         for n, line in enumerate(file, 1)
                     )
                 yield from ((name, content) for name, content in documents if content)
@@ -195,16 +208,22 @@ def _read(paths: list[str]) -> Iterator[tuple[str, bytes]]:
             raise UserError(f"cannot read {path}: {error}") from error
 
 
-def _text(line: bytes, where: str) -> bytes:
+def _text(line: bytes, where: str, note_half: Callable[[str], None] | None) -> bytes:
     """The UTF-8 bytes of a JSON line's field "text"; none for a blank line."""
     if not line.strip():
         return b""
     try:
-        return json.loads(line)["text"].encode()
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(
-            f'{where}: expected a JSON object with a string in the field "text"'
-        ) from None
+        value = parse_json(line)
+    except ValueError:
+        value = None
+    if not has_shape(value, {"text": str}):
+        raise UserError(f'{where}: expected a JSON object with a string in the field "text"')
+    try:
+        return value["text"].encode()
+    except UnicodeEncodeError:
+        if note_half is not None:
+            note_half(where)
+        return re.sub("[\ud800-\udfff]", "\ufffd", value["text"]).encode()
 
 
 def _key(text: bytes, seed: int) -> int:

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from seqarch.errors import UserError
-from seqarch.files import local_path
+from seqarch.errors import UserError, first_line
+from seqarch.files import local_path, parse_json
 from seqarch.types import Int
 
 VOCAB = 257  # of the bytes and their boundary
 BOUNDARY = 256
 FILE = "tokenizer.json"
+MOST_TOKENS = 1 << 24  # of a vocabulary; a file that says more would fill the memory
 
 
 class Tokenizer:
@@ -107,7 +108,13 @@ class Tokenizer:
             raise UserError(
                 f"{FILE} needs the package tokenizers to encode text; pip install tokenizers"
             ) from error
-        library = tokenizers.Tokenizer.from_str(self.spec)
+        try:
+            library = tokenizers.Tokenizer.from_str(self.spec)
+        except Exception as error:  # the library raises no other kind
+            raise UserError(
+                f"the package tokenizers cannot read this {FILE}: {first_line(error)}; give a file "
+                "that it saved"
+            ) from error
         library.encode_special_tokens = True  # what looks like one in a text is text
         library.no_truncation()
         library.no_padding()
@@ -121,12 +128,12 @@ def load(path: str | os.PathLike) -> Tokenizer:
     """The tokenizer of a tokenizer.json; raises UserError."""
     try:
         spec = local_path(path).read_text("utf-8")
-        return Tokenizer(_table(json.loads(spec)), spec)
+        return Tokenizer(_table(parse_json(spec)), spec)
     except OSError as error:
         raise UserError(
             f"cannot read the tokenizer {path}: {error.strerror}; give a {FILE}"
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path} is no {FILE} of Hugging Face's tokenizers; give a file that they saved"
         ) from error
@@ -152,6 +159,9 @@ def _table(spec: dict) -> list[bytes]:
     special = {token["id"] for token in spec.get("added_tokens", ()) if token.get("special")}
     added = {token["id"] for token in spec.get("added_tokens", ())}
     entries = list(_entries(spec))
+    for content, index in entries:
+        if not (isinstance(content, str) and type(index) is int and 0 <= index < MOST_TOKENS):
+            raise ValueError(f"no token: {content!r} {index!r}")
     table = [b""] * (1 + max(index for _, index in entries))
     for content, index in entries:
         if index not in special:

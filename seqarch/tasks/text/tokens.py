@@ -19,7 +19,6 @@ import hashlib
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -27,11 +26,15 @@ from typing import NamedTuple
 import numpy as np
 
 from seqarch.errors import UserError, unknown
+from seqarch.files import clear_partial, has_shape, partial_name, read_json
 from seqarch.tasks.text.tokenizer import BYTES, FILE, Tokenizer, kept
 from seqarch.types import Int
 
 SPLITS = ("train", "validation", "test")
-BLOCK = 1 << 24  # tokens scanned at once
+BLOCK = 1 << 24  # tokens scanned or written at once
+OLD = ".old"  # ends the name of a directory that is being replaced
+_SPLIT = {"tokens": int, "bytes": int, "documents": int, "sha256": str}
+META = {"vocab": int, "source": dict, "splits": {"*": _SPLIT}}  # of a meta.json, beside `layout`
 
 
 class Document(NamedTuple):
@@ -154,13 +157,14 @@ def read_meta(directory: Path) -> dict:
             "give 'shakespeare' or a directory written by scripts/prepare_data.py"
         )
     try:
-        meta = json.loads(path.read_bytes())
+        meta = read_json(path)
         expected = layout(meta["tokenizer"], meta["vocab"])
         matches = {name: meta[name] for name in expected} == expected and meta["tokenizer"] in (
             "bytes",
             FILE,
         )
         matches &= {"train", "validation"} <= set(meta["splits"]) <= set(SPLITS)
+        matches &= has_shape(meta, META)
     except (ValueError, KeyError, TypeError):
         matches = False
     if not matches:
@@ -210,18 +214,23 @@ def write(
 ) -> dict:
     """Writes a prepared directory from (split, name, content) and returns its meta.json.
 
-    content: bytes, which `tokenizer` encodes, or tokens of it The directory appears whole or not at
-    all. Where a prepared one stands when ours is complete, `replace` says which of the two stays;
-    killed between the two renames of that, the old one is left as .NAME.*.old. No document may be
-    empty, and of the splits only "test".
+    The directory appears whole or not at all. Where a prepared one stands when ours is complete,
+    `replace` says which of the two stays; killed between the two renames of that, the old one is
+    left as .NAME.*.old, until another is written. No document may be empty, and of the splits only
+    "test".
+
+    content: bytes, which `tokenizer` encodes, or tokens of it
     """
-    output = output.resolve()
+    output = Path(os.path.realpath(output))
+    clear_partial(output.parent, output.name)
     if output.exists() and not _is_prepared(output) and not _is_empty(output):
         raise UserError(
             f"{output} exists and is no prepared directory, or holds other files too; give "
             "another output or remove it"
         )
-    partial = output.with_name(f".{output.name}.{uuid.uuid4().hex}")
+    if output.exists() and _is_prepared(output):
+        clear_partial(output.parent, output.name, OLD)
+    partial = output.with_name(partial_name(output.name))
     try:
         partial.mkdir(parents=True)
         tokenizer.save(partial)
@@ -253,20 +262,25 @@ class _SplitWriter:
         self.tokens = self.bytes = self.documents = 0
 
     def add(self, name: str, content: bytes | np.ndarray) -> None:
-        if isinstance(content, bytes):
+        if isinstance(content, bytes) and self.tokenizer is BYTES:
+            content = np.frombuffer(content, np.uint8)
+        elif isinstance(content, bytes):
             try:
                 content = self.tokenizer.encode(content)
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
-        tokens = np.empty(1 + len(content), self.dtype)
-        tokens[0] = self.tokenizer.boundary
-        tokens[1:] = content
+        self._append(np.array([self.tokenizer.boundary]))
+        for first in range(0, len(content), BLOCK):  # of a long document no second copy is made
+            self._append(content[first : first + BLOCK])
+        self.names.write(name.replace("\n", " ") + "\n")
+        self.documents += 1
+
+    def _append(self, content: np.ndarray) -> None:
+        tokens = content.astype(self.dtype)
         self.file.write(tokens)
         self.digest.update(tokens)
-        self.names.write(name.replace("\n", " ") + "\n")
         self.tokens += len(tokens)
-        self.bytes += int(self.tokenizer.sizes[content].sum())
-        self.documents += 1
+        self.bytes += int(self.tokenizer.sizes[tokens].sum())
 
     def summary(self) -> dict:
         return {
@@ -299,7 +313,7 @@ def _publish(partial: Path, output: Path, replace: bool) -> None:
         if not _is_prepared(output):
             raise
         if replace:
-            old = partial.with_name(partial.name + ".old")
+            old = partial.with_name(partial.name + OLD)
             os.rename(output, old)
             os.rename(partial, output)
             shutil.rmtree(old)

@@ -4,6 +4,7 @@ one line.
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from seqarch.errors import UserError
+from seqarch.files import partial_name
 from seqarch.tasks.text import tokens
 from seqarch.tasks.text.prepare import prepare
 
@@ -127,7 +129,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path):
         ({"a.jsonl": b'{"text": "x"}\n\n{"body": "x"}\n'}, {}, "a.jsonl, line 3: "),
         ({"a.jsonl": b'{"text": 3}'}, {}, "a.jsonl, line 1: "),
         ({"a.jsonl": b'["text"]'}, {}, "a.jsonl, line 1: "),
-        ({"a.jsonl": b'{"text": "\\ud800"}'}, {}, "a.jsonl, line 1: "),
+        ({"a.jsonl": b"[" * 99_999}, {}, "a.jsonl, line 1: expected a JSON object"),
         ({"a.txt.gz": gzip.compress(b"text" * 99)[:-9]}, {}, "cannot read .*a.txt.gz"),
         ({"a.jsonl.gz": b"not packed"}, {}, "cannot read .*a.jsonl.gz"),
         ({"a.txt": b"x"}, dict(validation=0.5, test=0.5), "sum below 1"),
@@ -142,6 +144,42 @@ def test_mistakes_are_told_and_leave_nothing(tmp_path, files, options, message):
         prepare(str(tmp_path / "in" / "*"), str(tmp_path / "out"), **options)
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_half_of_a_surrogate_pair_costs_a_warning_and_not_the_corpus(tmp_path):
+    lines = ['{"text": "a"}', '{"text": "b\\ud83d"}', '{"text": "\\ude00c"}', '{"text": "d"}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    said = []
+    prepare(str(tmp_path / "in.jsonl"), str(tmp_path / "out"), say=said.append)
+    texts = {text for split in _splits(tmp_path / "out").values() for text in split}
+    assert texts == {"a", "b\ufffd", "\ufffdc", "d"}
+    assert len(said) == 1 and "2, the first in " in said[0] and "in.jsonl, line 2" in said[0]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_start(tmp_path):
+    _write_texts(tmp_path / "in", TEXTS)
+    dead = partial_name("out").replace(f".{os.getpid()}.", f".{2**22 + 1}.")
+    living = partial_name("out")
+    for name in (dead, dead + ".old", living):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.bin").touch()
+    prepare(str(tmp_path / "in/*.txt"), str(tmp_path / "out"))
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", living, dead + ".old"}
+    prepare(str(tmp_path / "in/*.txt"), str(tmp_path / "out"))
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "out", living}
+
+
+def test_a_long_document_is_not_copied(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "BLOCK", 1 << 16)
+    size = 1 << 22
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_bytes(name.encode() * size)
+    tracemalloc.start()
+    meta = prepare(str(tmp_path / "*.txt"), str(tmp_path / "out"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert meta["splits"]["train"]["bytes"] == size
+    assert peak < 2.5 * size  # the document that was read, and the one before
 
 
 def test_the_command_runs_anywhere_and_answers_mistakes_in_one_line(tmp_path):

@@ -1,0 +1,166 @@
+"""What is wrong with --config and with the --config.FIELD=VALUE that override its fields.
+
+config_flags parses them; it refuses mistakes in words for programmers, and takes some silently.
+"""
+
+import difflib
+import os
+import re
+import runpy
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from seqarch.errors import UserError
+from seqarch.files import local_path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Override(NamedTuple):
+    """--config.FIELD=VALUE as it was given; value: None for --config.FIELD alone."""
+
+    field: str
+    value: str | None
+
+
+def with_config_found(argv: Sequence[str]) -> list[str]:
+    """Returns `argv` with the file of --config found.
+
+    A relative path is of the working directory, or else of the repository.
+    """
+    argv = list(argv)
+    if given := _given_config(argv):
+        path, colon, argument = given.value.partition(":")
+        here = str(local_path(path)) if path else path
+        if path and not os.path.exists(here) and (ROOT / here).is_file():
+            here = str(ROOT / here)
+        argv[given.index] = f"{given.flag}{here}{colon}{argument}"
+    return argv
+
+
+def missing_config(argv: Sequence[str]) -> UserError:
+    """Returns the error for a command line without a config, or with a file that gives none."""
+    if _given_config(argv):
+        return no_config(None)
+    for argument in argv[1:]:
+        if not argument.startswith("-") and argument.partition(":")[0].endswith(".py"):
+            return UserError(
+                f"unexpected argument {argument!r}; give it as --config={shlex.quote(argument)}"
+            )
+    return UserError("--config=VALUE is required, such as --config=configs/lm.py:mamba")
+
+
+def no_config(given: Any) -> UserError:
+    """Returns the error for a config file whose get_config returns `given`."""
+    kind = "None" if given is None else f"a {type(given).__name__}"
+    return UserError(
+        f"the config file gives {kind}; its get_config must return a ConfigDict, as configs/lm.py "
+        "does"
+    )
+
+
+def explain(argv: Sequence[str]) -> UserError | None:
+    """The error for the first override that the config has no place for; None where all have."""
+    if (given := _given_config(argv)) is None:
+        return None
+    path, *argument = given.value.split(":", 1)
+    try:
+        config = runpy.run_path(path)["get_config"](*argument)
+    except (Exception, SystemExit):  # the file's own failure, which config_flags has told
+        return None
+    if not isinstance(config, ConfigDict):
+        return no_config(config)
+    return next(filter(None, (_misplaced(each, config) for each in overrides(argv))), None)
+
+
+def check_tuples(argv: Sequence[str], config: Any) -> None:
+    """Raises UserError where a field of several values was given one text that means several.
+
+    config_flags makes ('gru,mamba',) of --config.members=gru,mamba: one hybrid, not two members.
+    """
+    for field, text in overrides(argv):
+        value = config
+        for name in field.split("."):
+            value = value.get(name) if isinstance(value, ConfigDict) else None
+        wrapped = isinstance(value, tuple) and text is not None and value == (text,)
+        if wrapped and "," in re.sub(r"\([^()]*\)", "", text):
+            items = ",".join(repr(each.strip()) for each in re.split(r",(?![^()]*\))", text))
+            several, one = (shlex.quote(each) for each in (f"({items})", f"({text!r},)"))
+            raise UserError(
+                f"--config.{field}={text} is one text with commas; for several values give "
+                f"--config.{field}={several}, for one --config.{field}={one}"
+            )
+
+
+def overrides(argv: Sequence[str]) -> list[Override]:
+    """Returns what --config.FIELD=VALUE and --config.FIELD VALUE give, in order."""
+    found = []
+    for index, argument in enumerate(argv):
+        if match := re.fullmatch(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", argument, re.DOTALL):
+            following = argv[index + 1] if index + 1 < len(argv) else "-"
+            alone = None if following.startswith("-") else following
+            found.append(Override(match[1], alone if match[2] is None else match[2]))
+    return found
+
+
+def _misplaced(override: Override, config: ConfigDict) -> UserError | None:
+    level: Any = config
+    where = ""
+    for name in override.field.split("."):
+        if not isinstance(level, ConfigDict):
+            return UserError(
+                f"config field {where[:-1]} is {level!r} and has no field {name!r}; "
+                f"set it with --config.{where[:-1]}=VALUE"
+            )
+        if name not in level:
+            return _unknown_field(where, name, level, config)
+        level, where = level[name], f"{where}{name}."
+    if isinstance(level, ConfigDict):
+        return UserError(
+            f"config field {override.field} is a group of fields; give --config.{where}FIELD=VALUE "
+            f"with one of {', '.join(level)}"
+        )
+    return None
+
+
+def _unknown_field(where: str, name: str, level: ConfigDict, config: ConfigDict) -> UserError:
+    elsewhere = [path for path in _paths(config) if path.split(".")[-1] == name]
+    if elsewhere:
+        places = " or ".join(repr(path) for path in elsewhere)
+        return UserError(f"unknown config field {where + name!r}; did you mean {places}?")
+    close = difflib.get_close_matches(name, level, n=1)
+    hint = f"did you mean {where + close[0]!r}?" if close else f"known: {', '.join(level)}"
+    return UserError(f"unknown config field {where + name!r}; {hint}")
+
+
+def _paths(level: ConfigDict, where: str = "") -> list[str]:
+    """Returns the dotted names of all fields below `level`."""
+    found = []
+    for name, value in level.items():
+        found.append(where + name)
+        if isinstance(value, ConfigDict):
+            found += _paths(value, f"{where}{name}.")
+    return found
+
+
+class _GivenConfig(NamedTuple):
+    """argv[index] is `flag` and `value`; flag: "--config=", or "" where the value stands alone."""
+
+    index: int
+    flag: str
+    value: str
+
+
+def _given_config(argv: Sequence[str]) -> _GivenConfig | None:
+    """Returns the last --config in `argv`; None where there is none."""
+    found = None
+    for index, argument in enumerate(argv[1:], 1):
+        if match := re.match(r"--?config=", argument):
+            found = _GivenConfig(index, match[0], argument[match.end() :])
+        elif re.fullmatch(r"--?config", argument) and index + 1 < len(argv):
+            found = _GivenConfig(index + 1, "", argv[index + 1])
+    return found
