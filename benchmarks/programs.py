@@ -25,7 +25,7 @@ from benchmarks.cases import (
 )
 from benchmarks.peers import peer_cases
 from seqarch import generate
-from seqarch.config import Config, MeshConfig, ModelConfig
+from seqarch.config import Config, MeshConfig, ModelConfig, resolve
 from seqarch.costs.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.mixers import MIXERS
 from seqarch.model import LanguageModel
@@ -123,6 +123,7 @@ def _train_step_cases(sizes: Sizes) -> Iterator[list[Case]]:
             np.zeros(sizes.train, bool),
             np.ones(sizes.train, np.float32),
         )
+        config = resolve(config, mesh)
         state = init_state(config, mesh, jax.random.key(0))
         compiled = train_program(config, mesh).compile()
         run = lambda state: compiled(state, batch, hyper(config))

@@ -88,6 +88,7 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.mesh = ml_collections.ConfigDict()
     config.mesh.data = 1
     config.mesh.fsdp = -1
+    config.trackers = ("tensorboard",)
     return {"tour": lambda tour: tour, "long": _long, "full": _full}[budget](config)
 
 

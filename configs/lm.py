@@ -74,4 +74,5 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config.mesh = ml_collections.ConfigDict()
     config.mesh.data = 1  # devices that split the batch; -1 for what the other leaves
     config.mesh.fsdp = -1  # devices that split the batch and the parameters; -1 likewise
+    config.trackers = ("tensorboard",)  # where metrics go beside metrics.jsonl
     return config

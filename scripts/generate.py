@@ -38,7 +38,8 @@ def main() -> None:
     from seqarch.generate import Sampling, stream
     from seqarch.tasks.text import tokenizer
     from seqarch.training.checkpoint import load_model
-    from seqarch.training.sharding import make_mesh, serve
+    from seqarch.training.serving import serve
+    from seqarch.training.sharding import make_mesh
 
     sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value).check()
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())

@@ -28,7 +28,7 @@ from seqarch.report.costs import costs_page, scalars
 from seqarch.report.pages import write_csv, write_page
 from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
-from seqarch.training.logging import add_scalars
+from seqarch.runtime.trackers.tensorboard import add_scalars
 
 LOCAL = spare_accelerator()  # of the workers
 CONFIG = cli.define_config()

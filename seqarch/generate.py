@@ -16,7 +16,7 @@ import numpy as np
 from seqarch.errors import UserError
 from seqarch.mixers.base import select_rows
 from seqarch.model import LanguageModel, document_lengths
-from seqarch.training.sharding import init_states
+from seqarch.training.serving import init_states
 from seqarch.types import Array, Bool, Float, Int, State
 
 PIECE = 64  # tokens that `generate` decodes before it looks whether every row has met `stop`

@@ -4,10 +4,8 @@ be.
 
 import dataclasses
 import json
-import os
 import statistics
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +24,8 @@ from seqarch.provenance import provenance
 from seqarch.report.formats import format_bytes
 from seqarch.report.tables import Column, Row, Table
 from seqarch.runtime import cli
+from seqarch.runtime.resident import used
+from seqarch.runtime.stopwatch import Stopwatch
 from seqarch.tasks.text.tokenizer import BOUNDARY
 
 PIECE = 1000  # tokens that are decoded between two looks at the clock
@@ -93,22 +93,16 @@ def _decode(
     greedy = Sampling(temperature=0.0)
     program = decode_unchecked.lower(model, at, key, 0, steps=piece, sampling=greedy).compile()
     jax.block_until_ready(at)  # the prefill that fills a cache is still under way
-    done, since, begun = first, first, time.perf_counter()
+    done, since, watch = first, first, Stopwatch()
     while done + piece <= tokens:
         _, at = program(model, at, key, done)
         done += piece
         if done - since >= every:
             jax.block_until_ready(at)
-            now = time.perf_counter()
-            yield Point(done, tokens, (now - begun) / (done - since), _in_use(), state)
-            since, begun = done, time.perf_counter()
-
-
-def _in_use() -> int:
-    stats = jax.local_devices()[0].memory_stats()
-    if stats:
-        return stats["bytes_in_use"]
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            seconds, held = watch.lap() / (done - since), used(jax.local_devices()[0])
+            yield Point(done, tokens, seconds, held, state)
+            since = done
+            watch.restart()
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:

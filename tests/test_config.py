@@ -1,13 +1,18 @@
 """Configs: what is said is what is built, and mistakes are told in one line."""
 
 import dataclasses
+import inspect
 
 import pytest
 
 from configs import lm
-from seqarch.config import Config, ModelConfig, parse, to_dict, with_forms
+from seqarch.config import Config, ModelConfig, parse, resolve, to_dict, with_forms
 from seqarch.errors import UserError
+from seqarch.evals import evaluator
 from seqarch.patterns import Layer, parse_pattern
+from seqarch.training.sharding import make_mesh
+
+KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 
 
 def test_a_pattern_is_cycled_and_what_is_left_over_is_the_tail():
@@ -35,7 +40,23 @@ def test_a_config_survives_its_file():
 
 
 def test_configs_lm_spells_out_every_field_with_its_default():
-    assert parse(lm.get_config("mamba")) == Config()
+    given = parse(lm.get_config("mamba"))
+    defaults = {}
+    for name in Config().evals:
+        options = inspect.signature(evaluator.find(name).evaluate).parameters.values()
+        defaults[name] = {each.name: each.default for each in options if each.kind == KEYWORD_ONLY}
+    assert dataclasses.replace(given, evals=Config().evals) == Config()
+    assert given.evals == defaults
+
+
+def test_a_resolved_config_leaves_nothing_to_the_machine_and_stays_as_it_is():
+    config = Config(model=ModelConfig(mixer="mamba,gru(method=sequential)"))
+    mesh = make_mesh(config.mesh)
+    resolved = resolve(config, mesh)
+    assert resolved.model.mixer == "mamba(method=recompute),gru(method=sequential)"
+    assert dataclasses.asdict(resolved.mesh) == dict(mesh.shape)
+    assert resolve(resolved, mesh) == resolved
+    assert dataclasses.replace(resolved, model=config.model, mesh=config.mesh) == config
 
 
 def test_forms_are_chosen_for_the_target():
@@ -57,9 +78,11 @@ def test_forms_are_chosen_for_the_target():
         (dict(model=dict(mlp=-1)), "0 for none"),
         (dict(model=5), "config field model is 5; it has fields: mixer, layers, dim"),
         (
-            dict(eval=dict(contexts=1024)),
-            "config field eval.contexts is 1024; expected several numbers",
+            dict(trackers="wandb"),
+            "config field trackers is 'wandb'; expected several names, such as ('tensorboard',)",
         ),
+        (dict(trackers=(1,)), "config field trackers is 1, a int; expected str"),
+        (dict(trackers=["wandbb"]), "unknown tracker in config.trackers 'wandbb'; did you mean"),
         (dict(model=dict(mixer="gru,gru,mamba", layers=2)), "names 3 layers, model.layers is 2"),
         (dict(model=dict(mixer="mamba(chunk=0)")), "mamba(chunk=0): give a number of at least 1"),
         (dict(model=dict(mixer="mamba(chunk=8.5)")), "mamba(chunk=8.5): expected int"),

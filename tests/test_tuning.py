@@ -16,7 +16,7 @@ import pytest
 from benchmarks.bench import Limits, Timing
 from benchmarks.tune import _best, candidates, tune
 from seqarch import tuning
-from seqarch.config import Config, MeshConfig, ModelConfig, to_dict, with_forms
+from seqarch.config import Config, MeshConfig, ModelConfig, resolve, to_dict, with_forms
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
 from seqarch.patterns import Layer
@@ -37,7 +37,7 @@ def file(tmp_path, monkeypatch) -> Path:
 
 def resolved(mixer: str) -> str:
     config = dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, mixer=mixer))
-    return sharding.resolve(config, sharding.make_mesh(MeshConfig())).model.mixer
+    return resolve(config, sharding.make_mesh(MeshConfig())).model.mixer
 
 
 def test_what_was_recorded_is_what_auto_means_and_a_config_overrides_it():

@@ -69,14 +69,14 @@ def run(
 def _measure(members: Sequence[Study]) -> tuple[list[Member], list[str]]:
     """The members' records, and a line for each that came to no result."""
     found, failures = [], []
-    progress = Progress(sum(study.left() for study in members))
-    for index, study in enumerate(members, 1):
-        try:
-            found.append(study.measure(progress))
-        except NoResult as error:
-            progress.say(f"no result: {error}")
-            failures.append(f"{study.name} is missing: {error}")
-        progress.total = progress.done + sum(study.left() for study in members[index:])
+    with Progress(sum(study.left() for study in members)) as progress:
+        for index, study in enumerate(members, 1):
+            try:
+                found.append(study.measure(progress))
+            except NoResult as error:
+                progress.say(f"no result: {error}")
+                failures.append(f"{study.name} is missing: {error}")
+            progress.total = progress.done + sum(study.left() for study in members[index:])
     return found, failures
 
 

@@ -18,7 +18,7 @@ from seqarch.costs.memory import Measurement
 from seqarch.costs.peak import Actual
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec, key_of
 from seqarch.costs.worker import Worker
-from seqarch.files import write_json
+from seqarch.files import read_json, write_json
 
 
 class MeasurementCache:

@@ -7,10 +7,6 @@ ask: there it is the growth of the process's resident memory from before the arg
 highest point while the program runs, compilation being over.
 """
 
-import ctypes
-import gc
-import re
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -20,7 +16,8 @@ from seqarch.config import Config
 from seqarch.costs.compiler import compiled_bytes
 from seqarch.costs.devices import place
 from seqarch.costs.programs import phase_program
-from seqarch.errors import NoResult, UserError
+from seqarch.errors import UserError
+from seqarch.runtime.resident import reset_peak, resident_peak
 from seqarch.training.sharding import make_mesh
 
 
@@ -54,30 +51,10 @@ def peak(config: Config, phase: str, batch: int, length: int, target: str) -> Ac
     zeros = zeros.lower().compile()
     device, start = mesh.devices.flat[0], 0
     if device.memory_stats() is None:
-        start = _settle()
+        start = reset_peak()
     jax.block_until_ready(compiled(*zeros()))
     stats, planned = device.memory_stats(), compiled_bytes(compiled).total
     if stats:
         return Actual(planned, stats["peak_bytes_in_use"])
-    return Actual(
-        planned * mesh.size, _resident("VmHWM") - start
-    )  # the process is all of its CPU devices
-
-
-def _settle() -> int:
-    """Resident bytes once free memory is given back; the high-water mark starts again from
-    there.
-    """
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, AttributeError) as error:
-        raise NoResult(
-            "this system does not tell the peak of a process's resident memory"
-        ) from error
-    return _resident("VmRSS")
-
-
-def _resident(field: str) -> int:
-    return 1024 * int(re.search(rf"{field}:\s*(\d+)", Path("/proc/self/status").read_text())[1])
+    # The process is all of its CPU devices.
+    return Actual(planned * mesh.size, resident_peak() - start)

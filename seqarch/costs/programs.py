@@ -18,11 +18,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Compiled
 
 from seqarch import generate
-from seqarch.config import Config, ModelConfig
+from seqarch.config import Config, ModelConfig, resolve
 from seqarch.errors import unknown
 from seqarch.model import LanguageModel
 from seqarch.ops.forms import family
-from seqarch.training import sharding
+from seqarch.training import serving, sharding
 from seqarch.training.state import hyper
 from seqarch.types import PyTree, State
 
@@ -103,7 +103,8 @@ def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mes
     """
     if phase == "train":
         return train_program(dataclasses.replace(config, batch=batch, length=length), mesh)
-    model = jax.eval_shape(LanguageModel.serving, sharding.abstract_state(config, mesh).model)
+    state = sharding.abstract_state(resolve(config, mesh), mesh)
+    model = jax.eval_shape(LanguageModel.serving, state.model)
     if phase == "prefill":
         program = prefill_program(model, batch, min(config.length, length), length)
     elif phase == "decode":
@@ -132,7 +133,7 @@ def _serving_shardings(
     """
     split, whole = batch % mesh.size == 0, NamedSharding(mesh, PartitionSpec())
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names)) if split else whole
-    states = functools.partial(sharding.state_shardings, model, mesh=mesh)
+    states = functools.partial(serving.state_shardings, model, mesh=mesh)
 
     def of(arg: PyTree) -> PyTree:
         if isinstance(arg, generate.Decoding):
@@ -148,7 +149,7 @@ def train_program(config: Config, mesh: Mesh) -> Program:
     """(state, batch, hyper) -> (state, metrics): the step that `train.py` runs; the state is
     donated.
     """
-    replicated = NamedSharding(mesh, PartitionSpec())
+    config, replicated = resolve(config, mesh), NamedSharding(mesh, PartitionSpec())
     scalars = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), hyper(config)
     )

@@ -23,9 +23,9 @@ from seqarch.patterns import parse_pattern
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 SOURCES = (
-    *(f"{name}.py" for name in ("config", "tasks/text/loader", "devices", "flops", "generate")),
+    *(f"{name}.py" for name in ("tasks/text/loader", "devices", "flops", "generate")),
     *(f"{name}.py" for name in ("layers", "model", "patterns", "tuning")),
-    *("ops/*.py", "mixers/*.py", "training/*.py"),
+    *("config/*.py", "ops/*.py", "mixers/*.py", "training/*.py"),
     *(f"costs/{name}.py" for name in ("compiler", "devices", "memory", "peak", "programs")),
 )
 

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
@@ -16,6 +15,7 @@ from seqarch.costs.spec import versions
 from seqarch.errors import UserError
 from seqarch.provenance import provenance
 from seqarch.records import Record, Results, Source, tag
+from seqarch.runtime.progress import Progress, print_line
 
 SEQUENCES = "sequences"
 SHARES = {"train": 5, "prefill": 1, "decode": 1, SEQUENCES: 1}  # of the time, by part of a sweep
@@ -41,7 +41,7 @@ def run(
     *,
     workers: int = 2,
     run_local: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = print_line,
 ) -> list[Results]:
     """Measures all members on all targets, several parts at once.
 
@@ -63,7 +63,7 @@ def run(
       UserError: the first one, where nothing could be measured.
     """
     parts = [Part(*each) for each in itertools.product(targets, members, SHARES)]
-    progress, errors = Progress(sum(SHARES[part.name] for part in parts), say), {}
+    progress, errors = Progress(sum(SHARES[part.name] for part in parts), say=say), {}
 
     def measure(part: Part) -> list[Record] | None:
         began = time.monotonic()
@@ -74,11 +74,13 @@ def run(
                 say(f"{part.member} on {part.target}: {error}")
             return None
         cached = time.monotonic() - began < CACHED_S
-        what = f"{part.member} on {part.target}: {part.name}"
-        progress.done(what, SHARES[part.name], found_at_once=cached)
+        done = f"{part.member} on {part.target}: {part.name}"
+        progress.advance(SHARES[part.name], done, found=cached)
         return found
 
-    results = _joined(members, targets, _measure_all(parts, measure, workers, cache))
+    with progress:
+        measured = _measure_all(parts, measure, workers, cache)
+    results = _joined(members, targets, measured)
     if not results:
         raise next(iter(errors.values()))
     _say_failures(results, say)
@@ -146,27 +148,3 @@ def _provenance() -> dict[str, Any]:
     made = provenance()
     kept = {name: made[name] for name in ("revision", "dirty", "command")}
     return kept | dict(versions=versions())
-
-
-class Progress:
-    """Lines that say how much is done and how long the rest will take at the pace so far; from
-    several threads.
-
-    What was found at once, being on disk, tells nothing of the pace.
-    """
-
-    def __init__(self, total: int, say: Callable[[str], None]):
-        self._total, self._say, self._done, self._worked = total, say, 0, 0
-        self._start, self._lock = time.monotonic(), threading.Lock()
-
-    def done(self, what: str, share: int, found_at_once: bool = False) -> None:
-        with self._lock:
-            self._done += share
-            self._worked += 0 if found_at_once else share
-            left = ""
-            if self._worked:
-                seconds = (
-                    (time.monotonic() - self._start) / self._worked * (self._total - self._done)
-                )
-                left = f", {seconds / 60:.1f} min left"
-            self._say(f"[{self._done / self._total:.0%}{left}] {what}")

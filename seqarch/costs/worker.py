@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import math
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -19,6 +18,7 @@ from seqarch.costs.peak import Actual, peak
 from seqarch.costs.spec import Failed, ProgramSpec
 from seqarch.errors import NoResult, UserError, first_line
 from seqarch.runtime.accelerator import check_accelerator
+from seqarch.runtime.process import how_ended, spawn
 
 LOG = "log"  # of what a worker prints
 # programs after which a worker forgets what it traced: programs that differ in their length share a
@@ -30,9 +30,8 @@ class Worker:
     """A process that measures one program after the other, begun when it is needed and again after
     it died.
 
-    Processes are spawned: a compiler's threads do not survive a fork. Each has a directory for its
-    temporary files, which goes with it; there is what it prints, the last line of which is what
-    there is to say of a crash.
+    Each process has a directory for its temporary files, which goes with it; there is what it
+    prints, the last line of which is what there is to say of a crash.
     """
 
     def __init__(self, platforms: str | None):
@@ -66,21 +65,15 @@ class Worker:
         self._process = self._kind = None
 
     def _begin(self, kind: tuple[int, ...] | str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._directory = tempfile.TemporaryDirectory()
-        self._pipe, theirs = context.Pipe()
-        arguments = theirs, kind, self._platforms, self._directory.name
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
-        self._kind = kind
-        theirs.close()
+        self._directory, self._kind = tempfile.TemporaryDirectory(), kind
+        arguments = kind, self._platforms, self._directory.name
+        self._process, self._pipe = spawn(_serve, *arguments, daemon=True)
 
     def _death(self) -> str:
         self._process.join(10)
-        code = self._process.exitcode or 0
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        said = Path(self._directory.name, LOG).read_text(errors="replace").strip().splitlines()[-1:]
-        return f"the compiler ended its process ({how}){': ' + said[0][:200] if said else ''}"
+        line = f"the compiler ended its process ({how_ended(self._process)})"
+        said = Path(self._directory.name, LOG).read_text(errors="replace").strip().splitlines()
+        return f"{line}: {said[-1][:200]}" if said else line
 
 
 def _serve(pipe: Any, kind: tuple[int, ...] | str, platforms: str | None, directory: str) -> None:

@@ -1,6 +1,5 @@
 """Measures a run: its evaluators' records go to RUN/records.jsonl and to TensorBoard."""
 
-import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,10 +12,11 @@ from seqarch.evals import evaluator
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.provenance import provenance
 from seqarch.records import Results, Source
+from seqarch.runtime.progress import print_line
+from seqarch.runtime.trackers.tensorboard import add_scalars
 from seqarch.tasks.text.corpus import locate
 from seqarch.tasks.text.tokens import open_split
 from seqarch.training.checkpoint import load_model
-from seqarch.training.logging import add_scalars
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
     Raises:
       UserError: where `workdir` is no run, and for an unknown split, evaluator or option.
     """
-    say = progress or functools.partial(print, flush=True)
+    say = progress or print_line
     config, model, step = load_model(workdir, allow_modules)
     chosen = choose(config, only)
     data = open_split(locate(config.data.path, config.model.vocab), split)
@@ -61,7 +61,8 @@ def evaluate(
         )
     if jax.process_index() == 0:
         records.write(Path(workdir) / records.NAME, [results])
-        add_scalars(workdir, {step: scalars(results)})
+        if "tensorboard" in config.trackers:
+            add_scalars(workdir, {step: scalars(results)})
     return results
 
 

@@ -18,10 +18,9 @@ from seqarch.config import Config, MeshConfig
 from seqarch.costs.programs import Program
 from seqarch.errors import UserError, first_line
 from seqarch.model import LanguageModel
+from seqarch.runtime.progress import Progress
 from seqarch.tasks.text.tokens import TokenFile
 from seqarch.training.sharding import make_mesh
-
-SAY_EVERY = 5.0  # seconds between lines of progress
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,21 +83,10 @@ class LoadedRun:
             self.say(skipped[0])
 
     def counter(self, what: str) -> Callable[[int, int], None]:
-        """A progress callback that says every few seconds how much is done; the clock starts at its
-        first call.
+        """Returns a callback (done, total) that reports the progress; the first call, which has the
+        compilation, tells nothing of the pace.
         """
-        first: tuple[float, int] | None = None
-        said = time.monotonic()
-
-        def progress(done: int, total: int) -> None:
-            nonlocal first, said
-            now = time.monotonic()
-            first = first or (now, done)
-            if now - said > SAY_EVERY and done > first[1]:
-                said, left = now, (now - first[0]) / (done - first[1]) * (total - done)
-                self.say(f"{done:,} of {total:,} {what}, {left:.0f} s left")
-
-        return progress
+        return Progress(0, what, rate="a second", say=self.say).reach
 
     def _compile(self, program: Program, run: bool) -> tuple[Compiled, float]:
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(program.args))

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqarch.config import resolve
 from seqarch.costs.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.errors import UserError
 from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
@@ -70,7 +71,7 @@ def _absent(
 
 def _train_seconds(run: LoadedRun) -> float:
     """Of one step from the initial state, with rows of the held-out text."""
-    config, mesh = run.config, run.mesh
+    config, mesh = resolve(run.config, run.mesh), run.mesh
     step = run.compiled(train_program(config, mesh))
     state = init_state(config, mesh, jax.random.key(config.seed.model))
     rows = _text(run, config.batch // jax.process_count(), config.length + 1)

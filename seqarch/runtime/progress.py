@@ -1,40 +1,214 @@
-"""Lines that say which run of a comparison is being worked on, and how long all that is left will
-take.
+"""One reporter of progress: what is done, of how much, how fast, and how long the rest will take.
+
+    with Progress(1000, "step", rate="tokens/s", scale=4096) as progress:
+        with progress.compiling("the train step"):
+            ...
+        progress.advance(10, "loss 2.9")  # [step 10/1,000, 41,000 tokens/s, 99 s left] loss 2.9
+
+On a terminal it is a bar, elsewhere lines of text, at most one every SAY_EVERY_S seconds. Several
+threads may advance it.
 """
 
+import contextlib
+import multiprocessing
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import jax
 
+from seqarch.runtime.stopwatch import Stopwatch
+
+SAY_EVERY_S = 5.0  # between lines of progress
+
+Say = Callable[[str], None]
+
+
+def print_line(line: str) -> None:
+    """Prints a line at once, on the first process of a cluster."""
+    if jax.process_index() == 0:
+        print(line, flush=True)
+
 
 class Progress:
-    """Of `total` runs that are to be worked on; those that are found finished are not among
-    them.
+    """Work of `total` units, of which some are done; a context manager.
+
+    Args:
+      total: units of work; may be changed while it goes on.
+      unit: what comes before the count, such as "step".
+      done: units that are done already and tell nothing of the pace.
+      rate: what is counted per second, such as "tokens/s"; "" says no rate.
+      scale: how much of that is in one unit.
+      say: takes lines; by default they are printed, or shown with a bar where stdout is a terminal.
+      console: of rich, for the bar; default: stdout.
     """
 
-    def __init__(self, total: int):
-        self.total, self.done = total, 0
-        self._what, self._began, self._worked = "", 0.0, 0.0
+    _shown: ClassVar["Progress | None"] = (
+        None  # whose bar is on the terminal; there is room for one
+    )
+
+    def __init__(
+        self,
+        total: float,
+        unit: str = "",
+        *,
+        done: float = 0,
+        rate: str = "",
+        scale: float = 1.0,
+        say: Say = print_line,
+        console: Any = None,
+    ):
+        self.total, self.done = total, done
+        self._unit, self._rate, self._scale, self._say = unit, rate, scale, say
+        self._console, self._bar = console, None
+        self._with_bar = console is not None or (say is print_line and _on_terminal())
+        self._what, self._worked, self._busy = "", 0.0, 0.0
+        self._said, self._watch, self._lock = -SAY_EVERY_S, Stopwatch(), threading.RLock()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the bar, if there is one."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar, Progress._shown = None, None
 
     def begin(self, what: str) -> None:
-        self._what, self._began = what, time.monotonic()
+        """Names the unit that is worked on from now on; `end` counts it."""
+        self._what = what
+        self._watch.restart()
+        if self._with_bar:
+            self._update_bar("")
 
     def end(self) -> None:
-        """The run that was begun is there, by work."""
-        self.done += 1
-        self.total = max(self.total, self.done)
-        self._worked += time.monotonic() - self._began
+        """Counts the unit that was begun as done, without a word."""
+        self._count(1, self._watch.lap())
+        if self._bar is not None and self.done == self.total:
+            self.close()
+
+    def advance(
+        self,
+        amount: float = 1,
+        text: str = "",
+        *,
+        seconds: float | None = None,
+        found: bool = False,
+        always: bool = False,
+    ) -> None:
+        """Counts `amount` units as done.
+
+        Args:
+          amount: units.
+          text: what there is to say of them.
+          seconds: that they took; default: the time since the last units were done.
+          found: they were there already and tell nothing of the pace.
+          always: say this line even if another one has just been said.
+        """
+        with self._lock:
+            if found:
+                self._count(amount)
+            else:
+                self._count(amount, self._watch.lap() if seconds is None else seconds)
+            self._show(text, always or self.done == self.total)
+
+    def reach(self, done: float, total: float) -> None:
+        """Counts up to `done` of `total`; the first call, which has the compilation, is no pace."""
+        first, self.total = self.done == 0, total
+        self.advance(done - self.done, found=first)
+        if first:
+            self._watch.restart()
+
+    @contextlib.contextmanager
+    def compiling(self, what: str) -> Iterator[None]:
+        """Says that `what` is compiled and how long that took, which counts for no unit's time."""
+        self.say(f"compiling {what}")
+        if self._with_bar:
+            self._update_bar(f"compiling {what}")
+        watch = Stopwatch()
+        yield
+        self.say(f"compiled in {watch.seconds:.1f} s")
+        self._watch.restart()
 
     def say(self, text: str) -> None:
-        count = f"{1 + self.done}/{self.total} " if self.done < self.total else ""
-        place = f"[{count}{self._what}{self._left()}] " if self._what else ""
-        if jax.process_index() == 0:
-            print(place + text, flush=True)
+        """Says a line at once."""
+        with self._lock:
+            place = f"[{self._status()}] " if self._what else ""
+            self._print(place + text)
 
-    def _left(self) -> str:
-        if not self.done:
-            return ""
-        seconds = self._worked / self.done * (self.total - self.done) - (
-            time.monotonic() - self._began
-        )
-        return f", {max(seconds, 0) / 60:.1f} min left"
+    def _count(self, amount: float, seconds: float | None = None) -> None:
+        """`seconds` is None where they tell nothing of the pace."""
+        self.done += amount
+        self.total = max(self.total, self.done)
+        if seconds is not None:
+            self._worked += amount
+            self._busy += seconds
+
+    def _show(self, text: str, always: bool) -> None:
+        """Shows the state of the work in the bar, or as a line if it is time for one."""
+        if self._with_bar:
+            self._update_bar(text)
+        if always or (not self._with_bar and time.monotonic() - self._said >= SAY_EVERY_S):
+            self._said = time.monotonic()
+            self._print(f"[{self._status()}] {text}".rstrip())
+        if self.done == self.total:
+            self.close()
+
+    def _print(self, line: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._say(line)
+
+    def _status(self) -> str:
+        current = 1 + self.done if self._what else self.done
+        count = f"{current:,.0f}/{self.total:,.0f}" if current <= self.total else ""
+        parts = [" ".join(filter(None, (self._unit, count, self._what)))]
+        if self._rate and self._busy:
+            parts.append(f"{self._scale * self._worked / self._busy:,.0f} {self._rate}")
+        if self._worked and self.total > self.done:
+            parts.append(f"{_duration(self._seconds_left())} left")
+        return ", ".join(parts)
+
+    def _seconds_left(self) -> float:
+        """At the pace so far, less the time that the current unit has taken."""
+        whole = self._busy / self._worked * (self.total - self.done)
+        return max(whole - (self._watch.seconds if self._what else 0), 0)
+
+    def _update_bar(self, text: str) -> None:
+        if self._bar is None:
+            self._bar = self._open_bar()
+        task = self._bar.task_ids[0]
+        shown = f"{self._status()}  {text}".rstrip()
+        self._bar.update(task, completed=self.done, total=self.total, description=shown)
+
+    def _open_bar(self) -> Any:
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        if Progress._shown is not None:
+            Progress._shown.close()
+        Progress._shown = self
+        text = TextColumn("{task.description}", markup=False)
+        bar = Bar(BarColumn(20), text, console=self._console, transient=True)
+        bar.add_task("", total=self.total)
+        bar.start()
+        return bar
+
+
+def _on_terminal() -> bool:
+    alone = multiprocessing.parent_process() is None and jax.process_index() == 0
+    return alone and sys.stdout.isatty()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"

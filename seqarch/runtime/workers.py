@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
@@ -19,12 +18,12 @@ import jax
 
 from seqarch.errors import NoResult, Stopped, UserError
 from seqarch.provenance import cpus
-from seqarch.runtime.process import keep_memory, quiet
+from seqarch.runtime.process import how_ended, keep_memory, quiet, spawn
 from seqarch.runtime.signals import StopRequests
 
 T = TypeVar("T")
 
-POLL = 0.5  # seconds between looks at what asks to stop
+POLL_S = 0.5  # between looks at what asks to stop
 
 
 def most_workers() -> int:
@@ -42,12 +41,21 @@ def most_workers() -> int:
 def side_by_side(
     members: Mapping[str, T], work: Callable[[T], None], workers: int, say: Callable[[str], None]
 ) -> None:
-    """Calls `work`, which must be picklable as members must be, on each member, `workers` at once.
+    """Calls `work` on each member, `workers` at once.
 
-    say: takes a line for each member that is done A member that comes to no result does not end the
-    others. Raises any other UserError or OSError, and Stopped at SIGTERM and Ctrl-C, when all have
-    been told to stop, what trained has saved and none runs any more. They also stop where this
-    process is gone.
+    A member that comes to no result does not end the others. They also stop where this process is
+    gone.
+
+    Args:
+      members: by name; they and `work` must be picklable.
+      work: runs in a process of its own, on a share of the cores.
+      workers: processes at once.
+      say: takes a line for each member that is done.
+
+    Raises:
+      UserError, OSError: what else ended a member, when all have been told to stop, what trained
+        has saved and none runs any more.
+      Stopped: likewise, at SIGTERM and Ctrl-C.
     """
     waiting, running = [*reversed(members.items())], []
     cores = sorted(os.sched_getaffinity(0))
@@ -76,25 +84,18 @@ def side_by_side(
 
 
 class _Worker:
-    """A process at work on one member; spawned, as JAX's threads do not survive a fork."""
+    """A process at work on one member."""
 
     def __init__(self, name: str, member: T, work: Callable[[T], None], cores: list[int]):
         self.name, self.cores = name, cores
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe(duplex=False)
-        self.process = context.Process(target=_serve, args=(work, member, cores, theirs))
-        resource_tracker.ensure_running()  # which would unblock SIGINT
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until `_serve` can answer it
-        self.process.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        theirs.close()
+        self.process, self._pipe = spawn(_serve, work, member, cores)
 
     def result(self) -> str:
         """What there is to say of the work; raises what ended it before it was done."""
         self.process.join()
         try:
             error = self._pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             error = self._death()
         if error is None:
             return "done"
@@ -103,25 +104,23 @@ class _Worker:
         raise error
 
     def _death(self) -> Exception:
-        number = -self.process.exitcode
-        if number in (signal.SIGTERM, signal.SIGINT):
+        how, number = how_ended(self.process), -self.process.exitcode
+        if how in ("SIGTERM", "SIGINT"):
             return Stopped("stopped; the same command goes on", number)
-        if number == signal.SIGKILL:
+        if how == "SIGKILL":
             return UserError(
                 f"the process of {self.name} was killed, perhaps for its memory; give "
                 "--workers=1 and go on"
             )
-        return RuntimeError(
-            f"the process of {self.name} ended with exit code {self.process.exitcode}; see above"
-        )
+        return RuntimeError(f"the process of {self.name} ended ({how}); see above")
 
 
 def _ended(running: list[_Worker]) -> list[_Worker]:
-    ready = wait([worker.process.sentinel for worker in running], timeout=POLL)
+    ready = wait([worker.process.sentinel for worker in running], timeout=POLL_S)
     return [worker for worker in running if worker.process.sentinel in ready]
 
 
-def _serve(work: Callable[[T], None], member: T, cores: list[int], pipe: Connection) -> None:
+def _serve(pipe: Connection, work: Callable[[T], None], member: T, cores: list[int]) -> None:
     """Runs in a worker: what ended the work goes through `pipe`, or None."""
     os.sched_setaffinity(0, cores)  # before XLA sizes its thread pool
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -25,7 +25,7 @@ from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import LatestN
 from orbax.checkpoint.options import AsyncOptions
 
-from seqarch.config import Config, MeshConfig, with_forms
+from seqarch.config import Config, MeshConfig, resolve_model
 from seqarch.errors import UserError
 from seqarch.model import LanguageModel
 from seqarch.runtime.cluster import gather, together
@@ -35,7 +35,6 @@ from seqarch.training.restore import Damaged
 from seqarch.training.rundir import deciding_fields, read_config
 from seqarch.training.sharding import make_mesh, placed, shardings
 from seqarch.training.state import TrainState
-from seqarch.tuning import tuned
 from seqarch.types import Array, PyTree
 
 LOOKS = 20  # times that load_model looks for a newer checkpoint where one vanishes as it is read
@@ -210,7 +209,7 @@ def load_model(
     damaged.
     """
     config = read_config(run_dir, allow_modules)
-    resolved = with_forms(config.model, jax.default_backend(), tuned(jax.local_devices()[0]))
+    resolved = resolve_model(config.model, jax.local_devices()[0])
     abstract = jax.eval_shape(
         lambda key: LanguageModel(resolved, rngs=nnx.Rngs(key)), jax.random.key(0)
     )

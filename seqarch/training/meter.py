@@ -1,15 +1,20 @@
 """Metrics on their way from the device to the log, with the speed at which they came."""
 
 import math
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from seqarch.config import Config
 from seqarch.devices import peak_flops
-from seqarch.training.logging import memory
-from seqarch.types import Array
+from seqarch.flops import count_flops, forward_flops
+from seqarch.runtime.resident import resident_peak
+from seqarch.runtime.stopwatch import Stopwatch
+from seqarch.tasks.text.tokens import TokenFile
+from seqarch.training.state import make_init
+from seqarch.types import Array, PyTree
 
 Row = dict[str, float]
 
@@ -32,11 +37,11 @@ class Meter:
         self._peak = peak
         self._block: list[tuple[int, Mapping[str, Array]]] = []
         self._ended = False
-        self.restart()
+        self._watch = Stopwatch()
 
     def restart(self) -> None:
         """Sets the clock; to be called when anything but training has taken time."""
-        self._clock = time.perf_counter()
+        self._watch.restart()
 
     def add(self, step: int, metrics: Mapping[str, Array], *, ends_block: bool) -> list[Row]:
         """Takes the metrics of a step just queued; returns the rows of the block before, if it is
@@ -52,10 +57,9 @@ class Meter:
     def drain(self) -> list[Row]:
         """The rows of all steps that were added and not yet returned; waits for them."""
         block, self._block, self._ended = jax.device_get(self._block), [], False
-        now = time.perf_counter()
-        seconds, self._clock = (now - self._clock) / max(len(block), 1), now
-        speed = self._speed(seconds)
-        return [self._row(step, metrics) | speed | memory() for step, metrics in block]
+        seconds = self._watch.lap() / max(len(block), 1)
+        same = self._speed(seconds) | peak_memory()
+        return [self._row(step, metrics) | same for step, metrics in block]
 
     def _speed(self, seconds: float) -> Row:
         rate = self._flops / seconds
@@ -76,6 +80,16 @@ class Meter:
         )
 
 
+def peak_memory() -> Row:
+    """Returns the most that was in use so far: of the first device, or of the process where that
+    doesn't tell (CPU).
+    """
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return dict(device_peak_bytes=stats["peak_bytes_in_use"])
+    return dict(process_peak_rss_bytes=resident_peak())
+
+
 def total_peak_flops(devices: Iterable[jax.Device], dtype: str) -> float | None:
     """Returns the peak FLOP/s of `devices` together, by which a run's MFU is measured.
 
@@ -89,3 +103,28 @@ def total_peak_flops(devices: Iterable[jax.Device], dtype: str) -> float | None:
     """
     rates = [peak_flops(device) for device in devices]
     return None if dtype != "bfloat16" or None in rates else sum(rates)
+
+
+def make_meter(config: Config, mesh: Mesh, text: TokenFile, flops: float) -> Meter:
+    """Returns the meter of a run on `text`, one step of which takes `flops` on all devices."""
+    tokens_per_byte = len(text.tokens) / text.bytes
+    peak = total_peak_flops(mesh.devices.flat, config.model.dtype)
+    return Meter(config.batch * config.length, flops, tokens_per_byte, peak)
+
+
+def step_flops(config: Config) -> float:
+    """Returns the model FLOPs of one train step over the global batch: those of a forward pass, and
+    of a backward pass of twice as many.
+    """
+    model = jax.eval_shape(make_init(config), jax.random.key(0)).model
+    return 3 * config.batch * forward_flops(model, config.length).total
+
+
+def count_step_flops(config: Config, train_step: Callable, *arguments: PyTree) -> dict[str, float]:
+    """Returns the FLOPs of one train step on all devices: of the definition, and of the program.
+
+    Each loop of an unknown number of trips counts as one trip among the latter.
+    """
+    hardware = count_flops(train_step, *arguments)
+    loops = hardware.uncounted_loops
+    return dict(model=step_flops(config), hardware=hardware.total, uncounted_loops=loops)

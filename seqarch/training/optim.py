@@ -9,7 +9,6 @@ vmapped over them.
 """
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -18,20 +17,22 @@ from seqarch.types import Array, Float, Int, PyTree
 
 
 def schedule(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
-    """The factor on the peak learning rate at `step`, from 0: linear to 1, then half a cosine to
-    `final_lr` at the last.
+    """Returns the factor on the peak learning rate at `step`, which counts from 0.
+
+    It rises linearly over `warmup` steps, from 1 / warmup at step 0, then falls on half a cosine
+    from 1 to `final_lr` at the last step.
     """
-    warmup, final = config.optim.warmup, config.optim.final_lr
-    rise = (step + 1) / max(warmup, 1)
-    progress = jnp.clip((step - warmup) / max(config.steps - 1 - warmup, 1), 0, 1)
-    return jnp.minimum(rise, 1) * (final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * progress)))
+    warmup = config.optim.warmup
+    rise = optax.linear_schedule(1 / max(warmup, 1), 1.0, max(warmup - 1, 1))
+    fall = optax.cosine_decay_schedule(
+        1.0, max(config.steps - 1 - warmup, 1), alpha=config.optim.final_lr
+    )
+    return optax.join_schedules([rise, fall], [warmup])(step)
 
 
 def init(config: OptimConfig, model: PyTree) -> optax.ScaleByAdamState:
-    """Zero moments, each with its parameter's shape and metadata, so that both are sharded
-    alike.
-    """
-    return _adam(config).init(model)
+    """Returns zero moments, each with its parameter's shape and metadata, which shard it alike."""
+    return optax.scale_by_adam(config.b1, config.b2).init(model)
 
 
 def update(
@@ -42,8 +43,11 @@ def update(
     lr: Float[Array, ""],
     weight_decay: Float[Array, ""],
 ) -> tuple[PyTree, optax.ScaleByAdamState]:
-    """One step of AdamW; parameters with the metadata `decay=False` are not decayed."""
-    directions, state = _adam(config).update(grads, state)
+    """Returns the model and the moments after one step of AdamW.
+
+    Parameters with the metadata `decay=False` are not decayed.
+    """
+    directions, state = optax.scale_by_adam(config.b1, config.b2).update(grads, state)
 
     def move(param: nnx.Variable, direction: nnx.Variable) -> nnx.Variable:
         value, by = param.get_value(), direction.get_value()
@@ -51,16 +55,12 @@ def update(
             by = by + weight_decay * value
         return param.replace(value - lr * by)
 
-    return jax.tree.map(
+    moved = jax.tree.map(
         move, model, directions, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
-    ), state
+    )
+    return moved, state
 
 
-def clip(grads: PyTree, limit: float, norm: Float[Array, ""]) -> PyTree:
-    """`grads`, whose global norm is `norm`, scaled down to a global norm of at most `limit`."""
-    scale = jnp.minimum(1, limit / norm)
-    return jax.tree.map(lambda grad: grad * scale, grads)
-
-
-def _adam(config: OptimConfig) -> optax.GradientTransformation:
-    return optax.scale_by_adam(config.b1, config.b2)
+def clip(grads: PyTree, limit: float) -> PyTree:
+    """Returns `grads`, scaled down where their global norm is more than `limit`."""
+    return optax.clip_by_global_norm(limit).update(grads, optax.EmptyState())[0]

@@ -24,10 +24,12 @@ from seqarch.mixers import check_import
 from seqarch.patterns import read_pattern
 
 # Fields that may differ between the starts of one run. `steps` stretches the learning-rate
-# schedule; the others leave the
-# trajectory alone (a text of other content is refused by the checkpoint). run.json keeps the config
-# of every start.
-MAY_CHANGE = ("steps", "log_every", "profile", "checkpoint", "eval", "evals", "mesh", "data")
+# schedule; the others leave the trajectory alone (a text of other content is refused by the
+# checkpoint). run.json keeps the config of every start.
+MAY_CHANGE = (
+    *("steps", "log_every", "profile", "checkpoint"),
+    *("eval", "evals", "mesh", "data", "trackers"),
+)
 
 # What run.json has of each start.
 START = {"versions": dict, "host": dict, "devices": dict, "mixer?": str, "config?": dict}
@@ -76,22 +78,24 @@ def config_before(run_dir: str | os.PathLike) -> Config | None:
     return stored_config(run_dir) if (Path(run_dir) / "config.json").exists() else None
 
 
-def settled(run_dir: str | os.PathLike, config: Config, resolved: Config, mesh: Mesh) -> Config:
-    """`resolved`, but with the forms that a run of this model began with on such devices: those may
-    not change on the way, whatever has been tuned since.
+def with_recorded_forms(run_dir: str | os.PathLike, config: Config, mesh: Mesh) -> Config:
+    """Returns `config` with the forms that its run had at the start before, where it had one.
+
+    A run that was begun with this model on devices of this kind keeps its forms, whatever has been
+    tuned since; those that the config names stay.
     """
     if (first := read_record(run_dir)) is None:
-        return resolved
+        return config
     before = [first, *first["continued"]][-1]
     same = before.get("config", {}).get("model") == seqarch.config.to_dict(config)["model"]
-    kind = before["devices"].get("kind")
-    if same and "mixer" in before and kind == mesh.devices.flat[0].device_kind:
-        try:
-            model = seqarch.config.with_recorded_forms(config.model, before["mixer"])
-        except (UserError, TypeError) as error:
-            raise _no_record(Path(run_dir) / "run.json") from error
-        return dataclasses.replace(resolved, model=model)
-    return resolved
+    here = before["devices"].get("kind") == mesh.devices.flat[0].device_kind
+    if not (same and here and "mixer" in before):
+        return config
+    try:
+        model = seqarch.config.with_recorded_forms(config.model, before["mixer"])
+    except (UserError, TypeError) as error:
+        raise _no_record(Path(run_dir) / "run.json") from error
+    return dataclasses.replace(config, model=model)
 
 
 def check(run_dir: str | os.PathLike, config: Config) -> None:

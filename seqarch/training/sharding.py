@@ -21,14 +21,11 @@ from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from seqarch.config import Config, MeshConfig, with_forms
+from seqarch.config import Config, MeshConfig
 from seqarch.errors import UserError, unknown
-from seqarch.model import LanguageModel
-from seqarch.ops.forms import family
 from seqarch.tasks.text.loader import Batch
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
-from seqarch.tuning import tuned
-from seqarch.types import PyTree, State
+from seqarch.types import PyTree
 
 RULES = {
     "batch": ("data", "fsdp"),
@@ -40,18 +37,17 @@ RULES = {
     "vocab": None,
 }
 AXES = ("data", "fsdp")
-LARGE = (
-    1 << 16
-)  # elements of a layer's array, from which on it is split over `fsdp` by one axis or another
+LARGE = 1 << 16  # elements of a layer's array, from which on `fsdp` splits one axis or another
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All `devices` (default: those of every process) as a mesh ("data", "fsdp"); -1 takes what is
-    left.
+    """Returns all `devices` (default: those of every process) as a mesh with the axes AXES.
 
     Where they are of several slices (TPU pods, GPU hosts) `data` goes across slices as far as it
-    can, since replicas talk
-    the least: once a step.
+    can, since replicas talk the least: once a step.
+
+    Raises:
+      UserError: where the sizes, of which -1 takes what is left, do not fit the devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [config.data, config.fsdp]
@@ -61,8 +57,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     if min(sizes) < 1 or math.prod(sizes) != len(devices):
         raise UserError(
             f"mesh.data={config.data} x mesh.fsdp={config.fsdp} does not fit {len(devices)} "
-            "devices; "
-            "give sizes whose product is that, one of them -1 for what is left"
+            "devices; give sizes whose product is that, one of them -1 for what is left"
         )
     auto = (AxisType.Auto,) * len(AXES)
     if len({getattr(device, "slice_index", 0) for device in devices}) == 1:
@@ -80,9 +75,8 @@ def _across_slices(sizes: tuple[int, int], devices: Sequence[jax.Device]) -> np.
     if len(set(counts.values())) > 1 or sizes[1] % slices[1]:
         raise UserError(
             f"mesh.data={sizes[0]} x mesh.fsdp={sizes[1]} cannot be laid over {len(counts)} "
-            "slices of "
-            f"{sorted(counts.values())} devices; give mesh.data={len(counts)} and mesh.fsdp=-1, "
-            "and slices of one size"
+            f"slices of {sorted(counts.values())} devices; give mesh.data={len(counts)} and "
+            "mesh.fsdp=-1, and slices of one size"
         )
     within = tuple(size // count for size, count in zip(sizes, slices, strict=True))
     return mesh_utils.create_hybrid_device_mesh(
@@ -91,8 +85,9 @@ def _across_slices(sizes: tuple[int, int], devices: Sequence[jax.Device]) -> np.
 
 
 def shardings(tree: PyTree, mesh: Mesh) -> PyTree:
-    """A sharding for each leaf, by the `axes` metadata of its nnx.Variable; leaves without are
-    replicated.
+    """Returns a sharding for each leaf, by the `axes` metadata of its nnx.Variable.
+
+    Leaves without are replicated.
     """
 
     def of(leaf: nnx.Variable | jax.ShapeDtypeStruct) -> nnx.Variable | NamedSharding:
@@ -105,8 +100,9 @@ def shardings(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def replicated(tree: PyTree, mesh: Mesh) -> list[str]:
-    """Names, with their shapes, of the large parameters that every device holds whole: `fsdp`
-    divides none of their axes.
+    """Returns the names and shapes of the large parameters that every device holds whole.
+
+    `fsdp` divides none of their axes.
     """
     leaves = jax.tree_util.tree_leaves_with_path(
         tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
@@ -121,57 +117,18 @@ def replicated(tree: PyTree, mesh: Mesh) -> list[str]:
 
 
 def placed(tree: PyTree, where: PyTree) -> PyTree:
-    """Abstract arrays like those in `tree`, with the shardings `where`."""
-    struct = lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
-    return jax.tree.map(struct, tree, where)
-
-
-def serve(model: LanguageModel, mesh: Mesh) -> LanguageModel:
-    """`model` as `LanguageModel.serving` makes it, its parameters split over `mesh` as in
-    training.
-    """
-    where = shardings(jax.eval_shape(LanguageModel.serving, model), mesh)
-    return jax.jit(LanguageModel.serving, out_shardings=where)(model)
-
-
-def init_states(model: LanguageModel, batch: int, max_len: int) -> tuple[State, ...]:
-    """The model's empty states, over the mesh over which its parameters are split, if they are."""
-    make = lambda model: model.init_state(batch, max_len)
-    where = model.embedding.get_value().sharding
-    if not isinstance(where, NamedSharding):
-        return jax.jit(make)(model)
-    return jax.jit(
-        make, out_shardings=state_shardings(model, jax.eval_shape(make, model), where.mesh)
-    )(model)
-
-
-def state_shardings(
-    model: LanguageModel, states: tuple[State, ...], mesh: Mesh
-) -> tuple[State, ...]:
-    """All devices share the rows, or the heads where they do not divide the rows; other axes are
-    whole on each.
-
-    Heads that they do not divide either are whole, too. model: unstacked
-    """
-    batch = jax.tree.leaves(states)[0].shape[0]
-    split = "batch" if batch % mesh.size == 0 else "heads"
-
-    def of(leaf: jax.ShapeDtypeStruct, names: tuple[str | None, ...]) -> NamedSharding:
-        shared = [
-            name == split and size % mesh.size == 0
-            for name, size in zip(names, leaf.shape, strict=True)
-        ]
-        return NamedSharding(
-            mesh, PartitionSpec(*(mesh.axis_names if yes else None for yes in shared))
-        )
-
-    axes = tuple(block.mixer.state_axes for block in model.blocks())
-    return jax.tree.map(of, states, axes)
+    """Returns abstract arrays like those in `tree`, with the shardings `where`."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        tree,
+        where,
+    )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows are split over all devices. Splitting time needs mixers that exchange states: refused
-    until they do.
+    """Returns the sharding of a batch, whose rows are split over all devices.
+
+    Splitting time needs mixers that exchange states: it is refused until they do.
     """
     if RULES["time"] is not None:
         raise UserError(
@@ -181,22 +138,13 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["batch"], None))
 
 
-def resolve(config: Config, mesh: Mesh) -> Config:
-    """`config` with the forms of its mixers chosen for the mesh's devices, which need not be the
-    host's.
-    """
-    device = mesh.devices.flat[0]
-    return dataclasses.replace(
-        config, model=with_forms(config.model, family(device.platform), tuned(device))
-    )
-
-
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
-    """Shapes, dtypes and shardings of the train state: nothing is allocated, so any size and any
-    mesh will do.
+    """Returns the shapes, dtypes and shardings of the train state of a resolved config.
+
+    Nothing is allocated, so any size and any mesh will do.
     """
     return _abstract_state(
-        dataclasses.replace(resolve(config, mesh), batch=config.optim.accumulate, length=1), mesh
+        dataclasses.replace(config, batch=config.optim.accumulate, length=1), mesh
     )
 
 
@@ -208,7 +156,11 @@ def _abstract_state(config: Config, mesh: Mesh) -> TrainState:
 
 
 def abstract_batch(config: Config, mesh: Mesh) -> Batch:
-    """The same for the global batch; raises UserError where the devices don't divide it."""
+    """Returns the shapes, dtypes and shardings of the global batch.
+
+    Raises:
+      UserError: where the devices don't divide it.
+    """
     rows, ways = config.batch // config.optim.accumulate, mesh.size
     if rows % ways:
         raise UserError(
@@ -217,35 +169,29 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
             f"{ways * config.optim.accumulate}"
         )
     shape, where = (config.batch, config.length), batch_sharding(mesh)
-    struct = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
-    return Batch(
-        tokens=struct(jnp.int32),
-        targets=struct(jnp.int32),
-        starts=struct(jnp.bool),
-        weights=struct(jnp.float32),
-    )
+    dtypes = Batch(tokens=jnp.int32, targets=jnp.int32, starts=jnp.bool, weights=jnp.float32)
+    return Batch(*(jax.ShapeDtypeStruct(shape, dtype, sharding=where) for dtype in dtypes))
 
 
 def init_state(config: Config, mesh: Mesh, key: jax.Array) -> TrainState:
-    """The initial state, born sharded."""
-    config = resolve(config, mesh)
+    """Returns the initial state of a resolved config, born sharded."""
     init = make_init(config)
     return jax.jit(init, out_shardings=shardings(jax.eval_shape(init, key), mesh))(key)
 
 
 def jit_train_step(config: Config, mesh: Mesh) -> Callable:
-    """The train step, jitted for `mesh`: the state is donated and comes out sharded as it went in,
-    metrics replicated.
+    """Returns the train step of a resolved config, jitted for `mesh`.
+
+    The state is donated and comes out sharded as it went in, metrics replicated.
     """
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-    step = make_train_step(resolve(config, mesh))
+    step = make_train_step(config)
 
     def train_step(
         state: TrainState, batch: Batch, hyper: Hyper
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        with jax.sharding.use_abstract_mesh(
-            mesh.abstract_mesh
-        ):  # the model reads it, also where no jax.set_mesh is
+        # The model reads the mesh, also where no jax.set_mesh is.
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return step(state, batch, hyper)
 
     return jax.jit(
@@ -254,7 +200,7 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable:
 
 
 def put_batch(local: Batch, mesh: Mesh) -> Batch:
-    """The global batch from this process's rows of it."""
+    """Returns the global batch from this process's rows of it."""
     where = batch_sharding(mesh)
     return jax.tree.map(
         lambda rows: jax.make_array_from_process_local_data(where, np.asarray(rows)), local
@@ -262,18 +208,15 @@ def put_batch(local: Batch, mesh: Mesh) -> Batch:
 
 
 def _spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
-    """`names` are of the trailing axes: a stacked period has one more in front."""
+    """How an array is split; `names` are of its last axes, a stacked period has one in front."""
     taken: list[str | None] = []
     stacked = len(shape) - len(names)
     for name, size in zip((None,) * stacked + tuple(names), shape, strict=True):
         if name is not None and name not in RULES:
             raise unknown("logical axis", name, RULES)
         axis = RULES[name] if name is not None else None
-        taken.append(
-            axis
-            if axis is not None and axis not in taken and size % mesh.shape[axis] == 0
-            else None
-        )
+        free = axis is not None and axis not in taken and size % mesh.shape[axis] == 0
+        taken.append(axis if free else None)
     divided = [i for i in range(stacked, len(shape)) if shape[i] % mesh.shape["fsdp"] == 0]
     if "fsdp" not in taken and divided and math.prod(shape[stacked:]) >= LARGE:
         taken[max(divided, key=lambda i: shape[i])] = "fsdp"

@@ -1,5 +1,6 @@
-"""The train state, the loss and the train step: pure functions of arrays, jitted, sharded or
-vmapped by their callers.
+"""The train state, the loss and the train step: pure functions of arrays.
+
+Their callers jit, shard or vmap them.
 """
 
 from collections.abc import Callable
@@ -18,15 +19,21 @@ from seqarch.types import Array, Bool, Float, Int, PyTree
 
 
 class Hyper(NamedTuple):
-    """What a vmapped run may vary: the peak learning rate and the weight decay."""
+    """The traced hyper-parameters, which a vmapped run may vary.
+
+    lr: the peak learning rate.
+    weight_decay: of the parameters that decay.
+    """
 
     lr: Float[Array, ""]
     weight_decay: Float[Array, ""]
 
 
 class OptState(NamedTuple):
-    """Adam's moments, and the steps in a row, up to the last one, that were refused as
-    non-finite.
+    """The optimizer's state.
+
+    adam: the moments.
+    refused: steps in a row, up to the last one, that were not applied, being not finite.
     """
 
     adam: optax.ScaleByAdamState
@@ -34,8 +41,9 @@ class OptState(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a run carries from step to step. `step` counts the batches consumed, also those of
-    refused steps.
+    """All that a run carries from step to step.
+
+    step: batches consumed, also those of refused steps.
     """
 
     step: Int[Array, ""]
@@ -52,19 +60,19 @@ class _Sums(NamedTuple):
 
 
 def hyper(config: Config) -> Hyper:
-    """The config's own values."""
+    """Returns the hyper-parameters of a config."""
     return Hyper(jnp.float32(config.optim.lr), jnp.float32(config.optim.weight_decay))
 
 
 def token_losses(
     model: LanguageModel, batch: Batch, key: Array | None = None
 ) -> Float[Array, "B T"]:
-    """-log p(target) of each token, in nats, unweighted. `key` turns dropout on."""
+    """Returns -log p(target) of each token, in nats, unweighted; `key` turns dropout on."""
     return _losses(model, batch, key)[0]
 
 
 def make_init(config: Config) -> Callable[[Array], TrainState]:
-    """key -> the state before the first step."""
+    """Returns the function from a key to the state before the first step."""
 
     def init(key: Array) -> TrainState:
         model = LanguageModel(config.model, rngs=nnx.Rngs(key))
@@ -78,37 +86,35 @@ def make_init(config: Config) -> Callable[[Array], TrainState]:
 def make_train_step(
     config: Config,
 ) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, Array]]]:
-    """(state, batch, hyper) -> (state, metrics).
+    """Returns the train step: (state, batch, hyper) -> (state, metrics).
 
-    metrics, all scalars: loss (mean nats per weighted token), grad_norm (before clipping),
-    learning_rate, refused (steps in a row). A step whose loss, gradient or new parameters are not
-    finite leaves model and moments as they were. Dropout's noise depends on the model seed and the
-    step alone.
+    The metrics are scalars, by their names in METRICS: loss, grad_norm, learning_rate and refused.
+    A step whose loss, gradient or new parameters are not finite leaves model and moments as they
+    were. Dropout's noise depends on the model seed and the step alone.
     """
 
     def train_step(
         state: TrainState, batch: Batch, hyper: Hyper
     ) -> tuple[TrainState, dict[str, Array]]:
-        key = (
-            jax.random.fold_in(jax.random.key(config.seed.model), state.step)
-            if config.model.dropout
-            else None
-        )
+        key = None
+        if config.model.dropout:
+            key = jax.random.fold_in(jax.random.key(config.seed.model), state.step)
         sums = _accumulate(config, state.model, batch, key)
-        loss, grads = (
-            sums.nats / sums.weight,
-            jax.tree.map(lambda grad: grad / sums.weight, sums.grads),
-        )
+        loss = sums.nats / sums.weight
+        grads = jax.tree.map(lambda grad: grad / sums.weight, sums.grads)
         norm = optax.tree.norm(grads)
         lr = hyper.lr * optim.schedule(config, state.step)
-        grads = optim.clip(grads, config.optim.clip, norm)
+        grads = optim.clip(grads, config.optim.clip)
         model, adam = optim.update(
             config.optim, grads, state.opt_state.adam, state.model, lr, hyper.weight_decay
         )
 
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(model)
-        keep = lambda new, old: jnp.where(finite, new, old)
-        model, adam = jax.tree.map(keep, (model, adam), (state.model, state.opt_state.adam))
+        model, adam = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (model, adam),
+            (state.model, state.opt_state.adam),
+        )
         refused = jnp.where(finite, 0, state.opt_state.refused + 1)
         metrics = dict(loss=loss, grad_norm=norm, learning_rate=lr, refused=refused)
         return TrainState(state.step + 1, model, OptState(adam, refused)), metrics

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqarch.config import Config, with_forms
+from seqarch.config import Config, resolve, with_forms
 from seqarch.costs.memory import state_bytes
 from seqarch.costs.programs import DECODED, decode_loop_program, train_program
 from seqarch.evals.quality import bits_per_byte, texts, windowed_losses
@@ -53,6 +53,7 @@ def trained_per_second(config: Config, length: int) -> float:
     """Tokens of train steps on one row of `length` tokens."""
     config = dataclasses.replace(config, batch=1, length=length)
     mesh = make_mesh(config.mesh, jax.devices()[:1])
+    config = resolve(config, mesh)
     step, scalars = train_program(config, mesh).compile(), hyper(config)
     tokens = np.resize(np.arange(BOUNDARY), (1, length)).astype(np.int32)
     batch = put_batch(Batch(tokens, tokens, tokens < 0, np.ones(tokens.shape, np.float32)), mesh)

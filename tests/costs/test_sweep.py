@@ -146,17 +146,6 @@ def test_steps_are_not_run_on_a_cpu_unless_it_is_asked_for(made):
     assert not one.all("costs", "actual_bytes")
 
 
-def test_time_left_is_judged_by_what_was_measured(monkeypatch):
-    clock, said = iter([0.0, 300.0, 360.0]), []
-    monkeypatch.setattr(sweep.time, "monotonic", lambda: next(clock))
-    progress = sweep.Progress(100, said.append)
-    progress.done("found", 80, found_at_once=True)
-    progress.done("measured", 5)
-    first, second = said
-    assert "80%" in first and "min left" not in first
-    assert "85%" in second and "15.0 min left" in second
-
-
 @pytest.mark.parametrize(
     "size, parameters", [("1m", 1e6), ("125m", 125e6), ("1.3b", 1.3e9), ("8b", 8e9)]
 )
@@ -204,7 +193,7 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
         and "--lengths has '1k'" in left_out[0]
         and "did you mean 'gpu-h100'" in left_out[1]
     )
-    assert "min left]" in done.stdout
+    assert " left]" in done.stdout
     about, (window,) = records.read(tmp_path / records.NAME)
     assert about["kind"] == "costs" and window.source.member == "window"
     totals = window.all("costs", "total_bytes")

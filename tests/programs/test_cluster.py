@@ -187,7 +187,7 @@ def test_filter_replaces_an_abort_for_a_gone_process_and_nothing_else(written, s
 
 
 def test_processes_decide_as_one(tmp_path):
-    program = f"from tests import test_cluster; test_cluster.main({str(tmp_path)!r})"
+    program = f"from tests.programs import test_cluster; test_cluster.main({str(tmp_path)!r})"
     with processes(2, "-c", program) as started:
         for code, _, stderr in ends(started):
             assert code == 0, stderr

@@ -25,7 +25,6 @@ from seqarch.compare.members import match_members
 from seqarch.config import parse
 from seqarch.errors import NoResult, UserError
 from seqarch.report.pages import read_results
-from seqarch.runtime import progress
 from seqarch.tasks.text.prepare import prepare
 from seqarch.training.logging import read_rows
 
@@ -130,24 +129,6 @@ def test_command_of_a_row_gives_its_config(name, monkeypatch):
     values(sys.argv)
     assert parse(flag.value) == config
     assert values["workdir"].value == "runs/again"
-
-
-def test_time_left_follows_from_the_work_done(monkeypatch, capsys):
-    now = 1000.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    work = progress.Progress(3)
-    work.begin("a")
-    work.say("is there already")
-    work.begin("b")
-    now += 120
-    work.say("training")
-    work.end()
-    work.begin("c")
-    now += 30
-    work.say("measuring")
-    assert capsys.readouterr().out.splitlines() == [
-        "[1/3 a] is there already", "[1/3 b] training", "[2/3 c, 3.5 min left] measuring",
-    ]  # fmt: skip
 
 
 def test_members_without_a_result_do_not_end_the_comparison(monkeypatch, tmp_path):

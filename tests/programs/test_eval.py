@@ -111,7 +111,7 @@ def test_tensorboard_has_the_numbers_beside_those_of_training(run):
     events = EventAccumulator(str(run)).Reload()
     logged = events.Scalars("flops/train_per_token")[-1]
     assert (logged.step, logged.value) == (2, results.value("flops", "train_per_token"))
-    assert events.Scalars("train/loss")
+    assert events.Scalars("1_train/loss")
 
 
 def test_evaluators_and_split_are_chosen(run):

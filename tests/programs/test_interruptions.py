@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from seqarch.config import Config, parse, to_dict
+from seqarch.config import Config, parse, resolve, to_dict
 from seqarch.errors import Stopped, UserError
 from seqarch.runtime import cli
 from seqarch.training import loop, restore, rundir, sharding
@@ -104,7 +104,7 @@ def test_a_run_that_was_cut_short_again_and_again_ends_where_the_whole_one_ends(
     ends = {}
     for how in ("kill", "twice", "save", "term"):
         program = (
-            "from tests import test_interruptions as t; "
+            "from tests.programs import test_interruptions as t; "
             f"t.main({json.dumps(to_dict(given))!r}, {str(run)!r}, {how!r})"
         )
         done = subprocess.run(
@@ -158,7 +158,7 @@ def test_a_save_that_is_cut_off_anywhere_leaves_the_one_before(
     assert len(moments) > 10
     stream, given = restore.read_record(run / "checkpoints/9")["stream"], nine_steps(corpus)
     mesh = sharding.make_mesh(given.mesh)
-    abstract = sharding.abstract_state(sharding.resolve(given, mesh), mesh)
+    abstract = sharding.abstract_state(resolve(given, mesh), mesh)
     found = []
     for moment in moments:
         with Checkpointer(moment, stream=stream) as checkpoints:

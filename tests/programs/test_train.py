@@ -19,6 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import seqarch.config
 from configs import lm
+from seqarch import records
 from seqarch.config import Config, parse
 from seqarch.costs.programs import train_program
 from seqarch.devices import DEVICES, Device
@@ -27,10 +28,11 @@ from seqarch.flops import count_flops
 from seqarch.mixers import MIXERS
 from seqarch.runs import load_run
 from seqarch.runtime import accelerator, cluster
+from seqarch.runtime.trackers.tensorboard import HPARAMS_FILE
 from seqarch.tasks.text import tokens
-from seqarch.training import loop, restore, sharding
+from seqarch.training import loop, meter, restore, sharding
 from seqarch.training.checkpoint import load_model
-from seqarch.training.logging import HPARAMS_FILE, read_rows
+from seqarch.training.logging import read_rows
 from tests.training.test_restore import flip, largest
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +94,7 @@ def test_mfu_is_told_in_bfloat16_on_known_devices(corpus, tmp_path, monkeypatch,
 def test_run_json_holds_the_flops_of_a_step_once(corpus, tmp_path):
     given = config(corpus, steps=2)
     last = loop.train(given, tmp_path, progress=lambda line: None)
-    model = loop.step_flops(given)
+    model = meter.step_flops(given)
     program = train_program(given, sharding.make_mesh(given.mesh))
     hardware = count_flops(program.fn, *program.args).total
     record = json.loads((tmp_path / "run.json").read_text())
@@ -108,6 +110,15 @@ def test_a_trained_run_takes_what_its_config_may_change(corpus, tmp_path):
     loop.train(other, tmp_path, progress=lambda line: None)
     assert parse(json.loads((tmp_path / "config.json").read_text())) == other
     assert not json.loads((tmp_path / "run.json").read_text())["continued"]
+
+
+def test_a_run_may_go_on_with_other_trackers(corpus, tmp_path):
+    given = config(corpus, steps=2, trackers=())
+    loop.train(given, tmp_path, progress=lambda line: None)
+    assert not list(tmp_path.glob("events.*")) and len(read_rows(tmp_path)) == 2
+    given = dataclasses.replace(given, steps=3, trackers=("tensorboard",))
+    loop.train(given, tmp_path, progress=lambda line: None)
+    assert list(tmp_path.glob("events.*")) and len(read_rows(tmp_path)) == 3
 
 
 def test_an_extended_run_tells_its_learning_rate_and_describes_itself_anew(corpus, tmp_path):
@@ -131,11 +142,11 @@ def test_an_extended_run_tells_its_learning_rate_and_describes_itself_anew(corpu
 
 def test_what_was_measured_of_another_step_is_not_the_runs(corpus, tmp_path):
     loop.train(config(corpus, steps=2), tmp_path, progress=lambda line: None)
-    assert load_run(tmp_path).eval is None
-    (tmp_path / "eval.json").write_text('{"run/step": 2}')
-    assert load_run(tmp_path).eval == {"run/step": 2}
-    (tmp_path / "eval.json").write_text('{"run/step": 1}')
-    assert load_run(tmp_path).eval is None
+    assert load_run(tmp_path).results is None
+    for step in (2, 1):
+        results = records.Results(records.Source("run", "run", step=step), ())
+        records.write(tmp_path / records.NAME, [results])
+        assert load_run(tmp_path).results == (results if step == 2 else None)
 
 
 def test_a_start_with_the_same_config_describes_nothing_anew(corpus, tmp_path):

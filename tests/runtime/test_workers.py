@@ -124,7 +124,7 @@ def test_members_stop_with_the_program(number, everyone, trains, tmp_path):
     command = [
         sys.executable,
         "-c",
-        f"from tests import test_workers; test_workers.main({str(tmp_path)!r})",
+        f"from tests.runtime import test_workers; test_workers.main({str(tmp_path)!r})",
     ]
     program = subprocess.Popen(
         command,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import seqarch.config
-from seqarch.config import Config, MeshConfig, ModelConfig
+from seqarch.config import Config, MeshConfig, ModelConfig, resolve
 from seqarch.errors import UserError
 from seqarch.training import sharding
 from seqarch.training.checkpoint import Checkpointer, load_model, named
@@ -50,12 +50,12 @@ def mesh() -> jax.sharding.Mesh:
 
 @functools.cache
 def initial() -> TrainState:
-    return sharding.init_state(CONFIG, mesh(), jax.random.key(0))
+    return sharding.init_state(resolve(CONFIG, mesh()), mesh(), jax.random.key(0))
 
 
 def abstract(**model) -> TrainState:
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, **model))
-    return sharding.abstract_state(config, mesh())
+    return sharding.abstract_state(resolve(config, mesh()), mesh())
 
 
 def state(step: int) -> TrainState:

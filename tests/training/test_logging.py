@@ -11,12 +11,19 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
-from tensorboard.plugins.hparams import api_pb2, list_session_groups
+from tensorboard.plugins.hparams import api_pb2, list_session_groups, plugin_data_pb2
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboardX import SummaryWriter, summary
 
-from seqarch.training.logging import HPARAMS_FILE, TAGS, Logger, Profile, read_rows
+from seqarch.errors import UserError
+from seqarch.runtime.trackers import tags
+from seqarch.runtime.trackers.tensorboard import HPARAMS_FILE
+from seqarch.training.logging import Logger, read_rows
 from seqarch.training.meter import Meter
+from seqarch.training.metrics import METRICS
+from seqarch.training.profile import Profile
+
+TAGS = tags(METRICS)
 
 
 def row(step: int, loss: float = 1.0) -> dict:
@@ -44,7 +51,7 @@ def test_the_same_numbers_go_to_both(tmp_path):
     assert set(scalars.Tags()["scalars"]) == {
         TAGS["loss"],
         TAGS["tokens_per_s"],
-        "memory/process_peak_rss_bytes",
+        TAGS["process_peak_rss_bytes"],
     }
     assert [(event.step, event.value) for event in scalars.Scalars(TAGS["loss"])] == [
         (1, 0.25),
@@ -121,8 +128,8 @@ def test_rows_that_are_missing_or_doubled_are_told_in_one_line(tmp_path, steps, 
 def test_a_process_that_does_not_write_leaves_no_file(tmp_path):
     with Logger(tmp_path, write=False) as logger:
         logger.log(row(1))
-        logger.describe({"config": {}})
-        logger.set_hparams({"lr": 1.0})
+        logger.texts({"config": {}})
+        logger.hparams({"lr": 1.0})
     assert not list(tmp_path.iterdir())
 
 
@@ -144,8 +151,8 @@ def hparams(directory) -> list[tuple[str, float, int]]:
 
 def test_texts_stand_in_the_run_itself(tmp_path):
     with Logger(tmp_path) as logger:
-        logger.describe({"config": {"optim": {"lr": 1e-3}}})
-        logger.set_hparams({"optim.lr": 1e-3, "model.mixer": "gru", "eval.contexts": [1, 2]})
+        logger.texts({"config": {"optim": {"lr": 1e-3}}})
+        logger.hparams({"optim.lr": 1e-3, "model.mixer": "gru", "eval.contexts": [1, 2]})
     assert "config/text_summary" in events(tmp_path).Tags()["tensors"]
     assert all(path.is_file() for path in tmp_path.iterdir())
 
@@ -158,17 +165,59 @@ def test_tensorboard_shows_the_hyper_parameters_of_the_last_start(tmp_path):
             old.file_writer.add_summary(part)
     for start, steps in ((0, 2), (2, 4)):
         with Logger(run, start) as logger:
-            logger.set_hparams({"steps": steps, "model.mixer": "gru"})
+            logger.hparams({"steps": steps, "model.mixer": "gru"})
             for step in range(start + 1, steps + 1):
                 logger.log(row(step, float(step)))
         assert hparams(tmp_path) == [("run", steps, success)]
     with pytest.raises(KeyError), Logger(run, 4) as logger:
-        logger.set_hparams({"steps": 6})
+        logger.hparams({"steps": 6})
         raise KeyError
     assert b"session_end_info" not in (run / HPARAMS_FILE).read_bytes()
     assert hparams(tmp_path)[0][:2] == ("run", 6)
     losses = [(event.step, event.value) for event in events(run).Scalars(TAGS["loss"])]
     assert losses == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+
+
+def test_hyper_parameters_begin_with_what_matters_most(tmp_path):
+    """TensorBoard sorts its columns by name; what it shows is the display name."""
+    given = {"batch": 4, "model.dim": 8, "model.layers": 1, "model.mixer": "gru", "optim.lr": 1e-3}
+    with Logger(tmp_path) as logger:
+        logger.hparams(given)
+    tags = events(tmp_path).SummaryMetadata("_hparams_/experiment").plugin_data.content
+    columns = plugin_data_pb2.HParamsPluginData.FromString(tags).experiment.hparam_infos
+    shown = [each.display_name for each in sorted(columns, key=lambda each: each.name)]
+    assert shown == ["model.mixer", "model.dim", "model.layers", "optim.lr", "batch"]
+
+
+def test_tags_stand_in_the_order_of_the_table():
+    assert list(TAGS.values())[:3] == [
+        "1_train/loss", "1_train/bits_per_byte", "2_validation/bits_per_byte"
+    ]  # fmt: skip
+    groups = list(dict.fromkeys(tag.partition("/")[0] for tag in TAGS.values()))
+    assert groups == sorted(groups) and len(set(TAGS.values())) == len(METRICS)
+
+
+def test_a_curve_says_what_it_is(tmp_path):
+    with Logger(tmp_path) as logger:
+        logger.log(row(1))
+    metadata = events(tmp_path).SummaryMetadata(TAGS["loss"])
+    assert metadata.summary_description == f"{METRICS['loss'].help} (nats per token)"
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_written(tmp_path):
+    with (
+        Logger(tmp_path) as logger,
+        pytest.raises(UserError, match="unknown training metric 'lossy'; did you mean 'loss'"),
+    ):
+        logger.log(row(1) | dict(lossy=1.0))
+    assert lines(tmp_path) == []
+
+
+def test_the_log_is_written_without_any_tracker(tmp_path):
+    with Logger(tmp_path, trackers=()) as logger:
+        logger.log(row(1))
+        logger.hparams({"steps": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_a_profile_is_written_on_request_only(tmp_path):
@@ -223,4 +272,4 @@ def test_mfu_is_the_share_of_a_known_peak(monkeypatch, peak, utilisation):
 def test_mfu_is_shown_with_the_speeds(tmp_path):
     with Logger(tmp_path) as logger:
         logger.log(row(1) | dict(mfu=0.25))
-    assert set(events(tmp_path).Tags()["scalars"]) == {TAGS["loss"], "speed/mfu"}
+    assert set(events(tmp_path).Tags()["scalars"]) == {TAGS["loss"], TAGS["mfu"]}

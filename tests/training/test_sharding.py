@@ -20,7 +20,7 @@ from seqarch.errors import UserError
 from seqarch.generate import Sampling, generate
 from seqarch.mixers import MIXERS
 from seqarch.tasks.text.loader import Batch
-from seqarch.training import sharding
+from seqarch.training import serving, sharding
 from seqarch.training.checkpoint import Checkpointer, load_model, named
 from seqarch.training.digest import digests
 from seqarch.training.state import TrainState, hyper, make_init
@@ -75,7 +75,11 @@ def main() -> None:
 @pytest.mark.slow
 def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_parameters():
     env = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
-    command = [sys.executable, "-c", "from tests import test_sharding; test_sharding.main()"]
+    command = [
+        sys.executable,
+        "-c",
+        "from tests.training import test_sharding; test_sharding.main()",
+    ]
     done = subprocess.run(
         command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False
     )
@@ -101,9 +105,9 @@ def generate_on(run: str) -> None:
     found = {}
     for count in (1, 4):
         mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), jax.devices()[:count])
-        model = sharding.serve(load_model(run, mesh=mesh)[1], mesh)
+        model = serving.serve(load_model(run, mesh=mesh)[1], mesh)
         held = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(model))
-        states = sharding.init_states(model, 1, 64)
+        states = serving.init_states(model, 1, 64)
         cache = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(states))
         options = dict(steps=12, key=jax.random.key(1), sampling=Sampling(temperature=0.0))
         texts = [row.tolist() for row in generate(model, [list(b"To be"), [], [7]], **options)]
@@ -117,7 +121,7 @@ def test_four_devices_share_the_model_and_generate_the_text_of_one(tmp_path):
     command = [
         sys.executable,
         "-c",
-        f"from tests import test_sharding; test_sharding.generate_on({str(tmp_path)!r})",
+        f"from tests.training import test_sharding; test_sharding.generate_on({str(tmp_path)!r})",
     ]
     done = subprocess.run(
         command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False
@@ -215,7 +219,7 @@ def test_a_gru_gathers_its_recurrent_matrix_before_its_loop():
     command = [
         sys.executable,
         "-c",
-        "from tests import test_sharding; test_sharding.print_collectives_in_loops()",
+        "from tests.training import test_sharding; test_sharding.print_collectives_in_loops()",
     ]
     done = subprocess.run(
         command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False

@@ -1,26 +1,16 @@
-"""ConfigDict in, frozen dataclasses out: the one place that knows ml_collections, and where a
-config is validated.
-
-config = seqarch.config.parse(config_dict)            # unknown fields and wrong types: UserError
-model_config = with_forms(config.model, "tpu")        # method="auto" becomes a named form, for the
-target
-"""
+"""The fields of a config as frozen dataclasses, which refuse values that cannot be meant."""
 
 import dataclasses
-import json
 import math
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any
 
-import ml_collections
 import numpy as np
 
 from seqarch.errors import UserError, unknown
-from seqarch.mixers import resolve_mixer
-from seqarch.patterns import Layer, Stack, parse_pattern, read_pattern
+from seqarch.patterns import Stack, parse_pattern
+from seqarch.runtime.trackers import TRACKERS
 
-FORM_OPTIONS = ("method", "chunk", "block")  # of a mixer: how it computes, not what
 PRECISIONS = ("highest", "high", "default")
 
 
@@ -234,6 +224,8 @@ class Config:
     batch: rows per step
     length: tokens per row
     evals: what eval.py measures: names in seqarch.evals.EVALUATORS with their options
+    trackers: where training metrics go beside RUN/metrics.jsonl: names in
+      seqarch.runtime.trackers.TRACKERS
     log_every: steps between fetches of metrics from the device
     profile: the step at which a profiler trace of five steps starts; 0 for none
     """
@@ -251,6 +243,7 @@ class Config:
     eval: EvalConfig = EvalConfig()
     evals: Evals = dataclasses.field(default_factory=default_evals, hash=False)
     mesh: MeshConfig = MeshConfig()
+    trackers: tuple[str, ...] = ("tensorboard",)
 
     def __post_init__(self):
         _positive(self, "steps", "batch", "length", "log_every")
@@ -261,164 +254,6 @@ class Config:
                 f"batch {self.batch} does not divide into optim.accumulate "
                 f"{self.optim.accumulate} micro-batches"
             )
-
-
-def parse(given: ml_collections.ConfigDict | dict) -> Config:
-    """Validates a ConfigDict or a plain dict (a run's config.json); raises UserError."""
-    return _build(
-        Config, given.to_dict() if isinstance(given, ml_collections.ConfigDict) else given, ""
-    )
-
-
-def to_dict(config: Config) -> dict:
-    """The plain dict that `parse` reads back; JSON-ready."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"optim": {"lr": 1}} -> {"optim.lr": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= (
-            flatten(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else {prefix + name: value}
-        )
-    return flat
-
-
-def with_forms(
-    model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, Any]] = MappingProxyType({})
-) -> ModelConfig:
-    """`model` with method="auto" of every mixer replaced by the form that its op prefers on
-    `platform`.
-
-    platform: "cpu", "gpu" or "tpu": the target of the program, which is not always the host.
-    tuned: by mixer, the options that were the fastest on that very device, preferred where there
-      are any; what the layer itself says goes before them
-    """
-
-    def chosen(layer: Layer) -> dict[str, Any]:
-        return tuned.get(layer.mixer) or {"method": resolve_mixer(layer.mixer).forms.auto(platform)}
-
-    return _each_layer(model, lambda layer: _with_form(layer, chosen))
-
-
-def with_recorded_forms(model: ModelConfig, recorded: str) -> ModelConfig:
-    """Returns `model` with the forms of the layer pattern `recorded`, where it leaves them open.
-
-    Only FORM_OPTIONS are taken from `recorded`; nothing that it names is imported.
-
-    Raises: UserError: where `recorded` is no pattern, is of other mixers, or has a form that there
-        is not.
-    """
-    theirs = read_pattern(recorded)
-    ours = parse_pattern(model.mixer)
-    if [layer.mixer for layer in theirs] != [layer.mixer for layer in ours]:
-        raise UserError(f"{recorded!r} is not of the mixers of {model.mixer!r}")
-    forms = [
-        {name: value for name, value in layer.options if name in FORM_OPTIONS} for layer in theirs
-    ]
-    layers = [
-        _with_form(layer, lambda _, form=form: form)
-        for layer, form in zip(ours, forms, strict=True)
-    ]
-    pattern = ",".join(map(str, layers))
-    parse_pattern(pattern)
-    return dataclasses.replace(model, mixer=pattern)
-
-
-def _with_form(layer: Layer, choose: Callable[[Layer], dict[str, Any]]) -> Layer:
-    """`layer` with the options that `choose` gives for it, where its mixer has forms and it leaves
-    its form open.
-    """
-    forms, given = getattr(resolve_mixer(layer.mixer), "forms", None), dict(layer.options)
-    if forms is None:
-        return layer
-    if given.get("method", "auto") != "auto":
-        forms.pick(given["method"])  # refuses an unknown one, before anything is built
-        return layer
-    given.pop("method", None)
-    return Layer(layer.mixer, tuple((given | choose(layer) | given).items()))
-
-
-def without_forms(model: ModelConfig) -> ModelConfig:
-    """`model` without the method of any mixer that has forms: a form is one of sequences, a single
-    step has none.
-    """
-
-    def drop(layer: Layer) -> Layer:
-        if getattr(resolve_mixer(layer.mixer), "forms", None) is None:
-            return layer
-        return Layer(
-            layer.mixer, tuple(option for option in layer.options if option[0] != "method")
-        )
-
-    return _each_layer(model, drop)
-
-
-def _each_layer(model: ModelConfig, change: Callable[[Layer], Layer]) -> ModelConfig:
-    return dataclasses.replace(
-        model, mixer=",".join(str(change(layer)) for layer in parse_pattern(model.mixer))
-    )
-
-
-def _build(cls: type, given: dict, where: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for name in given:
-        if name not in fields:
-            raise unknown("config field", where + name, [where + known for known in fields])
-    return cls(
-        **{name: _convert(fields[name].type, value, where + name) for name, value in given.items()}
-    )
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            known = ", ".join(field.name for field in dataclasses.fields(kind))
-            raise UserError(f"config field {where} is {value!r}; it has fields: {known}")
-        return _build(kind, value, where + ".")
-    if kind == Evals:
-        return _options(value, where)
-    if kind == tuple[int, ...]:
-        if not isinstance(value, (tuple, list)):
-            raise UserError(
-                f"config field {where} is {value!r}; expected several numbers, such as (1024, 4096)"
-            )
-        return tuple(_convert(int, item, where) for item in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and type(value) is int:
-        return _in_range(value, where)
-    if type(value) is not kind:
-        raise UserError(
-            f"config field {where} is {value!r}, a {type(value).__name__}; expected {kind.__name__}"
-        )
-    return value
-
-
-def _options(given: Any, where: str) -> Evals:
-    """Options by evaluator; lists, as JSON has them, are tuples, as a config file has them."""
-    if not isinstance(given, dict) or not all(isinstance(each, dict) for each in given.values()):
-        raise UserError(
-            f"config field {where} is {given!r}; give options by evaluator, such as "
-            "dict(quality=dict())"
-        )
-
-    def option(value: Any, name: str) -> Any:
-        if isinstance(value, (list, tuple)):
-            return tuple(option(each, name) for each in value)
-        return _in_range(value, name) if type(value) is int else value
-
-    return {
-        name: {key: option(value, f"{where}.{name}.{key}") for key, value in options.items()}
-        for name, options in given.items()
-    }
-
-
-def _in_range(value: int, where: str) -> int:
-    """Returns `value`; seeds, which check themselves, go to 2^32, all else is below 2^31."""
-    if abs(value) >= 2**31 and not where.startswith("seed."):
-        raise UserError(f"config field {where} is {value}; give a number below 2^31")
-    return value
+        for name in self.trackers:
+            if name not in TRACKERS:
+                raise unknown("tracker in config.trackers", name, TRACKERS)

@@ -1,0 +1,43 @@
+"""Configs: what a run is asked to do, read from a ConfigDict, checked, and resolved for a machine.
+
+config = parse(config_dict)          # unknown fields, wrong types and values: UserError
+resolved = resolve(config, mesh)     # forms and mesh sizes, left to the machine so far, are named
+"""
+
+from seqarch.config.fields import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    SeedConfig,
+)
+from seqarch.config.forms import (
+    resolve,
+    resolve_model,
+    with_forms,
+    with_recorded_forms,
+    without_forms,
+)
+from seqarch.config.reading import flatten, parse, to_dict
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "EvalConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "SeedConfig",
+    "flatten",
+    "parse",
+    "resolve",
+    "resolve_model",
+    "to_dict",
+    "with_forms",
+    "with_recorded_forms",
+    "without_forms",
+]

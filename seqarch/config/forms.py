@@ -1,0 +1,113 @@
+"""Resolves what a config leaves to the machine: the form of each mixer, and the sizes of the mesh.
+
+`resolve` is called once, at the top of whatever builds a model. The form of a layer is, in this
+order, the one that the config names, the one that scripts/tune.py found to be the fastest on that
+device, and the one that the mixer's op prefers on that platform.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from seqarch.config.fields import Config, MeshConfig, ModelConfig
+from seqarch.errors import UserError
+from seqarch.mixers import resolve_mixer
+from seqarch.ops.forms import family
+from seqarch.patterns import Layer, parse_pattern, read_pattern
+from seqarch.tuning import tuned
+
+FORM_OPTIONS = ("method", "chunk", "block")  # of a mixer: how it computes, not what
+
+
+def resolve(config: Config, mesh: Mesh) -> Config:
+    """Returns `config` with the forms of its mixers and the sizes of its mesh axes named.
+
+    A resolved config stays as it is. The mesh's devices need not be here.
+    """
+    model = resolve_model(config.model, mesh.devices.flat[0])
+    return dataclasses.replace(config, model=model, mesh=MeshConfig(**mesh.shape))
+
+
+def resolve_model(model: ModelConfig, device: jax.Device) -> ModelConfig:
+    """Returns `model` with the forms of its mixers named, as they are chosen for `device`."""
+    return with_forms(model, family(device.platform), tuned(device))
+
+
+def with_forms(
+    model: ModelConfig,
+    platform: str,
+    tuned: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+) -> ModelConfig:
+    """Returns `model` with method="auto" of every mixer replaced by the name of a form.
+
+    Args:
+      model: may name forms already; those stay.
+      platform: "cpu", "gpu" or "tpu": the target of the program, which is not always the host.
+      tuned: by mixer, the options that were the fastest on the device; preferred where there are
+        any.
+
+    Raises:
+      UserError: where `model` names a form that there is not.
+    """
+
+    def choose(layer: Layer) -> dict[str, Any]:
+        return tuned.get(layer.mixer) or {"method": resolve_mixer(layer.mixer).forms.auto(platform)}
+
+    return _each_layer(model, lambda layer: _with_form(layer, choose))
+
+
+def with_recorded_forms(model: ModelConfig, recorded: str) -> ModelConfig:
+    """Returns `model` with the forms of the layer pattern `recorded`, where it leaves them open.
+
+    Only FORM_OPTIONS are taken from `recorded`; nothing that it names is imported.
+
+    Raises:
+      UserError: where `recorded` is no pattern, or is of other mixers.
+    """
+    theirs, ours = read_pattern(recorded), parse_pattern(model.mixer)
+    if [layer.mixer for layer in theirs] != [layer.mixer for layer in ours]:
+        raise UserError(f"{recorded!r} is not of the mixers of {model.mixer!r}")
+    layers = []
+    for layer, source in zip(ours, theirs, strict=True):
+        form = {name: value for name, value in source.options if name in FORM_OPTIONS}
+        layers.append(_with_form(layer, lambda _, form=form: form))
+    pattern = ",".join(map(str, layers))
+    parse_pattern(pattern)
+    return dataclasses.replace(model, mixer=pattern)
+
+
+def without_forms(model: ModelConfig) -> ModelConfig:
+    """Returns `model` without the method of any mixer that has forms.
+
+    A form is an arrangement of a whole sequence; single steps have none, so they are the same
+    program for all forms.
+    """
+
+    def drop(layer: Layer) -> Layer:
+        if getattr(resolve_mixer(layer.mixer), "forms", None) is None:
+            return layer
+        kept = tuple(option for option in layer.options if option[0] != "method")
+        return Layer(layer.mixer, kept)
+
+    return _each_layer(model, drop)
+
+
+def _with_form(layer: Layer, choose: Callable[[Layer], dict[str, Any]]) -> Layer:
+    """`layer` with the options that `choose` gives, where its mixer has forms and it names none."""
+    forms, given = getattr(resolve_mixer(layer.mixer), "forms", None), dict(layer.options)
+    if forms is None:
+        return layer
+    if given.get("method", "auto") != "auto":
+        forms.pick(given["method"])  # refuses an unknown one, before anything is built
+        return layer
+    given.pop("method", None)
+    return Layer(layer.mixer, tuple((given | choose(layer) | given).items()))
+
+
+def _each_layer(model: ModelConfig, change: Callable[[Layer], Layer]) -> ModelConfig:
+    layers = [str(change(layer)) for layer in parse_pattern(model.mixer)]
+    return dataclasses.replace(model, mixer=",".join(layers))

@@ -1,0 +1,108 @@
+"""From a ConfigDict or a plain dict to a Config, and back; the only module that knows
+ml_collections.
+"""
+
+import dataclasses
+import json
+import typing
+from typing import Any
+
+import ml_collections
+
+from seqarch.config.fields import Config, Evals
+from seqarch.errors import UserError, unknown
+
+EXAMPLES = {int: ("numbers", "(1024, 4096)"), str: ("names", "('tensorboard',)")}
+
+
+def parse(given: ml_collections.ConfigDict | dict[str, Any]) -> Config:
+    """Returns the config in a ConfigDict, or in a plain dict such as a run's config.json.
+
+    Raises:
+      UserError: for unknown fields, wrong types, and values that a field refuses.
+    """
+    if isinstance(given, ml_collections.ConfigDict):
+        given = given.to_dict()
+    return _build(Config, given, "")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns the plain dict, ready for JSON, that `parse` reads back."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested dicts as one, by dotted name: {"optim": {"lr": 1}} -> {"optim.lr": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _build(cls: type, given: dict[str, Any], where: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name in given:
+        if name not in fields:
+            raise unknown("config field", where + name, [where + known for known in fields])
+    return cls(
+        **{name: _convert(fields[name].type, value, where + name) for name, value in given.items()}
+    )
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            known = ", ".join(field.name for field in dataclasses.fields(kind))
+            raise UserError(f"config field {where} is {value!r}; it has fields: {known}")
+        return _build(kind, value, where + ".")
+    if kind == Evals:
+        return _options(value, where)
+    if typing.get_origin(kind) is tuple:
+        return _several(typing.get_args(kind)[0], value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is int and type(value) is int:
+        return _in_range(value, where)
+    if type(value) is not kind:
+        raise UserError(
+            f"config field {where} is {value!r}, a {type(value).__name__}; expected {kind.__name__}"
+        )
+    return value
+
+
+def _several(kind: type, value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (tuple, list)):
+        what, example = EXAMPLES[kind]
+        raise UserError(
+            f"config field {where} is {value!r}; expected several {what}, such as {example}"
+        )
+    return tuple(_convert(kind, item, where) for item in value)
+
+
+def _options(given: Any, where: str) -> Evals:
+    """Options by evaluator; lists, as JSON has them, are tuples, as a config file has them."""
+    if not isinstance(given, dict) or not all(isinstance(each, dict) for each in given.values()):
+        raise UserError(
+            f"config field {where} is {given!r}; give options by evaluator, such as "
+            "dict(quality=dict())"
+        )
+    return {
+        name: {key: _option(value, f"{where}.{name}.{key}") for key, value in options.items()}
+        for name, options in given.items()
+    }
+
+
+def _option(value: Any, where: str) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_option(each, where) for each in value)
+    return _in_range(value, where) if type(value) is int else value
+
+
+def _in_range(value: int, where: str) -> int:
+    """Returns `value`; seeds, which check themselves, go to 2^32, all else is below 2^31."""
+    if abs(value) >= 2**31 and not where.startswith("seed."):
+        raise UserError(f"config field {where} is {value}; give a number below 2^31")
+    return value

@@ -1,0 +1,78 @@
+"""Where the metrics of a run go beside its own log: one interface, and a sink for each service.
+
+    trackers = [open_tracker(name, run_dir, start, METRICS) for name in config.trackers]
+
+A new sink is a class with the methods of Tracker and an entry of TRACKERS.
+"""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from seqarch.errors import UserError, unknown
+
+TRACKERS = {  # by name in config.trackers: "module:class", imported only where it is used
+    "tensorboard": "seqarch.runtime.trackers.tensorboard:TensorBoard",
+    "trackio": "seqarch.runtime.trackers.hosted:Trackio",
+    "wandb": "seqarch.runtime.trackers.hosted:Wandb",
+}
+
+
+class Metric(NamedTuple):
+    """What a number of a training run is.
+
+    group: under which trackers show it; groups are shown in the order in which a table names them.
+    unit: of the number, "" for a ratio or a count.
+    help: one sentence for whoever sees the curve.
+    """
+
+    group: str
+    unit: str
+    help: str
+
+
+class Tracker(Protocol):
+    """A sink for one start of a run, which goes on where the start before it ended."""
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Takes the metrics of one step by name; `row["step"]` says which step."""
+
+    def texts(self, texts: Mapping[str, Any], step: int) -> None:
+        """Takes facts about the run, ready for JSON, as they are from `step` on."""
+
+    def hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Takes the run's hyper-parameters by dotted name; replaces earlier ones."""
+
+    def close(self, success: bool) -> None:
+        """Ends the start; `success` says whether it came to its end."""
+
+
+def open_tracker(name: str, run_dir: Path, start: int, metrics: Mapping[str, Metric]) -> Tracker:
+    """Returns the sink `name` for the run in `run_dir`, which goes on from step `start`.
+
+    Raises:
+      UserError: for a name that is not in TRACKERS, and where its package is not installed.
+    """
+    if name not in TRACKERS:
+        raise unknown("tracker", name, TRACKERS)
+    module, _, attribute = TRACKERS[name].partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)(run_dir, start, metrics)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the tracker {name!r} needs the package {error.name}; install it, or take {name!r} "
+            "out of config.trackers"
+        ) from error
+
+
+def tags(metrics: Mapping[str, Metric]) -> dict[str, str]:
+    """Returns the tag of each metric, such as "1_train/loss".
+
+    Trackers sort tags by their letters; the number keeps groups in the order of the table.
+    """
+    groups = list(dict.fromkeys(metric.group for metric in metrics.values()))
+    found = {}
+    for name, (group, *_) in metrics.items():
+        found[name] = f"{1 + groups.index(group)}_{group}/{name.removeprefix(f'{group}_')}"
+    return found

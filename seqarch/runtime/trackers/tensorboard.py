@@ -1,0 +1,105 @@
+"""TensorBoard events, in the run's directory; the only module that imports TensorBoard."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter, summary
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
+
+from seqarch.errors import printable
+from seqarch.runtime.trackers import Metric, tags
+
+# TensorBoard keeps the first hyper-parameters that it reads of a run, and reads files in the order
+# of their names, each until a later one is there: these stand in the first file, which is replaced.
+HPARAMS_FILE = "events.out.tfevents.0.hparams"
+# TensorBoard sorts columns by name: these get a number in front, and are shown without it.
+FIRST_HPARAMS = ("model.mixer", "model.dim", "model.layers", "optim.lr")
+RESULTS = 2  # metrics, the first of the table, that are columns beside the hyper-parameters
+
+
+class TensorBoard:
+    """A tracker whose curves, texts and hyper-parameters `tensorboard --logdir` shows."""
+
+    def __init__(self, run_dir: Path, start: int, metrics: Mapping[str, Metric]):
+        self._run_dir, self._metrics, self._tags = run_dir, metrics, tags(metrics)
+        self._hparams: RecordWriter | None = None
+        self._end: Summary | None = None
+        # TensorBoard hides what an earlier start logged from purge_step on. Names have a resolution
+        # of a second.
+        self._events = SummaryWriter(
+            str(run_dir), filename_suffix=f".{start}", purge_step=start + 1
+        )
+
+    def log(self, row: Mapping[str, float]) -> None:
+        for name in row.keys() - {"step"}:
+            metric = self._metrics[name]
+            about = f"{metric.help} ({metric.unit})" if metric.unit else metric.help
+            self._events.add_scalar(
+                self._tags[name], row[name], row["step"], summary_description=about
+            )
+
+    def texts(self, texts: Mapping[str, Any], step: int) -> None:
+        for name, value in texts.items():
+            lines = json.dumps(value, indent=2).splitlines()
+            self._events.add_text(name, "\n".join("    " + line for line in lines), step)
+
+    def hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Writes the columns of the HParams tab, instead of those of an earlier start.
+
+        `SummaryWriter.add_hparams` would begin a run of its own in a subdirectory.
+        """
+        experiment, start, self._end = _hparams(hparams, list(self._tags.values())[:RESULTS])
+        partial = self._run_dir / "hparams.partial"
+        self._hparams = RecordWriter(str(partial))
+        events = [Event(summary=each) for each in (experiment, start)]
+        _write_events(self._hparams, Event(file_version="brain.Event:2"), *events)
+        partial.replace(self._run_dir / HPARAMS_FILE)  # where the end is written, too
+
+    def close(self, success: bool) -> None:
+        """Counts the run as a success in the HParams tab, if it is one."""
+        self._events.close()
+        if self._hparams:
+            if success:
+                _write_events(self._hparams, Event(summary=self._end))
+            self._hparams.close()
+
+
+def add_scalars(run_dir: str | os.PathLike, points: Mapping[int, Mapping[str, float]]) -> None:
+    """Writes scalars by step and tag, beside those of training, in a file of their own.
+
+    All of them at once: a second file of the same second would have the name of the first.
+    """
+    with SummaryWriter(str(run_dir), filename_suffix=".eval") as events:
+        for step, values in points.items():
+            for tag, value in values.items():
+                events.add_scalar(tag, value, step)
+
+
+def _hparams(hparams: Mapping[str, Any], results: list[str]) -> tuple[Summary, Summary, Summary]:
+    """The experiment, the start and the end of a run, as the HParams plugin reads them."""
+    shown, plain = {}, {}
+    for name, value in hparams.items():
+        key = f"{FIRST_HPARAMS.index(name)}_{name}" if name in FIRST_HPARAMS else name
+        shown[key] = name
+        plain[key] = value if isinstance(value, (bool, int, float)) else printable(str(value))
+    experiment, start, end = summary.hparams(plain, dict.fromkeys(results))
+    plugin = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    for info in content.experiment.hparam_infos:
+        info.display_name = shown[info.name]
+    plugin.content = content.SerializeToString()
+    return experiment, start, end
+
+
+def _write_events(writer: RecordWriter, *events: Event) -> None:
+    for event in events:
+        event.wall_time = time.time()
+        writer.write(event.SerializeToString())
+    writer.flush()

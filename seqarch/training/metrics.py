@@ -1,0 +1,38 @@
+"""METRICS: what each number in a row of RUN/metrics.jsonl is; trackers show them in this order."""
+
+from collections.abc import Iterable
+
+from seqarch.errors import unknown
+from seqarch.runtime.trackers import Metric
+
+METRICS = {
+    "loss": Metric("train", "nats per token", "Mean cross-entropy of the step's batch"),
+    "bits_per_byte": Metric(
+        "train", "bits per byte", "The loss per byte of text, which compares across tokenizers"
+    ),
+    "validation_bits_per_byte": Metric(
+        "validation", "bits per byte", "A quick look at windows of the validation split"
+    ),
+    "learning_rate": Metric("optimizer", "", "Learning rate of the step"),
+    "grad_norm": Metric("optimizer", "", "Global norm of the gradient before clipping"),
+    "refused": Metric(
+        "optimizer", "steps", "Steps in a row that were not finite and were not applied"
+    ),
+    "tokens_per_s": Metric("speed", "tokens/s", "Tokens of the global batch per second"),
+    "step_seconds": Metric("speed", "s", "Time of a step, averaged over log_every steps"),
+    "model_flops_per_s": Metric("speed", "FLOP/s", "FLOPs of the model's definition per second"),
+    "mfu": Metric("speed", "", "Model FLOP/s as a fraction of the devices' peak rate in bfloat16"),
+    "device_peak_bytes": Metric(
+        "memory", "bytes", "The most that the first device has had in use so far"
+    ),
+    "process_peak_rss_bytes": Metric(
+        "memory", "bytes", "The most memory that was resident so far, on devices that do not tell"
+    ),
+}
+
+
+def check_metrics(names: Iterable[str]) -> None:
+    """Raises UserError for a name that has no entry in METRICS."""
+    for name in names:
+        if name not in METRICS and name != "step":
+            raise unknown("training metric", name, METRICS)

@@ -1,0 +1,164 @@
+"""What happens before the first step of a start: processes agree, the state is restored or made,
+and the start is recorded.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from seqarch import provenance
+from seqarch.config import Config, flatten, to_dict
+from seqarch.errors import UserError
+from seqarch.runtime.cluster import gather, together
+from seqarch.runtime.progress import Say
+from seqarch.tasks.text.tokens import TokenFile
+from seqarch.training import optim, rundir, sharding
+from seqarch.training.checkpoint import Checkpointer
+from seqarch.training.logging import Logger, read_rows
+from seqarch.training.meter import Row
+from seqarch.training.state import TrainState
+
+
+def check_alike(config: Config, text: str, workdir: str | os.PathLike) -> None:
+    """Checks that all processes have the same config, text and directory.
+
+    Args:
+      config: as it is given to this process.
+      text: the digest of its training text.
+      workdir: which all processes must see.
+
+    Raises:
+      UserError: at the first difference.
+    """
+    together(lambda: rundir.check_shared(workdir), UserError)
+    ours = flatten(dict(config=to_dict(config), text=text))
+    first, *others = map(json.loads, gather(json.dumps(ours)))
+    for index, theirs in enumerate(others, 1):
+        for name, value in first.items():
+            if name != "config.data.path" and theirs[name] != value:
+                raise UserError(
+                    f"process 0 has {name}={value!r}, process {index} {theirs[name]!r}; start "
+                    "the same command on each"
+                )
+
+
+def text_digest(text: TokenFile) -> str:
+    """Returns the digest of a split."""
+    return text.meta["splits"][text.split]["sha256"]
+
+
+def open_checkpoints(config: Config, workdir: str | os.PathLike, text: TokenFile) -> Checkpointer:
+    """Returns the run's checkpoints, which refuse those of another data stream or config."""
+    stream = dict(
+        seed=config.seed.data, batch=config.batch, length=config.length, text=text_digest(text)
+    )
+    directory, deciding = Path(workdir) / "checkpoints", rundir.deciding_fields(config)
+    return Checkpointer(directory, config.checkpoint.keep, stream, deciding)
+
+
+def trained_already(config: Config, workdir: str | os.PathLike, say: Say) -> Row:
+    """Returns the last row of a run with nothing left to do.
+
+    Its config.json takes what may change, such as what eval.py measures.
+    """
+    say(f"{workdir} is trained: {config.steps} steps")
+    if jax.process_index() == 0:
+        rundir.write_config(workdir, to_dict(config))
+    rows = [row for row in read_rows(workdir) if row["step"] == config.steps]
+    return rows[-1] if rows else dict(step=config.steps)
+
+
+def start_state(
+    config: Config,
+    mesh: Mesh,
+    abstract: TrainState,
+    checkpoints: Checkpointer,
+    strict: bool,
+    say: Say,
+) -> TrainState:
+    """Returns the state of the latest checkpoint, or the initial one where there is none.
+
+    Raises:
+      UserError: where no checkpoint can be restored, and where the run is beyond its last step.
+    """
+    size = sum(leaf.size for leaf in jax.tree.leaves(abstract.model))
+    device = mesh.devices.flat[0].device_kind
+    say(f"{config.model.mixer}: {size:,} parameters on {mesh.size} x {device}")
+    if whole := sharding.replicated(abstract.model, mesh):
+        say(
+            f"warning: mesh.fsdp={mesh.shape['fsdp']} divides no axis of {', '.join(whole)}; "
+            "every device holds them whole"
+        )
+    if not checkpoints.steps:
+        return sharding.init_state(config, mesh, jax.random.key(config.seed.model))
+    state = checkpoints.restore(abstract, strict=strict, say=say)
+    step = int(state.step)
+    if step > config.steps:
+        raise UserError(
+            f"the run has {step} steps behind it, more than steps={config.steps}; give more steps"
+        )
+    say(f"going on from step {step} of {config.steps}")
+    return state
+
+
+def record_start(
+    config: Config,
+    resolved: Config,
+    before: Config | None,
+    workdir: str | os.PathLike,
+    start: int,
+    mesh: Mesh,
+    flops: dict[str, float],
+    logger: Logger,
+    say: Say,
+) -> None:
+    """Writes config.json and run.json, passes both to the trackers where they are new, and says
+    what changed.
+
+    It is called once everything that could refuse has not.
+
+    Args:
+      config: as it is given.
+      resolved: what is built of it.
+      before: the config of the last start.
+      workdir: the run's directory.
+      start: the step that the run goes on from.
+      mesh: the devices.
+      flops: of one train step, on all devices.
+      logger: takes the config.
+      say: takes warnings.
+    """
+    if start and before:
+        _say_schedule_change(before, config, start, say)
+    if jax.process_index():
+        return
+    made = dict(mesh=dict(mesh.shape), step=start, mixer=resolved.model.mixer)
+    record = provenance.provenance() | made | dict(flops_per_step=flops)
+    if start and (changes := rundir.changes(workdir, record)):
+        say(
+            f"warning: {changes} since the start before; "
+            "the run will not end bit for bit where it would have"
+        )
+    rundir.write(workdir, to_dict(config), record)
+    logger.hparams(flatten(to_dict(config)))
+    if start == 0 or before != config:
+        logger.texts(dict(config=to_dict(resolved), run=record), start)
+
+
+def _say_schedule_change(before: Config, config: Config, start: int, say: Say) -> None:
+    """Says what other `steps` than at the start before make of the next learning rate.
+
+    Every process calls it: under a mesh, even a scalar is computed on all devices.
+    """
+    old, new = (
+        each.optim.lr * float(optim.schedule(each, jnp.int32(start))) for each in (before, config)
+    )
+    if before.steps != config.steps:
+        say(
+            f"warning: steps {before.steps} -> {config.steps} since the start before; "
+            f"the learning rate of step {start + 1} is {new:.3g}, it would have been {old:.3g}"
+        )

@@ -1,0 +1,28 @@
+"""Resident memory, by the system's own numbers."""
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from seqarch.runtime import resident
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+SIZE = 64 << 20
+
+
+def test_the_peak_keeps_what_was_freed_until_it_is_reset():
+    start = resident.reset_peak()
+    block = np.ones(SIZE, np.uint8)
+    assert resident.resident() - start > 0.9 * SIZE
+    del block
+    assert resident.resident_peak() - start > 0.9 * SIZE
+    assert resident.reset_peak() - start < 0.5 * SIZE
+    assert resident.resident_peak() - start < 0.5 * SIZE
+
+
+def test_a_device_that_does_not_tell_is_the_process():
+    device = jax.local_devices()[0]
+    assert device.memory_stats() is None
+    assert abs(resident.used(device) - resident.resident()) < SIZE
