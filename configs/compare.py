@@ -40,6 +40,7 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.length = 256
     config.log_every = 10
     config.profile = 0
+    config.task = "text"
 
     config.model = ml_collections.ConfigDict()
     config.model.mixer = "attention"

@@ -21,6 +21,7 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config.length = 256  # tokens per row
     config.log_every = 10  # steps between fetches of metrics from the device
     config.profile = 0  # the step at which a profiler trace of five steps starts; 0 for none
+    config.task = "text"  # what the model is trained on and scored by
 
     config.model = ml_collections.ConfigDict()
     config.model.mixer = mixer  # the layer pattern, cycled over the depth

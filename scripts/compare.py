@@ -8,13 +8,14 @@ and reuses what is finished. On a CPU members are trained side by side, each on 
 beside it.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 from absl import flags
 
 from _root import ROOT
-from configs import lm
+from configs import lm, probes
 from seqarch.compare import comparison, spec
 from seqarch.compare.commands import with_commands
 from seqarch.config import Config, parse
@@ -24,6 +25,8 @@ from seqarch.report.pages import write_report
 from seqarch.report.render import text_table
 from seqarch.runtime import cli
 from seqarch.runtime.workers import most_workers
+from seqarch.tasks import find
+from seqarch.tasks.base import BITS_PER_BYTE
 
 CONFIG = cli.define_config()
 WORKDIR = cli.define_path(
@@ -50,7 +53,7 @@ def main() -> None:
     found, failures = comparison.run(given, members, workdir, min(workers(), len(members)), say)
     runs = f"runs/{given.name}"
     rows = (
-        with_commands(each, start, "configs/lm.py", runs) if each.kind == "run" else each
+        with_commands(each, *start_of(given.base.task), runs) if each.kind == "run" else each
         for each in found.members
     )
     found = found._replace(members=tuple(rows))
@@ -64,8 +67,11 @@ def main() -> None:
         )
 
 
-def start(mixer: str) -> Config:
-    return parse(lm.get_config(mixer))
+def start_of(task: str) -> tuple[Callable[[str], Config], str]:
+    """Returns what a config file gives for a layer pattern, and how it is named before that."""
+    if find(task).score == BITS_PER_BYTE:
+        return lambda mixer: parse(lm.get_config(mixer)), "configs/lm.py:"
+    return lambda mixer: parse(probes.get_config(f"{task},{mixer}")), f"configs/probes.py:{task},"
 
 
 def workers() -> int:

@@ -35,13 +35,18 @@ def main() -> None:
     import jax
 
     from seqarch.config import MeshConfig
+    from seqarch.errors import UserError
     from seqarch.generate import Sampling, stream
+    from seqarch.tasks import check_name
     from seqarch.tasks.text import tokenizer
     from seqarch.training.checkpoint import load_model
+    from seqarch.training.rundir import stored_config
     from seqarch.training.serving import serve
     from seqarch.training.sharding import make_mesh
 
     sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value).check()
+    if check_name(task := stored_config(WORKDIR.value).task) != "text":
+        raise UserError(f"{WORKDIR.value} was trained on {task}; give a run of the task text")
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
     model = serve(
         load_model(WORKDIR.value, ALLOW_MODULES.value, mesh=mesh)[1], mesh

@@ -66,7 +66,7 @@ def read_pattern(text: str) -> tuple[Layer, ...]:
     entries = [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
     if not entries:
         raise UserError("model.mixer is empty; name at least one mixer, such as 'mamba'")
-    return tuple(_read_layer(entry) for entry in entries)
+    return tuple(read_entry(entry) for entry in entries)
 
 
 def options_of(mixer: str) -> dict[str, Any]:
@@ -79,11 +79,21 @@ def options_of(mixer: str) -> dict[str, Any]:
     }
 
 
-def _read_layer(entry: str) -> Layer:
-    match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", entry)
+def read_entry(entry: str, kind: str = "layer") -> Layer:
+    """Returns the name and the options of "name(option=value,...)" by its syntax alone.
+
+    Args:
+      entry: such as "attention(window=64)".
+      kind: "layer" or "task", for the error.
+
+    Raises:
+      UserError: where `entry` is no such text.
+    """
+    match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", entry.strip())
     if not match:
+        named = "a mixer's name" if kind == "layer" else f"a {kind}'s name"
         raise UserError(
-            f"cannot read the layer {entry!r}; write a mixer's name, or name(option=value, ...)"
+            f"cannot read the {kind} {entry!r}; write {named}, or name(option=value, ...)"
         )
     name, text = match.groups()
     options = []
@@ -102,12 +112,14 @@ def _check_options(layer: Layer) -> None:
     for key, value in layer.options:
         if key not in accepted:
             raise unknown(f"option of mixer {layer.mixer}", key, accepted)
-        _check_option(f"{layer.mixer}({key}={value})", value, accepted[key])
+        check_option(f"{layer.mixer}({key}={value})", value, accepted[key])
 
 
-def _check_option(where: str, value: Any, annotation: Any) -> None:
-    """By the constructor's annotation, where it is one of plain types or of a dtype; sizes are at
-    least 1.
+def check_option(where: str, value: Any, annotation: Any) -> None:
+    """Checks an option by its annotation, where that is one of plain types or of a dtype.
+
+    Raises:
+      UserError: where `value` is of another type, or a size below 1.
     """
     if annotation in (DTypeLike, DTypeLike | None):
         if value not in (None, "float32", "bfloat16"):

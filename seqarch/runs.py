@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqarch import records
+from seqarch import records, tasks
 from seqarch.config import Config
 from seqarch.files import local_path
 from seqarch.model import LanguageModel
 from seqarch.records import Results
+from seqarch.tasks.base import BITS_PER_BYTE
 from seqarch.tasks.text.tokenizer import Tokenizer, kept
 from seqarch.training.checkpoint import load_model
 from seqarch.training.logging import read_rows
@@ -23,7 +24,7 @@ class Run(NamedTuple):
     metrics: the rows of metrics.jsonl, one a step
     results: what eval.py measured of this `step` (`seqarch.records`); None where it measured
       nothing, or another step
-    tokenizer: between text and tokens
+    tokenizer: between text and tokens; None where the task is not text
     """
 
     directory: Path
@@ -32,7 +33,7 @@ class Run(NamedTuple):
     step: int
     metrics: list[dict[str, Any]]
     results: Results | None
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
         """The steps whose row has `name`, such as "loss", and its values."""
@@ -54,7 +55,8 @@ def load_run(directory: str | os.PathLike, allow_modules: Iterable[str] = ()) ->
     """
     path = local_path(directory)
     config, model, step = load_model(path, allow_modules)
-    return Run(path, config, model, step, read_rows(path), _results(path, step), kept(path))
+    tokenizer = kept(path) if tasks.find(config.task).score == BITS_PER_BYTE else None
+    return Run(path, config, model, step, read_rows(path), _results(path, step), tokenizer)
 
 
 def _results(path: Path, step: int) -> Results | None:

@@ -17,7 +17,7 @@ def command(config: Config, start: Config, file: str, run: str, split: str) -> s
     Args: config: of the run. start: what the config file gives for the run's layer pattern; fields
       in which `config` differs
         are overridden.
-      file: the config file, such as "configs/lm.py".
+      file: the config file and what precedes the layer pattern, such as "configs/lm.py:".
       run: the run's directory.
       split: of the held-out data.
     """
@@ -33,7 +33,7 @@ def command(config: Config, start: Config, file: str, run: str, split: str) -> s
     trained = [
         "python",
         "train.py",
-        f"--config={file}:{config.model.mixer}",
+        f"--config={file}{config.model.mixer}",
         *overrides,
         f"--workdir={run}",
     ]

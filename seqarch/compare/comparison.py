@@ -23,8 +23,7 @@ from seqarch.records import Results, Source
 from seqarch.report.members import Comparison, Member
 from seqarch.runtime.progress import Progress
 from seqarch.runtime.workers import side_by_side
-from seqarch.tasks.text.corpus import locate
-from seqarch.tasks.text.tokens import open_split
+from seqarch.tasks import make_task
 
 
 class Outcome(NamedTuple):
@@ -39,7 +38,7 @@ def studies(spec: ComparisonSpec, workdir: Path) -> list[Study]:
     what it must be.
     """
     configs = match_members(spec.base, spec.reference, spec.members)
-    locate(spec.base.data.path, spec.base.model.vocab)
+    make_task(spec.base)
     choose(spec.base)
     found = [Study(name, config, spec, workdir) for name, config in configs.items()]
     for study in found:
@@ -83,11 +82,13 @@ def _measure(members: Sequence[Study]) -> tuple[list[Member], list[str]]:
 def baseline_members(
     spec: ComparisonSpec, workdir: Path, say: Callable[[str], None]
 ) -> list[Member]:
-    """Baselines on the text and the bytes that models are scored on; kept in
+    """The task's baselines on the text and the bytes that models are scored on; kept in
     RUNS/baselines.jsonl.
     """
-    path, directory = workdir / "baselines.jsonl", locate(spec.base.data.path)
-    fitted, held_out = open_split(directory, "train"), open_split(directory, spec.split)
+    path, task = workdir / "baselines.jsonl", make_task(spec.base)
+    if not task.baselines:
+        return []
+    fitted, held_out = task.open("train"), task.open(spec.split)
     scored = dict(documents=fitted.meta["splits"], split=spec.split, limit=spec.base.eval.limit)
     about, known = records.read(path) if path.exists() else ({}, [])
     if known and about["documents"] != scored["documents"]:
@@ -100,16 +101,16 @@ def baseline_members(
             name: each for name, each in provenance().items() if name not in ("host", "processes")
         }
         known = []
-        for name, evaluate in BASELINES.items():
+        for name in task.baselines:
             say(f"baseline {name}")
             source = Source(name, "baseline", split=spec.split, provenance=made)
             known.append(
                 Results(source, ()).with_found(
-                    evaluate(fitted, held_out, limit=spec.base.eval.limit)
+                    BASELINES[name](fitted, held_out, limit=spec.base.eval.limit)
                 )
             )
         workdir.mkdir(parents=True, exist_ok=True)
-        records.write(path, known, dict(text=str(directory), **scored))
+        records.write(path, known, dict(text=str(fitted.directory), **scored))
     return [Member(each.source.member, "baseline", (each,)) for each in known]
 
 

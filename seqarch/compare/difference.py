@@ -14,12 +14,12 @@ from seqarch import records
 from seqarch.config import flatten, to_dict
 from seqarch.errors import UserError
 from seqarch.evals import quality
+from seqarch.evals.evaluate import check_score
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Results
 from seqarch.report.difference import QualityDifference
 from seqarch.stats.bootstrap import paired_bootstrap
-from seqarch.tasks.text.corpus import locate
-from seqarch.tasks.text.tokens import open_split
+from seqarch.tasks import make_task
 from seqarch.training import restore
 from seqarch.training.checkpoint import load_model
 from seqarch.training.rundir import stored_config
@@ -50,6 +50,8 @@ def quality_difference(
     Raises:
       UserError: where a directory is no run, and where the two would be scored on different bytes.
     """
+    for run in (a, b):
+        check_score("quality", stored_config(run).task)
     if limit is None:
         limit = min((size for run in (a, b) if (size := stored_config(run).eval.limit)), default=0)
     ours, theirs = (scores(run, split, limit, allow_modules) for run in (a, b))
@@ -80,7 +82,7 @@ def scores(run: Run, split: str, limit: int, allow_modules: Sequence[str] = ()) 
             return each
     config, model, step = load_model(run, allow_modules)
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, limit=limit))
-    text = open_split(locate(config.data.path, config.model.vocab), split)
+    text = make_task(config).open(split)
     loaded = LoadedRun(config, model, text, lambda line: print(line, flush=True))
     source = records.Source(path.name, "run", to_dict(config), step, split)
     return Results(source, ()).with_found(quality.windowed(loaded, quality.texts(text, limit)))

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection
 from pathlib import Path
 
-from seqarch import records
+from seqarch import records, tasks
 from seqarch.config import Config, to_dict
 from seqarch.errors import Diverged, UserError
 from seqarch.evals.evaluate import evaluate, source
@@ -33,8 +33,8 @@ def check(run: Path, config: Config) -> None:
 
 
 def validated(run: Path, config: Config, progress: Progress) -> float:
-    """Returns the bits per byte that the run ends with on validation windows; infinite where
-    training diverged.
+    """Returns the score that the run ends with on validation data, negative where higher is better;
+    infinite where training diverged.
     """
     check(run, config)
     if not finished(run, config):
@@ -48,8 +48,11 @@ def validated(run: Path, config: Config, progress: Progress) -> float:
     if diverged(run, config):
         return math.inf
     last = (read_rows(run) or [{}])[-1]
-    bits = last.get("validation_bits_per_byte")  # null in the log where it is not finite
-    return bits if bits is not None and math.isfinite(bits) else math.inf
+    score = tasks.find(config.task).score
+    value = last.get(f"validation_{score.metric}")  # null in the log where it is not finite
+    if value is None or not math.isfinite(value):
+        return math.inf
+    return value if score.lower else -value
 
 
 def measured(

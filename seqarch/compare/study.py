@@ -6,6 +6,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+from seqarch import tasks
 from seqarch.compare import execution
 from seqarch.compare.learning_rate import search
 from seqarch.compare.spec import ComparisonSpec
@@ -98,9 +99,11 @@ class Study:
         if not found:
             return None
         records = []
-        for lr, bits in found.items():
-            ended = dict(value=bits) if math.isfinite(bits) else dict(status="diverged")
-            records.append(Record("search", "bits_per_byte", at={"lr": lr}, **ended))
+        score = tasks.find(config.task).score
+        for lr, value in found.items():
+            reached = dict(value=value if score.lower else -value)
+            ended = reached if math.isfinite(value) else dict(status="diverged")
+            records.append(Record("search", score.metric, at={"lr": lr}, **ended))
         seeds = dict(model=self.config.seed.model, data=self.config.seed.data)
         source = Source(self.name, "search", to_dict(config), config.steps, "validation", seeds)
         return Results(source, tuple(records))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from seqarch import tasks
 from seqarch.errors import UserError, unknown
 from seqarch.patterns import Stack, parse_pattern
 from seqarch.runtime.trackers import TRACKERS
@@ -146,7 +147,7 @@ class SeedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The text.
+    """The text; probes have none.
 
     path: "shakespeare", or a directory that scripts/prepare_data.py wrote
     """
@@ -199,9 +200,9 @@ class EvalConfig:
 Evals = Mapping[str, Mapping[str, Any]]
 
 
-def default_evals() -> Evals:
-    """All evaluators, with their own options."""
-    return {name: {} for name in ("quality", "context", "flops", "speed", "memory")}
+def default_evals(task: str) -> Evals:
+    """Returns the evaluators that measure a task, each with its own defaults."""
+    return {name: {} for name in tasks.find(task).evaluators}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,12 +219,14 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A run: one model, one corpus, one budget of `steps` x `batch` x `length` tokens.
+    """A run: one model, one task, one budget of `steps` x `batch` x `length` tokens.
 
     steps: updates of the parameters
     batch: rows per step
     length: tokens per row
-    evals: what eval.py measures: names in seqarch.evals.EVALUATORS with their options
+    task: a name in seqarch.tasks.TASKS with options, such as "mqar(pairs=8,length=128)"
+    evals: what eval.py measures: names in seqarch.evals.EVALUATORS with their options; empty: those
+      of the task
     trackers: where training metrics go beside RUN/metrics.jsonl: names in
       seqarch.runtime.trackers.TRACKERS
     log_every: steps between fetches of metrics from the device
@@ -235,13 +238,14 @@ class Config:
     length: int = 256
     log_every: int = 10
     profile: int = 0
+    task: str = "text"
     model: ModelConfig = ModelConfig()
     optim: OptimConfig = OptimConfig()
     seed: SeedConfig = SeedConfig()
     data: DataConfig = DataConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval: EvalConfig = EvalConfig()
-    evals: Evals = dataclasses.field(default_factory=default_evals, hash=False)
+    evals: Evals = dataclasses.field(default_factory=dict, hash=False)
     mesh: MeshConfig = MeshConfig()
     trackers: tuple[str, ...] = ("tensorboard",)
 
@@ -249,6 +253,9 @@ class Config:
         _positive(self, "steps", "batch", "length", "log_every")
         if self.profile < 0:
             raise UserError(f"profile is {self.profile}; give a step, or 0 for none")
+        tasks.check_name(self.task)
+        if not self.evals:
+            object.__setattr__(self, "evals", default_evals(self.task))
         if self.batch % self.optim.accumulate:
             raise UserError(
                 f"batch {self.batch} does not divide into optim.accumulate "

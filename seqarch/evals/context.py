@@ -21,6 +21,7 @@ from seqarch.evals.quality import Text, bits_per_byte, carried_losses, texts
 from seqarch.model import LanguageModel
 from seqarch.patterns import Layer, options_of
 from seqarch.records import Record
+from seqarch.tasks.base import BITS_PER_BYTE
 
 FACTORS = (1 / 4, 1 / 2, 1, 2, 4, 8)  # of the length of training windows
 
@@ -141,4 +142,5 @@ EVALUATOR = Evaluator(
         ),
     ),
     over_seeds=True,
+    score=BITS_PER_BYTE.metric,
 )

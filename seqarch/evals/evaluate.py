@@ -6,16 +6,15 @@ from pathlib import Path
 
 import jax
 
-from seqarch import records
+from seqarch import records, tasks
 from seqarch.config import Config, to_dict
+from seqarch.errors import UserError
 from seqarch.evals import evaluator
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.provenance import provenance
 from seqarch.records import Results, Source
 from seqarch.runtime.progress import print_line
 from seqarch.runtime.trackers.tensorboard import add_scalars
-from seqarch.tasks.text.corpus import locate
-from seqarch.tasks.text.tokens import open_split
 from seqarch.training.checkpoint import load_model
 
 
@@ -49,8 +48,7 @@ def evaluate(
     say = progress or print_line
     config, model, step = load_model(workdir, allow_modules)
     chosen = choose(config, only)
-    data = open_split(locate(config.data.path, config.model.vocab), split)
-    run = LoadedRun(config, model, data, say)
+    run = LoadedRun(config, model, tasks.make_task(config).open(split), say)
     results = Results(source(Path(workdir).name, config, step, split), ())
     if keep is not None:
         results = Results(keep.source, keep.records)
@@ -67,14 +65,29 @@ def evaluate(
 
 
 def choose(config: Config, only: Sequence[str] = ()) -> tuple[str, ...]:
-    """The evaluators of a config, or those of `only`; raises UserError for one that is unknown or
-    lacks an option.
+    """The evaluators of a config, or those of `only`.
+
+    Raises UserError for one that is unknown, lacks an option, or does not measure what the config's
+    task is scored by.
     """
     for name in only:
         evaluator.find(name)
     for name, options in config.evals.items():
         evaluator.check_options(name, options)
-    return tuple(only) or tuple(config.evals)
+    chosen = tuple(only) or tuple(config.evals)
+    for name in chosen:
+        check_score(name, config.task)
+    return chosen
+
+
+def check_score(name: str, task: str) -> None:
+    """Raises UserError where an evaluator does not measure what a task is scored by."""
+    scored, found = evaluator.find(name).score, tasks.find(task)
+    if scored not in (None, found.score.metric):
+        raise UserError(
+            f"the evaluator {name} measures {scored}, the task {task} is scored by "
+            f"{found.score.metric}; give of evals, or --only, {', '.join(found.evaluators)}"
+        )
 
 
 def source(member: str, config: Config, step: int, split: str) -> Source:

@@ -15,6 +15,7 @@ from seqarch.records import Fact, Record
 EVALUATORS = {
     "quality": "seqarch.evals.quality:EVALUATOR",
     "context": "seqarch.evals.context:EVALUATOR",
+    "accuracy": "seqarch.evals.accuracy:EVALUATOR",
     "flops": "seqarch.evals.flops:EVALUATOR",
     "speed": "seqarch.evals.speed:EVALUATOR",
     "memory": "seqarch.evals.memory:EVALUATOR",
@@ -67,6 +68,7 @@ class Evaluator(NamedTuple):
 
     evaluate: (run: LoadedRun, **options) -> records and facts; its defaults are the options'
     over_seeds: whether every seed of a member is measured and the mean is reported; else the first
+    score: the metric of the tasks that it measures (`seqarch.tasks.base.Score`); None: of all
     """
 
     evaluate: Callable[..., Iterator[Record | Fact]]
@@ -74,6 +76,7 @@ class Evaluator(NamedTuple):
     tables: tuple[TableSpec, ...]
     figures: tuple[FigureSpec, ...] = ()
     over_seeds: bool = False
+    score: str | None = None
 
     def metric(self, name: str) -> Metric:
         """Raises UserError where the evaluator declares no such metric."""

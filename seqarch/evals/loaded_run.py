@@ -1,4 +1,4 @@
-"""A run as evaluators see it: its model, its config and a split of its text, with what they
+"""A run as evaluators see it: its model, its config and a split of its data, with what they
 share.
 """
 
@@ -19,6 +19,8 @@ from seqarch.costs.programs import Program
 from seqarch.errors import UserError, first_line
 from seqarch.model import LanguageModel
 from seqarch.runtime.progress import Progress
+from seqarch.tasks import make_task
+from seqarch.tasks.base import HeldOut, Task
 from seqarch.tasks.text.tokens import TokenFile
 from seqarch.training.sharding import make_mesh
 
@@ -28,13 +30,19 @@ class LoadedRun:
     """A run that is measured.
 
     config: as the run was given it; say: takes lines of progress
+    split: the held-out data: what the run's task opens (`Task.open`), of text a TokenFile
     """
 
     config: Config
     model: LanguageModel
-    split: TokenFile
+    split: TokenFile | HeldOut
     say: Callable[[str], None]
     _programs: dict[Any, tuple[Compiled, float]] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """What the run was trained on."""
+        return make_task(self.config)
 
     @functools.cached_property
     def serving(self) -> LanguageModel:

@@ -22,7 +22,7 @@ from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.model import LanguageModel
 from seqarch.records import Fact, Record
-from seqarch.tasks.text.loader import Batch
+from seqarch.tasks.base import BITS_PER_BYTE, Batch
 from seqarch.tasks.text.tokens import TokenFile
 from seqarch.training.state import token_losses
 from seqarch.types import Array, Float, Int, State
@@ -281,4 +281,5 @@ EVALUATOR = Evaluator(
         ),
     ),
     over_seeds=True,
+    score=BITS_PER_BYTE.metric,
 )

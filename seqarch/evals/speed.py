@@ -23,7 +23,7 @@ from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.generate import Decoding
 from seqarch.records import Record
-from seqarch.tasks.text.loader import Batch
+from seqarch.tasks.base import Batch
 from seqarch.training.sharding import init_state, put_batch
 from seqarch.training.state import TrainState, hyper
 from seqarch.types import Int, PyTree, State
@@ -70,7 +70,7 @@ def _absent(
 
 
 def _train_seconds(run: LoadedRun) -> float:
-    """Of one step from the initial state, with rows of the held-out text."""
+    """Of one step from the initial state, with rows of the held-out data."""
     config, mesh = resolve(run.config, run.mesh), run.mesh
     step = run.compiled(train_program(config, mesh))
     state = init_state(config, mesh, jax.random.key(config.seed.model))
@@ -115,7 +115,7 @@ def _serving_seconds(run: LoadedRun, context: int) -> tuple[float, float]:
 
 
 def _text(run: LoadedRun, rows: int, length: int) -> Int[np.ndarray, "B T"]:
-    """The beginning of the held-out text, again and again where it is shorter."""
+    """The beginning of the held-out data, again and again where it is shorter."""
     return np.resize(run.split.tokens[: rows * length], (rows, length)).astype(np.int32)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from seqarch import tasks
 from seqarch.config import flatten
 from seqarch.evals import evaluator
 from seqarch.evals.evaluator import EVALUATORS
@@ -27,6 +28,7 @@ from seqarch.report.tables import (
     metric_cell,
 )
 from seqarch.stats.significance import Judgement, judge
+from seqarch.tasks.base import Score
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
@@ -86,9 +88,9 @@ def summary(comparison: Comparison, judged: dict[str, Judgement]) -> Table | Non
     windows = sorted({at for member in members if (at := member.value("quality", "context"))})
     cells = [
         NAME,
-        metric_cell("bits/byte", "bits", "quality", "bits_per_byte", {}),
+        *score_cells(members),
         *([_letters(judged)] if judged else []),
-        metric_cell("carried", "bits", "quality", "bits_per_byte_carried", {}),
+        *_if_any(members, metric_cell("carried", "bits", "quality", "bits_per_byte_carried", {})),
         metric_cell("parameters", "count", "memory", "params", {}),
         *(
             metric_cell("state", "bytes", "memory", "state_bytes", {"context": each})
@@ -99,12 +101,31 @@ def summary(comparison: Comparison, judged: dict[str, Judgement]) -> Table | Non
         *_at_longest(members, "memory", "decode_bytes"),
         *_at_longest(members, "speed", "decode_tokens_per_s", "tokens/s"),
     ]
+    titles = ", ".join(each.title for each in _scores(members)) or "Nothing"
     caption = (
-        "Bits per byte of held-out text, the state of one sequence, and the memory of the "
-        "compiled programs."
+        f"Held-out data: {titles}. Then the state of one sequence, and the memory of the compiled "
+        "programs."
     )
     once = {each.column.title: each for each in cells}  # the window may be the longest context
     return member_table("At a glance", caption, members, list(once.values()))
+
+
+def score_cells(members: Sequence[Member]) -> list[Cells]:
+    """A column for what each of the members' tasks is scored by."""
+    return [
+        metric_cell(each.title, each.unit, each.evaluator, each.metric, {})
+        for each in _scores(members)
+    ]
+
+
+def _scores(members: Sequence[Member]) -> list[Score]:
+    texts = [member.config.get("task", "text") for member in members if member.kind == "run"]
+    return list(dict.fromkeys(tasks.find(text).score for text in texts))
+
+
+def _if_any(members: Sequence[Member], cells: Cells) -> list[Cells]:
+    """The column, unless no member has a value in it."""
+    return [cells] if any(cells.of(member) is not None for member in members) else []
 
 
 def _at_longest(members: Sequence[Member], name: str, metric: str, title: str = "") -> list[Cells]:
@@ -161,18 +182,21 @@ def _seeds(member: Member) -> str:
 def learning_rates(comparison: Comparison) -> Table | None:
     """Scores by learning rate, of which the best was used."""
     found = [member.search for member in comparison.models if member.search]
+    if not found:
+        return None
+    kind = _scores(comparison.models)[0]
     rates = sorted({record.at["lr"] for each in found for record in each.records})
 
     def score(lr: float) -> Cells:
         def value(member: Member) -> float | None:
-            return member.search and member.search.value("search", "bits_per_byte", lr=lr)
+            return member.search and member.search.value("search", kind.metric, lr=lr)
 
-        return Cells(Column(f"{lr:g}", "bits"), value)
+        return Cells(Column(f"{lr:g}", kind.unit), value)
 
     return member_table(
         "Learning rates",
-        "Bits per byte of validation windows after training with each learning rate, from one "
-        "seed; the best was used. The "
+        f"Validation after training with each learning rate ({kind.title}), from one seed; the "
+        "best was used. The "
         "grid is the same for all, and goes on where its best value stood at an edge. A dash: "
         "not tried, or diverged.",
         comparison.models,

@@ -49,7 +49,7 @@ def _curve(spec: FigureSpec, name: str, member: Member) -> tuple[list[float], li
         value = member.value(name, spec.metric, **at)
         if isinstance(value, list):
             return _binned(np.array(value))
-        if value:
+        if value is not None:
             found.append((at[spec.over], value))
     return tuple(map(list, zip(*found, strict=True))) if found else None
 

@@ -5,7 +5,7 @@ written while training goes on.
     RUN/checkpoints/STEP/optimizer   moments, refused steps, the step
     RUN/checkpoints/STEP/record    the step; the config's fields that decide the trajectory; dtype,
                                    shape and digest of each array; and the stream that the step is a
-                                   position in: {"seed", "batch", "length", "text"}
+                                   position in: {"seed", "batch", "length", "data"}
     RUN/checkpoints/STEP.damaged     one that was not what had been saved, out of the way
 
 The loader is a pure function of (seed, step), so the step is the whole of the data position.

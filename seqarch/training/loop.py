@@ -12,13 +12,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from seqarch.config import Config, resolve
 from seqarch.errors import Diverged, Stopped, UserError
-from seqarch.model import LanguageModel
 from seqarch.runtime.cluster import together
 from seqarch.runtime.progress import Progress, Say, print_line
 from seqarch.runtime.signals import StopRequests
-from seqarch.tasks.text.corpus import locate
-from seqarch.tasks.text.loader import Batch, batches
-from seqarch.tasks.text.tokens import TokenFile, open_split
+from seqarch.tasks import make_task
+from seqarch.tasks.base import Batch, Score, Task
 from seqarch.training import rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import Logger
@@ -29,11 +27,10 @@ from seqarch.training.start import (
     open_checkpoints,
     record_start,
     start_state,
-    text_digest,
     trained_already,
 )
 from seqarch.training.state import Hyper, TrainState, hyper
-from seqarch.training.validation import make_validate
+from seqarch.training.validation import Validate, make_validate
 
 PATIENCE = 10  # refused steps in a row that end a run
 LAST_REFUSED = 2  # refused steps in a row that a run may not end with; one alone may be an outlier
@@ -43,16 +40,17 @@ class Setup(NamedTuple):
     """What the steps of one start need.
 
     config: resolved; train_step: compiled; hyper: the learning rate and the weight decay, on the
-    devices; batches: of the steps that follow; validate: from a model to bits per byte; meter:
-    makes rows of the steps' metrics
+    devices; batches: of the steps that follow; validate: from a model to columns of metrics.jsonl;
+    meter: makes rows of the steps' metrics; score: what the task is scored by
     """
 
     config: Config
     train_step: Callable
     hyper: Hyper
     batches: Iterator[Batch]
-    validate: Callable[[LanguageModel], float]
+    validate: Validate
     meter: Meter
+    score: Score
     checkpoints: Checkpointer
     logger: Logger
     profile: Profile
@@ -88,31 +86,31 @@ def train(
     resolved = resolve(rundir.with_recorded_forms(workdir, config, mesh), mesh)
     abstract = sharding.abstract_state(resolved, mesh), sharding.abstract_batch(resolved, mesh)
     with contextlib.ExitStack() as stack:
-        text = together(lambda: _claim(config, workdir, stack, say), UserError)
-        check_alike(config, text_digest(text["train"]), workdir)
+        task = together(lambda: _claim(config, workdir, stack, say), UserError)
+        check_alike(config, task.digest, workdir)
         before = rundir.config_before(workdir)
         stack.enter_context(rundir.full_disk_told(workdir))
         stack.enter_context(jax.set_mesh(mesh))
-        checkpoints = stack.enter_context(open_checkpoints(config, workdir, text["train"]))
+        checkpoints = stack.enter_context(open_checkpoints(config, workdir, task))
         state = start_state(resolved, mesh, abstract[0], checkpoints, strict_restore, say)
         if (start := int(state.step)) == config.steps:
             return trained_already(config, workdir, say)
 
-        # What the model or the text cannot do is told here, before anything is written.
+        # What the model or the task cannot do is told here, before anything is written.
         train_step, scalars = sharding.jit_train_step(resolved, mesh), _hyper(resolved, mesh)
         flops = count_step_flops(resolved, train_step, *abstract, scalars)
-        validate = make_validate(resolved, mesh, text["validation"])
-        rows = _batches(resolved, mesh, text["train"], start)
+        validate = make_validate(resolved, mesh, task)
+        rows = _batches(resolved, mesh, task, start)
 
         opened = together(lambda: _logger(config, workdir, start, say), UserError)
         logger = stack.enter_context(opened)
         record_start(config, resolved, before, workdir, start, mesh, flops, logger, say)
         if jax.process_index() == 0:
-            text["train"].tokenizer.save(workdir)  # which generate.py needs
+            task.save(workdir)
         reporter = stack.enter_context(_progress(config, start, say))
         with reporter.compiling("the train step"):
             train_step = train_step.lower(*abstract, scalars).compile()
-        meter = make_meter(resolved, mesh, text["train"], flops["model"])
+        meter = make_meter(resolved, mesh, task, flops["model"])
         setup = Setup(
             config=resolved,
             train_step=train_step,
@@ -120,6 +118,7 @@ def train(
             batches=rows,
             validate=validate,
             meter=meter,
+            score=task.score,
             checkpoints=checkpoints,
             logger=logger,
             profile=Profile(workdir, config.profile),
@@ -143,7 +142,7 @@ def _steps(setup: Setup, state: TrainState, stops: StopRequests) -> Row:
         if save or validate or stop:
             rows += setup.meter.drain()
         if validate:
-            rows[-1]["validation_bits_per_byte"] = setup.validate(state.model)
+            rows[-1] |= setup.validate(state.model)
         _log(rows, setup)
         setup.checkpoints.check()
         if save or stop:
@@ -172,9 +171,10 @@ def _log(rows: list[Row], setup: Setup) -> None:
             )
     if not rows:
         return
-    text, validated = f"{rows[-1]['bits_per_byte']:.3f} bits/byte", "validation_bits_per_byte"
+    metric, title = setup.score.metric, setup.score.title
+    text, validated = f"{rows[-1][metric]:.3f} {title}", f"validation_{metric}"
     if validated in rows[-1]:
-        text += f", validation {rows[-1][validated]:.3f} bits/byte"
+        text += f", validation {rows[-1][validated]:.3f} {title}"
     seconds = sum(row["step_seconds"] for row in rows)
     setup.progress.advance(len(rows), text, seconds=seconds, always=validated in rows[-1])
 
@@ -193,28 +193,25 @@ def diverged(row: Row, steps: int) -> bool:
 
 def _claim(
     config: Config, workdir: str | os.PathLike, stack: contextlib.ExitStack, say: Say
-) -> dict[str, TokenFile]:
-    """The text, once the directory is ours until `stack` ends; all that can be wrong on one host
+) -> Task:
+    """The task, once the directory is ours until `stack` ends; all that can be wrong on one host
     alone.
     """
-    text = {
-        split: open_split(locate(config.data.path, config.model.vocab), split)
-        for split in ("train", "validation")
-    }
+    task = make_task(config)
+    for split in ("train", "validation"):
+        task.open(split)
     rundir.check(workdir, config)
     if jax.process_index() == 0:
         stack.enter_context(rundir.lock(workdir, say))
-    return text
+    return task
 
 
-def _batches(config: Config, mesh: Mesh, text: TokenFile, start: int) -> Iterator[Batch]:
+def _batches(config: Config, mesh: Mesh, task: Task, start: int) -> Iterator[Batch]:
     """The global batches of the steps after `start`."""
-    local = batches(
-        text.tokens,
-        boundary=text.boundary,
-        length=config.length,
-        batch=config.batch,
+    local = task.batches(
+        "train",
         seed=config.seed.data,
+        batch=config.batch,
         start=start,
         process=jax.process_index(),
         processes=jax.process_count(),

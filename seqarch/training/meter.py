@@ -12,7 +12,7 @@ from seqarch.devices import peak_flops
 from seqarch.flops import count_flops, forward_flops
 from seqarch.runtime.resident import resident_peak
 from seqarch.runtime.stopwatch import Stopwatch
-from seqarch.tasks.text.tokens import TokenFile
+from seqarch.tasks.base import Task
 from seqarch.training.state import make_init
 from seqarch.types import Array, PyTree
 
@@ -26,12 +26,12 @@ class Meter:
     block took. No more than one step is queued behind the one that runs: what asks to stop is heard
     between steps.
     tokens, flops: of one step, summed over all devices; tokens_per_byte: of the text, its
-      boundaries included
+      boundaries included; where it is None, rows have no "bits_per_byte"
     peak: FLOP/s of all devices, see `total_peak_flops`; where it is None, rows have no "mfu"
     """
 
     def __init__(
-        self, tokens: int, flops: float, tokens_per_byte: float, peak: float | None = None
+        self, tokens: int, flops: float, tokens_per_byte: float | None, peak: float | None = None
     ):
         self._tokens, self._flops, self._tokens_per_byte = tokens, flops, tokens_per_byte
         self._peak = peak
@@ -72,12 +72,11 @@ class Meter:
         """Bits per byte by the bytes that tokens of this text have on average; boundaries cost bits
         and have no bytes.
         """
-        loss = metrics["loss"].item()
-        rest = {name: value.item() for name, value in metrics.items()}
-        return (
-            dict(step=step, loss=loss, bits_per_byte=loss * self._tokens_per_byte / math.log(2))
-            | rest
-        )
+        found = {name: value.item() for name, value in metrics.items()}
+        row = dict(step=step, loss=found["loss"])
+        if self._tokens_per_byte is not None:
+            row["bits_per_byte"] = row["loss"] * self._tokens_per_byte / math.log(2)
+        return row | found
 
 
 def peak_memory() -> Row:
@@ -105,11 +104,10 @@ def total_peak_flops(devices: Iterable[jax.Device], dtype: str) -> float | None:
     return None if dtype != "bfloat16" or None in rates else sum(rates)
 
 
-def make_meter(config: Config, mesh: Mesh, text: TokenFile, flops: float) -> Meter:
-    """Returns the meter of a run on `text`, one step of which takes `flops` on all devices."""
-    tokens_per_byte = len(text.tokens) / text.bytes
+def make_meter(config: Config, mesh: Mesh, task: Task, flops: float) -> Meter:
+    """Returns the meter of a run on `task`, one step of which takes `flops` on all devices."""
     peak = total_peak_flops(mesh.devices.flat, config.model.dtype)
-    return Meter(config.batch * config.length, flops, tokens_per_byte, peak)
+    return Meter(config.batch * config.length, flops, task.tokens_per_byte, peak)
 
 
 def step_flops(config: Config) -> float:

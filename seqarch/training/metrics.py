@@ -10,9 +10,12 @@ METRICS = {
     "bits_per_byte": Metric(
         "train", "bits per byte", "The loss per byte of text, which compares across tokenizers"
     ),
+    "accuracy": Metric("train", "", "Share of scored positions of a probe that were right"),
     "validation_bits_per_byte": Metric(
         "validation", "bits per byte", "A quick look at windows of the validation split"
     ),
+    "validation_loss": Metric("validation", "nats per token", "Over a probe's scored positions"),
+    "validation_accuracy": Metric("validation", "", "A quick look at held-out rows of a probe"),
     "learning_rate": Metric("optimizer", "", "Learning rate of the step"),
     "grad_norm": Metric("optimizer", "", "Global norm of the gradient before clipping"),
     "refused": Metric(

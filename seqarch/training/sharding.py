@@ -23,7 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqarch.config import Config, MeshConfig
 from seqarch.errors import UserError, unknown
-from seqarch.tasks.text.loader import Batch
+from seqarch.tasks.base import Batch
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
 from seqarch.types import PyTree
 

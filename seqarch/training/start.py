@@ -15,7 +15,7 @@ from seqarch.config import Config, flatten, to_dict
 from seqarch.errors import UserError
 from seqarch.runtime.cluster import gather, together
 from seqarch.runtime.progress import Say
-from seqarch.tasks.text.tokens import TokenFile
+from seqarch.tasks.base import Task
 from seqarch.training import optim, rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import Logger, read_rows
@@ -23,19 +23,19 @@ from seqarch.training.meter import Row
 from seqarch.training.state import TrainState
 
 
-def check_alike(config: Config, text: str, workdir: str | os.PathLike) -> None:
+def check_alike(config: Config, data: str, workdir: str | os.PathLike) -> None:
     """Checks that all processes have the same config, text and directory.
 
     Args:
       config: as it is given to this process.
-      text: the digest of its training text.
+      data: the digest of its task.
       workdir: which all processes must see.
 
     Raises:
       UserError: at the first difference.
     """
     together(lambda: rundir.check_shared(workdir), UserError)
-    ours = flatten(dict(config=to_dict(config), text=text))
+    ours = flatten(dict(config=to_dict(config), data=data))
     first, *others = map(json.loads, gather(json.dumps(ours)))
     for index, theirs in enumerate(others, 1):
         for name, value in first.items():
@@ -46,16 +46,9 @@ def check_alike(config: Config, text: str, workdir: str | os.PathLike) -> None:
                 )
 
 
-def text_digest(text: TokenFile) -> str:
-    """Returns the digest of a split."""
-    return text.meta["splits"][text.split]["sha256"]
-
-
-def open_checkpoints(config: Config, workdir: str | os.PathLike, text: TokenFile) -> Checkpointer:
+def open_checkpoints(config: Config, workdir: str | os.PathLike, task: Task) -> Checkpointer:
     """Returns the run's checkpoints, which refuse those of another data stream or config."""
-    stream = dict(
-        seed=config.seed.data, batch=config.batch, length=config.length, text=text_digest(text)
-    )
+    stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, data=task.digest)
     directory, deciding = Path(workdir) / "checkpoints", rundir.deciding_fields(config)
     return Checkpointer(directory, config.checkpoint.keep, stream, deciding)
 

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from seqarch import tasks
 from seqarch.config import Config
 from seqarch.model import LanguageModel
-from seqarch.tasks.text.loader import Batch
+from seqarch.tasks.base import ACCURACY, Batch
 from seqarch.training import optim
 from seqarch.types import Array, Bool, Float, Int, PyTree
 
@@ -52,10 +53,13 @@ class TrainState(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Sums over tokens: of the objective and its gradient, of nats, of weights."""
+    """Sums over tokens: of the objective and its gradient, of nats, of correct predictions (0 where
+    the task is not scored by them), of weights.
+    """
 
     grads: PyTree
     nats: Float[Array, ""]
+    correct: Float[Array, ""]
     weight: Float[Array, ""]
 
 
@@ -69,6 +73,14 @@ def token_losses(
 ) -> Float[Array, "B T"]:
     """Returns -log p(target) of each token, in nats, unweighted; `key` turns dropout on."""
     return _losses(model, batch, key)[0]
+
+
+def token_scores(
+    model: LanguageModel, batch: Batch
+) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    """Returns nats of each token's target, and whether it is the most likely token."""
+    nats, _, logits = _losses(model, batch, None)
+    return nats, logits.argmax(axis=-1) == batch.targets
 
 
 def make_init(config: Config) -> Callable[[Array], TrainState]:
@@ -88,7 +100,8 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch, Hyper], tuple[TrainState, dict[str, Array]]]:
     """Returns the train step: (state, batch, hyper) -> (state, metrics).
 
-    The metrics are scalars, by their names in METRICS: loss, grad_norm, learning_rate and refused.
+    The metrics are scalars, by their names in METRICS: loss, grad_norm, learning_rate, refused and,
+    where the task is scored by it, accuracy.
     A step whose loss, gradient or new parameters are not finite leaves model and moments as they
     were. Dropout's noise depends on the model seed and the step alone.
     """
@@ -117,9 +130,15 @@ def make_train_step(
         )
         refused = jnp.where(finite, 0, state.opt_state.refused + 1)
         metrics = dict(loss=loss, grad_norm=norm, learning_rate=lr, refused=refused)
+        if _counts_correct(config):
+            metrics["accuracy"] = sums.correct / sums.weight
         return TrainState(state.step + 1, model, OptState(adam, refused)), metrics
 
     return train_step
+
+
+def _counts_correct(config: Config) -> bool:
+    return tasks.find(config.task).score == ACCURACY
 
 
 def _all_finite(model: LanguageModel) -> Bool[Array, ""]:
@@ -135,33 +154,36 @@ def _accumulate(config: Config, model: LanguageModel, batch: Batch, key: Array |
     Micro-batch i takes every n-th row from row i on, so that each device cuts it from the rows it
     holds.
     """
-    count = config.optim.accumulate
+    count, counts = config.optim.accumulate, _counts_correct(config)
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
 
     def objective(
         model: LanguageModel, rows: Batch, key: Array | None
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        nats, log_z = _losses(model, rows, key)
+    ) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Float[Array, ""]]]:
+        nats, log_z, logits = _losses(model, rows, key)
         total = nats + config.optim.z_loss * jnp.square(log_z)
-        return (total * rows.weights).sum(), (nats * rows.weights).sum()
+        right = jnp.float32(0)
+        if counts:
+            right = ((logits.argmax(axis=-1) == rows.targets) * rows.weights).sum()
+        return (total * rows.weights).sum(), ((nats * rows.weights).sum(), right)
 
     def add(sums: _Sums, inputs: tuple[Int[Array, ""], Batch]) -> tuple[_Sums, None]:
         index, rows = inputs
         noise = None if key is None else jax.random.fold_in(key, index)
-        (_, nats), grads = jax.value_and_grad(objective, has_aux=True)(model, rows, noise)
-        return jax.tree.map(jnp.add, sums, _Sums(grads, nats, rows.weights.sum())), None
+        (_, found), grads = jax.value_and_grad(objective, has_aux=True)(model, rows, noise)
+        return jax.tree.map(jnp.add, sums, _Sums(grads, *found, rows.weights.sum())), None
 
-    zero = _Sums(optax.tree.zeros_like(model), jnp.float32(0), jnp.float32(0))
+    zero = _Sums(optax.tree.zeros_like(model), *[jnp.float32(0)] * 3)
     return jax.lax.scan(add, zero, (jnp.arange(count), micro))[0]
 
 
 def _losses(
     model: LanguageModel, batch: Batch, key: Array | None
-) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-    """Nats of the targets, and log Z, whose square the z-loss penalises (PaLM, Chowdhery et al.
-    2022).
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Float[Array, "B T Y"]]:
+    """Nats of the targets; log Z, whose square the z-loss penalises (PaLM, Chowdhery et al. 2022);
+    and the logits.
     """
     logits = model(batch.tokens, batch.starts, key=key)
     log_z = jax.nn.logsumexp(logits, axis=-1)
     target = jnp.take_along_axis(logits, batch.targets[..., None], axis=-1)[..., 0]
-    return log_z - target, log_z
+    return log_z - target, log_z, logits

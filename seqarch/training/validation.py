@@ -1,67 +1,54 @@
 """A quick look at the validation split while training goes on; eval.py measures it whole."""
 
-import math
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from seqarch.config import Config
-from seqarch.errors import UserError
 from seqarch.model import LanguageModel
-from seqarch.tasks.text.loader import Batch
-from seqarch.tasks.text.tokens import TokenFile, in_vocabulary
+from seqarch.tasks.base import Batch, Sums, Task
 from seqarch.training.sharding import put_batch
-from seqarch.training.state import token_losses
+from seqarch.training.state import token_scores
+from seqarch.types import Array
 
-WINDOWS = 64  # or as many as the split holds
+Validate = Callable[[LanguageModel], dict[str, float]]
 
 
-def make_validate(config: Config, mesh: Mesh, text: TokenFile) -> Callable[[LanguageModel], float]:
-    """model -> bits per byte over WINDOWS windows of `config.length`, evenly spaced over `text`,
-    each from an empty state.
+def make_validate(config: Config, mesh: Mesh, task: Task) -> Validate:
+    """Returns a function from a model to the columns that its row of metrics.jsonl gets.
 
-    As in the training loss, boundaries cost bits; they have no bytes.
+    The rows are the task's (`Task.validation`), each read from an empty state.
     """
-    windows, size = _windows(config, text)
-    parts = [put_batch(part, mesh) for part in windows]
+    whole, size = task.validation()
+    parts = [put_batch(part, mesh) for part in micro_batches(config, whole)]
 
     @jax.jit
-    def nats(model: LanguageModel, batch: Batch) -> jax.Array:
-        return (token_losses(model, batch) * batch.weights).sum()
+    def sums(model: LanguageModel, batch: Batch) -> tuple[Array, ...]:
+        nats, correct = token_scores(model, batch)
+        return tuple((each * batch.weights).sum() for each in (nats, correct, jnp.ones(nats.shape)))
 
-    def validate(model: LanguageModel) -> float:
-        return (
-            float(np.sum([jax.device_get(nats(model, part)) for part in parts]))
-            / size
-            / math.log(2)
+    def validate(model: LanguageModel) -> dict[str, float]:
+        found = [jax.device_get(sums(model, part)) for part in parts]
+        return task.validation_scores(
+            Sums(*map(float, np.sum(found, axis=0, dtype=np.float64))), size
         )
 
     return validate
 
 
-def _windows(config: Config, text: TokenFile) -> tuple[list[Batch], int]:
-    """This process's rows of batches as large as a micro-batch, of which those that fill up the
-    last one weigh nothing; and the bytes that all processes' rows predict.
+def micro_batches(config: Config, whole: Batch) -> list[Batch]:
+    """Returns this process's rows of batches as large as a micro-batch.
+
+    Rows that fill up the last one are repeated ones of weight 0.
     """
-    rows, length, tokens = config.batch // config.optim.accumulate, config.length, text.tokens
-    count = min(WINDOWS, (len(tokens) - 1) // length)
-    if count < 1:
-        raise UserError(
-            f"the validation split has {len(tokens)} tokens, fewer than length {length} + 1; "
-            "give it more text"
-        )
-    starts = np.linspace(0, len(tokens) - 1 - length, count).astype(np.int64)
-    padded = np.resize(starts, -(-count // rows) * rows)
-    window = in_vocabulary(tokens[padded[:, None] + np.arange(length + 1)], text.boundary).astype(
-        np.int32
-    )
-    weights = (
-        np.repeat(np.arange(len(padded)) < count, length).reshape(-1, length).astype(np.float32)
-    )
-    whole = Batch(window[:, :-1], window[:, 1:], window[:, :-1] == text.boundary, weights)
+    rows, count = config.batch // config.optim.accumulate, len(whole.tokens)
+    order = np.resize(np.arange(count), -(-count // rows) * rows)
+    weights = whole.weights[order]
+    weights[count:] = 0
+    padded = Batch(*(column[order] for column in whole[:3]), weights)
     share = rows // jax.process_count()
-    firsts = range(share * jax.process_index(), len(padded), rows)
-    size = int(text.tokenizer.sizes[window[:count, 1:]].sum())
-    return [Batch(*(column[first : first + share] for column in whole)) for first in firsts], size
+    firsts = range(share * jax.process_index(), len(order), rows)
+    return [Batch(*(column[first : first + share] for column in padded)) for first in firsts]

@@ -8,25 +8,13 @@ ends is predicted once in an epoch.
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import grain
 import numpy as np
 
 from seqarch.errors import UserError
+from seqarch.tasks.base import Batch, share_of
 from seqarch.tasks.text.tokens import in_vocabulary
-from seqarch.types import Bool, Float, Int
-
-
-class Batch(NamedTuple):
-    """Rows of packed documents: `starts` marks boundaries, `targets` are the next tokens, `weights`
-    their loss's.
-    """
-
-    tokens: Int[np.ndarray, "B T"]
-    targets: Int[np.ndarray, "B T"]
-    starts: Bool[np.ndarray, "B T"]
-    weights: Float[np.ndarray, "B T"]
 
 
 def batches(
@@ -52,14 +40,10 @@ def batches(
             f"{len(tokens)} tokens are fewer than length {length} + 1; give more text or a "
             "shorter length"
         )
-    if batch % processes:
-        raise UserError(
-            f"a batch of {batch} does not divide among {processes} processes; give a multiple of it"
-        )
+    rows = share_of(batch, process, processes)
     if not 0 <= seed < 2**32:
         raise UserError(f"the data seed is {seed}; give a number in [0, 2^32)")
     windows, phases = _cut(len(tokens), length)
-    rows = slice(process * batch // processes, (process + 1) * batch // processes)
 
     @functools.cache
     def phase(epoch: int) -> int:

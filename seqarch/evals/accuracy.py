@@ -1,0 +1,154 @@
+"""How often a probe's answers are right: at all scored positions, far from the evidence, at lengths
+beyond training, and at other sizes of the task.
+
+A position counts as right where the right answer is the model's most likely token.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
+from seqarch.evals.loaded_run import LoadedRun
+from seqarch.records import Record
+from seqarch.tasks.base import ACCURACY, HELD_OUT_SEED, Batch, Probe, as_batch
+from seqarch.training.state import token_scores
+from seqarch.types import Bool, Int
+
+NAME = "accuracy"
+
+
+class Answers(NamedTuple):
+    """Rows of a probe, where they are scored, and where the model is right there."""
+
+    tokens: Int[np.ndarray, "B T"]
+    scored: Bool[np.ndarray, "B T"]
+    right: Bool[np.ndarray, "B T"]
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.sum() / self.scored.sum())
+
+    @property
+    def positions(self) -> int:
+        return int(self.scored.sum())
+
+    @property
+    def exact(self) -> float:
+        """The share of rows with every scored position right."""
+        return float((self.right == self.scored).all(axis=1).mean())
+
+
+def evaluate(
+    run: LoadedRun, *, rows: int = 512, lengths: Sequence[int] = (), sizes: Sequence[int] = ()
+) -> Iterator[Record]:
+    """Yields accuracies, each with the number of positions that it is of.
+
+    rows: of the held-out split, for each accuracy
+    lengths: further lengths of rows, such as those beyond training
+    sizes: further values of the option that makes the task harder (`Probe.size`)
+    """
+    probe = run.task
+    longer = {length: dataclasses.replace(probe, length=length) for length in lengths}
+    harder = {size: dataclasses.replace(probe, **{probe.size: size}) for size in sizes}
+    found = answers(run, probe, rows)
+    yield Record(NAME, "accuracy", found.accuracy, n=found.positions)
+    yield Record(NAME, "exact", found.exact, n=rows)
+    yield Record(NAME, "solved", probe.solved)
+    yield Record(NAME, "chance", probe.chance.uninformed)
+    yield Record(NAME, "informed_chance", probe.chance.informed)
+    yield from by_distance(probe, found)
+    for length, each in longer.items():
+        found = answers(run, each, rows)
+        at = {"context": length}
+        yield Record(NAME, "length_accuracy", found.accuracy, at, n=found.positions)
+    for size, each in harder.items():
+        found = answers(run, each, rows)
+        at = {probe.size: size}
+        yield Record(NAME, "size_accuracy", found.accuracy, at, n=found.positions)
+
+
+def answers(run: LoadedRun, probe: Probe, count: int) -> Answers:
+    """Returns what the run's model answers on `count` held-out rows of `probe`."""
+    drawn = probe.rows(run.split.name, HELD_OUT_SEED, 0, count)
+    whole, size = as_batch(drawn), run.config.eval.batch
+    score, parts = jax.jit(token_scores), []
+    progress = run.counter(f"rows of {probe.length} tokens")
+    for start in range(0, count, size):
+        chosen = np.arange(start, start + size) % count  # the last part is filled up
+        part = Batch(*(column[chosen] for column in whole))
+        parts.append(np.asarray(score(run.model, part)[1]))
+        progress(min(start + size, count), count)
+    right = np.concatenate(parts)[:count] & drawn.scored
+    return Answers(drawn.tokens, drawn.scored, right)
+
+
+def by_distance(probe: Probe, found: Answers) -> Iterator[Record]:
+    """Yields accuracy by the distance to the evidence, in bins up to 1, 2, 4, ... tokens."""
+    distances = probe.distances(found.tokens)
+    if distances is None:
+        return
+    bins = np.ceil(np.log2(np.maximum(distances, 1))).astype(int)
+    for each in np.unique(bins[found.scored]):
+        member = found.scored & (bins == each)
+        value = float(found.right[member].mean())
+        at = {"distance": 2 ** int(each)}
+        yield Record(NAME, "distance_accuracy", value, at, n=int(member.sum()))
+
+
+def _accuracy(name: str, help: str) -> Metric:
+    return Metric(name, "accuracy", "percent", help, False)
+
+
+EVALUATOR = Evaluator(
+    evaluate,
+    metrics=(
+        _accuracy("accuracy", "Share of scored positions with the right answer."),
+        Metric("exact", "rows all right", "percent", "Share of rows without an error.", False),
+        Metric("solved", "solved from", "percent", "The accuracy from which on it is solved."),
+        Metric("chance", "chance", "percent", "Of guessing among all answers."),
+        Metric("informed_chance", "chance, informed", "percent", "Among those in the row."),
+        _accuracy("distance_accuracy", "By the tokens between a scored position and its answer."),
+        _accuracy("length_accuracy", "At other lengths of rows than that of training."),
+        _accuracy("size_accuracy", "At other sizes of the task than that of training."),
+    ),
+    tables=(
+        TableSpec(
+            "Accuracy",
+            "Share of scored positions of held-out rows whose right answer is the most likely "
+            "token. Chance: guessing among all answers; informed: among those that the row holds.",
+            ("accuracy", "exact", "solved", "informed_chance", "chance"),
+        ),
+        TableSpec(
+            "Accuracy by distance",
+            "By the tokens between a scored position and its answer: up to so many, and more than "
+            "half as many.",
+            ("distance_accuracy",),
+        ),
+        TableSpec("Accuracy by length", "At other lengths of rows.", ("length_accuracy",)),
+        TableSpec("Accuracy by size", "At other sizes of the task.", ("size_accuracy",)),
+    ),
+    figures=(
+        FigureSpec(
+            "accuracy-by-distance",
+            "How far back is an answer found?",
+            "Accuracy by the distance between a scored position and its answer, in tokens.",
+            "distance_accuracy",
+            over="distance",
+            log=False,
+        ),
+        FigureSpec(
+            "accuracy-by-length",
+            "Does it hold beyond the length of training?",
+            "Accuracy at other lengths of rows.",
+            "length_accuracy",
+            over="context",
+            log=False,
+        ),
+    ),
+    over_seeds=True,
+    score=ACCURACY.metric,
+)

@@ -1,0 +1,143 @@
+"""Multi-query associative recall: pairs of keys and values, then queries for the keys.
+
+    tokens    k1 v1 k2 v2 | f  k2 f  f  k1 f  f  f        f: filler, in none of the row's pairs
+    targets   -  -  -  -  | -  v2 -  -  v1 -  -  -
+
+Keys and values are of disjoint halves of the vocabulary, and distinct within a row, in which they
+are drawn afresh: only the context says which value a key has. After a query stands filler, not its
+value. Gaps are drawn as in the source: queries stand in slots of two tokens, the i-th of which is
+taken with a probability proportional to i^(POWER - 1).
+
+Source: Arora et al. 2023, "Zoology: Measuring and improving recall in efficient language models",
+section 3 and appendix E; there the filler is any token, which may collide with a pair.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+
+from seqarch.errors import UserError, unknown
+from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.types import Int
+
+VARIANTS = ("fresh",)
+POWER = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class MQAR(Probe):
+    """The task.
+
+    Attributes:
+      pairs: of a key and a value in a row.
+      length: tokens of a row.
+      vocab: keys and values, half each.
+      queries: scored positions of a row; None: each key once. Where there are more than pairs, each
+        key is asked for at least once.
+      variant: "fresh": new pairs in every row.
+    """
+
+    size: ClassVar[str] = "pairs"
+    pairs: int = 4
+    length: int = 64
+    vocab: int = 256
+    queries: int | None = None
+    variant: str = "fresh"
+
+    def __post_init__(self):
+        if self.variant not in VARIANTS:
+            raise unknown("variant of task mqar", self.variant, VARIANTS)
+        needed = 2 * self.pairs + 2 * self._queries
+        if self.length < needed:
+            raise UserError(
+                f"mqar with {self.pairs} pairs and {self._queries} queries needs a length of "
+                f"{needed} or more; length is {self.length}"
+            )
+        if self._keys <= self.pairs:
+            raise UserError(
+                f"mqar with {self.pairs} pairs needs a vocab of {2 * self.pairs + 2} or more; "
+                f"vocab is {self.vocab}"
+            )
+
+    @property
+    def _queries(self) -> int:
+        return self.pairs if self.queries is None else self.queries
+
+    @property
+    def _keys(self) -> int:
+        """Tokens below are keys, the others are values."""
+        return self.vocab // 2
+
+    @property
+    def chance(self) -> Chance:
+        return Chance(1 / (self.vocab - self._keys), 1 / self.pairs)
+
+    def draw(self, rng: np.random.Generator, count: int) -> Rows:
+        keys = distinct(rng, count, self.pairs, self._keys)
+        values = self._keys + distinct(rng, count, self.pairs, self.vocab - self._keys)
+        context = np.stack([keys, values], axis=2).reshape(count, -1)
+        tokens = self._filler(rng, context)
+        tokens[:, : context.shape[1]] = context
+        row = np.arange(count)[:, None]
+        places, asked = self._places(rng, count), self._asked(rng, count)
+        tokens[row, places] = keys[row, asked]
+        targets, scored = np.zeros_like(tokens), np.zeros(tokens.shape, bool)
+        targets[row, places] = values[row, asked]
+        scored[row, places] = True
+        return Rows(tokens, targets, scored)
+
+    def _filler(self, rng: np.random.Generator, context: np.ndarray) -> Int[np.ndarray, "B T"]:
+        """Rows of tokens that are not in `context`."""
+        used = np.sort(context, axis=1)
+        tokens = rng.integers(self.vocab - used.shape[1], size=(len(context), self.length))
+        # the i-th unused token is i and as many as there are used ones below it, of which j has
+        # used[j] - j unused ones below; one search for all rows, which lie `vocab` apart
+        row = np.arange(len(context))[:, None]
+        below = used - np.arange(used.shape[1]) + row * self.vocab
+        passed = np.searchsorted(below.ravel(), tokens + row * self.vocab, side="right")
+        return tokens + passed - row * used.shape[1]
+
+    def _places(self, rng: np.random.Generator, count: int) -> Int[np.ndarray, "B Q"]:
+        """Where queries stand: weighted slots without replacement (the Gumbel-max trick)."""
+        slots = (self.length - 2 * self.pairs) // 2
+        log_p = (POWER - 1) * np.log(np.arange(1, slots + 1))
+        ranks = np.argsort(-(log_p + rng.gumbel(size=(count, slots))), axis=1)
+        return 2 * self.pairs + 2 * ranks[:, : self._queries]
+
+    def _asked(self, rng: np.random.Generator, count: int) -> Int[np.ndarray, "B Q"]:
+        """Which pair each query asks for: each pair, where queries suffice, in any order."""
+        first = np.broadcast_to(np.arange(self.pairs), (count, self.pairs))
+        more = rng.integers(self.pairs, size=(count, max(0, self._queries - self.pairs)))
+        asked = rng.permuted(first, axis=1)[:, : self._queries]
+        return rng.permuted(np.concatenate([asked, more], axis=1), axis=1)
+
+    def solve(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
+        pair = self._pair_of(tokens)
+        values = tokens[:, 1 : 2 * self.pairs : 2]
+        return np.where(pair >= 0, np.take_along_axis(values, np.maximum(pair, 0), axis=1), -1)
+
+    def distances(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
+        """Returns the tokens between the value's place and the query for its key."""
+        return np.arange(tokens.shape[1]) - (1 + 2 * self._pair_of(tokens))
+
+    def _pair_of(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
+        """The pair whose key a token behind the pairs is; -1 where it is none."""
+        found = np.full(tokens.shape, -1)
+        for pair in range(self.pairs):
+            found[tokens == tokens[:, 2 * pair, None]] = pair
+        found[:, : 2 * self.pairs] = -1
+        return found
+
+
+def distinct(rng: np.random.Generator, count: int, size: int, below: int) -> Int[np.ndarray, "B n"]:
+    """Returns rows of `size` different numbers in [0, below), in any order.
+
+    Source: Floyd's sampling (Bentley and Floyd 1987, "A sample of brilliance").
+    """
+    chosen = np.full((count, size), -1)
+    for place, top in enumerate(range(below - size, below)):
+        drawn = rng.integers(top + 1, size=count)
+        taken = (chosen == drawn[:, None]).any(axis=1)
+        chosen[:, place] = np.where(taken, top, drawn)
+    return rng.permuted(chosen, axis=1)

@@ -1,0 +1,102 @@
+"""Text as a task: the next token of documents, scored by bits per byte."""
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+
+from seqarch.errors import UserError
+from seqarch.tasks.base import BITS_PER_BYTE, Batch, Score, Sums, Task
+from seqarch.tasks.text.corpus import locate
+from seqarch.tasks.text.tokens import TokenFile, in_vocabulary, open_split
+
+if TYPE_CHECKING:
+    from seqarch.config import Config
+
+WINDOWS = 64  # of the quick look at validation, or as many as the split holds
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Text(Task):
+    """A prepared directory, read in windows of `length` tokens."""
+
+    score: ClassVar[Score] = BITS_PER_BYTE
+    evaluators: ClassVar[tuple[str, ...]] = ("quality", "context", "flops", "speed", "memory")
+    baselines: ClassVar[tuple[str, ...]] = ("ngram-0", "ngram-2", "ngram-5", "xz")
+    directory: Path
+    length: int
+
+    @classmethod
+    def from_config(cls, config: "Config") -> Self:
+        return cls(locate(config.data.path, config.model.vocab), config.length)
+
+    @functools.cached_property
+    def vocab(self) -> int:
+        return self.open("train").meta["vocab"]
+
+    @functools.cached_property
+    def tokens_per_byte(self) -> float:
+        """Of the training split, boundaries included."""
+        train = self.open("train")
+        return len(train.tokens) / train.bytes
+
+    @property
+    def digest(self) -> str:
+        return self.open("train").meta["splits"]["train"]["sha256"]
+
+    def open(self, split: str) -> TokenFile:
+        return open_split(self.directory, split)
+
+    def batches(
+        self,
+        split: str,
+        *,
+        seed: int,
+        batch: int,
+        start: int = 0,
+        process: int = 0,
+        processes: int = 1,
+    ) -> Iterator[Batch]:
+        from seqarch.tasks.text.loader import batches  # Grain takes seconds to import
+
+        text = self.open(split)
+        return batches(
+            text.tokens,
+            boundary=text.boundary,
+            length=self.length,
+            batch=batch,
+            seed=seed,
+            start=start,
+            process=process,
+            processes=processes,
+        )
+
+    def validation(self) -> tuple[Batch, int]:
+        """Returns WINDOWS windows, evenly spaced over the split, each from an empty state."""
+        text, length = self.open("validation"), self.length
+        tokens = text.tokens
+        count = min(WINDOWS, (len(tokens) - 1) // length)
+        if count < 1:
+            raise UserError(
+                f"the validation split has {len(tokens)} tokens, fewer than length {length} + 1; "
+                "give it more text"
+            )
+        starts = np.linspace(0, len(tokens) - 1 - length, count).astype(np.int64)
+        window = in_vocabulary(tokens[starts[:, None] + np.arange(length + 1)], text.boundary)
+        inputs, targets = window[:, :-1].astype(np.int32), window[:, 1:].astype(np.int32)
+        weights = np.ones(inputs.shape, np.float32)
+        size = int(text.tokenizer.sizes[targets].sum())
+        return Batch(inputs, targets, inputs == text.boundary, weights), size
+
+    def validation_scores(self, sums: Sums, size: int) -> dict[str, float]:
+        """Bits per byte; as in the training loss, boundaries cost bits and have no bytes."""
+        return dict(validation_bits_per_byte=sums.nats / size / math.log(2))
+
+    def save(self, run_dir: str | os.PathLike) -> None:
+        """Writes the tokenizer, which generate.py needs, wherever the run is taken."""
+        self.open("train").tokenizer.save(run_dir)

@@ -1,0 +1,80 @@
+"""The evaluator of probes: right values of a model whose answers are known."""
+
+import types
+
+import jax.numpy as jnp
+import pytest
+
+from seqarch.config import Config, EvalConfig
+from seqarch.errors import UserError
+from seqarch.evals import accuracy
+from seqarch.evals.evaluate import choose
+from seqarch.records import Record
+from seqarch.tasks.mqar import MQAR
+
+ROWS = 30
+
+
+def knows_first_pairs(count: int):
+    """In place of `token_scores`: a model that recalls the first `count` pairs alone."""
+
+    def scores(_, batch):
+        answers = jnp.full(batch.tokens.shape, -1)
+        for pair in range(count):
+            asked = batch.tokens == batch.tokens[:, 2 * pair, None]
+            answers = jnp.where(asked, batch.tokens[:, 2 * pair + 1, None], answers)
+        return jnp.zeros(answers.shape), answers == batch.targets
+
+    return scores
+
+
+def measure(monkeypatch, count: int, **options) -> list[Record]:
+    monkeypatch.setattr(accuracy, "token_scores", knows_first_pairs(count))
+    task = MQAR(pairs=4, length=32, vocab=32)
+    run = types.SimpleNamespace(
+        config=Config(task="mqar", eval=EvalConfig(batch=16)),
+        model=None,
+        task=task,
+        split=task.open("test"),
+        counter=lambda what: lambda done, of: None,
+    )
+    return list(accuracy.evaluate(run, rows=ROWS, **options))
+
+
+def test_a_model_that_knows_one_pair_of_four_has_a_quarter(monkeypatch):
+    found = measure(monkeypatch, 1, lengths=(64,), sizes=(1, 2))
+    values = {(each.metric, *each.at.values()): (each.value, each.n) for each in found}
+    assert values["accuracy",] == (0.25, 4 * ROWS) and values["exact",] == (0.0, ROWS)
+    assert values["length_accuracy", 64] == (0.25, 4 * ROWS)
+    assert values["size_accuracy", 1] == (1.0, ROWS)
+    assert values["size_accuracy", 2] == (0.5, 2 * ROWS)
+    assert values["solved",][0] == 0.99 and values["informed_chance",][0] == 0.25
+    assert values["chance",][0] == 1 / 16
+
+
+def test_distances_are_in_bins_with_their_counts(monkeypatch):
+    """The first pair's value stands at 1, the first query at 8: it is 7 tokens away or more."""
+    found = measure(monkeypatch, 1)
+    bins = {each.at["distance"]: each for each in found if each.metric == "distance_accuracy"}
+    assert set(bins) <= {1, 2, 4, 8, 16, 32} and sum(each.n for each in bins.values()) == 4 * ROWS
+    assert all(bins[distance].value == 0 for distance in (1, 2, 4) if distance in bins)
+    assert sum(each.value * each.n for each in bins.values()) == pytest.approx(ROWS)
+
+
+def test_a_model_that_knows_all_solves_every_row(monkeypatch):
+    found = {each.metric: each.value for each in measure(monkeypatch, 4)}
+    assert found["accuracy"] == found["exact"] == found["distance_accuracy"] == 1.0
+
+
+def test_a_size_that_cannot_be_is_told_before_anything_is_measured(monkeypatch):
+    with pytest.raises(UserError, match="mqar with 20 pairs"):
+        measure(monkeypatch, 1, sizes=(20,))
+
+
+def test_evaluators_refuse_the_other_kind_of_task_in_one_line():
+    text, probe = Config(), Config(task="mqar")
+    for config, name in ((text, "accuracy"), (probe, "quality"), (probe, "context")):
+        with pytest.raises(UserError, match=f"the evaluator {name} measures") as error:
+            choose(config, [name])
+        assert "\n" not in str(error.value)
+    assert choose(probe) == ("accuracy", "flops", "speed", "memory")

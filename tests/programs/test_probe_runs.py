@@ -1,0 +1,117 @@
+"""Probes through the programs: trained, cut short, trained by two processes, measured, compared."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from configs import compare, probes
+from seqarch import records
+from seqarch.compare import comparison, execution, spec
+from seqarch.config import Config, parse
+from seqarch.errors import Stopped, UserError
+from seqarch.evals.evaluate import evaluate
+from seqarch.report.comparison import comparison_tables
+from seqarch.runs import load_run
+from seqarch.runtime.progress import Progress
+from seqarch.training import loop
+from seqarch.training.logging import read_rows
+from tests.programs.test_cluster import ends, processes
+
+TASK = "mqar(pairs=2,length=16,vocab=16)"
+SMALL = {"steps": 4, "batch": 4, "log_every": 2, "model.dim": 16, "model.layers": 1}
+SCORES = ("step", "loss", "accuracy", "grad_norm", "learning_rate", "refused")
+
+
+def config() -> Config:
+    given = probes.get_config(f"{TASK},gru")
+    given.update_from_flattened_dict(SMALL)
+    given.checkpoint.every = given.eval.every = 2
+    given.evals = dict(accuracy=dict(rows=32, lengths=(32,), sizes=(1,)))
+    return parse(given)
+
+
+def quiet(line: str) -> None:
+    del line
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("probe") / "whole"
+    loop.train(config(), run, progress=quiet)
+    return run
+
+
+def rows(run: Path) -> list[dict]:
+    found = read_rows(run)
+    return [{name: row[name] for name in SCORES} for row in found]
+
+
+def test_rows_have_accuracy_in_place_of_bits_per_byte(whole):
+    last = read_rows(whole)[-1]
+    assert 0 <= last["accuracy"] <= 1 and 0 <= last["validation_accuracy"] <= 1
+    assert last["validation_loss"] > 0
+    assert not {"bits_per_byte", "validation_bits_per_byte"} & last.keys()
+    assert not (whole / "tokenizer.json").exists() and load_run(whole).tokenizer is None
+
+
+def test_a_probe_that_was_stopped_goes_on_bit_for_bit(whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        asked = iter([0, signal.SIGTERM])
+        patch.setattr(loop.StopRequests, "received", lambda self: next(asked))
+        with pytest.raises(Stopped):
+            loop.train(config(), tmp_path, progress=quiet)
+    loop.train(config(), tmp_path, progress=quiet)
+    assert rows(tmp_path) == rows(whole)
+    assert read_rows(tmp_path)[-1]["validation_loss"] == read_rows(whole)[-1]["validation_loss"]
+
+
+def test_another_task_is_another_run(whole):
+    other = parse({**probes.get_config(f"{TASK},gru").to_dict(), "task": "mqar(pairs=2)"})
+    with pytest.raises(UserError, match="the task mqar"):
+        loop.train(other, whole, progress=quiet)
+
+
+def test_two_processes_train_on_the_rows_of_one(whole, tmp_path):
+    flags = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    flags += ["--config.checkpoint.every=2", "--config.eval.every=2"]
+    command = ["train.py", f"--config=configs/probes.py:{TASK},gru", f"--workdir={tmp_path}/run"]
+    with processes(2, *command, *flags) as started:
+        assert [code for code, *_ in ends(started)] == [0, 0]
+    for ours, theirs in zip(rows(tmp_path / "run"), rows(whole), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    ours, theirs = (read_rows(run)[-1] for run in (tmp_path / "run", whole))
+    assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-4)
+
+
+def test_a_run_is_measured_on_either_split(whole):
+    found = evaluate(whole, split="test", progress=quiet)
+    assert found.evaluators == ("accuracy",) and found.source.split == "test"
+    assert found.find("accuracy", "accuracy").n == 64
+    assert found.find("accuracy", "length_accuracy", context=32).n == 64
+    assert found.find("accuracy", "size_accuracy", pairs=1).n == 32
+    validation = evaluate(whole, progress=quiet)
+    assert validation.value("accuracy", "accuracy") != found.value("accuracy", "accuracy")
+    with pytest.raises(UserError, match="unknown split 'tset'; did you mean 'test'"):
+        evaluate(whole, split="tset", progress=quiet)
+
+
+def test_a_learning_rate_is_chosen_by_the_highest_accuracy(whole):
+    found = execution.validated(whole, config(), Progress(1))
+    assert found == -read_rows(whole)[-1]["validation_accuracy"]
+
+
+def test_members_are_compared_by_accuracy(tmp_path):
+    given = compare.get_config()
+    given.update_from_flattened_dict(SMALL | {"task": TASK, "length": 16, "model.vocab": 16})
+    given.members, given.reference, given.model.mlp = ("gru",), "gru", 8
+    given.evals = dict(accuracy=dict(rows=32))
+    asked = spec.read(given.to_dict())
+    said = []
+    members = comparison.studies(asked, tmp_path)
+    found, failures = comparison.run(asked, members, tmp_path, 1, said.append)
+    assert not failures and not found.baselines and not any("baseline" in line for line in said)
+    summary = comparison_tables(found)[0]
+    assert [column.title for column in summary.columns][:2] == ["model", "accuracy"]
+    run = records.read(tmp_path / "gru" / "seed-0" / records.NAME).results[0]
+    assert summary.rows[0].cells[:2] == ("gru", run.value("accuracy", "accuracy"))
