@@ -9,13 +9,10 @@ from typing import Any
 
 __all__ = ["load_run"]
 
-# Rooms, with the modules in them, whose calls are checked against the shapes in their annotations.
-CHECKED = ["seqarch.ops", "seqarch.mixers", "seqarch.layers"]
-
 if os.environ.get("SEQARCH_CHECK_SHAPES") == "1":
-    from jaxtyping import install_import_hook
+    from seqarch import shapes
 
-    install_import_hook(CHECKED, "beartype.beartype")
+    shapes.install()
 
 
 def __getattr__(name: str) -> Any:

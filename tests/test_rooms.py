@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # with; "evals.evaluator" is the registry of evaluators, by which a config is validated, and
 # "runtime.cli" is what programs alone import.
 ROOMS = """
-    types errors files provenance records devices stats runtime
+    shapes types errors files provenance records devices stats runtime
     ops layers mixers patterns tuning
     evals.evaluator tasks config flops model training generate
     laws costs evals report runs compare

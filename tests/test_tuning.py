@@ -156,6 +156,7 @@ def test_tuning_again_mends_a_damaged_file(file):
     assert resolved("gru") == "gru(method=sequential)"
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_keeps_the_forms_that_it_began_with(tmp_path):
     source = Path(argparse.__file__).read_bytes()
     documents = [

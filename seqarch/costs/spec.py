@@ -23,7 +23,7 @@ from seqarch.patterns import parse_pattern
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 SOURCES = (
-    *(f"{name}.py" for name in ("tasks/text/loader", "devices", "flops", "generate")),
+    *(f"{name}.py" for name in ("tasks/base", "devices", "flops", "generate")),
     *(f"{name}.py" for name in ("layers", "model", "patterns", "tuning")),
     *("config/*.py", "ops/*.py", "mixers/*.py", "training/*.py"),
     *(f"costs/{name}.py" for name in ("compiler", "devices", "memory", "peak", "programs")),

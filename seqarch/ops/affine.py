@@ -95,7 +95,7 @@ def split(identity: PyTree, tokens: PyTree, chunk: int) -> PyTree:
     """[B, T, ...] -> [M, B, C, ...], padded at the end with tokens that leave the state alone."""
     chunk = max(1, min(chunk, _time(tokens)))
 
-    def leaf(x: Array, fill: float | bool) -> Array:
+    def leaf(x: Array, fill: float) -> Array:
         x = jnp.pad(
             x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2), constant_values=fill
         )

@@ -19,9 +19,8 @@ class StopRequests:
     alone gets signals in Python, it does nothing.
     """
 
-    _asked = itertools.count(
-        1
-    )  # by this process so far: the service names a count, and one that has passed never comes
+    # Asked by this process so far: the service names a count, and one that has passed never comes.
+    _asked = itertools.count(1)
 
     def __init__(self) -> None:
         self._received: int | None = None

@@ -117,11 +117,17 @@ def _cut(path: Path, last: int) -> str:
     """Rewrites metrics.jsonl with one row per step up to `last`; returns what was wrong with them,
     or "".
     """
+    faults = find_faults(path.parent, last)
     rows = [row for row in read_rows(path.parent) if 1 <= row["step"] <= last]
-    counts = Counter(row["step"] for row in rows)
     if path.exists():
         kept = {row["step"]: row for row in rows}  # of doubled rows the last one
         write_text(path, "".join(json.dumps(kept[step]) + "\n" for step in sorted(kept)))
+    return faults
+
+
+def find_faults(run_dir: str | os.PathLike, last: int) -> str:
+    """Returns which rows of metrics.jsonl up to the step `last` are missing or doubled, or ""."""
+    counts = Counter(row["step"] for row in read_rows(run_dir) if 1 <= row["step"] <= last)
     missing = [step for step in range(1, last + 1) if step not in counts]
     doubled = [step for step in sorted(counts) if counts[step] > 1]
     faults = [f"has no rows of steps {_ranges(missing)}"] if missing else []

@@ -94,13 +94,13 @@ def train(
         checkpoints = stack.enter_context(open_checkpoints(config, workdir, task))
         state = start_state(resolved, mesh, abstract[0], checkpoints, strict_restore, say)
         if (start := int(state.step)) == config.steps:
-            return trained_already(config, workdir, say)
+            return trained_already(config, before, workdir, mesh, say)
 
         # What the model or the task cannot do is told here, before anything is written.
+        rows = _batches(resolved, mesh, task, start)
         train_step, scalars = sharding.jit_train_step(resolved, mesh), _hyper(resolved, mesh)
         flops = count_step_flops(resolved, train_step, *abstract, scalars)
         validate = make_validate(resolved, mesh, task)
-        rows = _batches(resolved, mesh, task, start)
 
         opened = together(lambda: _logger(config, workdir, start, say), UserError)
         logger = stack.enter_context(opened)
@@ -108,8 +108,11 @@ def train(
         if jax.process_index() == 0:
             task.save(workdir)
         reporter = stack.enter_context(_progress(config, start, say))
+        stops = stack.enter_context(StopRequests())
         with reporter.compiling("the train step"):
             train_step = train_step.lower(*abstract, scalars).compile()
+        if stop := stops.received():
+            raise Stopped(f"stopped before step {start + 1}; the same command goes on", stop)
         meter = make_meter(resolved, mesh, task, flops["model"])
         setup = Setup(
             config=resolved,
@@ -124,8 +127,7 @@ def train(
             profile=Profile(workdir, config.profile),
             progress=reporter,
         )
-        with StopRequests() as stops:
-            return _steps(setup, state, stops)
+        return _steps(setup, state, stops)
 
 
 def _steps(setup: Setup, state: TrainState, stops: StopRequests) -> Row:

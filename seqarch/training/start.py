@@ -18,7 +18,7 @@ from seqarch.runtime.progress import Say
 from seqarch.tasks.base import Task
 from seqarch.training import optim, rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
-from seqarch.training.logging import Logger, read_rows
+from seqarch.training.logging import Logger, find_faults, read_rows
 from seqarch.training.meter import Row
 from seqarch.training.state import TrainState
 
@@ -53,13 +53,25 @@ def open_checkpoints(config: Config, workdir: str | os.PathLike, task: Task) -> 
     return Checkpointer(directory, config.checkpoint.keep, stream, deciding)
 
 
-def trained_already(config: Config, workdir: str | os.PathLike, say: Say) -> Row:
+def trained_already(
+    config: Config, before: Config | None, workdir: str | os.PathLike, mesh: Mesh, say: Say
+) -> Row:
     """Returns the last row of a run with nothing left to do.
 
-    Its config.json takes what may change, such as what eval.py measures.
+    Its config.json takes what may change, such as what eval.py measures. Where the run was begun
+    with other `steps`, run.json records that.
     """
     say(f"{workdir} is trained: {config.steps} steps")
     if jax.process_index() == 0:
+        if faults := find_faults(workdir, config.steps):
+            say(f"warning: {Path(workdir) / 'metrics.jsonl'} {faults}")
+        if before and before.steps != config.steps:
+            say(
+                f"warning: steps {before.steps} -> {config.steps}; its learning rates were those "
+                f"of a run of {before.steps} steps"
+            )
+            made = dict(mesh=dict(mesh.shape), step=config.steps)
+            rundir.write(workdir, to_dict(config), provenance.provenance() | made)
         rundir.write_config(workdir, to_dict(config))
     rows = [row for row in read_rows(workdir) if row["step"] == config.steps]
     return rows[-1] if rows else dict(step=config.steps)

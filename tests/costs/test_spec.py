@@ -103,6 +103,7 @@ def cache(tmp_path, monkeypatch):
         yield cache
 
 
+@pytest.mark.slow
 def test_a_crash_loses_one_cell_and_what_was_measured_is_kept(cache, tmp_path):
     assert cache.measure(spec(batch=2)) == Failed(
         "the compiler ended its process (SIGABRT): Check failed: tiles"
@@ -119,11 +120,13 @@ def test_a_hang_loses_one_cell(cache):
     assert cache.measure(spec(batch=3)) == Failed("took longer than 0 s")
 
 
+@pytest.mark.slow
 def test_the_user_s_mistake_is_told(cache):
     with pytest.raises(UserError, match="a mistake"):
         cache.measure(spec(batch=4))
 
 
+@pytest.mark.slow
 def test_a_real_worker_measures_what_this_process_does(tmp_path):
     with MeasurementCache(tmp_path, workers=1, platforms="cpu") as cache:
         assert cache.measure(spec()) == MEASURED

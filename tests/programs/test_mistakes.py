@@ -552,6 +552,7 @@ def test_a_mistake_is_answered_in_one_line(row, top, own_flags, monkeypatch, cap
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_so_it_is_in_a_process_of_its_own(program, top):
     row = next(row for row in MISTAKES if row[0] == program and len(row) == 3)

@@ -84,6 +84,7 @@ def plant(made: Path, top: Path, mixer: str) -> tuple[Path, Path]:
     return run, trace
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("program", "where", "module"), ATTACKS)
 def test_no_program_imports_what_a_run_names(made, tmp_path, program, where, module):
     run, trace = plant(made, tmp_path, f"{module}:Mixer")
