@@ -21,6 +21,7 @@ from seqarch.compare.commands import with_commands
 from seqarch.config import Config, parse
 from seqarch.errors import UserError
 from seqarch.report.comparison import comparison_tables
+from seqarch.report.formats import printable
 from seqarch.report.pages import write_report
 from seqarch.report.render import text_table
 from seqarch.runtime import cli
@@ -59,7 +60,7 @@ def main() -> None:
     found = found._replace(members=tuple(rows))
     if found.models and jax.process_index() == 0:
         paths = write_report(found, workdir)
-        print(f"\n{text_table(comparison_tables(found)[0])}\n\n{found.notice}\n")
+        print(f"\n{text_table(comparison_tables(found)[0])}\n\n{printable(found.notice)}\n")
         print("\n".join(f"wrote {path}" for path in paths))
     if failures:
         raise UserError(

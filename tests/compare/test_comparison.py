@@ -1,18 +1,18 @@
-"""Statements from several runs: the choice of a learning rate, means over seeds, differences and
-their letters.
-"""
+"""Statements from several runs: the choice of a learning rate, differences and their letters."""
 
 import math
 import statistics
 
 import numpy as np
 import pytest
-from seqarch.compare.evidence import judged, over_seeds
 
 from seqarch.compare.learning_rate import EXTENSIONS, search
 from seqarch.errors import NoResult
-from seqarch.report.tables import Row
+from seqarch.records import Record, Results, Source
+from seqarch.report.comparison import significance
+from seqarch.report.members import Member
 from seqarch.stats.letters import letters
+from seqarch.stats.significance import judge
 
 
 def bowl(best):
@@ -69,74 +69,80 @@ def test_two_share_a_letter_exactly_when_they_are_not_apart(apart, expected):
         assert [found[name].replace(" ", "") for name in "abcd"] == expected.split()
 
 
-def scored(name, offset, noise=0.0):
-    """A member with three seeds on four works of different sizes; works differ by far more than
-    members do.
+SIZES = np.array([100, 300, 200, 400])
+
+
+def scores(offset, noise=0.0, seed=0):
+    """Of three seeds on four documents of different sizes, which differ by far more than members
+    do.
     """
-    rng, sizes = np.random.default_rng(len(name)), {"w": 100, "x": 300, "y": 200, "z": 400}
-    by_seed = {}
-    for seed in range(3):
-        works = {
-            work: 2.0 + 0.3 * i + offset + noise * rng.normal() for i, work in enumerate(sizes)
-        }
-        total = sum(works[work] * size for work, size in sizes.items()) / 1000
-        by_seed[seed] = {
-            "quality/bits_per_byte": total,
-            "quality/by_document": works,
-            "quality/documents": [[sizes[work], bits] for work, bits in works.items()],
-            "quality/loss_by_position": [4.0 + seed, 3.0],
-            "quality/split": "test",
-            "memory/params": 10 + seed,
-        }
-    return Row(name, "model", over_seeds(by_seed))
+    by_document = 2.0 + 0.3 * np.arange(4) + offset
+    return by_document + noise * np.random.default_rng(seed).normal(size=(3, 4))
 
 
-def test_scores_are_means_over_seeds_and_the_rest_is_the_first_one_s():
-    values = scored("a", 0.0).values
-    assert values["quality/bits_per_byte"] == pytest.approx(2 + 0.3 * (300 + 400 + 1200) / 1000)
-    assert values["quality/by_document"]["z"] == pytest.approx(2.9)
-    assert values["quality/loss_by_position"] == [5.0, 3.0]
-    assert values["quality/split"] == "test" and values["memory/params"] == 10
-    assert set(values["evidence/by_seed"]) == {"0", "1", "2"}
+def letters_of(judgement):
+    return set(judgement.letters.split())
 
 
 def test_paired_differences_are_told_where_unpaired_ones_are_not():
-    """0.02 bits in every work is a difference; 0.02 on average, with works and seeds that disagree,
-    is none.
+    """0.02 bits in every document is a difference; 0.02 on average, with documents and seeds that
+    disagree, is none.
     """
-    best, steady, erratic = judged(
-        [scored("best", 0.0), scored("steady", 0.02), scored("erratic", 0.02, noise=0.1)]
-    )
-    assert best.values["evidence/behind"] == 0 and best.values["evidence/letters"].split()[0] == "a"
+    erratic = scores(0.02, noise=0.1)
+    erratic += 0.02 - (erratic - scores(0.0)).mean()
+    given = dict(best=scores(0.0), steady=scores(0.02), erratic=erratic)
+    found = judge(given, SIZES)
+    assert found["best"].behind.mean == 0 and "a" in letters_of(found["best"])
+    assert found["steady"].behind.mean == pytest.approx(0.02) and found["steady"].behind.low > 0
+    assert not letters_of(found["steady"]) & letters_of(found["best"])
+    assert found["erratic"].behind.low < 0 < found["erratic"].behind.high
+    assert letters_of(found["erratic"]) & letters_of(found["best"])
+
+
+def test_the_deviation_over_seeds_is_that_of_a_sample_of_scores_over_all_bytes():
+    noisy = scores(0.1, noise=0.1)
+    found = judge(dict(a=scores(0.0), b=noisy), SIZES)
+    totals = noisy @ SIZES / SIZES.sum()
+    assert found["b"].deviation == pytest.approx(statistics.stdev(totals))
+    assert found["a"].deviation == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("cut", [np.s_[:1], np.s_[:, :1]])
+def test_one_seed_or_one_document_is_no_evidence(cut):
     assert (
-        steady.values["evidence/behind"] == pytest.approx(0.02)
-        and steady.values["evidence/behind_low"] > 0
+        judge(dict(a=scores(0.0)[cut], b=scores(1.0)[cut]), SIZES[: scores(0.0)[cut].shape[1]])
+        == {}
     )
-    assert not set(steady.values["evidence/letters"].split()) & set(
-        best.values["evidence/letters"].split()
-    )
-    assert erratic.values["evidence/behind_low"] < 0 < erratic.values["evidence/behind_high"]
-    assert set(erratic.values["evidence/letters"].split()) & set(
-        best.values["evidence/letters"].split()
-    )
+    assert judge({}, SIZES) == {}
 
 
-def test_the_deviation_over_seeds_is_that_of_a_sample():
-    first, second = scored("a", 0.0), scored("b", 0.1, noise=0.1)
-    (_, row) = judged([first, second])
-    sizes = np.array([100, 300, 200, 400])
-    totals = [
-        np.array(works)[:, 1] @ sizes / 1000 for works in second.values["evidence/by_seed"].values()
-    ]
-    assert row.values["evidence/deviation"] == pytest.approx(statistics.stdev(totals))
+def member(name, runs, documents=("w", "x", "y", "z")):
+    """A member whose runs have these scores of documents; a run of None was not scored."""
+    at, results = {"document": list(documents)}, []
+    for seed, bits in enumerate(runs):
+        found = (
+            [] if bits is None else [Record("quality", "document_bits_per_byte", list(bits), at)]
+        )
+        found.append(Record("quality", "document_bytes", SIZES.tolist(), at))
+        results.append(Results(Source(name, seeds=dict(model=seed)), tuple(found)))
+    return Member(name, "run", tuple(results))
 
 
-def test_one_seed_is_no_evidence():
-    row = Row(
-        "a",
-        "model",
-        over_seeds(
-            {0: {"quality/bits_per_byte": 2.0, "quality/documents": [[10, 2.0], [20, 2.0]]}}
-        ),
-    )
-    assert judged([row]) == [row]
+def test_members_are_judged_by_the_documents_that_all_were_scored_on():
+    given = dict(a=scores(0.0), b=scores(0.1, noise=0.01))
+    found = significance([member(name, each) for name, each in given.items()])
+    assert found == judge(given, SIZES)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        member("b", scores(0.1)[:2]),
+        member("b", [*scores(0.1)[:2], None]),
+        member("b", scores(0.1), documents=("w", "x", "y", "other")),
+        member("b", [None] * 3),
+    ],
+)
+def test_members_that_were_scored_otherwise_are_not_judged(other):
+    assert significance([member("a", scores(0.0)), other]) == {}
+    assert significance([]) == {}

@@ -36,10 +36,9 @@ def test_a_config_names_it(module):
     assert jnp.isfinite(jax.jit(lambda model: model(jnp.ones((1, 4), int)))(model)).all()
 
 
-def test_every_path_that_it_names_is_there():
-    text = (ROOT / "README.md").read_text()
-    paths = re.findall(
-        r"\b(?:configs|scripts|tests|seqarch)/[\w./]+\.(?:py|sh)|\brequirements[\w-]*\.txt", text
-    )
-    assert len(paths) > 15 and "requirements-tpu.txt" in paths
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+def test_every_path_that_pages_name_is_there():
+    pages = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"))
+    pattern = r"\b(?:configs|scripts|tests|seqarch)/[\w./]+\.(?:py|sh)|\brequirements[\w-]*\.txt"
+    paths = {path for page in pages for path in re.findall(pattern, page.read_text("utf-8"))}
+    assert len(paths) > 15 and "requirements-cuda.txt" in paths
+    assert sorted(path for path in paths if not (ROOT / path).exists()) == []

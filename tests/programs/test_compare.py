@@ -4,7 +4,6 @@ on tiny members.
 
 import csv
 import dataclasses
-import json
 import os
 import re
 import shlex
@@ -15,16 +14,21 @@ from pathlib import Path
 import pytest
 from absl import flags
 from ml_collections import config_flags
-from seqarch.compare.member_study import Study
 
 from configs import compare as compare_config
-from scripts import compare
-from seqarch.compare import spec
+from configs import lm
+from seqarch import records
+from seqarch.compare import comparison, spec
+from seqarch.compare.commands import command, with_commands
 from seqarch.compare.matching import DEPTH_TOLERANCE, TOLERANCE, count_parameters
 from seqarch.compare.members import match_members
-from seqarch.config import parse
+from seqarch.compare.study import Study
+from seqarch.config import parse, to_dict
 from seqarch.errors import NoResult, UserError
-from seqarch.report.pages import read_results
+from seqarch.records import Results, Source
+from seqarch.report.collect import collect
+from seqarch.report.comparison import comparison_tables, significance
+from seqarch.report.members import Member, read
 from seqarch.tasks.text.prepare import prepare
 from seqarch.training.logging import read_rows
 
@@ -47,8 +51,8 @@ def get_config():
     config.checkpoint.every = 2
     config.eval.batch = 4
     config.eval.limit = 200
-    config.eval.compiled_contexts = (32,)
-    config.eval.speed_contexts = (64,)
+    config.evals.memory = dict(contexts=(64,), compiled=(32,))
+    config.evals.speed = dict(contexts=(64,))
     return config
 """
 
@@ -108,12 +112,17 @@ def test_wrong_plans_are_told(changes, message):
         members(**changes)
 
 
+def start(mixer):
+    return parse(lm.get_config(mixer))
+
+
 @pytest.mark.parametrize("name", ["gru", "linear_attention", "hybrid"])
 def test_command_of_a_row_gives_its_config(name, monkeypatch):
     config = dataclasses.replace(
         members("full")[name], data=dataclasses.replace(parse({}).data, path="my texts")
     )
-    train, evaluate = compare.command(config, "runs/again", "test").split(" && ")
+    again = command(config, start(config.model.mixer), "configs/lm.py", "runs/again", "test")
+    train, evaluate = again.split(" && ")
     python, program, *arguments = shlex.split(train)
     assert (python, program) == ("python", "train.py") and (ROOT / program).exists()
     assert (
@@ -132,21 +141,29 @@ def test_command_of_a_row_gives_its_config(name, monkeypatch):
 
 
 def test_members_without_a_result_do_not_end_the_comparison(monkeypatch, tmp_path):
-    def row(study, _):
+    def measure(study, _):
         if study.name != "mamba":
             raise NoResult("training diverged at every learning rate")
         return study.name
 
-    monkeypatch.setattr(compare, "member_row", row)
+    monkeypatch.setattr(Study, "measure", measure)
     configs, given = members(), spec.read(compare_config.get_config("tour").to_dict())
-    rows, without = compare.member_rows(
-        [Study(name, config, given, tmp_path) for name, config in configs.items()]
-    )
-    assert (
-        rows == ["mamba"]
-        and without[0] == "gru is missing: training diverged at every learning rate"
-    )
-    assert len(without) == len(configs) - 1
+    studies = [Study(name, config, given, tmp_path) for name, config in configs.items()]
+    found, failures = comparison._measure(studies)
+    assert found == ["mamba"] and len(failures) == len(configs) - 1
+    assert "gru" in failures[0] and "training diverged at every learning rate" in failures[0]
+
+
+def test_each_run_of_a_member_has_the_command_that_makes_it(monkeypatch):
+    config = to_dict(members()["gru"])
+    runs = []
+    for seed in (1, 2):
+        seeded = config | dict(seed=dict(model=seed, data=seed))
+        runs.append(Results(Source("gru", config=seeded, split="test"), ()))
+    made = with_commands(Member("gru", "run", tuple(runs)), start, "configs/lm.py", "runs/tour")
+    for seed, each in zip((1, 2), made.results, strict=True):
+        again = each.source.provenance["again"]
+        assert f"--config.seed.model={seed}" in again and f"runs/tour/gru/seed-{seed}" in again
 
 
 @pytest.fixture(scope="module")
@@ -189,35 +206,42 @@ def compared(tmp_path_factory):
 def test_whole_comparison_is_written(compared):
     result, runs, _ = compared
     assert TOUR in result.stdout and re.search(r"\[1/[12] gru, seed 0\] step 4/4", result.stdout)
-    rows = list(csv.DictReader((runs / "results.csv").read_text().splitlines()))
-    assert [row["name"] for row in rows][:2] == ["gru", "second one"]
-    assert {row["kind"] for row in rows[2:]} == {"baseline"} and len(rows) > 3
-    for row in rows:
-        assert float(row["quality/bits_per_byte"]) > 0
-        assert row["revision"] and row["command"] and row["notice"] == TOUR
-    assert all(
-        rows[0][key]
-        for key in (
-            "memory/state_bytes@32",
-            "memory/train_bytes@32",
-            "flops/train_per_token",
-            "mlp_ratio",
-        )
-    )
+    found = read(runs / records.NAME)
+    assert [member.name for member in found.models] == ["gru", "second one"]
+    assert len(found.baselines) > 1 and found.notice == TOUR and found.command
+    for member in found.members:
+        assert member.value("quality", "bits_per_byte") > 0
+        made = member.results[0].source.provenance
+        assert made["revision"] and (made.get("again") or made["command"])
+    gru = found.models[0]
+    for name, metric, at in (
+        ("memory", "state_bytes", {"context": 32}),
+        ("memory", "train_bytes", {"context": 32}),
+        ("speed", "decode_tokens_per_s", {"context": 64}),
+        ("flops", "train_per_token", {}),
+    ):
+        assert gru.value(name, metric, **at) > 0, (name, metric)
+    with (runs / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(len(each.records) for each in found.results)
     for name in ("report.md", "report.html"):
         text = (runs / name).read_text()
         assert "second one" in text and TOUR in text and not re.search(r"\bnan\b", text)
 
 
+def test_a_comparisons_directory_is_rendered_again_as_it_was(compared):
+    _, runs, _ = compared
+    assert collect([runs]) == read(runs / records.NAME)
+
+
 def test_second_run_trains_nothing_and_says_the_same(compared):
     _, runs, run = compared
-    before = (runs / "results.csv").read_text()
+    before = read(runs / records.NAME).members
     result, _ = run()
     assert result.returncode == 0, result.stderr
-    assert "is there already" in result.stdout and "step" not in result.stdout.replace(
-        "4 steps", ""
-    )
-    assert (runs / "results.csv").read_text() == before
+    assert "is there already" in result.stdout
+    assert not re.search(r"step \d+/4", result.stdout), "a member was trained again"
+    assert read(runs / records.NAME).members == before
 
 
 def test_other_steps_are_refused_in_one_line(compared):
@@ -247,20 +271,17 @@ def test_another_text_is_refused_in_one_line(compared, tmp_path):
 
 def test_interrupted_member_goes_on_and_is_measured_anew(compared):
     _, runs, run = compared
-    (runs / "gru/seed-0/eval.json").unlink()
-    partly = json.loads((runs / "second one/seed-0/eval.json").read_text())
-    partly = {
-        name: value for name, value in partly.items() if not name.startswith("speed/")
-    }  # as eval.py --only leaves it
-    (runs / "second one/seed-0/eval.json").write_text(json.dumps(partly))
+    (runs / "gru/seed-0" / records.NAME).unlink()
+    partly = runs / "second one/seed-0" / records.NAME
+    (found,) = records.read(partly).results
+    kept = tuple(each for each in found.records if each.evaluator != "speed")
+    records.write(partly, [found._replace(records=kept)])  # as eval.py --only leaves it
     result, _ = run("--config.eval.limit=100")
     assert result.returncode == 0, result.stderr
-    assert "compiled in" not in result.stdout, "a trained member was trained again"
-    scored = {
-        json.loads((runs / name / "seed-0/eval.json").read_text())["quality/bytes"]
-        for name in ("gru", "second one")
-    }
-    assert len(scored) == 1 and scored.pop() % 100 == 0
+    assert not re.search(r"step \d+/4", result.stdout), "a trained member was trained again"
+    sizes = {each.value("quality", "bytes") for each in read(runs / records.NAME).models}
+    assert len(sizes) == 1 and sizes.pop() % 100 == 0
+    assert read(runs / records.NAME).models[1].value("speed", "train_tokens_per_s") > 0
 
 
 def test_evidence_is_a_learning_rate_from_a_grid_and_fresh_seeds_on_the_test_works(compared):
@@ -268,7 +289,7 @@ def test_evidence_is_a_learning_rate_from_a_grid_and_fresh_seeds_on_the_test_wor
         "--config.lrs=(1e-6, 3e-2, 30.0)",
         "--config.seeds=(1, 2)",
         "--config.split=test",
-        "--config.eval.targets=2",
+        "--config.evals.context.targets=2",
     ]
     choices += ["--config.eval.limit=400"]
     result, runs = compared[2](*choices, workdir="evidence")
@@ -280,44 +301,45 @@ def test_evidence_is_a_learning_rate_from_a_grid_and_fresh_seeds_on_the_test_wor
         "seed-1",
         "seed-2",
     }
-    found = read_results(runs / "results.json")
-    gru, linear = found.rows[:2]
-    for row in (gru, linear):
-        values = row.values
-        assert row.config["optim"]["lr"] == 3e-2 and values["search"]["0.03"] == min(
-            filter(None, values["search"].values())
-        )
-        chosen = [
-            read_rows(runs / row.name / f"lr-{lr}")[-1] for lr in ("1e-06", "0.03", "30")
-        ]  # on validation windows alone
-        assert list(values["search"].values()) == [
-            each.get("validation_bits_per_byte") for each in chosen
-        ]
-        assert not list((runs / row.name).glob("lr-*/eval.json"))
-        assert values["quality/split"] == "test" and row.seeds == {"seed": "1, 2"}
-        each = [
-            json.loads((runs / row.name / f"seed-{seed}/eval.json").read_text()) for seed in (1, 2)
-        ]
-        assert values["quality/bits_per_byte"] == pytest.approx(
-            sum(e["quality/bits_per_byte"] for e in each) / 2
-        )
-        assert (
-            values["context/carried@8"] != values["context/carried@256"]
-            and "context/truncated@64" not in values
-        )
-        assert any(name.startswith("memory/") for name in each[0]) and not any(
-            n.startswith("memory/") for n in each[1]
-        )
-    behind = sorted(row.values["evidence/behind"] for row in (gru, linear))
-    assert behind[0] == 0 and behind[1] == pytest.approx(
-        abs(gru.values["quality/bits_per_byte"] - linear.values["quality/bits_per_byte"])
-    )
-    page = (runs / "report.md").read_text()
-    for title in ("Which differences are differences", "Learning rates", "Use of context"):
-        assert f"## {title}" in page
+    found = read(runs / records.NAME)
+    for member in found.models:
+        _check_choice(runs, member)
+        _check_seeds(runs, member)
+    gru, linear = found.models
+    judged = significance(found.models)
+    behind = sorted(each.behind.mean for each in judged.values())
+    bits = [each.value("quality", "bits_per_byte") for each in (gru, linear)]
+    assert behind == pytest.approx([0, abs(bits[0] - bits[1])])
+    titles = {table.title for table in comparison_tables(found)}
+    assert {"Which differences are differences", "Learning rates", "Use of context"} <= titles
     again, _ = compared[2](*choices, workdir="evidence")
-    assert (
-        again.returncode == 0
-        and "compiling" not in again.stdout
-        and read_results(runs / "results.json") == found
-    )
+    assert again.returncode == 0 and "compiling" not in again.stdout
+    assert read(runs / records.NAME).members == found.members
+
+
+def _check_choice(runs, member):
+    """The learning rate is the best of the grid, by validation windows alone."""
+    assert member.config["optim"]["lr"] == 3e-2
+    tried = {each.at["lr"]: each for each in member.search.records}
+    finite = [each.value for each in tried.values() if each.value is not None]
+    assert tried[3e-2].value == min(finite)
+    for lr, record in tried.items():
+        last = read_rows(runs / member.name / f"lr-{lr:g}")[-1]
+        assert record.value == last.get("validation_bits_per_byte")
+        assert record.status == ("ok" if record.value is not None else "diverged")
+    assert not list((runs / member.name).glob(f"lr-*/{records.NAME}"))
+
+
+def _check_seeds(runs, member):
+    """Scores are means over the seeds; what a program needs is measured of the first."""
+    assert [each.source.seeds["model"] for each in member.results] == [1, 2]
+    assert {each.source.split for each in member.results} == {"test"}
+    each = []
+    for seed in (1, 2):
+        each += records.read(runs / member.name / f"seed-{seed}" / records.NAME).results
+    bits = [found.value("quality", "bits_per_byte") for found in each]
+    assert member.value("quality", "bits_per_byte") == pytest.approx(sum(bits) / 2)
+    assert ["memory" in found.evaluators for found in each] == [True, False]
+    carried = [member.value("context", "carried", context=length) for length in (8, 256)]
+    assert None not in carried and carried[0] != carried[1]
+    assert member.value("context", "truncated", context=64) is None

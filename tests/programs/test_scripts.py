@@ -210,7 +210,7 @@ def test_keep_running_passes_sigterm_on_and_does_not_start_again(tmp_path):
 
 FAULTS = """
 import resource, numpy
-from seqarch.runtime.cli import keep_memory
+from seqarch.runtime.process import keep_memory
 keep_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(2):

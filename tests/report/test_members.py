@@ -1,6 +1,9 @@
 """Members: what they show of several runs, and how finished runs become members."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,8 @@ from seqarch.report import members
 from seqarch.report.collect import collect
 from seqarch.report.members import Member, longest, places
 from tests.report.conftest import MADE, NOTICE, baseline_of, comparison_of, member_of, results_of
+
+ROOT = Path(__file__).parents[2]
 
 
 def of(records, seed=0):
@@ -152,3 +157,15 @@ def test_a_run_that_was_not_measured_is_told(tmp_path):
         collect([tmp_path])
     with pytest.raises(UserError, match="there is no"):
         collect([tmp_path / "none"])
+
+
+def test_the_program_renders_runs_without_measuring(run, tmp_path):
+    one, two = run("one", results_of("", seed=1, bits=2.0)), run("two", results_of("", seed=2))
+    command = [sys.executable, ROOT / "scripts/report.py", one, two, f"--out={tmp_path / 'out'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (member,) = members.read(tmp_path / "out" / records.NAME).members
+    assert len(member.results) == 2 and (tmp_path / "out/report.html").exists()
+    command[2] = tmp_path
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1

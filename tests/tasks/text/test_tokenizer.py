@@ -171,7 +171,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path):
 
 def test_bits_per_byte_are_those_of_bytes_everywhere(top, run):
     """All nats over all bytes: with equal logits that is log2(262) bits a token, in training,
-    validation and eval.json.
+    validation and the records.
     """
     first, text = read_rows(run)[0], tokens.open_split(top / "tokens", "train")
     assert first["bits_per_byte"] == pytest.approx(
