@@ -53,8 +53,9 @@ def main() -> None:
     )
     found, failures = comparison.run(given, members, workdir, min(workers(), len(members)), say)
     runs = f"runs/{given.name}"
+    start, file, before = start_of(given.base.task)
     rows = (
-        with_commands(each, *start_of(given.base.task), runs) if each.kind == "run" else each
+        with_commands(each, start, file, runs, before) if each.kind == "run" else each
         for each in found.members
     )
     found = found._replace(members=tuple(rows))
@@ -68,11 +69,12 @@ def main() -> None:
         )
 
 
-def start_of(task: str) -> tuple[Callable[[str], Config], str]:
-    """Returns what a config file gives for a layer pattern, and how it is named before that."""
+def start_of(task: str) -> tuple[Callable[[str], Config], str, str]:
+    """Returns what a config file gives for a layer pattern, the file, and its argument before."""
     if find(task).score == BITS_PER_BYTE:
-        return lambda mixer: parse(lm.get_config(mixer)), "configs/lm.py:"
-    return lambda mixer: parse(probes.get_config(f"{task},{mixer}")), f"configs/probes.py:{task},"
+        return lambda mixer: parse(lm.get_config(mixer)), "configs/lm.py", ""
+    before = f"{task},"
+    return lambda mixer: parse(probes.get_config(before + mixer)), "configs/probes.py", before
 
 
 def workers() -> int:

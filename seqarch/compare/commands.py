@@ -11,15 +11,18 @@ from seqarch.report.members import Member
 Start = Callable[[str], Config]  # from a layer pattern to the config that train.py starts from
 
 
-def command(config: Config, start: Config, file: str, run: str, split: str) -> str:
+def command(
+    config: Config, start: Config, file: str, run: str, split: str, before: str = ""
+) -> str:
     """Returns what trains and measures `config` again.
 
     Args: config: of the run. start: what the config file gives for the run's layer pattern; fields
       in which `config` differs
         are overridden.
-      file: the config file and what precedes the layer pattern, such as "configs/lm.py:".
+      file: the config file, such as "configs/lm.py".
       run: the run's directory.
       split: of the held-out data.
+      before: what precedes the layer pattern in the file's argument, such as "mqar,".
     """
     given = flatten(to_dict(start))
     changed = {
@@ -33,7 +36,7 @@ def command(config: Config, start: Config, file: str, run: str, split: str) -> s
     trained = [
         "python",
         "train.py",
-        f"--config={file}{config.model.mixer}",
+        f"--config={file}:{before}{config.model.mixer}",
         *overrides,
         f"--workdir={run}",
     ]
@@ -41,13 +44,14 @@ def command(config: Config, start: Config, file: str, run: str, split: str) -> s
     return f"{shlex.join(trained)} && {shlex.join(measured)}"
 
 
-def with_commands(member: Member, start: Start, file: str, runs: str) -> Member:
+def with_commands(member: Member, start: Start, file: str, runs: str, before: str = "") -> Member:
     """`member` with the command of each of its runs; runs: the directory of them all."""
 
     def with_command(results: Results) -> Results:
         config = parse(dict(results.source.config))
         run = f"{runs}/{member.name}/seed-{config.seed.model}"
-        again = command(config, start(config.model.mixer), file, run, results.source.split)
+        split = results.source.split
+        again = command(config, start(config.model.mixer), file, run, split, before)
         made = dict(results.source.provenance) | dict(again=again)
         return results._replace(source=dataclasses.replace(results.source, provenance=made))
 

@@ -1,7 +1,7 @@
 """What --help prints: the program, its flags and, where it takes a config, every field and option.
 
-Meanings stand in the docstrings of the dataclasses in seqarch/config.py and of the mixers, as lines
-"name: meaning"; defaults are those of the dataclasses and constructors.
+Meanings stand in the docstrings of the dataclasses in seqarch/config/fields.py and of the mixers,
+as lines "name: meaning"; defaults are those of the dataclasses and constructors.
 """
 
 import dataclasses
@@ -75,7 +75,9 @@ def _flags_text(program: str) -> str:
 def _fields_text() -> str:
     from seqarch.config import Config
 
-    lines = ["Config fields, with the defaults of seqarch/config.py; a config file sets its own:"]
+    lines = [
+        "Config fields, with the defaults of seqarch/config/fields.py; a config file sets its own:"
+    ]
     for name, default, meaning in config_fields(Config):
         shown = ",".join(default) if isinstance(default, dict) else default
         lines.append(f"  --config.{name}={shown}: {meaning}")

@@ -4,6 +4,7 @@ config_flags parses them; it refuses mistakes in words for programmers, and take
 """
 
 import difflib
+import json
 import os
 import re
 import runpy
@@ -88,8 +89,8 @@ def check_tuples(argv: Sequence[str], config: Any) -> None:
             value = value.get(name) if isinstance(value, ConfigDict) else None
         wrapped = isinstance(value, tuple) and text is not None and value == (text,)
         if wrapped and "," in re.sub(r"\([^()]*\)", "", text):
-            items = ",".join(repr(each.strip()) for each in re.split(r",(?![^()]*\))", text))
-            several, one = (shlex.quote(each) for each in (f"({items})", f"({text!r},)"))
+            items = ",".join(json.dumps(each.strip()) for each in re.split(r",(?![^()]*\))", text))
+            several, one = (shlex.quote(each) for each in (f"({items})", f"({json.dumps(text)},)"))
             raise UserError(
                 f"--config.{field}={text} is one text with commas; for several values give "
                 f"--config.{field}={several}, for one --config.{field}={one}"

@@ -215,7 +215,7 @@ MISTAKES = [
     (
         "scripts/compare.py",
         "--config.members=gru,mamba",
-        "is one text with commas; for several values give --config.members='('\"'\"'gru'",
+        """with commas; for several values give --config.members='("gru","mamba")', for""",
     ),
     ("scripts/generate.py", f"--top_k={2**31}", "--top_k is 2147483648; give a number below 2^31"),
     ("scripts/prepare_data.py", f"--seed={2**32}", "--seed=4294967296: 4294967296 is not"),

@@ -7,7 +7,7 @@ import pytest
 
 from configs import compare, probes
 from seqarch import records
-from seqarch.compare import comparison, execution, spec
+from seqarch.compare import commands, comparison, execution, spec
 from seqarch.config import Config, parse
 from seqarch.errors import Stopped, UserError
 from seqarch.evals.evaluate import evaluate
@@ -115,3 +115,10 @@ def test_members_are_compared_by_accuracy(tmp_path):
     assert [column.title for column in summary.columns][:2] == ["model", "accuracy"]
     run = records.read(tmp_path / "gru" / "seed-0" / records.NAME).results[0]
     assert summary.rows[0].cells[:2] == ("gru", run.value("accuracy", "accuracy"))
+
+
+def test_a_probes_command_names_its_config_file_and_task():
+    start = parse(probes.get_config(f"{TASK},gru"))
+    again = commands.command(config(), start, "configs/probes.py", "RUN", "test", f"{TASK},")
+    assert f"'--config=configs/probes.py:{TASK},gru' --config.steps=4 " in again
+    assert "--config.task" not in again and "--config.model.vocab" not in again
