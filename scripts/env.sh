@@ -23,17 +23,19 @@ prepare() {
 }
 
 # Prints cuda, tpu or cpu for the machine whose file system begins at $1.
-# The PCI identities are those of jax._src.hardware_utils: Google's network cards and disks have the same vendor.
+# seqarch/runtime/tpus.txt has the PCI identities: Google's network cards and disks have the same vendor.
 accelerator() {
-  local top=${1:-} device
+  local top=${1:-} device tpus
   if nvidia-smi >/dev/null 2>&1 || [ -e "$top/dev/nvidia0" ] || [ -e "$top/dev/nvidiactl" ]; then
     echo cuda
     return
   fi
+  tpus=$(cat "${BASH_SOURCE[0]%/*}/../seqarch/runtime/tpus.txt")
+  tpus="|${tpus//$'\n'/|}|"
   for device in "$top"/sys/bus/pci/devices/*; do
-    [ "$(cat "$device/vendor" 2>/dev/null)" = 0x1ae0 ] || continue
-    case $(cat "$device/device") in
-      0x0027 | 0x0056 | 0x005e | 0x0062 | 0x0063 | 0x006f | 0x0076) echo tpu; return ;;
+    [ -e "$device/vendor" ] || continue
+    case $tpus in
+      *"|$(cat "$device/vendor") $(cat "$device/device")|"*) echo tpu; return ;;
     esac
   done
   echo cpu

@@ -6,24 +6,21 @@ import jax
 
 from seqarch.errors import UserError
 
-# PCI identities as in jax._src.hardware_utils and scripts/env.sh; Google's network cards share the
-# vendor.
-_GOOGLE = "0x1ae0"
-_TPUS = ("0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")
+# PCI vendor and device of each TPU, as in jax._src.hardware_utils; scripts/env.sh reads them, too.
+TPUS = Path(__file__).with_name("tpus.txt")
 
 
 def accelerator(root: Path = Path("/")) -> str | None:
-    """ "cuda" or "tpu" where the operating system shows such a device, whether or not JAX can use
-    it.
+    """Returns "cuda" or "tpu" where the operating system shows such a device, or None.
+
+    It says nothing of whether JAX can use the device.
     """
     if any((root / "dev" / name).exists() for name in ("nvidia0", "nvidiactl")):
         return "cuda"
-    devices = (root / "sys/bus/pci/devices").glob("*")
-    if any(
-        _read(device / "vendor") == _GOOGLE and _read(device / "device") in _TPUS
-        for device in devices
-    ):
-        return "tpu"
+    known = TPUS.read_text().splitlines()
+    for device in (root / "sys/bus/pci/devices").glob("*"):
+        if f"{_read(device / 'vendor')} {_read(device / 'device')}" in known:
+            return "tpu"
     return None
 
 
