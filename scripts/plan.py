@@ -5,6 +5,8 @@
 Programs are compiled for the target, which need not be here; see seqarch/costs/devices.py.
 """
 
+import functools
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -55,7 +57,8 @@ def main() -> None:
     )
     print(f"{config.model.mixer}: {size}")
     failures = []
-    with MeasurementCache(Path(CACHE.value), platforms=LOCAL) as cache:
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    with MeasurementCache(Path(CACHE.value), platforms=LOCAL, say=say) as cache:
         for phase, (plan, told) in PHASES.items():
             try:
                 for line in told(

@@ -9,13 +9,14 @@ with MeasurementCache(cache=Path("runs/memory/cache")) as programs:
 import contextlib
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqarch.costs.memory import Measurement
 from seqarch.costs.peak import Actual
+from seqarch.costs.programs import PHASES
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec, key_of
 from seqarch.costs.worker import Worker
 from seqarch.files import read_json, write_json
@@ -27,11 +28,19 @@ class MeasurementCache:
     cache: a directory for what was measured; timeout: seconds after which a program is given up
     platforms: JAX_PLATFORMS for the target "local"; this process may rather stay on the CPU, as an
       accelerator is for one
+    say: takes a line for each program that has to be compiled
     """
 
     def __init__(
-        self, cache: Path, *, workers: int = 2, timeout: float = 900, platforms: str | None = None
+        self,
+        cache: Path,
+        *,
+        workers: int = 2,
+        timeout: float = 900,
+        platforms: str | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ):
+        self._say = say
         self._cache, self._timeout, self._platforms = Path(cache), timeout, platforms
         self._workers = [Worker(platforms) for _ in range(workers)]
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
@@ -82,6 +91,8 @@ class MeasurementCache:
 
     def _ask(self, spec: ProgramSpec, path: Path, kind: type[NamedTuple]) -> Any:
         worker = self._idle.get()
+        phase, size = PHASES[spec.phase], f"{spec.batch:,} x {spec.length:,} tokens"
+        self._say(f"compiling a {phase} of {size} for {spec.target}")
         try:
             outcome = worker.ask(spec, kind, self._timeout)
         finally:

@@ -52,6 +52,7 @@ class Training(NamedTuple):
 class Serving(NamedTuple):
     """sequences: that fit at once, none where the prompt of a single one does not
 
+    capped: whether the search for more sequences ended there
     one, many: the decoding loop of one sequence, and of all of these; prefill: a segment of one
       sequence's prompt
     halfway, many_halfway: the same with half of the context, as it is on average, and of all
@@ -59,6 +60,7 @@ class Serving(NamedTuple):
     """
 
     sequences: int
+    capped: bool
     one: Outcome
     many: Outcome
     prefill: Outcome
@@ -167,8 +169,15 @@ def plan_serving(
     sequences, half = max(most.size if most else 0, int(served)), max(context // 2, 1)
     rows = max(sequences, 1)
     many = measure("decode", rows, context)
+    capped = most is not None and most.beyond is None
     return Serving(
-        sequences, one, many, prefill, measure("prefill", 1, half), measure("prefill", rows, half)
+        sequences,
+        capped,
+        one,
+        many,
+        prefill,
+        measure("prefill", 1, half),
+        measure("prefill", rows, half),
     )
 
 

@@ -48,10 +48,8 @@ def serving_lines(
             else f"does not fit; most of the memory goes to {capacity.largest_part(lacking)}"
         )
         return
-    yield (
-        f"{plan.sequences:,} at once: {_fit(plan.many)}; most of it is "
-        f"{capacity.largest_part(plan.many)}"
-    )
+    count = f"{'at least ' if plan.capped else ''}{plan.sequences:,}"
+    yield f"{count} at once: {_fit(plan.many)}; most of it is {capacity.largest_part(plan.many)}"
     segment = min(config.length, max(context // 2, 1))
     bound = functools.partial(capacity.bound, config, placement)
     speeds = {

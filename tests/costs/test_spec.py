@@ -99,7 +99,7 @@ MEASURED = measure(*spec())
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "_serve", answers)
-    with MeasurementCache(tmp_path, workers=1, timeout=20) as cache:
+    with MeasurementCache(tmp_path, workers=1, timeout=120) as cache:
         yield cache
 
 
