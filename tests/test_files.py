@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seqarch import files
+from seqarch import files, tuning
 from seqarch.errors import UserError, printable
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -93,3 +93,10 @@ def test_a_file_that_cannot_be_written_is_named_as_the_user_knows_it(tmp_path):
 def test_names_do_not_command_the_terminal():
     assert printable("a\x1b]0;title\x07b\r\n\tc") == "a\\x1b]0;title\\x07b\\r\n\tc"
     assert printable("\udcff \u202e \u00e9 \U0001f600") == "\\udcff \\u202e \u00e9 \U0001f600"
+
+
+@pytest.mark.parametrize("name", ["XDG_CACHE_HOME", "SEQARCH_FORMS"])
+def test_urls_in_the_environment_are_refused(monkeypatch, name):
+    monkeypatch.setenv(name, "gs://bucket/cache")
+    with pytest.raises(UserError, match="gs://bucket/cache is a URL"):
+        tuning.path() if name == "SEQARCH_FORMS" else files.cache_directory()

@@ -1,9 +1,11 @@
 """train.py and the loop: every config runs, and a run that was cut short goes on."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
+import os
 import re
 import shutil
 import signal
@@ -23,7 +25,7 @@ from seqarch import records
 from seqarch.config import Config, parse
 from seqarch.costs.programs import train_program
 from seqarch.devices import DEVICES, Device
-from seqarch.errors import Diverged, UserError
+from seqarch.errors import Diverged, Stopped, UserError
 from seqarch.flops import count_flops
 from seqarch.mixers import MIXERS
 from seqarch.runs import load_run
@@ -110,6 +112,38 @@ def test_a_trained_run_takes_what_its_config_may_change(corpus, tmp_path):
     loop.train(other, tmp_path, progress=lambda line: None)
     assert parse(json.loads((tmp_path / "config.json").read_text())) == other
     assert not json.loads((tmp_path / "run.json").read_text())["continued"]
+
+
+def test_a_run_that_is_cut_down_to_its_checkpoint_says_what_its_schedule_was(corpus, tmp_path):
+    """And that rows of its log are gone."""
+    given = config(corpus, steps=6)  # with checkpoints at 3 and 6
+    loop.train(given, tmp_path, progress=lambda line: None)
+    shutil.rmtree(tmp_path / "checkpoints/6")
+    (tmp_path / "metrics.jsonl").unlink()
+    said = []
+    loop.train(dataclasses.replace(given, steps=3), tmp_path, progress=said.append)
+    text = "\n".join(said)
+    assert "is trained: 3 steps" in text and "has no rows of steps 1-3" in text
+    assert "steps 6 -> 3; its learning rates were those of a run of 6 steps" in text
+    (again,) = json.loads((tmp_path / "run.json").read_text())["continued"]
+    assert again["config"]["steps"] == 3 and again["step"] == 3
+
+
+def test_a_stop_while_the_step_is_compiled_is_answered_before_the_first_step(
+    corpus, tmp_path, monkeypatch
+):
+    @contextlib.contextmanager
+    def interrupted(_, what):
+        os.kill(os.getpid(), signal.SIGINT)
+        yield
+
+    monkeypatch.setattr(loop.Progress, "compiling", interrupted)
+    with pytest.raises(Stopped, match="stopped before step 1; the same command goes on"):
+        loop.train(config(corpus, steps=2), tmp_path, progress=lambda line: None)
+    assert not read_rows(tmp_path)
+    monkeypatch.undo()
+    last = loop.train(config(corpus, steps=2), tmp_path, progress=lambda line: None)
+    assert last["step"] == 2
 
 
 def test_a_run_may_go_on_with_other_trackers(corpus, tmp_path):
