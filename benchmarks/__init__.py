@@ -1,1 +1,1 @@
-"""Speed of ops, mixers and peers; not a part of the package."""
+"""Benchmarks of the speed of ops, mixers and peers; the package `seqarch` does not contain them."""

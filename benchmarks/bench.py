@@ -1,8 +1,8 @@
-"""Times the cases of `benchmarks.cases` and `benchmarks.programs` in one process, interleaved, as
-records.
+"""Times the cases of `benchmarks.cases` and `benchmarks.programs`, and yields them as records.
 
-Each case is compiled, run once, then timed in turn with those beside it, A B C A B C ...: what the
-machine does meanwhile happens to all of them alike. What is reported is the median of the rounds.
+All run in one process. Each case is compiled and run once. Then the cases of a list are timed in
+turn, A B C A B C ..., so that a disturbance of the machine meets all of them. A time is the median
+of the rounds.
 """
 
 import dataclasses
@@ -22,15 +22,18 @@ from seqarch.provenance import provenance
 from seqarch.records import Record, Results, Source
 
 BENCH = "bench"  # the evaluator of these records
-COUNTS = 0.5  # seconds of a first run that is no mere warm-up
+LONG_S = 0.5  # a first run that takes longer counts as a round
 
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """rounds: at most and at least, between which a case goes on until it has taken `seconds`.
+    """How long a case is timed, and which cases are skipped.
 
-    call_seconds, call_bytes: a case of which one run takes longer, or whose temporaries are larger,
-      is skipped
+    Attributes:
+      rounds: the fewest and the most runs of a case.
+      seconds: between these, a case is run until its runs have taken so long.
+      call_seconds: a case is skipped where one run takes longer.
+      call_bytes: a case is skipped where its temporaries are larger.
     """
 
     rounds: tuple[int, int] = (3, 25)
@@ -41,12 +44,18 @@ class Limits:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """What was measured of a case.
+    """The measurements of one case.
 
-    seconds: median of `rounds` runs, a unit of work (a token when decoding); low, high: the fastest
-      and slowest of them
-    start_seconds: compilation with what else precedes the first run: arguments, a prefill; skipped:
-      why there are no seconds
+    Attributes:
+      group, form, shape, pass_: those of the case.
+      seconds: the median of `rounds` runs, by unit of work, such as a decoded token.
+      low: seconds of the fastest run.
+      high: seconds of the slowest run.
+      rounds: how many runs were timed.
+      temporaries: bytes of the compiled program's temporaries.
+      total: bytes of the compiled program.
+      start_seconds: what precedes the first run: compilation, arguments, a prefill.
+      skipped: why there are no seconds; None where there are.
     """
 
     group: str
@@ -63,7 +72,7 @@ class Timing:
     skipped: str | None = None
 
     def records(self) -> Iterator[Record]:
-        """What was measured; a case that was skipped has the reason in place of its seconds."""
+        """Yields the measurements; a skipped case has its reason instead of seconds."""
         at = {"group": self.group, "form": self.form, "shape": self.shape, "pass": self.pass_}
         if self.skipped is not None:
             yield Record(BENCH, "seconds", at=at, status="not_run", note=self.skipped)
@@ -87,31 +96,25 @@ def run(
     say: Callable[[str], None] = print,
     peers: bool = False,
 ) -> Iterator[Results]:
-    """Measures the groups `only` (default: all of our own); yields what is known after each list of
-    cases.
+    """Measures groups of cases; yields all results so far after each list of cases.
 
-    peers: those too; a group of that name is only there where it is asked for
-    Raises UserError for an unknown group, and where nothing is left to measure.
+    Args:
+      only: names of groups; all but the peers where there are none.
+      peers: whether to measure the peers too.
+
+    Raises:
+      UserError: for an unknown group, and where nothing is left to measure.
     """
-    only = list(only) or [name for name in GROUPS if name != "peers"]
-    only += ["peers"] * (peers and "peers" not in only)
-    for name in only:
-        if name not in GROUPS:
-            raise unknown("group", name, GROUPS)
+    groups = _groups(only, peers)
     begun, timings = time.perf_counter(), []
     made = provenance()  # now: the tree may change meanwhile
-    if "peers" in only:
+    if "peers" in groups:
         made["versions"] |= versions()
-        if line := missing():
-            if only == ["peers"] and not installed():
-                raise UserError(line)
-            say(line)
-    for group in only:
+        _report_missing(groups, say)
+    for group in groups:
         for together in GROUPS[group](sizes):
-            say(
-                f"{time.perf_counter() - begun:.0f} s: {group}, {together[0].shape}, "
-                f"{len(together)} cases"
-            )
+            elapsed = f"{time.perf_counter() - begun:.0f} s"
+            say(f"{elapsed}: {group}, {together[0].shape}, {len(together)} cases")
             timings += measure(together, limits)
             gc.collect()
             about = dict(sizes=dataclasses.asdict(sizes), limits=dataclasses.asdict(limits))
@@ -120,8 +123,27 @@ def run(
             yield Results(source, tuple(each for timing in timings for each in timing.records()))
 
 
+def _groups(only: Sequence[str], peers: bool) -> list[str]:
+    """The names of the groups to measure; raises UserError for an unknown one."""
+    groups = list(only) or [name for name in GROUPS if name != "peers"]
+    if peers and "peers" not in groups:
+        groups.append("peers")
+    for name in groups:
+        if name not in GROUPS:
+            raise unknown("group", name, GROUPS)
+    return groups
+
+
+def _report_missing(groups: Sequence[str], say: Callable[[str], None]) -> None:
+    """Says which peers are not installed; raises UserError where nothing else was asked for."""
+    if line := missing():
+        if groups == ["peers"] and not installed():
+            raise UserError(line)
+        say(line)
+
+
 def measure(together: list[Case], limits: Limits) -> list[Timing]:
-    """A timing for each case; the cases are timed in turn."""
+    """Times the cases of a list in turn and returns a timing for each."""
     timings, ready, times = {}, {}, {}
     for case in together:
         begun = time.perf_counter()
@@ -130,37 +152,42 @@ def measure(together: list[Case], limits: Limits) -> list[Timing]:
             bytes_ = dict(temporaries=ready[case].temporaries, total=ready[case].total)
             timing = Timing(*case[:4], **bytes_, start_seconds=time.perf_counter() - begun)
             timings[case], times[case] = _warm_up(ready[case], timing, limits)
-        except (
-            jax.errors.JaxRuntimeError
-        ) as error:  # of a form that needs more memory than there is
+        except jax.errors.JaxRuntimeError as error:  # the form needs more memory than there is
             timings[case] = Timing(*case[:4], skipped=first_line(error)[:100])
-    running = [
-        case for case in together if timings[case].skipped is None and ready[case].run is not None
-    ]
+    running = []
+    for case in together:
+        if timings[case].skipped is None and ready[case].run is not None:
+            running.append(case)
     for _ in range(limits.rounds[1]):
         for case in running:
             if len(times[case]) < limits.rounds[0] or sum(times[case]) < limits.seconds:
                 times[case].append(run_seconds(ready[case].run, ready[case].prepare()))
     for case in running:
-        taken = sorted(t / case.calls for t in times[case])
-        about = dict(low=taken[0], high=taken[-1], rounds=len(taken))
-        timings[case] = dataclasses.replace(
-            timings[case], seconds=statistics.median(taken), **about
-        )
+        timings[case] = _with_seconds(timings[case], [t / case.calls for t in times[case]])
     return list(timings.values())
 
 
+def _with_seconds(timing: Timing, times: Sequence[float]) -> Timing:
+    return dataclasses.replace(
+        timing,
+        seconds=statistics.median(times),
+        low=min(times),
+        high=max(times),
+        rounds=len(times),
+    )
+
+
 def _warm_up(ready: Ready, timing: Timing, limits: Limits) -> tuple[Timing, list[float]]:
-    """`timing`, with the reason if it is to be skipped, and the first run's time where that is long
-    enough to count.
+    """Runs a case once; returns its timing and the runs that count so far.
+
+    The timing has the reason where the case is to be skipped.
     """
     if ready.run is None:
         return timing, []
     if (ready.temporaries or 0) > limits.call_bytes:
-        return dataclasses.replace(
-            timing, skipped=f"temporaries of {ready.temporaries / 1e9:.1f} GB"
-        ), []
+        reason = f"temporaries of {ready.temporaries / 1e9:.1f} GB"
+        return dataclasses.replace(timing, skipped=reason), []
     first = run_seconds(ready.run, ready.prepare())
     if first > limits.call_seconds:
         return dataclasses.replace(timing, skipped=f"one run takes {first:.0f} s"), []
-    return timing, [first] if first > COUNTS else []
+    return timing, [first] if first > LONG_S else []

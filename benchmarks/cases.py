@@ -1,8 +1,9 @@
-"""What `scripts/bench.py` measures: forms of ops and whole mixers here, train steps and the rest in
-bench_programs.
+"""What a case is, and the cases of mixers.
 
-A group yields lists of cases; the cases of a list are timed in turn, so that what is compared ran
-side by side.
+`benchmarks.ops` has the cases of ops, and `benchmarks.programs` those of whole models.
+
+A group yields lists of cases. The cases of a list are timed in turn, so that those that are
+compared run side by side.
 """
 
 import dataclasses
@@ -16,30 +17,28 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqarch import ops
 from seqarch.costs.compiler import compiled_bytes
 from seqarch.mixers import MIXERS
 from seqarch.mixers.mamba import Mamba
-from seqarch.ops.attention import FORMS as ATTENTION
-from seqarch.ops.forms import Forms
-from seqarch.ops.gru import FORMS as GRU
-from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
-from seqarch.ops.numerics import dot, rows
-from seqarch.ops.scan import FORMS as LINEAR_SCAN
-from seqarch.ops.selective_scan import FORMS as SELECTIVE_SCAN
-from seqarch.types import Array, Float, PyTree
+from seqarch.ops.numerics import rows
+from seqarch.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """dim: D, also the width of the GRU and of the diagonal recurrence, with `heads` heads; Mamba
-    has E = 2 D channels.
+    """The sizes of all cases.
 
-    shapes: (B, T); the last one is that of the targets; long: a T that linear attention's time is
-      followed to
-    contexts: tokens before decoding; caches: (filled, slots) of attention's; prompts: lengths that
-      are generated from
-    depths: layers, multiples of the pattern's length; train: (B, T) of a train step
+    Attributes:
+      dim: the width D, also of the GRU and of the diagonal recurrence; Mamba has E = 2 D channels.
+      heads: of attention and linear attention.
+      state_dim: N of Mamba.
+      shapes: (B, T) of ops and mixers; targets are of the last one.
+      long: a T at which attention and linear attention are measured too.
+      contexts: tokens before decoding with a constant state.
+      caches: (filled, slots) of attention's caches in decoding.
+      prompts: tokens of prompts in generation.
+      depths: layers of compiled train steps, multiples of the pattern's length.
+      train: (B, T) of a train step.
     """
 
     dim: int = 256
@@ -55,10 +54,13 @@ class Sizes:
 
 
 class Ready(NamedTuple):
-    """run(prepare()) is what is timed, without `prepare`; run is None where only the compiler's
-    plan is wanted.
+    """A case that is compiled.
 
-    temporaries, total: bytes of the compiled program
+    Attributes:
+      run: what is timed; None where only the compiler's plan is wanted.
+      prepare: makes the argument of `run`, outside of the time.
+      temporaries: bytes of the compiled program's temporaries.
+      total: bytes of the compiled program.
     """
 
     run: Callable[[Any], Any] | None
@@ -68,8 +70,15 @@ class Ready(NamedTuple):
 
 
 class Case(NamedTuple):
-    """pass_: "forward", "train" (forward and backward), "token", "compile" or "plan"; calls: units
-    of work in a run.
+    """One thing to measure.
+
+    Attributes:
+      group: its name in `benchmarks.programs.GROUPS`.
+      form: the form of an op, a mixer or a peer.
+      shape: in words.
+      pass_: "forward", "train" (forward and backward), "token", "compile" or "plan".
+      start: compiles it.
+      calls: units of work in a run.
     """
 
     group: str
@@ -80,115 +89,35 @@ class Case(NamedTuple):
     calls: int = 1
 
 
-class Op(NamedTuple):
-    """call(method, *args) -> outputs; args(sizes, B, T) -> arrays."""
-
-    forms: Forms
-    call: Callable
-    args: Callable[[Sizes, int, int], tuple[Array, ...]]
-
-
 def normal(*shape: int, scale: float = 1.0) -> Array:
-    return jnp.asarray(
-        np.random.default_rng(math.prod(shape)).standard_normal(shape, np.float32)
-        * np.float32(scale)
-    )
-
-
-def _heads(sizes: Sizes, B: int, T: int) -> tuple[Array, ...]:
-    q, k, v = jnp.split(normal(3 * B, T, sizes.heads, sizes.dim // sizes.heads, scale=0.3), 3)
-    return q, k, v
-
-
-def _selective(sizes: Sizes, B: int, T: int) -> tuple[Array, ...]:
-    E, N = 2 * sizes.dim, sizes.state_dim
-    A = -jnp.broadcast_to(jnp.arange(1.0, N + 1), (E, N))
-    delta = jax.nn.softplus(normal(B, T, E) - 4)
-    return normal(B, T, E), delta, A, normal(B, T, N), normal(B, T, N, scale=0.3), normal(E)
-
-
-def _gru(
-    method: str, x: Array, W_in: Array, b_in: Array, W: Array, b: Array
-) -> tuple[Array, Array]:
-    u = dot("btd,df->btf", x, W_in)
-    return ops.gru(u + rows(b_in, u), W, b, jnp.zeros((x.shape[0], W.shape[0])), method=method)
-
-
-def _gru_args(sizes: Sizes, B: int, T: int) -> tuple[Array, ...]:
-    D, weights = sizes.dim, partial(normal, sizes.dim, 3 * sizes.dim, scale=sizes.dim**-0.5)
-    return normal(B, T, D), weights(), jnp.zeros(3 * D), weights(), jnp.zeros(3 * D)
-
-
-OPS = {
-    "linear_scan": Op(
-        LINEAR_SCAN,
-        lambda method, a, b: ops.linear_scan(a, b, method=method),
-        lambda sizes, B, T: (jax.nn.sigmoid(normal(B, T, sizes.dim)), normal(B, T, sizes.dim)),
-    ),
-    "linear_attention": Op(
-        LINEAR_ATTENTION, lambda method, *args: ops.linear_attention(*args, method=method), _heads
-    ),
-    "selective_scan": Op(
-        SELECTIVE_SCAN, lambda method, *args: ops.selective_scan(*args, method=method), _selective
-    ),
-    "gru": Op(GRU, _gru, _gru_args),
-    "attention": Op(ATTENTION, lambda method, *args: ops.attention(*args, method=method), _heads),
-}
-
-
-def op_cases(name: str, sizes: Sizes) -> Iterator[list[Case]]:
-    op = OPS[name]
-    for B, T in sizes.shapes:
-        args = partial(op.args, sizes, B, T)
-        found = [
-            case
-            for form in op.forms
-            for case in pass_cases(name, form, (B, T), partial(op.call, form), args)
-        ]
-        if name == "gru":
-            found += pass_cases(name, "flax nnx.RNN(GRUCell)", (B, T), *_flax_gru(sizes, B, T))
-        if name == "selective_scan":
-            found += pass_cases(
-                name, "exponentials alone", (B, T), _exponentials, args, passes=("forward",)
-            )
-        if (B, T) == sizes.shapes[-1] and name in ("attention", "linear_attention"):
-            form, long = op.forms.auto(jax.default_backend()), sizes.long
-            run = name == "linear_attention"
-            found += pass_cases(
-                name,
-                form,
-                (B, long),
-                partial(op.call, form),
-                partial(op.args, sizes, B, long),
-                run=run,
-            )
-        yield found
+    """Returns float32 numbers from a normal distribution; a shape always gives the same ones."""
+    rng = np.random.default_rng(math.prod(shape))
+    return jnp.asarray(rng.standard_normal(shape, np.float32) * np.float32(scale))
 
 
 def mixer_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """Every mixer in every form, and Mamba without its scan."""
-    for B, T in sizes.shapes:
-        makes = {
-            label: partial(make_mixer, name, sizes, form)
-            for name in MIXERS
-            for label, form in labelled_forms(name).items()
-        } | {UNSCANNED: lambda: Unscanned(sizes.dim, state_dim=sizes.state_dim, rngs=nnx.Rngs(0))}
-        args = lambda make, B, T: (make(), normal(B, T, sizes.dim))
-        yield [
-            case
-            for form, make in makes.items()
-            for case in pass_cases(
-                "mixers", form, (B, T), lambda mixer, x: mixer(x), partial(args, make, B, T)
-            )
-        ]
+    """Yields a list for each shape: every mixer in every form, and Mamba without its scan."""
+    makes: dict[str, Callable[[], nnx.Module]] = {}
+    for name in MIXERS:
+        for label, form in labelled_forms(name).items():
+            makes[label] = partial(make_mixer, name, sizes, form)
+    makes[UNSCANNED] = lambda: Unscanned(sizes.dim, state_dim=sizes.state_dim, rngs=nnx.Rngs(0))
+    args = lambda make, B, T: (make(), normal(B, T, sizes.dim))
+    call = lambda mixer, x: mixer(x)
+    for shape in sizes.shapes:
+        found = []
+        for form, make in makes.items():
+            found += pass_cases("mixers", form, shape, call, partial(args, make, *shape))
+        yield found
 
 
 UNSCANNED = "mamba, a product in the scan's place"
 
 
 class Unscanned(Mamba):
-    """What a layer of Mamba costs beside its selective scan: a product of the same operands, token
-    by token, is there instead.
+    """Mamba with a product of the same operands, token by token, instead of its selective scan.
+
+    It shows what the rest of the layer costs.
     """
 
     def _scan(self, u, delta, B, C, h, starts):
@@ -196,22 +125,24 @@ class Unscanned(Mamba):
 
 
 def labelled_forms(name: str) -> dict[str, str | None]:
-    """Returns the forms of a mixer by the labels of their figures; one, None, where it has none."""
+    """Returns the forms of a mixer by label; a mixer without forms has one, None."""
     forms = MIXERS[name].forms
     return {f"{name}, {form}": form for form in forms} if forms else {name: None}
 
 
 def make_mixer(name: str, sizes: Sizes, method: str | None = None) -> nnx.Module:
+    """Returns a mixer of MIXERS in these sizes, in its default form where `method` is None."""
     options = dict(options_of(name, sizes)) | ({"method": method} if method else {})
     return MIXERS[name](sizes.dim, **options, rngs=nnx.Rngs(0))
 
 
 def is_constant(name: str, sizes: Sizes) -> bool:
-    """Whether its state is of one size at every context."""
+    """Returns whether the state of a mixer has the same size at every context."""
     return jax.eval_shape(partial(make_mixer, name, sizes)).constant_state
 
 
 def options_of(name: str, sizes: Sizes) -> Iterator[tuple[str, Any]]:
+    """Yields the options of a mixer that depend on the sizes."""
     if name in ("attention", "linear_attention"):
         yield "heads", sizes.heads
     if name == "mamba":
@@ -228,7 +159,12 @@ def pass_cases(
     passes: tuple[str, ...] = ("forward", "train"),
     run: bool = True,
 ) -> list[Case]:
-    """Forward, and forward with the gradient with respect to every argument."""
+    """Returns a case for each pass: forward, and forward with the gradient of every argument.
+
+    Args:
+      fn: takes the arrays that `args` returns.
+      run: whether programs run; otherwise they are only compiled.
+    """
 
     def train(args: tuple[PyTree, ...], cotangents: PyTree) -> PyTree:
         outputs, pull = jax.vjp(fn, *args)
@@ -250,30 +186,6 @@ def pass_cases(
 
 
 def planned(compiled: jax.stages.Compiled) -> Ready:
+    """Returns the bytes of a compiled program, without anything to run."""
     bytes_ = compiled_bytes(compiled)
     return Ready(None, temporaries=bytes_.temporaries, total=bytes_.total)
-
-
-def _exponentials(
-    x: Array, delta: Float[Array, "B T E"], A: Float[Array, "E N"], *_: Array
-) -> Float[Array, "B N E"]:
-    """exp(delta_t A) of every token, each in the place of the one before: what a selective scan
-    can't do without.
-    """
-    At = A.T  # transposed outside of the loop, which would else read it with a stride
-    step = lambda _, delta: (jnp.exp(delta[:, None, :] * At[None]), None)
-    return jax.lax.scan(step, jnp.zeros((x.shape[0], *At.shape)), jnp.moveaxis(delta, 1, 0))[0]
-
-
-def _flax_gru(sizes: Sizes, B: int, T: int) -> tuple[Callable, Callable]:
-    """Flax's GRU, reset-after as ours; its initial carry is given, since it would draw one with an
-    RNG that it stores.
-    """
-    graph, params, rest = nnx.split(
-        nnx.RNN(nnx.GRUCell(sizes.dim, sizes.dim, rngs=nnx.Rngs(0))), nnx.Param, ...
-    )
-
-    def run(params: nnx.State, x: Array) -> Array:
-        return nnx.merge(graph, params, rest)(x, initial_carry=jnp.zeros((B, sizes.dim)))
-
-    return run, lambda: (params, normal(B, T, sizes.dim))

@@ -1,13 +1,12 @@
-"""The PyTorch peers that `scripts/bench.py --peers` times in turn with ours, in one process, at the
-same sizes:
+"""The layers of PyTorch that are timed in turn with ours, in one process, at the same sizes.
 
-    gru               torch.nn.GRU, as ours with the input's projection
+    gru               torch.nn.GRU, with the projection of the input, as ours
     attention         torch's scaled_dot_product_attention on [B, H, T, K], the layout that it wants
     linear_attention  flash-linear-attention's reference in plain PyTorch, in chunks of 64
     mamba             transformers' MambaMixer without its CUDA kernels, and the same with
                       mambapy's parallel scan
 
-Each is there where its packages are; requirements-peers.txt has them all.
+A peer is measured where its packages are installed; requirements-peers.txt lists them all.
 """
 
 import importlib.util
@@ -20,7 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.cases import OPS, Case, Ready, Sizes, make_mixer, normal, pass_cases
+from benchmarks.cases import Case, Ready, Sizes, make_mixer, normal, pass_cases
+from benchmarks.ops import OPS
 from seqarch.errors import UserError
 from seqarch.types import Array
 
@@ -35,8 +35,14 @@ PACKAGES = {
 
 
 class Peer(NamedTuple):
-    """make(sizes, B, T) -> (function, its arguments, which are differentiated too, its parameters),
-    all of PyTorch.
+    """A layer of PyTorch.
+
+    Attributes:
+      family: the name of our op or mixer.
+      name: of the layer in tables.
+      needs: the modules that it imports.
+      make: `make(sizes, B, T)` returns the function, its arguments and its parameters; gradients
+        are of both.
     """
 
     family: str
@@ -62,15 +68,12 @@ def _attention(sizes: Sizes, B: int, T: int):
     import torch
 
     heads_first = [x.transpose(0, 2, 1, 3) for x in OPS["attention"].args(sizes, B, T)]
-    return (
-        partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True),
-        _tensors(*heads_first),
-        [],
-    )
+    attention = partial(torch.nn.functional.scaled_dot_product_attention, is_causal=True)
+    return attention, _tensors(*heads_first), []
 
 
 def _linear_attention(sizes: Sizes, B: int, T: int):
-    """The reference's file by itself: importing the package that holds it needs Triton."""
+    """The file of the reference by itself, since importing its package needs Triton."""
     path = Path(importlib.util.find_spec("fla").origin).parent / "ops" / "linear_attn" / "naive.py"
     spec = importlib.util.spec_from_file_location("fla_naive_linear_attention", path)
     module = importlib.util.module_from_spec(spec)
@@ -110,11 +113,12 @@ PEERS = (
 
 
 def installed() -> list[Peer]:
+    """Returns the peers whose modules can be imported."""
     return [peer for peer in PEERS if all(map(importlib.util.find_spec, peer.needs))]
 
 
 def missing() -> str:
-    """What to install for the peers that are not there, in one line; "" where all are."""
+    """Returns a line that says what to install for absent peers; "" where none is absent."""
     absent = [PACKAGES[name] for name in PACKAGES if importlib.util.find_spec(name) is None]
     without = [peer.name for peer in PEERS if peer not in installed()]
     line = (
@@ -125,16 +129,19 @@ def missing() -> str:
 
 
 def versions() -> dict[str, str]:
-    return {
-        name: metadata.version(name)
-        for module, name in PACKAGES.items()
-        if importlib.util.find_spec(module)
-    }
+    """Returns the versions of the installed packages of PEERS."""
+    found = {}
+    for module, name in PACKAGES.items():
+        if importlib.util.find_spec(module):
+            found[name] = metadata.version(name)
+    return found
 
 
 def peer_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """Ours and its peers, a list for each family and shape. Raises UserError where JAX does not run
-    on the CPU.
+    """Yields a list for each family and shape: ours and its peers.
+
+    Raises:
+      UserError: where JAX does not run on the CPU.
     """
     if jax.default_backend() != "cpu":
         raise UserError(
@@ -144,18 +151,19 @@ def peer_cases(sizes: Sizes) -> Iterator[list[Case]]:
     peers = installed()
     for family in dict.fromkeys(peer.family for peer in peers):
         for B, T in sizes.shapes:
-            yield _ours(family, sizes, B, T) + [
-                Case(
-                    "peers",
-                    f"{family}: {peer.name}",
-                    f"B{B} T{T}",
-                    pass_,
-                    partial(_start, peer, pass_, sizes, B, T),
-                )
-                for peer in peers
-                if peer.family == family
-                for pass_ in ("forward", "train")
-            ]
+            cases = _ours(family, sizes, B, T)
+            for peer in peers:
+                if peer.family == family:
+                    cases += _theirs(peer, sizes, B, T)
+            yield cases
+
+
+def _theirs(peer: Peer, sizes: Sizes, B: int, T: int) -> list[Case]:
+    name, shape = f"{peer.family}: {peer.name}", f"B{B} T{T}"
+    return [
+        Case("peers", name, shape, pass_, partial(_start, peer, pass_, sizes, B, T))
+        for pass_ in ("forward", "train")
+    ]
 
 
 def _ours(family: str, sizes: Sizes, B: int, T: int) -> list[Case]:

@@ -1,7 +1,6 @@
-"""The rest of what `scripts/bench.py` measures: train steps, decoding, compilation and generation
-of whole models.
+"""The cases of whole models: train steps, decoding, compilation and generation.
 
-GROUPS holds all groups, those of ops and mixers too.
+GROUPS holds all groups, also those of ops, mixers and peers.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,17 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from benchmarks.cases import (
-    OPS,
-    Case,
-    Ready,
-    Sizes,
-    is_constant,
-    mixer_cases,
-    op_cases,
-    options_of,
-    planned,
-)
+from benchmarks.cases import Case, Ready, Sizes, is_constant, mixer_cases, options_of, planned
+from benchmarks.ops import OPS, op_cases
 from benchmarks.peers import peer_cases
 from seqarch import generate
 from seqarch.config import Config, MeshConfig, ModelConfig, resolve
@@ -38,8 +28,9 @@ DEEP = ("mamba", "mamba", "attention")  # the pattern whose depth is varied
 
 
 def _decoding_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """Of a model of one layer without MLP: DECODED tokens that end at the context, after a prefill
-    of those before.
+    """Decoding of DECODED tokens that end at the context, after a prefill of those before.
+
+    The model has one layer and no MLP.
     """
 
     def start(name: str, filled: int, slots: int) -> Ready:
@@ -55,35 +46,23 @@ def _decoding_cases(sizes: Sizes) -> Iterator[list[Case]]:
 
     contexts = [(name, n, n) for name in MIXERS if is_constant(name, sizes) for n in sizes.contexts]
     caches = [("attention", *cache) for cache in sizes.caches]
-    yield [
-        Case(
-            "decoding",
-            name,
-            f"{filled} of {slots}",
-            "token",
-            partial(start, name, filled, slots),
-            DECODED,
-        )
-        for name, filled, slots in contexts + caches
-    ]
+    cases = []
+    for name, filled, slots in contexts + caches:
+        begin = partial(start, name, filled, slots)
+        cases.append(Case("decoding", name, f"{filled} of {slots}", "token", begin, DECODED))
+    yield cases
 
 
 def _generation_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """The larger of what a prefill's segment and a decoding loop hold, with the states for the
-    whole prompt.
-    """
+    """The larger plan of a prefill's segment and a decoding loop, with states for the prompt."""
 
     def start(name: str, prompt: int) -> Ready:
         model = _one_layer(name, sizes)
         slots = prompt + DECODED
-        found = [
-            prefill_program(model, 1, min(512, prompt), slots),
-            decode_loop_program(model, 1, slots),
-        ]
-        return max(
-            (planned(program.compile(run=False)) for program in found),
-            key=lambda ready: ready.total,
-        )
+        prefill = prefill_program(model, 1, min(512, prompt), slots)
+        decode = decode_loop_program(model, 1, slots)
+        plans = [planned(program.compile(run=False)) for program in (prefill, decode)]
+        return max(plans, key=lambda plan: plan.total)
 
     yield [
         Case("generation", name, f"prompt {n}", "plan", partial(start, name, n))
@@ -100,9 +79,8 @@ def _one_layer(name: str, sizes: Sizes) -> LanguageModel:
 
 def _train_config(mixer: str, layers: int, sizes: Sizes) -> Config:
     B, T = sizes.train
-    return Config(
-        batch=B, length=T, model=ModelConfig(mixer, layers=layers, dim=sizes.dim, mlp=2 * sizes.dim)
-    )
+    model = ModelConfig(mixer, layers=layers, dim=sizes.dim, mlp=2 * sizes.dim)
+    return Config(batch=B, length=T, model=model)
 
 
 def _mesh() -> jax.sharding.Mesh:
@@ -110,19 +88,14 @@ def _mesh() -> jax.sharding.Mesh:
 
 
 def _train_step_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """A whole step, optimizer included, of two layers with MLPs; on one device."""
+    """A train step with its optimizer, of two layers with MLPs, on one device."""
 
     def start(name: str) -> Ready:
         config, mesh = _train_config(name, 2, sizes), _mesh()
-        tokens = np.random.default_rng(0).integers(
-            0, 256, (config.batch, config.length + 1), np.int32
-        )
-        batch = Batch(
-            tokens[:, :-1],
-            tokens[:, 1:],
-            np.zeros(sizes.train, bool),
-            np.ones(sizes.train, np.float32),
-        )
+        shape = config.batch, config.length + 1
+        tokens = np.random.default_rng(0).integers(0, 256, shape, np.int32)
+        starts, weights = np.zeros(sizes.train, bool), np.ones(sizes.train, np.float32)
+        batch = Batch(tokens[:, :-1], tokens[:, 1:], starts, weights)
         config = resolve(config, mesh)
         state = init_state(config, mesh, jax.random.key(0))
         compiled = train_program(config, mesh).compile()
@@ -134,13 +107,12 @@ def _train_step_cases(sizes: Sizes) -> Iterator[list[Case]]:
 
 
 def _compile_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """Tracing, lowering and compiling a train step, each time anew, by depth."""
+    """Tracing, lowering and compiling of a train step, each time anew, by depth."""
 
     def start(layers: int) -> Ready:
         config = _train_config(",".join(DEEP), layers, sizes)
-        return Ready(
-            lambda program: program.compile() and None, lambda: train_program(config, _mesh())
-        )
+        prepare = lambda: train_program(config, _mesh())
+        return Ready(lambda program: program.compile() and None, prepare)
 
     yield [
         Case("compile", f"{n} layers", "train step", "compile", partial(start, n))

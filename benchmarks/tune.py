@@ -1,5 +1,6 @@
-"""Which form of a mixer, and which size of its chunks or blocks, is the fastest on this device:
-forward and backward.
+"""Finds the fastest form of each mixer on this device, and the best size of its chunks or blocks.
+
+Forms are timed forward and backward.
 """
 
 import inspect
@@ -18,24 +19,25 @@ from seqarch.patterns import Layer, parse_pattern
 from seqarch.tuning import Choices
 
 SIZES = {"chunk": (16, 32, 64, 128, 256), "block": (128, 256, 512, 1024)}
-CLEARLY = 0.9  # of the default form's time: what is not below it is noise, and the default stays
+CLEARLY = 0.9  # a form must take less than this share of the default's time to replace it
 
 
 def tune(
     config: Config, limits: Limits = Limits(), say: Callable[[str], None] = print
 ) -> tuple[Choices, list[Timing]]:
-    """The choice for each mixer of the config's pattern whose method is "auto", at its batch,
-    length, width and dtype; and what was measured. Forms that are too large or too slow for
-    `limits` are skipped. Memory does not count.
+    """Chooses a form for each mixer of the config's pattern whose method is "auto".
+
+    Shapes are the batch, length, width and dtype of the config. Only time decides, not memory.
+    Forms that exceed `limits` are skipped.
+
+    Returns:
+      The options of the choice by mixer, and all timings.
     """
     choices, timings = {}, []
     for layer in parse_pattern(config.model.mixer):
         forms = resolve_mixer(layer.mixer).forms
-        if (
-            forms is None
-            or layer.mixer in choices
-            or dict(layer.options).get("method", "auto") != "auto"
-        ):
+        fixed = dict(layer.options).get("method", "auto") != "auto"
+        if forms is None or fixed or layer.mixer in choices:
             continue
         found = dict(candidates(layer, config))
         say(f"{layer.mixer}: {len(found)} forms")
@@ -46,51 +48,52 @@ def tune(
 
 
 def candidates(layer: Layer, config: Config) -> Iterator[tuple[tuple, Case]]:
-    """By options, in the mixer's own default size first: every form in every size that makes it
-    another program.
+    """Yields options with their case: each form in each size that makes it another program.
+
+    The mixer's own default size comes first.
     """
     given = dict(layer.options)
-    signature = inspect.signature(resolve_mixer(layer.mixer).__init__).parameters
-    size = next((name for name in SIZES if name in signature and name not in given), None)
-    sizes = (
-        [{}]
-        if size is None
-        else [{size: n} for n in dict.fromkeys((signature[size].default, *SIZES[size]))]
-    )
     call = lambda mixer, x: mixer(x)
     for form in resolve_mixer(layer.mixer).forms:
         programs = set()
-        for options in ({"method": form} | more for more in sizes):
+        for size in _sizes(layer):
+            options = {"method": form} | size
             make = partial(_arguments, Layer(layer.mixer, tuple((given | options).items())), config)
             program = jax.jit(call).lower(*jax.eval_shape(make)).as_text()
-            if program not in programs:
-                programs.add(program)
-                name = ", ".join(
-                    [form, *(f"{key} {value}" for key, value in options.items() if key != "method")]
-                )
-                (case,) = pass_cases(
-                    layer.mixer, name, (config.batch, config.length), call, make, passes=("train",)
-                )
-                yield tuple(options.items()), case
+            if program in programs:
+                continue
+            programs.add(program)
+            name = ", ".join([form, *(f"{key} {value}" for key, value in size.items())])
+            shape = config.batch, config.length
+            (case,) = pass_cases(layer.mixer, name, shape, call, make, passes=("train",))
+            yield tuple(options.items()), case
+
+
+def _sizes(layer: Layer) -> list[dict[str, int]]:
+    """The options to try for the size of chunks or blocks; one empty dict where there is none."""
+    signature = inspect.signature(resolve_mixer(layer.mixer).__init__).parameters
+    for name, sizes in SIZES.items():
+        if name in signature and name not in dict(layer.options):
+            return [{name: n} for n in dict.fromkeys((signature[name].default, *sizes))]
+    return [{}]
 
 
 def _arguments(layer: Layer, config: Config) -> tuple[nnx.Module, jax.Array]:
+    """The mixer of a layer, and its input."""
     x = normal(config.batch, config.length, config.model.dim).astype(config.model.dtype)
-    options = dict(layer.options)
-    return resolve_mixer(layer.mixer)(
-        config.model.dim, **options, dtype=x.dtype, rngs=nnx.Rngs(0)
-    ), x
+    make, options = resolve_mixer(layer.mixer), dict(layer.options)
+    return make(config.model.dim, **options, dtype=x.dtype, rngs=nnx.Rngs(0)), x
 
 
 def _best(measured: dict[tuple, Timing], default: str) -> tuple:
-    """The fastest, unless the default form in its default size, which is its first, is about as
-    fast.
+    """The options of the fastest form; those of the default form where it is about as fast.
+
+    The default form is tried in its default size first.
     """
     usual = next(options for options in measured if dict(options)["method"] == default)
-    seconds = {
-        options: timing.seconds
-        for options, timing in measured.items()
-        if timing.seconds is not None
-    }
+    seconds = {}
+    for options, timing in measured.items():
+        if timing.seconds is not None:
+            seconds[options] = timing.seconds
     best = min(seconds, key=seconds.get, default=usual)
     return usual if seconds.get(usual, float("inf")) * CLEARLY < seconds.get(best, 0.0) else best

@@ -7,8 +7,9 @@
 The argument is the task, a name in seqarch.tasks.TASKS with its options in parentheses, then the
 layer pattern as in configs/lm.py. Rows are generated, so there is no text to fetch and no epoch.
 
-Of the first command, about a minute on one CPU core, expect a validation accuracy of 0.94, which is
-not solved (0.99); of the second 1.00.
+The first command takes about a minute on one CPU core. Expect a validation accuracy of 0.94, which
+is not solved (0.99), and 1.00 of the second command. With mamba instead of attention expect 0.06 of
+the first, in some minutes.
 """
 
 import re

@@ -1,8 +1,9 @@
-"""Tests what is said about the trade between quality and memory: python scripts/claims.py
---targets=local,tpu-v5e,gpu-h100
+"""Tests what is said about the trade between quality and memory.
+
+    python scripts/claims.py --targets=local,tpu-v5e,gpu-h100
 
 Compiles, runs and trains what the claims in studies/claims/ need, and writes OUT.json and OUT.md.
-Measurements and trained runs are kept in WORKDIR, so that the same command goes on where it
+Measurements and trained runs are kept in WORKDIR, so that the same command continues where it
 stopped.
 """
 
@@ -25,7 +26,7 @@ from seqarch.provenance import provenance
 from seqarch.records import Source
 from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
-from studies.claims.base import Means
+from studies.claims.base import Setup
 from studies.claims.page import findings, page
 
 LOCAL = spare_accelerator()  # of the workers
@@ -46,27 +47,24 @@ TIMEOUT = flags.DEFINE_float(
 
 def main() -> None:
     lengths = sorted(set(cli.readable(LENGTHS.value, parse_length)))
-    targets = [
-        "local",
-        *(name for name in dict.fromkeys(cli.readable(TARGETS.value, one_chip)) if name != "local"),
-    ]
+    targets = list(dict.fromkeys(["local", *cli.readable(TARGETS.value, one_chip)]))
     out, workdir = Path(OUT.value), Path(WORKDIR.value)
     out.parent.mkdir(parents=True, exist_ok=True)
     made = provenance()  # now: the tree may change meanwhile
     with MeasurementCache(workdir / "cache", timeout=TIMEOUT.value, platforms=LOCAL) as cache:
-        means = Means(
-            cache,
-            targets,
-            members("1m"),
-            members("8b"),
-            trained(),
-            lengths,
-            ROOT / "docs",
-            workdir,
-            LOCAL,
-            lambda line: print(line, flush=True),
+        setup = Setup(
+            cache=cache,
+            targets=targets,
+            small=members("1m"),
+            large=members("8b"),
+            trained=trained(),
+            lengths=lengths,
+            docs=ROOT / "docs",
+            workdir=workdir,
+            platforms=LOCAL,
+            say=lambda line: print(line, flush=True),
         )
-        claims = findings(means)
+        claims = findings(setup)
     about = dict(
         revision=Source("claims", provenance=made).revision,
         versions=made["versions"],
@@ -82,6 +80,7 @@ def main() -> None:
 
 
 def one_chip(name: str) -> str:
+    """Returns the name of a target; raises UserError where it says how many chips."""
     if ":" in name:
         raise UserError(
             f"--targets has {name}; give targets without chips, which the claims choose themselves"
@@ -90,13 +89,14 @@ def one_chip(name: str) -> str:
 
 
 def members(size: str) -> dict[str, Config]:
+    """Returns the members of configs/memory.py at a size, with equal parameters."""
     given = memory.get_config(size).to_dict()
     _, reference, patterns = (given.pop(field) for field in ("name", "reference", "members"))
     return match_members(parse(given), reference, patterns)
 
 
 def trained() -> Config:
-    """The budget of configs/compare.py's tour."""
+    """Returns the config of the tour in configs/compare.py."""
     given = compare.get_config("tour").to_dict()
     return parse({name: value for name, value in given.items() if name not in FIELDS})
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains and compares the members of configs/compare.py: bash scripts/compare.sh [arguments of scripts/compare.py].
-# With --config=configs/compare.py:full, or another comparison's config, those of that one.
+# Trains and compares the members of a config: bash scripts/compare.sh [arguments of scripts/compare.py]
+# The config is configs/compare.py, or the one of --config.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/scripts/env.sh"

@@ -1,8 +1,8 @@
 # Sourced by the other scripts: `prepare ROOT` sets PYTHON to an interpreter that has what seqarch needs.
 #
-# It makes ROOT/.venv and installs the requirements that fit the machine, again only when they have changed.
-# SEQARCH_ENV=active takes the `python3` of the active environment as it is.
-# Where there is an accelerator that JAX cannot use it refuses; JAX_PLATFORMS=cpu says that the CPU is meant.
+# It makes ROOT/.venv and installs the requirements that fit the machine; it does so again when they have changed.
+# SEQARCH_ENV=active uses the `python3` of the active environment as it is.
+# It refuses to go on where JAX cannot use the accelerator of the machine; JAX_PLATFORMS=cpu says that the CPU is meant.
 
 say() { echo "seqarch: $*" >&2; }
 
@@ -22,8 +22,8 @@ prepare() {
   [ -n "${JAX_PLATFORMS:-}" ] || check_backend "$machine"
 }
 
-# Prints cuda, tpu or cpu for the machine whose file system begins at $1.
-# seqarch/runtime/tpus.txt has the PCI identities: Google's network cards and disks have the same vendor.
+# Prints cuda, tpu or cpu, for the machine whose file system begins at $1.
+# seqarch/runtime/tpus.txt has the PCI identities. The vendor alone does not tell: Google's network cards have it too.
 accelerator() {
   local top=${1:-} device tpus
   if nvidia-smi >/dev/null 2>&1 || [ -e "$top/dev/nvidia0" ] || [ -e "$top/dev/nvidiactl" ]; then
@@ -41,8 +41,8 @@ accelerator() {
   echo cpu
 }
 
-# Prints the first interpreter that is new enough and can make environments. Version managers leave commands in the
-# path that fail when they are run, so each is tried.
+# Prints the first interpreter that is new enough and can make environments.
+# Each is tried, since version managers leave commands in the path that fail when they are run.
 find_python() {
   local name
   for name in python3 python3.12 python3.11 python3.13 python3.14 python; do
@@ -54,8 +54,9 @@ find_python() {
   return 1
 }
 
-# Brings $1/.venv up to the requirements for machine $2. The stamp holds what is installed; while an installation runs
-# it says so, and one that was interrupted starts afresh. Of two calls at once the second waits (where flock exists).
+# Brings $1/.venv up to the requirements for machine $2.
+# The stamp holds what is installed. It says "installing" meanwhile, so that an interrupted installation starts afresh.
+# Of two calls at once the second waits, where flock exists.
 install_requirements() {
   local root=$1 file=requirements.txt stamp=$1/.venv/requirements.stamp wanted found base
   [ "$2" = cpu ] || file=requirements-$2.txt
@@ -80,7 +81,7 @@ install_requirements() {
   exec 9<&-
 }
 
-# Refuses when JAX does not see the accelerator that machine $1 has.
+# Ends the program where JAX does not see the accelerator of machine $1.
 check_backend() {
   local backend fix="run with JAX_PLATFORMS=cpu to mean the CPU"
   [ "$1" != cpu ] || return 0

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Starts a command again until it is done, for machines that are preempted:
 #   bash scripts/keep_running.sh python train.py --config=configs/lm.py:mamba --workdir=RUN
-# Exit codes 0 (done), 2 (a mistake, or a full disk), 130 (Ctrl-C) and 141 (nobody reads on) end it; any other starts the
-# command again, after a wait that doubles from 1 s to 5 min. A start that lasted 10 min begins the count anew; after 10 short
-# ones in a row (KEEP_RUNNING_LIMIT) it gives up. SIGTERM to this script is passed on, and ends it with the command's exit code.
+# Exit codes 0 (done), 2 (a mistake, or a full disk), 130 (Ctrl-C) and 141 (nobody reads the output) end it.
+# After any other it waits, from 1 s to 5 min, doubling each time, and starts the command again.
+# It gives up after 10 starts in a row (KEEP_RUNNING_LIMIT) that lasted less than 10 min each.
+# It passes SIGTERM on, and then ends with the command's exit code.
 set -uo pipefail
 if [ $# = 0 ]; then
   echo "error: give the command to keep running: bash scripts/keep_running.sh python train.py ..." >&2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks format and lint by ruff, with the settings in pyproject.toml: bash scripts/lint.sh
-# `.venv/bin/ruff format` and `.venv/bin/ruff check --fix` mend most of what it finds.
+# Checks format and lint with ruff, by the settings in pyproject.toml: bash scripts/lint.sh
+# `.venv/bin/ruff format` and `.venv/bin/ruff check --fix` correct most of what it finds.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}

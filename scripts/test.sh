@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the test suite: bash scripts/test.sh [pytest's arguments; paths are relative to the repository].
-# The tests run on the CPU unless JAX_PLATFORMS says otherwise.
+# Runs the test suite: bash scripts/test.sh [arguments of pytest, with paths from the root of the repository]
+# The tests run on the CPU unless JAX_PLATFORMS names something else.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}

@@ -1,1 +1,1 @@
-"""Programs that each write one page of docs/."""
+"""Programs that measure and render the pages of docs/; they are not in the package `seqarch`."""

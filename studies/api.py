@@ -8,9 +8,8 @@ from pathlib import Path
 
 HEAD = """# Reference
 
-The public names of each module, with the first paragraphs of their docstrings. Made from the source
-by `python scripts/docs.py`; names that begin with an underscore and names without a docstring are
-left out.
+The public names of each module, with the first paragraphs of their docstrings.
+`python scripts/docs.py` makes this page from the source. Names without a docstring are left out.
 """
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -18,9 +17,8 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 def api_page(root: Path) -> str:
     """Returns docs/api.md of the source in root/seqarch, as markdown."""
-    return HEAD + "".join(
-        line for path in _modules(root / "seqarch") for line in _module(root, path)
-    )
+    modules = _modules(root / "seqarch")
+    return HEAD + "".join(line for path in modules for line in _module(root, path))
 
 
 def _modules(room: Path) -> Iterator[Path]:

@@ -1,5 +1,7 @@
-"""Decoding very long texts: resident memory and time a token, as they were and not as they should
-be.
+"""Decoding of very long texts: the resident memory and the time a token that were measured.
+
+scripts/long_decode.py starts a process of this module for each mixer. The records of each are
+arrays over the decoded tokens.
 """
 
 import dataclasses
@@ -15,36 +17,63 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from seqarch import records
 from seqarch.config import Config, parse
 from seqarch.costs.memory import state_size, tree_bytes
 from seqarch.errors import UserError
 from seqarch.generate import Decoding, Sampling, decode_unchecked, prefill
 from seqarch.model import LanguageModel
 from seqarch.provenance import provenance
+from seqarch.records import Record, Results, Source
+from seqarch.report.figures import decoding_figure
 from seqarch.report.formats import format_bytes
+from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
 from seqarch.runtime import cli
 from seqarch.runtime.resident import used
 from seqarch.runtime.stopwatch import Stopwatch
 from seqarch.tasks.text.tokenizer import BOUNDARY
 
+EVALUATOR = "decoding"  # of the records
+METRICS = {  # the record of each field of a Point
+    "slots": "slots",
+    "seconds": "token_seconds",
+    "resident": "resident_bytes",
+    "state": "state_bytes",
+}
 PIECE = 1000  # tokens that are decoded between two looks at the clock
-POINTS = 100  # of a record
+POINTS = 100  # points that a constant state yields
 LAST = 256  # tokens that a filled cache decodes
 
-MODEL, TOKENS = ("model", "text"), ("tokens", "count")
-CONSTANT = (MODEL, TOKENS, ("state", "bytes"), ("resident, first", "bytes"))  # columns
-CONSTANT += (("resident, last", "bytes"), ("least us", "count"), ("median us", "count"))
-CONSTANT += (("most us", "count"),)
-DOUBLED = (MODEL, TOKENS, ("cache", "bytes"), ("resident", "bytes"), ("us a token", "count"))
+MODEL, TOKENS = Column("model"), Column("tokens", "count")
+CONSTANT = (
+    MODEL,
+    TOKENS,
+    Column("state", "bytes"),
+    Column("resident, first", "bytes"),
+    Column("resident, last", "bytes"),
+    Column("least us", "count"),
+    Column("median us", "count"),
+    Column("most us", "count"),
+)
+DOUBLED = (
+    MODEL,
+    TOKENS,
+    Column("cache", "bytes"),
+    Column("resident", "bytes"),
+    Column("us a token", "count"),
+)
 
 
 class Point(NamedTuple):
-    """tokens: decoded so far; slots: that the state was made for; seconds: a token, over the tokens
-    since the point before.
+    """What was measured after so many tokens.
 
-    resident: bytes of the process, or in use on the first device, when these were decoded; state:
-      of the states
+    Attributes:
+      tokens: decoded so far.
+      slots: tokens that the state was made for.
+      seconds: of a token, the mean since the point before.
+      resident: bytes of the process, or in use on the first device.
+      state: bytes of the states.
     """
 
     tokens: int
@@ -54,17 +83,21 @@ class Point(NamedTuple):
     state: int
 
 
-def record(config: Config, mixer: str, tokens: int, cache_bytes: int) -> Iterator[Point]:
-    """Decodes greedily from an untrained model, whose time and memory are those of a trained one.
+def measure(config: Config, mixer: str, tokens: int, cache_bytes: int) -> Iterator[Point]:
+    """Decodes greedily from an untrained model, and yields what it took.
 
-    A constant state decodes all `tokens` tokens. One that grows is made for more and more tokens,
-    twice as many each time, as long as it takes at most `cache_bytes`; each time a real prefill
+    The time and memory of an untrained model are those of a trained one. A constant state decodes
+    all tokens. A cache is made for more and more tokens, twice as many each time; a real prefill
     fills all but its last LAST tokens, which are decoded.
+
+    Args:
+      config: of the model; `mixer` replaces its own.
+      tokens: that a constant state decodes, and the most that a cache is made for.
+      cache_bytes: of the largest cache.
     """
     model_config = dataclasses.replace(config.model, mixer=mixer)
-    model = jax.jit(lambda key: LanguageModel(model_config, rngs=nnx.Rngs(key)).serving())(
-        jax.random.key(0)
-    )
+    build = jax.jit(lambda key: LanguageModel(model_config, rngs=nnx.Rngs(key)).serving())
+    model = build(jax.random.key(0))
     if all(block.mixer.constant_state for block in model.blocks()):
         yield from _decode(model, _begin(model, tokens), 0, tokens, tokens // POINTS)
         return
@@ -105,24 +138,53 @@ def _decode(
             watch.restart()
 
 
-def read(path: Path) -> dict[str, dict[str, Any]]:
-    """What scripts/long_decode.py wrote, by mixer: what produced it, and its `points`. Raises
-    UserError for another file.
+def results(
+    config: Mapping[str, Any], mixer: str, made: Mapping[str, Any], points: Sequence[Point]
+) -> Results:
+    """Returns the points of one mixer as records.
+
+    Args:
+      config: of the model, as JSON has it.
+      made: the provenance.
     """
-    try:
-        found = json.loads(path.read_text())["mixers"]
-        for each in found.values():
-            [Point(**point) for point in each["points"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no record of scripts/long_decode.py; move it away, or give another --out"
-        ) from error
-    return found
+    config = {**config, "model": {**config["model"], "mixer": mixer}}
+    at = {"tokens": [point.tokens for point in points]}
+    found = []
+    for field, metric in METRICS.items():
+        found.append(Record(EVALUATOR, metric, [getattr(point, field) for point in points], at))
+    return Results(Source(mixer, "program", config, provenance=made), tuple(found))
 
 
-def tables(found: Mapping[str, Mapping[str, Any]]) -> list[Table]:
-    """Returns what the record says: constant states, and caches, which doubled."""
-    points = {name: [Point(**each) for each in made["points"]] for name, made in found.items()}
+def read(path: Path) -> dict[str, list[Point]]:
+    """Returns the points of a records file, by mixer.
+
+    Raises:
+      UserError: where the file is not of this study.
+    """
+    found = records.read(path).results
+    if not all(each.all(EVALUATOR, METRICS["slots"]) for each in found):
+        raise UserError(f"{path} holds no long decoding; give another --out")
+    return {each.source.member: _points(each) for each in found}
+
+
+def _points(found: Results) -> list[Point]:
+    (slots,) = found.all(EVALUATOR, METRICS["slots"])
+    arrays = [found.value(EVALUATOR, metric, **slots.at) for metric in METRICS.values()]
+    return [Point(*values) for values in zip(slots.at["tokens"], *arrays, strict=True)]
+
+
+def decoding_page(found: Sequence[Results], title: str) -> Page:
+    """Returns the page of a records file: constant states, caches that double, and the figure."""
+    points = {each.source.member: _points(each) for each in found}
+    revisions = ", ".join(dict.fromkeys(each.source.revision[:10] for each in found))
+    figure = decoding_figure(
+        {name: [point._asdict() for point in each] for name, each in points.items()}
+    )
+    return Page(title, tables(points), [figure], made=f"Made at revision {revisions}.")
+
+
+def tables(points: Mapping[str, Sequence[Point]]) -> list[Table]:
+    """Returns a table of constant states and one of caches, by mixer."""
     constant, doubled = [], []
     for name, each in points.items():
         if len({point.slots for point in each}) == 1:
@@ -134,13 +196,13 @@ def tables(found: Mapping[str, Mapping[str, Any]]) -> list[Table]:
             "A million tokens, decoded",
             "Constant states: bytes of the state, resident memory at the first and the last point, "
             "and microseconds a token: least, median and most of all points.",
-            tuple(Column(*each) for each in CONSTANT),
+            CONSTANT,
             tuple(constant),
         ),
         Table(
             "Caches that double",
-            "Each filled by a real prefill, at whose end tokens are decoded.",
-            tuple(Column(*each) for each in DOUBLED),
+            "A real prefill fills each cache, at whose end tokens are decoded.",
+            DOUBLED,
             tuple(doubled),
         ),
     ]
@@ -163,13 +225,15 @@ def describe(point: Point) -> str:
 
 
 def main(asked: str) -> None:
-    """Prints what produced the record, then its points, as lines of JSON; see
-    scripts/long_decode.py.
+    """Prints the provenance, then the points, as lines of JSON (scripts/long_decode.py reads them).
+
+    Args:
+      asked: a JSON object with config, mixer, tokens and cache_bytes.
     """
     given = json.loads(asked)
     config = parse(given["config"])
-    print(json.dumps(provenance() | dict(config=given["config"])), flush=True)
-    for point in record(config, given["mixer"], given["tokens"], given["cache_bytes"]):
+    print(json.dumps(provenance()), flush=True)
+    for point in measure(config, given["mixer"], given["tokens"], given["cache_bytes"]):
         print(json.dumps(point._asdict()), flush=True)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from seqarch.records import Record, Results
-from seqarch.report.formats import format_bytes
+from seqarch.report.formats import format_bytes, format_exponent
 from seqarch.report.tables import Column, Row, Table
 
 COSTS = "costs"  # the evaluator of these records
@@ -139,7 +139,7 @@ def _total(results: Results, at: dict[str, Any], length: int) -> str | None:
 
 def _exponent(results: Results, at: dict[str, Any]) -> str | None:
     b, half = (results.value(COSTS, metric, **at) for metric in ("exponent", "exponent_half"))
-    return None if b is None else f"{abs(b) if abs(b) < 0.005 else b:.2f} ± {half:.2f}"
+    return None if b is None else format_exponent((b, half))
 
 
 def _longest(results: Results, at: dict[str, Any]) -> str | None:

@@ -16,6 +16,12 @@ def format_si(value: float) -> str:
     return _scaled(value, 1000, ("", "k", "M", "G", "T"))
 
 
+def format_exponent(fit: Sequence[float]) -> str:
+    """Returns (1.0, 0.02), an exponent and half of its interval's width, as "1.00 ± 0.02"."""
+    b, half = fit
+    return f"{abs(b) if abs(b) < 0.005 else b:.2f} ± {half:.2f}"
+
+
 def _scaled(value: float, base: int, units: Sequence[str]) -> str:
     power = 0
     while value >= base and power < len(units) - 1:
@@ -42,6 +48,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "seconds": "{:.3g} s".format,
     "flops": format_si,
     "bytes": format_bytes,
+    "exponent": format_exponent,
 }
 AXES = {  # what an axis of that unit says
     "bits": "bits per byte",

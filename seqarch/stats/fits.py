@@ -16,9 +16,6 @@ class Exponent(NamedTuple):
     b: float
     half: float
 
-    def __str__(self) -> str:
-        return f"{abs(self.b) if abs(self.b) < 0.005 else self.b:.2f} ± {self.half:.2f}"
-
 
 class Growth(NamedTuple):
     """Root mean squares of what a line leaves of log(bytes): a line in log(length), and one in

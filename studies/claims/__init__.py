@@ -1,6 +1,5 @@
-"""What is said about the trade between quality and memory, and the measurement that tests it:
-docs/claims.md.
+"""Claims about the trade between quality and memory, and the measurements that test them.
 
-Each claim is a function of `Means` that measures and returns a `Finding`, whose verdict follows
-from the numbers.
+Each claim is a function that takes a `Setup`, measures, and returns a `Finding`. Its verdict
+follows from the numbers. docs/claims.md shows all of them.
 """

@@ -1,4 +1,4 @@
-"""What a claim is, what it is tested with, and what comes of it."""
+"""Claims, the setup that they are measured with, and their findings."""
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +17,7 @@ from seqarch.costs.memory import Measurement
 from seqarch.costs.spec import Failed, ProgramSpec
 from seqarch.devices import DEVICES
 from seqarch.errors import UserError, first_line
+from seqarch.report.formats import show
 from seqarch.runtime.process import quiet
 from seqarch.stats.fits import Exponent
 
@@ -28,25 +29,54 @@ class Verdict(enum.StrEnum):
     OPEN = "not measured"
 
 
+class Quantity(NamedTuple):
+    """A number with its unit, which prints as a page shows it.
+
+    Attributes:
+      value: a number; a pair of b and its half width for the unit "exponent".
+      unit: a name in `seqarch.report.formats.FORMATS`.
+    """
+
+    value: Any
+    unit: str
+
+    def __str__(self) -> str:
+        return show(self.value, self.unit)
+
+
+Cell = Quantity | str | None
+
+
 class Finding(NamedTuple):
-    """number: what decides, in a line; why: in sentences; evidence: by row, cells by column; cells
-    are written already.
+    """The result of a claim's measurement.
+
+    Attributes:
+      verdict: follows from the numbers.
+      number: the numbers that decide, in one line.
+      why: the reasons, in sentences.
+      evidence: a table, by row and then by column.
     """
 
     verdict: Verdict
     number: str
     why: str
-    evidence: Mapping[str, Mapping[str, str]] = {}
+    evidence: Mapping[str, Mapping[str, Cell]] = {}
 
 
-class Means(NamedTuple):
-    """What claims are tested with.
+class Setup(NamedTuple):
+    """What claims are measured with.
 
-    cache: measures; targets: by name, the first of which is the local device
-    small, large: members by name, of about 1M parameters and of 8B (configs/memory.py)
-    lengths: of curves; platforms: JAX_PLATFORMS for programs that run
-    docs: where earlier records lie; workdir: for runs that are trained; say: takes lines of
-      progress
+    Attributes:
+      cache: compiles programs and measures them.
+      targets: names of devices; the first is the local one.
+      small: members of about 1M parameters, by name (configs/memory.py).
+      large: members of 8B parameters, by name.
+      trained: the config of runs that are trained.
+      lengths: tokens of context at which curves are measured.
+      docs: the directory of the committed records.
+      workdir: the directory of runs that are trained.
+      platforms: JAX_PLATFORMS of programs that run.
+      say: takes lines of progress.
     """
 
     cache: MeasurementCache
@@ -61,8 +91,8 @@ class Means(NamedTuple):
     say: Callable[[str], None]
 
     @property
-    def one_of_each(self) -> list[str]:
-        """One target of each platform: those that compile alike."""
+    def one_per_platform(self) -> list[str]:
+        """The first target of each platform; targets of one platform compile alike."""
         found: dict[str, str] = {}
         for name in self.targets:
             found.setdefault(DEVICES[name].platform, name)
@@ -71,79 +101,89 @@ class Means(NamedTuple):
     def curve(
         self, config: Config, phase: str, target: str, lengths: Sequence[int] | None = None
     ) -> dict[int, Measurement]:
-        """A measurement for each length that has one; of one row, or one for each device in
-        training.
+        """Measures a program at every length; a length that fails is said and left out.
+
+        Training is of one row a device; prefill and decoding are of one sequence.
         """
         lengths = lengths or self.lengths
         rows = place(target).count if phase == "train" else 1
-        outcomes = self.cache.measure_all(
-            ProgramSpec(config, phase, rows, length, target) for length in lengths
-        )
-        found = dict(zip(lengths, outcomes, strict=True))
-        for length, outcome in found.items():
-            if isinstance(outcome, Failed):
-                self.say(
-                    f"{config.model.mixer} on {target}, {phase} of {length:,} tokens: "
-                    f"{outcome.reason}"
-                )
-        return {
-            length: outcome for length, outcome in found.items() if isinstance(outcome, Measurement)
-        }
+        specs = [ProgramSpec(config, phase, rows, length, target) for length in lengths]
+        found = {}
+        for length, outcome in zip(lengths, self.cache.measure_all(specs), strict=True):
+            if isinstance(outcome, Measurement):
+                found[length] = outcome
+            elif isinstance(outcome, Failed):
+                where = f"{config.model.mixer} on {target}, {phase} of {length:,} tokens"
+                self.say(f"{where}: {outcome.reason}")
+        return found
 
-    def alone(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What `function`, which runs programs on the local device, returns in a process of its
-        own.
-        """
-        spawned = dict(
-            mp_context=get_context("spawn"), initializer=_platforms, initargs=(self.platforms,)
+    def run_isolated(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Returns `function(*args)`, run on the local device in a process of its own."""
+        options = dict(
+            mp_context=get_context("spawn"), initializer=_begin, initargs=(self.platforms,)
         )
-        with ProcessPoolExecutor(1, **spawned) as process:
+        with ProcessPoolExecutor(1, **options) as process:
             return process.submit(function, *args).result()
 
 
+UNMEASURABLE = (UserError, FileNotFoundError, BrokenProcessPool, jax.errors.JaxRuntimeError)
+
+
 class Claim(NamedTuple):
-    """said: the claim, as it is made; test: what is measured; find: measures it. find may raise
-    UserError.
+    """A claim and its test.
+
+    Attributes:
+      said: the claim, in the words in which it is made.
+      test: what is measured, in words.
+      find: measures it; raises UserError where it cannot.
     """
 
     said: str
     test: str
-    find: Callable[[Means], Finding]
+    find: Callable[[Setup], Finding]
 
-    def judge(self, means: Means) -> Finding:
-        """The finding; what cannot be measured here has its reason."""
+    def judge(self, setup: Setup) -> Finding:
+        """Returns the finding; where nothing can be measured, one that says why."""
         try:
-            return self.find(means)
-        except (
-            UserError,
-            FileNotFoundError,
-            BrokenProcessPool,
-            jax.errors.JaxRuntimeError,
-        ) as error:
+            return self.find(setup)
+        except UNMEASURABLE as error:
             return Finding(Verdict.OPEN, "-", first_line(error))
 
 
 def verdict(holds: Iterable[bool]) -> Verdict:
-    """Of a claim in parts: qualified where some hold and some don't."""
+    """Returns the verdict of a claim in parts; it is qualified where only some of them hold.
+
+    Raises:
+      UserError: where there are no parts, so that nothing was measured.
+    """
     parts = list(holds)
     if not parts:
         raise UserError("nothing could be measured")
-    return Verdict.CONFIRMED if all(parts) else Verdict.QUALIFIED if any(parts) else Verdict.REFUTED
+    if all(parts):
+        return Verdict.CONFIRMED
+    return Verdict.QUALIFIED if any(parts) else Verdict.REFUTED
 
 
 def near(fit: Exponent | None, b: float) -> bool:
-    """Whether an exponent is `b` within a tenth. Raises UserError where there is none: that says
-    nothing either way.
+    """Returns whether an exponent is `b` to within a tenth.
+
+    Raises:
+      UserError: where there is no fit, which says nothing either way.
     """
     if fit is None:
         raise UserError("too few lengths could be measured for an exponent; give more --lengths")
     return abs(fit.b - b) <= 0.1
 
 
-def written(fit: Exponent | None) -> str:
-    return "-" if fit is None else str(fit)
+def exponent_cell(fit: Exponent | None) -> Quantity | None:
+    return fit and Quantity(list(fit), "exponent")
 
 
-def _platforms(platforms: str | None) -> None:
+def bytes_cell(value: float) -> Quantity:
+    return Quantity(value, "bytes")
+
+
+def _begin(platforms: str | None) -> None:
+    """Prepares a fresh process."""
     quiet()
     jax.config.update("jax_platforms", platforms)

@@ -2,70 +2,89 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from seqarch import records
 from seqarch.config import Config
 from seqarch.costs.memory import Measurement, state_bytes
 from seqarch.errors import UserError
 from seqarch.report.formats import format_bytes
-from seqarch.stats.fits import exponent, growth
-from studies.claims.base import Claim, Finding, Means, near, verdict, written
-from studies.long_decode import read
+from seqarch.stats.fits import Exponent, exponent, growth
+from studies import long_decode
+from studies.claims.base import (
+    Claim,
+    Finding,
+    Quantity,
+    Setup,
+    bytes_cell,
+    exponent_cell,
+    near,
+    verdict,
+)
 
 ATTENTION = {"materialised": "attention materialised", "blockwise": "attention multi-head"}
 CONSTANT = ("gru", "linear_attention", "mamba")
+PARTS = 64  # equal parts of N at whose ends the cache is measured
 
 Part = Callable[[Measurement], int]
-working: Part = lambda m: m.working
-state: Part = lambda m: m.state
 
 
-def fitted(curve: Mapping[int, Measurement], part: Part):
+def working(measured: Measurement) -> int:
+    return measured.working
+
+
+def state(measured: Measurement) -> int:
+    return measured.state
+
+
+def working_and_state(measured: Measurement) -> int:
+    return measured.working + measured.state
+
+
+def fitted(curve: Mapping[int, Measurement], part: Part) -> Exponent | None:
+    """Returns the exponent of one part of the bytes along a curve."""
     return exponent(list(curve), [part(each) for each in curve.values()])
 
 
-def prompts_at_once(means: Means, config: Config, target: str) -> dict[int, Measurement]:
-    """Prefill of whole prompts, each as one segment."""
+def prompts_at_once(setup: Setup, config: Config, target: str) -> dict[int, Measurement]:
+    """Measures prefill of whole prompts, each as one segment."""
     found = {}
-    for n in means.lengths:
-        found |= means.curve(dataclasses.replace(config, length=n), "prefill", target, (n,))
+    for n in setup.lengths:
+        found |= setup.curve(dataclasses.replace(config, length=n), "prefill", target, (n,))
     return found
 
 
-def quadratic(means: Means) -> Finding:
-    local, found = means.targets[0], {}
+def quadratic(setup: Setup) -> Finding:
+    local, found = setup.targets[0], {}
     for form, name in ATTENTION.items():
-        config = means.small[name]
-        found |= {
-            f"{form}, training": fitted(means.curve(config, "train", local), working),
-            f"{form}, a prompt read at once": fitted(
-                prompts_at_once(means, config, local), working
-            ),
-            f"{form}, a prompt read in segments": fitted(
-                means.curve(config, "prefill", local), lambda m: m.working + m.state
-            ),
-            f"{form}, decoding (the cache)": fitted(means.curve(config, "decode", local), state),
-        }
+        config = setup.small[name]
+        at_once = prompts_at_once(setup, config, local)
+        found[f"{form}, training"] = fitted(setup.curve(config, "train", local), working)
+        found[f"{form}, a prompt read at once"] = fitted(at_once, working)
+        found[f"{form}, a prompt read in segments"] = fitted(
+            setup.curve(config, "prefill", local), working_and_state
+        )
+        found[f"{form}, decoding (the cache)"] = fitted(setup.curve(config, "decode", local), state)
     squares = [f"'{name}'" for name, fit in found.items() if near(fit, 2)]
     serving = [near(fit, 2) for name, fit in found.items() if "training" not in name]
+    cells = {name: exponent_cell(fit) for name, fit in found.items()}
     return Finding(
         verdict(serving),
-        f"exponent {written(found['materialised, decoding (the cache)'])} in decoding, "
-        f"{written(found['blockwise, a prompt read at once'])} in prefill, "
-        f"{written(found['materialised, a prompt read at once'])} where prefill builds the matrix",
+        f"exponent {cells['materialised, decoding (the cache)']} in decoding, "
+        f"{cells['blockwise, a prompt read at once']} in prefill, "
+        f"{cells['materialised, a prompt read at once']} where prefill builds the matrix",
         f"Of these eight, {' and '.join(squares) or 'none'} grow with N^2: those that build the "
-        "matrix of scores. What is "
-        "left is a cache with a slot a token. Time is another matter: the products of a prompt "
-        "grow with N^2 in any form.",
-        {name: {"exponent": written(fit)} for name, fit in found.items()},
+        "matrix of scores. What is left is a cache with a slot a token. Time is another matter: "
+        "the products of a prompt grow with N^2 in any form.",
+        {name: {"exponent": cell} for name, cell in cells.items()},
     )
 
 
-def exponential(means: Means) -> Finding:
-    local, evidence, better = means.targets[0], {}, []
+def exponential(setup: Setup) -> Finding:
+    local, evidence, better = setup.targets[0], {}, []
     for form, name in ATTENTION.items():
         for phase, part in {"train": working, "decode": state}.items():
-            curve = means.curve(means.small[name], phase, local)
+            curve = setup.curve(setup.small[name], phase, local)
             if len(curve) < 3:
                 raise UserError(
                     "too few lengths could be measured to tell a power from an exponential; "
@@ -74,91 +93,88 @@ def exponential(means: Means) -> Finding:
             fit = growth(list(curve), [part(each) for each in curve.values()])
             better.append(fit.exponential < fit.power)
             evidence[f"{form}, {phase}"] = {
-                "off a power of N": f"x {math.exp(fit.power):.2f}",
-                "off an exponential of N": f"x {math.exp(fit.exponential):.2f}",
+                "factor off a power of N": Quantity(math.exp(fit.power), "ratio"),
+                "factor off an exponential of N": Quantity(math.exp(fit.exponential), "ratio"),
             }
+    power, exponential_ = evidence["materialised, train"].values()
     return Finding(
         verdict(better),
-        "bytes of training with the matrix are "
-        f"{evidence['materialised, train']['off a power of N']} off a power of N and "
-        f"{evidence['materialised, train']['off an exponential of N']} off an exponential",
-        "As a factor, the root mean square of what a line in log(N), and one in N, leave of "
-        "log(bytes). An exponential is a "
-        "line in the second; every curve here is one in the first. Quadratic growth is steep, "
-        "and polynomial.",
+        "bytes of training with the matrix are a factor of "
+        f"{power} off a power of N and {exponential_} off an exponential",
+        "The factor is the root mean square of what a line in log(N), and one in N, leave of "
+        "log(bytes). An exponential is a line in the second; every curve here is one in the "
+        "first. Quadratic growth is steep, and polynomial.",
         evidence,
     )
 
 
-def cache_reads(means: Means) -> Finding:
-    config = means.small[ATTENTION["blockwise"]]
-    held = {n: state_bytes(config, n) for n in means.lengths}
-    read = {
-        n: sum(state_bytes(config, n * part // PARTS) for part in range(1, PARTS + 1)) * n // PARTS
-        for n in held
-    }
+def cache_reads(setup: Setup) -> Finding:
+    config = setup.small[ATTENTION["blockwise"]]
+    held = {n: state_bytes(config, n) for n in setup.lengths}
+    read = {n: _read_bytes(config, n) for n in held}
     bytes_, reads = (exponent(list(each), list(each.values())) for each in (held, read))
     last, grows = max(held), [near(bytes_, 2), near(reads, 2)]
+    evidence = {}
+    for n in held:
+        cells = {"held": bytes_cell(held[n]), "read in decoding them": bytes_cell(read[n])}
+        evidence[f"{n:,} tokens"] = cells
     return Finding(
         verdict(grows),
         f"bytes held grow with N^{bytes_.b:.2f}, bytes read by N steps with N^{reads.b:.2f}",
-        (
-            f"A cache of {last:,} tokens holds {format_bytes(held[last])} in this model; decoding "
-            f"so many tokens reads {format_bytes(read[last])} of caches, since step n reads n "
-            "slots. The quadratic is traffic, so time and energy, not memory."
-        ),
-        {
-            f"{n:,} tokens": {
-                "held": format_bytes(held[n]),
-                "read in decoding them": format_bytes(read[n]),
-            }
-            for n in held
-        },
+        f"A cache of {last:,} tokens holds {format_bytes(held[last])} in this model; decoding "
+        f"so many tokens reads {format_bytes(read[last])} of caches, since step n reads n "
+        "slots. The quadratic is traffic, so time and energy, not memory.",
+        evidence,
     )
 
 
-PARTS = 64  # equal parts of N at whose ends the cache is measured; it is read n times between
+def _read_bytes(config: Config, n: int) -> int:
+    """Bytes of the cache that n steps of decoding read, as if it grew in PARTS equal parts."""
+    ends = (n * part // PARTS for part in range(1, PARTS + 1))
+    return sum(state_bytes(config, end) for end in ends) * n // PARTS
 
 
-def constant(means: Means) -> Finding:
-    local, evidence, flat, grows = means.targets[0], {}, [], []
-    record = read(path := means.docs / "memory/long_decode.json")
-    if absent := [name for name in CONSTANT if not record.get(name, {}).get("points")]:
-        raise UserError(f"{path} has no {', '.join(absent)}; run scripts/long_decode.py")
+def constant(setup: Setup) -> Finding:
+    decoded = _decoded(setup)
+    evidence, flat, grows = {}, [], []
     for name in CONSTANT:
-        config = means.small[name]
-        serving = fitted(means.curve(config, "decode", local), state)
-        training = fitted(means.curve(config, "train", local), working)
-        first, last = (record[name]["points"][i] for i in (0, -1))
-        grown = (last["resident"] - first["resident"]) / first["resident"]
+        config = setup.small[name]
+        serving = fitted(setup.curve(config, "decode", setup.targets[0]), state)
+        training = fitted(setup.curve(config, "train", setup.targets[0]), working)
+        first, last = decoded[name][0], decoded[name][-1]
+        grown = (last.resident - first.resident) / first.resident
         flat.append(near(serving, 0) and grown < 0.01)
         grows.append(near(training, 1))
-        wider = state_bytes(
-            dataclasses.replace(
-                config, model=dataclasses.replace(config.model, dim=2 * config.model.dim)
-            ),
-            1,
-        )
+        model = dataclasses.replace(config.model, dim=2 * config.model.dim)
+        wider = state_bytes(dataclasses.replace(config, model=model), 1)
+        over = f"resident memory over {last.tokens - first.tokens:,} decoded tokens"
         evidence[name] = {
-            "decoding": written(serving),
-            "training": written(training),
-            (
-                f"resident memory over {last['tokens'] - first['tokens']:,} decoded tokens"
-            ): f"{100 * grown:+.2f} %",
-            "state at twice the width": f"x {wider / state_bytes(config, 1):.2f}",
+            "decoding": exponent_cell(serving),
+            "training": exponent_cell(training),
+            f"growth of {over}": Quantity(grown, "percent"),
+            "factor of the state at twice the width": Quantity(
+                wider / state_bytes(config, 1), "ratio"
+            ),
         }
     return Finding(
         verdict([*flat, not any(grows)]),
         "decoding " + ", ".join(f"{name} {cells['decoding']}" for name, cells in evidence.items()),
-        (
-            "True of decoding, where the state is all that is kept, at a fixed width and depth; a "
-            "million tokens were really decoded. Training keeps activations of every token, so it "
-            "grows with N for them as for all others. And constant is not free: what such a state "
-            "can recall is bounded, and wider models pay in state, linear attention with the "
-            "square of a head's width."
-        ),
+        "True of decoding, where the state is all that is kept, at a fixed width and depth; a "
+        "million tokens were really decoded. Training keeps activations of every token, so it "
+        "grows with N for them as for all others. And constant is not free: what such a state "
+        "can recall is bounded, and wider models pay in state, linear attention with the "
+        "square of a head's width.",
         evidence,
     )
+
+
+def _decoded(setup: Setup) -> dict[str, Sequence[long_decode.Point]]:
+    """The points of the long decoding, by mixer; raises UserError where one has none."""
+    path = setup.docs / "decoding" / records.NAME
+    decoded = long_decode.read(path)
+    if absent := [name for name in CONSTANT if not decoded.get(name)]:
+        raise UserError(f"{path} has no {', '.join(absent)}; run scripts/long_decode.py")
+    return decoded
 
 
 CLAIMS = (
@@ -187,7 +203,7 @@ CLAIMS = (
         "Recurrent models need constant memory, whatever the length.",
         (
             "Exponents of state and of training, and the record of a million decoded tokens "
-            "(docs/memory/long_decode.json)."
+            "(docs/decoding/records.jsonl)."
         ),
         constant,
     ),

@@ -11,79 +11,78 @@ from seqarch.devices import DEVICES
 from seqarch.errors import UserError
 from seqarch.report.capacity import describe
 from seqarch.report.formats import format_bytes
-from studies.claims.base import Claim, Finding, Means, verdict
+from studies.claims.base import Cell, Claim, Finding, Quantity, Setup, verdict
 from studies.claims.states import GROUPED, MILLION
 
-GRIDS = {
+GRIDS = {  # by the number of a target's axes
     1: ("1", "2", "4", "8"),
     2: ("1", "2x2", "2x4"),
     3: ("1", "2x2x1", "2x2x2"),
-}  # by a target's axes
+}
 
 
-def million_tokens(means: Means) -> Finding:
-    cases = list(itertools.product(means.targets, (GROUPED, "mamba")))
-    with futures.ThreadPoolExecutor(2) as pool:
-        try:
-            found = dict(
-                zip(cases, pool.map(lambda case: _smallest(means, *case), cases), strict=True)
-            )
-        except KeyboardInterrupt:
-            means.cache.end()
-            raise
-    feasible = [
-        fits for (_, name), (_, fits) in found.items() if name == GROUPED and fits is not None
-    ]
+def million_tokens(setup: Setup) -> Finding:
+    found = _all_smallest(setup)
+    feasible = []
+    for (_, name), (_, fits) in found.items():
+        if name == GROUPED and fits is not None:
+            feasible.append(fits)
     if not feasible:
         raise UserError("nothing could be compiled")
-    cache = state_bytes(means.large[GROUPED], MILLION)
+    cache = state_bytes(setup.large[GROUPED], MILLION)
     return Finding(
         verdict([not each for each in feasible]),
         f"a cache of {format_bytes(cache)}, which {sum(feasible)} of the {len(feasible)} "
-        "targets that could be measured hold on "
-        "at most eight chips",
+        "targets that could be measured hold on at most eight chips",
         "One sequence of 2^20 tokens, 8B parameters in float32, keys and values in bfloat16, "
-        "eight key/value heads of 128; "
-        "parameters are split over the devices, and the cache by its heads, so over no more "
-        "devices than heads. The bound "
-        "is the roofline's of a decoding step. What a million tokens need is a grouped cache "
-        "and a handful of chips; "
+        "eight key/value heads of 128; parameters are split over the devices, and the cache by "
+        "its heads, so over no more devices than heads. The bound is the roofline's of a "
+        "decoding step. What a million tokens need is a grouped cache and a handful of chips; "
         "Mamba's state does not know the length.",
         {f"{name}, {target}": cells for (target, name), (cells, _) in found.items()},
     )
 
 
-def _smallest(means: Means, target: str, name: str) -> tuple[dict[str, str], bool | None]:
-    """The smallest grid of chips on which one sequence decodes, or what the largest lacks, and
-    whether there is one; None where that could not be measured.
+Smallest = tuple[dict[str, Cell], bool | None]
+
+
+def _all_smallest(setup: Setup) -> dict[tuple[str, str], Smallest]:
+    """The smallest grid of each target and member; two compile at once."""
+    cases = list(itertools.product(setup.targets, (GROUPED, "mamba")))
+    with futures.ThreadPoolExecutor(2) as pool:
+        try:
+            found = list(pool.map(lambda case: _smallest(setup, *case), cases))
+        except KeyboardInterrupt:
+            setup.cache.end()
+            raise
+    return dict(zip(cases, found, strict=True))
+
+
+def _smallest(setup: Setup, target: str, name: str) -> Smallest:
+    """The smallest grid of chips on which one sequence decodes, as cells, and whether there is one.
+
+    Where none is large enough the cells say what the largest lacks. Where that could not be
+    measured they say why, and None stands for the answer.
     """
-    config = means.large[name]
+    config = setup.large[name]
     try:
         for grid in ("1",) if place(target).present else GRIDS[DEVICES[target].axes]:
             placement = place(f"{target}:{grid}")
-            means.say(f"{name} on {placement.name}")
-            outcome = means.cache.measure(ProgramSpec(config, "decode", 1, MILLION, placement.name))
+            setup.say(f"{name} on {placement.name}")
+            outcome = setup.cache.measure(ProgramSpec(config, "decode", 1, MILLION, placement.name))
             if isinstance(outcome, Measurement) and outcome.fits:
                 speed = bound(config, placement, outcome, 1)
-                rate = f"{speed.tokens:,.0f}" if speed else "-"
-                return {
-                    "chips": grid,
-                    "each device": describe(outcome),
-                    "tokens/s at most": rate,
-                }, True
+                rate = Quantity(speed.tokens, "rate") if speed else None
+                return _cells(grid, describe(outcome), rate), True
     except UserError as error:
-        return _unknown(str(error)), None
+        return _cells("not measured", str(error)), None
     if isinstance(outcome, Failed):
-        return _unknown(outcome.reason), None
-    return {
-        "chips": f"more than {grid}",
-        "each device": describe(outcome),
-        "tokens/s at most": "-",
-    }, False
+        return _cells("not measured", outcome.reason), None
+    return _cells(f"more than {grid}", describe(outcome)), False
 
 
-def _unknown(why: str) -> dict[str, str]:
-    return {"chips": "not measured", "each device": why, "tokens/s at most": "-"}
+def _cells(chips: str, each: str, rate: Quantity | None = None) -> dict[str, Cell]:
+    return {"chips": chips, "each device": each, "tokens/s at most": rate}
 
 
 CLAIMS = (

@@ -1,4 +1,4 @@
-"""Parameters that one mixer was trained with, read by another that has the same ones."""
+"""Reads the parameters of one mixer by another that has the same ones."""
 
 import jax
 from flax import nnx
@@ -10,16 +10,21 @@ from seqarch.training.checkpoint import named
 
 
 def swapped(model: LanguageModel, config: ModelConfig) -> LanguageModel:
-    """The model of `config` with the parameters of `model`, name by name; raises UserError where
-    names or shapes differ.
+    """Returns the model of `config` with the parameters of `model`, which are matched by name.
+
+    Raises:
+      UserError: where names or shapes differ.
     """
     forms = with_forms(config, jax.default_backend())
     wanted = jax.eval_shape(lambda key: LanguageModel(forms, rngs=nnx.Rngs(key)), jax.random.key(0))
-    shapes = lambda tree: {name: leaf.shape for name, leaf in named(tree).items()}
-    if shapes(wanted) != shapes(model):
+    if _shapes(wanted) != _shapes(model):
         raise UserError(
             f"{config.mixer!r} has other parameters than the model whose mixers it is to replace"
         )
-    return jax.tree.unflatten(
-        jax.tree.structure(wanted), [named(model)[name] for name in named(wanted)]
-    )
+    parameters = named(model)
+    leaves = [parameters[name] for name in named(wanted)]
+    return jax.tree.unflatten(jax.tree.structure(wanted), leaves)
+
+
+def _shapes(model: LanguageModel) -> dict[str, tuple[int, ...]]:
+    return {name: leaf.shape for name, leaf in named(model).items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks import bench, cases, peers, programs, tables
+from benchmarks import bench, cases, ops, peers, programs, ratios, tables
 from benchmarks.bench import Limits
 from benchmarks.cases import Case, Ready, Sizes
 from seqarch import records
@@ -40,7 +40,7 @@ def results() -> Results:
 def test_every_form_of_every_op_and_mixer_is_measured_at_every_shape():
     shapes = [f"B{B} T{T}" for B, T in TINY.shapes]
     both = ("forward", "train")
-    for name, op in cases.OPS.items():
+    for name, op in ops.OPS.items():
         found = {case[1:4] for together in programs.GROUPS[name](TINY) for case in together}
         assert {
             (form, shape, pass_) for form in op.forms for shape in shapes for pass_ in both
@@ -78,9 +78,9 @@ def test_ratios_are_of_what_was_measured_and_are_shown(results):
         at = {"group": "gru", "form": form, "shape": "B1 T8", "pass": "train"}
         return results.value(bench.BENCH, "seconds", **at)
 
-    found = tables.ratios(results)
+    found = ratios.ratios(results)
     (ratio,) = [each for each in found if each.name.startswith("gru, train")]
-    auto = cases.OPS["gru"].forms.auto(jax.default_backend())
+    auto = ops.OPS["gru"].forms.auto(jax.default_backend())
     assert ratio.value == seconds(auto) / seconds("flax nnx.RNN(GRUCell)")
     assert ratio.met == (ratio.value <= 0.8)
     assert not [r for r in found if "selective_scan" in r.name or "decoding" in r.name]
@@ -185,7 +185,7 @@ def test_peers_have_ratios_at_every_shape_and_pass(results):
 
     timings = timing("gru: ours", 1.0), timing("gru: torch.nn.GRU", 4.0), timing("gru: other", None)
     measured = tuple(record for each in timings for record in each.records())
-    (ratio,) = tables.ratios(results._replace(records=measured))
+    (ratio,) = ratios.ratios(results._replace(records=measured))
     name = "gru, train, B1 T8: ours / torch.nn.GRU, seconds"
     assert (ratio.name, ratio.value) == (name, 0.25)
 

@@ -51,7 +51,7 @@ def test_regions_are_replaced_and_the_rest_stays(root):
     "region, message",
     [
         ("results/records.jsonl: At a glanze", "did you mean 'At a glance'"),
-        ("none/records.jsonl: At a glance", "docs/none/records.jsonl, which there is not"),
+        ("none/records.jsonl: At a glance", "docs/none/records.jsonl, which does not exist"),
     ],
 )
 def test_regions_of_nothing_are_told(root, region, message):

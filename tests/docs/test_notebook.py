@@ -1,6 +1,4 @@
-"""docs/notebook.ipynb runs, on a run as small as can be, and shows what it showed when it was last
-run.
-"""
+"""docs/notebook.ipynb runs on a tiny run."""
 
 import json
 import sys
@@ -19,16 +17,10 @@ CELLS = [cell for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory) -> dict:
-    """The names that the notebook's cells leave, run in docs/ beside a runs/tour/mamba/seed-0 of
-    two steps.
-    """
+    """The names that the notebook's cells define, with runs/tour/mamba/seed-0 of two steps."""
     top = tmp_path_factory.mktemp("notebook")
-    tokens.write(
-        top / "text",
-        [(split, split, b"To be, or not to be. " * 20) for split in tokens.SPLITS],
-        {},
-        replace=False,
-    )
+    documents = [(split, split, b"To be, or not to be. " * 20) for split in tokens.SPLITS]
+    tokens.write(top / "text", documents, {}, replace=False)
     model = ModelConfig("mamba(state_dim=4)", layers=1, dim=8, mlp=0)
     config = Config(steps=2, batch=2, length=16, model=model, data=DataConfig(str(top / "text")))
     train(config, top / "runs/tour/mamba/seed-0", progress=lambda line: None)
@@ -38,12 +30,8 @@ def shown(tmp_path_factory) -> dict:
         patch.chdir(top / "docs")
         patch.setattr("sys.path", ["", *sys.path])
         for number, cell in enumerate(CELLS):
-            exec(
-                compile(
-                    "".join(cell["source"]), f"docs/notebook.ipynb, code cell {number}", "exec"
-                ),
-                names,
-            )  # noqa: S102
+            source, name = "".join(cell["source"]), f"docs/notebook.ipynb, code cell {number}"
+            exec(compile(source, name, "exec"), names)
         yield names
         names["plt"].close("all")
 
@@ -52,14 +40,11 @@ def test_every_cell_runs(shown):
     run = shown["run"]
     assert run.step == 2 and run.results is None
     assert shown["text"].startswith("To be, or") and len(shown["tokens"]) == 200
-    (state, *grown), cache = (
-        set(shown["sizes"][run.config.model.mixer]),
-        shown["sizes"]["attention"],
-    )
-    assert state > 0 and not grown
-    assert all(
-        128 * before < 129 * after / 3 for before, after in zip(cache, cache[1:])
-    )  # about four times as much each
+    (state,) = set(shown["sizes"][run.config.model.mixer])
+    assert state > 0, "of one size at every context"
+    cache = shown["sizes"]["attention"]
+    for before, after in zip(cache, cache[1:]):
+        assert 128 * before < 129 * after / 3, "about four times as much"
 
 
 def test_the_plots_show_the_run(shown):

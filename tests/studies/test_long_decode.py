@@ -1,17 +1,17 @@
-"""Long decoding: a constant state decodes all tokens, a cache as far as its bytes allow; the record
-says what it is.
+"""Long decoding: a constant state decodes all tokens, and a cache as far as its bytes allow; its
+records say what they are.
 """
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from seqarch.config import Config, ModelConfig
+from seqarch import records
+from seqarch.config import Config, ModelConfig, to_dict
 from studies import long_decode
-from studies.long_decode import LAST, record
+from studies.long_decode import LAST, Point, measure
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Config(model=ModelConfig(layers=1, dim=8, mlp=8))
@@ -19,7 +19,7 @@ CONFIG = Config(model=ModelConfig(layers=1, dim=8, mlp=8))
 
 def test_constant_states_decode_every_token_with_one_state(monkeypatch):
     monkeypatch.setattr(long_decode, "POINTS", 4)
-    points = list(record(CONFIG, "gru", 400, 1))
+    points = list(measure(CONFIG, "gru", 400, 1))
     assert [point.tokens for point in points] == [100, 200, 300, 400]
     assert {point.state for point in points} == {8 * 4}
     assert all(point.seconds > 0 and point.resident > 1e6 for point in points)
@@ -27,7 +27,7 @@ def test_constant_states_decode_every_token_with_one_state(monkeypatch):
 
 def test_caches_double_while_their_bytes_are_allowed():
     slot = 2 * 8 * 4 + 4
-    points = list(record(CONFIG, "attention", 10_000, 8 * LAST * slot + 4))
+    points = list(measure(CONFIG, "attention", 10_000, 8 * LAST * slot + 4))
     assert [point.tokens for point in points] == [4 * LAST, 8 * LAST]
     assert [point.state for point in points] == [slots * slot + 4 for slots in (4 * LAST, 8 * LAST)]
 
@@ -37,30 +37,59 @@ def program(tmp_path, *arguments):
         "--tokens=1000",
         "--config.model.dim=8",
         "--config.model.mlp=8",
-        f"--out={tmp_path / 'long'}",
+        f"--out={tmp_path}",
     ]
     command = [sys.executable, "scripts/long_decode.py", *small, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_program_writes_its_record_and_its_drawing_and_keeps_other_mixers(tmp_path):
-    kept = {"points": [dict(tokens=1, slots=1, seconds=1.0, resident=1, state=1)]}
-    (tmp_path / "long.json").write_text(json.dumps({"mixers": {"mamba": kept, "gru": kept}}))
+def made(mixer, *points):
+    return long_decode.results(to_dict(CONFIG), mixer, {}, points)
+
+
+def test_points_come_back_from_their_records(tmp_path):
+    points = [Point(10, 20, 0.5, 100, 4), Point(20, 20, 0.25, 120, 4)]
+    records.write(tmp_path / records.NAME, [made("gru", *points), made("mamba", points[0])])
+    assert long_decode.read(tmp_path / records.NAME) == {"gru": points, "mamba": points[:1]}
+
+
+def test_tables_part_constant_states_from_caches():
+    constant = [Point(10, 20, 1e-6, 100, 4), Point(20, 20, 3e-6, 120, 4)]
+    growing = [Point(8, 8, 5e-6, 90, 8), Point(16, 16, 7e-6, 99, 16)]
+    page = long_decode.decoding_page([made("gru", *constant), made("attention", *growing)], "Long")
+    first, second = page.tables
+    assert [row.cells for row in first.rows] == [("gru", 20, 4, 100, 120, 1, 2, 3)]
+    assert [row.cells for row in second.rows] == [
+        ("attention", 8, 8, 90, 5),
+        ("attention", 16, 16, 99, 7),
+    ]
+    assert len(page.figures) == 1
+
+
+def test_program_writes_records_and_a_figure_and_keeps_other_mixers(tmp_path):
+    old = Point(1, 1, 1.0, 1, 1)
+    records.write(tmp_path / records.NAME, [made("mamba", old), made("gru", old)])
     done = program(tmp_path, "--mixers=gru")
     assert done.returncode == 0, done.stderr
-    made = long_decode.read(tmp_path / "long.json")
-    assert made["gru"]["points"][-1]["tokens"] == 1000 and made["mamba"] == kept
-    assert {"revision", "versions", "devices", "config", "command"} <= set(made["gru"])
-    assert (tmp_path / "long.svg").read_text().startswith("<svg")
+    points = long_decode.read(tmp_path / records.NAME)
+    assert points["gru"][-1].tokens == 1000 and points["mamba"] == [old]
+    (gru,) = (
+        each
+        for each in records.read(tmp_path / records.NAME).results
+        if each.source.member == "gru"
+    )
+    assert {"revision", "versions", "devices", "command"} <= set(gru.source.provenance)
+    assert gru.source.config["model"]["mixer"] == "gru" and gru.source.kind == "program"
+    assert (tmp_path / "figures/long-decode.svg").read_text().startswith("<svg")
 
 
 @pytest.mark.parametrize(
     "mixer, old, said",
-    [("grus", None, "did you mean 'gru'"), ("gru", '{"points": 1}', "is no record")],
+    [("grus", None, "did you mean 'gru'"), ("gru", '{"points": 1}', "holds no records")],
 )
 def test_mistakes_are_a_line(tmp_path, mixer, old, said):
     if old:
-        (tmp_path / "long.json").write_text(old)
+        (tmp_path / records.NAME).write_text(old)
     done = program(tmp_path, f"--mixers={mixer}")
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
-    assert not old or (tmp_path / "long.json").read_text() == old
+    assert not old or (tmp_path / records.NAME).read_text() == old

@@ -1,5 +1,6 @@
-"""Programs that claims need to have run, on the local device; each of these functions is given a
-process of its own.
+"""Programs that claims run on the local device, each in a process of its own.
+
+`Setup.run_isolated` starts the process.
 """
 
 import dataclasses
@@ -32,25 +33,29 @@ REPEATS = 15  # of decoding DECODED tokens, which takes but milliseconds
 
 
 def decoded_per_second(config: Config, context: int, batch: int) -> float:
-    """Tokens of all rows, decoded greedily at the end of `context` tokens that were really read."""
+    """Returns the tokens per second of greedy decoding, of all rows together.
+
+    Args:
+      context: tokens at whose end the decoding stands; those before it are really read.
+      batch: rows, which continue one prompt.
+    """
     forms = with_forms(config.model, jax.default_backend())
-    model = jax.jit(lambda key: LanguageModel(forms, rngs=nnx.Rngs(key)).serving())(
-        jax.random.key(0)
-    )
+    build = jax.jit(lambda key: LanguageModel(forms, rngs=nnx.Rngs(key)).serving())
+    model, key = build(jax.random.key(0)), jax.random.key(0)
     prompt = np.resize(np.arange(BOUNDARY), context - DECODED).tolist()
     logits, states = prefill(model, [prompt], jax.tree.map(jnp.copy, model.init_state(1, context)))
     rows = jnp.zeros(batch, jnp.int32)
     decode = decode_loop_program(model, batch, context).compile()
-    filled = lambda: Decoding(logits[rows], fork(states, rows), rows.astype(bool))
-    return (
-        batch
-        * DECODED
-        / median_seconds(lambda at: decode(model, at, jax.random.key(0)), filled, repeats=REPEATS)
-    )
+
+    def fill() -> Decoding:
+        return Decoding(logits[rows], fork(states, rows), rows.astype(bool))
+
+    seconds = median_seconds(lambda at: decode(model, at, key), fill, repeats=REPEATS)
+    return batch * DECODED / seconds
 
 
 def trained_per_second(config: Config, length: int) -> float:
-    """Tokens of train steps on one row of `length` tokens."""
+    """Returns the tokens per second of train steps on one row of `length` tokens."""
     config = dataclasses.replace(config, batch=1, length=length)
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     config = resolve(config, mesh)
@@ -68,26 +73,33 @@ def trained_per_second(config: Config, length: int) -> float:
 
 
 def sequences(config: Config, context: int, memory: int, most: int) -> int:
-    """How many states of `context` tokens fit `memory` bytes, at most `most`."""
+    """Returns how many states of `context` tokens fit `memory` bytes: from 1 to `most`."""
     return max(1, min(most, memory // state_bytes(config, context)))
 
 
 def bits(config: Config, run: str, mixers: Sequence[str]) -> dict[str, float]:
-    """Validation bits per byte of the trained run, and of its parameters under each of `mixers`
-    instead of its own.
+    """Trains a run and returns its validation bits per byte under several mixers.
+
+    Args:
+      run: the directory of the run.
+      mixers: mixers that read the run's parameters beside its own.
+
+    Returns:
+      Bits per byte, by mixer.
     """
     train(config, run, progress=lambda line: None)
     given, model, _ = load_model(run)
-    found = texts(
-        open_split(locate(given.data.path, given.model.vocab), "validation"), given.eval.limit
-    )
-    score = lambda model: bits_per_byte(
-        windowed_losses(model, found, given.length, given.eval.batch, _quiet), found
-    )
-    under = lambda mixer: dataclasses.replace(given.model, mixer=mixer)
-    return {given.model.mixer: score(model)} | {
-        mixer: score(swapped(model, under(mixer))) for mixer in mixers
-    }
+    validation = open_split(locate(given.data.path, given.model.vocab), "validation")
+    documents = texts(validation, given.eval.limit)
+
+    def score(model: LanguageModel) -> float:
+        losses = windowed_losses(model, documents, given.length, given.eval.batch, _quiet)
+        return bits_per_byte(losses, documents)
+
+    found = {given.model.mixer: score(model)}
+    for mixer in mixers:
+        found[mixer] = score(swapped(model, dataclasses.replace(given.model, mixer=mixer)))
+    return found
 
 
 def _quiet(done: int, total: int) -> None:

@@ -1,0 +1,223 @@
+"""Ratios of two measurements of one benchmark, and what is promised of them."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from benchmarks.bench import BENCH
+from benchmarks.cases import UNSCANNED, Sizes, is_constant
+from benchmarks.ops import OPS
+from benchmarks.peers import OURS
+from seqarch.mixers import MIXERS
+from seqarch.ops.forms import family
+from seqarch.records import Record, Results
+
+# Timings of one program differ by this factor on a shared machine: equal times may be so far apart.
+RUN_NOISE = 1.3
+PLACE = ("group", "form", "shape", "pass")  # what a record is measured at
+
+
+class Ratio(NamedTuple):
+    """A ratio and its target; `met` says whether the value is within `least` and `most`."""
+
+    name: str
+    value: float
+    least: float | None
+    most: float | None
+    met: bool
+
+
+class Promise(NamedTuple):
+    """A ratio before it is computed; `value()` raises KeyError where a part was not measured."""
+
+    name: str
+    value: Callable[[], float]
+    least: float | None = None
+    most: float | None = None
+
+
+class Timings:
+    """The values of a benchmark, by metric and case."""
+
+    def __init__(self, results: Results):
+        self.cases = cases_of(results)
+        self._values = {(each.metric, *place(each)): each.value for each in results.records}
+        self.sizes = results.fact(BENCH, "sizes")
+        self.platform = results.source.provenance["devices"]["platform"]
+
+    def get(self, metric: str, group: str, form: str, shape: str, pass_: str) -> float:
+        """Returns a value; raises KeyError where it was not measured."""
+        value = self._values[metric, group, form, shape, pass_]
+        if value is None:
+            raise KeyError(metric)
+        return value
+
+    def best(self, group: str) -> str:
+        """Returns the form that training uses on the platform of the benchmark."""
+        return OPS[group].forms.auto(family(self.platform))
+
+
+def ratios(results: Results) -> list[Ratio]:
+    """Returns the ratios of which both parts were measured."""
+    found = []
+    for name, compute, least, most in _promises(Timings(results)):
+        try:
+            value = compute()
+        except KeyError:
+            continue
+        met = (least is None or value >= least) and (most is None or value <= most)
+        found.append(Ratio(name, value, least, most, met))
+    return found
+
+
+def place(record: Record) -> tuple[str, str, str, str]:
+    """Returns the group, form, shape and pass of a record."""
+    return tuple(record.at[name] for name in PLACE)
+
+
+def cases_of(results: Results) -> list[tuple[str, str, str, str]]:
+    """Returns the places of a benchmark's records, each once."""
+    return list(dict.fromkeys(map(place, results.records)))
+
+
+def _promises(timings: Timings) -> Iterator[Promise]:
+    yield from _selective_scan(timings)
+    yield from _attention(timings)
+    yield from _linear_attention(timings)
+    yield from _gru(timings)
+    yield from _decoding(timings)
+    yield from _peers(timings)
+    yield _compiling(timings)
+    yield from _generating(timings)
+
+
+def _shape(timings: Timings) -> tuple[str, str]:
+    """The shape of the targets, and the long one."""
+    B, T = timings.sizes["shapes"][-1]
+    return f"B{B} T{T}", f"B{B} T{timings.sizes['long']}"
+
+
+def _ratio(
+    timings: Timings, metric: str, group: str, above: str, below: str, pass_: str = "train"
+) -> Callable[[], float]:
+    """The ratio of two forms of an op at the shape of the targets."""
+    shape, _ = _shape(timings)
+
+    def compute() -> float:
+        over = timings.get(metric, group, above, shape, pass_)
+        return over / timings.get(metric, group, below, shape, pass_)
+
+    return compute
+
+
+def _growth(timings: Timings, metric: str, group: str) -> Callable[[], float]:
+    """The ratio of a metric a token, at the long shape and at that of the targets."""
+    shape, long = _shape(timings)
+    longer = timings.sizes["long"] / timings.sizes["shapes"][-1][1]
+
+    def compute() -> float:
+        form = timings.best(group)
+        over = timings.get(metric, group, form, long, "train")
+        return over / timings.get(metric, group, form, shape, "train") / longer
+
+    return compute
+
+
+def _against(
+    timings: Timings, group: str, slow: str, time: float | None, memory: float
+) -> Iterator[Promise]:
+    """The form in use against a slow one: at least `time` as fast, in 1 / `memory` of its bytes."""
+    fast = timings.best(group)
+    name = f"{group}, train, {_shape(timings)[0]}: {slow} / {fast}"
+    yield Promise(f"{name}, seconds", _ratio(timings, "seconds", group, slow, fast), time)
+    bytes_ = _ratio(timings, "temporaries_bytes", group, slow, fast)
+    yield Promise(f"{name}, temporary bytes", bytes_, memory)
+
+
+def _selective_scan(timings: Timings) -> Iterator[Promise]:
+    yield from _against(timings, "selective_scan", "associative", 8.0, 20.0)
+    best, exponentials = timings.best("selective_scan"), "exponentials alone"
+    shape, _ = _shape(timings)
+    value = _ratio(timings, "seconds", "selective_scan", best, exponentials, "forward")
+    name = f"selective_scan, forward, {shape}: {best} / {exponentials}, seconds"
+    yield Promise(name, value, most=1.5)
+
+    def in_a_layer() -> float:
+        with_scan = timings.get("seconds", "mixers", f"mamba, {best}", shape, "train")
+        without = timings.get("seconds", "mixers", UNSCANNED, shape, "train")
+        alone = timings.get("seconds", "selective_scan", best, shape, "train")
+        return (with_scan - without) / alone
+
+    name = f"selective_scan, train, {shape}: in a Mamba layer / alone, seconds"
+    yield Promise(name, in_a_layer, most=1.5)
+
+
+def _attention(timings: Timings) -> Iterator[Promise]:
+    shape, long = _shape(timings)
+    yield from _against(timings, "attention", "materialised", 3.0, 15.0)
+    name = f"attention, train: temporary bytes a token, {long} / {shape}"
+    yield Promise(name, _growth(timings, "temporaries_bytes", "attention"), most=1.1)
+
+
+def _linear_attention(timings: Timings) -> Iterator[Promise]:
+    shape, long = _shape(timings)
+    yield from _against(timings, "linear_attention", "associative", None, 10.0)
+    name = f"linear_attention, train: seconds a token, {long} / {shape}"
+    yield Promise(name, _growth(timings, "seconds", "linear_attention"), most=RUN_NOISE)
+
+
+def _gru(timings: Timings) -> Iterator[Promise]:
+    best, flax = timings.best("gru"), "flax nnx.RNN(GRUCell)"
+    name = f"gru, train, {_shape(timings)[0]}: {best} / {flax}, seconds"
+    yield Promise(name, _ratio(timings, "seconds", "gru", best, flax), most=0.8)
+
+
+def _decoding(timings: Timings) -> Iterator[Promise]:
+    def ratio(metric: str, mixer: str, above: str, below: str) -> Callable[[], float]:
+        of = lambda shape: timings.get(metric, "decoding", mixer, shape, "token")
+        return lambda: of(above) / of(below)
+
+    short, long = (f"{n} of {n}" for n in timings.sizes["contexts"])
+    for mixer in MIXERS:  # only those with a constant state were measured at both contexts
+        name = f"decoding with {mixer}: seconds a token, context {long} / {short}"
+        yield Promise(name, ratio("seconds", mixer, long, short), 1 / RUN_NOISE, RUN_NOISE)
+    small, roomy, full = (f"{filled} of {slots}" for filled, slots in timings.sizes["caches"])
+    name = "decoding with attention"
+    value = ratio("seconds", "attention", roomy, small)
+    yield Promise(f"{name}: seconds a token, {roomy} / {small}", value, most=RUN_NOISE)
+    longer = timings.sizes["caches"][2][0] / timings.sizes["caches"][1][0]
+    filled = ratio("seconds", "attention", full, roomy)
+    yield Promise(
+        f"{name}: seconds a token and filled slot, {full} / {roomy}",
+        lambda: filled() / longer,
+        most=RUN_NOISE,
+    )
+    value = ratio("temporaries_bytes", "attention", roomy, small)
+    yield Promise(f"{name}: temporary bytes, {roomy} / {small}", value, most=1.1)
+
+
+def _peers(timings: Timings) -> Iterator[Promise]:
+    """Ours against every peer at every shape, without targets."""
+    for group, form, shape, pass_ in timings.cases:
+        layer, _, name = form.partition(": ")
+        if group == "peers" and name != OURS:
+            of = lambda form, at=(shape, pass_): timings.get("seconds", "peers", form, *at)
+            value = lambda of=of, ours=f"{layer}: {OURS}", form=form: of(ours) / of(form)
+            yield Promise(f"{layer}, {pass_}, {shape}: {OURS} / {name}, seconds", value)
+
+
+def _compiling(timings: Timings) -> Promise:
+    few, many = timings.sizes["depths"]
+    of = lambda n: timings.get("seconds", "compile", f"{n} layers", "train step", "compile")
+    name = f"compiling a train step: {many} layers / {few} layers"
+    return Promise(name, lambda: of(many) / of(few), most=1.3)
+
+
+def _generating(timings: Timings) -> Iterator[Promise]:
+    short, long = min(timings.sizes["prompts"]), max(timings.sizes["prompts"])
+    sizes = Sizes(**timings.sizes)
+    for mixer in MIXERS:
+        at = ("total_bytes", "generation", mixer)
+        peak = lambda n, at=at: timings.get(*at, f"prompt {n}", "plan")
+        name = f"generating with {mixer}: peak bytes, prompt of {long} / {short}"
+        value = lambda peak=peak: peak(long) / peak(short)
+        yield Promise(name, value, most=1.0 if is_constant(mixer, sizes) else None)
