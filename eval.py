@@ -1,4 +1,6 @@
-"""Measures a run: python eval.py --workdir=RUN [--split=test] [--only=quality,memory]
+"""Measures a run.
+
+    python eval.py --workdir=RUN [--split=test] [--only=quality,memory]
 
 The evaluators that the run's config names measure its latest checkpoint: quality on held-out text
 or a probe's accuracy, memory, FLOPs and speed. Writes RUN/records.jsonl and TensorBoard events, and
@@ -11,7 +13,7 @@ from absl import flags
 
 from seqarch.runtime import cli
 
-WORKDIR = cli.define_path("workdir", None, "The run's directory: what train.py had as --workdir.")
+WORKDIR = cli.define_path("workdir", None, "The run's directory, the --workdir of train.py.")
 SPLIT = flags.DEFINE_string("split", "validation", "The held-out data: validation or test.")
 ONLY = flags.DEFINE_list(
     "only", [], "Evaluators to run, such as quality,memory; default: those of the config."

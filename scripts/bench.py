@@ -2,7 +2,7 @@
 
     python scripts/bench.py --out=FILE.jsonl
 
-Prints tables, and the ratios that are promised with their targets, and writes records. It takes
+Prints tables and, with their targets, the ratios that are promised, and writes records. It takes
 minutes on two quiet cores; --only=attention,gru measures some groups, --peers times PyTorch's
 layers in turn with ours (requirements-peers.txt), --show=FILE.jsonl prints the tables of an
 earlier run.
@@ -40,15 +40,18 @@ def main() -> None:
     if SHOW.value:
         print(markdown_page(bench_page(read(Path(SHOW.value)))))
         return
-    say = lambda line: print(line, file=sys.stderr, flush=True)
-    for results in bench.run(ONLY.value, say=say, peers=PEERS.value):
-        if OUT.value:  # as it grows: a run that is cut short leaves what it has
+    for results in bench.run(ONLY.value, say=_say, peers=PEERS.value):
+        if OUT.value:  # after each group, so that a run that is cut short leaves what it has
             records.write(Path(OUT.value), [results], dict(kind="benchmark"))
     print(markdown_page(bench_page(results)))
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def read(path: Path):
-    """The results of a benchmark; raises UserError."""
+    """Returns the results of a benchmark; raises UserError where the file holds none."""
     from seqarch import records
     from seqarch.errors import UserError
 

@@ -1,11 +1,11 @@
-"""Trains and measures the members of a comparison: python scripts/compare.py
---config=configs/compare.py [--workdir=RUNS]
+"""Trains and measures the members of a comparison.
+
+    python scripts/compare.py --config=configs/compare.py [--workdir=RUNS]
 
 RUNS gets a directory for each member with its runs, records.jsonl with the records of all, and
 report.md, report.html, report.tex and results.csv. The same command continues what was cut short
 and reuses what is finished. On a CPU members are trained side by side, each on a share of the cores
-(--workers); what the first seed's programs need is measured when all are trained, with nothing
-beside it.
+(--workers). What the first seed's programs need is measured alone, after all members are trained.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,16 @@ from _root import ROOT
 from configs import lm, probes
 from seqarch.compare import comparison, spec
 from seqarch.compare.commands import with_commands
+from seqarch.compare.spec import ComparisonSpec
 from seqarch.config import Config, parse
 from seqarch.errors import UserError
 from seqarch.report.comparison import comparison_tables
 from seqarch.report.formats import printable
+from seqarch.report.members import Member
 from seqarch.report.pages import write_report
 from seqarch.report.render import text_table
 from seqarch.runtime import cli
+from seqarch.runtime.progress import print_line
 from seqarch.runtime.workers import most_workers
 from seqarch.tasks import find
 from seqarch.tasks.base import BITS_PER_BYTE
@@ -47,18 +50,11 @@ def main() -> None:
     members = comparison.studies(given, workdir)
     count = len(members) * (len(given.lrs) + len(given.seeds))
     tokens = given.base.steps * given.base.batch * given.base.length
-    say(
-        f"{len(members)} members, {count} runs of {given.base.steps:,} steps = {tokens:,} "
-        f"tokens, in {workdir}"
-    )
-    found, failures = comparison.run(given, members, workdir, min(workers(), len(members)), say)
-    runs = f"runs/{given.name}"
-    start, file, before = start_of(given.base.task)
-    rows = (
-        with_commands(each, start, file, runs, before) if each.kind == "run" else each
-        for each in found.members
-    )
-    found = found._replace(members=tuple(rows))
+    runs = f"{len(members)} members, {count} runs of {given.base.steps:,} steps = {tokens:,}"
+    print_line(f"{runs} tokens, in {workdir}")
+    at_once = min(workers(), len(members))
+    found, failures = comparison.run(given, members, workdir, at_once, print_line)
+    found = found._replace(members=tuple(_with_command(each, given) for each in found.members))
     if found.models and jax.process_index() == 0:
         paths = write_report(found, workdir)
         print(f"\n{text_table(comparison_tables(found)[0])}\n\n{printable(found.notice)}\n")
@@ -69,8 +65,16 @@ def main() -> None:
         )
 
 
+def _with_command(member: Member, given: ComparisonSpec) -> Member:
+    """Returns a model with the commands of its runs; baselines as they are."""
+    start, file, before = start_of(given.base.task)
+    if member.kind != "run":
+        return member
+    return with_commands(member, start, file, f"runs/{given.name}", before)
+
+
 def start_of(task: str) -> tuple[Callable[[str], Config], str, str]:
-    """Returns what a config file gives for a layer pattern, the file, and its argument before."""
+    """Returns the config of a layer pattern, the file that gives it, and its argument before."""
     if find(task).score == BITS_PER_BYTE:
         return lambda mixer: parse(lm.get_config(mixer)), "configs/lm.py", ""
     before = f"{task},"
@@ -78,7 +82,7 @@ def start_of(task: str) -> tuple[Callable[[str], Config], str, str]:
 
 
 def workers() -> int:
-    """As many as were asked for, or as there are cores."""
+    """Returns --workers, or the number of cores."""
     if WORKERS.value is None:
         return most_workers()
     if not 1 <= WORKERS.value <= most_workers():
@@ -87,11 +91,6 @@ def workers() -> int:
             "for an accelerator"
         )
     return WORKERS.value
-
-
-def say(text: str) -> None:
-    if jax.process_index() == 0:
-        print(text, flush=True)
 
 
 if __name__ == "__main__":

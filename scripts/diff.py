@@ -1,9 +1,11 @@
-"""Two runs compared: python scripts/diff.py RUN_A RUN_B
+"""Compares two runs.
 
-The config fields in which they differ, and the difference of their bits per byte on the same
-held-out documents with its 95 % interval, from a paired bootstrap over documents. A run's
-records are used where they are of the latest checkpoint and of this split; other scores are
-computed, and nothing is written.
+    python scripts/diff.py RUN_A RUN_B
+
+Prints the config fields in which they differ, and the difference of their bits per byte on the same
+held-out documents with its 95 % interval, from a paired bootstrap over documents. A run's records
+are used where they are of the latest checkpoint and of this split; other scores are computed.
+Nothing is written.
 """
 
 from absl import flags

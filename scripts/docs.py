@@ -1,9 +1,10 @@
-"""Renders the tables and figures of README.md and docs/ from their records: python scripts/docs.py
-[--check]
+"""Renders the tables and figures of README.md and docs/ from their records.
 
-A page has a region for each: what stands between <!-- RECORDS: TITLE --> and <!-- end --> is the
-table of that title, made from docs/RECORDS; docs/api.md is made from the source. With --check
-nothing is written, and pages that are out of date are named.
+    python scripts/docs.py [--check]
+
+In a page, what stands between <!-- RECORDS: TITLE --> and <!-- end --> is the table of that title,
+made from docs/RECORDS; docs/api.md is made from the source. With --check nothing is written, and
+pages that are out of date are named.
 """
 
 from absl import flags
@@ -26,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, device=False)

@@ -1,9 +1,9 @@
-"""Text from a run, printed as it comes: python scripts/generate.py --workdir=RUN --prompt="To be,
-or"
+"""Prints text that a run generates, token by token.
+
+    python scripts/generate.py --workdir=RUN --prompt="To be, or"
 
 Without a prompt it begins a document. --temperature=0 takes the most likely token each time. Tokens
-are bytes, or those of the tokenizer that the run was trained with; it then needs the package
-tokenizers for the prompt.
+are bytes, or those of the tokenizer that the run was trained with.
 """
 
 import os
@@ -14,7 +14,7 @@ from absl import flags
 import _root  # noqa: F401
 from seqarch.runtime import cli
 
-WORKDIR = cli.define_path("workdir", None, "The run's directory: what train.py had as --workdir.")
+WORKDIR = cli.define_path("workdir", None, "The run's directory, the --workdir of train.py.")
 PROMPT = flags.DEFINE_string("prompt", "", "The text to continue.")
 STEPS = flags.DEFINE_integer(
     "steps", 500, "Tokens to generate, unless the document ends before.", lower_bound=1
@@ -26,7 +26,7 @@ TOP_K = flags.DEFINE_integer("top_k", 0, "Sample from the k most likely tokens; 
 TOP_P = flags.DEFINE_float(
     "top_p", 1.0, "Sample from the fewest tokens that hold this probability."
 )
-SEED = flags.DEFINE_integer("seed", 0, "Of the samples.", lower_bound=0, upper_bound=2**32 - 1)
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.", lower_bound=0, upper_bound=2**32 - 1)
 ALLOW_MODULES = cli.define_allow_modules()
 flags.mark_flags_as_required(["workdir"])
 
@@ -48,19 +48,16 @@ def main() -> None:
     if check_name(task := stored_config(WORKDIR.value).task) != "text":
         raise UserError(f"{WORKDIR.value} was trained on {task}; give a run of the task text")
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
-    model = serve(
-        load_model(WORKDIR.value, ALLOW_MODULES.value, mesh=mesh)[1], mesh
-    )  # what was loaded is freed
-    tokens_of = tokenizer.kept(WORKDIR.value)
-    prompt = os.fsencode(PROMPT.value)  # as it was typed, also where it is no UTF-8
-    prompts = [tokens_of.encode(prompt) if prompt else []]
+    # Passed on without a name of its own, so that the model as it was loaded is freed.
+    model = serve(load_model(WORKDIR.value, ALLOW_MODULES.value, mesh=mesh)[1], mesh)
+    coder = tokenizer.kept(WORKDIR.value)
+    prompt = os.fsencode(PROMPT.value)  # the bytes that were typed, which may be no UTF-8
     sys.stdout.buffer.write(prompt)
     sys.stdout.buffer.flush()
-    key = jax.random.key(SEED.value)
-    for tokens in stream(
-        model, prompts, steps=STEPS.value, key=key, sampling=sampling, stop=model.boundary
-    ):
-        sys.stdout.buffer.write(tokens_of.decode(tokens[0]))
+    options = dict(steps=STEPS.value, sampling=sampling, stop=model.boundary)
+    prompts, key = [coder.encode(prompt) if prompt else []], jax.random.key(SEED.value)
+    for tokens in stream(model, prompts, key=key, **options):
+        sys.stdout.buffer.write(coder.decode(tokens[0]))
         sys.stdout.buffer.flush()
     print()
 

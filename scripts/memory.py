@@ -1,36 +1,31 @@
-"""What members cost in memory on devices that are here or not: python scripts/memory.py
---config=configs/memory.py
+"""Measures the memory that members need on devices, present or absent.
+
+    python scripts/memory.py --config=configs/memory.py
 
 Compiles their train, prefill and decode steps at every length for every target, and searches for
-the longest context and the most sequences that fit. RUNS gets records.jsonl, report.md,
-report.html, results.csv and TensorBoard events; RUNS/cache keeps measurements, so that the same
-command goes on where it stopped.
+the longest context and the most sequences that fit. WORKDIR gets records.jsonl, report.md,
+report.html, results.csv and TensorBoard events; WORKDIR/cache keeps measurements, so that the same
+command continues where it stopped.
 """
 
 import os
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from _root import ROOT
 from seqarch import records
-from seqarch.compare.members import match_members
-from seqarch.config import parse
+from seqarch.compare.members import read_members
 from seqarch.costs import sweep
 from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.devices import place
 from seqarch.costs.search import parse_length
-from seqarch.errors import UserError
-from seqarch.records import Results
-from seqarch.report.costs import costs_page, scalars
+from seqarch.report.costs import costs_page, write_scalars
 from seqarch.report.pages import write_csv, write_page
 from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
-from seqarch.runtime.trackers.tensorboard import add_scalars
 
-LOCAL = spare_accelerator()  # of the workers
+LOCAL = spare_accelerator()  # JAX_PLATFORMS of the workers
 CONFIG = cli.define_config()
 TARGETS = flags.DEFINE_list(
     "targets", ["local"], "Devices, with their chips, such as local,tpu-v5e,tpu-v5p:2x2,gpu-h100:8."
@@ -55,42 +50,20 @@ flags.register_validator("targets", bool, "give at least one")
 
 
 def main() -> None:
-    given = CONFIG.value.to_dict()
-    if missing := [field for field in ("name", "reference", "members") if field not in given]:
-        raise UserError(
-            f"--config is no sweep over members: it has no {', '.join(missing)}; start from "
-            "configs/memory.py"
-        )
-    name, reference, members = (given.pop(field) for field in ("name", "reference", "members"))
+    name, configs = read_members(CONFIG.value.to_dict())
     lengths = sorted(set(cli.readable(LENGTHS.value, parse_length)))
     targets = cli.readable(dict.fromkeys(TARGETS.value), lambda target: place(target).name)
-    configs = match_members(parse(given), reference, members)
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / name
     options = dict(workers=WORKERS.value, timeout=TIMEOUT.value, platforms=LOCAL)
     with MeasurementCache(workdir / "cache", **options) as cache:
-        at_once = dict(workers=WORKERS.value, run_local=RUN.value)
-        results = sweep.run(
-            cache, configs, targets, lengths, **at_once, say=lambda line: print(line, flush=True)
-        )
+        options = dict(workers=WORKERS.value, run_local=RUN.value)
+        results = sweep.run(cache, configs, targets, lengths, **options)
     title = f"What each architecture costs in memory: {name}"
     records.write(workdir / records.NAME, results, dict(kind="costs", title=title))
     paths = write_page(costs_page(title, results), workdir)
-    plot(results, targets, workdir / "tensorboard")
-    print(
-        "\n".join(
-            f"wrote {path}"
-            for path in [*paths, write_csv(results, workdir), workdir / records.NAME]
-        )
-    )
-
-
-def plot(results: Sequence[Results], targets: Sequence[str], directory: Path) -> None:
-    """A TensorBoard run for each member on each target, with the context as its step."""
-    shutil.rmtree(directory, ignore_errors=True)
-    for target in targets:
-        for each in results:
-            if points := scalars(each, target):
-                add_scalars(directory / target / each.source.member, points)
+    write_scalars(results, targets, workdir / "tensorboard")
+    for path in [*paths, write_csv(results, workdir), workdir / records.NAME]:
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Prepares local text for training: python scripts/prepare_data.py --input='texts/**/*.txt'
---output=DIR
+"""Prepares local text for training.
+
+    python scripts/prepare_data.py --input='texts/**/*.txt' --output=DIR
 
 Reads .txt (one document a file), .jsonl (one a line, in the field "text") and .gz of both, and
 writes memory-mapped token files, split by whole documents; --config.data.path=DIR trains on them.
-Tokens are bytes, or with --tokenizer=tokenizer.json those of Hugging Face's tokenizers. With the
---tokenizer that made them, nanoGPT's files are read
-as well: --input='DIR/*.bin', train.bin, val.bin and perhaps test.bin being the splits.
+Tokens are bytes, or with --tokenizer=tokenizer.json those of Hugging Face's tokenizers. The files
+of nanoGPT are read with the --tokenizer that made them: with --input='DIR/*.bin' train.bin, val.bin
+and, if there is one, test.bin are the splits.
 """
 
 import shlex
@@ -18,9 +19,9 @@ from seqarch.runtime import cli
 INPUT = flags.DEFINE_string("input", None, "Files to read, as a quoted pattern; ** is recursive.")
 OUTPUT = cli.define_path("output", None, "The directory to write; a prepared one is replaced.")
 TOKENIZER = cli.define_path("tokenizer", None, "A tokenizer.json; default: tokens are bytes.")
-VALIDATION = flags.DEFINE_float("validation", 0.05, "Fraction of documents.")
-TEST = flags.DEFINE_float("test", 0.05, "Fraction of documents.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the split.", upper_bound=2**32 - 1)
+VALIDATION = flags.DEFINE_float("validation", 0.05, "Fraction of documents in validation.")
+TEST = flags.DEFINE_float("test", 0.05, "Fraction of documents in test.")
+SEED = flags.DEFINE_integer("seed", 0, "Seed of the split.", upper_bound=2**32 - 1)
 flags.mark_flags_as_required(["input", "output"])
 
 

@@ -1,5 +1,6 @@
-"""Renders finished runs without measuring anything: python scripts/report.py RUN [RUN ...]
---out=DIR
+"""Renders finished runs without measuring anything.
+
+    python scripts/report.py RUN [RUN ...] --out=DIR
 
 A RUN is a run that eval.py measured, a comparison's directory, or a records file. Runs of the same
 model that differ in their seeds are one member. Writes report.md, report.html, report.tex,
@@ -30,4 +31,4 @@ def main(*paths: str) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, positional=("RUN",), more=True)
+    cli.run(main, positional=("RUN",), more=True, device=False)

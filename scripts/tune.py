@@ -1,11 +1,12 @@
-"""Finds the fastest form of each mixer on this device, and makes it what method=auto means here:
-python scripts/tune.py
+"""Finds the fastest form of each mixer on this device, which method=auto then means here.
+
+    python scripts/tune.py
 
 Every form, in every size of chunks or blocks, is timed forward and backward at batch 8, length 512,
-width 256, or at those of --config=configs/lm.py:mamba, for the mixers of its pattern. The choice is
-kept in seqarch/forms.json in the user's cache directory ($SEQARCH_FORMS names another file) for
-this kind of device and version of jaxlib; run.json shows what a run took, a run that has begun
-keeps its forms, and a config that names a method has it: mamba(method=chunked,chunk=128).
+width 256, or with --config=configs/lm.py:mamba at those of the config, for the mixers of its
+pattern. The choice is kept for this kind of device and version of jaxlib, in seqarch/forms.json in
+the user's cache directory; $SEQARCH_FORMS names another file. A run that has begun keeps its forms,
+which its run.json shows, and a config may name a method: mamba(method=chunked,chunk=128).
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Results as records: numbers with what they were measured at, and whose they are.
+"""Records: numbers, what they were measured at, and the source that they belong to.
 
     results = Results(source, (Record("memory", "state_bytes", 65536, {"context": 4096}),))
     write(run / "records.jsonl", [results])
@@ -24,7 +24,7 @@ STATUSES = ("ok", "over", "oom", "diverged", "failed", "not_run")
 NAME = "records.jsonl"  # of the file in a run directory
 UNMEASURED = ("log_every", "profile", "checkpoint")  # fields of a config that change no result
 
-# Lines of a records file, beside its first.
+# The shapes of all lines of a records file but the first.
 SOURCE = {
     "id": str,
     "source": {
@@ -51,15 +51,15 @@ class Record:
     """One result of an evaluator.
 
     Attributes:
-      evaluator: who measured it; it declares what the metric is.
+      evaluator: the evaluator that measured it and that declares the metric.
       metric: what was measured.
       value: a number, or nested lists of numbers; None where there is none.
       at: what it was measured at, such as {"context": 4096}; for an array the names of its axes in
         order, with their coordinates.
-      n: how many items the value is a mean of.
+      n: number of items that the value is a mean or median of.
       status: "ok"; "over": the true value is at least this one; "oom": it exceeds the device's
         memory; "diverged", "failed" or "not_run": there is no value.
-      note: one line.
+      note: one line about the value.
     """
 
     evaluator: str
@@ -76,15 +76,23 @@ class Record:
 
     @property
     def is_scalar(self) -> bool:
+        """Whether the value is one number."""
         return isinstance(self.value, (int, float))
 
     @property
     def key(self) -> tuple:
+        """What is measured and where; hashable."""
         return _key(self.evaluator, self.metric, self.at)
 
 
 class Fact(NamedTuple):
-    """A text about a source that an evaluator found, such as the definition of its bytes."""
+    """A text about a source that an evaluator found, such as the definition of its bytes.
+
+    Attributes:
+      evaluator: the evaluator that found it.
+      name: what it is about.
+      value: a text, or another value that JSON has.
+    """
 
     evaluator: str
     name: str
@@ -93,17 +101,17 @@ class Fact(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Whose records they are.
+    """What records belong to, such as a run.
 
     Attributes:
       member: its name in tables.
       kind: "run", "baseline", "search" (runs that chose a learning rate), "program" or "benchmark".
-      config: of the run (`seqarch.config.to_dict`); empty where there is none.
-      step: of the checkpoint that was measured.
-      split: of the held-out data that scores are of.
-      seeds: {"model": 0, "data": 0}.
+      config: that of the run (`seqarch.config.to_dict`); empty where there is none.
+      step: that of the checkpoint that was measured.
+      split: the held-out data that was scored.
+      seeds: those of the run, such as {"model": 0, "data": 0}.
       provenance: revision, dirty, versions, devices and command (`seqarch.provenance`).
-      facts: by evaluator, the texts that it found.
+      facts: the values of facts, by evaluator and name.
     """
 
     member: str
@@ -117,7 +125,7 @@ class Source:
 
     @property
     def id(self) -> str:
-        """A digest of what decides its values: member, config, step, split, revision and device."""
+        """A digest of what decides its values, such as config, seeds, step, split and revision."""
         made = {name: self.provenance.get(name) for name in ("revision", "devices")}
         decisive = [self.member, self.kind, self.config, self.step, self.split, self.seeds, made]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
@@ -130,35 +138,37 @@ class Source:
 
 
 class Results(NamedTuple):
-    """The records of one source."""
+    """The records of one source, with methods that find them."""
 
     source: Source
     records: tuple[Record, ...]
 
     @property
     def evaluators(self) -> tuple[str, ...]:
+        """The evaluators that have records, in their order."""
         return tuple(dict.fromkeys(record.evaluator for record in self.records))
 
     def find(self, evaluator: str, metric: str, **at: Any) -> Record | None:
-        """The record of just this; None where there is none."""
+        """Returns the record of a metric that was measured at `at`; None where there is none."""
         key = _key(evaluator, metric, at)
         return next((record for record in self.records if record.key == key), None)
 
     def all(self, evaluator: str, metric: str) -> list[Record]:
-        """The records of a metric, whatever they were measured at."""
-        asked = evaluator, metric
-        return [record for record in self.records if (record.evaluator, record.metric) == asked]
+        """Returns the records of a metric, whatever they were measured at."""
+        wanted = evaluator, metric
+        return [record for record in self.records if (record.evaluator, record.metric) == wanted]
 
     def value(self, evaluator: str, metric: str, **at: Any) -> Value | None:
-        """The value of just this; None where there is none."""
+        """Returns the value of a metric that was measured at `at`; None where there is none."""
         record = self.find(evaluator, metric, **at)
         return record.value if record else None
 
     def fact(self, evaluator: str, name: str) -> Any:
+        """Returns the value of a fact; None where there is none."""
         return self.source.facts.get(evaluator, {}).get(name)
 
     def with_found(self, found: Iterable[Record | Fact]) -> "Results":
-        """These results with what an evaluator yields."""
+        """Returns these results and, after them, what an evaluator yields."""
         records = list(self.records)
         facts = {name: dict(each) for name, each in self.source.facts.items()}
         for each in found:
@@ -170,9 +180,12 @@ class Results(NamedTuple):
 
 
 def write(path: Path, results: Sequence[Results], about: Mapping[str, Any] | None = None) -> None:
-    """Writes a records file, at once or not at all.
+    """Writes a records file, completely or not at all.
 
-    about: what the sources have in common, such as the title and the notice of a comparison
+    Args:
+      path: the file.
+      results: sources with their records.
+      about: what the sources have in common, such as the title and the notice of a comparison.
     """
     lines = [dict(version=VERSION, about=dict(about or {}))]
     for source, records in results:
@@ -182,7 +195,12 @@ def write(path: Path, results: Sequence[Results], about: Mapping[str, Any] | Non
 
 
 class RecordsFile(NamedTuple):
-    """What a records file holds."""
+    """What a records file holds.
+
+    Attributes:
+      about: what its sources have in common.
+      results: sources with their records.
+    """
 
     about: dict[str, Any]
     results: list[Results]
@@ -192,8 +210,8 @@ def read(path: Path) -> RecordsFile:
     """Reads a records file.
 
     Raises:
-      UserError: where there is no such file, it is of another version of the schema, or not what
-        `write` wrote.
+      UserError: where there is no such file, where it has another version of the schema, and where
+        `write` did not write it.
     """
     try:
         lines = [parse_json(line) for line in path.read_text("utf-8").splitlines()]
@@ -228,16 +246,17 @@ def _parse(lines: Sequence[dict[str, Any]]) -> RecordsFile:
     return RecordsFile(dict(lines[0]["about"]), results)
 
 
-def answers(known: Source, asked: Source) -> bool:
-    """Whether records of `known` are of what is asked: the same config, step and split."""
-    same = (known.step, known.split) == (asked.step, asked.split)
-    return same and _measured(known.config) == _measured(asked.config)
+def answers(known: Source, wanted: Source) -> bool:
+    """Returns whether `known` has the config, step and split of `wanted`, at any revision."""
+    same = (known.step, known.split) == (wanted.step, wanted.split)
+    return same and _measured(known.config) == _measured(wanted.config)
 
 
 def fresh(known: Source, now: Source) -> bool:
-    """Whether records of `known` may stand beside new ones: also of the same revision and versions.
+    """Returns whether `known` also has the revision and the versions of `now`.
 
-    A tree that was changed by hand has no name, so nothing is fresh there.
+    Its records may then stand beside new ones. Nothing is fresh in a tree with uncommitted changes,
+    which no revision identifies.
     """
     if now.provenance.get("dirty") is not False or not answers(known, now):
         return False
@@ -246,7 +265,7 @@ def fresh(known: Source, now: Source) -> bool:
 
 
 def tag(record: Record) -> str:
-    """The name of a scalar where a flat one is wanted: "memory/state_bytes@4096"."""
+    """Returns a flat name for a record's metric, such as "memory/state_bytes@4096"."""
     place = ",".join(
         str(value) if name == "context" else f"{name}={value}" for name, value in record.at.items()
     )
@@ -254,7 +273,7 @@ def tag(record: Record) -> str:
 
 
 def _measured(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a config that change what is measured."""
+    """Returns the fields of a config that change results."""
     return {name: value for name, value in config.items() if name not in UNMEASURED}
 
 
@@ -267,16 +286,16 @@ def _key(evaluator: str, metric: str, at: Mapping[str, Any]) -> tuple:
 
 
 def _plain(record: Record) -> dict[str, Any]:
-    """The fields of a record that say something; what is not finite has no value."""
+    """Returns the fields of a record that differ from their defaults.
+
+    A value that is not finite is left out, and its status is then "diverged".
+    """
     given = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     if not _is_finite(record.value):
         given |= dict(value=None, status="diverged" if record.status == "ok" else record.status)
-    needless = dict(value=None, at={}, n=None, status="ok", note="")
-    return {
-        name: value
-        for name, value in given.items()
-        if name not in needless or value != needless[name]
-    }
+    defaults = dict(value=None, at={}, n=None, status="ok", note="")
+    differs = (name for name in given if name not in defaults or given[name] != defaults[name])
+    return {name: given[name] for name in differs}
 
 
 def _is_finite(value: Value | None) -> bool:

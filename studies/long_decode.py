@@ -6,7 +6,9 @@ arrays over the decoded tokens.
 
 import dataclasses
 import json
+import os
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +20,13 @@ import numpy as np
 from flax import nnx
 
 from seqarch import records
-from seqarch.config import Config, parse
+from seqarch.config import Config, parse, to_dict
 from seqarch.costs.memory import state_size, tree_bytes
 from seqarch.errors import UserError
 from seqarch.generate import Decoding, Sampling, decode_unchecked, prefill
 from seqarch.model import LanguageModel
-from seqarch.provenance import provenance
+from seqarch.patterns import parse_pattern
+from seqarch.provenance import command, provenance, revision
 from seqarch.records import Record, Results, Source
 from seqarch.report.figures import decoding_figure
 from seqarch.report.formats import format_bytes
@@ -35,6 +38,7 @@ from seqarch.runtime.stopwatch import Stopwatch
 from seqarch.tasks.text.tokenizer import BOUNDARY
 
 EVALUATOR = "decoding"  # of the records
+TITLE = "Decoding a million tokens"
 METRICS = {  # the record of each field of a Point
     "slots": "slots",
     "seconds": "token_seconds",
@@ -222,6 +226,60 @@ def _cache(point: Point) -> tuple:
 def describe(point: Point) -> str:
     sizes = f"state {format_bytes(point.state)}, resident {format_bytes(point.resident)}"
     return f"{point.tokens:,} tokens, {1e6 * point.seconds:.0f} us a token, {sizes}"
+
+
+def record_all(
+    config: Config, mixers: Sequence[str], tokens: int, cache_bytes: int, path: Path
+) -> list[Results]:
+    """Decodes with each mixer in a process of its own, and writes the records after each.
+
+    Args:
+      config: the run's config, whose model gets each mixer in turn.
+      mixers: layer patterns.
+      tokens: tokens that a constant state decodes.
+      cache_bytes: bytes of the largest key/value cache.
+      path: the records file; what it holds of other mixers is kept.
+
+    Raises:
+      UserError: for an unknown mixer, where `path` is another file, and where a process fails.
+    """
+    for mixer in mixers:
+        parse_pattern(mixer)
+    source, found = revision(), _known(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for mixer in dict.fromkeys(mixers):
+        given = dict(config=to_dict(config), mixer=mixer, tokens=tokens, cache_bytes=cache_bytes)
+        found[mixer] = _decode_apart(given, source)
+        records.write(path, list(found.values()), dict(kind=EVALUATOR, title=TITLE))
+    return list(found.values())
+
+
+def _known(path: Path) -> dict[str, Results]:
+    """What an earlier call measured, by mixer; raises UserError for another file."""
+    if not path.exists():
+        return {}
+    read(path)
+    return {each.source.member: each for each in records.read(path).results}
+
+
+def _decode_apart(given: Mapping[str, Any], source: Mapping[str, Any]) -> Results:
+    """The records of one mixer, measured by `main` in a process of its own."""
+    root = str(Path(__file__).parents[1])
+    environment = os.environ | dict(
+        PYTHONPATH=os.pathsep.join((root, os.environ.get("PYTHONPATH", "")))
+    )
+    program, points = [sys.executable, "-m", "studies.long_decode", json.dumps(given)], []
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        made = json.loads(process.stdout.readline() or "{}") | source | dict(command=command())
+        for line in process.stdout:
+            points.append(Point(**json.loads(line)))
+            print(f"{given['mixer']}: {describe(points[-1])}", flush=True)
+    if process.returncode:
+        raise UserError(
+            f"decoding with {given['mixer']!r} ended with exit code {process.returncode}; see what "
+            "it said above"
+        )
+    return results(given["config"], given["mixer"], made, points)
 
 
 def main(asked: str) -> None:

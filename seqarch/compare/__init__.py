@@ -1,3 +1,1 @@
-"""Members at one budget: what they are, their learning rates and seeds, and which differences
-between them are differences.
-"""
+"""Comparisons of members at one budget: matching, learning rates, seeds, and their evidence."""

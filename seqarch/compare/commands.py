@@ -1,4 +1,4 @@
-"""Commands that make a row of a comparison again."""
+"""Commands that reproduce a row of a comparison."""
 
 import dataclasses
 import shlex
@@ -14,38 +14,38 @@ Start = Callable[[str], Config]  # from a layer pattern to the config that train
 def command(
     config: Config, start: Config, file: str, run: str, split: str, before: str = ""
 ) -> str:
-    """Returns what trains and measures `config` again.
+    """Returns the command that trains and measures a run again.
 
-    Args: config: of the run. start: what the config file gives for the run's layer pattern; fields
-      in which `config` differs
-        are overridden.
+    Args:
+      config: the run's config.
+      start: what the config file gives for the run's layer pattern; fields in which `config`
+        differs are overridden.
       file: the config file, such as "configs/lm.py".
       run: the run's directory.
-      split: of the held-out data.
+      split: the held-out data.
       before: what precedes the layer pattern in the file's argument, such as "mqar,".
     """
-    given = flatten(to_dict(start))
-    changed = {
-        field: value
-        for field, value in flatten(to_dict(config)).items()
-        if value != given.get(field)
-    }
-    overrides = [
-        f"--config.{field}={tuple(v) if isinstance(v, list) else v}" for field, v in changed.items()
-    ]
-    trained = [
-        "python",
-        "train.py",
-        f"--config={file}:{before}{config.model.mixer}",
-        *overrides,
-        f"--workdir={run}",
-    ]
-    measured = ["python", "eval.py", f"--workdir={run}", f"--split={split}"]
-    return f"{shlex.join(trained)} && {shlex.join(measured)}"
+    given, overrides = flatten(to_dict(start)), []
+    for field, value in flatten(to_dict(config)).items():
+        if value != given.get(field):
+            shown = tuple(value) if isinstance(value, list) else value
+            overrides.append(f"--config.{field}={shown}")
+    source = f"--config={file}:{before}{config.model.mixer}"
+    train = ["python", "train.py", source, *overrides, f"--workdir={run}"]
+    measure = ["python", "eval.py", f"--workdir={run}", f"--split={split}"]
+    return f"{shlex.join(train)} && {shlex.join(measure)}"
 
 
 def with_commands(member: Member, start: Start, file: str, runs: str, before: str = "") -> Member:
-    """`member` with the command of each of its runs; runs: the directory of them all."""
+    """Returns a member with the command of each of its runs.
+
+    Args:
+      member: the member.
+      start: returns the config that a layer pattern starts from.
+      file: the config file.
+      runs: the directory of all runs.
+      before: what precedes the layer pattern in the file's argument.
+    """
 
     def with_command(results: Results) -> Results:
         config = parse(dict(results.source.config))

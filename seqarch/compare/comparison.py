@@ -1,6 +1,4 @@
-"""A whole comparison: its members trained side by side and measured one after the other, and its
-baselines.
-"""
+"""Runs a whole comparison: trains its members side by side, then measures one after the other."""
 
 import functools
 import shlex
@@ -27,15 +25,26 @@ from seqarch.tasks import make_task
 
 
 class Outcome(NamedTuple):
-    """failures: a line for each member that came to no result."""
+    """The end of a comparison.
+
+    Attributes:
+      comparison: the members that have results.
+      failures: a line for each member that has none.
+    """
 
     comparison: Comparison
     failures: list[str]
 
 
 def studies(spec: ComparisonSpec, workdir: Path) -> list[Study]:
-    """The members' studies; raises UserError where the text, an evaluator or a directory is not
-    what it must be.
+    """Returns the study of each member.
+
+    Args:
+      spec: the comparison.
+      workdir: the directory of its runs.
+
+    Raises:
+      UserError: for a wrong text or evaluator, and for a directory that holds other runs.
     """
     configs = match_members(spec.base, spec.reference, spec.members)
     make_task(spec.base)
@@ -53,8 +62,16 @@ def run(
     workers: int,
     say: Callable[[str], None],
 ) -> Outcome:
-    """Trains and measures all members, takes what is there already, and returns their records."""
-    keep_compilations()  # before anything is compiled: JAX opens its cache once
+    """Trains and measures all members, except for what is done already.
+
+    Args:
+      spec: the comparison.
+      members: the studies of its members.
+      workdir: the directory of its runs.
+      workers: members that are trained at once.
+      say: takes lines of progress.
+    """
+    keep_compilations()  # before anything is compiled, since JAX opens its cache once
     baselines = baseline_members(spec, workdir, say)
     untrained = {study.name: study for study in members if not study.is_trained()}
     if untrained and workers > 1:
@@ -66,7 +83,7 @@ def run(
 
 
 def _measure(members: Sequence[Study]) -> tuple[list[Member], list[str]]:
-    """The members' records, and a line for each that came to no result."""
+    """Returns the members with their records, and a line for each that has no result."""
     found, failures = [], []
     with Progress(sum(study.left() for study in members)) as progress:
         for index, study in enumerate(members, 1):
@@ -82,8 +99,17 @@ def _measure(members: Sequence[Study]) -> tuple[list[Member], list[str]]:
 def baseline_members(
     spec: ComparisonSpec, workdir: Path, say: Callable[[str], None]
 ) -> list[Member]:
-    """The task's baselines on the text and the bytes that models are scored on; kept in
-    RUNS/baselines.jsonl.
+    """Returns the task's baselines, scored on the bytes that models are scored on.
+
+    Their records are kept in `workdir`/baselines.jsonl.
+
+    Args:
+      spec: the comparison.
+      workdir: the directory of its runs.
+      say: takes lines of progress.
+
+    Raises:
+      UserError: where `workdir` holds runs on another text.
     """
     path, task = workdir / "baselines.jsonl", make_task(spec.base)
     if not task.baselines:
@@ -97,37 +123,32 @@ def baseline_members(
             "--workdir"
         )
     if {name: about.get(name) for name in scored} != scored:
-        made = {
-            name: each for name, each in provenance().items() if name not in ("host", "processes")
-        }
+        made = provenance()
+        made = {name: made[name] for name in made if name not in ("host", "processes")}
         known = []
         for name in task.baselines:
             say(f"baseline {name}")
             source = Source(name, "baseline", split=spec.split, provenance=made)
-            known.append(
-                Results(source, ()).with_found(
-                    BASELINES[name](fitted, held_out, limit=spec.base.eval.limit)
-                )
-            )
+            measured = BASELINES[name](fitted, held_out, limit=spec.base.eval.limit)
+            known.append(Results(source, ()).with_found(measured))
         workdir.mkdir(parents=True, exist_ok=True)
         records.write(path, known, dict(text=str(fitted.directory), **scored))
     return [Member(each.source.member, "baseline", (each,)) for each in known]
 
 
 def _train(study: Study) -> None:
-    """In a process beside others."""
+    """Trains a study in a process of its own."""
     keep_compilations()
     study.train()
 
 
 @functools.cache
 def keep_compilations() -> None:
-    """Keeps compilations in the user's cache: runs of one member are one program, also where a
-    comparison is continued.
+    """Keeps compilations in the user's cache, since runs of one member share their programs.
 
-    They are native programs, so they do not lie in a directory that is passed on. A program for a
-    CPU is split over the cores that its process had when it was compiled; JAX's cache does not ask
-    how many.
+    Compilations are native programs, so they are not kept in a directory that is passed on. A
+    program for a CPU is split over the cores that its process had when it was compiled. JAX's cache
+    ignores their number, so each number has a directory of its own.
     """
     directory = jax.config.jax_compilation_cache_dir or str(cache_directory() / "compilations")
     apart = f"/{cpus()}-cpus" if jax.default_backend() == "cpu" else ""

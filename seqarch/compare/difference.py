@@ -1,6 +1,4 @@
-"""What two runs differ in: their configs, and their bits per byte on the same documents, with how
-sure that is.
-"""
+"""The difference of two runs: of their configs, and of their bits per byte with its interval."""
 
 import dataclasses
 import os
@@ -16,8 +14,10 @@ from seqarch.errors import UserError
 from seqarch.evals import quality
 from seqarch.evals.evaluate import check_score
 from seqarch.evals.loaded_run import LoadedRun
+from seqarch.evals.losses import texts
 from seqarch.records import Results
 from seqarch.report.difference import QualityDifference
+from seqarch.runtime.progress import print_line
 from seqarch.stats.bootstrap import paired_bootstrap
 from seqarch.tasks import make_task
 from seqarch.training import restore
@@ -28,7 +28,7 @@ Run = str | os.PathLike
 
 
 def config_difference(a: Run, b: Run) -> dict[str, tuple[Any, Any]]:
-    """Returns A's and B's value of each field in which their configs differ, by its dotted name."""
+    """Returns A's and B's values of the fields in which their configs differ, by dotted name."""
     ours, theirs = (flatten(to_dict(stored_config(run))) for run in (a, b))
     names = dict.fromkeys((*ours, *theirs))
     pairs = {name: (ours.get(name), theirs.get(name)) for name in names}
@@ -41,8 +41,8 @@ def quality_difference(
     """Returns how the bits per byte of two runs differ.
 
     Args:
-      a: a run's directory.
-      b: that of the run to compare it with.
+      a: the directory of a run.
+      b: the directory of the run that it is compared with.
       split: the held-out text.
       limit: bytes of each document, 0 for all; default: the smaller of the runs' eval.limit.
       allow_modules: modules and packages of mixers that the runs' configs may have imported.
@@ -72,23 +72,28 @@ def quality_difference(
 
 
 def scores(run: Run, split: str, limit: int, allow_modules: Sequence[str] = ()) -> Results:
-    """Returns quality over windows: from the run's records, where they are of just this, or else
-    computed.
+    """Returns quality over windows, from the run's records or computed where they have others.
+
+    Args:
+      run: the run's directory.
+      split: the held-out text.
+      limit: bytes of each document, 0 for all.
+      allow_modules: modules and packages of mixers that the run's config may have imported.
     """
-    path, asked = Path(run), (restore.newest(Path(run) / "checkpoints"), split, limit)
+    path, wanted = Path(run), (restore.newest(Path(run) / "checkpoints"), split, limit)
     known = records.read(path / records.NAME).results if (path / records.NAME).exists() else []
     for each in known:
-        if (each.source.step, each.source.split, each.fact("quality", "limit")) == asked:
+        if (each.source.step, each.source.split, each.fact("quality", "limit")) == wanted:
             return each
     config, model, step = load_model(run, allow_modules)
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, limit=limit))
     text = make_task(config).open(split)
-    loaded = LoadedRun(config, model, text, lambda line: print(line, flush=True))
+    loaded = LoadedRun(config, model, text, print_line)
     source = records.Source(path.name, "run", to_dict(config), step, split)
-    return Results(source, ()).with_found(quality.windowed(loaded, quality.texts(text, limit)))
+    return Results(source, ()).with_found(quality.windowed(loaded, texts(text, limit)))
 
 
-def _documents(results: Results, what: str) -> tuple[Sequence[str], np.ndarray]:
-    """Documents' names, and their bytes or their bits per byte."""
-    (found,) = results.all("quality", f"document_{what}")
+def _documents(results: Results, metric: str) -> tuple[Sequence[str], np.ndarray]:
+    """Returns the names of documents, and their "bytes" or "bits_per_byte"."""
+    (found,) = results.all("quality", f"document_{metric}")
     return found.at["document"], np.array(found.value)

@@ -1,6 +1,4 @@
-"""Runs of a comparison, each in a directory of its own: trained and measured, or taken as they are
-found.
-"""
+"""Trains and measures the runs of a comparison, except for what their directories hold already."""
 
 import dataclasses
 import math
@@ -19,13 +17,13 @@ from seqarch.training.loop import train
 
 
 def check(run: Path, config: Config) -> None:
-    """Refuses a directory that holds another run; one with other `steps` would have another
-    learning-rate schedule.
+    """Raises UserError for a directory that holds another run.
+
+    A run of other `steps` is another one, since it has another learning-rate schedule.
     """
     rundir.check(run, config)
-    if (run / "config.json").exists() and (
-        steps := rundir.stored_config(run).steps
-    ) != config.steps:
+    steps = rundir.stored_config(run).steps if (run / "config.json").exists() else config.steps
+    if steps != config.steps:
         raise UserError(
             f"{run} holds a run of {steps} steps, the config has {config.steps}; give another "
             "--workdir"
@@ -33,8 +31,16 @@ def check(run: Path, config: Config) -> None:
 
 
 def validated(run: Path, config: Config, progress: Progress) -> float:
-    """Returns the score that the run ends with on validation data, negative where higher is better;
-    infinite where training diverged.
+    """Returns the last score of a run on validation data, which it trains first if need be.
+
+    Args:
+      run: the run's directory.
+      config: its config.
+      progress: takes lines of progress.
+
+    Returns:
+      A score of which lower is better: it is negated where higher is, and infinite where training
+      diverged.
     """
     check(run, config)
     if not finished(run, config):
@@ -58,8 +64,18 @@ def validated(run: Path, config: Config, progress: Progress) -> float:
 def measured(
     run: Path, config: Config, split: str, only: Collection[str], progress: Progress
 ) -> Results:
-    """Returns what the evaluators `only` find of the trained run; trains and measures first where
-    it is not there.
+    """Returns the records of a run, which it trains and measures first if need be.
+
+    Args:
+      run: the run's directory.
+      config: its config.
+      split: the held-out data.
+      only: evaluators.
+      progress: takes lines of progress.
+
+    Raises:
+      UserError: where the directory holds another run.
+      Diverged: where training diverges, or did before.
     """
     check(run, config)
     known = find(run, config, split)
@@ -70,55 +86,57 @@ def measured(
         known, wanted = None, tuple(only)
     (run / records.NAME).unlink(missing_ok=True)
     _train(run, config, progress)
-    rundir.write_config(
-        run, to_dict(config)
-    )  # a run that was trained before may be measured differently now
+    # A run that was trained before may be measured with other options now.
+    rundir.write_config(run, to_dict(config))
     results = evaluate(run, split=split, only=wanted, keep=known, progress=progress.say)
     progress.end()
     return results
 
 
 def finished(run: Path, config: Config) -> bool:
-    """Whether the run was trained to its last step, or diverged."""
+    """Returns whether the run was trained to its last step, or diverged."""
     rows = read_rows(run)
     return bool(rows) and (rows[-1]["step"] == config.steps or diverged(run, config))
 
 
 def diverged(run: Path, config: Config) -> bool:
-    """Whether training was given up."""
+    """Returns whether training was given up."""
     rows = read_rows(run)
     return bool(rows) and loop.diverged(rows[-1], config.steps)
 
 
 def with_choice(config: Config, *, lr: float | None = None, seed: int | None = None) -> Config:
-    """`config` with another learning rate, or with `seed` as that of initialisation and of data
-    order.
+    """Returns `config` with another learning rate, or another seed.
+
+    Args:
+      config: the config.
+      lr: the learning rate; None: as it is.
+      seed: that of initialisation and of data order; None: as they are.
     """
     if lr is not None:
         config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=lr))
     if seed is not None:
-        config = dataclasses.replace(
-            config, seed=dataclasses.replace(config.seed, model=seed, data=seed)
-        )
+        seeds = dataclasses.replace(config.seed, model=seed, data=seed)
+        config = dataclasses.replace(config, seed=seeds)
     return config
 
 
 def find(run: Path, config: Config, split: str) -> Results | None:
-    """The records of the trained run, where they are of just this config and split."""
+    """Returns the records of a trained run; None where none are of this config and split."""
     if not (run / records.NAME).exists():
         return None
     found = records.read(run / records.NAME).results
-    asked = records.Source(run.name, "run", to_dict(config), config.steps, split)
-    return next((each for each in found if records.answers(each.source, asked)), None)
+    wanted = records.Source(run.name, "run", to_dict(config), config.steps, split)
+    return next((each for each in found if records.answers(each.source, wanted)), None)
 
 
 def missing(known: Results | None, only: Collection[str]) -> tuple[str, ...]:
-    """Those of the evaluators `only` that have no records."""
+    """Returns those of the evaluators `only` that have no records."""
     return tuple(name for name in only if known is None or name not in known.evaluators)
 
 
 def _train(run: Path, config: Config, progress: Progress) -> None:
-    """Raises Diverged, also where it did before."""
+    """Trains a run; raises Diverged where training diverges, or did before."""
     if diverged(run, config):
         raise Diverged(f"{run} diverged; move it away to train it once more")
     train(config, run, progress=progress.say)

@@ -1,6 +1,4 @@
-"""A learning rate from a grid that is the same for every member, and goes on where its best value
-stands at an edge.
-"""
+"""The search for a learning rate, on a grid that is the same for every member."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,12 +6,16 @@ from typing import NamedTuple
 
 from seqarch.errors import NoResult
 
-EXTENSIONS = 4  # values that may be added to a grid
+EXTENSIONS = 4  # learning rates that may be added to a grid
 
 
 class Search(NamedTuple):
-    """best: the learning rate; scores: of every one that was tried, lower being better, infinite
-    where training diverged.
+    """The end of a search.
+
+    Attributes:
+      best: the best learning rate.
+      scores: the score of each learning rate that was tried; lower is better, and infinite where
+        training diverged.
     """
 
     best: float
@@ -21,11 +23,17 @@ class Search(NamedTuple):
 
 
 def search(lrs: Sequence[float], score: Callable[[float], float]) -> Search:
-    """The best of `lrs`, which rise, by `score`. A best value at an edge is no optimum: the grid is
-    extended beyond it.
+    """Returns the best learning rate of a grid.
 
-    Raises NoResult where no value is finite, or where the best one still stands at an edge after
-    EXTENSIONS values.
+    A best value at an edge need not be an optimum, so the grid is then extended beyond that edge.
+
+    Args:
+      lrs: rising learning rates.
+      score: returns the score of a learning rate; lower is better.
+
+    Raises:
+      NoResult: where no score is finite, and where the best value still stands at an edge after
+        EXTENSIONS further ones.
     """
     scores = {lr: score(lr) for lr in lrs}
     below, above = lrs[0] / lrs[1], lrs[-1] / lrs[-2]

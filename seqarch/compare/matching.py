@@ -1,5 +1,4 @@
-"""Equal parameters: the width of the MLP, or the depth, that gives a model a wanted number of
-parameters, whatever its mixers.
+"""Matches the number of parameters of models, by the width of their MLP or by their depth.
 
 The count comes from the model itself, built abstractly. It is affine in the MLP's width, so two
 widths determine it.
@@ -12,16 +11,19 @@ from seqarch.errors import UserError
 from seqarch.model import count_parameters
 from seqarch.patterns import parse_pattern
 
-TOLERANCE = 0.01  # of the wanted number
-DEPTH_TOLERANCE = 0.1  # the same for depth, which is coarse
-MULTIPLES = (128, 8, 1)  # of widths: the lanes of an accelerator, its sublanes, any
+TOLERANCE = 0.01  # relative error of the number of parameters
+DEPTH_TOLERANCE = 0.1  # the same for depth, which is coarser
+MULTIPLES = (128, 8, 1)  # of which widths are: lanes and sublanes of an accelerator, and any
 
 
 def match_parameters(model: ModelConfig, target: int) -> ModelConfig:
-    """`model` with the MLP width that brings it to `target` parameters, within TOLERANCE.
+    """Returns `model` with the MLP width that gives it `target` parameters, within TOLERANCE.
 
-    Of several widths, a multiple of 128 or of 8 is taken where it stays within half the tolerance:
-    accelerators and sharding prefer it. Raises UserError where no width is close enough.
+    A multiple of 128 or of 8 is preferred where it stays within half the tolerance, since it suits
+    accelerators and sharding.
+
+    Raises:
+      UserError: where no width is close enough.
     """
     smallest, second = (count_parameters(dataclasses.replace(model, mlp=width)) for width in (1, 2))
     slope = second - smallest
@@ -34,19 +36,20 @@ def match_parameters(model: ModelConfig, target: int) -> ModelConfig:
     if smallest > target:
         raise UserError(
             f"{model.mixer!r} has {smallest:,} parameters at the narrowest MLP, more than the "
-            f"{target:,} to match; "
-            "make its mixers smaller, or raise the number to match"
+            f"{target:,} to match; make its mixers smaller, or raise the number to match"
         )
     raise UserError(
         f"{model.mixer!r} cannot come within {TOLERANCE:.0%} of {target:,} parameters: from "
-        f"{smallest:,} each unit of "
-        f"model.mlp adds {slope:,}; make the model wider or the number to match larger"
+        f"{smallest:,} each unit of model.mlp adds {slope:,}; make the model wider or the number "
+        "to match larger"
     )
 
 
 def match_depth(model: ModelConfig, target: int) -> ModelConfig:
-    """`model` with the number of layers that comes nearest to `target` parameters; UserError
-    outside DEPTH_TOLERANCE.
+    """Returns `model` with the number of layers that comes nearest to `target` parameters.
+
+    Raises:
+      UserError: where it does not come within DEPTH_TOLERANCE.
     """
     tried: dict[int, int] = {}
     shallowest = len(parse_pattern(model.mixer))
@@ -56,9 +59,8 @@ def match_depth(model: ModelConfig, target: int) -> ModelConfig:
     nearest = min(tried, key=lambda layers: abs(tried[layers] - target))
     if abs(tried[nearest] - target) > DEPTH_TOLERANCE * target:
         raise UserError(
-            f"{model.mixer!r} with model.mlp={model.mlp} cannot come within "
-            f"{DEPTH_TOLERANCE:.0%} of {target:,} parameters: "
-            f"{nearest} layers have {tried[nearest]:,}; give the member 'layers' too, or "
-            "another number to match"
+            f"{model.mixer!r} with model.mlp={model.mlp} cannot come within {DEPTH_TOLERANCE:.0%} "
+            f"of {target:,} parameters: {nearest} layers have {tried[nearest]:,}; give the member "
+            "'layers' too, or another number to match"
         )
     return dataclasses.replace(model, layers=nearest)

@@ -1,4 +1,4 @@
-"""What is compared, and how: the fields of configs/compare.py."""
+"""ComparisonSpec: what is compared, and how, as configs/compare.py gives it."""
 
 import dataclasses
 from typing import Any
@@ -9,15 +9,18 @@ from seqarch.errors import UserError, unknown
 
 @dataclasses.dataclass(frozen=True)
 class ComparisonSpec:
-    """A comparison.
+    """What a comparison compares.
 
-    notice: stands at every table and figure; it says what the numbers are not evidence of
-    members, reference: see seqarch.compare.members
-    lrs: the learning rates that each member may choose from, by its validation score; none:
-      optim.lr as it is
-    seeds: of initialisation and data order, one run for each; data orders are paired across members
-    split: the held-out text that reported scores are of
-    base: what all members share
+    Attributes:
+      name: the comparison's name.
+      notice: says what its numbers are not evidence of; it stands in the report.
+      reference: the layer pattern whose parameters all members have (seqarch.compare.members).
+      members: texts, each with a layer pattern (seqarch.compare.members).
+      lrs: learning rates from which each member chooses by its validation score; none: optim.lr.
+      seeds: of initialisation and data order, with one run for each; data orders are paired across
+        members.
+      split: the held-out data that is scored.
+      base: what all members share.
     """
 
     name: str
@@ -53,13 +56,16 @@ class ComparisonSpec:
             raise unknown("split", self.split, ("validation", "test"))
 
 
-FIELDS = tuple(
-    field.name for field in dataclasses.fields(ComparisonSpec) if field.name != "base"
-)  # beside those of a run
+# Fields of a comparison's config file, beside those of a run.
+FIELDS = tuple(each.name for each in dataclasses.fields(ComparisonSpec) if each.name != "base")
 
 
 def read(given: dict[str, Any]) -> ComparisonSpec:
-    """Reads the config of a comparison; raises UserError where it is none."""
+    """Reads the fields of a config file as a comparison.
+
+    Raises:
+      UserError: where a field is missing or wrong.
+    """
     if missing := [name for name in FIELDS if name not in given]:
         raise UserError(
             f"--config is no comparison: it has no {', '.join(missing)}; start from "

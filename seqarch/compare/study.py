@@ -1,6 +1,4 @@
-"""A member's part in a comparison: a learning rate is chosen for it, then it is trained and
-measured for each seed.
-"""
+"""Study: chooses a member's learning rate, then trains and measures it for each seed."""
 
 import dataclasses
 import math
@@ -19,10 +17,15 @@ from seqarch.runtime.progress import Progress
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Of the member `name`.
+    """The runs of one member of a comparison.
 
-    config: with the model matched; directory: of the comparison's runs
-    Each method takes what of its runs is there already.
+    Runs that are finished already are taken as they are.
+
+    Attributes:
+      name: the member's name.
+      config: its config, with the model matched.
+      spec: the comparison.
+      directory: that of the comparison's runs.
     """
 
     name: str
@@ -31,7 +34,7 @@ class Study:
     directory: Path
 
     def check(self) -> None:
-        """Raises UserError where a directory holds another run than the first of these."""
+        """Raises UserError where the directory of one of its first runs holds another run."""
         for lr in self.spec.lrs:
             execution.check(self._search_run(lr), execution.with_choice(self.config, lr=lr))
         if not self.spec.lrs:
@@ -39,63 +42,58 @@ class Study:
                 execution.check(self.seed_run(seed), config)
 
     def left(self) -> int:
-        """Runs to be trained or measured still, where the search need not go beyond its grid."""
-        searched = sum(
-            not execution.finished(self._search_run(lr), self.config) for lr in self.spec.lrs
-        )
+        """Returns the number of runs that remain, if the search stays within its grid."""
+        searches = map(self._search_run, self.spec.lrs)
+        searched = sum(not execution.finished(run, self.config) for run in searches)
         return searched + sum(self._unmeasured(seed) for seed in self.spec.seeds)
 
     def _unmeasured(self, seed: int) -> bool:
-        """Whether a seed's run has records missing; its learning rate is the one it was trained
-        with.
+        """Returns whether records of a seed's run are missing.
+
+        Its learning rate is the one that it was trained with.
         """
         run, config = self.seed_run(seed), execution.with_choice(self.config, seed=seed)
         if (run / "config.json").exists():
             config = execution.with_choice(config, lr=execution.rundir.stored_config(run).optim.lr)
-        return bool(
-            execution.missing(execution.find(run, config, self.spec.split), self._evaluators(seed))
-        )
+        known = execution.find(run, config, self.spec.split)
+        return bool(execution.missing(known, self._evaluators(seed)))
 
     def is_trained(self) -> bool:
-        """Whether nothing is left to train: every seed came to its end, or one diverged, which ends
-        the study.
+        """Returns whether nothing is left to train.
+
+        Every seed was then trained to its end, or one diverged, which ends the study.
         """
         runs = [self.seed_run(seed) for seed in self.spec.seeds]
         ended = any(execution.diverged(run, self.config) for run in runs)
         return ended or all(execution.finished(run, self.config) for run in runs)
 
     def train(self) -> None:
-        """Trains and scores all its runs, which may go on beside others; `measure` will ask for
-        more of the first.
-        """
+        """Trains all its runs and measures their scores, which may happen beside other studies."""
         progress = Progress(self.left())
         config = self._choose(progress)[0]
         for seed, each in self.seeded(config).items():
             self._measured(seed, each, scores(config), progress)
 
     def measure(self, progress: Progress) -> Member:
-        """Returns the member with its records: scores of each seed, what a program needs of the
-        first.
-        """
+        """Returns the member with the scores of each seed, and the program needs of the first."""
         config, found = self._choose(progress)
-        results = tuple(
-            self._measured(seed, each, self._evaluators(seed), progress)
-            for seed, each in self.seeded(config).items()
-        )
-        named = tuple(
-            each._replace(source=dataclasses.replace(each.source, member=self.name))
-            for each in results
-        )
-        return Member(self.name, "run", named, self._search_results(config, found))
+        results = []
+        for seed, each in self.seeded(config).items():
+            measured = self._measured(seed, each, self._evaluators(seed), progress)
+            source = dataclasses.replace(measured.source, member=self.name)
+            results.append(measured._replace(source=source))
+        return Member(self.name, "run", tuple(results), self._search_results(config, found))
 
     def seeded(self, config: Config) -> dict[int, Config]:
-        """`config` for each seed."""
+        """Returns `config` with each of the seeds."""
         return {seed: execution.with_choice(config, seed=seed) for seed in self.spec.seeds}
 
     def seed_run(self, seed: int) -> Path:
+        """Returns the directory of a seed's run."""
         return self.directory / self.name / f"seed-{seed}"
 
     def _search_results(self, config: Config, found: dict[float, float]) -> Results | None:
+        """Returns the scores of the search as records; None where there was no search."""
         if not found:
             return None
         records = []
@@ -109,16 +107,14 @@ class Study:
         return Results(source, tuple(records))
 
     def _choose(self, progress: Progress) -> tuple[Config, dict[float, float]]:
-        """The config with the best learning rate, and the score of each."""
+        """Returns the config with the best learning rate, and the score of each one."""
         if not self.spec.lrs:
             return self.config, {}
         lr, found = search(self.spec.lrs, lambda lr: self._validated(lr, progress))
         return execution.with_choice(self.config, lr=lr), found
 
     def _validated(self, lr: float, progress: Progress) -> float:
-        """One point of the search, from the config's own seed, which is none of those that are
-        reported.
-        """
+        """Returns the score of a learning rate, from the config's seed, which is not reported."""
         run, config = self._search_run(lr), execution.with_choice(self.config, lr=lr)
         progress.total += lr not in self.spec.lrs and not execution.finished(run, config)
         progress.begin(f"{self.name}, learning rate {lr:g}")
@@ -131,7 +127,7 @@ class Study:
         return execution.measured(self.seed_run(seed), config, self.spec.split, only, progress)
 
     def _evaluators(self, seed: int) -> tuple[str, ...]:
-        """Scores are of every seed; what a program needs is measured for the first."""
+        """Returns the evaluators of a seed: all for the first one, those of scores for others."""
         return tuple(self.config.evals) if seed == self.spec.seeds[0] else scores(self.config)
 
     def _search_run(self, lr: float) -> Path:
@@ -139,5 +135,5 @@ class Study:
 
 
 def scores(config: Config) -> tuple[str, ...]:
-    """The evaluators of a config whose values are means over seeds."""
+    """Returns the evaluators of a config whose values are means over seeds."""
     return tuple(name for name in config.evals if evaluator.find(name).over_seeds)

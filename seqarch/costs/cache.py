@@ -1,9 +1,9 @@
-"""Measures programs in worker processes, so that a crash or a hang loses one program, and keeps
-what it measured.
+"""Measures programs in worker processes and keeps the measurements.
 
-with MeasurementCache(cache=Path("runs/memory/cache")) as programs:
-    programs.measure(ProgramSpec(config, "train", 1, 4096, "tpu-v5e"))     # a Measurement, or
-    Failed in a line
+    with MeasurementCache(Path("runs/memory/cache")) as cache:
+        cache.measure(ProgramSpec(config, "train", 1, 4096, "tpu-v5e"))  # a Measurement or Failed
+
+A crash or a hang of a compiler costs one program.
 """
 
 import contextlib
@@ -25,10 +25,13 @@ from seqarch.files import read_json, write_json
 class MeasurementCache:
     """Measures programs, several at once; a context manager that ends its workers.
 
-    cache: a directory for what was measured; timeout: seconds after which a program is given up
-    platforms: JAX_PLATFORMS for the target "local"; this process may rather stay on the CPU, as an
-      accelerator is for one
-    say: takes a line for each program that has to be compiled
+    Args:
+      cache: the directory of measurements.
+      workers: number of processes that measure.
+      timeout: seconds after which a program is given up.
+      platforms: JAX_PLATFORMS of the workers for the target "local". This process may stay on the
+        CPU, since an accelerator serves one process at a time.
+      say: takes a line for each program that has to be compiled.
     """
 
     def __init__(
@@ -57,25 +60,26 @@ class MeasurementCache:
         self.end()
 
     def end(self) -> None:
-        """Ends the workers, also those at work; a program that is waited for fails."""
+        """Ends the workers, including busy ones, whose programs then fail."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.end()
 
     def measure(self, spec: ProgramSpec) -> Outcome:
-        """From memory, from disk or from a worker; the same program is asked for once. Raises
-        UserError.
+        """Returns the outcome of a program: from memory, from disk or from a worker.
+
+        Raises:
+          UserError: where the spec is wrong or the target's compiler is not installed.
         """
         return self._start(spec, Measurement).result()
 
     def measure_all(self, specs: Iterable[ProgramSpec]) -> list[Outcome]:
         """Measures several programs in parallel, one per worker."""
-        return [started.result() for started in [self._start(spec, Measurement) for spec in specs]]
+        started = [self._start(spec, Measurement) for spec in specs]
+        return [future.result() for future in started]
 
     def run(self, spec: ProgramSpec) -> Actual | Failed:
-        """Runs a program on the target "local" and measures what it takes: in a fresh process, and
-        one at a time.
-        """
+        """Runs a program on the target "local", alone and in a fresh process; returns its peak."""
         with self._alone:
             return self._start(spec, Actual).result()
 
@@ -84,12 +88,11 @@ class MeasurementCache:
         with self._lock:
             if path not in self._known:
                 known = _read(path, kind)
-                self._known[path] = (
-                    _done(known) if known else self._threads.submit(self._ask, spec, path, kind)
-                )
+                started = None if known else self._threads.submit(self._measure, spec, path, kind)
+                self._known[path] = started or _done(known)
             return self._known[path]
 
-    def _ask(self, spec: ProgramSpec, path: Path, kind: type[NamedTuple]) -> Any:
+    def _measure(self, spec: ProgramSpec, path: Path, kind: type[NamedTuple]) -> Any:
         worker = self._idle.get()
         phase, size = PHASES[spec.phase], f"{spec.batch:,} x {spec.length:,} tokens"
         self._say(f"compiling a {phase} of {size} for {spec.target}")

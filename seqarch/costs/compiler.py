@@ -1,11 +1,10 @@
-"""What a compiler plans: bytes on each device while a program runs, and what libtpu says of a
-program that it refuses.
+"""The bytes of a program that a compiler plans on each device.
 
 libtpu plans memory in seconds and then generates code for up to minutes. A program that it refuses
-as too large costs only the seconds, and the refusal says what was planned: so the plan of a TPU
-that is not here is asked of one with 1 MiB. XLA's GPU compiler gives half of its time to NVIDIA's
-assembler, one process for each kernel: so the plan of a GPU that is not here is made with an
-assembler that does nothing, and asks for nothing of NVIDIA's to be installed.
+as too large costs only the seconds, and the refusal says what was planned. The plan for an absent
+TPU is therefore made with 1 MiB of memory. XLA's GPU compiler spends half of its time in NVIDIA's
+assembler, one process for each kernel. The plan for an absent GPU is therefore made with an
+assembler that does nothing, so that none of NVIDIA's programs need to be installed.
 """
 
 import functools
@@ -22,21 +21,27 @@ from jax.stages import Compiled
 PEAK = "peak_memory_in_bytes"
 ON_CPU = "arguments + outputs + temporaries - aliased"
 REFUSED = "what the compiler plans, said as it refuses"
-# said of a matrix product by XLA's GPU compiler, which then gives up
+# XLA's GPU compiler says this of a matrix product that it cannot compile.
 UNTILED = "Couldn't find output tile sizes"
 CUBLAS = {"xla_gpu_enable_triton_gemm": False}  # leaves matrix products to NVIDIA's library
-CUDA_STUB = Path(__file__).with_name(
-    "cuda_stub"
-)  # where XLA looks for NVIDIA's programs before it looks elsewhere
-UNITS = dict(K=2**10, M=2**20, G=2**30, T=2**40)
+# XLA looks for NVIDIA's programs here first.
+CUDA_STUB = Path(__file__).with_name("cuda_stub")
+UNITS = dict(K=2**10, M=2**20, G=2**30, T=2**40)  # bytes
+REFUSAL = re.compile(
+    r"RESOURCE_EXHAUSTED.*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)", re.S
+)
 
 
 class CompiledBytes(NamedTuple):
-    """Bytes on one device while a program runs, as the compiler planned them.
+    """Bytes on one device while a program runs, as the compiler plans them.
 
-    outputs, aliased: None of a refused program
-    total: by `definition`, which depends on the backend; totals of different definitions do not
-      compare
+    Attributes:
+      arguments: bytes of arguments.
+      outputs: bytes of outputs; None where the compiler refuses the program.
+      aliased: bytes of donated arguments that outputs are written to; None likewise.
+      temporaries: bytes of temporaries.
+      total: bytes of the whole program, by `definition`.
+      definition: depends on the backend; totals of different definitions do not compare.
     """
 
     arguments: int
@@ -48,8 +53,11 @@ class CompiledBytes(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Bytes that a program needs, its arguments among them, and bytes that there are; both of three
-    digits or four.
+    """What libtpu says of a program that is too large, in three or four digits.
+
+    Attributes:
+      needed: bytes of the program, including its arguments.
+      available: bytes that the device has for programs.
     """
 
     needed: int
@@ -57,9 +65,7 @@ class Refusal(NamedTuple):
 
 
 def compiled_bytes(compiled: Compiled) -> CompiledBytes:
-    """The compiler's plan. `aliased` are the bytes of donated arguments that outputs are written
-    to.
-    """
+    """Returns the compiler's plan of a compiled program."""
     stats = compiled.memory_analysis()
     parts = (
         stats.argument_size_in_bytes,
@@ -67,9 +73,8 @@ def compiled_bytes(compiled: Compiled) -> CompiledBytes:
         stats.alias_size_in_bytes,
         stats.temp_size_in_bytes,
     )
-    defined = definition(
-        next(iter(jax.tree.leaves(compiled.input_shardings)[0].device_set)).platform
-    )
+    device = next(iter(jax.tree.leaves(compiled.input_shardings)[0].device_set))
+    defined = definition(device.platform)
     if defined == PEAK:
         return CompiledBytes(*parts, stats.peak_memory_in_bytes, defined)
     arguments, outputs, aliased, temporaries = parts
@@ -77,45 +82,48 @@ def compiled_bytes(compiled: Compiled) -> CompiledBytes:
 
 
 def definition(platform: str) -> str:
-    """On CPU XLA's own peak leaves temporaries out; on TPU temporaries are those in HBM and can be
+    """Returns what the total of a plan counts on a platform.
+
+    On CPUs XLA's own peak leaves temporaries out. On TPUs temporaries are those in HBM, and can be
     0 for real work.
     """
     return ON_CPU if platform == "cpu" else PEAK
 
 
 def refused_bytes(error: Exception, arguments: int) -> CompiledBytes:
-    """What libtpu said when it refused a program with so many bytes of arguments; raises `error` if
-    it is another one.
+    """Returns the plan of a program that libtpu refused as too large.
+
+    Args:
+      error: what the compiler raised; it is raised again if it is no such refusal.
+      arguments: bytes of the program's arguments.
     """
     if not (refusal := parse_refusal(str(error))):
         raise error
-    return CompiledBytes(
-        arguments, None, None, max(0, refusal.needed - arguments), refusal.needed, REFUSED
-    )
+    temporaries = max(0, refusal.needed - arguments)
+    return CompiledBytes(arguments, None, None, temporaries, refusal.needed, REFUSED)
 
 
 def parse_refusal(error: str) -> Refusal | None:
-    """What libtpu calls HLO temporaries there are all bytes, the arguments' included."""
-    said = re.search(
-        r"RESOURCE_EXHAUSTED.*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)",
-        error,
-        re.S,
-    )
-    return (
-        Refusal(
-            *(int(float(size) * UNITS[unit]) for size, unit in (said.group(1, 2), said.group(3, 4)))
-        )
-        if said
-        else None
-    )
+    """Returns the refusal that a message of libtpu's holds; None where it holds none.
+
+    What libtpu calls HLO temporaries there are all bytes, including the arguments.
+    """
+    match = REFUSAL.search(error)
+    if match is None:
+        return None
+    sizes = match.group(1, 2), match.group(3, 4)
+    return Refusal(*(int(float(size) * UNITS[unit]) for size, unit in sizes))
 
 
 def codeless(platform: str, memory: int) -> dict[str, Any]:
-    """Options with which the compiler of a device that is not here plans for `memory` bytes and
-    makes no machine code.
+    """Returns options with which the compiler of an absent device plans without making code.
 
-    libtpu refuses what needs more than 1 MiB, and recomputes what would not fit 95 % of the memory:
-    the percentage is of the 1 MiB.
+    libtpu refuses what needs more than 1 MiB, and recomputes what would not fit 95 % of the memory;
+    it takes that percentage of the 1 MiB.
+
+    Args:
+      platform: "tpu" or "gpu".
+      memory: bytes of the device.
     """
     if platform == "gpu":
         file = f"{_kernels().name}/kernels"
@@ -132,22 +140,20 @@ def codeless(platform: str, memory: int) -> dict[str, Any]:
 
 @functools.cache
 def _kernels() -> tempfile.TemporaryDirectory:
-    """Of the kernels that this process has had made: many recur in the same program of another
-    length.
-    """
+    """Returns the directory of this process's kernels, many of which recur at another length."""
     return tempfile.TemporaryDirectory()
 
 
 @functools.cache
 def offered(tpu: jax.Device) -> int:
-    """Bytes that libtpu gives to programs, somewhat less than the data sheet's: from its refusal of
-    4 TiB.
+    """Returns the bytes that libtpu gives to programs, from its refusal of 4 TiB.
+
+    They are somewhat fewer than those of the data sheet.
     """
     x = jax.ShapeDtypeStruct((2**20, 2**20), jnp.float32, sharding=SingleDeviceSharding(tpu))
+    traced = jax.jit(jnp.negative, donate_argnums=0).trace(x)
     try:
-        jax.jit(jnp.negative, donate_argnums=0).trace(x).lower(
-            lowering_platforms=("tpu",)
-        ).compile()
+        traced.lower(lowering_platforms=("tpu",)).compile()
     except jax.errors.JaxRuntimeError as error:
         if refusal := parse_refusal(str(error)):
             return refusal.available

@@ -1,7 +1,8 @@
-"""The records of one member on one target: bytes of a phase against the context, the exponent of
-what grows, the longest context that fits, and how many sequences fit at once.
+"""The records of one member on one target.
 
-Every number is measured of a program (seqarch.costs.memory), or follows from several.
+They are the bytes of each phase against the context, the exponent of what grows, the longest
+context that fits, and how many sequences fit at once. Every number is measured of a program
+(seqarch.costs.memory), or follows from several.
 """
 
 import functools
@@ -19,8 +20,8 @@ from seqarch.records import Record
 from seqarch.stats.fits import exponent
 
 EVALUATOR = "costs"  # of the records
-SERVED = (4096, 32768, 131072, 1048576)  # contexts at which sequences are counted
-ROOM = 0.5  # of the memory that a step which runs may take: compilers work beside it
+SERVED = (4096, 32768, 131072, 1048576)  # tokens of context at which sequences are counted
+RUN_SHARE = 0.5  # of the memory that a step may need to be run; compilers need the rest
 PARTS = ("parameters", "gradients", "optimizer", "state")
 PARTS += ("arguments", "outputs", "aliased", "temporaries")
 GROWS: dict[str, Callable[[Measurement], int]] = {  # the bytes that an exponent is fitted to
@@ -41,7 +42,13 @@ def phase_records(
 ) -> Iterator[Record]:
     """Yields what a phase needs at each length, its exponent and the longest context that fits.
 
-    run: also run the training steps that fit a present target; accelerators always do.
+    Args:
+      cache: measures programs.
+      config: the member's config.
+      target: the devices.
+      phase: "train", "prefill" or "decode".
+      lengths: tokens of context.
+      run: also run the training steps that fit a present target; accelerators always do.
     """
     rows = place(target).count * config.optim.accumulate if phase == "train" else 1
     spec = functools.partial(ProgramSpec, config, phase, rows, target=target)
@@ -58,8 +65,9 @@ def phase_records(
 
 
 def sequence_records(cache: MeasurementCache, config: Config, target: str) -> Iterator[Record]:
-    """Yields how many sequences are decoded at once at each context; none of one whose programs
-    fail to compile.
+    """Yields how many sequences are decoded at once, at each of the contexts SERVED.
+
+    A context whose programs fail to compile has no record.
     """
     for length in SERVED:
         if fit := most_sequences(cache, config, target, length):
@@ -67,9 +75,7 @@ def sequence_records(cache: MeasurementCache, config: Config, target: str) -> It
 
 
 def program_records(spec: ProgramSpec, outcome: Outcome) -> Iterator[Record]:
-    """Yields what was measured of one program: its total, whose status says whether it fits, and
-    the parts.
-    """
+    """Yields the total of one program, whose status says whether it fits, and its parts."""
     at = dict(target=spec.target, phase=spec.phase, context=spec.length, batch=spec.batch)
     if isinstance(outcome, Failed):
         yield Record(EVALUATOR, "total_bytes", at=at, status="failed", note=outcome.reason)
@@ -85,12 +91,12 @@ def program_records(spec: ProgramSpec, outcome: Outcome) -> Iterator[Record]:
 
 
 def _largest(metric: str, at: Mapping[str, str | int], fit: Largest) -> Record:
-    """The largest size that fits; "over" where the last one tried still does."""
+    """Returns the record of the largest size that fits; "over" if the search ended there."""
     return Record(EVALUATOR, metric, fit.size, at, status="ok" if fit.beyond else "over")
 
 
 def _exponent(at: Mapping[str, str], outcomes: Mapping[int, Outcome]) -> Iterator[Record]:
-    """The exponent of what grows in a phase, and half the width of its interval."""
+    """Yields the exponent of what grows in a phase, and half the width of its interval."""
     measured = {length: each for length, each in outcomes.items() if isinstance(each, Measurement)}
     grows = GROWS[at["phase"]]
     if fit := exponent(list(measured), [grows(each) for each in measured.values()]):
@@ -104,10 +110,10 @@ def _actual(
     outcomes: Mapping[int, Outcome],
     run: bool,
 ) -> Iterator[Record]:
-    """Bytes of the steps that really ran, beside what was planned."""
+    """Yields the bytes of training steps that ran, and those that were planned."""
     for length, planned in outcomes.items():
         wanted = isinstance(planned, Measurement) and (run or planned.definition == PEAK)
-        if not wanted or planned.total > ROOM * planned.memory:
+        if not wanted or planned.total > RUN_SHARE * planned.memory:
             continue
         at, actual = dict(target=spec(length).target, context=length), cache.run(spec(length))
         if isinstance(actual, Failed):

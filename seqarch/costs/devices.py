@@ -1,11 +1,12 @@
-"""Chips that memory is measured for, present or absent, of a kind in seqarch.devices.DEVICES.
+"""Placement: chips that programs are compiled for, present or absent.
 
     placement = place("tpu-v5e:4x4")              # 16 chips; "tpu-v5e" alone is one
     mesh = make_mesh(config.mesh, placement.devices())
 
-The compilers of TPUs (libtpu) and of NVIDIA GPUs (XLA's CUDA plugin) need no such device: they
-compile for a description of it. Sizes and rates are those of data sheets, but for a TPU's memory:
-programs have what libtpu offers them, which is somewhat less.
+Their kinds are those of seqarch.devices.DEVICES. The compilers of TPUs (libtpu) and of NVIDIA GPUs
+(XLA's CUDA plugin) need no such device: they compile for a description of it. Sizes and rates are
+those of data sheets, except for a TPU's memory, which is the somewhat smaller one that libtpu
+offers to programs.
 """
 
 import functools
@@ -25,7 +26,13 @@ from seqarch.errors import UserError, first_line, unknown
 
 
 class Placement(NamedTuple):
-    """Chips of a target. shape: of their grid; () is one chip."""
+    """Chips of a target.
+
+    Attributes:
+      name: as it was given, such as "tpu-v5e:2x2".
+      target: their kind.
+      shape: that of their grid; () is one chip.
+    """
 
     name: str
     target: Device
@@ -33,22 +40,24 @@ class Placement(NamedTuple):
 
     @property
     def chips(self) -> int:
+        """Number of chips."""
         return math.prod(self.shape)
 
     @property
     def count(self) -> int:
-        """Devices: what JAX, and the compiler, know as one."""
+        """Number of devices, as JAX and the compiler count them."""
         return self.chips * self.target.devices_per_chip
 
     @property
     def present(self) -> bool:
-        """Whether its devices are this machine's."""
+        """Whether this machine has its devices."""
         return not self.target.platform
 
     def devices(self) -> Sequence[jax.Device]:
-        """The `count` devices, or their descriptions, that a mesh is made of.
+        """Returns the devices of a mesh, or descriptions of absent ones.
 
-        Raises UserError where the target's compiler is not installed or has no such grid of chips.
+        Raises:
+          UserError: where the target's compiler is not installed or has no such grid of chips.
         """
         if self.present:
             return _local(self.shape)
@@ -60,10 +69,10 @@ class Placement(NamedTuple):
             ) from error
 
     def memory(self, device: jax.Device) -> int:
-        """Bytes that one of its devices has for programs.
+        """Returns the bytes that one of its devices has for programs.
 
-        Of a local one by its allocator, or its share of the system's, of a TPU by its compiler, of
-        a GPU by the data sheet.
+        A local device has what its allocator says, or its share of the system's memory; a TPU what
+        its compiler says; a GPU what its data sheet says.
         """
         if self.present:
             limit = (device.memory_stats() or {}).get("bytes_limit")
@@ -72,7 +81,11 @@ class Placement(NamedTuple):
 
 
 def place(spec: str) -> Placement:
-    """The chips that `spec` names: "gpu-h100", "gpu-h100:8", "tpu-v5p:2x2x2"; raises UserError."""
+    """Returns the chips that `spec` names: "gpu-h100", "gpu-h100:8" or "tpu-v5p:2x2x2".
+
+    Raises:
+      UserError: for an unknown target, and for chips that cannot be read.
+    """
     name, colon, grid = spec.partition(":")
     if name not in DEVICES:
         raise unknown("target", name, DEVICES)
@@ -94,24 +107,21 @@ def _local(shape: tuple[int, ...]) -> Sequence[jax.Device]:
 @functools.cache
 def _tpu_devices(placement: Placement) -> Sequence[jax.Device]:
     _require("libtpu", placement)
-    # The library neither asks a metadata server what machine this is nor locks it for one process.
+    # Keeps libtpu from asking a metadata server about this machine, and from locking it.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     options, axes = dict(placement.target.compiler), placement.target.axes
     grid = "x".join(map(str, (*placement.shape, 1, 1, 1)[: max(axes, len(placement.shape))]))
     name = f"{options.pop('version')}:{grid}"
-    return topologies.get_topology_desc(
-        name, "tpu", chips_per_host_bounds=[1, 1, 1], **options
-    ).devices
+    options["chips_per_host_bounds"] = [1, 1, 1]
+    return topologies.get_topology_desc(name, "tpu", **options).devices
 
 
 def _gpu_devices(placement: Placement) -> Sequence[jax.Device]:
     _require("jax_plugins.xla_cuda13", placement)
     grid = "x".join(map(str, ((1, 1, 1) + placement.shape)[-3:]))  # slices x hosts x GPUs of a host
-    kind = placement.target.kind
-    return topologies.get_topology_desc(
-        kind, "cuda", target_config=_gpu_config(placement.target), topology=grid
-    ).devices
+    options = dict(target_config=_gpu_config(placement.target), topology=grid)
+    return topologies.get_topology_desc(placement.target.kind, "cuda", **options).devices
 
 
 def _require(module: str, placement: Placement) -> None:
@@ -126,8 +136,9 @@ def _require(module: str, placement: Placement) -> None:
 
 
 def _gpu_config(target: Device) -> str:
-    """XLA's GpuTargetConfigProto; limits that all these GPUs share are those of CUDA's compute
-    capabilities 8.0 and 9.0.
+    """Returns XLA's GpuTargetConfigProto of a GPU.
+
+    Limits that all these GPUs share are those of CUDA's compute capabilities 8.0 and 9.0.
     """
     sheet = dict(target.compiler)
     return f"""

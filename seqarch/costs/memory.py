@@ -1,8 +1,9 @@
-"""What a model needs to be held, trained and served, in bytes that were measured: shapes of the
-arrays that the model makes, and what the compiler says of the compiled programs. Nothing here is
-computed from a formula.
+"""Bytes that a model needs to be held, trained and served.
 
     measure(config, "decode", batch=1, length=131072, target="tpu-v5e").total
+
+They come from the shapes of the arrays that a model makes and from the compiler's plan. None is
+computed from a formula.
 """
 
 import math
@@ -36,17 +37,23 @@ from seqarch.types import PyTree
 
 
 class Measurement(NamedTuple):
-    """Bytes on each device while a program runs, by part; `measure` makes it.
+    """Bytes on each device while a program runs, by part, and its FLOPs.
 
-    parameters, optimizer, state: arrays that are given to the program; the state is a cache, where
-      a mixer has one
-    gradients: one array for each parameter, which the compiler counts among the temporaries
-    arguments: parameters, optimizer, state and inputs, where the compiler tells in its layouts,
-      which may pad them
-    outputs, aliased: None where the compiler refuses the program
-    total: by `definition`, which depends on the backend; memory: what the device has for programs
-    flops: of one call, or of decoding one token a row, on all devices together; loops count once
-      for every trip
+    Attributes:
+      parameters: bytes of parameters that are given to the program.
+      gradients: bytes of one array for each parameter, which are among the temporaries.
+      optimizer: bytes of the optimizer's state that is given to the program.
+      state: bytes of the mixers' states, including caches, that are given to the program.
+      arguments: bytes of parameters, optimizer, state and inputs, in the compiler's layouts if it
+        tells them, which may pad arrays.
+      outputs: bytes of outputs; None where the compiler refuses the program.
+      aliased: bytes of donated arguments that outputs are written to; None likewise.
+      temporaries: bytes of temporaries.
+      total: bytes of the whole program, by `definition`.
+      definition: depends on the backend; totals of different definitions do not compare.
+      memory: bytes that the device has for programs.
+      flops: FLOPs of one call, or of decoding one token of each row, on all devices together; loops
+        count once for every trip.
     """
 
     parameters: int
@@ -64,33 +71,38 @@ class Measurement(NamedTuple):
 
     @property
     def fits(self) -> bool:
+        """Whether the device has the memory."""
         return self.total <= self.memory
 
     @property
     def working(self) -> int:
-        """What the program needs beside what it is given to keep: inputs, gradients and
-        temporaries.
-        """
+        """Bytes of inputs, gradients and temporaries."""
         return self.total - self.parameters - self.optimizer - self.state
 
 
 def measure(config: Config, phase: str, batch: int, length: int, target: str) -> Measurement:
-    """Compiles the train step, prefill or decoding loop (see `phase_program`) for a target and asks
-    the compiler what it needs.
+    """Compiles the program of a phase for a target and returns what it needs.
 
-    target: a name in seqarch.devices.DEVICES, with or without its chips; it decides the forms of
-      the ops
-    Nothing is allocated, so any size will do, and what does not fit is a result. Raises UserError
-    for what cannot be asked, JaxRuntimeError where the compiler fails.
+    Nothing is allocated, so that programs of any size are measured, whether they fit or not.
+
+    Args:
+      config: the run's config.
+      phase: "train", "prefill" or "decode" (see `phase_program`).
+      batch: rows.
+      length: tokens of context.
+      target: a name in seqarch.devices.DEVICES, with or without its chips; it decides the forms of
+        the ops.
+
+    Raises:
+      UserError: for sizes below 1, an unknown phase or target, and a compiler that is not there.
+      JaxRuntimeError: where the compiler fails.
     """
     if batch < 1 or length < 1:
         raise UserError(f"batch is {batch} and length {length}; give numbers of at least 1")
     placement = place(target)
     mesh = make_mesh(config.mesh, placement.devices())
-    program, memory = (
-        phase_program(config, phase, batch, length, mesh),
-        placement.memory(mesh.devices.flat[0]),
-    )
+    program = phase_program(config, phase, batch, length, mesh)
+    memory = placement.memory(mesh.devices.flat[0])
     options = {} if placement.present else codeless(placement.target.platform, memory)
     planned = _planned(program, options)
     flops = count_flops(program.fn, *program.args).total / (DECODED if phase == "decode" else 1)
@@ -98,8 +110,9 @@ def measure(config: Config, phase: str, batch: int, length: int, target: str) ->
 
 
 def _planned(program: Program, options: dict[str, Any]) -> CompiledBytes:
-    """options: of `codeless` where the device is not here; only there a product may be left to
-    NVIDIA's library instead.
+    """Returns the compiler's plan; options: those of `codeless` for an absent device.
+
+    For an absent GPU, products that XLA cannot compile are left to NVIDIA's library.
     """
     try:
         return compiled_bytes(program.compile(run=False, options=options))
@@ -110,26 +123,22 @@ def _planned(program: Program, options: dict[str, Any]) -> CompiledBytes:
 
 
 def _parts(program: Program, phase: str) -> dict[str, int]:
-    given = program.args[0]
+    """Returns the bytes of the arrays that a program is given, and of gradients."""
+    first = program.args[0]
     if phase == "train":
-        parameters = device_bytes(given.model)
-        return dict(
-            parameters=parameters,
-            gradients=parameters,
-            optimizer=device_bytes(given.opt_state),
-            state=0,
-        )
-    return dict(
-        parameters=device_bytes(given),
-        gradients=0,
-        optimizer=0,
-        state=device_bytes(given_states(program)),
-    )
+        parameters, optimizer = device_bytes(first.model), device_bytes(first.opt_state)
+        return dict(parameters=parameters, gradients=parameters, optimizer=optimizer, state=0)
+    state = device_bytes(given_states(program))
+    return dict(parameters=device_bytes(first), gradients=0, optimizer=0, state=state)
 
 
 class StateSize(NamedTuple):
-    """What one sequence keeps: array elements, their bytes, and their dtypes, the one with most
-    bytes first.
+    """Size of the state of sequences.
+
+    Attributes:
+      elements: array elements.
+      bytes: bytes of them.
+      dtypes: names of their dtypes, joined by "+", the one with most bytes first.
     """
 
     elements: int
@@ -138,35 +147,33 @@ class StateSize(NamedTuple):
 
 
 def state_size(model: LanguageModel, max_len: int, batch: int = 1) -> StateSize:
-    """Of the states that `model` makes for sequences of `max_len` tokens; nothing is allocated."""
+    """Returns the size of the state of `batch` sequences of `max_len` tokens; allocates nothing."""
     leaves = jax.tree.leaves(abstract_states(model, batch, max_len))
     by_dtype: dict[str, int] = {}
     for leaf in leaves:
         by_dtype[leaf.dtype.name] = by_dtype.get(leaf.dtype.name, 0) + tree_bytes(leaf)
-    return StateSize(
-        count(leaves),
-        tree_bytes(leaves),
-        "+".join(sorted(by_dtype, key=by_dtype.get, reverse=True)),
-    )
+    dtypes = "+".join(sorted(by_dtype, key=by_dtype.get, reverse=True))
+    return StateSize(count(leaves), tree_bytes(leaves), dtypes)
 
 
 def state_bytes(config: Config, max_len: int) -> int:
-    """Of one sequence of `max_len` tokens, in a model of `config`."""
+    """Returns the bytes of the state of one sequence of `max_len` tokens."""
     return state_size(serving_model(config.model), max_len).bytes
 
 
 def count(tree: PyTree) -> int:
-    """Elements of all arrays, concrete or abstract."""
+    """Returns the number of elements of all arrays, concrete or abstract."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def tree_bytes(tree: PyTree) -> int:
-    """Bytes of all arrays, concrete or abstract."""
+    """Returns the bytes of all arrays, concrete or abstract."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def device_bytes(tree: PyTree) -> int:
-    """Bytes of abstract arrays with shardings, on one device."""
-    return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
-    )
+    """Returns the bytes of abstract arrays with shardings, on one device."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        total += math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    return total

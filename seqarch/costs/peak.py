@@ -1,10 +1,9 @@
-"""What a program takes when it really runs, to be held beside its compiler's plan: run `peak` in a
-process of its own.
+"""The peak memory of a program that runs, to compare with its compiler's plan.
 
-Accelerators' allocators tell their peak, of all that the process did: also of what its compiler
-tried out. A CPU has none to
-ask: there it is the growth of the process's resident memory from before the arguments exist to its
-highest point while the program runs, compilation being over.
+Accelerators' allocators tell the peak of all that the process did, including what its compiler
+tried out. On a CPU the peak is the growth of the process's resident memory, from before the
+arguments exist to its highest point while the program runs; compilation is over by then. `peak`
+therefore needs a process of its own.
 """
 
 from typing import NamedTuple
@@ -19,11 +18,15 @@ from seqarch.costs.programs import phase_program
 from seqarch.errors import UserError
 from seqarch.runtime.resident import reset_peak, resident_peak
 from seqarch.training.sharding import make_mesh
+from seqarch.types import PyTree
 
 
 class Actual(NamedTuple):
-    """planned: the compiler's total; peak: bytes that were taken. On accelerators of the first
-    device, else of the process.
+    """Bytes of a program that ran: of the first device, or on a CPU of the process.
+
+    Attributes:
+      planned: the total of the compiler's plan.
+      peak: the peak while it ran.
     """
 
     planned: int
@@ -31,11 +34,18 @@ class Actual(NamedTuple):
 
 
 def peak(config: Config, phase: str, batch: int, length: int, target: str) -> Actual:
-    """Runs the phase's program once, from arguments of zeros. The arguments are those of
-    `memory.measure`.
+    """Runs the program of a phase once, on arrays of zeros, and returns its peak.
 
-    Raises UserError for a target that is not here, NoResult where the system does not tell a
-    process's memory.
+    Args:
+      config: the run's config.
+      phase: "train", "prefill" or "decode".
+      batch: rows.
+      length: tokens of context.
+      target: a present target.
+
+    Raises:
+      UserError: for an absent target.
+      NoResult: where the system does not tell a process's memory.
     """
     placement = place(target)
     if not placement.present:
@@ -43,12 +53,12 @@ def peak(config: Config, phase: str, batch: int, length: int, target: str) -> Ac
     mesh = make_mesh(config.mesh, placement.devices())
     program = phase_program(config, phase, batch, length, mesh)
     compiled = program.compile()
-    where = jax.tree.map(lambda leaf: leaf.sharding, program.args)
-    zeros = jax.jit(
-        lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), program.args),
-        out_shardings=where,
-    )
-    zeros = zeros.lower().compile()
+
+    def make_zeros() -> PyTree:
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), program.args)
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.args)
+    zeros = jax.jit(make_zeros, out_shardings=shardings).lower().compile()
     device, start = mesh.devices.flat[0], 0
     if device.memory_stats() is None:
         start = reset_peak()
@@ -56,5 +66,5 @@ def peak(config: Config, phase: str, batch: int, length: int, target: str) -> Ac
     stats, planned = device.memory_stats(), compiled_bytes(compiled).total
     if stats:
         return Actual(planned, stats["peak_bytes_in_use"])
-    # The process is all of its CPU devices.
+    # The process holds the memory of all CPU devices.
     return Actual(planned * mesh.size, resident_peak() - start)

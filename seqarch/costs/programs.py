@@ -1,5 +1,4 @@
-"""The programs of a run, with the shapes that they are compiled for: what memory and speed are
-measured on.
+"""The programs of a run, with the shapes that they are compiled for.
 
 program = train_program(config, mesh)
 program.compile().memory_analysis()
@@ -26,13 +25,10 @@ from seqarch.training import serving, sharding
 from seqarch.training.state import hyper
 from seqarch.types import PyTree, State
 
-PHASES = {
-    "train": "training step",
-    "prefill": "prefill",
-    "decode": "decoding step",
-}  # and what tables call them
-DECODED = 32  # tokens a row of one decoding loop
-# spares half of the work on CPU, a third on GPU and there all that grows with a scan's length
+# The phases of a run, and their names in tables.
+PHASES = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}
+DECODED = 32  # tokens of a row that one decoding loop writes
+# Spares half of a compilation on CPU, a third on GPU and there all that grows with a scan's length.
 UNOPTIMISED = {
     "cpu": {"xla_backend_optimization_level": 0},
     "gpu": {
@@ -45,9 +41,12 @@ UNOPTIMISED = {
 
 
 class Program(NamedTuple):
-    """fn: a jitted function; args: the shapes, dtypes and shardings of its arguments.
+    """A jitted function with the shapes of its arguments.
 
-    name: what it is; programs of one run that have the same name and the same shapes are the same
+    Attributes:
+      name: programs of one run that have the same name and the same shapes are the same.
+      fn: the jitted function.
+      args: shapes, dtypes and shardings of its arguments.
     """
 
     name: str
@@ -55,34 +54,39 @@ class Program(NamedTuple):
     args: tuple[PyTree, ...]
 
     def compile(self, *, run: bool = True, options: dict[str, Any] | None = None) -> Compiled:
-        """For the devices that the arguments are placed on, which need not exist, or else for JAX's
-        default ones.
+        """Compiles the program for the devices of its arguments, which need not exist.
 
-        run=False: only to be asked for its memory, which is planned before code is optimised: that
-        is left out, where it can be. options: further ones of the compiler
+        Arguments without devices are placed on JAX's default ones.
+
+        Args:
+          run: whether it is to be run. Otherwise it tells its memory, which is planned before code
+            is optimised; optimisation is then left out where that is possible.
+          options: further options of the compiler.
         """
         here = jax.default_backend()
-        devices = (
-            d
-            for leaf in jax.tree.leaves(self.args)
-            if leaf.sharding
-            for d in leaf.sharding.device_set
-        )
-        platform = family(device.platform) if (device := next(devices, None)) else here
+        shardings = (leaf.sharding for leaf in jax.tree.leaves(self.args) if leaf.sharding)
+        devices = (device for sharding in shardings for device in sharding.device_set)
+        device = next(devices, None)
+        platform = family(device.platform) if device else here
         options = ({} if run else UNOPTIMISED.get(platform, {})) | (options or {})
-        elsewhere = {"gpu": "cuda"}.get(platform, platform)
+        elsewhere = ({"gpu": "cuda"}.get(platform, platform),)
         lowered = self.fn.trace(*self.args).lower(
-            lowering_platforms=None if platform == here else (elsewhere,)
+            lowering_platforms=None if platform == here else elsewhere
         )
         return lowered.compile(options or None)
 
 
 def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> dict[str, Program]:
-    """What runs at a context of `context` tokens, by phase: "train" is the run's step with rows of
-    that length; "prefill" of a segment and the "decode" loop are of one sequence, their states made
-    for the whole context.
+    """Returns the programs at one context, by phase.
 
-    model: as `LanguageModel.serving` makes it, concrete or abstract
+    "train" is the run's step with rows of that length. "prefill" reads a segment and "decode" loops
+    over tokens of one sequence, with states that are made for the whole context.
+
+    Args:
+      config: the run's config.
+      model: as `LanguageModel.serving` makes it, concrete or abstract.
+      mesh: that of training.
+      context: tokens.
     """
     return {
         "train": train_program(dataclasses.replace(config, length=context), mesh),
@@ -92,14 +96,23 @@ def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> 
 
 
 def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mesh) -> Program:
-    """The program of a phase for `batch` sequences of `length` tokens on `mesh`, of which nothing
-    is allocated.
+    """Returns the program of a phase; nothing is allocated.
 
-    "train" is the train step with its rows; "prefill" reads a segment of at most config.length
-    tokens of each prompt, "decode" is the loop that writes DECODED tokens of each, from states that
-    are made for `length` tokens. Parameters are in the dtype that serves and split as in training,
-    rows over all devices; where these don't divide the rows, the heads of states are, if they can
-    be.
+    "train" is the train step with its rows. "prefill" reads a segment of at most config.length
+    tokens of each prompt, and "decode" is the loop that writes DECODED tokens of each, from states
+    that are made for `length` tokens. Both have parameters in the dtype that serves, split as in
+    training, and rows split over all devices. Where devices do not divide the rows, the heads of
+    states are split, if they can be.
+
+    Args:
+      config: the run's config.
+      phase: a name in PHASES.
+      batch: rows.
+      length: tokens of each row.
+      mesh: the devices.
+
+    Raises:
+      UserError: for an unknown phase.
     """
     if phase == "train":
         return train_program(dataclasses.replace(config, batch=batch, length=length), mesh)
@@ -111,25 +124,22 @@ def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mes
         program = decode_loop_program(model, batch, length)
     else:
         raise unknown("phase", phase, PHASES)
-    return program._replace(
-        args=sharding.placed(program.args, _serving_shardings(model, program.args, mesh, batch))
-    )
+    shardings = _serving_shardings(model, program.args, mesh, batch)
+    return program._replace(args=sharding.placed(program.args, shardings))
 
 
 def given_states(program: Program) -> tuple[State, ...]:
-    """The abstract states among the arguments of a program that serves."""
-    return next(
-        arg.states if isinstance(arg, generate.Decoding) else arg
-        for arg in program.args[1:]
-        if isinstance(arg, tuple)
-    )
+    """Returns the abstract states among the arguments of a program that serves."""
+    given = next(arg for arg in program.args[1:] if isinstance(arg, tuple))
+    return given.states if isinstance(given, generate.Decoding) else given
 
 
 def _serving_shardings(
     model: LanguageModel, args: tuple[PyTree, ...], mesh: Mesh, batch: int
 ) -> tuple[PyTree, ...]:
-    """Of the model, by its axes, of states, and of the other arguments, whose rows are split where
-    devices divide them.
+    """Returns the shardings of the model, of states, and of other arguments.
+
+    Rows of other arguments are split where devices divide them.
     """
     split, whole = batch % mesh.size == 0, NamedSharding(mesh, PartitionSpec())
     rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names)) if split else whole
@@ -146,55 +156,58 @@ def _serving_shardings(
 
 
 def train_program(config: Config, mesh: Mesh) -> Program:
-    """(state, batch, hyper) -> (state, metrics): the step that `train.py` runs; the state is
-    donated.
+    """Returns the step that `train.py` runs: (state, batch, hyper) -> (state, metrics).
+
+    The state is donated.
     """
     config, replicated = resolve(config, mesh), NamedSharding(mesh, PartitionSpec())
-    scalars = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), hyper(config)
-    )
+
+    def placed(x: jax.Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated)
+
+    scalars = jax.tree.map(placed, hyper(config))
     args = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh), scalars
     name = f"train step of {config.batch} x {config.length} tokens"
     return Program(name, sharding.jit_train_step(config, mesh), args)
 
 
 def prefill_program(model: LanguageModel, batch: int, segment: int, max_len: int) -> Program:
-    """(model, tokens, states, lengths, hidden) -> (hidden, states): a segment of prompts, as
-    `generate` reads them.
+    """Returns the program with which `generate` reads a segment of prompts.
+
+    It is (model, tokens, states, lengths, hidden) -> (hidden, states).
     """
-    tokens, lengths = (
-        jax.ShapeDtypeStruct((batch, segment), jnp.int32),
-        jax.ShapeDtypeStruct((batch,), jnp.int32),
-    )
+    tokens = jax.ShapeDtypeStruct((batch, segment), jnp.int32)
+    lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
     hidden = jax.ShapeDtypeStruct((batch, model.embedding.shape[1]), model.dtype)
     args = abstract(model), tokens, abstract_states(model, batch, max_len), lengths, hidden
     return Program(f"prefill of {batch} x {segment} tokens", generate.prefill_segment, args)
 
 
 def decode_loop_program(model: LanguageModel, batch: int, max_len: int) -> Program:
-    """(model, decoding, key) -> (tokens, decoding): DECODED greedy tokens of each row, as
-    `generate` decodes them.
+    """Returns the loop with which `generate` decodes DECODED greedy tokens of each row.
+
+    It is (model, decoding, key) -> (tokens, decoding).
     """
     logits = jax.ShapeDtypeStruct((batch, model.head.shape[1]), jnp.float32)
     done = jax.ShapeDtypeStruct((batch,), jnp.bool)
     at = generate.Decoding(logits, abstract_states(model, batch, max_len), done)
-    return Program(
-        "decode loop", _loop, (abstract(model), at, jax.eval_shape(lambda: jax.random.key(0)))
-    )
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return Program("decode loop", _loop, (abstract(model), at, key))
 
 
 @functools.cache
 def serving_model(config: ModelConfig) -> LanguageModel:
-    """Abstract, and as prefill and decoding want it."""
+    """Returns the abstract model of a config, as prefill and decoding use it."""
     return jax.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0)).serving())
 
 
 def abstract(tree: PyTree) -> PyTree:
-    """Shapes and dtypes of the arrays in `tree`."""
+    """Returns the shapes and dtypes of the arrays in `tree`."""
     return jax.eval_shape(lambda tree: tree, tree)
 
 
 def abstract_states(model: LanguageModel, batch: int, max_len: int) -> tuple[State, ...]:
+    """Returns shapes and dtypes of the states of `batch` sequences of `max_len` tokens."""
     return jax.eval_shape(lambda model: model.init_state(batch, max_len), model)
 
 

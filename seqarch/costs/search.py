@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 from seqarch.errors import UserError
 
-LINE, POWER, MIDDLE = range(3)  # ways to propose the next size
-STEPS = 16  # sizes to a factor of two that are tried, so that the largest that fits is known to 6 %
+LINE, POWER, MIDDLE = range(3)  # how the next size is proposed
+STEPS = 16  # sizes tried in each factor of two, so that the largest that fits is known to 6 %
 
 
 class Largest(NamedTuple):
-    """size: the largest that fits, 0 for none; beyond: the smallest known not to; None where even
-    the last one tried fits.
+    """The largest size that fits.
+
+    Attributes:
+      size: it is 0 where none fits.
+      beyond: the smallest size that is known not to fit; None where the last one still fits.
     """
 
     size: int
@@ -26,14 +29,17 @@ def largest(
     known: Mapping[int, float | None],
     last: int,
 ) -> Largest:
-    """The largest size of at most `last` whose total is at most `memory`, by bisection between
-    sizes on a grid of STEPS.
+    """Returns the largest size of at most `last` whose total is at most `memory`.
 
-    total: of a size, measured; None where it has none, which counts as too large
-    known: sizes that are measured already, and 0 with what is there without any. A line through the
-    nearest totals proposes where to cut, and how far to look ahead: what is far too large takes
-    compilers longest. Each proposal is measured, so a total that is no line costs more
-    measurements, not a wrong answer.
+    Sizes lie on a grid of STEPS and are bisected. A line through the nearest totals proposes where
+    to cut and how far to look ahead, since compilers are slowest for what is far too large. Each
+    proposal is measured, so that a total which is no line costs more measurements but is not wrong.
+
+    Args:
+      total: measures a size; None counts as too large.
+      memory: bytes that a size may need.
+      known: totals by size that are measured already, and that of size 0.
+      last: the largest size that is tried.
     """
     found = {size: value for size, value in known.items() if size <= last}
     kinds = itertools.cycle((LINE, POWER, LINE, MIDDLE))
@@ -61,8 +67,9 @@ def largest(
 
 
 def _ahead(found: Mapping[int, float | None], memory: float, last: int) -> int:
-    """The grid's first size at which a line through the last two totals exceeds `memory`; `last`
-    where none does.
+    """Returns the grid's first size at which a line through the last two totals exceeds `memory`.
+
+    It is `last` where the line does not reach `memory`.
     """
     points = sorted(found.items())[-2:]
     if len(points) < 2 or None in (points[0][1], points[1][1]) or points[0][1] >= points[1][1]:
@@ -72,25 +79,21 @@ def _ahead(found: Mapping[int, float | None], memory: float, last: int) -> int:
 
 
 def on_grid(size: float, steps: int = 0) -> int:
-    """The grid's size at or below `size`, or so many steps from it; below STEPS it is every
-    integer.
+    """Returns the grid's size at or below `size`, or so many steps from it.
+
+    The grid holds every integer below STEPS.
     """
     grain = 2 ** max(0, math.floor(math.log2(max(size, 1))) - int(math.log2(STEPS)))
     if steps < 0 and size == 2 ** math.floor(math.log2(size)):
         grain = max(1, grain // 2)
-    return max(
-        1,
-        (math.ceil(size / grain) if steps < 0 else math.floor(size / grain)) * grain
-        + steps * grain,
-    )
+    rounded = math.ceil(size / grain) if steps < 0 else math.floor(size / grain)
+    return max(1, (rounded + steps) * grain)
 
 
 def _proposal(
     low: int, high: int, found: Mapping[int, float | None], memory: float, kind: int
 ) -> float:
-    """Where a line, or a power law, through the totals at both ends meets `memory`, or the
-    middle.
-    """
+    """Returns where a line or a power law through both ends meets `memory`, or the middle."""
     above, below = found[high], found[low]
     if kind == MIDDLE or above is None or not 0 < below < above:
         return math.sqrt(low * high)
@@ -100,7 +103,11 @@ def _proposal(
 
 
 def parse_length(text: str) -> int:
-    """A length from a flag; raises UserError for what is no number of at least 1."""
+    """Returns the length that a flag holds.
+
+    Raises:
+      UserError: where it is no number of at least 1.
+    """
     if not text.strip().isdecimal() or int(text) < 1:
         raise UserError(
             f"--lengths has {text!r}; give numbers of tokens of at least 1, separated by commas"

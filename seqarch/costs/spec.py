@@ -1,6 +1,4 @@
-"""Cells of a memory table: what is asked of a measurement, what comes of it, and the digest under
-which it is kept.
-"""
+"""Specs of programs, their outcomes, and the digest under which an outcome is kept."""
 
 import dataclasses
 import functools
@@ -29,12 +27,25 @@ SOURCES = (
     *(f"costs/{name}.py" for name in ("compiler", "devices", "memory", "peak", "programs")),
 )
 
-COMPILERS = ("JAX_", "LIBTPU_", "XLA_")  # environment variables that begin so may change a program
-APART = ("JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+# Prefixes of the environment variables that may change a program, and those that never do.
+COMPILERS = ("JAX_", "LIBTPU_", "XLA_")
+HARMLESS = (
+    "JAX_PLATFORMS",
+    "JAX_COMPILATION_CACHE_DIR",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+)
 
 
 class ProgramSpec(NamedTuple):
-    """The arguments of `seqarch.costs.memory.measure`."""
+    """What is measured: the arguments of `seqarch.costs.memory.measure`.
+
+    Attributes:
+      config: the run's config.
+      phase: "train", "prefill" or "decode".
+      batch: rows.
+      length: tokens of context.
+      target: the devices, such as "tpu-v5e:2x2".
+    """
 
     config: Config
     phase: str
@@ -44,7 +55,11 @@ class ProgramSpec(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A spec without a measurement; reason: one line."""
+    """The outcome of a program that could not be measured.
+
+    Attributes:
+      reason: one line.
+    """
 
     reason: str
 
@@ -53,11 +68,15 @@ Outcome = Measurement | Failed
 
 
 def key_of(spec: ProgramSpec, platforms: str | None = None) -> str:
-    """A digest of what decides the spec's program and its plan: the config, shapes, versions,
-    sources, tuned forms, the compilers' environment and the target.
+    """Returns a digest of what decides the program of a spec and its plan.
 
-    Where a state does not grow with the context, specs of all contexts are the same; so are
-    decoding steps of all forms.
+    These are the config, shapes, versions, sources, tuned forms, the compilers' environment and the
+    target. Where a state does not grow with the context, the digest is the same at all contexts;
+    that of a decoding loop is the same for all forms.
+
+    Args:
+      spec: the spec.
+      platforms: JAX_PLATFORMS of the process that measures a present target.
     """
     config, program = spec.config, spec.length
     if spec.phase == "decode":
@@ -66,42 +85,31 @@ def key_of(spec: ProgramSpec, platforms: str | None = None) -> str:
     if spec.phase != "train":
         states = abstract_states(serving_model(config.model), spec.batch, spec.length)
         program = [min(config.length, spec.length) if spec.phase == "prefill" else 1, str(states)]
-    about = [
-        spec.phase,
-        spec.batch,
-        program,
-        spec.target,
-        given["model"],
-        given["optim"],
-        given["mesh"],
-        _versions(),
-    ]
-    about += [
-        _digest(inspect.getfile(resolve_mixer(layer.mixer)))
-        for layer in parse_pattern(config.model.mixer)
-    ]
+    about = [spec.phase, spec.batch, program, spec.target]
+    about += [given["model"], given["optim"], given["mesh"], _versions()]
+    mixers = (resolve_mixer(layer.mixer) for layer in parse_pattern(config.model.mixer))
+    about += [_digest(inspect.getfile(mixer)) for mixer in mixers]
     about += [tuning.path().read_text() if tuning.path().exists() else None]
-    about += sorted(
-        pair
-        for pair in os.environ.items()
-        if pair[0].startswith(COMPILERS) and pair[0] not in APART
-    )
+    about += sorted(pair for pair in os.environ.items() if _changes_programs(pair[0]))
     if place(spec.target).present:
         about += [platform.node(), len(os.sched_getaffinity(0)), platforms]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
 
 
+def _changes_programs(variable: str) -> bool:
+    return variable.startswith(COMPILERS) and variable not in HARMLESS
+
+
 @functools.cache
 def _versions() -> list[str]:
+    """Returns digests of the sources that decide a plan, and the versions of packages."""
     root = Path(__file__).parents[1]
-    return [
-        *(_digest(path) for pattern in SOURCES for path in sorted(root.glob(pattern))),
-        *versions(),
-    ]
+    paths = (path for pattern in SOURCES for path in sorted(root.glob(pattern)))
+    return [*map(_digest, paths), *versions()]
 
 
 def versions() -> list[str]:
-    """Names and versions of what decides a plan beside seqarch's own source."""
+    """Returns names and versions of the packages that decide a plan."""
     return [f"{name} {_version(name)}" for name in PACKAGES]
 
 

@@ -1,4 +1,4 @@
-"""What members cost on targets (seqarch.costs.curves), several parts of it measured at once."""
+"""Measures what members need on targets (seqarch.costs.curves), several parts at once."""
 
 import functools
 import itertools
@@ -18,12 +18,18 @@ from seqarch.records import Record, Results, Source, tag
 from seqarch.runtime.progress import Progress, print_line
 
 SEQUENCES = "sequences"
-SHARES = {"train": 5, "prefill": 1, "decode": 1, SEQUENCES: 1}  # of the time, by part of a sweep
-CACHED_S = 1.0  # a part that returns faster came from the cache
+SHARES = {"train": 5, "prefill": 1, "decode": 1, SEQUENCES: 1}  # of the time, by part
+CACHED_S = 1.0  # seconds; a part that returns faster came from the cache
 
 
 class Part(NamedTuple):
-    """A unit of work: one phase, or SEQUENCES, of a member on a target."""
+    """A unit of work: one phase of a member on a target, or its number of sequences.
+
+    Attributes:
+      target: the devices.
+      member: the member's name.
+      name: a phase, or SEQUENCES.
+    """
 
     target: str
     member: str
@@ -51,8 +57,8 @@ def run(
       targets: devices, such as "tpu-v5e" or "local".
       lengths: tokens of context.
       workers: programs that the cache compiles at once.
-      run_local: also run the training steps that fit a present target with room beside them;
-        accelerators always do.
+      run_local: also run the training steps that fit well into a present target; accelerators
+        always do.
       say: takes lines of progress. If a target cannot compile a member, one line says so and the
         rest continues.
 
@@ -60,7 +66,7 @@ def run(
       The records of each member, over all targets that could compile it.
 
     Raises:
-      UserError: the first one, where nothing could be measured.
+      UserError: where nothing could be measured, for the first part that a target refused.
     """
     parts = [Part(*each) for each in itertools.product(targets, members, SHARES)]
     progress, errors = Progress(sum(SHARES[part.name] for part in parts), say=say), {}
@@ -101,11 +107,13 @@ def _measure_all(
     workers: int,
     cache: MeasurementCache,
 ) -> Measured:
-    """What `measure` finds of each part; those of present targets and of absent ones are apart, as
-    a worker serves either kind.
+    """Returns what `measure` finds of each part.
+
+    Parts of present targets and of absent ones are measured separately, since a worker serves one
+    kind at a time.
     """
     found: dict[Part, list[Record] | None] = {}
-    # Twice as many threads as workers: a search waits for one program after the other.
+    # There are twice as many threads as workers because a search waits for each program in turn.
     with futures.ThreadPoolExecutor(2 * workers) as pool:
         try:
             for _, group in itertools.groupby(parts, key=lambda part: place(part.target).present):
@@ -120,8 +128,9 @@ def _measure_all(
 def _joined(
     members: Mapping[str, Config], targets: Sequence[str], found: Measured
 ) -> list[Results]:
-    """The records of each member on those targets of which no part was refused; members without any
-    are left out.
+    """Returns the records of each member on the targets that refused no part of it.
+
+    Members without records are left out.
     """
     results = []
     for name, config in members.items():

@@ -20,29 +20,33 @@ from seqarch.errors import NoResult, UserError, first_line
 from seqarch.runtime.accelerator import check_accelerator
 from seqarch.runtime.process import how_ended, spawn
 
-LOG = "log"  # of what a worker prints
-# programs after which a worker forgets what it traced: programs that differ in their length share a
-# tenth of the work
+LOG = "log"  # name of the file that holds what a worker prints
+# Programs after which a worker forgets what it traced. Programs that differ in their length share a
+# tenth of the work.
 TRACED = 32
 
 
 class Worker:
-    """A process that measures one program after the other, begun when it is needed and again after
-    it died.
+    """A process that measures one program after the other, and that is replaced when it dies.
 
-    Each process has a directory for its temporary files, which goes with it; there is what it
-    prints, the last line of which is what there is to say of a crash.
+    Each process has a directory for its temporary files, which is removed with it. The file LOG in
+    it holds what the process prints; its last line explains a crash.
     """
 
     def __init__(self, platforms: str | None):
         self._platforms, self._process, self._kind = platforms, None, None
 
     def ask(self, spec: ProgramSpec, asked: type[NamedTuple], timeout: float) -> Any:
-        """An `asked`, Failed, or the user's mistake."""
+        """Returns the outcome of a program, or the UserError that it raised.
+
+        Args:
+          spec: the program.
+          asked: what is wanted: a Measurement, or the Actual of a fresh process.
+          timeout: seconds after which the program is given up.
+        """
         placement = place(spec.target)
-        kind = (
-            placement.shape if placement.present else "absent"
-        )  # what a process cannot change once JAX has its devices
+        # A process cannot change its devices once JAX has them.
+        kind = placement.shape if placement.present else "absent"
         if kind != self._kind or asked is Actual:
             self.end()
             self._begin(kind)
@@ -57,6 +61,7 @@ class Worker:
         return Failed(reason)
 
     def end(self) -> None:
+        """Kills the process, if there is one."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
@@ -77,7 +82,7 @@ class Worker:
 
 
 def _serve(pipe: Any, kind: tuple[int, ...] | str, platforms: str | None, directory: str) -> None:
-    """Runs in a worker: specs in, outcomes out, until the other end is gone."""
+    """Answers specs with outcomes in a worker's process, until the other end is closed."""
     tempfile.tempdir = directory
     with open(Path(directory, LOG), "wb") as file:
         for descriptor in (1, 2):

@@ -1,1 +1,1 @@
-"""What a trained run can do and what it costs."""
+"""Evaluators, which measure what a trained run can do and what it costs."""

@@ -1,7 +1,8 @@
-"""How often a probe's answers are right: at all scored positions, far from the evidence, at lengths
-beyond training, and at other sizes of the task.
+"""How often a probe's answers are right.
 
-A position counts as right where the right answer is the model's most likely token.
+Accuracy is measured at all scored positions, by the distance to the evidence, at lengths beyond
+training, and at other sizes of the task. A position counts as right where the right answer is the
+model's most likely token.
 """
 
 import dataclasses
@@ -22,7 +23,13 @@ NAME = "accuracy"
 
 
 class Answers(NamedTuple):
-    """Rows of a probe, where they are scored, and where the model is right there."""
+    """What a model answers on rows of a probe.
+
+    Attributes:
+      tokens: the rows.
+      scored: the positions that are scored.
+      right: the scored positions at which the model is right.
+    """
 
     tokens: Int[np.ndarray, "B T"]
     scored: Bool[np.ndarray, "B T"]
@@ -30,10 +37,12 @@ class Answers(NamedTuple):
 
     @property
     def accuracy(self) -> float:
+        """The share of scored positions that are right."""
         return float(self.right.sum() / self.scored.sum())
 
     @property
     def positions(self) -> int:
+        """The number of scored positions."""
         return int(self.scored.sum())
 
     @property
@@ -45,11 +54,13 @@ class Answers(NamedTuple):
 def evaluate(
     run: LoadedRun, *, rows: int = 512, lengths: Sequence[int] = (), sizes: Sequence[int] = ()
 ) -> Iterator[Record]:
-    """Yields accuracies, each with the number of positions that it is of.
+    """Yields accuracies, each with the number of its positions, and what they compare with.
 
-    rows: of the held-out split, for each accuracy
-    lengths: further lengths of rows, such as those beyond training
-    sizes: further values of the option that makes the task harder (`Probe.size`)
+    Args:
+      run: the run to measure.
+      rows: rows of the held-out split, for each accuracy.
+      lengths: further lengths of rows, such as those beyond training.
+      sizes: further values of the option that makes the task harder (`Probe.size`).
     """
     probe = run.task
     longer = {length: dataclasses.replace(probe, length=length) for length in lengths}
@@ -78,7 +89,7 @@ def answers(run: LoadedRun, probe: Probe, count: int) -> Answers:
     score, parts = jax.jit(token_scores), []
     progress = run.counter(f"rows of {probe.length} tokens")
     for start in range(0, count, size):
-        chosen = np.arange(start, start + size) % count  # the last part is filled up
+        chosen = np.arange(start, start + size) % count  # the last part repeats the first rows
         part = Batch(*(column[chosen] for column in whole))
         parts.append(np.asarray(score(run.model, part)[1]))
         progress(min(start + size, count), count)
@@ -108,12 +119,17 @@ EVALUATOR = Evaluator(
     metrics=(
         _accuracy("accuracy", "Share of scored positions with the right answer."),
         Metric("exact", "rows all right", "percent", "Share of rows without an error.", False),
-        Metric("solved", "solved from", "percent", "The accuracy from which on it is solved."),
-        Metric("chance", "chance", "percent", "Of guessing among all answers."),
-        Metric("informed_chance", "chance, informed", "percent", "Among those in the row."),
-        _accuracy("distance_accuracy", "By the tokens between a scored position and its answer."),
-        _accuracy("length_accuracy", "At other lengths of rows than that of training."),
-        _accuracy("size_accuracy", "At other sizes of the task than that of training."),
+        Metric("solved", "solved from", "percent", "Accuracy from which a task counts as solved."),
+        Metric("chance", "chance", "percent", "Accuracy of guessing among all answers."),
+        Metric(
+            "informed_chance",
+            title="chance, informed",
+            unit="percent",
+            help="Accuracy of guessing among the answers that the row holds.",
+        ),
+        _accuracy("distance_accuracy", "Accuracy by the distance of the answer, in tokens."),
+        _accuracy("length_accuracy", "Accuracy at other lengths of rows than that of training."),
+        _accuracy("size_accuracy", "Accuracy at other sizes of the task than that of training."),
     ),
     tables=(
         TableSpec(

@@ -1,4 +1,4 @@
-"""Who uses its context: the same bytes predicted after more and more tokens of it.
+"""Whether a model uses its context: bits per byte of the same bytes after ever more tokens.
 
 A target is the last length/4 tokens of a window of L tokens, L = length/4, ..., 8 length, that
 begins inside its document; the window is read from an empty state, which is carried through it. So
@@ -17,7 +17,7 @@ from flax import nnx
 from seqarch.config import ModelConfig
 from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
-from seqarch.evals.quality import Text, bits_per_byte, carried_losses, texts
+from seqarch.evals.losses import Text, bits_per_byte, carried_losses, texts
 from seqarch.model import LanguageModel
 from seqarch.patterns import Layer, options_of
 from seqarch.records import Record
@@ -29,7 +29,9 @@ FACTORS = (1 / 4, 1 / 2, 1, 2, 4, 8)  # of the length of training windows
 def evaluate(run: LoadedRun, *, targets: int = 8) -> Iterator[Record]:
     """Yields bits per byte of the targets at each context L.
 
-    targets: in each document that is long enough for all L; 0 for none
+    Args:
+      run: the run to measure.
+      targets: targets in each document that is long enough for all L; 0 for none.
     """
     config = run.config
     lengths = sorted({max(1, int(factor * config.length)) for factor in FACTORS})
@@ -40,37 +42,46 @@ def evaluate(run: LoadedRun, *, targets: int = 8) -> Iterator[Record]:
     truncated = truncate(run.serving, config.model, config.length)
     for length in lengths:
         at = {"context": length}
-        yield Record("context", "carried", _score(run, run.serving, ends, length), at, n=len(ends))
+        score = _score(run, run.serving, ends, length)
+        yield Record("context", "carried", score, at, n=len(ends))
         if truncated is not None and length > config.length:
-            yield Record(
-                "context", "truncated", _score(run, truncated, ends, length), at, n=len(ends)
-            )
+            score = _score(run, truncated, ends, length)
+            yield Record("context", "truncated", score, at, n=len(ends))
 
 
 def target_ends(texts: Sequence[Text], longest: int, count: int) -> list[tuple[Text, int]]:
-    """`count` places in each text of at least `longest` tokens, evenly spaced, at which a target
-    ends.
+    """Returns texts with the positions at which their targets end, evenly spaced.
+
+    Args:
+      texts: documents; those of fewer than `longest` tokens have no target.
+      longest: tokens of the longest context.
+      count: targets of each document.
     """
-    long_enough = [text for text in texts if len(text.targets) >= longest]
-    return [
-        (text, int(end))
-        for text in long_enough
-        for end in np.linspace(longest, len(text.targets), count)
-    ]
+    found = []
+    for text in texts:
+        if len(text.targets) >= longest:
+            ends = np.linspace(longest, len(text.targets), count)
+            found += [(text, int(end)) for end in ends]
+    return found
 
 
 def truncate(model: LanguageModel, config: ModelConfig, window: int) -> LanguageModel | None:
-    """`model` with every attention layer that sees all tokens seeing the last `window` ones; None
-    where it has none.
+    """Returns `model` with attention over the last `window` tokens where it is over all tokens.
 
-    model: unstacked, with the layers of `config`
+    Args:
+      model: unstacked, with the layers of `config`.
+      config: its config.
+      window: tokens that such a layer then sees.
+
+    Returns:
+      The model with the same parameters; None where no layer sees all tokens.
     """
 
     def narrow(layer: Layer) -> Layer:
-        unlimited = (
-            "window" in options_of(layer.mixer) and dict(layer.options).get("window") is None
-        )
-        return Layer(layer.mixer, (*layer.options, ("window", window))) if unlimited else layer
+        has_window = "window" in options_of(layer.mixer)
+        if has_window and dict(layer.options).get("window") is None:
+            return Layer(layer.mixer, (*layer.options, ("window", window)))
+        return layer
 
     layers = tuple(config.stack)
     narrowed = tuple(map(narrow, layers))
@@ -84,14 +95,14 @@ def truncate(model: LanguageModel, config: ModelConfig, window: int) -> Language
 def _score(
     run: LoadedRun, model: LanguageModel, ends: list[tuple[Text, int]], length: int
 ) -> float:
+    """Returns the bits per byte of the targets after `length` tokens of context."""
     config = run.config
     windows = [_cut(text, end - length, end) for text, end in ends]
     progress = run.counter(f"tokens in contexts of {length}")
     losses = carried_losses(model, windows, min(length, config.length), config.eval.batch, progress)
     target = max(1, config.length // 4)
-    return bits_per_byte(
-        [part[-target:] for part in losses], [_cut(window, -target, None) for window in windows]
-    )
+    scored = [_cut(window, -target, None) for window in windows]
+    return bits_per_byte([part[-target:] for part in losses], scored)
 
 
 def _cut(text: Text, start: int, stop: int | None) -> Text:
@@ -104,28 +115,26 @@ EVALUATOR = Evaluator(
         Metric("targets", "targets", "count", "Places in the held-out text that are scored."),
         Metric(
             "carried",
-            "carried",
-            "bits",
-            "With the state carried from the first of so many tokens.",
-            True,
+            title="carried",
+            unit="bits",
+            help="Bits per byte with the state carried from the first token of the context.",
+            lower=True,
         ),
         Metric(
             "truncated",
-            "truncated",
-            "bits",
-            "In attention layers that see one training window only.",
-            True,
+            title="truncated",
+            unit="bits",
+            help="Bits per byte where attention layers see one training window only.",
+            lower=True,
         ),
     ),
     tables=(
         TableSpec(
             "Use of context",
             "Bits per byte of the same bytes after so many tokens of context, the state carried "
-            "from the first of "
-            "them on. A model that resets its state has the value at the length of training "
-            "windows for all longer "
-            "contexts. Truncated: the same parameters, in attention layers that see one "
-            "training window only.",
+            "from the first of them on. A model that resets its state has the value at the length "
+            "of training windows for all longer contexts. Truncated: the same parameters, in "
+            "attention layers that see one training window only.",
             ("carried", "truncated"),
         ),
     ),
@@ -133,9 +142,9 @@ EVALUATOR = Evaluator(
         FigureSpec(
             "use-of-context",
             "Who uses a longer context?",
-            "Bits per byte of the same bytes after more and more tokens of context. A curve "
-            "that falls uses its "
-            "context; one that rises does not stand contexts longer than those of training.",
+            "Bits per byte of the same bytes after more and more tokens of context. A curve that "
+            "falls uses its context; one that rises does not stand contexts longer than those of "
+            "training.",
             "carried",
             over="context",
             log=False,

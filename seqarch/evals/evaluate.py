@@ -1,4 +1,4 @@
-"""Measures a run: its evaluators' records go to RUN/records.jsonl and to TensorBoard."""
+"""Measures a run and writes its records to RUN/records.jsonl and to TensorBoard."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -14,8 +14,10 @@ from seqarch.evals.loaded_run import LoadedRun
 from seqarch.provenance import provenance
 from seqarch.records import Results, Source
 from seqarch.runtime.progress import print_line
+from seqarch.runtime.trackers import following_group
 from seqarch.runtime.trackers.tensorboard import add_scalars
 from seqarch.training.checkpoint import load_model
+from seqarch.training.metrics import METRICS
 
 
 def evaluate(
@@ -54,9 +56,8 @@ def evaluate(
         results = Results(keep.source, keep.records)
     for name in chosen:
         say(f"measuring {name}")
-        results = results.with_found(
-            evaluator.find(name).evaluate(run, **config.evals.get(name, {}))
-        )
+        found = evaluator.find(name).evaluate(run, **config.evals.get(name, {}))
+        results = results.with_found(found)
     if jax.process_index() == 0:
         records.write(Path(workdir) / records.NAME, [results])
         if "tensorboard" in config.trackers:
@@ -65,10 +66,11 @@ def evaluate(
 
 
 def choose(config: Config, only: Sequence[str] = ()) -> tuple[str, ...]:
-    """The evaluators of a config, or those of `only`.
+    """Returns the evaluators of a config, or those of `only`.
 
-    Raises UserError for one that is unknown, lacks an option, or does not measure what the config's
-    task is scored by.
+    Raises:
+      UserError: for one that is unknown, lacks an option, or does not measure what the config's
+        task is scored by.
     """
     for name in only:
         evaluator.find(name)
@@ -91,7 +93,14 @@ def check_score(name: str, task: str) -> None:
 
 
 def source(member: str, config: Config, step: int, split: str) -> Source:
-    """Whose records those of a run are, measured by this process."""
+    """Returns the source of a run's records, measured by this process.
+
+    Args:
+      member: the run's name.
+      config: its config.
+      step: that of the checkpoint.
+      split: the held-out data.
+    """
     seeds = dict(model=config.seed.model, data=config.seed.data)
     made = provenance()
     kept = {name: made[name] for name in ("revision", "dirty", "versions", "devices", "command")}
@@ -99,5 +108,15 @@ def source(member: str, config: Config, step: int, split: str) -> Source:
 
 
 def scalars(results: Results) -> dict[str, float]:
-    """The numbers of results, by the names under which TensorBoard shows them."""
-    return {records.tag(record): record.value for record in results.records if record.is_scalar}
+    """Returns the numbers of results by their tags in TensorBoard, which follow those of training.
+
+    An evaluator that found nothing to measure, and whose numbers are all 0, is left out.
+    """
+    found = [record for record in results.records if record.is_scalar]
+    measured = {record.evaluator for record in found if record.value != 0}
+    group = following_group(METRICS, "eval")
+    return {
+        f"{group}/{records.tag(record)}": record.value
+        for record in found
+        if record.evaluator in measured
+    }

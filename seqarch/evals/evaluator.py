@@ -1,7 +1,7 @@
-"""What an evaluator is, what it declares, and the only registry of evaluators.
+"""Evaluators: what each declares, and the registry EVALUATORS, the only place that names them.
 
 An evaluator is a module with an `EVALUATOR`: a function from a loaded run to records, the metrics
-that it measures, and the tables and figures that show them. The registry is all that names it.
+that it measures, and the tables and figures that show them.
 """
 
 import importlib
@@ -23,10 +23,14 @@ EVALUATORS = {
 
 
 class Metric(NamedTuple):
-    """What a metric is.
+    """A number that an evaluator measures.
 
-    unit: a name in `seqarch.report.formats.FORMATS`, by which its values are written
-    lower: whether lower is better; None where neither is
+    Attributes:
+      name: that of its records.
+      title: its name in tables.
+      unit: a name in `seqarch.report.formats.FORMATS`, by which its values are written.
+      help: a sentence that says what it is.
+      lower: whether lower is better; None where neither is.
     """
 
     name: str
@@ -37,9 +41,13 @@ class Metric(NamedTuple):
 
 
 class TableSpec(NamedTuple):
-    """A table of some metrics: a column for each, or for each thing that it was measured at.
+    """A table of metrics, with a column for each, or for each place that it was measured at.
 
-    facts: names of facts that the caption ends with
+    Attributes:
+      title: the table's title.
+      caption: what stands above it.
+      metrics: names of metrics.
+      facts: names of facts that the caption ends with.
     """
 
     title: str
@@ -49,10 +57,15 @@ class TableSpec(NamedTuple):
 
 
 class FigureSpec(NamedTuple):
-    """A curve of a metric for each member.
+    """A figure with a curve of one metric for each member.
 
-    over: the axis along which it was measured: "context", or that of an array
-    log: whether the metric's axis is logarithmic
+    Attributes:
+      name: that of its file.
+      title: the question that it answers.
+      caption: what stands below it.
+      metric: name of the metric.
+      over: the axis along which it was measured: "context", or that of an array.
+      log: whether the metric's axis is logarithmic.
     """
 
     name: str
@@ -66,9 +79,15 @@ class FigureSpec(NamedTuple):
 class Evaluator(NamedTuple):
     """An entry of EVALUATORS.
 
-    evaluate: (run: LoadedRun, **options) -> records and facts; its defaults are the options'
-    over_seeds: whether every seed of a member is measured and the mean is reported; else the first
-    score: the metric of the tasks that it measures (`seqarch.tasks.base.Score`); None: of all
+    Attributes:
+      evaluate: (run: LoadedRun, **options) -> records and facts; its defaults are the options'.
+      metrics: what it measures.
+      tables: tables that show its metrics.
+      figures: figures that show its metrics.
+      over_seeds: whether every seed of a member is measured and the mean is reported; otherwise
+        the first seed is.
+      score: it measures the tasks that are scored by this metric (`seqarch.tasks.base.Score`);
+        None: all tasks.
     """
 
     evaluate: Callable[..., Iterator[Record | Fact]]
@@ -79,7 +98,11 @@ class Evaluator(NamedTuple):
     score: str | None = None
 
     def metric(self, name: str) -> Metric:
-        """Raises UserError where the evaluator declares no such metric."""
+        """Returns the metric `name`.
+
+        Raises:
+          UserError: where the evaluator declares no such metric.
+        """
         for metric in self.metrics:
             if metric.name == name:
                 return metric
@@ -87,7 +110,11 @@ class Evaluator(NamedTuple):
 
 
 def find(name: str) -> Evaluator:
-    """The evaluator of that name; raises UserError."""
+    """Returns the evaluator `name`.
+
+    Raises:
+      UserError: for a name that is not in EVALUATORS.
+    """
     if name not in EVALUATORS:
         raise unknown("evaluator", name, EVALUATORS)
     module, _, attribute = EVALUATORS[name].partition(":")
@@ -95,7 +122,7 @@ def find(name: str) -> Evaluator:
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Raises UserError for an evaluator that there is not, or an option that it lacks."""
+    """Raises UserError for an unknown evaluator, and for an option that it lacks."""
     known = list(inspect.signature(find(name).evaluate).parameters)[1:]
     for option in options:
         if option not in known and not known:

@@ -1,6 +1,4 @@
-"""FLOPs of each token of a sequence of the run's length: the definition's, and as the train step
-runs.
-"""
+"""FLOPs per token of a sequence of the run's length, by definition and as the train step runs."""
 
 from collections.abc import Iterator
 
@@ -12,7 +10,7 @@ from seqarch.records import Record
 
 
 def evaluate(run: LoadedRun) -> Iterator[Record]:
-    """Yields FLOPs a token; a backward pass counts twice its forward pass."""
+    """Yields FLOPs per token; a backward pass counts twice its forward pass."""
     config = run.config
     forward = forward_flops(abstract(run.model), config.length)
     program = train_program(config, run.mesh)
@@ -32,40 +30,46 @@ EVALUATOR = Evaluator(
         Metric("forward_per_token", "forward", "flops", "Model FLOPs of a forward pass.", True),
         Metric(
             "forward_matmul_per_token",
-            "forward, products",
-            "flops",
-            "Of matrix products alone.",
-            True,
+            title="forward, products",
+            unit="flops",
+            help="FLOPs of the forward pass in matrix products alone.",
+            lower=True,
         ),
         Metric(
-            "train_per_token", "training", "flops", "Three times those of the forward pass.", True
+            "train_per_token",
+            title="training",
+            unit="flops",
+            help="Model FLOPs of training, three times those of the forward pass.",
+            lower=True,
         ),
         Metric(
             "train_matmul_per_token",
-            "training, products",
-            "flops",
-            "Of matrix products alone.",
-            True,
+            title="training, products",
+            unit="flops",
+            help="FLOPs of training in matrix products alone.",
+            lower=True,
         ),
         Metric(
             "train_hardware_per_token",
-            "training, as run",
-            "flops",
-            "Of the compiled train step.",
-            True,
+            title="training, as run",
+            unit="flops",
+            help="FLOPs of the train step as it runs.",
+            lower=True,
         ),
         Metric(
-            "uncounted_loops", "uncounted loops", "count", "Loops whose trips are not known.", True
+            "uncounted_loops",
+            title="uncounted loops",
+            unit="count",
+            help="Loops whose number of trips is not known.",
+            lower=True,
         ),
     ),
     tables=(
         TableSpec(
             "FLOPs per token",
             "FLOPs of the definition, whatever form computes it: each visible pair of tokens "
-            "counts once, and a "
-            "backward pass counts twice its forward pass. As run: with what the train step "
-            "computes again and "
-            "what its blocks mask.",
+            "counts once, and a backward pass counts twice its forward pass. As run: with what the "
+            "train step computes again and what its blocks mask.",
             ("forward_per_token", "train_per_token", "train_hardware_per_token"),
         ),
     ),

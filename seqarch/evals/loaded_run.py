@@ -1,6 +1,4 @@
-"""A run as evaluators see it: its model, its config and a split of its data, with what they
-share.
-"""
+"""LoadedRun: a run as evaluators see it, with its model, its config and a split of its data."""
 
 import contextlib
 import dataclasses
@@ -29,8 +27,11 @@ from seqarch.training.sharding import make_mesh
 class LoadedRun:
     """A run that is measured.
 
-    config: as the run was given it; say: takes lines of progress
-    split: the held-out data: what the run's task opens (`Task.open`), of text a TokenFile
+    Attributes:
+      config: the run's config, as it was given.
+      model: its trained model.
+      split: the held-out data that its task opens (`Task.open`); a TokenFile if the task is text.
+      say: takes lines of progress.
     """
 
     config: Config
@@ -41,19 +42,17 @@ class LoadedRun:
 
     @functools.cached_property
     def task(self) -> Task:
-        """What the run was trained on."""
+        """The task that the run was trained on."""
         return make_task(self.config)
 
     @functools.cached_property
     def serving(self) -> LanguageModel:
-        """The model as prefill and decoding want it."""
+        """The model as prefill and decoding use it."""
         return self.model.serving()
 
     @functools.cached_property
     def mesh(self) -> Mesh:
-        """The run's, over all devices; where the run's sizes don't fit those of this machine, all
-        of them as one axis.
-        """
+        """The run's mesh over all devices; all devices as one axis where they don't fit it."""
         try:
             return make_mesh(self.config.mesh)
         except UserError as error:
@@ -61,25 +60,26 @@ class LoadedRun:
             return make_mesh(MeshConfig())
 
     def compiled(self, program: Program) -> Compiled:
-        """`program` compiled; the same program for the same shapes only once, whichever evaluators
-        ask for it.
-        """
+        """Returns a compiled program, which is compiled once for all evaluators."""
         return self._compile(program, run=True)[0]
 
     def planned(self, program: Program) -> Compiled:
-        """The same, only to be asked for its memory: not to be run."""
+        """Returns a program that is compiled to tell its memory, and that must not be run."""
         return self._compile(program, run=False)[0]
 
     def compile_seconds(self, program: Program) -> float:
-        """What compiling `program` takes, with tracing; where JAX's persistent cache spared it, to
-        a second.
+        """Returns the seconds in which a program is traced and compiled.
+
+        Where JAX's persistent cache spared the compilation, they are right to about a second.
         """
         return self._compile(program, run=True)[1]
 
     @contextlib.contextmanager
     def skipping(self, what: str) -> Iterator[list[str]]:
-        """Goes on where `what` needs more memory than the device has; collects what is said of
-        that.
+        """Continues after `what` if it needs more memory than the device has.
+
+        Yields:
+          A list, to which one line is then added that says so.
         """
         skipped: list[str] = []
         try:
@@ -91,8 +91,9 @@ class LoadedRun:
             self.say(skipped[0])
 
     def counter(self, what: str) -> Callable[[int, int], None]:
-        """Returns a callback (done, total) that reports the progress; the first call, which has the
-        compilation, tells nothing of the pace.
+        """Returns a callback (done, total) that reports progress.
+
+        The first call does not count towards the pace, since it includes the compilation.
         """
         return Progress(0, what, rate="a second", say=self.say).reach
 
@@ -104,8 +105,7 @@ class LoadedRun:
         if key not in self._programs:
             self.say(f"compiling {program.name}")
             start = time.perf_counter()
-            # Under the mesh, as in the training loop: it is the same program, which a persistent
-            # cache then has.
+            # Under the mesh it is the training loop's program, which a persistent cache may hold.
             with jax.set_mesh(self.mesh), _spared() as spared:
                 compiled = program.compile(run=run)
             self._programs[key] = compiled, time.perf_counter() - start + sum(spared)
@@ -114,7 +114,7 @@ class LoadedRun:
 
 @contextlib.contextmanager
 def _spared() -> Iterator[list[float]]:
-    """Collects the seconds of compilation that JAX's persistent cache saves."""
+    """Yields a list that collects the seconds of compilation that JAX's persistent cache saves."""
     spared = []
 
     def listen(event: str, seconds: float, **_: Any) -> None:

@@ -1,6 +1,4 @@
-"""What a trained run needs: parameters, optimizer, the state of one sequence, and its compiled
-programs.
-"""
+"""Bytes of a trained run: parameters, optimizer, state of one sequence, and compiled programs."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -13,8 +11,8 @@ from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Fact, Record
 from seqarch.training.sharding import abstract_state
 
-CONTEXTS = (1024, 16384, 1048576)
-COMPILED = (256, 1024, 4096)
+CONTEXTS = (1024, 16384, 1048576)  # tokens
+COMPILED = (256, 1024, 4096)  # tokens
 
 
 def evaluate(
@@ -22,8 +20,10 @@ def evaluate(
 ) -> Iterator[Record | Fact]:
     """Yields elements and bytes; a program that does not fit the device has no value.
 
-    contexts: tokens after which the state of one sequence is measured
-    compiled: contexts for which the train step, prefill and decoding are compiled
+    Args:
+      run: the run to measure.
+      contexts: tokens after which the state of one sequence is measured.
+      compiled: tokens of context for which the train step, prefill and decoding are compiled.
     """
     config, mesh = run.config, run.mesh
     state = abstract_state(config, mesh)
@@ -39,20 +39,18 @@ def evaluate(
             if skipped:
                 yield Record("memory", name, at=at, status="oom", note=skipped[0])
     platform = mesh.devices.flat[0].platform
-    yield Fact(
-        "memory",
-        "definition",
+    text = (
         f"Bytes are {definition(platform)}, of one device, compiled for {platform}: training of "
-        f"{config.batch} "
-        f"rows on {mesh.size} device(s); prefill, in segments of {config.length} tokens, and "
-        "decoding of one "
-        "sequence.",
+        f"{config.batch} rows on {mesh.size} device(s); prefill, in segments of {config.length} "
+        "tokens, and decoding of one sequence."
     )
+    yield Fact("memory", "definition", text)
 
 
 def _states(run: LoadedRun, contexts: Sequence[int]) -> Iterator[Record | Fact]:
-    """Of one sequence, as the run computes and in bfloat16: caches follow the dtype, recurrent
-    states do not.
+    """Yields sizes of one sequence's state, in the run's dtype and in bfloat16.
+
+    Caches follow the dtype; recurrent states do not.
     """
     config = run.config
     half = serving_model(dataclasses.replace(config.model, dtype="bfloat16"))
@@ -69,13 +67,8 @@ def _curve(phase: str, title: str) -> FigureSpec:
     caption = (
         f"Bytes of the compiled {title} against the context; the memory table says which bytes."
     )
-    return FigureSpec(
-        f"memory-{phase}",
-        f"How does the memory of the {title} grow?",
-        caption,
-        f"{phase}_bytes",
-        "context",
-    )
+    question = f"How does the memory of the {title} grow?"
+    return FigureSpec(f"memory-{phase}", question, caption, f"{phase}_bytes", "context")
 
 
 EVALUATOR = Evaluator(
@@ -90,31 +83,33 @@ EVALUATOR = Evaluator(
         Metric("state_bytes", "state", "bytes", "Bytes of one sequence's state.", True),
         Metric(
             "state_bytes_bfloat16",
-            "state in bfloat16",
-            "bytes",
-            "Of the model computing in bfloat16.",
-            True,
+            title="state in bfloat16",
+            unit="bytes",
+            help="Bytes of one sequence's state where the model computes in bfloat16.",
+            lower=True,
         ),
         Metric("train_bytes", "training", "bytes", "Bytes of the compiled train step.", True),
         Metric(
             "prefill_bytes",
-            "prefill",
-            "bytes",
-            "Bytes of a segment of one sequence's prompt.",
-            True,
+            title="prefill",
+            unit="bytes",
+            help="Bytes of the prefill of a segment of one sequence's prompt.",
+            lower=True,
         ),
         Metric(
-            "decode_bytes", "decoding", "bytes", "Bytes of the decoding loop of one sequence.", True
+            "decode_bytes",
+            title="decoding",
+            unit="bytes",
+            help="Bytes of the decoding loop of one sequence.",
+            lower=True,
         ),
     ),
     tables=(
         TableSpec(
             "Parameters and state",
             "Bytes of parameters and optimizer, and the state that decoding one sequence keeps "
-            "after so many "
-            "tokens: as measured here, and of the same model computing in bfloat16, which keys "
-            "and values follow "
-            "and recurrent states do not.",
+            "after so many tokens: as measured here, and of the same model computing in bfloat16, "
+            "which keys and values follow and recurrent states do not.",
             (
                 "params_bytes",
                 "optimizer_bytes",

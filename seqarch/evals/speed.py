@@ -1,16 +1,15 @@
-"""Tokens per second of training, prefill and decoding: medians of runs that were waited for,
-compilation apart.
+"""Measures tokens per second of training, prefill and decoding, and the time of compilation.
 
-Prefill and decoding are of one sequence. Decoding at a context of L tokens is that of its last
-DECODED ones, after a
-real prefill of those before: a cache is as full, and a state as used, as it would be.
+Each speed is the median of several blocking runs, without compilation. Prefill and decoding are of
+one sequence. Decoding at a context of L tokens means its last DECODED tokens, after a real prefill
+of those before, so that caches are as full and states as used as in a real run.
 """
 
 import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,75 +21,106 @@ from seqarch.errors import UserError
 from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.generate import Decoding
-from seqarch.records import Record
+from seqarch.records import Record, tag
 from seqarch.tasks.base import Batch
 from seqarch.training.sharding import init_state, put_batch
 from seqarch.training.state import TrainState, hyper
 from seqarch.types import Int, PyTree, State
 
-REPEATS = 3
-SHORTEST = 2 * DECODED  # tokens of a context
-MAPPED = 64 << 20  # bytes, more than malloc ever takes from its heap
+REPEATS = 3  # runs of which the median is reported
+BUSY = 1.5  # ratio of the slowest run to the median above which the machine counts as busy
+MIN_CONTEXT = 2 * DECODED  # tokens
+MAPPED_BYTES = 64 << 20  # more than malloc ever takes from its heap
 States = tuple[State, ...]
+
+
+class Timing(NamedTuple):
+    """Seconds of several runs of one program.
+
+    Attributes:
+      median: seconds of the median run.
+      fastest: seconds of the fastest run.
+      slowest: seconds of the slowest run.
+    """
+
+    median: float
+    fastest: float
+    slowest: float
+
+    @property
+    def note(self) -> str:
+        """The spread, as the note of a record."""
+        return f"runs took {self.fastest:.3g} s to {self.slowest:.3g} s"
 
 
 def evaluate(run: LoadedRun, *, contexts: Sequence[int] = (256, 1024, 4096)) -> Iterator[Record]:
     """Yields tokens per second; a program that does not fit the device has no value.
 
-    contexts: at which prefill and decoding are timed; at least DECODED + 1 tokens
+    Args:
+      run: the run to measure.
+      contexts: tokens of context at which prefill and decoding are timed.
+
+    Raises:
+      UserError: where a context is shorter than MIN_CONTEXT tokens.
     """
-    if short := [context for context in contexts if context < SHORTEST]:
+    if short := [context for context in contexts if context < MIN_CONTEXT]:
         raise UserError(
-            f"evals.speed.contexts has {short[0]}; give contexts of at least {SHORTEST} tokens"
+            f"evals.speed.contexts has {short[0]}; give contexts of at least {MIN_CONTEXT} tokens"
         )
     config = run.config
     with run.skipping("the train step") as skipped:
-        yield Record(
-            "speed", "compile_seconds", run.compile_seconds(train_program(config, run.mesh))
-        )
+        seconds = run.compile_seconds(train_program(config, run.mesh))
+        yield Record("speed", "compile_seconds", seconds)
         tokens = config.batch * config.length
-        yield Record("speed", "train_tokens_per_s", tokens / _train_seconds(run), n=REPEATS)
+        yield _speed(run, "train_tokens_per_s", tokens, _time_training(run), {})
     yield from _absent(skipped, ("train_tokens_per_s",), {})
     for context in contexts:
         at = {"context": context}
         with run.skipping(f"a context of {context} tokens") as skipped:
-            prefill, decode = _serving_seconds(run, context)
-            yield Record("speed", "prefill_tokens_per_s", context / prefill, at, n=REPEATS)
-            yield Record("speed", "decode_tokens_per_s", DECODED / decode, at, n=REPEATS)
+            prefill, decode = _time_serving(run, context)
+            yield _speed(run, "prefill_tokens_per_s", context, prefill, at)
+            yield _speed(run, "decode_tokens_per_s", DECODED, decode, at)
         yield from _absent(skipped, ("prefill_tokens_per_s", "decode_tokens_per_s"), at)
+
+
+def _speed(
+    run: LoadedRun, metric: str, tokens: int, timing: Timing, at: Mapping[str, Any]
+) -> Record:
+    """Returns the record of a speed, and warns where the runs differ much."""
+    record = Record("speed", metric, tokens / timing.median, at, n=REPEATS, note=timing.note)
+    if timing.slowest > BUSY * timing.median:
+        run.say(f"the machine is busy: {tag(record)}: {timing.note}")
+    return record
 
 
 def _absent(
     skipped: Sequence[str], metrics: Sequence[str], at: Mapping[str, Any]
 ) -> Iterator[Record]:
-    """Records without a value for what did not fit the device."""
+    """Yields records without a value for what did not fit the device."""
     for note in skipped:
         for metric in metrics:
             yield Record("speed", metric, at=at, status="oom", note=note)
 
 
-def _train_seconds(run: LoadedRun) -> float:
-    """Of one step from the initial state, with rows of the held-out data."""
+def _time_training(run: LoadedRun) -> Timing:
+    """Times steps from the initial state, on rows of the held-out data."""
     config, mesh = resolve(run.config, run.mesh), run.mesh
     step = run.compiled(train_program(config, mesh))
     state = init_state(config, mesh, jax.random.key(config.seed.model))
     rows = _text(run, config.batch // jax.process_count(), config.length + 1)
-    inputs = rows[:, :-1]
-    batch = put_batch(
-        Batch(inputs, rows[:, 1:], inputs == run.split.boundary, np.ones(inputs.shape, np.float32)),
-        mesh,
-    )
+    inputs, weights = rows[:, :-1], np.ones(rows[:, 1:].shape, np.float32)
+    batch = put_batch(Batch(inputs, rows[:, 1:], inputs == run.split.boundary, weights), mesh)
 
     def train(_: None) -> TrainState:
         nonlocal state
         state = step(state, batch, hyper(config))[0]
         return state
 
-    return median_seconds(train)
+    return time_runs(train)
 
 
-def _serving_seconds(run: LoadedRun, context: int) -> tuple[float, float]:
-    """Of reading `context` tokens, and of the last DECODED ones decoded."""
+def _time_serving(run: LoadedRun, context: int) -> tuple[Timing, Timing]:
+    """Times the prefill of `context` tokens, and the decoding of the last DECODED of them."""
     model, segment = run.serving, min(run.config.length, context)
     prefill = run.compiled(prefill_program(model, 1, segment, context))
     decode = run.compiled(decode_loop_program(model, 1, context))
@@ -105,41 +135,51 @@ def _serving_seconds(run: LoadedRun, context: int) -> tuple[float, float]:
             states = prefill(model, prompt[:, start : start + segment], states, lengths, hidden)[1]
         return states
 
-    near = Decoding(
-        jnp.zeros((1, vocab)), read(_copy(empty), context - DECODED), jnp.zeros(1, bool)
-    )
+    filled = read(_copy(empty), context - DECODED)
+    near = Decoding(jnp.zeros((1, vocab)), filled, jnp.zeros(1, bool))
     return (
-        median_seconds(read, lambda: _copy(empty)),
-        median_seconds(lambda at: decode(model, at, key)[1], lambda: _copy(near)),
+        time_runs(read, lambda: _copy(empty)),
+        time_runs(lambda at: decode(model, at, key)[1], lambda: _copy(near)),
     )
 
 
 def _text(run: LoadedRun, rows: int, length: int) -> Int[np.ndarray, "B T"]:
-    """The beginning of the held-out data, again and again where it is shorter."""
+    """Returns the beginning of the held-out data, repeated where it is shorter."""
     return np.resize(run.split.tokens[: rows * length], (rows, length)).astype(np.int32)
 
 
 def _copy(tree: PyTree) -> PyTree:
-    """Arrays that may be donated."""
+    """Returns copies of arrays, which may be donated."""
     return jax.tree.map(jnp.copy, tree)
 
 
-def median_seconds(
+def time_runs(
     run: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None, *, repeats: int = REPEATS
-) -> float:
-    """Of `repeats` runs, each given what `prepare` makes, which is not timed."""
-    return statistics.median(run_seconds(run, prepare()) for _ in range(repeats))
+) -> Timing:
+    """Times `repeats` blocking runs, one after the other.
+
+    Args:
+      run: what is timed; it takes what `prepare` returns.
+      prepare: makes the argument of one run; it is not timed.
+      repeats: number of runs.
+    """
+    seconds = [run_seconds(run, prepare()) for _ in range(repeats)]
+    return Timing(statistics.median(seconds), min(seconds), max(seconds))
 
 
 def run_seconds(run: Callable[[Any], Any], given: Any = None) -> float:
-    """Of one run, waited for. What it makes is freed after the clock is read: of 128 MiB of caches
-    that takes milliseconds.
+    """Returns the wall-clock seconds of one blocking run.
 
-    What the run before it held may still be going back to the system, in a thread of XLA's: 0.4 s
-    for 3.4 GB. A run that maps memory would wait for that, so memory is mapped first.
+    The result is freed after the clock is read: freeing 128 MiB of caches takes milliseconds.
+    Memory that the run before held may still be going back to the system, in a thread of XLA's
+    (0.4 s for 3.4 GB). A run that maps memory would wait for that, so memory is mapped first.
+
+    Args:
+      run: what is timed.
+      given: its argument, which is waited for before the clock starts.
     """
     jax.block_until_ready(given)
-    np.empty(MAPPED, np.uint8)
+    np.empty(MAPPED_BYTES, np.uint8)
     start = time.perf_counter()
     made = jax.block_until_ready(run(given))  # noqa: F841
     return time.perf_counter() - start
@@ -150,27 +190,31 @@ EVALUATOR = Evaluator(
     metrics=(
         Metric(
             "compile_seconds",
-            "compilation, training",
-            "seconds",
-            "Compiling the train step, with tracing.",
-            True,
+            title="compilation, training",
+            unit="seconds",
+            help="Seconds in which the train step is traced and compiled.",
+            lower=True,
         ),
         Metric(
-            "train_tokens_per_s", "training", "rate", "Tokens per second of the train step.", False
+            "train_tokens_per_s",
+            title="training",
+            unit="rate",
+            help="Tokens per second of the train step.",
+            lower=False,
         ),
         Metric(
             "prefill_tokens_per_s",
-            "prefill",
-            "rate",
-            "Of reading one prompt of so many tokens.",
-            False,
+            title="prefill",
+            unit="rate",
+            help="Tokens per second of the prefill of one prompt.",
+            lower=False,
         ),
         Metric(
             "decode_tokens_per_s",
-            "decoding",
-            "rate",
-            "Of one sequence, after a real prefill.",
-            False,
+            title="decoding",
+            unit="rate",
+            help="Tokens per second of decoding one sequence, after a real prefill.",
+            lower=False,
         ),
     ),
     tables=(

@@ -1,1 +1,1 @@
-"""Records rendered as tables, figures and pages; the only place where a number becomes a string."""
+"""Renders records as tables, figures and pages; a number becomes a string only here."""

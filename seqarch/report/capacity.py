@@ -1,97 +1,139 @@
-"""What the planner found (seqarch.costs.capacity), in lines."""
+"""The capacity of a target (seqarch.costs.capacity) as lines of text."""
 
 import functools
 from collections.abc import Iterator
 
 from seqarch.config import Config
-from seqarch.costs import capacity
+from seqarch.costs import capacity, roofline
+from seqarch.costs.capacity import ServingCapacity, TrainingCapacity
 from seqarch.costs.devices import Placement
-from seqarch.costs.spec import Outcome
+from seqarch.costs.roofline import Bound
+from seqarch.costs.spec import Failed, Outcome
+from seqarch.model import count_parameters
 from seqarch.report.formats import format_bytes, format_si
 
 
+def heading(config: Config, placement: Placement, context: int) -> str:
+    """Returns the line that says which model is placed where."""
+    size = f"{format_si(count_parameters(config.model))} parameters, context {context:,}"
+    return f"{config.model.mixer}: {size}, on {placement.name}"
+
+
 def training_lines(
-    config: Config, placement: Placement, context: int, plan: capacity.Training, price: float | None
+    config: Config,
+    placement: Placement,
+    context: int,
+    found: TrainingCapacity,
+    price: float | None,
 ) -> Iterator[str]:
-    """What a training plan says: the ways that were tried, the largest batch, and the speed at
-    most.
+    """Yields the attempts, the largest batch and the highest speed of training.
+
+    Args:
+      config: the run's config, as it was given.
+      placement: the target.
+      context: tokens of a row.
+      found: what was found.
+      price: that of a chip for one hour; None: costs are left out.
     """
-    way, batch = plan.way, plan.way.config.batch
+    chosen, batch = found.chosen, found.chosen.config.batch
     if batch != config.batch:
-        yield (
-            f"{config.batch} rows do not divide over {placement.count} devices: {batch} are planned"
-        )
-    for tried in plan.tried:
-        yield f"{batch} rows, {tried.change}: {_fit(tried.outcome)}"
-    yield (
-        f"{way.change if way.fits else 'does not fit'}; most of the memory goes to "
-        f"{capacity.largest_part(way.outcome)}"
-    )
-    more = f", {plan.rows.beyond:,} do not" if plan.rows.beyond else " or more"
-    yield f"largest batch: {plan.rows.size:,} rows fit{more}"
-    speed = capacity.bound(config, placement, way.outcome, batch * context)
-    if way.fits and speed:
+        count = placement.count
+        yield f"{config.batch} rows do not divide over {count} devices: {batch} are planned"
+    for attempt in found.attempts:
+        yield f"{batch} rows, {attempt.change}: {_fit(attempt.outcome)}"
+    change = chosen.change if chosen.fits else "does not fit"
+    yield f"{change}; most of the memory goes to {capacity.largest_part(chosen.outcome)}"
+    more = f", {found.batch.beyond:,} do not" if found.batch.beyond else " or more"
+    yield f"largest batch: {found.batch.size:,} rows fit{more}"
+    speed = roofline.bound(config, placement, chosen.outcome, batch * context)
+    if chosen.fits and speed:
         yield _rate("speed", placement, speed, price)
 
 
 def serving_lines(
-    config: Config, placement: Placement, context: int, plan: capacity.Serving, price: float | None
+    config: Config,
+    placement: Placement,
+    context: int,
+    found: ServingCapacity,
+    price: float | None,
 ) -> Iterator[str]:
-    """What a serving plan says: one sequence, how many at once, and the speeds at most."""
-    yield f"one sequence: {_fit(plan.one)}; its prefill: {_fit(plan.prefill)}"
-    if not plan.sequences:
-        lacking = plan.prefill if plan.one.fits else plan.one
-        failed = isinstance(lacking, capacity.Failed)
-        yield (
-            "it fails to compile"
-            if failed
-            else f"does not fit; most of the memory goes to {capacity.largest_part(lacking)}"
-        )
+    """Yields what one sequence needs, how many fit at once, and the highest speeds.
+
+    Args:
+      config: the run's config.
+      placement: the target.
+      context: tokens of a sequence.
+      found: what was found.
+      price: that of a chip for one hour; None: costs are left out.
+    """
+    yield f"one sequence: {_fit(found.decode)}; its prefill: {_fit(found.prefill)}"
+    if not found.sequences:
+        yield _obstacle(found)
         return
-    count = f"{'at least ' if plan.capped else ''}{plan.sequences:,}"
-    yield f"{count} at once: {_fit(plan.many)}; most of it is {capacity.largest_part(plan.many)}"
+    part = capacity.largest_part(found.decode_all)
+    count = f"{'at least ' if found.capped else ''}{found.sequences:,}"
+    yield f"{count} at once: {_fit(found.decode_all)}; most of it is {part}"
+    for title, speed in _speeds(config, placement, context, found).items():
+        if speed:
+            yield _rate(title, placement, speed, price)
+        else:
+            yield f"{title}: no data sheet of this device, no bound"
+
+
+def _obstacle(found: ServingCapacity) -> str:
+    """Returns why not even one sequence is served."""
+    lacking = found.prefill if found.decode.fits else found.decode
+    if isinstance(lacking, Failed):
+        return "it fails to compile"
+    return f"does not fit; most of the memory goes to {capacity.largest_part(lacking)}"
+
+
+def _speeds(
+    config: Config, placement: Placement, context: int, found: ServingCapacity
+) -> dict[str, Bound | None]:
+    """Returns the highest speeds of prefill and decoding, by title."""
     segment = min(config.length, max(context // 2, 1))
-    bound = functools.partial(capacity.bound, config, placement)
+    bound = functools.partial(roofline.bound, config, placement)
     speeds = {
-        "prefill of one": bound(plan.halfway, segment, unread=2),
-        "decoding of one": bound(plan.one, 1),
+        "prefill of one": bound(found.half_prefill, segment, unread=2),
+        "decoding of one": bound(found.decode, 1),
     }
-    if plan.sequences > 1:
-        speeds |= {
-            f"prefill of {plan.sequences:,}": bound(
-                plan.many_halfway, plan.sequences * segment, unread=2
-            ),
-            f"decoding of {plan.sequences:,}": bound(plan.many, plan.sequences),
-        }
-    for what, speed in speeds.items():
-        yield (
-            _rate(what, placement, speed, price)
-            if speed
-            else f"{what}: no data sheet of this device, no bound"
-        )
+    count = found.sequences
+    if count > 1:
+        prefill = bound(found.half_prefill_all, count * segment, unread=2)
+        speeds[f"prefill of {count:,}"] = prefill
+        speeds[f"decoding of {count:,}"] = bound(found.decode_all, count)
+    return speeds
+
+
+def source_line(placement: Placement) -> str:
+    """Returns where memory and rates of a target come from; "" where it has no data sheet."""
+    target = placement.target
+    if not target.source:
+        return ""
+    memory = "Memory is what libtpu offers; " if target.platform == "tpu" else "Memory, "
+    rates = f"bandwidth and FLOP/s are those of {target.source}."
+    return f"{memory}{rates} Bounds are rooflines, not forecasts."
 
 
 def _fit(outcome: Outcome) -> str:
-    """ "9.1 GiB of 16 GiB", what it needs and does not get, or why it failed."""
-    if isinstance(outcome, capacity.Failed):
+    """Returns "9.1 GiB of 16 GiB", what a program needs and does not get, or why it failed."""
+    if isinstance(outcome, Failed):
         return outcome.reason
-    return (
-        f"{describe(outcome)} of {format_bytes(outcome.memory)}"
-        if outcome.fits
-        else describe(outcome)
-    )
+    available = f" of {format_bytes(outcome.memory)}" if outcome.fits else ""
+    return describe(outcome) + available
 
 
-def _rate(what: str, placement: Placement, speed: capacity.Bound, price: float | None) -> str:
-    line = f"{what}: at most {format_si(speed.tokens)} tokens/s, limited by {speed.limit}"
+def _rate(title: str, placement: Placement, speed: Bound, price: float | None) -> str:
+    line = f"{title}: at most {format_si(speed.tokens)} tokens/s, limited by {speed.limit}"
     if price is None:
         return line
-    return f"{line}; a million tokens cost at least {capacity.cost(placement, speed, price):.3g}"
+    return f"{line}; a million tokens cost at least {roofline.cost(placement, speed, price):.3g}"
 
 
 def describe(outcome: Outcome) -> str:
     """Returns "1.2 GiB", "needs 136 GiB of 15.8 GiB", or that the program failed."""
-    if isinstance(outcome, capacity.Failed):
+    if isinstance(outcome, Failed):
         return "failed"
     if outcome.fits:
         return format_bytes(outcome.total)

@@ -1,4 +1,4 @@
-"""Finished runs as members: runs of one model that differ in their seeds are one member."""
+"""Collects finished runs as members of one comparison."""
 
 import dataclasses
 import json
@@ -14,15 +14,15 @@ from seqarch.report import members
 from seqarch.report.formats import show
 from seqarch.report.members import Comparison
 
-APART = ("seed", *records.UNMEASURED)  # fields of a config in which runs of one member may differ
-SEED = "seed-"  # begins the name of a run's directory that does not name its member
+VARIED = ("seed", *records.UNMEASURED)  # fields of a config in which runs of one member may differ
+SEED = "seed-"  # prefix of a run's directory that does not name its member
 
 
 def collect(paths: Sequence[Path], title: str = "") -> Comparison:
-    """Reads the records of runs, of comparisons and of records files.
+    """Returns the records of runs, of comparisons and of records files as one comparison.
 
-    The notices and the commands are those of the files, and so is the title where one file is
-    given. A notice says where records are of several revisions.
+    Runs of one model that differ in their seeds are one member. Notices and commands are those of
+    the files, and so is the title if there is one file. A notice warns of several revisions.
 
     Args:
       paths: directories of runs and of comparisons, and records files.
@@ -59,7 +59,7 @@ def _file(path: Path) -> Path:
 
 
 def _distinct(results: Iterable[Results]) -> list[Results]:
-    """The results without those of a run that is given twice, as itself and in a comparison."""
+    """Returns the results, once each where a run is given by itself and in a comparison."""
     found: list[Results] = []
     for each in results:
         if not any(_is_same(each, other) for other in found):
@@ -68,14 +68,13 @@ def _distinct(results: Iterable[Results]) -> list[Results]:
 
 
 def _is_same(one: Results, other: Results) -> bool:
-    of_one_run = _run(one.source) == _run(other.source)
-    return (
-        of_one_run and one.source.revision == other.source.revision and one.records == other.records
-    )
+    same_revision = one.source.revision == other.source.revision
+    same_run = _run(one.source) == _run(other.source)
+    return same_run and same_revision and one.records == other.records
 
 
 def _groups(runs: Sequence[Results]) -> list[list[Results]]:
-    """The runs of each member: of one model, measured alike, with different seeds."""
+    """Returns the runs of each member: those of one model, measured alike, with different seeds."""
     groups: dict[tuple, list[Results]] = {}
     for index, each in enumerate(runs):
         model, _, *measured = _run(each.source)
@@ -85,19 +84,20 @@ def _groups(runs: Sequence[Results]) -> list[list[Results]]:
 
 
 def _run(source: Source) -> tuple:
-    """What makes a run another one than those beside it: model, seeds, step and split."""
+    """Returns what identifies a run: model, seeds, step and split."""
     return _model(source), json.dumps(source.seeds, sort_keys=True), source.step, source.split
 
 
 def _model(source: Source) -> str:
-    """What runs of one model have in common; of a baseline, which has no config, its name."""
-    config = {name: value for name, value in source.config.items() if name not in APART}
+    """Returns what runs of one model have in common: the config, or the name of a baseline."""
+    config = {name: value for name, value in source.config.items() if name not in VARIED}
     return json.dumps(config, sort_keys=True) if config else source.member
 
 
 def _names(groups: Sequence[Sequence[Results]]) -> list[str]:
-    """A name for each member: that of a comparison or a directory, or, where this is that of a seed
-    or of several members, that of its layers.
+    """Returns a name for each member: that of a comparison or directory, or its layer pattern.
+
+    The layer pattern is taken where a directory is that of a seed, or where members share a name.
     """
     given = [_given_name(group) for group in groups]
     names: list[str] = []
@@ -123,6 +123,8 @@ def _renamed(results: Results, name: str) -> Results:
 
 
 def _mixed(groups: Sequence[Sequence[Results]]) -> list[str]:
-    """A line where results of several revisions stand beside each other."""
+    """Returns a line that warns of several revisions; none where there is one."""
     found = {show(each.source.revision, "revision") for group in groups for each in group}
-    return [f"Records of {len(found)} revisions: {', '.join(sorted(found))}"] * (len(found) > 1)
+    if len(found) < 2:
+        return []
+    return [f"Records of {len(found)} revisions: {', '.join(sorted(found))}"]

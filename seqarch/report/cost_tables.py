@@ -1,4 +1,4 @@
-"""Tables of a sweep over targets and contexts (seqarch.costs.sweep)."""
+"""The tables of a sweep over targets and contexts (seqarch.costs.sweep)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -16,8 +16,9 @@ COUNTED = 131072  # tokens of context at which sequences are compared across tar
 
 
 def across_targets(results: Sequence[Results], targets: Sequence[str]) -> list[Table]:
-    """Returns tables that have a column for each target: exponents and the longest context of each
-    phase, and the most sequences.
+    """Returns tables with a column for each target.
+
+    They show the exponent and the longest context of each phase, and the most sequences.
     """
     made = []
     for phase, title in PHASES.items():
@@ -41,6 +42,7 @@ def _targets_table(
     cell: Callable[[Results, dict[str, Any]], str | None],
     at: dict[str, Any],
 ) -> Table:
+    """Returns a table of what `cell` says of each member on each target."""
     columns = [Column("model"), *(Column(target, "size") for target in targets)]
     rows = []
     for each in results:
@@ -50,7 +52,7 @@ def _targets_table(
 
 
 def target_tables(results: Sequence[Results], target: str) -> list[Table]:
-    """Returns the tables of one target: each phase, what really ran, and how many sequences fit."""
+    """Returns the tables of one target: each phase, steps that ran, and how many sequences fit."""
     made = [_phase_table(results, target, phase) for phase in PHASES]
     return [*made, _actual_table(results, target), _sequences_table(results, target)]
 
@@ -58,27 +60,18 @@ def target_tables(results: Sequence[Results], target: str) -> list[Table]:
 def _phase_table(results: Sequence[Results], target: str, phase: str) -> Table:
     at = dict(target=target, phase=phase)
     lengths = _contexts(results, "total_bytes", at)
-    columns = [Column("model"), *(Column(f"{length:,}", "size") for length in lengths)]
+    columns = _length_columns(lengths)
     columns += [Column("exponent", "size"), Column("longest that fits", "size")]
     rows = []
     for each in results:
         sizes = [_total(each, at, length) for length in lengths]
         rows.append(Row((each.source.member, *sizes, _exponent(each, at), _longest(each, at))))
-    definitions = sorted(
-        {
-            record.note
-            for each in results
-            for record in all_of(each, "total_bytes", at)
-            if record.value
-        }
-    )
+    totals = [record for each in results for record in all_of(each, "total_bytes", at)]
+    definitions = sorted({record.note for record in totals if record.value})
     caption = (
         f"Bytes of each device, {' or '.join(definitions) or 'of which there are none'}, "
-        "by tokens of context. Exponent: "
-    )
-    caption += (
-        f"b of bytes ~ context^b for the {GROWS[phase]}, over the longest four contexts; "
-        "it takes three."
+        f"by tokens of context. Exponent: b of bytes ~ context^b for the {GROWS[phase]}, over the "
+        "longest four contexts; it takes three."
     )
     return _table(f"{PHASES[phase].capitalize()} on {target}", caption, columns, rows)
 
@@ -86,11 +79,10 @@ def _phase_table(results: Sequence[Results], target: str, phase: str) -> Table:
 def _actual_table(results: Sequence[Results], target: str) -> Table:
     at = dict(target=target)
     lengths = _contexts(results, "actual_bytes", at)
-    columns = [Column("model"), *(Column(f"{length:,}", "size") for length in lengths)]
-    rows = [
-        Row((each.source.member, *(_ran(each, target, length) for length in lengths)))
-        for each in results
-    ]
+    columns, rows = _length_columns(lengths), []
+    for each in results:
+        cells = (_ran(each, target, length) for length in lengths)
+        rows.append(Row((each.source.member, *cells)))
     caption = (
         "Bytes of training steps that ran, and the compiler's plan in per cent of them. "
         f"{_overhead(results, target)}"
@@ -100,8 +92,7 @@ def _actual_table(results: Sequence[Results], target: str) -> Table:
 
 def _sequences_table(results: Sequence[Results], target: str) -> Table:
     lengths = _contexts(results, "sequences", dict(target=target))
-    columns = [Column("model"), *(Column(f"{length:,}", "size") for length in lengths)]
-    rows = []
+    columns, rows = _length_columns(lengths), []
     for each in results:
         cells = (_sequences(each, dict(target=target, context=length)) for length in lengths)
         rows.append(Row((each.source.member, *cells)))
@@ -112,12 +103,16 @@ def _sequences_table(results: Sequence[Results], target: str) -> Table:
 
 
 def _table(title: str, caption: str, columns: Sequence[Column], rows: Iterable[Row]) -> Table:
-    """Without rows that have nothing to show."""
+    """Returns a table without the rows that have nothing to show."""
     return Table(title, caption, tuple(columns), tuple(row for row in rows if any(row.cells[1:])))
 
 
+def _length_columns(lengths: Sequence[int]) -> list[Column]:
+    return [Column("model"), *(Column(f"{length:,}", "size") for length in lengths)]
+
+
 def all_of(results: Results, metric: str, at: dict[str, Any]) -> list[Record]:
-    """The records of a metric whose `at` includes the given one."""
+    """Returns the records of a metric whose `at` includes the given one."""
     return [record for record in results.all(COSTS, metric) if at.items() <= record.at.items()]
 
 
@@ -126,7 +121,7 @@ def _contexts(results: Sequence[Results], metric: str, at: dict[str, Any]) -> li
 
 
 def _total(results: Results, at: dict[str, Any], length: int) -> str | None:
-    """ "1.2 GiB", "needs 136 GiB of 15.8 GiB", or that it failed."""
+    """Returns "1.2 GiB", "needs 136 GiB of 15.8 GiB", or that the program failed."""
     for record in all_of(results, "total_bytes", at | dict(context=length)):
         if record.status == "failed":
             return "failed"
@@ -151,7 +146,7 @@ def _sequences(results: Results, at: dict[str, Any]) -> str | None:
 
 
 def _bound(record: Record | None) -> str | None:
-    """A size; "at least" where the search ended there."""
+    """Returns a size, with "at least" where the search ended there."""
     if record is None:
         return None
     return f"at least {record.value:,}" if record.status == "over" else f"{record.value:,}"
@@ -168,9 +163,7 @@ def _ran(results: Results, target: str, length: int) -> str | None:
 
 
 def _overhead(results: Sequence[Results], target: str) -> str:
-    """The fit of actual = overhead + factor x planned over all of them, by least relative
-    squares.
-    """
+    """Returns the fit of actual = overhead + factor x planned, by least relative squares."""
     pairs = []
     for each in results:
         for record in all_of(each, "actual_bytes", dict(target=target)):

@@ -1,65 +1,56 @@
-"""The report of a sweep over targets and contexts (seqarch.costs.sweep): what members need, and
-what fits.
-"""
+"""The report of a sweep over targets and contexts (seqarch.costs.sweep)."""
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from seqarch.records import Results
 from seqarch.report import style
 from seqarch.report.cost_tables import PHASES, across_targets, all_of, target_tables
 from seqarch.report.figures import scale_x, styles_of
 from seqarch.report.formats import format_bytes
+from seqarch.report.labels import Label, label_points
 from seqarch.report.pages import Page
-from seqarch.report.style import Figure, Label
+from seqarch.report.style import Figure
+from seqarch.runtime.trackers.tensorboard import add_scalars
 
+# Metrics that TensorBoard plots.
 PLOTTED = ("total_bytes", "parameters_bytes", "optimizer_bytes", "state_bytes")
 PLOTTED += ("temporaries_bytes", "flops")
 NOTICE = "Bytes of different definitions, as on CPUs and on accelerators, do not compare."
 
 
 def costs_page(title: str, results: Sequence[Results]) -> Page:
-    """The page of a sweep: for each target a table of each phase, what really ran, and how many
-    sequences fit.
+    """Returns the page of a sweep.
+
+    It has tables across targets, and for each target a table and a figure of each phase, the steps
+    that ran, and how many sequences fit.
     """
     targets = dict.fromkeys(record.at["target"] for each in results for record in each.records)
     tables = across_targets(results, list(targets)) if len(targets) > 1 else []
     tables += [table for target in targets for table in target_tables(results, target)]
     tables = [table for table in tables if table.rows]
     figures = [_figure(results, target, phase) for target in targets for phase in PHASES]
-    made = results[0].source.provenance
-    about = (
-        f"Made at revision {results[0].source.revision} with "
-        f"{', '.join(made.get('versions', ()))}. {_what(results)}"
-    )
+    versions = ", ".join(results[0].source.provenance.get("versions", ()))
+    about = f"Made at revision {results[0].source.revision} with {versions}. {_what(results)}"
     return Page(title, tables, [figure for figure in figures if figure], NOTICE, about)
 
 
 def _what(results: Sequence[Results]) -> str:
-    """What the members share: width, depth, parameters and batch."""
-    models = [each.source.config["model"] for each in results]
-    shared = {name: models[0].get(name) for name in ("dim", "layers", "vocab", "dtype")}
-    same = [
-        f"{name} {value}"
-        for name, value in shared.items()
-        if all(model.get(name) == value for model in models)
-    ]
-    return (
-        f"All members: {', '.join(same)}; one sequence a device."
-        if same
-        else "One sequence a device."
-    )
+    """Returns the fields of the model that all members share, and the batch."""
+    models, same = [each.source.config["model"] for each in results], []
+    for name in ("dim", "layers", "vocab", "dtype"):
+        value = models[0].get(name)
+        if all(model.get(name) == value for model in models):
+            same.append(f"{name} {value}")
+    if not same:
+        return "One sequence a device."
+    return f"All members: {', '.join(same)}; one sequence a device."
 
 
 def _figure(results: Sequence[Results], target: str, phase: str) -> Figure | None:
-    """The bytes of a phase against the context, one curve a member."""
-    at = dict(target=target, phase=phase)
-    curves = {}
-    for each in results:
-        points = sorted(
-            (r.at["context"], r.value) for r in all_of(each, "total_bytes", at) if r.value
-        )
-        if points:
-            curves[each.source.member] = tuple(zip(*points, strict=True))
+    """Returns a figure of the bytes of a phase against the context, one curve for each member."""
+    curves = _curves(results, dict(target=target, phase=phase))
     if not curves:
         return None
     looks = styles_of({each.source.member: each.source.config for each in results})
@@ -69,9 +60,9 @@ def _figure(results: Sequence[Results], target: str, phase: str) -> Figure | Non
             axes.plot(x, y, color=looks[name].colour, marker=looks[name].marker, markersize=5)
         scale_x(axes, "context")
         style.log_axis(axes.yaxis, format_bytes, 2)
-        style.label_points(
-            axes, [Label(name, x[-1], y[-1], looks[name].colour) for name, (x, y) in curves.items()]
-        )
+        ends = {name: (x[-1], y[-1]) for name, (x, y) in curves.items()}
+        labels = [Label(name, *end, looks[name].colour) for name, end in ends.items()]
+        label_points(axes, labels)
         title = f"How does the memory of the {PHASES[phase]} grow on {target}?"
         caption = (
             f"Bytes of the compiled {PHASES[phase]} on a device of {target} against the "
@@ -80,13 +71,36 @@ def _figure(results: Sequence[Results], target: str, phase: str) -> Figure | Non
         return style.finish(drawing, f"{phase}-{target.replace(':', '-')}", title, caption)
 
 
+def _curves(results: Sequence[Results], at: dict[str, str]) -> dict[str, tuple[tuple, tuple]]:
+    """Returns contexts and bytes of each member that has any."""
+    curves = {}
+    for each in results:
+        found = [record for record in all_of(each, "total_bytes", at) if record.value]
+        points = sorted((record.at["context"], record.value) for record in found)
+        if points:
+            curves[each.source.member] = tuple(zip(*points, strict=True))
+    return curves
+
+
+def write_scalars(results: Sequence[Results], targets: Sequence[str], directory: Path) -> None:
+    """Writes a TensorBoard run for each member on each target, with the context as its step."""
+    shutil.rmtree(directory, ignore_errors=True)
+    for target in targets:
+        for each in results:
+            if points := scalars(each, target):
+                add_scalars(directory / target / each.source.member, points)
+
+
 def scalars(results: Results, target: str) -> dict[int, dict[str, float]]:
-    """What TensorBoard plots of a member on a target, by context, such as "train/total_bytes"."""
+    """Returns what TensorBoard plots of a member on a target.
+
+    Returns:
+      Values by context and by tag, such as "train/total_bytes".
+    """
     made: dict[int, dict[str, float]] = {}
     for metric in PLOTTED:
         for record in all_of(results, metric, dict(target=target)):
             if record.value is not None:
-                made.setdefault(record.at["context"], {})[f"{record.at['phase']}/{metric}"] = (
-                    record.value
-                )
+                values = made.setdefault(record.at["context"], {})
+                values[f"{record.at['phase']}/{metric}"] = record.value
     return made

@@ -1,4 +1,4 @@
-"""What two runs differ in (seqarch.compare.difference), in lines."""
+"""The difference of two runs (seqarch.compare.difference) as lines of text."""
 
 import math
 from collections.abc import Mapping
@@ -11,17 +11,20 @@ from seqarch.report.tables import NAMED
 from seqarch.stats.bootstrap import Interval
 from seqarch.types import Float, Int
 
-FEW = 10  # documents, below which a bootstrap's interval is too narrow to lean on
+MIN_DOCUMENTS = 10  # below which a bootstrap's interval is too narrow
 
 
 class QualityDifference(NamedTuple):
-    """Two runs on the same documents, over windows.
+    """The difference of two runs on the same documents, over windows.
 
-    split: of the held-out text
-    documents: their names; sizes: the bytes of each that are scored
-    bits: of each document, A's minus B's, in bits per byte
-    scores: A's and B's bits per byte over all bytes; windows: tokens of their windows
-    interval: of the difference of the scores, from a bootstrap over documents
+    Attributes:
+      split: the held-out text.
+      documents: names of documents.
+      sizes: bytes of each document that are scored.
+      bits: A's minus B's bits per byte of each document.
+      scores: A's and B's bits per byte over all bytes.
+      windows: tokens of A's and B's windows.
+      interval: the difference of the scores, from a bootstrap over documents.
     """
 
     split: str
@@ -34,7 +37,7 @@ class QualityDifference(NamedTuple):
 
 
 def config_lines(fields: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    """Returns a line for each field in which the configs differ: field: A's | B's."""
+    """Returns a line "field: A's | B's" for each field in which the configs differ."""
     if not fields:
         return ["the configs are the same"]
     width = 1 + max(map(len, fields))
@@ -42,7 +45,7 @@ def config_lines(fields: Mapping[str, tuple[Any, Any]]) -> list[str]:
 
 
 def quality_lines(found: QualityDifference) -> list[str]:
-    """Returns both scores, their difference, whether it is one, and that of each document."""
+    """Returns both scores, their difference with a verdict, and that of each document."""
     size, mean = f"{int(found.sizes.sum()):,} bytes", found.interval
     lines = [f"bits per byte of {len(found.sizes)} {found.split} documents, {size}, over windows:"]
     for name, score, window in zip("AB", found.scores, found.windows, strict=True):
@@ -59,23 +62,21 @@ def quality_lines(found: QualityDifference) -> list[str]:
 
 
 def better(interval: Interval) -> str | None:
-    """Returns the run whose bits per byte are told to be fewer, A or B; None where neither is."""
+    """Returns the run that is better, A or B; None where the interval holds 0."""
     if not math.isfinite(interval.low) or interval.low <= 0 <= interval.high:
         return None
     return "A" if interval.mean < 0 else "B"
 
 
 def verdict(interval: Interval, documents: int) -> str:
-    """Returns in words whether the difference of two runs is one."""
+    """Returns a sentence that says whether the runs differ, and how far to trust it."""
     if not math.isfinite(interval.low):
         return "One document says nothing of others: no interval, and no verdict."
     winner = better(interval)
-    told = (
-        f"{winner} is better: the interval leaves 0 out."
-        if winner
-        else "No difference is shown: the interval holds 0."
-    )
-    if documents < FEW:
+    told = "No difference is shown: the interval holds 0."
+    if winner:
+        told = f"{winner} is better: the interval leaves 0 out."
+    if documents < MIN_DOCUMENTS:
         told += (
             f" Of {documents} documents an interval comes out too narrow; trust it only where it "
             "is far from 0."

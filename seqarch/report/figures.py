@@ -1,4 +1,4 @@
-"""Figures of members: the curves that evaluators declare, and ability against state."""
+"""Figures of members: the curves that evaluators declare, and quality against state."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,16 +10,24 @@ from matplotlib.axes import Axes
 from seqarch.evals.evaluator import Evaluator, FigureSpec
 from seqarch.report import style
 from seqarch.report.formats import AXES, FORMATS, format_bytes, format_si
+from seqarch.report.labels import Label, label_points, shown_name
 from seqarch.report.members import Comparison, Member, places
-from seqarch.report.style import Figure, Label, Style
+from seqarch.report.style import Figure, Style
 
-BINS = 20  # of positions
+BINS = 20  # bins of positions
 
 
 def evaluator_figure(
     spec: FigureSpec, name: str, entry: Evaluator, members: Sequence[Member]
 ) -> Figure | None:
-    """The curves that an evaluator declares; None where no member has any."""
+    """Returns a figure that an evaluator declares; None where no member has a curve.
+
+    Args:
+      spec: the figure.
+      name: the evaluator's name.
+      entry: the evaluator.
+      members: members, each with a curve if it has records.
+    """
     curves = {member.name: curve for member in members if (curve := _curve(spec, name, member))}
     if not curves:
         return None
@@ -34,16 +42,12 @@ def evaluator_figure(
             style.log_axis(axes.yaxis, FORMATS[metric.unit], 2 if metric.unit == "bytes" else 10)
         else:
             style.linear_axis(axes.yaxis, "{:.4g}".format)
-        style.label_points(
-            axes, [_last(each, curve, looks[each]) for each, curve in curves.items()]
-        )
+        label_points(axes, [_last(each, curve, looks[each]) for each, curve in curves.items()])
         return style.finish(drawing, spec.name, spec.title, spec.caption)
 
 
 def _curve(spec: FigureSpec, name: str, member: Member) -> tuple[list[float], list[float]] | None:
-    """Coordinates and values of a member; an array is averaged over bins that grow with the
-    coordinate.
-    """
+    """Returns coordinates and values of a member; an array is averaged over bins."""
     found = []
     for at in places([member], name, spec.metric):
         value = member.value(name, spec.metric, **at)
@@ -55,7 +59,7 @@ def _curve(spec: FigureSpec, name: str, member: Member) -> tuple[list[float], li
 
 
 def _binned(curve: np.ndarray) -> tuple[list[float], list[float]]:
-    """Means over bins of geometrically growing width; positions are counted from 1."""
+    """Returns means over bins that grow geometrically; positions are counted from 1."""
     edges = np.unique(np.round(np.geomspace(1, len(curve) + 1, BINS + 1)).astype(int))
     spans = list(zip(edges[:-1], edges[1:], strict=True))
     middles = [(low + high - 1) / 2 for low, high in spans]
@@ -67,7 +71,7 @@ def _axis_title(over: str) -> str:
 
 
 def scale_x(axes: Axes, over: str) -> None:
-    """A logarithmic axis; contexts that are told apart by eye stand at it as they were measured."""
+    """Makes the x axis logarithmic, with the measured contexts as ticks where they are few."""
     style.log_axis(axes.xaxis, format_si, 2)
     lengths = sorted({x for line in axes.lines for x in line.get_xdata()})
     if over == "context" and style.LEAST_TICKS <= len(lengths) <= style.MOST_TICKS:
@@ -79,29 +83,22 @@ def _last(name: str, curve: tuple[list[float], list[float]], look: Style) -> Lab
 
 
 def quality_against_state(comparison: Comparison) -> Figure | None:
-    """Each model at the state it holds where its quality was measured; baselines, which have none,
-    as lines.
+    """Returns a figure with a point for each model, and a line for each baseline.
+
+    A point shows the state at the context at which quality was measured; baselines have no state.
     """
-    points = {
-        member.name: point for member in comparison.models if (point := _state_and_bits(member))
-    }
+    found = {member.name: _state_and_bits(member) for member in comparison.models}
+    points = {name: point for name, point in found.items() if point}
     if not points:
         return None
     looks = _styles(comparison.models)
     with style.settings():
         drawing, axes = style.one_panel("state of one sequence", "bits per byte")
         for name, (state, bits) in points.items():
-            look = looks[name]
-            span = [[bits.mean() - bits.min()], [bits.max() - bits.mean()]]
-            axes.errorbar(
-                [state],
-                [bits.mean()],
-                span,
-                color=look.colour,
-                marker=look.marker,
-                markersize=8,
-                capsize=3,
-            )
+            mean, look = bits.mean(), looks[name]
+            span = [[mean - bits.min()], [bits.max() - mean]]
+            marks = dict(marker=look.marker, markersize=8, capsize=3)
+            axes.errorbar([state], [mean], span, color=look.colour, **marks)
         axes.margins(x=0.08, y=0.12)
         style.log_axis(axes.xaxis, format_bytes, 2)
         style.linear_axis(axes.yaxis, "{:.4g}".format)
@@ -110,20 +107,18 @@ def quality_against_state(comparison: Comparison) -> Figure | None:
             Label(name, x, float(bits.mean()), looks[name].colour)
             for name, (x, bits) in points.items()
         ]
-        style.label_points(axes, labels)
+        label_points(axes, labels)
         caption = (
             "Quality over windows against the bytes of state at that context: lower and further "
-            "to the left is better. "
-            "Bars: least to most over seeds. Dashed: references without a state; those out of "
-            "range stand at the edge."
+            "to the left is better. Bars: least to most over seeds. Dashed: references without a "
+            "state; those out of range stand at the edge."
         )
-        return style.finish(
-            drawing, "quality-against-state", "What does a smaller state cost in quality?", caption
-        )
+        title = "What does a smaller state cost in quality?"
+        return style.finish(drawing, "quality-against-state", title, caption)
 
 
 def _state_and_bits(member: Member) -> tuple[float, np.ndarray] | None:
-    """Bytes of state at the context of training windows, and bits per byte of each seed."""
+    """Returns the bytes of state at the context of windows, and bits per byte of each seed."""
     window = member.value("quality", "context")
     state = member.value("memory", "state_bytes", context=window)
     bits = [bits for each in member.results if (bits := each.value("quality", "bits_per_byte"))]
@@ -131,20 +126,17 @@ def _state_and_bits(member: Member) -> tuple[float, np.ndarray] | None:
 
 
 def _draw_baselines(axes: Axes, baselines: Sequence[Member]) -> None:
-    """A line for each that is within the models' range; the others are named at the edge that they
-    lie beyond.
-    """
+    """Draws a line for each baseline in the models' range, and names the others at the edges."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    found = [
-        (bits, each.name) for each in baselines if (bits := each.value("quality", "bits_per_byte"))
-    ]
+    values = [(each.value("quality", "bits_per_byte"), each.name) for each in baselines]
+    found = [(bits, name) for bits, name in values if bits]
     within = [(bits, name) for bits, name in found if low <= bits <= high]
     quiet = dict(ha="right", va="bottom", fontsize=8, color=style.QUIET, parse_math=False)
     for bits, name in within:
         axes.axhline(bits, color=style.QUIET, linestyle="--", linewidth=1)
         place = (0.99, bits)
-        axes.annotate(style.shown_name(name), place, xycoords=("axes fraction", "data"), **quiet)
+        axes.annotate(shown_name(name), place, xycoords=("axes fraction", "data"), **quiet)
     _name_beyond(axes, "top", sorted(each for each in found if each[0] > high))
     _name_beyond(axes, "bottom", sorted(each for each in found if each[0] < low))
 
@@ -153,18 +145,10 @@ def _name_beyond(axes: Axes, side: str, found: Sequence[tuple[float, str]]) -> N
     """Names what lies beyond an edge of the axes, with its values."""
     if not found:
         return
-    text = ", ".join(f"{style.shown_name(name)} {FORMATS['bits'](bits)}" for bits, name in found)
+    text = ", ".join(f"{shown_name(name)} {FORMATS['bits'](bits)}" for bits, name in found)
     arrow, y = {"top": ("\N{UPWARDS ARROW}", 0.99), "bottom": ("\N{DOWNWARDS ARROW}", 0.01)}[side]
-    axes.text(
-        0.01,
-        y,
-        f"{arrow} {text}",
-        transform=axes.transAxes,
-        va=side,
-        fontsize=8,
-        color=style.QUIET,
-        parse_math=False,
-    )
+    quiet = dict(fontsize=8, color=style.QUIET, parse_math=False)
+    axes.text(0.01, y, f"{arrow} {text}", transform=axes.transAxes, va=side, **quiet)
 
 
 def _styles(members: Sequence[Member]) -> dict[str, Style]:
@@ -172,17 +156,16 @@ def _styles(members: Sequence[Member]) -> dict[str, Style]:
 
 
 def styles_of(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Style]:
-    """The style of each member, from its config."""
-    return style.styles(
-        {name: config.get("model", {}).get("mixer", name) for name, config in configs.items()}
-    )
+    """Returns the style of each member, from its config."""
+    models = {name: config.get("model", {}) for name, config in configs.items()}
+    return style.styles({name: model.get("mixer", name) for name, model in models.items()})
 
 
 def decoding_figure(points: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Time a token and resident memory of each mixer against the tokens that it decoded.
+    """Returns a figure of time per token and resident memory against the tokens decoded.
 
     Args:
-      points: by mixer, each with its "tokens", "seconds" a token and "resident" bytes
+      points: by mixer, each point with its "tokens", "seconds" per token and "resident" bytes
         (studies.long_decode).
     """
     looks = style.styles({name: name for name in points})
@@ -201,7 +184,7 @@ def decoding_figure(points: Mapping[str, Sequence[Mapping[str, float]]]) -> Figu
                 ends.append(_last(name, (x, y), looks[name]))
             style.log_axis(axes.xaxis, format_si, 10)
             style.log_axis(axes.yaxis, format, base)
-            style.label_points(axes, ends)
+            label_points(axes, ends)
         caption = (
             "Decoding of one sequence. Constant states from the first token to the last; "
             "attention at the end of ever larger caches."

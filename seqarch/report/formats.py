@@ -1,4 +1,4 @@
-"""How values look: the only place where a number becomes a string."""
+"""The formats of values; a number becomes a string only here."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,9 +17,10 @@ def format_si(value: float) -> str:
 
 
 def format_exponent(fit: Sequence[float]) -> str:
-    """Returns (1.0, 0.02), an exponent and half of its interval's width, as "1.00 ± 0.02"."""
+    """Returns (1.0, 0.02), an exponent and half the width of its interval, as "1.00 ± 0.02"."""
     b, half = fit
-    return f"{abs(b) if abs(b) < 0.005 else b:.2f} ± {half:.2f}"
+    shown = abs(b) if abs(b) < 0.005 else b  # never "-0.00"
+    return f"{shown:.2f} ± {half:.2f}"
 
 
 def _scaled(value: float, base: int, units: Sequence[str]) -> str:
@@ -38,7 +39,7 @@ def _revision(text: str) -> str:
 FORMATS: dict[str, Callable[[Any], str]] = {
     "text": str,
     "code": str,
-    "size": str,  # a number with its unit, written already
+    "size": str,  # a number that is formatted already, with its unit
     "revision": _revision,
     "bits": "{:.3f}".format,
     "ratio": "{:.2f}".format,
@@ -50,7 +51,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "bytes": format_bytes,
     "exponent": format_exponent,
 }
-AXES = {  # what an axis of that unit says
+AXES = {  # titles of axes, by unit
     "bits": "bits per byte",
     "bytes": "bytes",
     "rate": "tokens per second",
@@ -62,14 +63,13 @@ TEXTS = ("text", "code", "revision")  # units that are aligned to the left
 
 
 def show(value: Any, unit: str) -> str:
-    """Returns a value as readers see it; what is missing is an en dash."""
+    """Returns a value in the format of its unit; an en dash where it is missing."""
     return MISSING if value is None or value == "" else FORMATS[unit](value)
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with control characters as their escapes: a name must not steer a
-    terminal.
-    """
-    return "".join(
+    """Returns `text` with control characters escaped, since a name must not steer a terminal."""
+    escaped = (
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+    return "".join(escaped)

@@ -1,4 +1,4 @@
-"""Members of a comparison, each with the results of its runs, and what tables show of them."""
+"""Members of a comparison, each with the results of its runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +13,13 @@ from seqarch.records import Record, Results, Value
 
 
 class Member(NamedTuple):
-    """A model, or a baseline.
+    """A model or a baseline, with its results.
 
-    results: of its runs, one for each seed
-    search: of the runs that chose its learning rate
+    Attributes:
+      name: its name in tables.
+      kind: "run" or "baseline".
+      results: those of its runs, one for each seed.
+      search: those of the runs that chose its learning rate.
     """
 
     name: str
@@ -26,10 +29,11 @@ class Member(NamedTuple):
 
     @property
     def config(self) -> Mapping[str, Any]:
+        """The config of its first run."""
         return self.results[0].source.config
 
     def value(self, name: str, metric: str, **at: Any) -> Value | None:
-        """The value of a metric: the mean over seeds, or the first run's, as its evaluator says."""
+        """Returns the value of a metric: the mean over seeds, or the first, as declared."""
         found = [record for each in self.results if (record := each.find(name, metric, **at))]
         values = [record.value for record in found if record.value is not None]
         if not values:
@@ -37,23 +41,24 @@ class Member(NamedTuple):
         return mean(values) if evaluator.find(name).over_seeds else values[0]
 
     def fact(self, name: str, key: str) -> Any:
-        return next(
-            (fact for each in self.results if (fact := each.fact(name, key)) is not None), None
-        )
+        """Returns the value of a fact that any of its runs has; None where none has."""
+        facts = (each.fact(name, key) for each in self.results)
+        return next((fact for fact in facts if fact is not None), None)
 
     def places(self, name: str, metric: str) -> list[Mapping[str, Any]]:
-        """What a metric was measured at, in order."""
-        found = {
-            record.key: record.at for each in self.results for record in each.all(name, metric)
-        }
-        return list(found.values())
+        """Returns what a metric was measured at, in order."""
+        measured = [record for each in self.results for record in each.all(name, metric)]
+        return list({record.key: record.at for record in measured}.values())
 
 
 class Comparison(NamedTuple):
-    """Members beside each other.
+    """Members that are compared.
 
-    notice: what a reader must know before believing a number
-    command: what made the records
+    Attributes:
+      title: that of the report.
+      notice: what a reader must know before believing a number.
+      command: what made the records.
+      members: models and baselines.
     """
 
     title: str
@@ -63,21 +68,23 @@ class Comparison(NamedTuple):
 
     @property
     def results(self) -> list[Results]:
-        """Those of all members, and after them the searches for their learning rates."""
+        """The results of all members and, after them, the searches for their learning rates."""
         runs = [each for member in self.members for each in member.results]
         return runs + [member.search for member in self.members if member.search]
 
     @property
     def models(self) -> tuple[Member, ...]:
+        """The members that are trained models."""
         return tuple(member for member in self.members if member.kind == "run")
 
     @property
     def baselines(self) -> tuple[Member, ...]:
+        """The members that are baselines."""
         return tuple(member for member in self.members if member.kind == "baseline")
 
 
 def places(members: Sequence[Member], name: str, metric: str) -> list[Mapping[str, Any]]:
-    """What a metric was measured at in any of the members, numbers rising."""
+    """Returns what a metric was measured at in any of the members, in rising order."""
     found = {}
     for member in members:
         for at in member.places(name, metric):
@@ -90,13 +97,14 @@ def _numbers(at: Mapping[str, Any]) -> tuple[float, ...]:
 
 
 def longest(members: Sequence[Member], name: str, metric: str) -> Mapping[str, Any] | None:
-    """The last of `places`; None where there is none."""
+    """Returns the last of `places`; None where there is none."""
     return next(reversed(places(members, name, metric)), None)
 
 
 def mean(values: Sequence[Value]) -> Value:
-    """Of numbers, or of arrays of one shape entry by entry; what is the same for all stays as it
-    is.
+    """Returns the mean of numbers, or of arrays entry by entry.
+
+    A value that is the same for all is returned as it is.
     """
     if all(value == values[0] for value in values):
         return values[0]
@@ -104,7 +112,7 @@ def mean(values: Sequence[Value]) -> Value:
 
 
 def group(results: Iterable[Results]) -> tuple[Member, ...]:
-    """Members by name, in the order in which they first appear; a search alone makes none."""
+    """Returns members in the order in which they first appear; a search alone makes none."""
     runs: dict[str, list[Results]] = {}
     searches: dict[str, Results] = {}
     for each in results:
@@ -125,7 +133,11 @@ def write(path: Path, comparison: Comparison) -> None:
 
 
 def read(path: Path) -> Comparison:
-    """Reads what `write` wrote, or the records of one run; raises UserError."""
+    """Reads what `write` wrote, or the records of one run.
+
+    Raises:
+      UserError: where there are no such records.
+    """
     about, results = records.read(path)
     found = group(results)
     if not found:

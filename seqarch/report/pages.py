@@ -1,5 +1,4 @@
-"""A report's files, from tables and figures: report.md, report.html, report.tex, figures/*.svg; and
-records as CSV.
+"""The files of a report: report.md, report.html, report.tex, figures/*.svg and results.csv.
 
 paths = write_report(comparison, directory)
 """
@@ -25,27 +24,20 @@ from seqarch.report.render import cells, escape, latex_table, markdown_table
 from seqarch.report.style import INK, Figure
 from seqarch.report.tables import Table
 
-CSV = (
-    "member",
-    "kind",
-    "seeds",
-    "step",
-    "split",
-    "evaluator",
-    "metric",
-    "at",
-    "n",
-    "value",
-    "status",
-    "note",
-)
+# Columns of results.csv.
+CSV = ("member", "kind", "seeds", "step", "split", "evaluator", "metric", "at", "n", "value")
+CSV += ("status", "note", "revision")
 
 
 class Page(NamedTuple):
     """What a report shows.
 
-    notice: what a reader must know before believing a number; it stands once, at the top
-    made: how all of it was made, where no table says it
+    Attributes:
+      title: the report's title.
+      tables: its tables; the first one stands before the figures.
+      figures: its figures.
+      notice: what a reader must know before believing a number; it stands once, at the top.
+      made: how all of it was made, if no table says so.
     """
 
     title: str
@@ -56,7 +48,7 @@ class Page(NamedTuple):
 
 
 def comparison_page(comparison: Comparison) -> Page:
-    """The page of a comparison."""
+    """Returns the page of a comparison."""
     title, notice, command = map(printable, comparison[:3])
     tables, figures = comparison_tables(comparison), comparison_figures(comparison)
     return Page(title, tables, figures, notice, f"Made by {command}." if command else "")
@@ -67,15 +59,12 @@ def write_report(comparison: Comparison, directory: Path) -> list[Path]:
     path = directory / records.NAME
     directory.mkdir(parents=True, exist_ok=True)
     members.write(path, comparison)
-    return [
-        *write_page(comparison_page(comparison), directory),
-        write_csv(comparison.results, directory),
-        path,
-    ]
+    pages = write_page(comparison_page(comparison), directory)
+    return [*pages, write_csv(comparison.results, directory), path]
 
 
 def write_page(page: Page, directory: Path) -> list[Path]:
-    """Writes report.md with figures/*.svg, report.html and report.tex."""
+    """Writes report.md with figures/*.svg, report.html and report.tex; returns their paths."""
     (directory / "figures").mkdir(parents=True, exist_ok=True)
     for figure in page.figures:
         write_svg(figure, directory / "figures" / f"{figure.name}.svg")
@@ -90,10 +79,10 @@ def write_page(page: Page, directory: Path) -> list[Path]:
 
 
 def write_csv(results: Iterable[Results], directory: Path) -> Path:
-    """Writes results.csv: a line for each record, with its values as they are."""
+    """Writes results.csv, a line for each record with its unformatted value; returns its path."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*CSV, "revision"])
+    writer.writerow(CSV)
     for source, found in results:
         seeds = ", ".join(f"{name} {seed}" for name, seed in source.seeds.items())
         for record in found:
@@ -123,11 +112,9 @@ def markdown_page(page: Page) -> str:
     for table in page.tables[:1]:
         parts += _markdown_section(table)
     for figure in page.figures:
-        parts += [
-            f"## {escape(figure.title)}",
-            f"![{escape(figure.title)}](figures/{figure.name}.svg)",
-            escape(figure.caption),
-        ]
+        title = escape(figure.title)
+        image = f"![{title}](figures/{figure.name}.svg)"
+        parts += [f"## {title}", image, escape(figure.caption)]
     for table in page.tables[1:]:
         parts += _markdown_section(table)
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -138,12 +125,12 @@ def _markdown_section(table: Table) -> list[str]:
 
 
 def latex_page(page: Page) -> str:
-    """The tables alone, to be pasted into a paper."""
+    """Returns the tables alone, to be pasted into a paper."""
     return "\n\n".join(f"% {table.title}\n{latex_table(table)}" for table in page.tables) + "\n"
 
 
 def html_page(page: Page) -> str:
-    """Returns one page that refers to nothing outside itself."""
+    """Returns a page in HTML that refers to nothing outside itself."""
     here = Path(__file__)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["zip"] = lambda first, second: list(zip(first, second, strict=True))
@@ -153,10 +140,7 @@ def html_page(page: Page) -> str:
 
 
 def _drawing(figure: Figure) -> str:
-    """A figure's element, in the colours of the page and with a text for those who cannot see
-    it.
-    """
+    """Returns a figure's element in the colours of the page, with a text for screen readers."""
     label = html.escape(f"{figure.title} {figure.caption}", quote=True)
-    return figure.svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).replace(
-        INK, "currentColor"
-    )
+    labelled = figure.svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return labelled.replace(INK, "currentColor")

@@ -12,33 +12,29 @@ ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "$": "&#36;"}
 
 
 def cells(table: Table) -> list[list[str]]:
-    """What each cell shows, row by row, without control characters."""
-    units = [column.unit for column in table.columns]
-    return [
-        [printable(show(*cell)) for cell in zip(row.cells, units, strict=True)]
-        for row in table.rows
-    ]
+    """Returns what each cell shows, row by row, without control characters."""
+    units, rows = [column.unit for column in table.columns], []
+    for row in table.rows:
+        rows.append([printable(show(*cell)) for cell in zip(row.cells, units, strict=True)])
+    return rows
 
 
 def text_table(table: Table) -> str:
-    """A table for a terminal: columns aligned by spaces."""
+    """Returns a table for a terminal, with columns aligned by spaces."""
     return _tabulate(table, cells(table), "plain")
 
 
 def markdown_table(table: Table) -> str:
-    """A table in GitHub's Markdown; commands are code."""
-    body = [
-        [
-            _code(cell) if column.unit == "code" else escape(cell)
-            for column, cell in zip(table.columns, row, strict=True)
-        ]
-        for row in cells(table)
-    ]
+    """Returns a table in GitHub's Markdown; commands are code."""
+    formats = [_code if column.unit == "code" else escape for column in table.columns]
+    body = []
+    for row in cells(table):
+        body.append([format(cell) for format, cell in zip(formats, row, strict=True)])
     return _tabulate(table, body, "pipe")
 
 
 def escape(text: str) -> str:
-    """`text` as Markdown shows it: none of it is markup, HTML or mathematics."""
+    """Returns `text` with Markdown, HTML and mathematics escaped."""
     marked = MARKUP.sub(lambda found: f"\\{found[0]}", text)
     return "".join(ENTITIES.get(char, char) for char in marked)
 
@@ -50,7 +46,7 @@ def _code(text: str) -> str:
 
 
 def latex_table(table: Table) -> str:
-    """A table for LaTeX with the package booktabs."""
+    """Returns a table for LaTeX with the package booktabs."""
     return _tabulate(table, cells(table), "latex_booktabs")
 
 

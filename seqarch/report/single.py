@@ -1,25 +1,27 @@
-"""One run's records as text: a line for each number."""
+"""The records of one run as text, with a line for each number."""
+
+from collections.abc import Iterator
 
 from seqarch.evals import evaluator
 from seqarch.records import Results
 from seqarch.report import members
 from seqarch.report.comparison import evaluators
 from seqarch.report.formats import printable, show
-from seqarch.report.tables import evaluator_table
+from seqarch.report.tables import Table, evaluator_table
 
 
 def run_text(results: Results) -> str:
-    """What was measured, under the titles of its evaluators' tables."""
-    found = members.group([results])
-    lines = []
+    """Returns what was measured, under the titles of its evaluators' tables."""
+    found, lines = members.group([results]), []
     for name in evaluators(found):
         entry = evaluator.find(name)
         for spec in entry.tables:
             if table := evaluator_table(spec, name, entry, found):
-                cells = zip(table.columns[1:], table.rows[0].cells[1:], strict=True)
-                lines += ["", table.title]
-                lines += [
-                    f"  {printable(column.title):<36}{show(cell, column.unit):>14}"
-                    for column, cell in cells
-                ]
+                lines += ["", table.title, *_lines(table)]
     return "\n".join(lines)
+
+
+def _lines(table: Table) -> Iterator[str]:
+    """Yields a line for each cell of the first row but its name."""
+    for column, cell in zip(table.columns[1:], table.rows[0].cells[1:], strict=True):
+        yield f"  {printable(column.title):<36}{show(cell, column.unit):>14}"

@@ -1,6 +1,4 @@
-"""Tables as values: a column says its unit, a row has its cells, and `render` makes text of
-them.
-"""
+"""Tables as values, whose columns have units; seqarch.report.render makes text of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,24 +7,36 @@ from seqarch.evals.evaluator import Evaluator, TableSpec
 from seqarch.report.formats import printable
 from seqarch.report.members import Member, places
 
-NAMED = 64  # coordinates that are names, up to which each has a column
+NAMED = 64  # coordinates of an axis up to which each has a column
 
 
 class Column(NamedTuple):
-    """title: of the column; unit: a name in `seqarch.report.formats.FORMATS`."""
+    """A column of a table.
+
+    Attributes:
+      title: its heading.
+      unit: a name in `seqarch.report.formats.FORMATS`.
+    """
 
     title: str
     unit: str = "text"
 
 
 class Row(NamedTuple):
-    """cells: values, one for each column; None where there is none. kind: "run" or "baseline"."""
+    """A row of a table.
+
+    Attributes:
+      cells: a value for each column; None where there is none.
+      kind: "run" or "baseline".
+    """
 
     cells: tuple[Any, ...]
     kind: str = "run"
 
 
 class Table(NamedTuple):
+    """A table with its title and caption."""
+
     title: str
     caption: str
     columns: tuple[Column, ...]
@@ -34,7 +44,7 @@ class Table(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """A column, and what it shows of a member."""
+    """A column, and a function that returns its cell for a member."""
 
     column: Column
     of: Callable[[Member], Any]
@@ -46,7 +56,17 @@ NAME = Cells(Column("model"), lambda member: member.name)
 def member_table(
     title: str, caption: str, members: Sequence[Member], cells: Sequence[Cells]
 ) -> Table | None:
-    """A row for each member that has something to show beside its name; None where none has."""
+    """Returns a table with a row for each member that has more to show than its name.
+
+    Args:
+      title: the table's title.
+      caption: what stands above it.
+      members: members.
+      cells: its columns; the first one is the name.
+
+    Returns:
+      None where no member has anything to show.
+    """
     made = [Row(tuple(each.of(member) for each in cells), member.kind) for member in members]
     rows = tuple(row for row in made if any(cell not in (None, "") for cell in row.cells[1:]))
     return Table(title, caption, tuple(each.column for each in cells), rows) if rows else None
@@ -55,7 +75,14 @@ def member_table(
 def evaluator_table(
     spec: TableSpec, name: str, entry: Evaluator, members: Sequence[Member]
 ) -> Table | None:
-    """The table that an evaluator declares, of what the members have of it."""
+    """Returns a table that an evaluator declares; None where no member has records for it.
+
+    Args:
+      spec: the table.
+      name: the evaluator's name.
+      entry: the evaluator.
+      members: members.
+    """
     cells = [each for metric in spec.metrics for each in metric_cells(members, name, entry, metric)]
     caption = " ".join([spec.caption, *(shared_fact(members, name, fact) for fact in spec.facts)])
     return member_table(spec.title, caption.strip(), members, [NAME, *cells])
@@ -64,8 +91,9 @@ def evaluator_table(
 def metric_cells(
     members: Sequence[Member], name: str, entry: Evaluator, metric: str
 ) -> list[Cells]:
-    """A column for each thing that a metric was measured at, or for each named coordinate of an
-    array.
+    """Returns a column for each place that a metric was measured at.
+
+    An array with one axis has a column for each coordinate.
     """
     declared = entry.metric(metric)
     made = []
@@ -79,7 +107,7 @@ def metric_cells(
 
 
 def metric_cell(title: str, unit: str, name: str, metric: str, at: Mapping[str, Any]) -> Cells:
-    """The column of a metric at one place, such as "state @ 4,096"."""
+    """Returns the column of a metric at one place, such as "state @ 4,096"."""
     place = ", ".join(_place(axis, value) for axis, value in at.items())
     shown = f"{title} @ {place}" if place else title
     return Cells(Column(shown, unit), lambda member: member.value(name, metric, **at))
@@ -91,7 +119,7 @@ def _place(axis: str, value: Any) -> str:
 
 
 def _coordinates(axis: tuple[str, Sequence[Any]], unit: str, name: str, metric: str) -> list[Cells]:
-    """A column for each coordinate of an array with one axis; none where there are too many."""
+    """Returns a column for each coordinate of an array; none where there are over NAMED."""
     label, coordinates = axis
     if len(coordinates) > NAMED:
         return []
@@ -108,7 +136,7 @@ def _coordinates(axis: tuple[str, Sequence[Any]], unit: str, name: str, metric: 
 
 
 def shared_fact(members: Sequence[Member], name: str, fact: str) -> str:
-    """The text that members have of a fact; where they differ, each with its members."""
+    """Returns the text of a fact; where members differ, each text with its members."""
     texts: dict[str, list[str]] = {}
     for member in members:
         if text := member.fact(name, fact):

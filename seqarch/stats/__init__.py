@@ -1,1 +1,1 @@
-"""Intervals and groups: what a difference between scores says."""
+"""Statistics: intervals of differences, groups of members, and fits of curves."""

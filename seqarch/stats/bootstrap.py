@@ -1,4 +1,4 @@
-"""How sure a difference between two models is, from documents that both were scored on."""
+"""The interval of a difference between two models, from documents that both were scored on."""
 
 import math
 from typing import NamedTuple
@@ -7,12 +7,16 @@ import numpy as np
 
 from seqarch.types import Float
 
-BLOCK = 1 << 22  # resampled documents in memory at once
+BLOCK = 1 << 22  # documents that are resampled at once
 
 
 class Interval(NamedTuple):
-    """`mean` on the documents that there are; `low` and `high` bound it as if others of their kind
-    had been drawn.
+    """A mean with its confidence interval.
+
+    Attributes:
+      mean: the mean over the given documents.
+      low: the lower end of its interval over documents of their kind.
+      high: the upper end.
     """
 
     mean: float
@@ -28,37 +32,35 @@ def paired_bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """The percentile interval of a weighted mean over documents (Efron and Tibshirani 1993,
-    sections 13.3 and 25.4).
+    """Returns the percentile interval of a weighted mean over documents.
 
         mean = sum_i w_i d_i / sum_i w_i
 
-    and again for `resamples` draws of n documents with replacement.
+    is computed of the documents, and of each of `resamples` draws of n documents with replacement.
+    Documents are drawn because the bytes of one are no independent evidence. The interval is too
+    narrow for few documents, and -inf to inf for a single one.
 
-    differences: of one document between two models, in bits per byte; where each was trained from
-    several seeds, a row for each pair of runs, rows being drawn with replacement too
-    weights: a document's bytes, so that the mean is the difference of the bits per byte over all
-      bytes
+    Args:
+      differences: difference of two models on each document, in bits per byte. Where each model was
+        trained from several seeds, there is a row for each pair of runs, and rows are drawn with
+        replacement too.
+      weights: bytes of each document, so that the mean is the difference over all bytes.
+      confidence: probability of the interval.
+      resamples: number of draws.
+      seed: that of the draws; the same seed gives the same interval.
 
-    Documents are what is drawn, because bytes of one are no independent evidence. The same seed
-    gives the same interval. Few documents make it too narrow, and of one there is none: -inf to
-    inf.
+    Source: Efron and Tibshirani 1993, sections 13.3 and 25.4.
     """
     d, w = np.atleast_2d(np.asarray(differences, np.float64)), np.asarray(weights, np.float64)
     mean, (rows, n) = float((d @ w).mean() / w.sum()), d.shape
     if n < 2:
         return Interval(mean, -math.inf, math.inf)
-    of_documents, of_rows, means = (
-        np.random.default_rng(seed),
-        np.random.default_rng((seed, rows)),
-        [],
-    )
-    for start in range(0, resamples, step := max(1, BLOCK // d.size)):
+    of_documents, of_rows = np.random.default_rng(seed), np.random.default_rng((seed, rows))
+    step, means = max(1, BLOCK // d.size), []
+    for start in range(0, resamples, step):
         count = min(step, resamples - start)
-        drawn, runs = (
-            of_documents.integers(n, size=(count, n)),
-            of_rows.integers(rows, size=(count, rows)),
-        )
+        drawn = of_documents.integers(n, size=(count, n))
+        runs = of_rows.integers(rows, size=(count, rows))
         sums = (d * w)[runs[:, :, None], drawn[:, None, :]]
         means.append(sums.sum(axis=(1, 2)) / (rows * w[drawn].sum(axis=1)))
     low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])

@@ -1,4 +1,4 @@
-"""How memory grows with the context: exponents over the tail of a curve."""
+"""Fits of curves of bytes against length: the exponent over their tail, and their growth."""
 
 import math
 from collections.abc import Sequence
@@ -7,19 +7,27 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-TAIL = 4  # lengths, the longest ones, that an exponent is fitted to
+TAIL = 4  # number of the longest lengths, which an exponent is fitted to
 
 
 class Exponent(NamedTuple):
-    """b of bytes ~ length^b; half: half of the width of its 95 % confidence interval."""
+    """The exponent of a power law, bytes ~ length^b.
+
+    Attributes:
+      b: the exponent.
+      half: half of the width of its 95 % confidence interval.
+    """
 
     b: float
     half: float
 
 
 class Growth(NamedTuple):
-    """Root mean squares of what a line leaves of log(bytes): a line in log(length), and one in
-    length.
+    """How far log(bytes) is from a line: root mean squares of the residuals.
+
+    Attributes:
+      power: those of a line in log(length).
+      exponential: those of a line in length.
     """
 
     power: float
@@ -27,11 +35,10 @@ class Growth(NamedTuple):
 
 
 def exponent(lengths: Sequence[int], values: Sequence[float]) -> Exponent | None:
-    """The least-squares slope of log(value) against log(length) over the last TAIL points; None for
-    fewer than three.
+    """Returns the least-squares slope of log(value) against log(length) over the last TAIL points.
 
-    Its interval is Student's, and as narrow as points on one line make it: it tells of curvature,
-    not of noise.
+    Its interval is Student's. It is as narrow as points on one line make it, so that it shows
+    curvature and not noise. Fewer than three points give None.
     """
     points = sorted((n, v) for n, v in zip(lengths, values, strict=True) if v > 0)[-TAIL:]
     if len(points) < 3:
@@ -43,15 +50,14 @@ def exponent(lengths: Sequence[int], values: Sequence[float]) -> Exponent | None
 
 
 def growth(lengths: Sequence[int], values: Sequence[float]) -> Growth:
-    """How far a curve is from a power of the length and from an exponential of it, over all its
-    points.
-    """
+    """Returns how far a curve is from a power of the length, and from an exponential of it."""
     x, y = np.array(lengths, float), np.log(values)
-    return Growth(*(float(np.sqrt((_line(along, y)[1] ** 2).mean())) for along in (np.log(x), x)))
+    residuals = (_line(along, y)[1] for along in (np.log(x), x))
+    return Growth(*(float(np.sqrt((each**2).mean())) for each in residuals))
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
-    """The least-squares slope of y against x, and what the line leaves of y."""
+    """Returns the least-squares slope of y against x, and the residuals."""
     x, y = x - x.mean(), y - y.mean()
     slope = (x * y).sum() / (x * x).sum()
     return float(slope), y - slope * x

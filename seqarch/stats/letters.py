@@ -1,4 +1,4 @@
-"""Letters that say which of several members were told apart."""
+"""Letters that members share where they do not differ."""
 
 import itertools
 import string
@@ -6,11 +6,16 @@ from collections.abc import Sequence
 
 
 def letters(order: Sequence[str], apart: Sequence[frozenset[str]]) -> dict[str, str]:
-    """Letters for names such that two share one exactly when they are not `apart` (Piepho 2004, "An
-    algorithm for a letter-based representation of all-pairwise comparisons"): insert a column for
-    each difference, absorb what is contained.
+    """Returns letters for names, of which two share one exactly where they do not differ.
 
-    order: names from the best on, whose groups get the first letters
+    A group is split for each difference, and groups that others contain are dropped.
+
+    Args:
+      order: names from the best on; the groups of the first get the first letters.
+      apart: pairs that differ.
+
+    Source: Piepho 2004, "An algorithm for a letter-based representation of all-pairwise
+    comparisons".
     """
     groups = [frozenset(order)]
     for pair in apart:
@@ -19,11 +24,6 @@ def letters(order: Sequence[str], apart: Sequence[frozenset[str]]) -> dict[str, 
         groups = [group for group in set(groups) if not any(group < other for other in groups)]
     rank = {name: place for place, name in enumerate(order)}
     groups.sort(key=lambda group: sorted(rank[name] for name in group))
-    names = [
-        *string.ascii_lowercase,
-        *("".join(pair) for pair in itertools.product(string.ascii_lowercase, repeat=2)),
-    ]
-    return {
-        name: " ".join(letter for letter, group in zip(names, groups) if name in group)
-        for name in order
-    }
+    pairs = itertools.product(string.ascii_lowercase, repeat=2)
+    lettered = list(zip([*string.ascii_lowercase, *map("".join, pairs)], groups))
+    return {name: " ".join(letter for letter, group in lettered if name in group) for name in order}

@@ -1,4 +1,4 @@
-"""Which members of a comparison differ: pairs, on the same items and with the same data orders.
+"""Which members of a comparison differ, on the same items and with the same data orders.
 
 Seeds and items are drawn with replacement, and a pair differs where the 95 % interval of its
 difference leaves out zero. Each pair is judged on its own, without a correction for their number.
@@ -16,8 +16,12 @@ from seqarch.types import Float
 
 
 class Judgement(NamedTuple):
-    """deviation: over seeds; behind: the difference from the best; letters: shared with those it is
-    not told apart from.
+    """How a member compares with the others.
+
+    Attributes:
+      deviation: standard deviation over seeds.
+      behind: its difference from the best member.
+      letters: those that it shares with the members from which it does not differ.
     """
 
     deviation: float
@@ -31,11 +35,12 @@ def judge(
     """Judges members by scores of which lower is better.
 
     Args:
-      scores: by member, of each seed and item.
-      weights: of the items, such as a document's bytes.
+      scores: the score of each seed and item, by member.
+      weights: weight of each item, such as a document's bytes.
 
-    Returns: A judgement for each member; none where there are fewer than two seeds or items, which
-      are no evidence.
+    Returns:
+      A judgement for each member; none where there are fewer than two seeds or items, which are no
+      evidence.
     """
     if min((min(each.shape) for each in scores.values()), default=0) < 2:
         return {}
@@ -48,12 +53,9 @@ def judge(
     }
     apart = [pair for pair, interval in differ.items() if interval.low > 0 or interval.high < 0]
     shared = letters(order, apart)
-    nothing = Interval(0.0, 0.0, 0.0)  # the best itself is behind by nothing
-    return {
-        name: Judgement(
-            float(pooled[name].std(ddof=1)),
-            differ.get(frozenset((order[0], name)), nothing),
-            shared[name],
-        )
-        for name in scores
-    }
+    zero = Interval(0.0, 0.0, 0.0)  # of the best itself
+    judged = {}
+    for name in scores:
+        behind = differ.get(frozenset((order[0], name)), zero)
+        judged[name] = Judgement(float(pooled[name].std(ddof=1)), behind, shared[name])
+    return judged

@@ -3,9 +3,9 @@
 import itertools
 from concurrent import futures
 
-from seqarch.costs.capacity import bound
 from seqarch.costs.devices import place
 from seqarch.costs.memory import Measurement, state_bytes
+from seqarch.costs.roofline import bound
 from seqarch.costs.spec import Failed, ProgramSpec
 from seqarch.devices import DEVICES
 from seqarch.errors import UserError

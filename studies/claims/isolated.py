@@ -15,8 +15,8 @@ from flax import nnx
 from seqarch.config import Config, resolve, with_forms
 from seqarch.costs.memory import state_bytes
 from seqarch.costs.programs import DECODED, decode_loop_program, train_program
-from seqarch.evals.quality import bits_per_byte, texts, windowed_losses
-from seqarch.evals.speed import median_seconds
+from seqarch.evals.losses import bits_per_byte, texts, windowed_losses
+from seqarch.evals.speed import time_runs
 from seqarch.generate import Decoding, fork, prefill
 from seqarch.model import LanguageModel
 from seqarch.tasks.text.corpus import locate
@@ -50,7 +50,7 @@ def decoded_per_second(config: Config, context: int, batch: int) -> float:
     def fill() -> Decoding:
         return Decoding(logits[rows], fork(states, rows), rows.astype(bool))
 
-    seconds = median_seconds(lambda at: decode(model, at, key), fill, repeats=REPEATS)
+    seconds = time_runs(lambda at: decode(model, at, key), fill, repeats=REPEATS).median
     return batch * DECODED / seconds
 
 
@@ -69,7 +69,7 @@ def trained_per_second(config: Config, length: int) -> float:
         state = step(state, batch, scalars)[0]
         return state
 
-    return length / median_seconds(run)
+    return length / time_runs(run).median
 
 
 def sequences(config: Config, context: int, memory: int, most: int) -> int:

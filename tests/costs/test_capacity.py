@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from seqarch.config import Config, MeshConfig, ModelConfig, OptimConfig
-from seqarch.costs.capacity import bound, cost, largest_part, plan_serving, plan_training
+from seqarch.costs.capacity import largest_part, serving_capacity, training_capacity
 from seqarch.costs.devices import place
 from seqarch.costs.memory import Measurement
+from seqarch.costs.roofline import bound, cost
 from seqarch.costs.spec import Failed
 from seqarch.model import count_parameters
 
@@ -62,11 +63,13 @@ def measurement(parameters=0, state=0, total=0, memory=0, flops=0.0):
     ],
 )
 def test_the_cheapest_way_to_train_that_fits_is_taken(memory, changes, rows):
-    plan = plan_training(Made(memory), CONFIG, FOUR, 64)
+    found = training_capacity(Made(memory), CONFIG, FOUR, 64)
     assert (
-        plan.way.fits and plan.way.change == (changes[-1] or "as configured") and plan.rows == rows
+        found.chosen.fits
+        and found.chosen.change == (changes[-1] or "as configured")
+        and found.batch == rows
     )
-    assert [way.change for way in plan.tried][: len(changes)] == [
+    assert [each.change for each in found.attempts][: len(changes)] == [
         each or "as configured" for each in changes
     ]
 
@@ -75,17 +78,17 @@ def test_what_was_tried_first_and_is_not_needed_is_left_out():
     cheap = dataclasses.replace(
         CONFIG, batch=4
     )  # a row a device: 400 of parameters, which alone are too many for it
-    plan = plan_training(Made(405), cheap, FOUR, 64)
-    assert [way.change for way in plan.tried] == [
+    found = training_capacity(Made(405), cheap, FOUR, 64)
+    assert [each.change for each in found.attempts] == [
         "as configured",
         REMAT,
         f"{REMAT}, {SPLIT}",
         SPLIT,
     ]
     assert (
-        plan.way.change == SPLIT
-        and not plan.way.config.model.remat
-        and plan.way.outcome.total == 400
+        found.chosen.change == SPLIT
+        and not found.chosen.config.model.remat
+        and found.chosen.outcome.total == 400
     )
 
 
@@ -94,21 +97,27 @@ def test_what_was_tried_first_and_is_not_needed_is_left_out():
     [((4, 1), True), ((2, -1), True), ((1, -1), False), ((1, 4), False), ((-1, 4), False)],
 )
 def test_parameters_are_split_over_all_devices_where_they_are_not_yet(mesh, tried):
-    plan = plan_training(Made(150), dataclasses.replace(CONFIG, mesh=MeshConfig(*mesh)), FOUR, 64)
-    assert any("mesh.data=1, mesh.fsdp=-1" in way.change for way in plan.tried) == tried
+    found = training_capacity(
+        Made(150), dataclasses.replace(CONFIG, mesh=MeshConfig(*mesh)), FOUR, 64
+    )
+    assert any("mesh.data=1, mesh.fsdp=-1" in each.change for each in found.attempts) == tried
 
 
 def test_accumulation_comes_last_and_ends_at_one_row_a_device():
-    plan = plan_training(Made(350), CONFIG, FOUR, 64)
-    assert plan.way.config.optim.accumulate == 2 and plan.way.fits
-    plan = plan_training(Made(150), CONFIG, FOUR, 64)
-    assert plan.way.config.optim.accumulate == 4 and not plan.way.fits and plan.rows.size == 0
+    found = training_capacity(Made(350), CONFIG, FOUR, 64)
+    assert found.chosen.config.optim.accumulate == 2 and found.chosen.fits
+    found = training_capacity(Made(150), CONFIG, FOUR, 64)
+    assert (
+        found.chosen.config.optim.accumulate == 4
+        and not found.chosen.fits
+        and found.batch.size == 0
+    )
 
 
 def test_as_many_sequences_are_served_as_fit():
     cache = Made(1000)
-    plan = plan_serving(cache, CONFIG, FOUR, 64)
-    assert plan.sequences == 60 and plan.many.total == 1000
+    found = serving_capacity(cache, CONFIG, FOUR, 64)
+    assert found.sequences == 60 and found.decode_all.total == 1000
     assert [(spec.batch, spec.length) for spec in cache.asked if spec.phase == "prefill"] == [
         (1, 64),
         (1, 32),
@@ -118,22 +127,22 @@ def test_as_many_sequences_are_served_as_fit():
 
 @pytest.mark.parametrize("fewer", [1, 2, 3])
 def test_fewer_sequences_than_chips_may_be_served_where_these_have_no_room_for_one_each(fewer):
-    plan = plan_serving(Made(400 + 10 * fewer + 5, prefill=10), CONFIG, FOUR, 64)
-    assert plan.sequences == fewer and plan.many.total == 400 + 10 * fewer
+    found = serving_capacity(Made(400 + 10 * fewer + 5, prefill=10), CONFIG, FOUR, 64)
+    assert found.sequences == fewer and found.decode_all.total == 400 + 10 * fewer
 
 
 def test_nothing_is_served_whose_prompt_does_not_fit():
-    plan = plan_serving(Made(449), CONFIG, FOUR, 64)
-    assert plan.one.fits and not plan.prefill.fits and plan.sequences == 0
+    found = serving_capacity(Made(449), CONFIG, FOUR, 64)
+    assert found.decode.fits and not found.prefill.fits and found.sequences == 0
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_rounded_up():
-    plan = plan_training(Made(1600), dataclasses.replace(CONFIG, batch=13), FOUR, 64)
-    assert plan.way.config.batch == 16 and plan.way.fits and plan.rows == (16, 20)
+    found = training_capacity(Made(1600), dataclasses.replace(CONFIG, batch=13), FOUR, 64)
+    assert found.chosen.config.batch == 16 and found.chosen.fits and found.batch == (16, 20)
 
 
 def test_nothing_is_served_where_not_one_sequence_fits():
-    assert plan_serving(Made(405), CONFIG, FOUR, 64).sequences == 0
+    assert serving_capacity(Made(405), CONFIG, FOUR, 64).sequences == 0
 
 
 @pytest.mark.slow
@@ -199,5 +208,5 @@ def test_the_largest_part_is_named():
 
 def test_the_configs_ways_stay_valid():
     config = dataclasses.replace(CONFIG, optim=OptimConfig(accumulate=2))
-    plan = plan_training(Made(1), config, FOUR, 64)
-    assert all(way.config.batch % way.config.optim.accumulate == 0 for way in plan.tried)
+    found = training_capacity(Made(1), config, FOUR, 64)
+    assert all(each.config.batch % each.config.optim.accumulate == 0 for each in found.attempts)

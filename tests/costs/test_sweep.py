@@ -14,7 +14,7 @@ from seqarch import records
 from seqarch.config import Config, ModelConfig, parse, to_dict
 from seqarch.costs import sweep
 from seqarch.costs.curves import SERVED
-from seqarch.costs.limits import LONGEST, most_sequences
+from seqarch.costs.limits import MAX_CONTEXT, most_sequences
 from seqarch.costs.memory import Measurement
 from seqarch.costs.peak import Actual
 from seqarch.costs.programs import serving_model
@@ -87,7 +87,7 @@ def test_what_always_fits_has_at_least_the_last_size_tried():
 
     (one,) = sweep.run(Roomy(), {"one": CONFIG}, ["local"], LENGTHS, say=lambda line: None)
     longest = one.find("costs", "longest_context", **at("train"))
-    assert (longest.value, longest.status) == (LONGEST, "over")
+    assert (longest.value, longest.status) == (MAX_CONTEXT, "over")
 
 
 def test_what_fails_is_a_record_and_a_line_and_the_rest_goes_on(made):

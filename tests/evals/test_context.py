@@ -12,7 +12,8 @@ from flax import nnx
 from seqarch.config import Config, EvalConfig, ModelConfig
 from seqarch.evals import context
 from seqarch.evals.context import target_ends, truncate
-from seqarch.evals.quality import Text, bits_per_byte, carried_losses, texts, windowed_losses
+from seqarch.evals.evaluate import scalars
+from seqarch.evals.losses import Text, bits_per_byte, carried_losses, texts, windowed_losses
 from seqarch.model import LanguageModel
 from seqarch.records import Record, Results, Source
 from seqarch.tasks.text import tokens
@@ -105,4 +106,6 @@ def test_truncation_keeps_parameters_and_leaves_alone_what_is_narrow_or_recurren
 
 
 def test_without_targets_nothing_is_scored(split):
-    assert measure("gru", split, targets=0).records == (Record("context", "targets", 0),)
+    found = measure("gru", split, targets=0)
+    assert found.records == (Record("context", "targets", 0),)
+    assert scalars(found) == {}

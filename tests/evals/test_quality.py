@@ -10,8 +10,7 @@ import pytest
 from flax import nnx
 
 from seqarch.config import ModelConfig
-from seqarch.evals import quality
-from seqarch.evals.quality import (
+from seqarch.evals.losses import (
     Text,
     bits_per_byte,
     carried_losses,
@@ -80,7 +79,8 @@ def test_windows_predict_every_byte_once(monkeypatch, batch):
     doubled or moved.
     """
     monkeypatch.setattr(
-        quality, "token_losses", lambda model, batch: batch.targets.astype(jnp.float32)
+        "seqarch.evals.losses.token_losses",
+        lambda model, batch: batch.targets.astype(jnp.float32),
     )
     numbers = np.split(np.arange(sum(SIZES), dtype=np.int32), np.cumsum(SIZES)[:-1])
     found = [text._replace(targets=n) for text, n in zip(documents(), numbers, strict=True)]

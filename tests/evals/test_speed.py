@@ -14,6 +14,7 @@ from seqarch.costs.programs import DECODED
 from seqarch.errors import UserError
 from seqarch.evals import speed
 from seqarch.evals.loaded_run import LoadedRun
+from seqarch.evals.speed import Timing
 from seqarch.model import LanguageModel
 from seqarch.tasks.text import tokens
 
@@ -59,8 +60,8 @@ def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(
         assert np.array_equal(np.sort(after.position[0]), np.arange(context))
         return 1.0
 
-    monkeypatch.setattr(speed, "median_seconds", run_once)
-    assert speed._serving_seconds(run, context) == (1.0, 1.0)
+    monkeypatch.setattr(speed, "time_runs", run_once)
+    assert speed._time_serving(run, context) == (1.0, 1.0)
     assert seen == [(0, context), (context - DECODED, context)]
 
 
@@ -92,7 +93,21 @@ def test_median_of_runs_that_were_waited_for_without_their_preparation(monkeypat
 
     results = [5.0, 2.0, 30.0]
     monkeypatch.setattr(speed.time, "perf_counter", lambda: now)
-    assert speed.median_seconds(run, prepare) == 6.0
+    assert speed.time_runs(run, prepare) == Timing(median=6.0, fastest=3.0, slowest=31.0)
+
+
+@pytest.mark.parametrize("slowest, warned", [(1.5, False), (1.6, True)])
+def test_the_spread_of_runs_is_a_note_and_a_wide_one_is_told(run, monkeypatch, slowest, warned):
+    told = []
+    noisy = dataclasses.replace(run, say=told.append)
+    monkeypatch.setattr(speed, "time_runs", lambda *given: Timing(1.0, 0.5, slowest))
+    found = [each for each in speed.evaluate(noisy, contexts=()) if each.n]
+    note = f"runs took 0.5 s to {slowest} s"
+    assert [(each.metric, each.value, each.note) for each in found] == [
+        ("train_tokens_per_s", 64.0, note)
+    ]
+    busy = [line for line in told if "busy" in line]
+    assert busy == [f"the machine is busy: speed/train_tokens_per_s: {note}"] * warned
 
 
 class CountedProgram(NamedTuple):

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.check_mixer import HINTS, learn
 from seqarch import laws
+from seqarch.laws.hints import HINTS
+from seqarch.laws.learning import check_learning
 from seqarch.mixers import GRU
 from seqarch.tasks.text import tokens
 
@@ -117,7 +118,7 @@ def test_a_mixer_that_cannot_learn_has_its_verdict(top):
 def test_a_mixer_without_memory_does_not_learn(top, monkeypatch):
     monkeypatch.syspath_prepend(top)
     with pytest.raises(laws.LawBroken, match="2.59 is the best without memory"):
-        learn("broken:Identity", steps=100)
+        check_learning("broken:Identity", steps=100)
 
 
 def test_a_mixer_that_raises_is_told_where(top):

@@ -109,7 +109,7 @@ def test_records_say_whose_they_are(run):
 def test_tensorboard_has_the_numbers_beside_those_of_training(run):
     results = evaluate_quietly(run, only=["flops"])
     events = EventAccumulator(str(run)).Reload()
-    logged = events.Scalars("flops/train_per_token")[-1]
+    logged = events.Scalars("6_eval/flops/train_per_token")[-1]
     assert (logged.step, logged.value) == (2, results.value("flops", "train_per_token"))
     assert events.Scalars("1_train/loss")
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from seqarch.report import figures, style
+from seqarch.report import figures, labels, style
 from seqarch.report.comparison import comparison_figures
-from seqarch.report.style import LABEL_POINTS, LEAST_TICKS, MOST_TICKS, Label
+from seqarch.report.labels import LABEL_POINTS, Label, label_points
+from seqarch.report.style import LEAST_TICKS, MOST_TICKS
 from tests.report.conftest import baseline_of, comparison_of, member_of
 
 
@@ -34,13 +35,13 @@ def test_a_family_has_a_colour_and_a_variant_a_marker():
 @pytest.mark.parametrize("values", [[0.5] * 7, [0.0, 0.0, 1.0], [0.1, 0.11, 0.8, 0.81], [1.0]])
 def test_labels_are_spread_and_stay_within(values):
     gap = 0.1
-    heights = style.within(style.spread(values, gap), gap)
+    heights = labels.within(labels.spread(values, gap), gap)
     assert all(np.diff(heights) >= gap - 1e-9)
     assert min(heights) >= gap / 2 - 1e-9 and max(heights) <= 1 - gap / 2 + 1e-9
 
 
 def test_labels_that_have_room_stay_at_their_points():
-    assert style.within(style.spread([0.2, 0.5, 0.8], 0.1), 0.1) == pytest.approx([0.2, 0.5, 0.8])
+    assert labels.within(labels.spread([0.2, 0.5, 0.8], 0.1), 0.1) == pytest.approx([0.2, 0.5, 0.8])
 
 
 @pytest.mark.parametrize("count", [1, 14, 60])
@@ -49,7 +50,7 @@ def test_labels_lie_beside_the_axes_and_apart(count):
         drawing, axes = style.one_panel("x", "y")
         axes.plot([1, 2], [1, 2])
         labels = [Label(f"member {index}", 2, 2, "black") for index in range(count)]
-        style.label_points(axes, labels)
+        label_points(axes, labels)
         drawing.draw_without_rendering()
     box = axes.get_window_extent()
     boxes = (Text.get_window_extent(each) for each in axes.texts)  # without the lines to points

@@ -71,8 +71,17 @@ def tags(metrics: Mapping[str, Metric]) -> dict[str, str]:
 
     Trackers sort tags by their letters; the number keeps groups in the order of the table.
     """
-    groups = list(dict.fromkeys(metric.group for metric in metrics.values()))
+    groups = _groups(metrics)
     found = {}
     for name, (group, *_) in metrics.items():
         found[name] = f"{1 + groups.index(group)}_{group}/{name.removeprefix(f'{group}_')}"
     return found
+
+
+def following_group(metrics: Mapping[str, Metric], group: str) -> str:
+    """Returns the first part of tags that trackers show after those of `metrics`: "6_eval"."""
+    return f"{1 + len(_groups(metrics))}_{group}"
+
+
+def _groups(metrics: Mapping[str, Metric]) -> list[str]:
+    return list(dict.fromkeys(metric.group for metric in metrics.values()))

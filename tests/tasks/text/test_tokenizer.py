@@ -12,7 +12,7 @@ import pytest
 
 from seqarch.config import Config, DataConfig, EvalConfig, ModelConfig
 from seqarch.errors import UserError
-from seqarch.evals import quality
+from seqarch.evals import losses, quality
 from seqarch.evals.baselines import BASELINES
 from seqarch.evals.evaluate import evaluate
 from seqarch.tasks.text import corpus, loader, tokenizer, tokens
@@ -180,7 +180,7 @@ def test_bits_per_byte_are_those_of_bytes_everywhere(top, run):
     assert 0.9 < read_rows(run)[-1]["validation_bits_per_byte"] / (np.log2(262) * 0.65) < 1.1
     results = evaluate(run, only=["quality"], progress=lambda line: None)
     held_out = tokens.open_split(top / "tokens", "validation")
-    found = quality.texts(held_out, 20)
+    found = losses.texts(held_out, 20)
     scored = [held_out.read(document, 20) for document in held_out.documents]
     assert all(17 <= len(part) <= 20 for part in scored)
     score, size = (results.value("quality", name) for name in ("bits_per_byte", "bytes"))
@@ -205,8 +205,8 @@ def test_baselines_score_the_same_bytes(top, name):
 
 def test_texts_of_the_same_bytes_have_the_same_digest(top):
     splits = [tokens.open_split(top / kind, "validation") for kind in ("tokens", "bytes")]
-    whole = [quality.digest(split, quality.texts(split)) for split in splits]
-    assert whole[0] == whole[1] != quality.digest(splits[0], quality.texts(splits[0], 20))
+    whole = [quality.digest(split, losses.texts(split)) for split in splits]
+    assert whole[0] == whole[1] != quality.digest(splits[0], losses.texts(splits[0], 20))
 
 
 def generated(run: Path, *arguments: str) -> subprocess.CompletedProcess:

@@ -1,0 +1,118 @@
+"""Tables that say how the models of a comparison were made, and where each number comes from."""
+
+import json
+import shlex
+from collections.abc import Sequence
+
+from seqarch import tasks
+from seqarch.config import flatten
+from seqarch.report.formats import show
+from seqarch.report.members import Comparison, Member
+from seqarch.report.tables import NAME, Cells, Column, Table, member_table, metric_cell
+from seqarch.tasks.base import Score
+
+
+def scores_of(members: Sequence[Member]) -> list[Score]:
+    """Returns what the tasks of the members are scored by."""
+    texts = [member.config.get("task", "text") for member in members if member.kind == "run"]
+    return list(dict.fromkeys(tasks.find(text).score for text in texts))
+
+
+def learning_rate_table(comparison: Comparison) -> Table | None:
+    """Returns scores by learning rate; None where no learning rate was chosen."""
+    found = [member.search for member in comparison.models if member.search]
+    if not found:
+        return None
+    kind = scores_of(comparison.models)[0]
+    rates = sorted({record.at["lr"] for each in found for record in each.records})
+
+    def score(lr: float) -> Cells:
+        def value(member: Member) -> float | None:
+            return member.search and member.search.value("search", kind.metric, lr=lr)
+
+        return Cells(Column(f"{lr:g}", kind.unit), value)
+
+    return member_table(
+        "Learning rates",
+        f"Validation after training with each learning rate ({kind.title}), from one seed; the "
+        "best was used. The grid is the same for all, and goes on where its best value stood at an "
+        "edge. A dash: not tried, or diverged.",
+        comparison.models,
+        (NAME, *map(score, rates)),
+    )
+
+
+def model_table(comparison: Comparison) -> Table | None:
+    """Returns what each model is and how models were matched."""
+
+    def field(title: str, name: str, unit: str = "count") -> Cells:
+        return Cells(Column(title, unit), lambda member: flatten(dict(member.config)).get(name))
+
+    def ratio(member: Member) -> float | None:
+        model = member.config.get("model", {})
+        return model["mlp"] / model["dim"] if model.get("mlp") else None
+
+    return member_table(
+        "Models",
+        "Models have equal parameters by the width of their MLPs, or, where they have none, by "
+        "their depth.",
+        comparison.models,
+        (
+            NAME,
+            field("layers of", "model.mixer", "text"),
+            metric_cell("parameters", "count", "memory", "params", {}),
+            field("layers", "model.layers"),
+            field("width", "model.dim"),
+            field("MLP width", "model.mlp"),
+            Cells(Column("MLP ratio", "ratio"), ratio),
+            field("convolution", "model.conv"),
+            field("learning rate", "optim.lr", "text"),
+            Cells(Column("seeds"), seeds_of),
+        ),
+    )
+
+
+def provenance_table(comparison: Comparison) -> Table | None:
+    """Returns what makes each row again; settings that all models share stand in the caption."""
+    settings = [flatten(dict(member.config)) for member in comparison.models if member.config]
+    names = dict.fromkeys(name for flat in settings for name in flat)
+    shared = {}
+    for name in names:
+        value = settings[0].get(name)
+        if not name.startswith("seed.") and all(flat.get(name) == value for flat in settings):
+            shared[name] = value
+    text = ", ".join(f"{name}={json.dumps(value)}" for name, value in shared.items())
+    return member_table(
+        "Provenance",
+        f"What makes each row again. Settings that all models share: {text or 'none'}.",
+        comparison.members,
+        (
+            NAME,
+            Cells(Column("split"), lambda member: member.results[0].source.split),
+            Cells(Column("measured on"), _device),
+            Cells(Column("git revision"), _revisions),
+            Cells(Column("command", "code"), _command),
+        ),
+    )
+
+
+def _revisions(member: Member) -> str:
+    """Returns the revisions that measured its runs; a comparison that was continued has several."""
+    found = dict.fromkeys(each.source.revision for each in member.results)
+    return ", ".join(show(each, "revision") for each in found)
+
+
+def _device(member: Member) -> str:
+    devices = member.results[0].source.provenance.get("devices") or {}
+    return "{count} x {kind} ({platform})".format(**devices) if devices else ""
+
+
+def _command(member: Member) -> str:
+    made = member.results[0].source.provenance
+    return made.get("again") or shlex.join(made.get("command", ()))
+
+
+def seeds_of(member: Member) -> str:
+    """Returns the seeds of a member's runs."""
+    sources = (each.source for each in member.results)
+    return ", ".join(str(source.seeds["model"]) for source in sources if source.seeds)
