@@ -1,11 +1,11 @@
-"""Trains a model: python train.py --config=configs/lm.py:mamba --workdir=RUN
-[--config.optim.lr=1e-3 ...]
+"""Trains a model.
 
-The same command continues a run that was cut short, by whatever. Ctrl-C and SIGTERM save and exit
-with 130 and 143; a second Ctrl-C exits at once; mistakes exit with 2. `bash scripts/keep_running.sh
-python train.py ...` starts it again where machines are preempted. RUN then holds config.json,
-run.json, metrics.jsonl, TensorBoard events and checkpoints; `python eval.py --workdir=RUN` measures
-it.
+    python train.py --config=configs/lm.py:mamba --workdir=RUN [--config.optim.lr=1e-3 ...]
+
+The same command continues a run that was cut short. Ctrl-C and SIGTERM save and exit with 130 and
+143; a second Ctrl-C exits at once; mistakes exit with 2. Where machines are preempted, `bash
+scripts/keep_running.sh python train.py ...` restarts it. RUN then has config.json, run.json,
+metrics.jsonl, TensorBoard events and checkpoints; `python eval.py --workdir=RUN` evaluates it.
 """
 
 from absl import flags
@@ -14,9 +14,11 @@ from seqarch.errors import UserError
 from seqarch.runtime import cli
 
 CONFIG = cli.define_config()
-WORKDIR = cli.define_path("workdir", None, "The run's directory; made where there is none.")
+WORKDIR = cli.define_path(
+    "workdir", None, "The run's directory, which is made if it does not exist."
+)
 STRICT = flags.DEFINE_bool(
-    "strict_restore", False, "Refuse a damaged checkpoint, rather than go on from the one before."
+    "strict_restore", False, "Refuse a damaged checkpoint instead of using the one before."
 )
 flags.mark_flags_as_required(["config", "workdir"])
 

@@ -1,23 +1,24 @@
-"""Members with equal parameters at one budget, in quality and memory.
+"""Compares the quality and memory of members with equal parameters at one budget.
 
     bash scripts/compare.sh
     bash scripts/compare.sh --config=configs/compare.py:long
     bash scripts/compare.sh --config=configs/compare.py:full --config.data.path=DIR --workdir=RUNS
 
-The default is a tour of minutes on two CPU cores. `long` is evidence, in less than an hour there:
-each member's learning rate is chosen on validation works from a grid that is the same for all, then
-trained from three fresh seeds and scored on the test works. `full` is for a real accelerator: 125M
-parameters, context 4096, bfloat16, on a directory that scripts/prepare_data.py wrote.
+The default is a tour that takes minutes on two CPU cores. `long` is evidence and takes less than an
+hour there: each member's learning rate is chosen on validation works from the same grid; then each
+member is trained from three other seeds and scored on the test works. `full` is for an accelerator:
+125M parameters, context 4096, bfloat16, on a directory that scripts/prepare_data.py wrote.
 
 Members are layer patterns as in configs/lm.py; "name = pattern" gives one a name, "; field=value"
-sets fields of `model`. Each gets the MLP width that brings it to the parameters of `reference`, or,
-where it sets `mlp` itself, the depth.
+sets fields of `model`. Each gets the MLP width with which it has as many parameters as `reference`,
+or, if it sets `mlp` itself, the depth.
 """
 
 import ml_collections
 
 
 def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
+    """Returns the config of a comparison at the budget "tour", "long" or "full"."""
     if budget not in ("tour", "long", "full"):
         raise ValueError(f"no budget {budget!r} in configs/compare.py; give tour, long or full")
     config = ml_collections.ConfigDict()
@@ -95,8 +96,8 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
 
 def _long(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.notice = (
-        "130 thousand parameters, 0.65 million tokens of Shakespeare: evidence for "
-        "this budget, not for others"
+        "130 thousand parameters, 0.65 million tokens of Shakespeare: evidence for this budget, "
+        "not for others"
     )
     config.members = (
         "gru",

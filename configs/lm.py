@@ -2,34 +2,35 @@
 
     python train.py --config=configs/lm.py:mamba --workdir=runs/mamba
 
-Expect 2.74 validation bits per byte of --config=configs/lm.py:gru --config.steps=200
+Expect 2.74 validation bits per byte with --config=configs/lm.py:gru --config.steps=200
 --config.batch=8, in under a minute on two CPU cores.
 
-The argument is the layer pattern, cycled over the depth: gru, attention, linear_attention, mamba, a
-hybrid such as mamba,attention,mamba, options in parentheses as in attention(window=64), or your own
-package.module:Class. Every field can be set from the command line: --config.optim.lr=1e-3
---config.model.dim=256 --config.data.path=DIR. `python train.py --help` says what each means.
+The argument is the layer pattern, repeated over the depth: gru, attention, linear_attention, mamba,
+a hybrid such as mamba,attention,mamba, options in parentheses as in attention(window=64), or your
+own package.module:Class. Every field can be set from the command line: --config.optim.lr=1e-3
+--config.model.dim=256 --config.data.path=DIR. `python train.py --help` describes each.
 """
 
 import ml_collections
 
 
 def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
+    """Returns the config of a language model whose layer pattern is `mixer`."""
     config = ml_collections.ConfigDict()
     config.steps = 1000  # updates of the parameters
     config.batch = 16  # rows per step
     config.length = 256  # tokens per row
     config.log_every = 10  # steps between fetches of metrics from the device
     config.profile = 0  # the step at which a profiler trace of five steps starts; 0 for none
-    config.task = "text"  # what the model is trained on and scored by
+    config.task = "text"  # a name in seqarch.tasks.TASKS, with options in parentheses
 
     config.model = ml_collections.ConfigDict()
-    config.model.mixer = mixer  # the layer pattern, cycled over the depth
+    config.model.mixer = mixer  # the layer pattern, repeated over the depth
     config.model.layers = 4  # depth
     config.model.dim = 128  # width of the residual stream
     config.model.mlp = 256  # inner width of the gated MLP in each block; 0 for none
     config.model.conv = 0  # width of a causal convolution before each mixer, in tokens; 0 for none
-    config.model.vocab = 257  # tokens of the text: 257 for bytes, else what prepare_data.py said
+    config.model.vocab = 257  # tokens: 257 for bytes, else the number from prepare_data.py
     config.model.dtype = "float32"  # of the computation, or bfloat16; parameters are always float32
     config.model.precision = "highest"  # of products with parameters, in float32; or high, default
     config.model.remat = False  # recompute activations in the backward pass, to save memory
@@ -55,14 +56,14 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
 
     config.checkpoint = ml_collections.ConfigDict()
     config.checkpoint.every = 200  # steps between checkpoints; 0 for one at the end alone
-    config.checkpoint.keep = 2  # how many of the newest stay
+    config.checkpoint.keep = 2  # number of the newest checkpoints that are kept
 
     config.eval = ml_collections.ConfigDict()
     config.eval.every = 200  # steps between validations; 0 for one at the end alone
     config.eval.batch = 16  # rows that are scored at once
     config.eval.limit = 16384  # bytes of each held-out document that are scored; 0 for all
 
-    # what eval.py measures, each evaluator with its options
+    # The evaluators of eval.py, each with its options.
     config.evals = ml_collections.ConfigDict()
     config.evals.quality = ml_collections.ConfigDict()
     config.evals.context = ml_collections.ConfigDict(dict(targets=8))
@@ -73,7 +74,7 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     )
 
     config.mesh = ml_collections.ConfigDict()
-    config.mesh.data = 1  # devices that split the batch; -1 for what the other leaves
-    config.mesh.fsdp = -1  # devices that split the batch and the parameters; -1 likewise
+    config.mesh.data = 1  # devices that split the batch; -1 for all that fsdp leaves
+    config.mesh.fsdp = -1  # devices that split the batch and the parameters; -1 for the rest
     config.trackers = ("tensorboard",)  # where metrics go beside metrics.jsonl
     return config

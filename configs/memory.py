@@ -1,11 +1,10 @@
-"""What each architecture costs in memory, at equal parameters: training, prefill and decoding
-against the context.
+"""Measures the memory of training, prefill and decoding against the context, at equal parameters.
 
     python scripts/memory.py --config=configs/memory.py --targets=local,tpu-v5e,gpu-h100
 
-The argument is the size: 1m (the default), 125m, 1.3b or 8b; whatever it is, programs are compiled
-and nothing is allocated. Members are layer patterns as in configs/lm.py, "name = pattern" gives one
-a name; each gets the MLP width that brings it to the parameters of `reference`.
+The argument is the size: 1m (the default), 125m, 1.3b or 8b. Programs are compiled, and nothing is
+allocated. Members are layer patterns as in configs/lm.py; "name = pattern" gives one a name.
+Each gets the MLP width with which it has as many parameters as `reference`.
 """
 
 import ml_collections
@@ -21,10 +20,12 @@ SIZES = {  # layers, width, heads, key/value heads, MLP, vocabulary
 
 
 def get_config(size: str = "1m") -> ml_collections.ConfigDict:
+    """Returns the config of a memory sweep at a size in SIZES."""
     if size not in SIZES:
         raise ValueError(f"no size {size!r} in configs/memory.py; give one of {', '.join(SIZES)}")
     layers, dim, heads, kv_heads, mlp, vocab = SIZES[size]
     config = lm.get_config()
+    few_heads = 2 if size == "1m" else max(heads // 4, 1)
     config.name = f"memory-{size}"
     config.reference = f"attention(heads={heads},kv_heads={kv_heads})"
     config.members = (
@@ -33,13 +34,12 @@ def get_config(size: str = "1m") -> ml_collections.ConfigDict:
         "mamba",
         f"attention materialised = attention(heads={heads},method=materialised)",
         f"attention multi-head = attention(heads={heads})",
-        "attention grouped = "
-        f"attention(heads={heads},kv_heads={max(heads // 4, 1) if size != '1m' else 2})",
+        f"attention grouped = attention(heads={heads},kv_heads={few_heads})",
         f"attention multi-query = attention(heads={heads},kv_heads=1)",
         f"attention window 1024 = attention(heads={heads},window=1024)",
         f"hybrid = mamba,attention(heads={heads},kv_heads={kv_heads})",
     )
-    config.length = 512  # tokens that a prefill reads at once
+    config.length = 512  # tokens of a segment of a prefill
     config.model.layers = layers
     config.model.dim = dim
     config.model.mlp = mlp

@@ -1,11 +1,11 @@
-"""Synthetic tasks: can a mixer recall, count, copy? Minutes on a CPU.
+"""Synthetic tasks, which test one ability of a mixer in minutes on a CPU.
 
     python train.py --config=configs/probes.py:mqar,attention --workdir=runs/recall
     python train.py --config=configs/probes.py:mqar,attention --config.steps=800 --workdir=...
     python train.py "--config=configs/probes.py:mqar(pairs=8,length=128),mamba,attention" ...
 
 The argument is the task, a name in seqarch.tasks.TASKS with its options in parentheses, then the
-layer pattern as in configs/lm.py. Rows are generated, so there is no text to fetch and no epoch.
+layer pattern as in configs/lm.py. Rows are generated, so no text is fetched.
 
 The first command takes about a minute on one CPU core. Expect a validation accuracy of 0.94, which
 is not solved (0.99), and 1.00 of the second command. With mamba instead of attention expect 0.06 of
@@ -23,6 +23,7 @@ from seqarch.tasks.base import Probe
 
 
 def get_config(argument: str = "mqar,attention") -> ml_collections.ConfigDict:
+    """Returns the config of a probe; the argument is the task, a comma, and the layer pattern."""
     task, mixer = (part.strip("\"' ") for part in _split(argument))
     probe = find_probe(task)
     config = lm.get_config(mixer or "attention")
@@ -59,7 +60,7 @@ def find_probe(task: str) -> Probe:
 
 
 def _split(argument: str) -> tuple[str, str]:
-    """At the first comma that is not inside parentheses."""
+    """Splits an argument at the first comma outside parentheses."""
     found = re.search(r",(?![^()]*\))", argument)
     at = found.start() if found else len(argument)
     return argument[:at], argument[at + 1 :]

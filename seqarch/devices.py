@@ -1,32 +1,30 @@
-"""The table of devices: what data sheets say of each chip, one entry in DEVICES.
+"""The table of devices, with the sizes and rates of each chip's data sheet.
 
-    DEVICES["tpu-v5e"].flops              # 197e12 FLOP/s in bfloat16, of one chip
-    peak_flops(jax.devices()[0])          # of one JAX device; None for an unknown kind
-
-Sizes and rates are those of one chip. GB are 10^9 bytes, GiB 2^30.
+DEVICES["tpu-v5e"].flops              # 197e12 FLOP/s in bfloat16, of one chip
+peak_flops(jax.devices()[0])          # of one JAX device; None for an unknown kind
 """
 
 import dataclasses
 
 import jax
 
-GB, GIB = 10**9, 2**30
+GB, GIB = 10**9, 2**30  # bytes
 TERA = 1e12
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """A kind of chip, by its data sheet; numbers are None where there is no data sheet.
+    """A kind of chip; its numbers are None where there is no data sheet.
 
     platform: "cpu", "gpu" or "tpu", by which ops choose their forms; "" is the process's own
-    kind: what JAX calls its devices, `jax.Device.device_kind`
+    kind: `jax.Device.device_kind` of its devices
     memory: bytes of one chip
     bandwidth: bytes/s of that memory
     flops: FLOP/s of dense products in bfloat16
-    source: where these numbers come from
+    source: the data sheet
     axes: number of axes of the grid in which chips are connected
-    devices_per_chip: JAX devices that one chip consists of, each with an equal share of it
-    compiler: the description that the platform's compiler wants; see seqarch.costs.devices
+    devices_per_chip: JAX devices per chip, each with an equal share of it
+    compiler: the target description for the platform's compiler; see seqarch.costs.devices
     """
 
     platform: str
@@ -102,7 +100,7 @@ DEVICES: dict[str, Device] = {
     "tpu-v5e": _tpu("v5e", "TPU v5 lite", 16 * GIB, 819 * GB, 197 * TERA, axes=2),
     "tpu-v5p": _tpu("v5p", "TPU v5", 95 * GIB, 2765 * GB, 459 * TERA),
     "tpu-v6e": _tpu("v6e", "TPU v6 lite", 32 * GIB, 1640 * GB, 918 * TERA, axes=2),
-    # A chip is two chiplets; JAX, and the compiler, know each as a device.
+    # A chip is two chiplets, each of which is a device of JAX and of the compiler.
     "tpu-v7": _tpu("tpu7x", "TPU7x", 192 * GIB, 7380 * GB, 2307 * TERA, devices_per_chip=2),
     "gpu-a100-80g": _gpu(_A100, 80 * GB, 2039 * GB, 312 * TERA, **_AMPERE),
     "gpu-h100": _gpu(_H100, 80 * GB, 3350 * GB, 989 * TERA, **_HOPPER),
@@ -111,7 +109,7 @@ DEVICES: dict[str, Device] = {
 
 
 def peak_flops(device: jax.Device) -> float | None:
-    """Returns the FLOP/s of dense bfloat16 products of one JAX device; None for an unknown kind.
+    """Returns the peak FLOP/s of a JAX device in bfloat16; None for an unknown kind.
 
     A JAX device may be a part of a chip: a TPU v7 has half of its chip's rate.
     """

@@ -1,6 +1,4 @@
-"""Local paths as users give them, and files that are replaced at once, so that no reader and no
-crash sees half of one.
-"""
+"""Local paths, JSON, and files that are replaced atomically, so that none is ever half written."""
 
 import contextlib
 import glob
@@ -16,8 +14,8 @@ from typing import Any
 
 from seqarch.errors import UserError
 
-MAX_DEPTH = 64  # of lists and objects in each other in any JSON that is read
-DEAD_AFTER_S = 24 * 3600  # a partial file that nobody has touched for so long is nobody's
+MAX_DEPTH = 64  # levels of nested lists and objects in any JSON that is read
+DEAD_AFTER_S = 24 * 3600  # age from which a partial file of another host is removed
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<host>[\w-]+)\.(?P<process>\d+)\.[0-9a-f]{12}\.partial")
 
 
@@ -45,10 +43,10 @@ def local_path(given: str | os.PathLike) -> Path:
 
 
 def cache_directory() -> Path:
-    """Returns the directory of what can be made again: seqarch/ in $XDG_CACHE_HOME, or in ~/.cache.
+    """Returns the directory of cached files: seqarch/ in $XDG_CACHE_HOME, or in ~/.cache.
 
     Raises:
-      UserError: where neither is known, as for a user without a name in a container.
+      UserError: where there is neither, as for a user without a home directory in a container.
     """
     if given := os.environ.get("XDG_CACHE_HOME"):
         return local_path(given) / "seqarch"
@@ -65,8 +63,8 @@ def parse_json(text: str | bytes) -> Any:
     """Returns the value of JSON text.
 
     Raises:
-      ValueError: where it is none, or nests deeper than MAX_DEPTH, which no program of ours writes
-        and which recursion over the value would not survive.
+      ValueError: where it is not JSON, or is nested deeper than MAX_DEPTH, so that recursion over
+        the value is safe.
     """
     try:
         value = json.loads(text)
@@ -81,7 +79,9 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _inner(value: Any) -> Any:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def read_json(path: Path) -> Any:
@@ -90,9 +90,9 @@ def read_json(path: Path) -> Any:
 
 
 def has_shape(value: Any, shape: Any) -> bool:
-    """Whether JSON has a shape: a type or union, [shape of each item], or {name: shape}.
+    """Returns whether a JSON value has a shape: a type or union, [shape of items] or {name: shape}.
 
-    A name that ends in "?" may be absent, and "*" stands for all others; a bool is no int.
+    A name that ends in "?" may be absent, and "*" stands for all other names. A bool is no int.
 
         has_shape(record, {"step": int, "arrays": {"*": [str]}, "config?": dict})
     """
@@ -113,20 +113,20 @@ def _has_field(value: dict, name: str, shape: Any) -> bool:
 
 
 def partial_name(name: str) -> str:
-    """Returns a name for `name` while it is being written; it says which process writes it."""
+    """Returns the name of a file while it is written, which contains the host and the process."""
     return f".{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:12]}.partial"
 
 
 def clear_partial(directory: Path, name: str | None = None, suffix: str = "") -> None:
-    """Removes what processes that were killed left in `directory` under `partial_name`.
+    """Removes partial files and directories of processes that were killed.
 
-    Left alone is what a process that lives may still write: on this host the process's id tells,
-    from other hosts only what is DEAD_AFTER_S old goes.
+    Those of processes that are running on this host stay, and those of other hosts until they are
+    DEAD_AFTER_S old.
 
     Args:
-      directory: where they are looked for.
-      name: of the file or directory that was being written; all where it is None.
-      suffix: what was added to the partial name.
+      directory: where they are.
+      name: of the file or directory that was being written; None: any.
+      suffix: what was added to `partial_name(name)`.
     """
     with contextlib.suppress(OSError):
         for path in directory.glob(f".*{glob.escape('.partial' + suffix)}"):
@@ -157,9 +157,9 @@ def _host() -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` in UTF-8, at once or not at all.
+    """Writes a file in UTF-8, atomically.
 
-    Of several processes that write the same file each writes whole; the last one's stays.
+    Of several processes that write the same file, the last one's text stays.
     """
     clear_partial(path.parent, path.name)
     partial = path.with_name(partial_name(path.name))
@@ -167,11 +167,12 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, "utf-8", "surrogateescape")
         partial.replace(path)
     except OSError as error:
-        error.filename = str(path)  # which the user knows
+        error.filename = str(path)  # in place of the partial name
         raise
     finally:
         partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON, atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")

@@ -1,12 +1,13 @@
-"""FLOPs by walking the program: a loop's body counts once for every trip, which XLA's
-`cost_analysis` does not do.
+"""Counts FLOPs in a program's jaxpr, where a loop's body counts once per trip.
+
+XLA's `cost_analysis` counts it only once.
 
     flops = count_flops(train_step, abstract_state, abstract_batch, abstract_hyper)
     flops.matmul, flops.elementwise, flops.total
 
-Hardware FLOPs are those of a program as it runs (`count_flops`), with what it computes again and
-the hidden pairs in its blocks. Model FLOPs are those of the definition (`forward_flops`), and the
-same for every form of a mixer.
+Hardware FLOPs are those of the program as it runs (`count_flops`), with recomputation and with the
+masked pairs of visible blocks. Model FLOPs are those of the definition (`forward_flops`), which are
+the same for every form of a mixer.
 """
 
 import functools
@@ -21,10 +22,9 @@ from jax.extend import core
 
 ELEMENTWISE = frozenset(
     "add add_any sub mul div rem neg abs sign floor ceil round max min clamp pow integer_pow "
-    "square sqrt rsqrt cbrt "
-    "exp exp2 expm1 log log1p logistic tanh tan sin cos sinh cosh asin acos atan atan2 asinh "
-    "acosh atanh erf erfc "
-    "erf_inv lgamma digamma cumsum cumprod cummax cummin cumlogsumexp".split()
+    "square sqrt rsqrt cbrt exp exp2 expm1 log log1p logistic tanh tan sin cos sinh cosh asin acos "
+    "atan atan2 asinh acosh atanh erf erfc erf_inv lgamma digamma cumsum cumprod cummax cummin "
+    "cumlogsumexp".split()
 )
 REDUCTIONS = frozenset("reduce_sum reduce_prod reduce_max reduce_min argmax argmin".split())
 AT_MOST = re.compile(r"at_most_([\d.]+)_trips")
@@ -52,34 +52,38 @@ class Flops(NamedTuple):
 
 
 def count_flops(fn: Callable, *args: Any) -> Flops:
-    """FLOPs of `fn(*args)`; nothing is computed or compiled, so `args` may be pytrees of
-    ShapeDtypeStruct.
+    """Returns the FLOPs of `fn(*args)`; nothing is computed or compiled.
 
-    Loops count once for every trip, a `cond` counts its dearest branch, recomputation counts again,
-    and operations whose results nobody uses do not count. A loop whose trips depend on data counts
-    as often as a scope around it says that it may turn, in the mean where the loop is in another
-    one:
+    Loops count once per trip, a `cond` counts its most expensive branch, recomputation counts
+    again, and operations whose results are not used do not count. A loop whose number of trips
+    depends on data counts as often as the name of a scope around it says, which is a mean where
+    the loop is inside another one:
 
         with jax.named_scope("at_most_4.5_trips"):
             jax.lax.fori_loop(first, end, body, init)
 
-    Attention in blocks says so of rows that are one document each: blocks that causality or a
-    window hides don't count, and blocks that only the documents of a packed row hide do.
+    Blockwise attention names the trips of rows that are one document each: blocks that causality
+    or a window hides do not count, blocks that only packing hides do.
+
+    Args:
+        fn: any function that JAX can trace.
+        args: its arguments, which may be pytrees of ShapeDtypeStruct.
     """
     return _count(_open(jax.make_jaxpr(fn)(*args)))
 
 
 def forward_flops(model: Any, time: int) -> Flops:
-    """Model FLOPs of a forward pass over one sequence: those of `time` steps, each from a state
-    with room for its past.
+    """Returns the model FLOPs of a forward pass over one sequence.
 
-    A mixer's step has no form, computes nothing twice and attends to each visible key once. A
-    backward pass counts twice the forward one, and a train step therefore three times (Chowdhery et
-    al. 2022, "PaLM", appendix B).
+    They are counted as those of `time` steps, each from a state with room for the tokens so far: a
+    mixer's step has no forms, computes nothing twice and attends to each visible key once. A
+    backward pass has twice the FLOPs of a forward pass, so a train step has three times as many.
 
     Args:
-      model: a LanguageModel or anything with its `step` and `init_state`, concrete or abstract.
+      model: a LanguageModel, or another model with its `step` and `init_state`; may be abstract.
       time: tokens T of the sequence.
+
+    Source: Chowdhery et al. 2022, "PaLM", appendix B.
     """
     token = jax.ShapeDtypeStruct((1,), jnp.int32)
 
@@ -99,15 +103,12 @@ def forward_flops(model: Any, time: int) -> Flops:
 
 
 def _sum_over(at: Callable[[int], Flops], first: int, last: int) -> Flops:
-    """at(first) + ... + at(last) of a function that is a line between few bends, which are found by
-    bisection.
-    """
+    """Returns at(first) + ... + at(last) for a piecewise linear function, split by bisection."""
     ends, count = (at(first), at(last)), last - first + 1
     places = [first + (last - first) * part // 4 for part in (1, 2, 3)]
     if count <= 2 or all(_on_line(at(t), *ends, (t - first) / (last - first)) for t in places):
-        return _times(_sum(ends), count / 2)._replace(
-            uncounted_loops=max(each.uncounted_loops for each in ends)
-        )
+        loops = max(each.uncounted_loops for each in ends)
+        return _times(_sum(ends), count / 2)._replace(uncounted_loops=loops)
     return _sum((_sum_over(at, first, places[1]), _sum_over(at, places[1] + 1, last)))
 
 
@@ -117,7 +118,7 @@ def _on_line(value: Flops, start: Flops, end: Flops, share: float) -> bool:
 
 
 def _open(jaxpr: Any) -> Any:
-    """The equations of an open or a closed jaxpr."""
+    """Returns the open jaxpr of an open or a closed one."""
     return getattr(jaxpr, "jaxpr", jaxpr)
 
 
@@ -134,9 +135,7 @@ def _times(flops: Flops, trips: float) -> Flops:
 
 
 def _live(jaxpr: Any) -> list:
-    """The equations on which an output or an effect depends: what the compiler's dead-code
-    elimination leaves.
-    """
+    """Returns the equations on which an output or an effect depends, last one first."""
     needed = {var for var in jaxpr.outvars if not _is_literal(var)}
     live = []
     for eqn in reversed(jaxpr.eqns):
@@ -169,9 +168,8 @@ def _equation(eqn: Any) -> Flops:
         trips = _trips(eqn)
         return _sum((body, Flops(uncounted_loops=1))) if trips is None else _times(body, trips)
     if name == "cond":
-        return max(
-            (_count(_open(branch)) for branch in params["branches"]), key=lambda flops: flops.total
-        )
+        branches = [_count(_open(branch)) for branch in params["branches"]]
+        return max(branches, key=lambda flops: flops.total)
     return _sum(_count(_open(inner)) for inner in core.jaxprs_in_params(params))
 
 
@@ -180,64 +178,51 @@ def _elements(atom: Any) -> float:
 
 
 def _dot(eqn: Any) -> float:
-    """2 x elements of the result x contracted elements for each."""
+    """Returns 2 x elements of the result x contracted elements for each."""
     (contracted, _), _ = eqn.params["dimension_numbers"]
-    return (
-        2.0
-        * math.prod(eqn.outvars[0].aval.shape)
-        * math.prod(eqn.invars[0].aval.shape[d] for d in contracted)
-    )
+    terms = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * terms
 
 
 def _conv(eqn: Any) -> float:
-    """2 x elements of the result x weights that reach each; a grouped kernel holds only its group's
-    input channels.
-    """
+    """Returns 2 x elements of the result x weights for each; a kernel has its group's channels."""
     kernel, features = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"].rhs_spec[0]
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) / kernel[features]
 
 
 def _trips(eqn: Any) -> float | None:
-    """Trips of a `while` loop, by its literals or else by its innermost scope; None where neither
-    tells.
-    """
-    trips, said = _literal_trips(eqn), AT_MOST.findall(str(eqn.source_info.name_stack))
-    return float(said[-1]) if trips is None and said else trips
+    """Returns the trips of a `while` loop by its literals, or by its innermost scope, or None."""
+    trips, named = _literal_trips(eqn), AT_MOST.findall(str(eqn.source_info.name_stack))
+    return float(named[-1]) if trips is None and named else trips
 
 
 def _literal_trips(eqn: Any) -> int | None:
-    """Trips of a loop that counts by one from a literal while below a literal; None for every other
-    loop.
-    """
+    """Returns the trips of a loop that counts by one from one literal to another; None: another."""
     cond, body = _open(eqn.params["cond_jaxpr"]), _open(eqn.params["body_jaxpr"])
     cond_consts, body_consts = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-    if (
-        len(cond.eqns) != 1
-        or cond.eqns[0].primitive.name != "lt"
-        or cond.eqns[0].outvars != cond.outvars
-    ):
+    if [eqn.primitive.name for eqn in cond.eqns] != ["lt"] or cond.eqns[0].outvars != cond.outvars:
         return None
     counter, stop = cond.eqns[0].invars
     if _is_literal(counter) or not _is_literal(stop) or cond.invars.index(counter) < cond_consts:
         return None
     position = cond.invars.index(counter) - cond_consts
     start = eqn.invars[cond_consts + body_consts + position]
-    steps = [
-        e for e in body.eqns if body.outvars[position] in e.outvars and e.primitive.name == "add"
-    ]
+    adds = [each for each in body.eqns if each.primitive.name == "add"]
+    steps = [each for each in adds if body.outvars[position] in each.outvars]
     if not steps or not _is_literal(start):
         return None
     operand, step = steps[0].invars
-    counts_up = (
-        operand is body.invars[body_consts + position] and _is_literal(step) and step.val == 1
-    )
-    return max(0, int(stop.val) - int(start.val)) if counts_up else None
+    counts = operand is body.invars[body_consts + position]
+    if not (counts and _is_literal(step) and step.val == 1):
+        return None
+    return max(0, int(stop.val) - int(start.val))
 
 
 def loop_turns(fn: Callable, *args: Any) -> int:
-    """Turns of all loops of `fn(*args)`, a loop's inner ones counted in each of its turns: what a
-    device does one after another, where a loop's body is what it does at once. Loops of unknown
-    trip count turn once.
+    """Returns the number of loop turns that `fn(*args)` computes one after the other.
+
+    The turns of an inner loop count in each turn of the outer one. A loop of unknown trip count has
+    one turn.
     """
     return round(_turns(_open(jax.make_jaxpr(fn)(*args))))
 

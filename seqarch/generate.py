@@ -1,7 +1,7 @@
-"""Text from a model: prompts are prefilled in segments, then one lax.scan decodes token by token.
+"""Generates text: prompts are prefilled in segments, then one lax.scan decodes token by token.
 
-States are values: `jax.tree.map(jnp.copy, states)` keeps them for a rollback (the functions here
-consume what they are given), `fork` gives a row's state to many rows, `reset` empties rows.
+The functions here donate the states that they are given: `jax.tree.map(jnp.copy, states)` keeps a
+copy for a rollback. `fork` copies a row's state to many rows, `reset` empties rows.
 """
 
 import math
@@ -19,14 +19,17 @@ from seqarch.model import LanguageModel, document_lengths
 from seqarch.training.serving import init_states
 from seqarch.types import Array, Bool, Float, Int, State
 
-PIECE = 64  # tokens that `generate` decodes before it looks whether every row has met `stop`
-ROUNDING = 1e-6  # of a cumulative sum of probabilities in float32
+PIECE = 64  # tokens that `generate` decodes between two checks whether every row has met `stop`
+ROUNDING = 1e-6  # error of a cumulative sum of probabilities in float32
 
 
 class Sampling(NamedTuple):
-    """temperature: 0 takes the most likely token; top_k: of the k most likely tokens, 0 for all;
-    top_p: of the fewest tokens that hold this probability (Holtzman et al. 2019, "The curious case
-    of neural text degeneration", section 3.1).
+    """How a token is drawn from logits.
+
+    temperature: divides the logits; 0 takes the most likely token
+    top_k: draws among the k most likely tokens; 0 for all
+    top_p: draws among the fewest tokens whose probabilities add up to this (Holtzman et al. 2019,
+      "The curious case of neural text degeneration", section 3.1)
     """
 
     temperature: float = 1.0
@@ -34,6 +37,7 @@ class Sampling(NamedTuple):
     top_p: float = 1.0
 
     def check(self) -> "Sampling":
+        """Returns itself; raises UserError where a value is out of range."""
         temperature, top_k, top_p = self
         whole = isinstance(top_k, (int, np.integer)) and not isinstance(top_k, bool)
         if not (0 <= temperature < math.inf and whole and top_k >= 0 and 0 < top_p <= 1):
@@ -45,14 +49,15 @@ class Sampling(NamedTuple):
 
 
 def sample(logits: Float[Array, "B Y"], sampling: Sampling, key: Array) -> Int[Array, "B"]:
-    """A token a row. Of equally likely tokens, `top_k` and `top_p` keep those with the lower
-    ids.
+    """Returns one token for each row of logits.
+
+    Of equally likely tokens, `top_k` and `top_p` keep those with the lower ids.
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
     logits = logits.astype(jnp.float32)
     temperature = max(sampling.temperature, float(jnp.finfo(jnp.float32).tiny))
-    # the largest becomes 0, so a quotient that overflows is -inf, a token that is never drawn
+    # The largest becomes 0, so a quotient that overflows is -inf: a token that is never drawn.
     logits = (logits - logits.max(-1, keepdims=True)) / temperature
     if sampling.top_k and sampling.top_k < logits.shape[-1]:
         kept = jax.lax.top_k(logits, sampling.top_k)[1]
@@ -66,13 +71,13 @@ def sample(logits: Float[Array, "B Y"], sampling: Sampling, key: Array) -> Int[A
 
 
 def _keep(logits: Float[Array, "B Y"], ids: Int[Array, "B N"], kept: Bool[Array, "B N"]) -> Array:
-    """`logits`, with -inf for the tokens that are not among the `kept` of `ids`."""
+    """Returns `logits` with -inf for all tokens but those of `ids` that are `kept`."""
     rows = jnp.arange(len(logits))[:, None]
     return jnp.where(jnp.zeros(logits.shape, bool).at[rows, ids].set(kept), logits, -jnp.inf)
 
 
 def _prompt_tokens(prompt: Sequence[int], model: LanguageModel) -> np.ndarray:
-    """The prompt's tokens, or the document boundary where it has none."""
+    """Returns the prompt's tokens, or the document boundary where it has none."""
     tokens, size = np.asarray(prompt), model.embedding.shape[0]
     if tokens.ndim != 1:
         raise UserError(f"a prompt is {prompt!r}; give a list of prompts, each a list of tokens")
@@ -100,21 +105,23 @@ def prefill(
     *,
     segment: int = 512,
 ) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
-    """Logits after each prompt and the states after it; consumes `states`. An empty prompt is the
-    document boundary.
+    """Returns the logits after each prompt and the states after it; donates `states`.
 
-    segment: tokens that are worked on at once, which bounds the memory whatever the prompts'
-      lengths
+    Args:
+        model: see `LanguageModel.serving` for the fastest one.
+        prompts: the ids of each row's tokens; an empty prompt is the document boundary.
+        states: one per layer, with a row for each prompt.
+        segment: tokens of a row that are processed at once, which bounds the memory.
 
-    Raises: UserError: where a prompt holds what is no token of the model, or more tokens than the
-        states have room for.
+    Raises:
+        UserError: where a prompt has an id outside the vocabulary, or more tokens than the states
+            have room for.
     """
     prompts = [_prompt_tokens(prompt, model) for prompt in prompts]
     lengths = np.array([len(prompt) for prompt in prompts])
     segment = min(segment, _bucket(lengths.max(), least=16, parts=1))
-    tokens = np.full(
-        (len(prompts), -(-lengths.max() // segment) * segment), model.boundary, np.int32
-    )
+    padded = -(-lengths.max() // segment) * segment
+    tokens = np.full((len(prompts), padded), model.boundary, np.int32)
     for row, prompt in zip(tokens, prompts):
         row[: len(prompt)] = prompt
     model.check_room(states, *document_lengths(tokens.shape, tokens == model.boundary, lengths))
@@ -127,8 +134,9 @@ def prefill(
 
 @partial(jax.jit, donate_argnums=(2,), keep_unused=True)
 def prefill_segment(model, tokens, states, lengths, hidden):
-    """`hidden` [B, D] of each row's last token so far. The unembedding is not used, but lies in
-    memory, so it counts there.
+    """Returns the hidden vector [B, D] of each row's last token so far, and the states.
+
+    The unembedding is not used, but `keep_unused` counts it in the program's memory.
     """
     x, states = model.prefill(tokens, states, tokens == model.boundary, lengths)
     last = jnp.take_along_axis(x, jnp.maximum(lengths - 1, 0)[:, None, None], axis=1)[:, 0]
@@ -136,8 +144,11 @@ def prefill_segment(model, tokens, states, lengths, hidden):
 
 
 class Decoding(NamedTuple):
-    """Where decoding stands: the logits of the next token, the states, and the rows that have met
-    the stop token.
+    """The carry of decoding.
+
+    logits: of the next token
+    states: one per layer
+    done: whether a row has met the stop token
     """
 
     logits: Float[Array, "B Y"]
@@ -155,14 +166,22 @@ def decode(
     sampling: Sampling = Sampling(),
     stop: int | None = None,
 ) -> tuple[Int[Array, "B steps"], Decoding]:
-    """The next `steps` tokens of each row and where decoding stands then; consumes `at`.
+    """Returns the next `steps` tokens of each row, and the carry after them; donates `at`.
 
-    first: number of the first of them, so that the same key samples the same text whatever pieces
-      it is decoded in
-    stop: rows that have met it repeat it; without, a sampled boundary goes on in the same state
+    Args:
+        model: see `LanguageModel.serving` for the fastest one.
+        at: the carry of `prefill` or of the call before.
+        key: of the draws.
+        first: the number of the first of these tokens. The same key samples the same text whatever
+            pieces it is decoded in.
+        steps: tokens per row.
+        sampling: how tokens are drawn.
+        stop: a token that ends a row, which repeats it from there on. Without one, the document
+            boundary is a token like any other, and decoding goes on in the same state.
 
-    Raises: UserError: where a row that goes on has no room for so many tokens, or `sampling` is
-        impossible.
+    Raises:
+        UserError: where a row that is not done has no room for so many tokens, or `sampling` is
+            out of range.
     """
     sampling.check()
     _check_stop(stop, model)
@@ -171,7 +190,7 @@ def decode(
 
 
 def _tokens_to_come(done: Bool[Array, "B"], steps: int, stop: int | None) -> Array | np.ndarray:
-    """How many tokens each row goes on by; a row that has met the stop token needs no room."""
+    """Returns the room that each row needs; a row that has met the stop token needs none."""
     if stop is None:
         return np.full(done.shape, steps)
     return done if isinstance(done, jax.core.Tracer) else np.where(done, 0, steps)
@@ -186,7 +205,7 @@ def _check_stop(stop: int | None, model: LanguageModel) -> None:
 
 @partial(jax.jit, static_argnames=("steps", "sampling", "stop"), donate_argnums=(1,))
 def decode_unchecked(model, at, key, first=0, *, steps, sampling=Sampling(), stop=None):
-    """`decode` as one program: rows whose states are full have logits of NaN."""
+    """Does what `decode` does, as one program without checks; full states give logits of NaN."""
 
     def body(at: Decoding, key: Array) -> tuple[Decoding, Array]:
         token, done = sample(at.logits, sampling, key), at.done
@@ -195,9 +214,8 @@ def decode_unchecked(model, at, key, first=0, *, steps, sampling=Sampling(), sto
             done = done | (token == stop)
         return Decoding(*model.step(token, at.states), done), token
 
-    at, tokens = jax.lax.scan(
-        body, at, jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps))
-    )
+    keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(steps))
+    at, tokens = jax.lax.scan(body, at, keys)
     return tokens.T, at
 
 
@@ -211,10 +229,22 @@ def stream(
     stop: int | None = None,
     every: int = 16,
 ) -> Iterator[np.ndarray]:
-    """Yields Int[B, every] tokens as they come, until `steps` of them or until every row has met
-    `stop`.
+    """Yields pieces of each prompt's continuation, as arrays of tokens Int[B, every].
 
-    Each piece is decoded whole and cut where it is the last, so that all pieces are one program.
+    It ends after `steps` tokens, or once every row has met `stop`. The last piece is decoded whole
+    and then cut, so that all pieces run the same program.
+
+    Args:
+        model: any; it is converted by `LanguageModel.serving`.
+        prompts: the ids of each row's tokens; an empty prompt is the document boundary.
+        steps: the most tokens of a row.
+        key: of the draws.
+        sampling: how tokens are drawn.
+        stop: a token that ends a row, which repeats it from there on.
+        every: tokens of a piece.
+
+    Raises:
+        UserError: where there is no prompt or no step, and as `prefill` and `decode` do.
     """
     sampling.check()
     prompts = [_prompt_tokens(prompt, model) for prompt in prompts]
@@ -224,9 +254,8 @@ def stream(
             f"{len(prompts)} prompts, {steps} steps; give at least one prompt and one step"
         )
     pieces = -(-steps // every)
-    states = init_states(
-        model, len(prompts), _bucket(max(longest, 1) + pieces * every, least=64, parts=4)
-    )
+    room = _bucket(max(longest, 1) + pieces * every, least=64, parts=4)
+    states = init_states(model, len(prompts), room)
     at = Decoding(*prefill(model, prompts, states), jnp.zeros(len(prompts), bool))
     for start in range(0, steps, every):
         tokens, at = decode(model, at, key, start, steps=every, sampling=sampling, stop=stop)
@@ -238,32 +267,41 @@ def stream(
 def generate(
     model: LanguageModel, prompts: Sequence[Sequence[int]], *, steps: int, **options
 ) -> list[np.ndarray]:
-    """Each prompt's continuation: up to `steps` tokens, up to the stop token where one is given.
+    """Returns each prompt's continuation: up to `steps` tokens, without the stop token.
 
-    options: as in `stream`, but `every`
+        generate(model, [[1, 2]], steps=100, key=jax.random.key(0), stop=model.boundary)
+
+    Args:
+        model: any; it is converted by `LanguageModel.serving`.
+        prompts: the ids of each row's tokens; an empty prompt is the document boundary.
+        steps: the most tokens of a row.
+        options: `key`, `sampling` and `stop`, as `stream` takes them.
+
+    Raises:
+        UserError: as `stream` does.
     """
     every = min(_bucket(max(steps, 1), least=16, parts=1), PIECE)
-    tokens = np.concatenate(
-        list(stream(model, prompts, steps=steps, every=every, **options)), axis=1
-    )
+    pieces = list(stream(model, prompts, steps=steps, every=every, **options))
+    tokens = np.concatenate(pieces, axis=1)
     stop = options.get("stop")
     ends = [np.flatnonzero(row == stop)[:1] if stop is not None else [] for row in tokens]
     return [row[: end[0]] if len(end) else row for row, end in zip(tokens, ends)]
 
 
 def _bucket(size: int, *, least: int, parts: int) -> int:
-    """`size` or a little more, so that few programs serve all sizes: of `parts` sizes from one
-    power of two to the next.
+    """Returns `size` rounded up to one of `parts` sizes per power of two, and to at least `least`.
+
+    So few programs are compiled for all sizes.
     """
     unit = max(least, 2 ** (int(size - 1).bit_length() - 1) // parts) if size > least else least
     return int(-(-size // unit) * unit)
 
 
 def fork(states: tuple[State, ...], rows: Int[Array, "R"]) -> tuple[State, ...]:
-    """States whose row i is row rows[i] of `states`.
+    """Returns states whose row i is row rows[i] of `states`.
 
     Raises:
-        UserError: where `rows` names a row that there is not; traced ones are not checked.
+        UserError: where a row does not exist; traced `rows` are not checked.
     """
     size = jax.tree.leaves(states)[0].shape[0]
     if not isinstance(rows, jax.core.Tracer):
@@ -276,7 +314,11 @@ def fork(states: tuple[State, ...], rows: Int[Array, "R"]) -> tuple[State, ...]:
 def reset(
     states: tuple[State, ...], rows: Bool[Array, "B"], empty: tuple[State, ...]
 ) -> tuple[State, ...]:
-    """`states` with the rows where `rows` is True as in `empty`, the model's init_state of the same
-    size.
+    """Returns `states` with the rows where `rows` is True replaced by those of `empty`.
+
+    Args:
+        states: one per layer.
+        rows: which rows are emptied.
+        empty: the model's `init_state` of the same size.
     """
     return select_rows(rows, empty, states)

@@ -1,4 +1,4 @@
-"""What stands between the mixers: projections, norm, gated MLP and the residual block."""
+"""The layers around the mixers: projection, norm, gated MLP and residual block."""
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,20 @@ from seqarch.types import Array, Bool, DTypeLike, Float
 
 
 class Linear(nnx.Module):
-    """y = x W + b, computed in `dtype`; W and b are float32 and their gradients are summed in
-    float32.
+    """The projection y = x W + b, computed in `dtype`.
 
-    W is initialised from a truncated normal distribution of variance 1 / features_in (LeCun et al.
-    1998, "Efficient backprop", section 4.6), b as zeros.
+    W and b are float32, and their gradients are summed in float32. W is initialised from a
+    truncated normal distribution of variance 1 / features_in (LeCun et al. 1998, "Efficient
+    backprop", section 4.6), b with zeros.
 
     Args:
+      features_in: channels of x.
+      features_out: channels of y.
       axes: logical names of W's axes, from which sharding follows.
-      residual: the projection writes to the residual stream; LanguageModel scales it with depth.
+      rngs: for W.
+      dtype: of the computation.
+      bias: whether there is a b.
+      residual: whether y is added to the residual stream; LanguageModel then scales W by the depth.
     """
 
     def __init__(
@@ -35,12 +40,10 @@ class Linear(nnx.Module):
         kernel = nnx.initializers.lecun_normal()(rngs.params(), (features_in, features_out))
         cast = jnp.dtype(dtype)
         self.kernel = nnx.Param(kernel, axes=axes, residual=residual, cast=cast)
-        self.bias = (
-            nnx.Param(jnp.zeros(features_out), axes=axes[1:], decay=False, cast=cast)
-            if bias
-            else None
-        )
-        self.dtype = dtype
+        b = None
+        if bias:
+            b = nnx.Param(jnp.zeros(features_out), axes=axes[1:], decay=False, cast=cast)
+        self.bias, self.dtype = b, dtype
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
         y = project(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.dtype)
@@ -48,8 +51,9 @@ class Linear(nnx.Module):
 
 
 class RMSNorm(nnx.Module):
-    """y = x / sqrt(mean(x^2) + eps) * scale (Zhang and Sennrich 2019, equation 4), computed in
-    float32.
+    """The norm y = x / sqrt(mean(x^2) + eps) * scale, computed in float32.
+
+    Source: Zhang and Sennrich 2019, "Root mean square layer normalization", equation 4.
     """
 
     def __init__(self, dim: int, *, eps: float = 1e-6, rngs: nnx.Rngs):
@@ -57,16 +61,17 @@ class RMSNorm(nnx.Module):
         self.scale = nnx.Param(jnp.ones(dim), axes=(None,), decay=False)
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        # reduction and broadcast as dots: at B=1 the gradient of the plain form takes five times as
-        # long on a CPU
+        # Reduction and broadcast are dots: the gradient of the plain form takes five times as long
+        # at B = 1 on a CPU.
         x32, dim = x.astype(jnp.float32), x.shape[-1]
         inverse = jax.lax.rsqrt(dot("...d,...d->...", x32, x32) / dim + self.eps)
         return (x32 * spread(inverse, dim) * rows(self.scale[...], x32)).astype(x.dtype)
 
 
 class MLP(nnx.Module):
-    """The gated MLP: (silu(x W_g) * x W_u) W_o (Shazeer 2020, "GLU variants improve Transformer",
-    equation 6).
+    """The gated MLP (silu(x W_g) * x W_u) W_o.
+
+    Source: Shazeer 2020, "GLU variants improve Transformer", equation 6.
     """
 
     def __init__(self, dim: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -79,9 +84,15 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)); dropout on what is added, where a key is given.
+    """The residual block: x + mixer(norm(x)), then x + mlp(norm(x)).
 
-    mlp: inner width of the MLP; 0 leaves it out
+    Args:
+      mixer: of `dim` channels.
+      dim: channels D of the residual stream.
+      mlp: inner width F of the MLP; 0 leaves it out.
+      dropout: rate of dropout on the two summands, in calls with a key.
+      dtype: of the computation.
+      rngs: for the parameters of norms and MLP.
     """
 
     def __init__(
@@ -106,17 +117,18 @@ class Block(nnx.Module):
         *,
         key: Array | None = None,
     ) -> Float[Array, "B T D"]:
+        """Returns the outputs from an empty state; see SequenceMixer.__call__."""
         keys = (None, None) if key is None else jax.random.split(key)
         x = x + self._drop(self.mixer(self.mixer_norm(x), starts), keys[0])
         return self._mlp(x, keys[1])
 
     def prefill(self, x, state, starts=None, lengths=None):
-        """The same, from a state; see SequenceMixer.prefill."""
+        """Returns the outputs and the state after them; see SequenceMixer.prefill."""
         y, state = self.mixer.prefill(self.mixer_norm(x), state, starts, lengths)
         return self._mlp(x + y), state
 
     def step(self, x, state):
-        """The same for one token; see SequenceMixer.step."""
+        """Returns the output for one token a row and the state after it; see SequenceMixer.step."""
         y, state = self.mixer.step(self.mixer_norm(x), state)
         return self._mlp(x + y), state
 
@@ -131,12 +143,12 @@ class Block(nnx.Module):
 
 
 def split_rows(x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    """`x` with its rows split over all devices of the mesh in force, if there is one
-    (`jax.set_mesh`).
+    """Returns `x` with its rows split over all devices of the mesh in force (`jax.set_mesh`).
 
-    The compiler has to be told once in each block: with parameters split along the width it would
-    rather split every product along it too, and gather the activations of the whole batch on each
-    device, than gather the parameters.
+    It is called once per block: where parameters are split along the width, the compiler would
+    otherwise split every product along it too, and gather the activations of the whole batch on
+    each device instead of the parameters. Without a mesh, or where it does not divide the rows, `x`
+    is returned as it is.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or x.shape[0] % mesh.size:
@@ -145,13 +157,10 @@ def split_rows(x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
 
 
 def whole(W: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`W` on every device of the mesh in force, if there is one: what a loop over tokens multiplies
-    by.
+    """Returns `W` replicated over the devices of the mesh in force, for a loop over tokens.
 
-    Else the compiler may leave it split and have the devices exchange activations at every token.
+    The compiler might otherwise leave it split and exchange activations at every token.
     """
-    return (
-        W
-        if jax.sharding.get_abstract_mesh().empty
-        else jax.lax.with_sharding_constraint(W, PartitionSpec())
-    )
+    if jax.sharding.get_abstract_mesh().empty:
+        return W
+    return jax.lax.with_sharding_constraint(W, PartitionSpec())

@@ -1,14 +1,15 @@
-"""LanguageModel: embedding, layers, unembedding; a training call, prefill and step.
+"""The language model: embedding, layers and unembedding, with a training call, prefill and step.
 
 Training scans over the stacked parameters of the layer pattern's periods, so compile time does not
 grow with depth; a few layers are unrolled, since a scan stacks what the backward pass needs (a
-third more memory on CPUs, on TPUs and GPUs up to twice as much). Prefill and step loop over layers
-with a state each: a scan over stacked states would copy every cache at every token.
+third more memory on CPUs, up to twice as much on TPUs and GPUs). Prefill and step loop over layers
+with a state each, because a scan over stacked states would copy every cache at every token.
 """
 
 import copy
 import functools
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,16 +25,14 @@ from seqarch.ops.numerics import project
 from seqarch.patterns import Layer
 from seqarch.types import Array, Bool, Float, Int, State
 
-UNROLLED = 4  # layers, at most, that training does not scan over
+UNROLLED = 4  # layers; a model of at most so many is trained without a scan
 
-# Like layers are traced and lowered once, then called; XLA makes one program of the calls.
+# Equal layers are traced and lowered once, then called; XLA inlines the calls.
 _prefill, _step = jax.jit(Block.prefill), jax.jit(Block.step)
 
 
 def _at_precision(method: Callable) -> Callable:
-    """`method`, traced with products of parameters at the model's precision (see
-    `numerics.project`).
-    """
+    """Returns `method`, traced at the model's precision of products (see `numerics.project`)."""
 
     @functools.wraps(method)
     def run(self: "LanguageModel", *args, **options):
@@ -44,30 +43,27 @@ def _at_precision(method: Callable) -> Callable:
 
 
 class LanguageModel(nnx.Module):
-    """Next-token logits. A frozen pytree: nothing in it changes after construction, transforms are
-    JAX's own.
+    """A model that predicts the next token.
+
+    It is a frozen pytree: nothing in it changes after construction, and JAX's own transforms
+    (`jax.jit`, `jax.grad`, ...) take it.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         stack = config.stack
-        self.remat, self.dtype, self.precision = (
-            config.remat,
-            jnp.dtype(config.dtype),
-            config.precision,
-        )
-        self.repeats = stack.repeats
+        self.remat, self.precision = config.remat, config.precision
+        self.dtype, self.repeats = jnp.dtype(config.dtype), stack.repeats
         embedding = jax.random.normal(rngs.params(), (config.vocab, config.dim)) * config.dim**-0.5
         self.embedding = nnx.Param(embedding, axes=("vocab", "embed"), decay=False, cast=self.dtype)
-        period = lambda key: self._blocks(config, stack.period, nnx.Rngs(key))
-        self.period = (
-            jax.vmap(period)(jax.random.split(rngs.params(), stack.repeats))
-            if stack.repeats
-            else nnx.List()
-        )
+        self.period = nnx.List()
+        if stack.repeats:
+            keys = jax.random.split(rngs.params(), stack.repeats)
+            make = partial(self._blocks, config, stack.period)
+            self.period = jax.vmap(lambda key: make(nnx.Rngs(key)))(keys)
         self.tail = self._blocks(config, stack.tail, rngs)
         self.norm = RMSNorm(config.dim, rngs=rngs)
-        # variance 1 / D^2 (Yang et al. 2021, "Tensor programs V", table 8): at first every token is
-        # about as likely
+        # Variance 1 / D^2 (Yang et al. 2021, "Tensor programs V", table 8), so that all tokens are
+        # about equally likely before training.
         head = jax.random.normal(rngs.params(), (config.dim, config.vocab)) / config.dim
         self.head = nnx.Param(head, axes=("embed", "vocab"), cast=self.dtype)
 
@@ -79,43 +75,49 @@ class LanguageModel(nnx.Module):
         *,
         key: Array | None = None,
     ) -> Float[Array, "B T Y"]:
-        """Logits in float32, for training: from an empty state.
+        """Returns the logits of every position in float32, from an empty state, for training.
 
-        starts: first tokens of the documents packed into a row; key: of the dropout, None for none
+        Args:
+            tokens: ids in [0, Y).
+            starts: whether a token is the first of a document packed into its row.
+            key: the key of dropout; without one, nothing is dropped.
+
+        Raises:
+            UserError: where a token is outside the vocabulary; traced tokens are not checked.
         """
 
         def run(x, blocks, first, looped=False):
-            layer = (
-                jax.checkpoint(Block.__call__, prevent_cse=not looped)
-                if self.remat
-                else Block.__call__
-            )
+            layer = Block.__call__
+            if self.remat:
+                layer = jax.checkpoint(layer, prevent_cse=not looped)
             for i, block in enumerate(blocks):
-                x = split_rows(
-                    layer(
-                        block,
-                        x,
-                        starts,
-                        key=None if key is None else jax.random.fold_in(key, first + i),
-                    )
-                )
+                layer_key = None if key is None else jax.random.fold_in(key, first + i)
+                x = split_rows(layer(block, x, starts, key=layer_key))
             return x
 
         x, width = self._embed(tokens), len(self.period)
         if width:
             firsts = width * jnp.arange(self.repeats)
             looped = self.repeats > 1 and (self.remat or width * self.repeats > UNROLLED)
-            body = lambda x, inputs: (run(x, *inputs, looped), None)
+
+            def body(x, inputs):
+                return run(x, *inputs, looped), None
+
             x, _ = jax.lax.scan(body, x, (self.period, firsts), unroll=not looped)
         return self.logits(self.norm(run(x, self.tail, width * self.repeats)))
 
     @property
     def boundary(self) -> int:
-        """The token that begins a document: the vocabulary's last."""
+        """The token that begins a document, which is the vocabulary's last."""
         return self.embedding.shape[0] - 1
 
     def init_state(self, batch: int, max_len: int) -> tuple[State, ...]:
-        """The empty state of every layer; max_len: tokens that a growing state must hold."""
+        """Returns the empty state of every layer.
+
+        Args:
+            batch: rows B.
+            max_len: tokens that a state which grows must have room for.
+        """
         return tuple(block.mixer.init_state(batch, max_len) for block in self.blocks())
 
     @_at_precision
@@ -126,8 +128,13 @@ class LanguageModel(nnx.Module):
         starts: Bool[Array, "B T"] | None = None,
         lengths: Int[Array, "B"] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[State, ...]]:
-        """What `logits` reads, for all tokens, and the states after them; see
-        SequenceMixer.prefill.
+        """Returns the hidden vectors of all tokens, for `logits`, and the states after them.
+
+        The arguments are those of `SequenceMixer.prefill`.
+
+        Raises:
+            UserError: where a row has more tokens than its state has room for, or a token is
+                outside the vocabulary; traced values are not checked.
         """
         self.check_room(states, *document_lengths(tokens.shape, starts, lengths))
         x, after = self._embed(tokens), []
@@ -140,7 +147,11 @@ class LanguageModel(nnx.Module):
     def step(
         self, tokens: Int[Array, "B"], states: tuple[State, ...]
     ) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
-        """Logits for one token a row, and the states after it."""
+        """Returns the logits after one token a row, in float32, and the states after it.
+
+        Raises:
+            UserError: as `prefill` does.
+        """
         self.check_room(states, np.ones(tokens.shape, int))
         x, after = self._embed(tokens), []
         for block, state in zip(self.blocks(), states, strict=True):
@@ -151,12 +162,14 @@ class LanguageModel(nnx.Module):
     def check_room(
         self, states: tuple[State, ...], count: Array | None, begun: Array | None = None
     ) -> None:
-        """Refuses tokens that the states have no room for; where a value is traced, the mixers
-        answer with NaN.
+        """Checks that the states have room for more tokens.
+
+        Where a value is traced nothing is checked; the mixers then return NaN.
 
         Args:
-            count: Int[Array, "B"] tokens that continue each row's document.
-            begun: Int[Array, "B"] tokens of the longest document that begins among the tokens.
+            states: one per layer.
+            count: Int[Array, "B"], the tokens that continue each row's document.
+            begun: Int[Array, "B"], the tokens of the longest document that begins in each row.
 
         Raises:
             UserError: where a row is given more tokens than it has room for.
@@ -176,37 +189,37 @@ class LanguageModel(nnx.Module):
 
     @_at_precision
     def logits(self, x: Float[Array, "... D"]) -> Float[Array, "... Y"]:
+        """Returns the unembedding of hidden vectors, in float32."""
         return project(x, self.head[...].astype(x.dtype), jnp.float32)
 
     def blocks(self) -> list[Block]:
-        """All blocks from the bottom up, out of their stack."""
-        unstacked = (
-            jax.tree.map(lambda x: x[i], self.period)
-            for i in range(self.repeats if len(self.period) else 0)
-        )
-        return [block for period in unstacked for block in period] + list(self.tail)
+        """Returns all blocks from the bottom up, each with parameters of its own."""
+        blocks = []
+        for i in range(self.repeats if len(self.period) else 0):
+            blocks += jax.tree.map(lambda x: x[i], self.period)  # noqa: B023
+        return blocks + list(self.tail)
 
     def unstack(self) -> "LanguageModel":
-        """The same function without a stack: what loops of prefill and step want, since `blocks`
-        then copies nothing.
+        """Returns the same model without stacked parameters, whose `blocks` copies nothing.
+
+        Loops of prefill and step run faster on it.
         """
         model = copy.copy(self)
         model.period, model.tail, model.repeats = nnx.List(), nnx.List(self.blocks()), 0
         return model
 
     def serving(self) -> "LanguageModel":
-        """Returns the same function for prefill and step: unstacked, its parameters in the dtype
-        that computes with them.
+        """Returns the model for prefill and step: unstacked, each parameter in its computing dtype.
 
-        A loop over steps would otherwise keep casts of the parameters beside the parameters. What
-        is computed in float32 stays in it. Arrays that need neither a cast nor a slice are shared
-        with this model.
+        A loop over steps would otherwise keep casts of the parameters beside the parameters.
+        Parameters of float32 computations stay float32. Arrays that need neither a cast nor a slice
+        are shared with this model.
         """
         return jax.tree.map(_cast, self.unstack(), is_leaf=_is_variable)
 
     def _embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
         self._check_tokens(tokens)
-        # gathered first: its gradient then adds up in float32
+        # Gathered before the cast, so that the gradient is summed in float32.
         return self.embedding[...][tokens].astype(self.dtype)
 
     def _check_tokens(self, tokens: Int[Array, "..."]) -> None:
@@ -233,15 +246,23 @@ class LanguageModel(nnx.Module):
 def document_lengths(
     shape: tuple[int, int], starts: Bool[Array, "B T"] | None, lengths: Int[Array, "B"] | None
 ) -> tuple[Array | None, Array | None]:
-    """Each row's tokens before its first start, and those of the longest document after; None where
-    they are traced.
+    """Returns how many tokens of each row continue a document, and begin one.
+
+    Args:
+        shape: B and T.
+        starts: whether a token is the first of a document; None: no token is.
+        lengths: tokens of each row before its padding; None: T.
+
+    Returns:
+        Int[Array, "B"] tokens before the first start, and Int[Array, "B"] tokens of the longest
+        document that begins in the row, None where there are no `starts`. Both are None where an
+        argument is traced.
     """
     if any(isinstance(x, jax.core.Tracer) for x in (starts, lengths)):
         return None, None
     index = np.arange(shape[1])[None]
-    valid = (
-        index < (np.full(shape[0], shape[1]) if lengths is None else np.asarray(lengths))[:, None]
-    )
+    lengths = np.full(shape[0], shape[1]) if lengths is None else np.asarray(lengths)
+    valid = index < lengths[:, None]
     if starts is None:
         return valid.sum(1), None
     begin = np.maximum.accumulate(np.where(np.asarray(starts) & valid, index, -1), axis=1)
@@ -250,9 +271,10 @@ def document_lengths(
 
 
 def _scale_residual(block: Block, scale: float) -> Block:
-    """`block` with its projections to the residual stream scaled, so that the stream's variance
-    does not grow with depth (Radford et al. 2019, "Language models are unsupervised multitask
-    learners", section 2.3).
+    """Returns `block` with its projections to the residual stream scaled.
+
+    The stream's variance then does not grow with depth (Radford et al. 2019, "Language models are
+    unsupervised multitask learners", section 2.3).
     """
 
     def leaf(param: nnx.Variable) -> nnx.Variable:
@@ -262,7 +284,7 @@ def _scale_residual(block: Block, scale: float) -> Block:
 
 
 def _cast(param: nnx.Variable) -> nnx.Variable:
-    """`param` in the dtype to which every use casts it (metadata `cast`), or as it is."""
+    """Returns `param` in the dtype of its metadata `cast`, or as it is where it has none."""
     value = param.get_value()
     return param.replace(value.astype(param.get_metadata().get("cast", value.dtype)))
 
@@ -272,8 +294,10 @@ def _is_variable(node: object) -> bool:
 
 
 def count_parameters(config: ModelConfig) -> int:
-    """The number of parameters; nothing is allocated."""
-    abstract = jax.eval_shape(
-        lambda key: LanguageModel(config, rngs=nnx.Rngs(key)), jax.random.key(0)
-    )
+    """Returns the number of parameters; nothing is allocated."""
+
+    def make(key: Array) -> LanguageModel:
+        return LanguageModel(config, rngs=nnx.Rngs(key))
+
+    abstract = jax.eval_shape(make, jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(abstract))

@@ -1,6 +1,4 @@
-"""Layer patterns: which mixers, with which options, in which order; the text of a config becomes a
-Stack of Layers.
-"""
+"""Layer patterns: reads the mixers of a model, with their options, from the text of a config."""
 
 import ast
 import dataclasses
@@ -13,18 +11,16 @@ from seqarch.errors import UserError, unknown
 from seqarch.mixers import resolve_mixer
 from seqarch.types import DTypeLike
 
-MODELS_OWN = (
-    "self",
-    "dim",
-    "dtype",
-    "rngs",
-)  # parameters of a mixer's constructor that the model gives
+# The parameters of a mixer's constructor that are no options, since the model gives them.
+MODELS_OWN = ("self", "dim", "dtype", "rngs")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One entry of a layer pattern: a mixer's name in MIXERS, or `package.module:Class`, and its
-    keyword options.
+    """One entry of a layer pattern.
+
+    mixer: a name in MIXERS, or `package.module:Class`
+    options: (name, value) of each keyword option
     """
 
     mixer: str
@@ -37,9 +33,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Stack:
-    """Layers from the bottom up: `period` repeated `repeats` times, then `tail`. Griffin is 8 x 3 +
-    2.
-    """
+    """The layers of a model from the bottom up: `period` repeated `repeats` times, then `tail`."""
 
     period: tuple[Layer, ...]
     repeats: int
@@ -50,8 +44,10 @@ class Stack:
 
 
 def parse_pattern(text: str) -> tuple[Layer, ...]:
-    """Layers of a pattern such as "mamba,attention(window=64,kv_heads=1),my.module:MyMixer"; raises
-    UserError.
+    """Returns the layers of a pattern, such as "mamba,attention(window=64),my.module:MyMixer".
+
+    Raises:
+      UserError: where it cannot be read, or a mixer or an option is unknown.
     """
     layers = read_pattern(text)
     for layer in layers:
@@ -60,8 +56,10 @@ def parse_pattern(text: str) -> tuple[Layer, ...]:
 
 
 def read_pattern(text: str) -> tuple[Layer, ...]:
-    """Layers of a pattern by its syntax alone: no mixer is looked up or imported; raises
-    UserError.
+    """Returns the layers of a pattern without looking up or importing their mixers.
+
+    Raises:
+      UserError: where the pattern cannot be read.
     """
     entries = [part.strip() for part in re.split(r",(?![^()]*\))", text) if part.strip()]
     if not entries:
@@ -70,24 +68,20 @@ def read_pattern(text: str) -> tuple[Layer, ...]:
 
 
 def options_of(mixer: str) -> dict[str, Any]:
-    """The options that a mixer's constructor takes in a pattern, with their annotations."""
-    parameters = inspect.signature(resolve_mixer(mixer).__init__).parameters.values()
-    return {
-        parameter.name: parameter.annotation
-        for parameter in parameters
-        if parameter.name not in MODELS_OWN
-    }
+    """Returns the options that a mixer's constructor takes, with their annotations."""
+    parameters = inspect.signature(resolve_mixer(mixer).__init__).parameters
+    return {name: each.annotation for name, each in parameters.items() if name not in MODELS_OWN}
 
 
 def read_entry(entry: str, kind: str = "layer") -> Layer:
-    """Returns the name and the options of "name(option=value,...)" by its syntax alone.
+    """Returns the name and the options of a text "name(option=value,...)".
 
     Args:
       entry: such as "attention(window=64)".
       kind: "layer" or "task", for the error.
 
     Raises:
-      UserError: where `entry` is no such text.
+      UserError: where `entry` cannot be read.
     """
     match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", entry.strip())
     if not match:
@@ -116,10 +110,15 @@ def _check_options(layer: Layer) -> None:
 
 
 def check_option(where: str, value: Any, annotation: Any) -> None:
-    """Checks an option by its annotation, where that is one of plain types or of a dtype.
+    """Checks the value of an option by its annotation, if that is of plain types or a dtype.
+
+    Args:
+      where: the option, for the error.
+      value: to check.
+      annotation: of the constructor's parameter.
 
     Raises:
-      UserError: where `value` is of another type, or a size below 1.
+      UserError: where `value` is of another type, or is an int outside [1, 2^31).
     """
     if annotation in (DTypeLike, DTypeLike | None):
         if value not in (None, "float32", "bfloat16"):
@@ -129,10 +128,8 @@ def check_option(where: str, value: Any, annotation: Any) -> None:
     if not all(kind in (int, float, str, bool, type(None)) for kind in kinds):
         return
     if type(value) not in kinds and not (type(value) is int and float in kinds):
-        raise UserError(
-            f"{where}: expected "
-            f"{' or '.join('None' if kind is type(None) else kind.__name__ for kind in kinds)}"
-        )
+        names = ["None" if kind is type(None) else kind.__name__ for kind in kinds]
+        raise UserError(f"{where}: expected {' or '.join(names)}")
     if int in kinds and value is not None and not 1 <= value < 2**31:
         raise UserError(f"{where}: give a number of at least 1, below 2^31")
 

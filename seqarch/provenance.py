@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, revision, command line, host and devices."""
+"""The provenance of a number: versions, revision, command line, host and devices."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def provenance() -> dict[str, Any]:
-    """What produced a number: versions, revision, command line, devices; JSON-ready."""
+    """Returns the versions, revision, command line, host and devices of this process, for JSON."""
     devices = jax.devices()
     return dict(
         versions={"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
@@ -29,20 +29,21 @@ def provenance() -> dict[str, Any]:
 
 
 def command() -> list[str]:
-    """This program's, without the path of the repository."""
+    """Returns this program's command line, with paths relative to the repository."""
     return ["python", *(argument.replace(f"{ROOT}/", "") for argument in sys.argv)]
 
 
 def revision() -> dict[str, Any]:
-    """{"revision": commit, "dirty": whether the tree differs from it} of seqarch's source; None
-    where there is no git.
+    """Returns {"revision": commit, "dirty": whether the source differs from it}.
+
+    Both are None where there is no git repository.
     """
 
     def git(*args: str) -> str | None:
+        command = ["git", "-C", ROOT, *args]
         try:
-            return subprocess.run(
-                ["git", "-C", ROOT, *args], capture_output=True, text=True, check=True
-            ).stdout.strip()
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            return done.stdout.strip()
         except (OSError, subprocess.CalledProcessError):
             return None
 
@@ -53,23 +54,27 @@ def revision() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The CPU's name, for which Python gives the instruction set on Linux."""
+    """Returns the CPU's name; `platform.processor` has only the instruction set on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
-        platform.processor(),
-    )
+    for line in lines:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
 
 
 def cpus() -> int:
-    """Those that this process may run on, after which XLA sizes its thread pool and splits sums."""
+    """Returns the number of CPUs that this process may run on.
+
+    XLA sizes its thread pool by it and splits sums accordingly, so results depend on it.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def version(package: str) -> str | None:
+    """Returns the version of an installed package; None where it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,6 +1,4 @@
-"""A finished run, or one under way, as values: what a notebook starts from. `seqarch.load_run` is
-this.
-"""
+"""Reads a run, finished or in progress, for a notebook; also as `seqarch.load_run`."""
 
 import os
 from collections.abc import Iterable
@@ -19,12 +17,15 @@ from seqarch.training.logging import read_rows
 
 
 class Run(NamedTuple):
-    """config: as train.py was given it; model: of the latest checkpoint, which is that of `step`
+    """A run, as its directory has it.
 
-    metrics: the rows of metrics.jsonl, one a step
-    results: what eval.py measured of this `step` (`seqarch.records`); None where it measured
-      nothing, or another step
-    tokenizer: between text and tokens; None where the task is not text
+    directory: of the run
+    config: as the user gave it to train.py
+    model: of the latest checkpoint
+    step: of that checkpoint
+    metrics: the rows of metrics.jsonl, one per step
+    results: the records of eval.py for this `step`; None where there are none
+    tokenizer: of the text; None where the task is not text
     """
 
     directory: Path
@@ -36,22 +37,23 @@ class Run(NamedTuple):
     tokenizer: Tokenizer | None
 
     def column(self, name: str) -> tuple[list[int], list[float]]:
-        """The steps whose row has `name`, such as "loss", and its values."""
+        """Returns the steps whose row has the metric `name`, such as "loss", and its values."""
         rows = [row for row in self.metrics if row.get(name) is not None]
         return [row["step"] for row in rows], [row[name] for row in rows]
 
 
 def load_run(directory: str | os.PathLike, allow_modules: Iterable[str] = ()) -> Run:
-    """Reads the run directory that train.py had as --workdir, and changes nothing in it.
+    """Returns the run in a directory, which is only read.
 
     Args:
-        directory: the run's directory.
-        allow_modules: modules and packages of your own mixers that the run's config may have
-            imported, such as ("my_mixers",); those that are imported already need not be named.
+        directory: the --workdir of train.py.
+        allow_modules: modules and packages of your own mixers that may be imported because the
+            run's config names them, such as ("my_mixers",). Those that are imported already need
+            not be given.
 
-    Raises: UserError: where it is no run, has no checkpoint yet, the latest one is damaged, or its
-        config
-            names a module that is not allowed.
+    Raises:
+        UserError: where the directory is no run, has no checkpoint yet or a damaged one, or where
+            its config names a module that is not allowed.
     """
     path = local_path(directory)
     config, model, step = load_model(path, allow_modules)

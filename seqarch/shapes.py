@@ -1,20 +1,20 @@
-"""The checker of annotated shapes: `install` makes every call of some rooms check its arguments.
+"""Checks the annotated shapes of arguments at every call of the modules in CHECKED.
 
-It is for tests, and for programs where SEQARCH_CHECK_SHAPES=1; it needs beartype, of the extra dev.
+Tests and programs with SEQARCH_CHECK_SHAPES=1 use it. It needs beartype, of the extra `dev`.
 """
 
 from jaxtyping import install_import_hook
 
-CHECKED = ["seqarch.ops", "seqarch.mixers", "seqarch.layers"]  # with all modules in them
+CHECKED = ["seqarch.ops", "seqarch.mixers", "seqarch.layers"]  # with their submodules
 
 
 def install() -> None:
-    """Checks the calls of all functions in CHECKED that are imported from now on."""
+    """Has the calls of all functions in CHECKED checked that are imported from now on."""
     install_import_hook(CHECKED, "seqarch.shapes.check")
 
 
 def check(function):
-    """Returns `function` with its arguments checked; an int is a float, as everywhere in Python."""
+    """Returns `function` with its arguments checked; an int passes for a float."""
     from beartype import BeartypeConf, beartype
 
     return beartype(conf=BeartypeConf(is_pep484_tower=True))(function)

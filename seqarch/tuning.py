@@ -1,10 +1,8 @@
-"""What scripts/tune.py found to be the fastest forms on a device: a file from which method="auto"
-is resolved there.
+"""The file of the fastest forms on a device, which scripts/tune.py writes for method="auto".
 
     {"NVIDIA H100 80GB HBM3, jaxlib 0.10.2": {"mamba": {"method": "chunked", "chunk": 128}}}
 
-The key keeps what was measured on one kind of device, such as the CPU, from any other, and from
-another compiler.
+Entries hold for one kind of device and one version of the compiler.
 """
 
 import os
@@ -19,33 +17,37 @@ from seqarch.files import cache_directory, local_path, read_json, write_json
 from seqarch.mixers import resolve_mixer
 from seqarch.patterns import Layer, parse_pattern
 
-Choices = dict[str, dict[str, Any]]  # by mixer: options of its constructor, "method" among them
+Choices = dict[str, dict[str, Any]]  # options of a mixer, "method" among them, by mixer
 
 
 def path() -> Path:
-    """$SEQARCH_FORMS, or seqarch/forms.json in the user's cache directory."""
+    """Returns the file: $SEQARCH_FORMS, or seqarch/forms.json in the user's cache directory."""
     return local_path(os.environ.get("SEQARCH_FORMS") or cache_directory() / "forms.json")
 
 
 def tuned(device: jax.Device) -> Choices:
-    """What was found for devices of this kind; {} where nothing was, and in a cluster, whose hosts
-    may have other files.
+    """Returns the fastest options of each mixer on devices of this kind, as far as known.
 
-    Raises UserError where the file is damaged or names what there is not.
+    In a cluster it returns {}, because the hosts may have different files.
+
+    Raises:
+        UserError: where the file is damaged, or names an unknown mixer or form.
     """
     return {} if jax.process_count() > 1 else _read(path()).get(_key(device), {})
 
 
 def record(device: jax.Device, choices: Choices) -> Path:
-    """Adds `choices` to the file, in the place of earlier ones of the same mixers; returns its
-    path.
+    """Writes `choices` into the file and returns its path.
 
-    A damaged file is written anew.
+    They replace earlier ones of the same mixers and device. A damaged file is replaced.
+
+    Raises:
+        UserError: where the file cannot be written.
     """
     file = path()
     try:
         known = _read(file)
-    except UserError:  # it is of no use to anyone
+    except UserError:  # of a damaged file nothing can be kept
         known = {}
     known[_key(device)] = known.get(_key(device), {}) | choices
     try:
@@ -64,7 +66,7 @@ def _key(device: jax.Device) -> str:
 
 
 def _read(file: Path) -> dict[str, Choices]:
-    mend = "delete it, or write it anew with scripts/tune.py"
+    remedy = "delete it, or write it again with scripts/tune.py"
     try:
         known = read_json(file)
     except FileNotFoundError:
@@ -75,15 +77,20 @@ def _read(file: Path) -> dict[str, Choices]:
             "directory of your own"
         ) from error
     except ValueError as error:
-        raise UserError(f"cannot read the tuned forms in {file}: {error}; {mend}") from error
+        raise UserError(f"cannot read the tuned forms in {file}: {error}; {remedy}") from error
     try:
-        for mixer, options in [pair for choices in known.values() for pair in choices.items()]:
-            if ":" in mixer:  # of another program's own, which may not be importable here
-                continue
-            forms = resolve_mixer(mixer).forms or {}
-            parse_pattern(str(Layer(mixer, tuple(options.items()))))
-            if options.get("method") not in forms:
-                raise unknown(f"form of {mixer}", str(options.get("method")), forms)
+        for choices in known.values():
+            for mixer, options in choices.items():
+                _check_choice(mixer, options)
     except (UserError, AttributeError, TypeError) as error:
-        raise UserError(f"the tuned forms in {file} are damaged: {error}; {mend}") from error
+        raise UserError(f"the tuned forms in {file} are damaged: {error}; {remedy}") from error
     return known
+
+
+def _check_choice(mixer: str, options: dict[str, Any]) -> None:
+    if ":" in mixer:  # a user's own mixer, which may not be importable here
+        return
+    forms = resolve_mixer(mixer).forms or {}
+    parse_pattern(str(Layer(mixer, tuple(options.items()))))
+    if options.get("method") not in forms:
+        raise unknown(f"form of {mixer}", str(options.get("method")), forms)

@@ -1,6 +1,6 @@
-"""The axis alphabet and the array aliases, declared once.
+"""The letters of axes and the aliases of array types.
 
-Einsum letters and shape annotations everywhere in seqarch obey this table:
+Einsums and shape annotations everywhere in seqarch use these letters:
 
     B  batch                T  time (tokens)         S  key slots (cache, keys)
     D  model width          F  inner width of MLP    W  convolution width
@@ -10,8 +10,8 @@ Einsum letters and shape annotations everywhere in seqarch obey this table:
     C  tokens in a chunk    M  chunks or blocks
     L  layers               Y  vocabulary           U  gates of a recurrent cell (U = 3 E)
 
-Annotations are jaxtyping's: `Float[Array, "B T D"]`. The tests check those of ops, layers and
-mixers in every call, and so does any program where SEQARCH_CHECK_SHAPES=1.
+Annotations are jaxtyping's: `Float[Array, "B T D"]`. Those of ops, layers and mixers are checked at
+every call in the tests, and in any program where SEQARCH_CHECK_SHAPES=1.
 """
 
 from typing import Any
@@ -21,8 +21,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int
 
-Array = jax.Array | np.ndarray  # ops take NumPy's as well; what they return is JAX's
-State = Any  # a NamedTuple of arrays, each with B as its leading axis; every mixer declares its own
+Array = jax.Array | np.ndarray  # ops take both and return JAX's
+State = Any  # a NamedTuple of arrays with B as their leading axis; every mixer declares its own
 PyTree = Any
 
 __all__ = ["Array", "Bool", "DTypeLike", "Float", "Int", "PyTree", "State"]

@@ -1,7 +1,7 @@
-"""Configs: what a run is asked to do, read from a ConfigDict, checked, and resolved for a machine.
+"""Configs: read from a ConfigDict, checked, and resolved for a machine.
 
-config = parse(config_dict)          # unknown fields, wrong types and values: UserError
-resolved = resolve(config, mesh)     # forms and mesh sizes, left to the machine so far, are named
+config = parse(config_dict)          # raises UserError for unknown fields, types and values
+resolved = resolve(config, mesh)     # names the forms of mixers and the sizes of the mesh
 """
 
 from seqarch.config.fields import (

@@ -1,4 +1,7 @@
-"""The fields of a config as frozen dataclasses, which refuse values that cannot be meant."""
+"""The fields of a config, as frozen dataclasses that refuse impossible values.
+
+`--help` prints the "name: meaning" lines of their docstrings (see seqarch.runtime.help).
+"""
 
 import dataclasses
 import math
@@ -27,19 +30,19 @@ def _positive(config: Any, *names: str) -> None:
 class ModelConfig:
     """The language model.
 
-    mixer: the layer pattern, cycled over the depth: "mamba", "mamba,mamba,attention(window=128)"
-    layers: depth; what the pattern leaves over becomes the tail
+    mixer: the layer pattern, repeated over the depth: "mamba", "mamba,mamba,attention(window=128)"
+    layers: depth; the last repetition of the pattern may be cut short
     dim: width D of the residual stream
     mlp: inner width F of the gated MLP in each block; 0 for none
     conv: width W of a short causal convolution before each mixer; 0 for none
-    vocab: tokens of the text, of which the last is the boundary: 257 for bytes, else what
-      prepare_data.py said
-    dtype: of the computation, "float32" or "bfloat16"; parameters are always float32
-    precision: of products of float32 with parameters: "highest" is float32; "default" what the
-      device does fastest (bfloat16 on TPUs, TF32 on GPUs); "high" is between the two. Products in
-      recurrences and softmax are float32 whatever it says
+    vocab: tokens of the vocabulary, of which the last is the boundary: 257 for bytes, else the
+      number that prepare_data.py prints
+    dtype: dtype of the computation, "float32" or "bfloat16"; parameters are always float32
+    precision: precision of products of float32 with parameters: "highest" is float32; "default" is
+      the device's fastest (bfloat16 on TPUs, TF32 on GPUs); "high" is between the two. Products in
+      recurrences and softmax are always float32
     remat: recompute each block's activations in the backward pass; on CPU XLA keeps those of the
-      tail
+      layers after the last whole repetition of the pattern
     dropout: rate of dropout after each mixer and MLP, in [0, 1)
     """
 
@@ -69,6 +72,7 @@ class ModelConfig:
 
     @property
     def stack(self) -> Stack:
+        """The layers of the model; raises UserError where the pattern has more than `layers`."""
         pattern = parse_pattern(self.mixer)
         if len(pattern) > self.layers:
             raise UserError(
@@ -88,7 +92,7 @@ class OptimConfig:
     final_lr: the learning rate at the last step, as a fraction of `lr`
     b1: decay of the mean of gradients
     b2: decay of the mean of their squares
-    weight_decay: fraction of a weight that goes at each step, times the learning rate
+    weight_decay: fraction of a parameter that is subtracted at each step, times the learning rate
     clip: the largest global norm of gradients; inf for no clipping
     accumulate: micro-batches per step, into which `batch` is divided
     z_loss: weight of log(Z)^2 in the loss; 0 for none
@@ -119,10 +123,8 @@ class OptimConfig:
             )
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
             raise UserError(f"optim.b1 is {self.b1} and optim.b2 {self.b2}; give numbers in [0, 1)")
-        if not all(
-            0 <= value < math.inf
-            for value in (self.warmup, self.final_lr, self.weight_decay, self.z_loss)
-        ):
+        others = (self.warmup, self.final_lr, self.weight_decay, self.z_loss)
+        if not all(0 <= value < math.inf for value in others):
             raise UserError(
                 "optim.warmup, final_lr, weight_decay and z_loss must be finite and at least 0"
             )
@@ -132,8 +134,8 @@ class OptimConfig:
 class SeedConfig:
     """Seeds, in [0, 2^32).
 
-    model: of the initial parameters and of dropout
-    data: of the order in which the text is read
+    model: seed of the initial parameters and of dropout
+    data: seed of the order in which the text is read
     """
 
     model: int = 0
@@ -147,7 +149,7 @@ class SeedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The text; probes have none.
+    """The text that a text task reads.
 
     path: "shakespeare", or a directory that scripts/prepare_data.py wrote
     """
@@ -157,10 +159,10 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """When states are saved.
+    """When checkpoints are written.
 
     every: steps between checkpoints; 0 for one at the end alone
-    keep: how many of the newest stay
+    keep: number of the newest checkpoints that are kept
     """
 
     every: int = 200
@@ -180,9 +182,8 @@ class EvalConfig:
 
     every: steps between validations; 0 for one at the end alone
     batch: rows that are scored at once
-    limit: bytes (not tokens) of each held-out document that are scored, from its beginning; 0 for
-      all, which takes attention, its cache carried over whole works, time that grows with the
-      square of their length
+    limit: bytes (not tokens) that are scored at the beginning of each held-out document; 0 for all,
+      whose time grows with the square of a document's length for attention
     """
 
     every: int = 200
@@ -201,13 +202,13 @@ Evals = Mapping[str, Mapping[str, Any]]
 
 
 def default_evals(task: str) -> Evals:
-    """Returns the evaluators that measure a task, each with its own defaults."""
+    """Returns the evaluators of a task, each without options; raises UserError for no task."""
     return {name: {} for name in tasks.find(task).evaluators}
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each mesh axis; -1 for what the other leaves.
+    """Devices along each mesh axis; -1 for all that the other axis leaves.
 
     data: devices that split the batch
     fsdp: devices that split the batch and the parameters
@@ -225,9 +226,9 @@ class Config:
     batch: rows per step
     length: tokens per row
     task: a name in seqarch.tasks.TASKS with options, such as "mqar(pairs=8,length=128)"
-    evals: what eval.py measures: names in seqarch.evals.EVALUATORS with their options; empty: those
-      of the task
-    trackers: where training metrics go beside RUN/metrics.jsonl: names in
+    evals: the evaluators that eval.py runs, as names in seqarch.evals.EVALUATORS with their
+      options; by default those of the task
+    trackers: services that get training metrics beside RUN/metrics.jsonl, as names in
       seqarch.runtime.trackers.TRACKERS
     log_every: steps between fetches of metrics from the device
     profile: the step at which a profiler trace of five steps starts; 0 for none

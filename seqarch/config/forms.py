@@ -1,8 +1,8 @@
-"""Resolves what a config leaves to the machine: the form of each mixer, and the sizes of the mesh.
+"""Resolves what depends on the machine in a config: the form of each mixer, and the mesh's sizes.
 
-`resolve` is called once, at the top of whatever builds a model. The form of a layer is, in this
-order, the one that the config names, the one that scripts/tune.py found to be the fastest on that
-device, and the one that the mixer's op prefers on that platform.
+`resolve` is called once, at the top of whatever builds a model. The form of a layer is the first of
+these that exists: the one that the config names, the one that scripts/tune.py found to be the
+fastest on that device, and the one that the mixer's op prefers on that platform.
 """
 
 import dataclasses
@@ -20,20 +20,20 @@ from seqarch.ops.forms import family
 from seqarch.patterns import Layer, parse_pattern, read_pattern
 from seqarch.tuning import tuned
 
-FORM_OPTIONS = ("method", "chunk", "block")  # of a mixer: how it computes, not what
+FORM_OPTIONS = ("method", "chunk", "block")  # options of a mixer that change no result
 
 
 def resolve(config: Config, mesh: Mesh) -> Config:
-    """Returns `config` with the forms of its mixers and the sizes of its mesh axes named.
+    """Returns `config` with the forms of its mixers and the sizes of its mesh axes filled in.
 
-    A resolved config stays as it is. The mesh's devices need not be here.
+    A resolved config stays as it is. The mesh's devices need not be attached to this machine.
     """
     model = resolve_model(config.model, mesh.devices.flat[0])
     return dataclasses.replace(config, model=model, mesh=MeshConfig(**mesh.shape))
 
 
 def resolve_model(model: ModelConfig, device: jax.Device) -> ModelConfig:
-    """Returns `model` with the forms of its mixers named, as they are chosen for `device`."""
+    """Returns `model` with the forms of its mixers filled in, as they are chosen for `device`."""
     return with_forms(model, family(device.platform), tuned(device))
 
 
@@ -45,13 +45,12 @@ def with_forms(
     """Returns `model` with method="auto" of every mixer replaced by the name of a form.
 
     Args:
-      model: may name forms already; those stay.
-      platform: "cpu", "gpu" or "tpu": the target of the program, which is not always the host.
-      tuned: by mixer, the options that were the fastest on the device; preferred where there are
-        any.
+      model: forms that it names stay.
+      platform: "cpu", "gpu" or "tpu": the target of the program, which may differ from the host.
+      tuned: by mixer, the fastest options on the device, which take precedence.
 
     Raises:
-      UserError: where `model` names a form that there is not.
+      UserError: where `model` names an unknown form.
     """
 
     def choose(layer: Layer) -> dict[str, Any]:
@@ -61,12 +60,12 @@ def with_forms(
 
 
 def with_recorded_forms(model: ModelConfig, recorded: str) -> ModelConfig:
-    """Returns `model` with the forms of the layer pattern `recorded`, where it leaves them open.
+    """Returns `model` with the forms of the layer pattern `recorded`, where it names none itself.
 
-    Only FORM_OPTIONS are taken from `recorded`; nothing that it names is imported.
+    Only FORM_OPTIONS are taken from `recorded`; no module that it names is imported.
 
     Raises:
-      UserError: where `recorded` is no pattern, or is of other mixers.
+      UserError: where `recorded` is no pattern, or has other mixers.
     """
     theirs, ours = read_pattern(recorded), parse_pattern(model.mixer)
     if [layer.mixer for layer in theirs] != [layer.mixer for layer in ours]:
@@ -81,10 +80,9 @@ def with_recorded_forms(model: ModelConfig, recorded: str) -> ModelConfig:
 
 
 def without_forms(model: ModelConfig) -> ModelConfig:
-    """Returns `model` without the method of any mixer that has forms.
+    """Returns `model` without the option `method` of its mixers.
 
-    A form is an arrangement of a whole sequence; single steps have none, so they are the same
-    program for all forms.
+    A form arranges a whole sequence, so single steps are the same program for all forms.
     """
 
     def drop(layer: Layer) -> Layer:
@@ -97,7 +95,7 @@ def without_forms(model: ModelConfig) -> ModelConfig:
 
 
 def _with_form(layer: Layer, choose: Callable[[Layer], dict[str, Any]]) -> Layer:
-    """`layer` with the options that `choose` gives, where its mixer has forms and it names none."""
+    """Returns `layer` with the options of `choose`, where its mixer has forms and it names none."""
     forms, given = getattr(resolve_mixer(layer.mixer), "forms", None), dict(layer.options)
     if forms is None:
         return layer

@@ -1,5 +1,6 @@
-"""From a ConfigDict or a plain dict to a Config, and back; the only module that knows
-ml_collections.
+"""Reads a Config from a ConfigDict or a plain dict, and writes it back.
+
+No other module of configs imports ml_collections.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested dicts as one, by dotted name: {"optim": {"lr": 1}} -> {"optim.lr": 1}."""
+    """Returns nested dicts as one with dotted names: {"optim": {"lr": 1}} -> {"optim.lr": 1}."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
@@ -47,9 +48,10 @@ def _build(cls: type, given: dict[str, Any], where: str) -> Any:
     for name in given:
         if name not in fields:
             raise unknown("config field", where + name, [where + known for known in fields])
-    return cls(
-        **{name: _convert(fields[name].type, value, where + name) for name, value in given.items()}
-    )
+    values = {}
+    for name, value in given.items():
+        values[name] = _convert(fields[name].type, value, where + name)
+    return cls(**values)
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
@@ -83,16 +85,18 @@ def _several(kind: type, value: Any, where: str) -> tuple[Any, ...]:
 
 
 def _options(given: Any, where: str) -> Evals:
-    """Options by evaluator; lists, as JSON has them, are tuples, as a config file has them."""
+    """Returns the options of each evaluator, with the lists of JSON as tuples."""
     if not isinstance(given, dict) or not all(isinstance(each, dict) for each in given.values()):
         raise UserError(
             f"config field {where} is {given!r}; give options by evaluator, such as "
             "dict(quality=dict())"
         )
-    return {
-        name: {key: _option(value, f"{where}.{name}.{key}") for key, value in options.items()}
-        for name, options in given.items()
-    }
+    found: dict[str, dict[str, Any]] = {}
+    for name, options in given.items():
+        found[name] = {}
+        for key, value in options.items():
+            found[name][key] = _option(value, f"{where}.{name}.{key}")
+    return found
 
 
 def _option(value: Any, where: str) -> Any:
@@ -102,7 +106,7 @@ def _option(value: Any, where: str) -> Any:
 
 
 def _in_range(value: int, where: str) -> int:
-    """Returns `value`; seeds, which check themselves, go to 2^32, all else is below 2^31."""
+    """Returns `value`; raises UserError from 2^31 on, except for seeds, which check themselves."""
     if abs(value) >= 2**31 and not where.startswith("seed."):
         raise UserError(f"config field {where} is {value}; give a number below 2^31")
     return value

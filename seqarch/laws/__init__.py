@@ -1,12 +1,11 @@
 """The law of sequence mixers as functions: call `check` on a mixer of your own.
 
-    laws.check(functools.partial(MyMixer, 16))  # raises LawBroken, which says what does not hold
+    laws.check(functools.partial(MyMixer, 16))  # raises LawBroken, which names the broken clause
     for clause in laws.clauses(functools.partial(MyMixer, 16)):
         clause.test()  # one by one, as scripts/check_mixer.py does
 
-Most clauses say that two forms of (mixer, x, state) agree: in outputs and final states, and in the
-gradients with respect to parameters, inputs and the floating leaves of the initial
-state, under random cotangents.
+Most clauses say that two forms of (mixer, x, state) agree: in outputs, in final states, and, under
+random cotangents, in the gradients of parameters, inputs and floating leaves of the initial state.
 """
 
 from collections.abc import Callable
@@ -23,7 +22,12 @@ __all__ = ["Clause", "LawBroken", "check", "clauses"]
 
 
 class Clause(NamedTuple):
-    """says: what must hold; test: raises LawBroken where it does not."""
+    """A clause of the law.
+
+    name: one word
+    says: what must hold
+    test: raises LawBroken where it does not hold
+    """
 
     name: str
     says: str
@@ -38,9 +42,9 @@ def check(
     Args:
       make: `make(dtype=..., rngs=...)` constructs the mixer.
       dim: the mixer's width.
-      time: tokens of the sequences, at least 4; longer than 8, and no multiple of 8, they cross
-        chunks and blocks, which the law makes at most 8 long.
-      seeds: examples that forms are compared on.
+      time: tokens of the sequences, at least 4. Sequences of more than 8 tokens, and no multiple of
+        8, cross chunks and blocks, which are at most 8 long here.
+      seeds: number of examples on which forms are compared.
     """
     for clause in clauses(make, dim=dim, time=time, seeds=seeds):
         clause.test()
@@ -49,13 +53,13 @@ def check(
 def clauses(
     make: Callable[..., SequenceMixer], *, dim: int = 16, time: int = 21, seeds: int = 2
 ) -> list[Clause]:
-    """Returns the law's clauses for the mixers of `make`; each computes when it is tested."""
+    """Returns the law's clauses for a mixer; the arguments are those of `check`."""
     trial = Trial(make, dim, time, seeds)
     return [Clause(name, says, partial(test, trial)) for name, says, test in LAW]
 
 
 def _agree(name: str, says: str, expected: Callable, given: Callable, **how: bool) -> tuple:
-    """Returns the row of LAW which says that two forms agree."""
+    """Returns the entry of LAW that two forms agree."""
     test = partial(agreement.forms_agree, says=says, expected=expected, given=given, **how)
     return name, says, test
 

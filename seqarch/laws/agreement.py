@@ -1,4 +1,4 @@
-"""The clauses that say that two ways to compute a mixer's function are one."""
+"""The clauses that two ways to compute a mixer's function agree."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -21,7 +21,16 @@ def forms_agree(
     documents: bool = False,
     padding: bool = False,
 ) -> None:
-    """Requires two forms to have the same values and gradients on every example."""
+    """Requires two forms to have the same values and gradients on every example.
+
+    Args:
+      trial: of the mixer.
+      says: the clause, for the error.
+      expected: a form of seqarch.laws.forms.
+      given: the form that is compared with it.
+      documents: whether rows have several documents.
+      padding: whether rows end in padding.
+    """
     for seed in range(trial.seeds):
         how = (seed, documents, padding)
         require_close(says, trial.result(expected, *how), trial.result(given, *how))
@@ -40,7 +49,7 @@ def call_is_prefill(trial: Trial) -> None:
 
 
 def static_splits_are_whole(trial: Trial) -> None:
-    """Requires prefills of one token, then of two uneven shapes, to be one prefill."""
+    """Requires three prefills, of 1 token and of two other lengths, to be one prefill."""
     example, T = trial.last.unpadded(), trial.time
     starts = example.starts.at[2:, 0].set(True)  # a document may begin with the very first token
     whole = trial.evaluate(masked, example._replace(starts=starts)).values
@@ -54,7 +63,7 @@ def static_splits_are_whole(trial: Trial) -> None:
 
 
 def states_can_be_reused(trial: Trial) -> None:
-    """Requires rows of a state to go on alike when it is used twice, forked, reordered or reset."""
+    """Requires the same results from a state that is used twice, forked, reordered or reset."""
     example = trial.last.unpacked().unpadded()
     B = len(example.x)
     rows = jnp.arange(B)[::-1].at[1].set(0)  # in another order, the first one twice

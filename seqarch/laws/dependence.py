@@ -1,4 +1,4 @@
-"""The clauses about what outputs depend on: earlier inputs of their row, and every parameter."""
+"""The clauses that outputs depend on every parameter and on earlier inputs of their row alone."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ OTHER_ROW = "an output depends on another row of the batch"
 def causal_and_rowwise(trial: Trial) -> None:
     """Requires outputs to depend on no later input and on no other row.
 
-    The derivatives must be zero, and outputs must stay when such inputs change.
+    The derivatives must be zero, and outputs must not change with such inputs.
     """
     row, token = np.arange(trial.time + 1)[:, None], np.arange(trial.time)[None]
     for rows in (row % 2 == 0, row % 2 == 1):
@@ -35,7 +35,7 @@ def causal_and_rowwise(trial: Trial) -> None:
 
 
 def _input_gradient(trial: Trial, tokens: np.ndarray) -> np.ndarray:
-    """Returns the gradient of the inputs, of outputs of `tokens` [B T] alone."""
+    """Returns the gradient of outputs at `tokens` [B T] with respect to the inputs."""
     cotangent = trial.cotangent(tokens=tokens, state=0)
     gradient = trial.evaluate(called, trial.last.unpacked(), cotangent).gradients[1]
     require_finite("a call", {"gradients": (None, gradient)})
@@ -46,9 +46,8 @@ def parameters_have_gradients(trial: Trial) -> None:
     """Requires a gradient that is not identically zero for each parameter."""
     results = [trial.result(prefill, seed) for seed in range(trial.seeds)]
     nonzero = [jax.tree.map(lambda g: bool(jnp.any(g != 0)), r.gradients[0]) for r in results]
-    for path, anywhere in jax.tree_util.tree_leaves_with_path(
-        jax.tree.map(lambda *each: any(each), *nonzero)
-    ):
-        if not anywhere:
+    anywhere = jax.tree.map(lambda *each: any(each), *nonzero)
+    for path, found in jax.tree_util.tree_leaves_with_path(anywhere):
+        if not found:
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise LawBroken(f"the gradient of {name} is zero in every entry")

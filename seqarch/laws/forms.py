@@ -1,4 +1,4 @@
-"""The forms of a mixer's function that the law compares, and their values and gradients.
+"""The forms of a mixer's function that the clauses compare, and their values and gradients.
 
 Each form takes (mixer, x, state, starts, lengths) and returns the outputs and the final state.
 """
@@ -15,7 +15,7 @@ from seqarch.types import Array, Bool, Float, Int, PyTree, State
 
 
 class Example(NamedTuple):
-    """Arguments of a form: a mixer, inputs, a state in use, documents' starts, and lengths."""
+    """The arguments of a form: mixer, inputs, a state after earlier tokens, starts and lengths."""
 
     mixer: SequenceMixer
     x: Float[Array, "B T D"]
@@ -33,7 +33,7 @@ class Example(NamedTuple):
 
 
 class Cotangent(NamedTuple):
-    """Random cotangents of a form: `key`, and weights of each token and of the state."""
+    """Random cotangents of a form: their key, and weights of each token and of the state."""
 
     key: Array
     tokens: Float[Array, "B T"]
@@ -41,14 +41,14 @@ class Cotangent(NamedTuple):
 
 
 class Result(NamedTuple):
-    """(outputs, state), and the gradients with respect to (mixer, x, state)."""
+    """The values (outputs, state) of a form, and its gradients for (mixer, x, state)."""
 
     values: PyTree
     gradients: PyTree
 
 
 def steps(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
-    """Scans `step`; the state is emptied before each start, and held beyond `lengths`."""
+    """Scans `step`; the state is reset before each start, and does not change in padding."""
     empty = mixer.init_state(x.shape[0], capacity(x.shape[1]))
 
     def body(state: State, inputs) -> tuple[State, Array]:
@@ -64,7 +64,7 @@ def steps(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple
 
 
 def prefill(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
-    """Prefills rows of one document and full length, whatever `starts` and `lengths` say."""
+    """Prefills rows as one document of full length; ignores `starts` and `lengths`."""
     return mixer.prefill(x, state)
 
 
@@ -75,7 +75,7 @@ def masked(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tupl
 
 
 def halves(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
-    """Prefills the first b tokens, then the rest, in row b: every split at once."""
+    """Prefills the first b tokens of row b, then the rest, so that every split is tested."""
     B, T = x.shape[:2]
     first = jnp.arange(B)
     y_a, state = mixer.prefill(x, state, None, first)
@@ -88,17 +88,17 @@ def halves(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tupl
 
 
 def called(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, tuple]:
-    """Calls the mixer, which begins with an empty state and returns none."""
+    """Calls the mixer, which starts from an empty state and returns none."""
     return mixer(x, starts), ()
 
 
 def capacity(time: int) -> int:
-    """Returns the tokens that an example's state must hold: those before and those to come."""
+    """Returns the capacity of an example's state, for the tokens before it and its own."""
     return 2 * time
 
 
 def values_and_gradients(function: Callable, example: Example, cotangent: Cotangent) -> Result:
-    """Returns values of the form `function`, and gradients of the leaves that are floating."""
+    """Returns the values of a form, and the gradients of its floating leaves (0 for others)."""
     *arguments, starts, lengths = example
     leaves, structure = jax.tree.flatten(tuple(arguments))
     floating = [is_float(leaf) for leaf in leaves]
@@ -118,7 +118,7 @@ def values_and_gradients(function: Callable, example: Example, cotangent: Cotang
 
 
 def cotangents(outputs: list[Array], cotangent: Cotangent) -> list[Array]:
-    """Returns cotangents of a form's outputs and of the floating leaves of its state."""
+    """Returns cotangents for a form's outputs and the floating leaves of its state."""
     noise = [
         jax.random.normal(jax.random.fold_in(cotangent.key, index), leaf.shape, leaf.dtype)
         for index, leaf in enumerate(outputs)
@@ -128,4 +128,5 @@ def cotangents(outputs: list[Array], cotangent: Cotangent) -> list[Array]:
 
 
 def is_float(leaf: Array) -> bool:
+    """Returns whether a leaf is of a floating dtype."""
     return jnp.issubdtype(leaf.dtype, jnp.floating)

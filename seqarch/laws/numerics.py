@@ -20,22 +20,25 @@ from seqarch.laws.trial import Trial
 from seqarch.mixers.base import SequenceMixer
 from seqarch.types import Array, PyTree, State
 
-BFLOAT16_TOLERANCE = 0.05  # root mean square, of the float32 result's
-BFLOAT16_PARAMETERS_TOLERANCE = 0.1  # the same, of parameters' gradients
-BFLOAT16_STEPS_TOLERANCE = 0.03  # the same; forms of correct mixers differ by 0.012 at most
+BFLOAT16_TOLERANCE = 0.05  # rms error as a fraction of the float32 result's rms
+BFLOAT16_PARAMETERS_TOLERANCE = 0.1  # likewise, for gradients of parameters
+BFLOAT16_STEPS_TOLERANCE = 0.03  # likewise, for steps; correct mixers have at most 0.012
 BFLOAT16_TIME = 2048  # tokens
 LONG_ROWS = 3
-LARGE, LARGE_TOLERANCE = 30.0, 1e-2  # scale of the inputs; of the largest entry
-DIFFERENCE_TOLERANCE = 0.02  # of the norm of the finite differences
-DIRECTIONS = 4  # finite differences of each leaf
+LARGE = 30.0  # factor of the inputs
+LARGE_TOLERANCE = 1e-2  # as a fraction of the largest entry
+DIFFERENCE_TOLERANCE = 0.02  # as a fraction of the norm of the finite differences
+DIRECTIONS = 4  # finite differences per leaf
 
 
 def bfloat16_is_close(trial: Trial) -> None:
-    """Requires bfloat16 outputs and gradients near float32 ones over many tokens."""
+    """Requires bfloat16 outputs and gradients to be close to those of float32 over many tokens."""
 
     @partial(jax.jit, static_argnums=1)
     def outputs(mixer: SequenceMixer, dtype, x: Array, weight: Array) -> tuple[Array, PyTree]:
-        call = lambda mixer, x: mixer(x.astype(dtype)).astype(jnp.float32)
+        def call(mixer: SequenceMixer, x: Array) -> Array:
+            return mixer(x.astype(dtype)).astype(jnp.float32)
+
         y, pullback = jax.vjp(call, mixer, x)
         return y, pullback(weight)
 
@@ -53,9 +56,9 @@ def bfloat16_is_close(trial: Trial) -> None:
 
 
 def bfloat16_steps_are_prefill(trial: Trial) -> None:
-    """Requires bfloat16 steps over many tokens to end where a float32 prefill ends.
+    """Requires bfloat16 steps over many tokens to be close to a float32 prefill.
 
-    A state that is rounded to bfloat16 at each token loses small updates, so it drifts.
+    A state that is rounded to bfloat16 at each token loses small updates and drifts.
     """
     mixer = trial.make(dtype=jnp.float32, rngs=nnx.Rngs(0))
     x = _long_inputs(mixer, trial.dim)
@@ -66,9 +69,9 @@ def bfloat16_steps_are_prefill(trial: Trial) -> None:
 
 
 def long_forms_agree(trial: Trial) -> None:
-    """Requires step, prefill and a call to agree beyond the mixer's own chunk and block.
+    """Requires step, prefill and a call to agree on sequences beyond the mixer's chunk and block.
 
-    Rows hold several documents and end in padding; and a call reads no later token.
+    Rows have several documents and end in padding. A call must not depend on a later token.
     """
     mixer = trial.make(dtype=jnp.float32, rngs=nnx.Rngs(0))
     x = _long_inputs(mixer, trial.dim, LONG_ROWS)
@@ -92,8 +95,8 @@ def long_forms_agree(trial: Trial) -> None:
 def _long_inputs(mixer: SequenceMixer, dim: int, rows: int = 2) -> Array:
     """Returns rows of inputs that are longer than any chunk or block of the mixer.
 
-    Errors add up in a state of constant size over many tokens. One that grows holds each
-    token apart; there fewer tokens will do, whose cost is the square of their number.
+    Errors add up in a state of constant size, hence many tokens. A state that grows has each token
+    apart, so fewer are enough, and their cost is the square of their number.
     """
     sizes = [1024 if mixer.constant_state else 512]
     for _, module in nnx.iter_modules(mixer):
@@ -111,7 +114,7 @@ def _prefill(mixer: SequenceMixer, x: Array) -> tuple[Array, State]:
 
 @jax.jit
 def _scan_steps(mixer: SequenceMixer, x: Array) -> tuple[Array, State]:
-    """Returns the outputs and the final state of one step a token from an empty state."""
+    """Returns the outputs and the final state of one step per token from an empty state."""
 
     def body(state: State, x: Array) -> tuple[State, Array]:
         y, state = mixer.step(x, state)
@@ -122,7 +125,7 @@ def _scan_steps(mixer: SequenceMixer, x: Array) -> tuple[Array, State]:
 
 
 def large_inputs_are_finite(trial: Trial) -> None:
-    """Requires finite values and gradients for large inputs, and step near prefill."""
+    """Requires finite values and gradients for large inputs, and step to be close to prefill."""
     example = trial.last.unpacked().unpadded()
     example = example._replace(x=LARGE * example.x)
     results = [trial.evaluate(form, example) for form in (prefill, steps)]
@@ -136,8 +139,8 @@ def large_inputs_are_finite(trial: Trial) -> None:
 def gradients_are_differences(trial: Trial) -> None:
     """Requires each leaf's gradient to agree with central differences of prefill.
 
-    Several random directions of a leaf are compared as one vector, so that no single
-    derivative close to zero decides.
+    Several random directions of a leaf are compared as one vector, so that a single derivative
+    close to zero does not decide.
     """
     example, cotangent = trial.last.unpacked().unpadded(), trial.cotangent()
     result = trial.evaluate(prefill, example, cotangent)
@@ -160,7 +163,7 @@ def gradients_are_differences(trial: Trial) -> None:
 def _compare_directions(
     name: str, loss: Callable[[np.ndarray], float], leaf: np.ndarray, gradient: Array
 ) -> None:
-    """Compares a gradient with central differences, steps of 1 per cent of the leaf's rms."""
+    """Compares a gradient with central differences with steps of 1 per cent of the leaf's rms."""
     step = np.float32(1e-2 * max(float(np.sqrt(np.mean(leaf**2))), 0.1))
     random = np.random.default_rng(0)
     differences, products = [], []

@@ -1,4 +1,4 @@
-"""The clauses about shapes, dtypes and names of axes; they compute nothing."""
+"""The clauses about shapes, dtypes and names of axes, for which nothing is computed."""
 
 import itertools
 from typing import Any
@@ -12,12 +12,15 @@ from seqarch.laws.trial import Trial
 from seqarch.mixers.base import SequenceMixer
 from seqarch.types import State
 
+DTYPES = (jnp.float32, jnp.bfloat16)
+ROWS = 2
+
 
 def state_is_a_carry(trial: Trial) -> None:
     """Requires prefill and step to keep the state's structure, shapes and dtypes.
 
-    The state's arrays must have named axes, and its size must grow with max_len only where
-    the mixer says so.
+    The axes of the state's arrays must be named, and its size must grow with max_len exactly if
+    `constant_state` is False.
     """
     for max_len, dtype in itertools.product((trial.time, 8 * trial.time), DTYPES):
         mixer = trial.make_small(dtype=dtype, rngs=nnx.Rngs(0))
@@ -29,10 +32,6 @@ def state_is_a_carry(trial: Trial) -> None:
             _require_carry(mixer, name, jax.ShapeDtypeStruct(shape, dtype), state)
     _require_state_axes(mixer, state)
     _require_stated_growth(mixer)
-
-
-DTYPES = (jnp.float32, jnp.bfloat16)
-ROWS = 2
 
 
 def _require_carry(
@@ -67,7 +66,7 @@ def _require_stated_growth(mixer: SequenceMixer) -> None:
 
 
 def parameters_name_axes(trial: Trial) -> None:
-    """Requires the metadata `axes` of each parameter, with a name or None for each dimension."""
+    """Requires each parameter to have the metadata `axes`, with a name or None per dimension."""
     mixer = trial.make_small(dtype=jnp.float32, rngs=nnx.Rngs(0))
     for path, parameter in nnx.to_flat_state(nnx.state(mixer, nnx.Param)):
         axes, name = parameter.get_metadata().get("axes"), ".".join(map(str, path))
@@ -80,5 +79,5 @@ def _shape(x: Any) -> tuple:
 
 
 def _are_axes(names: Any) -> bool:
-    """Whether `names` is a tuple of names and Nones."""
+    """Returns whether `names` is a tuple of names and Nones."""
     return isinstance(names, tuple) and all(name is None or isinstance(name, str) for name in names)

@@ -1,4 +1,4 @@
-"""A mixer under trial: examples of its arguments, and what its forms return for them."""
+"""A mixer under test: examples of its arguments, and the results of its forms for them."""
 
 import inspect
 from collections.abc import Callable
@@ -13,11 +13,13 @@ from seqarch.mixers.base import SequenceMixer
 
 
 class Trial:
-    """What the clauses share, so that each form is compiled once and run once on an example.
+    """The examples and results of a mixer; each form is compiled and run once per example.
 
-    make: constructs a mixer from `dtype` and `rngs`, with the chunk and block of the user
-    make_small: the same with a chunk and block of at most 8
-    dim: the mixer's width; time: tokens of the examples; seeds: number of examples
+    make: constructs the mixer from `dtype` and `rngs`
+    make_small: constructs it with a chunk and block of at most 8
+    dim: width of the mixer
+    time: tokens of the examples
+    seeds: number of examples
     """
 
     def __init__(self, make: Callable[..., SequenceMixer], dim: int, time: int, seeds: int):
@@ -36,13 +38,18 @@ class Trial:
     def evaluate(
         self, form: Callable, example: Example, cotangent: Cotangent | None = None
     ) -> Result:
-        """Returns values and gradients of a form on any example of the usual shapes."""
+        """Returns the values and gradients of a form on an example of this trial's shapes."""
         if cotangent is None:
             cotangent = self.cotangent()
         return self._compile(form)(example, cotangent)
 
     def cotangent(self, *, tokens=None, state: float = 1.0) -> Cotangent:
-        """Returns random cotangents; tokens: which of them [B T] count, None for all."""
+        """Returns random cotangents.
+
+        Args:
+          tokens: which tokens [B T] have a cotangent; None: all.
+          state: weight of the state's cotangents.
+        """
         shape = (self.time + 1, self.time)
         weights = jnp.ones(shape) if tokens is None else jnp.asarray(tokens, jnp.float32)
         return Cotangent(jax.random.key(0), weights, jnp.float32(state))
@@ -53,7 +60,9 @@ class Trial:
         """Returns values and gradients on the example of `seed`, computed once.
 
         Args:
-          documents: whether rows hold several documents.
+          form: of seqarch.laws.forms.
+          seed: of the example.
+          documents: whether rows have several documents.
           padding: whether rows end in padding.
         """
         example = self.example(seed)
@@ -61,7 +70,7 @@ class Trial:
         return self.evaluate(form, example if padding else example.unpadded())
 
     def _example(self, seed: int) -> Example:
-        """Returns time + 1 rows, their states in use after documents of different lengths."""
+        """Returns time + 1 rows, with states after documents of different lengths."""
         mixer = self.make_small(dtype=jnp.float32, rngs=nnx.Rngs(seed))
         B, T = self.time + 1, self.time
         keys = jax.random.split(jax.random.key(seed), 5)
@@ -76,7 +85,7 @@ class Trial:
 
 
 def with_small_pieces(make: Callable[..., SequenceMixer]) -> Callable[..., SequenceMixer]:
-    """Returns `make` with chunk and block at most 8, so that short sequences cross them."""
+    """Returns `make` with chunk and block of at most 8, so that short sequences cross them."""
     sizes = {}
     for name in ("chunk", "block"):
         parameter = inspect.signature(make).parameters.get(name)

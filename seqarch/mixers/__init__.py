@@ -1,6 +1,4 @@
-"""The registry of mixers. A mixer outside the repository is named `package.module:Class`
-instead.
-"""
+"""The registry of mixers; one outside the repository is named `package.module:Class` instead."""
 
 import contextlib
 import importlib
@@ -24,8 +22,8 @@ MIXERS: dict[str, type[SequenceMixer]] = {
     "mamba": Mamba,
 }
 
-
-RUN_FILES = (  # by which a directory is known as a run's, or as a comparison's
+# A directory that has all files of one of these is a run's, or a comparison's.
+RUN_FILES = (
     ("config.json", "run.json"),
     ("config.json", "checkpoints"),
     ("records.jsonl",),
@@ -34,7 +32,14 @@ RUN_FILES = (  # by which a directory is known as a run's, or as a comparison's
 
 
 def resolve_mixer(name: str) -> type[SequenceMixer]:
-    """The class of a mixer's name; raises UserError."""
+    """Returns the class of a mixer.
+
+    Args:
+        name: in MIXERS, or `package.module:Class`, which is imported.
+
+    Raises:
+        UserError: for an unknown name, a failing import, and a class that is no SequenceMixer.
+    """
     if ":" not in name:
         if name not in MIXERS:
             raise unknown("mixer", name, MIXERS)
@@ -57,24 +62,24 @@ def resolve_mixer(name: str) -> type[SequenceMixer]:
         ) from error
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as error:  # raised by the module's own code
         raise UserError(
             f"cannot load the mixer {name!r}: its module fails with {type(error).__name__}: "
-            f"{first_line(error)}; mend it, so that python -c 'import {module}' passes"
+            f"{first_line(error)}; fix it, so that python -c 'import {module}' passes"
         ) from error
 
 
 def check_import(module: str, allowed: Iterable[str], run_dir: Path) -> None:
-    """Checks that a run directory may have `module` imported; imports nothing.
+    """Checks that a module which a run's config names may be imported; imports nothing.
 
     Args:
-        module: its dotted name, as a run's config has it.
-        allowed: names of modules and packages that the user allows, each with all below it.
+        module: its dotted name.
+        allowed: names of modules and packages that the user allows, with all modules below them.
         run_dir: the run.
 
     Raises:
-        UserError: where the module is neither imported already nor allowed, and where it would come
-            from inside a run directory.
+        UserError: where the module is neither imported already nor allowed, and where it would be
+            imported from inside a run directory.
     """
     if module in sys.modules:
         return
@@ -93,10 +98,10 @@ def check_import(module: str, allowed: Iterable[str], run_dir: Path) -> None:
 
 
 def _search_here() -> None:
-    """Has modules that the user names be found where the program was started, too.
+    """Adds the working directory to the places where modules are found.
 
-    Never inside a run directory, and not before a mixer is asked for by its module: whatever else
-    is imported, such as an optional package that is not installed, does not come from there.
+    Never a run directory, and only once a mixer is named by its module, so that no other import,
+    such as that of an optional package which is not installed, finds a module there.
     """
     with contextlib.suppress(FileNotFoundError):  # the directory was removed
         here = Path.cwd()
@@ -105,7 +110,7 @@ def _search_here() -> None:
 
 
 def _places(module: str) -> Iterator[Path]:
-    """Where `module` and the packages around it are found; runs none of them."""
+    """Yields where `module` and the packages around it are found; runs none of them."""
     path = None
     for part in module.split("."):
         spec = PathFinder.find_spec(part, path)
@@ -116,7 +121,10 @@ def _places(module: str) -> Iterator[Path]:
 
 
 def _run_around(place: Path, run_dir: Path | None = None) -> Path | None:
-    """The directory of a run, or of a comparison, that `place` is in: `run_dir`, or another."""
+    """Returns the run directory, or directory of a comparison, that `place` is in; None: none.
+
+    `run_dir` counts as one, whatever it holds.
+    """
     for parent in (place, *place.parents):
         if parent == run_dir or any(
             all((parent / name).exists() for name in names) for names in RUN_FILES

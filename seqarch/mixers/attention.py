@@ -1,13 +1,16 @@
-"""Multi-head softmax attention (Vaswani et al. 2017, section 3.2) with grouped key/value heads
-(Ainslie et al. 2023), rotary positions (Su et al. 2021), optional QK-norm (Henry et al. 2020;
-Dehghani et al. 2023) and optional sliding window (Beltagy et al. 2020):
+"""Multi-head softmax attention with grouped heads, rotary positions, QK-norm and sliding window.
 
     y_t = O sum_s softmax_s(q_t . k_s / sqrt(K)) v_s        over 0 <= t - s < window
 
-Its state is a cache of keys and values with a slot a token; a window's is a ring of `window` slots.
-A token that finds no slot makes the outputs of its row NaN from there on.
+Its state is a cache of keys and values with one slot per token; with a window it is a ring of
+`window` slots. A token beyond the last slot makes the outputs of its row NaN from there on.
+
+Source: Vaswani et al. 2017, "Attention is all you need", section 3.2; Ainslie et al. 2023, "GQA"
+(grouped heads); Su et al. 2021, "RoFormer" (rotary positions); Henry et al. 2020 and Dehghani et
+al. 2023 (QK-norm); Beltagy et al. 2020, "Longformer" (sliding window).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,13 +30,13 @@ from seqarch.types import Array, Bool, DTypeLike, Float, Int
 
 
 class KVCache(NamedTuple):
-    """Token p of the current document stands in slot p, in a ring in slot p mod S.
+    """A cache that holds token p of the current document in slot p, or, as a ring, in slot p mod S.
 
-    position: of the token in each slot; -1 where it is empty
+    position: the position of the token in each slot; -1 where the slot is empty
     length: tokens of the current document so far, which is the next position
 
-    Heads come before slots, so that a block of slots is a matrix as it stands. In bfloat16 XLA on
-    CPU, which has no such scatter, widens the whole cache around each write.
+    Heads come before slots, so that a block of slots is a contiguous matrix. XLA on CPU, which has
+    no bfloat16 scatter, converts a whole bfloat16 cache to float32 around each write.
     """
 
     k: Float[Array, "B G S K"]
@@ -45,14 +48,14 @@ class KVCache(NamedTuple):
 class Attention(SequenceMixer):
     """Softmax attention.
 
-    heads: H
-    kv_heads: heads G of keys and values; None: H
-    window: tokens that a token sees, itself among them; None for all before it
-    rope: base of the rotary frequencies; None for no positions
-    qk_norm: normalise queries and keys
-    method: a form of ops.attention; "auto": the one that is best on the device
+    heads: number H of query heads
+    kv_heads: number G of key and value heads; None: H
+    window: number of tokens that a token sees, itself included; None: all up to itself
+    rope: base of the rotary frequencies; None: no positions
+    qk_norm: whether queries and keys are normalised
+    method: a form of ops.attention; "auto": the best one on the device
     block: keys per block of the blockwise form
-    state_dtype: of the cache of keys and values; None: that of the computation
+    state_dtype: dtype of the cache of keys and values; None: that of the computation
     """
 
     forms = FORMS
@@ -82,8 +85,8 @@ class Attention(SequenceMixer):
         if dim % heads or heads % kv_heads or (rope and dim // heads % 2):
             raise UserError(
                 f"attention: dim {dim}, heads {heads}, kv_heads {kv_heads}; heads must divide "
-                "dim, kv_heads must divide "
-                f"heads, and with rope a head must have an even number of channels"
+                "dim, kv_heads must divide heads, and with rope a head must have an even number "
+                "of channels"
             )
         if window is not None and window < 1:
             raise UserError(
@@ -94,19 +97,14 @@ class Attention(SequenceMixer):
             raise UserError(
                 f"attention: rope is {rope}; give a base above 0, or None for no positions"
             )
-        self.heads, self.kv_heads, self.head_dim, self.window = (
-            heads,
-            kv_heads,
-            dim // heads,
-            window,
-        )
-        self.rope, self.method, self.block, self.dtype = rope, method, block, dtype
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
+        self.window, self.rope, self.dtype = window, rope, dtype
+        self.method, self.block = method, block
         self.state_dtype = state_dtype or dtype
-        self.q = Linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype)
-        self.k, self.v = (
-            Linear(dim, kv_heads * self.head_dim, ("embed", "heads"), rngs=rngs, dtype=dtype)
-            for _ in range(2)
-        )
+        projection = partial(Linear, dim, axes=("embed", "heads"), rngs=rngs, dtype=dtype)
+        self.q = projection(dim)
+        self.k = projection(kv_heads * self.head_dim)
+        self.v = projection(kv_heads * self.head_dim)
         self.q_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
         self.out = Linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
@@ -117,10 +115,8 @@ class Attention(SequenceMixer):
 
     def init_state(self, batch, max_len):
         slots = max_len if self.window is None else min(self.window, max_len)
-        k, v = (
-            jnp.zeros((batch, self.kv_heads, slots, self.head_dim), self.state_dtype)
-            for _ in range(2)
-        )
+        shape = (batch, self.kv_heads, slots, self.head_dim)
+        k, v = jnp.zeros(shape, self.state_dtype), jnp.zeros(shape, self.state_dtype)
         return KVCache(k, v, jnp.full((batch, slots), -1, jnp.int32), jnp.zeros(batch, jnp.int32))
 
     def room(self, state, *, fresh=False):
@@ -146,7 +142,7 @@ class Attention(SequenceMixer):
         if slots:
             old = self._attend_cache(q, at, state)
             y, count = self._poison(merge(old, new), position, slots), _after(old, count)
-        else:  # nothing is kept, so a document that began before this call cannot go on
+        else:  # without slots, a document that began before this call cannot continue
             y = jnp.where((position > jnp.arange(T)[None])[:, :, None, None], jnp.nan, y)
         last = jnp.take_along_axis(segment, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
         document = jnp.where(count > 0, last, 0)
@@ -173,9 +169,7 @@ class Attention(SequenceMixer):
         )
 
     def _poison(self, y: Float[Array, "B T H K"], position: Int[Array, "B T"], slots: int) -> Array:
-        """`y`, with NaN for the tokens that no slot is left for, rather than attention to a part of
-        the document.
-        """
+        """Returns `y` with NaN for tokens without a slot, which would see only a part of theirs."""
         if slots == self.window:
             return y
         return jnp.where((position >= slots)[:, :, None, None], jnp.nan, y)
@@ -191,8 +185,9 @@ class Attention(SequenceMixer):
     def _write(
         self, state: KVCache, k, v, position, current: Bool[Array, "B T"], count: Int[Array, "B"]
     ) -> KVCache:
-        """The cache after the first `count` new tokens, of which those of the `current` document
-        are kept.
+        """Returns the cache after the first `count` new tokens.
+
+        Only those of the `current` document are kept.
         """
         slots, rows = state.k.shape[2], jnp.arange(k.shape[0])
         last = position[rows, jnp.maximum(count - 1, 0)]
@@ -203,9 +198,7 @@ class Attention(SequenceMixer):
         if slots == self.window:
             slot = jnp.where(keep & (position >= length[:, None] - slots), position % slots, slots)
         else:
-            slot = jnp.where(
-                keep, position, slots
-            )  # beyond the last slot: dropped, where it would clamp and destroy
+            slot = jnp.where(keep, position, slots)  # beyond the last slot `_put` drops the token
         places = state.position.at[rows[:, None], slot].set(position, mode="drop")
         return KVCache(_put(state.k, k, slot), _put(state.v, v, slot), places, length)
 
@@ -213,13 +206,13 @@ class Attention(SequenceMixer):
 def _put(
     cache: Float[Array, "B G S K"], new: Float[Array, "B T G K"], slot: Int[Array, "B T"]
 ) -> Array:
-    """`cache` with each token in its slot, or dropped where that is beyond the last one.
+    """Returns `cache` with each token in its slot; tokens beyond the last slot are dropped.
 
-    Every head has an index of its own, since TPUs copy the cache if all share one: prefill on v5e
-    with 262,144 slots of two heads of 128 has 131 MiB of temporaries then, else none. A single
-    token is a dynamic_update_slice if they share one, and if
-    not it copies narrow heads: a decoding step of four layers with 65,536 slots of four heads of 64
-      has 449 MiB, else none.
+    Every head has an index of its own: with a shared one, TPUs copy the cache, and prefill on v5e
+    with 262,144 slots of two heads of 128 has 131 MiB of temporaries instead of none. A single
+    token has a shared index, with which it is a dynamic_update_slice: with indices of their own,
+    narrow heads are copied, and a decoding step of four layers with 65,536 slots of four heads of
+    64 has 449 MiB instead of none.
     """
     B, T, G, _ = new.shape
     row, new = jnp.arange(B)[:, None], new.astype(cache.dtype)
@@ -231,29 +224,31 @@ def _put(
 
 
 def _after(read: Partial, count: Int[Array, "B"]) -> Int[Array, "B"]:
-    """`count`, by a condition that always holds, which XLA can't know: what is written to a cache
-    depends on what was read from it. Else XLA on CPU would keep a copy to read from. NaN fulfils
-    the condition too, so that positions go on.
+    """Returns `count`, but so that it depends on `read` for XLA.
+
+    The condition below never holds, also for NaN, which XLA does not know. So the cache is written
+    after it was read; otherwise XLA on CPU would copy the cache to read from.
     """
     return jnp.where((read.log_total < NOTHING).any((1, 2)), 0, count)
 
 
 def _forget(state: KVCache, rows: Bool[Array, "B"]) -> KVCache:
-    """`state` with the slots of `rows` empty: a new document has begun there."""
+    """Returns `state` with the slots of `rows` empty, where a new document has begun."""
     k, v = _zero((state.k, state.v), rows)
     return state._replace(k=k, v=v, position=jnp.where(rows[:, None], -1, state.position))
 
 
 @jax.custom_vjp
 def _zero(caches: tuple[Float[Array, "B G S K"], ...], rows: Bool[Array, "B"]) -> tuple[Array, ...]:
-    """`caches` with zeros in `rows`; linear, and its own transpose.
+    """Returns `caches` with zeros in `rows`; the function is linear and its own transpose.
 
-    A loop of one turn, or none: the branches of a `cond` are copies, on GPUs of whole caches. Such
-      a loop has no reverse mode.
+    It is a loop of one turn or none, because the branches of a `cond` copy whole caches on GPUs.
+    Such a loop has no reverse mode, hence the custom one.
     """
-    zero = lambda _, caches: jax.tree.map(
-        lambda x: jnp.where(rows[:, None, None, None], 0, x), caches
-    )
+
+    def zero(_, caches):
+        return jax.tree.map(lambda x: jnp.where(rows[:, None, None, None], 0, x), caches)
+
     return jax.lax.fori_loop(0, rows.any().astype(jnp.int32), zero, caches)
 
 

@@ -1,6 +1,4 @@
-"""SequenceMixer: what mixes tokens over time, in four verbs, and the law that ties them
-together.
-"""
+"""The interface of a mixer: four methods, and the law that they obey together."""
 
 from typing import ClassVar
 
@@ -13,10 +11,10 @@ from seqarch.types import Array, Bool, Float, Int, State
 
 
 class SequenceMixer(nnx.Module):
-    """One causal function of a sequence, in the forms that training, prompts and decoding need.
+    """A layer that mixes tokens over time: one causal function, for training, prompts and decoding.
 
-        y        = mixer(x, starts)                             training: from an empty state
-        y, state = mixer.prefill(x, state, starts, lengths)     the same, continuing from a state
+        y        = mixer(x, starts)                             training, from an empty state
+        y, state = mixer.prefill(x, state, starts, lengths)     prompts, from any state
         y, state = mixer.step(x, state)                         one token
         state    = mixer.init_state(batch, max_len)             the empty state
 
@@ -27,36 +25,42 @@ class SequenceMixer(nnx.Module):
     one; bfloat16 does not drift, large inputs stay finite, and rows of a state can be reused and
     reordered.
 
-    A subclass takes `dim`, then hyper-parameters as keywords, then `dtype` (of the computation) and
-    `rngs`. Parameters name their logical axes in metadata, `axes=("embed", "heads")`; those without
-    weight decay say `decay=False`; projections to the residual stream say `residual=True`; those
-    that every use casts to one dtype say `cast=jnp.dtype(dtype)`, and are served in it.
+    A subclass's constructor takes `dim`, then hyper-parameters as keywords, then `dtype` (of the
+    computation) and `rngs`. The metadata of a parameter are:
+
+        axes=("embed", "heads")     its logical axes
+        decay=False                 it has no weight decay
+        residual=True               it is a projection to the residual stream
+        cast=jnp.dtype(dtype)       every use casts it to this dtype, so it is served in it
+
+    Attributes:
+        forms: the forms of its op, where the constructor takes `method`.
+        state_axes: the logical axes of the state's arrays, in a state of the same type.
     """
 
-    forms: ClassVar[Forms | None] = None  # of its op, where the constructor takes `method`
-    state_axes: ClassVar[
-        State
-    ]  # the logical axes of the state's arrays, in a state of the same type
+    forms: ClassVar[Forms | None] = None
+    state_axes: ClassVar[State]
 
     @property
     def constant_state(self) -> bool:
-        """Whether the state's size does not depend on `max_len` (once that is at least the window,
-        where there is one).
-        """
+        """Whether the state's size is the same for every `max_len` of at least the window."""
         return True
 
     def init_state(self, batch: int, max_len: int) -> State:
-        """The state before the first token: a NamedTuple of arrays with B leading.
+        """Returns the state before the first token: a NamedTuple of arrays with B leading.
 
-        max_len: tokens it must hold, where a state grows with them; others ignore it
+        Args:
+            batch: rows B.
+            max_len: tokens that a state which grows must have room for; others ignore it.
         """
         raise AssertionError(f"{type(self).__name__} does not define init_state")
 
     def room(self, state: State, *, fresh: bool = False) -> Int[Array, "B"] | None:
-        """Tokens that each row's state can still take; None where it never fills.
+        """Returns how many more tokens each row's state can take; None where it never fills.
 
         Args:
-            fresh: count for a document that begins now, in place of the one that the state holds.
+            state: any.
+            fresh: count for a document that begins now and replaces the one in the state.
         """
         return None
 
@@ -67,27 +71,32 @@ class SequenceMixer(nnx.Module):
         starts: Bool[Array, "B T"] | None = None,
         lengths: Int[Array, "B"] | None = None,
     ) -> tuple[Float[Array, "B T D"], State]:
-        """Outputs for all tokens and the state after them.
+        """Returns the outputs for all tokens and the state after them.
 
-        starts: first tokens of documents; what came before, the state included, is forgotten there
-        lengths: row b holds lengths[b] tokens, then padding, whose outputs mean nothing
+        Args:
+            x: inputs.
+            state: where the rows continue.
+            starts: whether a token is the first of a document, which forgets all before it, the
+                state included.
+            lengths: row b has lengths[b] tokens, then padding, whose outputs mean nothing.
         """
         raise AssertionError(f"{type(self).__name__} does not define prefill")
 
     def step(self, x: Float[Array, "B D"], state: State) -> tuple[Float[Array, "B D"], State]:
-        """Output and state for one token a row."""
+        """Returns the output for one token a row, and the state after it."""
         raise AssertionError(f"{type(self).__name__} does not define step")
 
     def __call__(
         self, x: Float[Array, "B T D"], starts: Bool[Array, "B T"] | None = None
     ) -> Float[Array, "B T D"]:
-        """Outputs from an empty state."""
+        """Returns the outputs from an empty state; `starts` is as in `prefill`."""
         return self.prefill(x, self.init_state(x.shape[0], 0), starts)[0]
 
 
 def select_rows(rows: Bool[Array, "B"], then: State, otherwise: State) -> State:
-    """A state, or any pytree of arrays with B leading, row by row: `then` where `rows`, else
-    `otherwise`.
+    """Returns the rows of `then` where `rows` is True, else those of `otherwise`.
+
+    Both are states, or other pytrees of arrays with B leading.
     """
 
     def pick(a: Array, b: Array) -> Array:

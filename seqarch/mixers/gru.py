@@ -1,9 +1,10 @@
-"""GRU: a gated recurrent cell (Cho et al. 2014), reset-after variant; its equations are in
-seqarch/ops/gru.py.
+"""The GRU, a gated recurrent cell, in its reset-after variant (see seqarch/ops/gru.py).
 
     u_t = W x_t + b,    h_t = GRU(u_t, h_{t-1}),    y_t = O h_t
 
 Training is sequential in T: the recurrence is not linear, so no scan of it is associative.
+
+Source: Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder".
 """
 
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from seqarch.types import Array, DTypeLike, Float
 
 
 class GRUState(NamedTuple):
+    """The state of a GRU: its last output h."""
+
     h: Float[Array, "B E"]
 
 
@@ -28,8 +31,8 @@ class GRU(SequenceMixer):
     """The GRU.
 
     hidden: width E of the state; None: D
-    method: a form of ops.gru; "auto": the one that is best on the device
-    state_dtype: of the state between calls
+    method: a form of ops.gru; "auto": the best one on the device
+    state_dtype: dtype of the state between calls
     """
 
     forms = FORMS

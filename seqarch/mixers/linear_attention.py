@@ -4,9 +4,9 @@
     z_t = a_t z_{t-1} + phi(k_t)
     y_t = phi(q_t) S_t / (phi(q_t) . z_t + eps)
 
-with phi(x) = elu(x) + 1. There a_t = 1; with decay="data", a_t = sigmoid(w . x_t + b) is a scalar a
-head that the token decides, as in gated linear attention (Yang et al. 2023, section 4.2, one gate
-for all key channels) and Mamba-2.
+with phi(x) = elu(x) + 1 and a_t = 1. With decay="data", a_t = sigmoid(w . x_t + b) is one scalar
+per head and token, as in gated linear attention (Yang et al. 2023, section 4.2, there one per key
+channel) and Mamba-2.
 """
 
 from typing import NamedTuple
@@ -27,6 +27,8 @@ EPS = 1e-6  # added to the normaliser phi(q) . z
 
 
 class LinearAttentionState(NamedTuple):
+    """The sums S of key-value products and z of keys."""
+
     S: Float[Array, "B H K V"]
     z: Float[Array, "B H K"]
 
@@ -34,11 +36,11 @@ class LinearAttentionState(NamedTuple):
 class LinearAttention(SequenceMixer):
     """Linear attention.
 
-    heads: H
-    decay: what the state forgets by: "none", or "data" for a gate per head and token
-    method: a form of ops.linear_attention; "auto": the one that is best on the device
+    heads: number H of heads
+    decay: how the state decays: "none", or "data" for a gate per head and token
+    method: a form of ops.linear_attention; "auto": the best one on the device
     chunk: tokens per chunk of the forms in chunks
-    state_dtype: of the state between calls
+    state_dtype: dtype of the state between calls
     """
 
     forms = FORMS
@@ -63,25 +65,21 @@ class LinearAttention(SequenceMixer):
         if jnp.finfo(state_dtype).nmant < jnp.finfo(jnp.float32).nmant:
             raise UserError(
                 f"linear_attention: state_dtype is {state_dtype}, in which a sum over many "
-                "tokens loses what each adds; "
-                "give float32"
+                "tokens loses what each adds; give float32"
             )
         self.heads, self.head_dim = heads, dim // heads
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
         self.q, self.k, self.v = (
             Linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(3)
         )
-        self.gate = (
-            Linear(dim, heads, ("embed", None), rngs=rngs, dtype=jnp.float32)
-            if decay == "data"
-            else None
-        )
-        # at first the heads remember 4, ..., 1024 tokens, evenly in the logarithm: sigmoid(b) = 1 -
-        # 1/memory
-        memory = jnp.geomspace(4.0, 1024.0, heads)
-        self.gate_bias = (
-            nnx.Param(jnp.log(memory - 1), axes=(None,), decay=False) if decay == "data" else None
-        )
+        gate = gate_bias = None  # assigned once, since nnx takes an attribute of None for static
+        if decay == "data":
+            gate = Linear(dim, heads, ("embed", None), rngs=rngs, dtype=jnp.float32)
+            # Before training the heads remember 4, ..., 1024 tokens, evenly in the logarithm:
+            # sigmoid(b) = 1 - 1/memory.
+            memory = jnp.geomspace(4.0, 1024.0, heads)
+            gate_bias = nnx.Param(jnp.log(memory - 1), axes=(None,), decay=False)
+        self.gate, self.gate_bias = gate, gate_bias
         self.out = Linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
 
     def init_state(self, batch, max_len):
@@ -95,16 +93,15 @@ class LinearAttention(SequenceMixer):
             k = jnp.where(valid[..., None, None], k, 0)
             log_a = None if log_a is None else jnp.where(valid[..., None], log_a, 0.0)
             starts = None if starts is None else starts & valid
-        # the normaliser is the same recurrence with v = 1: one more value channel
+        # The normaliser is the same recurrence with v = 1, so it is one more value channel.
         v1 = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         S1 = jnp.concatenate([state.S, state.z[..., None]], axis=-1).astype(jnp.float32)
         o, S1 = ops.linear_attention(
             q, k, v1, log_a, S1, starts=starts, method=self.method, chunk=self.chunk
         )
         S1 = S1.astype(self.state_dtype)
-        return self._output(o[..., :-1], o[..., -1]), LinearAttentionState(
-            S1[..., :-1], S1[..., -1]
-        )
+        y = self._output(o[..., :-1], o[..., -1])
+        return y, LinearAttentionState(S1[..., :-1], S1[..., -1])
 
     def step(self, x, state):
         q, k, v, log_a = self._project(x)
@@ -118,10 +115,9 @@ class LinearAttention(SequenceMixer):
         return y, LinearAttentionState(S.astype(self.state_dtype), z.astype(self.state_dtype))
 
     def _project(self, x: Float[Array, "... D"]):
-        """phi(q), phi(k), v [..., H, K] and log a [..., H] in float32, or None."""
-        q, k, v = (
-            p(x).reshape(*x.shape[:-1], self.heads, self.head_dim) for p in (self.q, self.k, self.v)
-        )
+        """Returns phi(q), phi(k), v [..., H, K] and log a [..., H] in float32, None for a = 1."""
+        shape = (*x.shape[:-1], self.heads, self.head_dim)
+        q, k, v = (p(x).reshape(shape) for p in (self.q, self.k, self.v))
         log_a = None
         if self.gate is not None:
             gate = self.gate(x.astype(jnp.float32))
@@ -135,7 +131,8 @@ class LinearAttention(SequenceMixer):
 
 
 def phi(x: Array) -> Array:
-    """elu(x) + 1 (equation 7), without the difference in it, which in bfloat16 leaves nothing of
-    small weights.
+    """Returns elu(x) + 1 (equation 7), as exp(x) for x <= 0.
+
+    Computed as (exp(x) - 1) + 1, small values would round to 0 in bfloat16.
     """
     return jnp.where(x > 0, x + 1, jnp.exp(jnp.where(x > 0, 0, x)))

@@ -24,6 +24,8 @@ from seqarch.types import Array, DTypeLike, Float
 
 
 class MambaState(NamedTuple):
+    """The last W - 1 inputs of the convolution, and the state h of the recurrence."""
+
     conv: Float[Array, "B W-1 E"]
     h: Float[Array, "B N E"]
 
@@ -33,11 +35,11 @@ class Mamba(SequenceMixer):
 
     expand: inner channels per channel of the model, E / D
     state_dim: state entries N per inner channel
-    conv_width: tokens W that the convolution sees
-    delta_rank: rank R of the projection to delta; None: D / 16
-    method: a form of ops.selective_scan; "auto": the one that is best on the device
+    conv_width: width W of the convolution, in tokens
+    delta_rank: rank R of the projection to delta; None: D / 16, rounded up
+    method: a form of ops.selective_scan; "auto": the best one on the device
     chunk: tokens per chunk of the forms in chunks
-    state_dtype: of the state between calls
+    state_dtype: dtype of the state between calls
     """
 
     forms = FORMS
@@ -61,21 +63,21 @@ class Mamba(SequenceMixer):
         self.inner, self.state_dim, self.conv_width, self.delta_rank = E, N, W, R
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
         self.inp = Linear(dim, 2 * E, ("embed", "inner"), rngs=rngs, dtype=dtype)
-        uniform = lambda shape, bound: jax.random.uniform(
-            rngs.params(), shape, minval=-bound, maxval=bound
+
+        def uniform(shape: tuple[int, ...], low: float | Array, high: float | Array) -> Array:
+            return jax.random.uniform(rngs.params(), shape, minval=low, maxval=high)
+
+        self.conv = nnx.Param(
+            uniform((W, E), -(W**-0.5), W**-0.5), axes=(None, "inner"), decay=False
         )
-        self.conv = nnx.Param(uniform((W, E), W**-0.5), axes=(None, "inner"), decay=False)
         self.conv_bias = nnx.Param(
             jnp.zeros(E), axes=("inner",), decay=False, cast=jnp.dtype(dtype)
         )
         self.select = Linear(E, R + 2 * N, ("inner", None), rngs=rngs, dtype=dtype)
-        self.delta = nnx.Param(uniform((R, E), R**-0.5), axes=(None, "inner"))
-        delta = jnp.exp(
-            jax.random.uniform(rngs.params(), (E,), minval=jnp.log(1e-3), maxval=jnp.log(1e-1))
-        )
-        self.delta_bias = nnx.Param(
-            delta + jnp.log(-jnp.expm1(-delta)), axes=("inner",), decay=False
-        )
+        self.delta = nnx.Param(uniform((R, E), -(R**-0.5), R**-0.5), axes=(None, "inner"))
+        delta = jnp.exp(uniform((E,), jnp.log(1e-3), jnp.log(1e-1)))
+        inverse_softplus = delta + jnp.log(-jnp.expm1(-delta))
+        self.delta_bias = nnx.Param(inverse_softplus, axes=("inner",), decay=False)
         A = jnp.broadcast_to(jnp.arange(1.0, N + 1), (E, N))
         self.log_A = nnx.Param(jnp.log(A), axes=("inner", None), decay=False)
         self.D = nnx.Param(jnp.ones(E), axes=("inner",), decay=False)
@@ -93,9 +95,8 @@ class Mamba(SequenceMixer):
         u, conv = ops.causal_conv(u, self.conv[...], state.conv, starts=starts, lengths=lengths)
         u, delta, B, C = self._select(u)
         if valid is not None:
-            delta = jnp.where(
-                valid[..., None], delta, 0.0
-            )  # exp(0 A) = 1 and 0 u B = 0: the state stays
+            # exp(0 A) = 1 and 0 u B = 0, so padding leaves the state alone.
+            delta = jnp.where(valid[..., None], delta, 0.0)
         y, h = self._scan(u, delta, B, C, state.h.astype(jnp.float32), starts)
         return self.out(y * jax.nn.silu(z)), MambaState(conv, h.astype(self.state_dtype))
 
@@ -105,10 +106,8 @@ class Mamba(SequenceMixer):
         u, delta, B, C = self._select(u)
         A = -jnp.exp(self.log_A[...]).T[None]
         u32 = u.astype(jnp.float32)
-        h = (
-            jnp.exp(delta[:, None] * A) * state.h.astype(jnp.float32)
-            + (delta * u32)[:, None] * B[..., None]
-        )
+        decay, h = jnp.exp(delta[:, None] * A), state.h.astype(jnp.float32)
+        h = decay * h + (delta * u32)[:, None] * B[..., None]
         y = (dot("bne,bn->be", h, C) + rows(self.D[...], u32) * u32).astype(u.dtype)
         return self.out(y * jax.nn.silu(z)), MambaState(conv, h.astype(self.state_dtype))
 
@@ -119,7 +118,7 @@ class Mamba(SequenceMixer):
         )
 
     def _select(self, u: Float[Array, "... E"]):
-        """After the convolution: u, and delta, B, C in float32."""
+        """Returns u after the convolution's activation, and delta, B and C in float32."""
         u = jax.nn.silu(u + rows(self.conv_bias[...], u))
         R, N = self.delta_rank, self.state_dim
         low, B, C = jnp.split(self.select(u).astype(jnp.float32), [R, R + N], axis=-1)

@@ -1,11 +1,12 @@
-"""A short causal convolution before any mixer, with a residual (Allen-Zhu 2025, "Physics of
-language models: part 4.1", section 3, the layer Canon-A without activation):
+"""A short causal convolution before any mixer, with a residual.
 
     u_t = x_t + sum_j w_j x_{t-W+1+j},    y = mixer(u)
 
-It lets a mixer compare a token with the ones just before it, which alone decides much of what
-recurrent mixers recall; so it is an option of the block, `model.conv`, rather than of one mixer.
-Its state is the last W - 1 inputs.
+It lets a mixer compare a token with those just before it, on which much of the recall of recurrent
+mixers depends. It is therefore an option of every block, `model.conv`, rather than of one mixer.
+
+Source: Allen-Zhu 2025, "Physics of language models: part 4.1", section 3, the layer Canon-A without
+activation.
 """
 
 from typing import NamedTuple
@@ -21,12 +22,18 @@ from seqarch.types import Array, DTypeLike, Float, State
 
 
 class ShortConvState(NamedTuple):
+    """The last W - 1 inputs, and the state of the mixer that follows."""
+
     conv: Float[Array, "B W-1 D"]
     mixer: State
 
 
 class ShortConv(SequenceMixer):
-    """mixer: what follows the convolution; width: W."""
+    """A mixer with a short convolution before it.
+
+    mixer: the mixer that follows the convolution
+    width: width W of the convolution, in tokens
+    """
 
     def __init__(
         self,
@@ -38,9 +45,8 @@ class ShortConv(SequenceMixer):
         rngs: nnx.Rngs,
     ):
         self.mixer, self.width, self.dim, self.dtype = mixer, width, dim, dtype
-        weights = jax.random.uniform(
-            rngs.params(), (width, dim), minval=-(width**-0.5), maxval=width**-0.5
-        )
+        bound = width**-0.5
+        weights = jax.random.uniform(rngs.params(), (width, dim), minval=-bound, maxval=bound)
         self.conv = nnx.Param(weights, axes=(None, "embed"), decay=False)
 
     @property
@@ -59,11 +65,9 @@ class ShortConv(SequenceMixer):
         return self.mixer.room(state.mixer, fresh=fresh)
 
     def prefill(self, x, state, starts=None, lengths=None):
-        begun = (
-            starts
-            if starts is None or lengths is None
-            else starts & valid_tokens(lengths, *x.shape[:2])
-        )
+        begun = starts
+        if starts is not None and lengths is not None:
+            begun = starts & valid_tokens(lengths, *x.shape[:2])
         mixed, conv = ops.causal_conv(x, self.conv[...], state.conv, starts=begun, lengths=lengths)
         y, inner = self.mixer.prefill(x + mixed, state.mixer, starts, lengths)
         return y, ShortConvState(conv, inner)

@@ -1,5 +1,6 @@
-"""Pure functions on arrays: the mathematics of the mixers. An op that can be arranged in several
-ways has FORMS, a dict from a form's name to a callable.
+"""The mathematics of the mixers, as pure functions on arrays.
+
+The module of an op with several forms has FORMS, a dict from a form's name to its callable.
 """
 
 from seqarch.ops.attention import attention

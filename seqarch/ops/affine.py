@@ -1,9 +1,9 @@
-"""The monoid of affine maps h -> a h + b, on which every linear recurrence stands.
+"""The monoid of affine maps h -> a h + b, of which every linear recurrence is made.
 
-A recurrence says two things about a chunk of tokens: the affine map by which it acts on the state
-(`summarise`), and its outputs given the state that enters it (`read`). Maps compose associatively
-(Blelloch 1990, "Prefix sums and their applications", section 1.4), so the same two functions give
-every form:
+A recurrence is given by two functions of a chunk of tokens: the affine map by which it acts on the
+state (`summarise`), and its outputs for the state that enters it (`read`). Maps compose
+associatively (Blelloch 1990, "Prefix sums and their applications", section 1.4), so the same two
+functions give every form:
 
     scan         lax.scan over chunks, the state carried      chunk = 1: the step-by-step definition
     associative  lax.associative_scan over chunk summaries    chunk = 1: the textbook parallel scan
@@ -20,7 +20,7 @@ from seqarch.types import Array, PyTree
 
 
 class Affine(NamedTuple):
-    """h -> decay * h + value; `decay` broadcasts against `value`."""
+    """The map h -> decay * h + value; `decay` broadcasts against `value`."""
 
     decay: Array
     value: Array
@@ -30,7 +30,7 @@ class Affine(NamedTuple):
 
 
 def compose(first: Affine, then: Affine) -> Affine:
-    """The map that applies `first`, then `then`."""
+    """Returns the map that applies `first`, then `then`."""
     return Affine(then.decay * first.decay, then(first.value))
 
 
@@ -39,8 +39,8 @@ class Recurrence(NamedTuple):
 
     summarise: chunk -> Affine on the state [B, ...]
     read: (chunk, state entering it) -> outputs [B, C, ...]
-    identity: pytree like a chunk, of the scalars that make a token leave the state alone: what
-      padding is made of
+    identity: a pytree like a chunk, of the scalars with which a token leaves the state alone;
+      padding consists of them
     """
 
     summarise: Callable[[PyTree], Affine]
@@ -51,26 +51,31 @@ class Recurrence(NamedTuple):
 def scan(
     recurrence: Recurrence, tokens: PyTree, h: Array, *, chunk: int, remat: bool = True
 ) -> tuple[Array, Array]:
-    """Outputs [B, T, ...] and final state, by lax.scan over chunks of `chunk` tokens.
+    """Returns outputs [B, T, ...] and the final state, by lax.scan over chunks.
 
-    remat: keep only the state that enters each chunk for the backward pass, and compute the rest
-      again.
+    Args:
+        recurrence: of the tokens.
+        tokens: a pytree of arrays [B, T, ...].
+        h: the state [B, ...] before the first token.
+        chunk: tokens of a chunk.
+        remat: keep only the state that enters each chunk for the backward pass, and recompute the
+            rest.
     """
 
     def body(h: Array, chunk: PyTree) -> tuple[Array, Array]:
         return recurrence.summarise(chunk)(h), recurrence.read(chunk, h)
 
-    h, outputs = jax.lax.scan(
-        jax.checkpoint(body) if remat else body, h, split(recurrence.identity, tokens, chunk)
-    )
+    chunks = split(recurrence.identity, tokens, chunk)
+    h, outputs = jax.lax.scan(jax.checkpoint(body) if remat else body, h, chunks)
     return join(outputs, _time(tokens)), h
 
 
 def associative(
     recurrence: Recurrence, tokens: PyTree, h: Array, *, chunk: int
 ) -> tuple[Array, Array]:
-    """The same by lax.associative_scan over the summaries of all chunks; depth log(T / chunk), all
-    chunks at once.
+    """Returns what `scan` returns, by lax.associative_scan over the summaries of all chunks.
+
+    Its depth is log(T / chunk), and all chunks are in memory at once.
     """
     chunks = split(recurrence.identity, tokens, chunk)
     prefixes = jax.lax.associative_scan(compose, jax.vmap(recurrence.summarise)(chunks))
@@ -92,23 +97,24 @@ FORMS = Forms(
 
 
 def split(identity: PyTree, tokens: PyTree, chunk: int) -> PyTree:
-    """[B, T, ...] -> [M, B, C, ...], padded at the end with tokens that leave the state alone."""
+    """Returns tokens [B, T, ...] as chunks [M, B, C, ...], padded at the end with `identity`."""
     chunk = max(1, min(chunk, _time(tokens)))
 
     def leaf(x: Array, fill: float) -> Array:
-        x = jnp.pad(
-            x, [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2), constant_values=fill
-        )
+        padding = [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2)
+        x = jnp.pad(x, padding, constant_values=fill)
         return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
 
     return jax.tree.map(leaf, tokens, identity)
 
 
 def join(outputs: PyTree, time: int) -> PyTree:
-    """[M, B, C, ...] -> [B, T, ...]."""
-    return jax.tree.map(
-        lambda y: jnp.moveaxis(y, 0, 1).reshape(y.shape[1], -1, *y.shape[3:])[:, :time], outputs
-    )
+    """Returns outputs of chunks [M, B, C, ...] as [B, T, ...], without the padding."""
+
+    def leaf(y: Array) -> Array:
+        return jnp.moveaxis(y, 0, 1).reshape(y.shape[1], -1, *y.shape[3:])[:, :time]
+
+    return jax.tree.map(leaf, outputs)
 
 
 def _time(tokens: PyTree) -> int:

@@ -1,12 +1,14 @@
-"""Softmax attention (Vaswani et al. 2017, "Attention is all you need", equation 1) with grouped
-key/value heads (Ainslie et al. 2023, "GQA"). Positions say what is visible: key j is visible to
-query i iff
+"""Softmax attention with grouped key/value heads.
+
+Key j is visible to query i iff
 
     k_pos[j] >= 0,   their segments agree,   and, when causal, 0 <= q_pos[i] - k_pos[j] < window
 
-The materialised form shows the O(T S) matrix of scores; the blockwise form never builds it, and the
-tiled form is the same with smaller blocks. Forms return a Partial, so that attention to a cache can
-be merged with them.
+The materialised form stores the O(T S) matrix of scores; the blockwise form never builds it, and
+the tiled form is the blockwise one with smaller blocks. Forms return a Partial, so that attention
+to a cache can be merged with them.
+
+Source: Vaswani et al. 2017, "Attention is all you need", equation 1; Ainslie et al. 2023, "GQA".
 """
 
 import jax
@@ -33,11 +35,20 @@ def attention(
     method: str = "auto",
     block: int = 512,
 ) -> Float[Array, "B T H K"]:
-    """softmax(q k^T / sqrt(K)) v over the visible keys; G divides H; a query that sees nothing gets
-    0.
+    """Returns softmax(q k^T / sqrt(K)) v over the visible keys, and 0 for a query that sees none.
 
-    q_pos, k_pos: positions, by default 0, 1, 2, ...; -1 marks an absent key
-    q_seg, k_seg: segments, numbered from 0 on; by default all 0
+    Args:
+        q: queries of H heads.
+        k: keys of G heads; G divides H.
+        v: values of G heads.
+        q_pos: positions of the queries; default: 0, 1, 2, ...
+        k_pos: positions of the keys, -1 for an absent key; default: 0, 1, 2, ...
+        q_seg: segments of the queries, numbered from 0 on; default: all 0.
+        k_seg: segments of the keys; default: all 0.
+        window: positions that a query sees, its own included; None: all.
+        causal: whether a query sees no later position.
+        method: a name in FORMS, or "auto".
+        block: keys per block of the blockwise form.
     """
     at_q, at_k = _places(q, q_pos, q_seg), _places(k, k_pos, k_seg)
     return FORMS.pick(method)(q, k, v, at_q, at_k, Rule(causal, window), block=block).o
@@ -60,11 +71,8 @@ def _materialised(
     weights = jnp.where(seen, jnp.exp(scores - m), 0.0)
     total = weights.sum(-1, keepdims=True)
     some, total = total > 0, jnp.where(total > 0, total, 1.0)
-    o = (
-        dot("bgrts,bsgk->btgrk", (weights / total).astype(v.dtype), v)
-        .reshape(q.shape)
-        .astype(q.dtype)
-    )
+    o = dot("bgrts,bsgk->btgrk", (weights / total).astype(v.dtype), v)
+    o = o.reshape(q.shape).astype(q.dtype)
     log_total = jnp.where(some, m + jnp.log(total), NOTHING)
     return Partial(o, jnp.moveaxis(log_total[..., 0], 3, 1).reshape(q.shape[:3]))
 
@@ -72,14 +80,15 @@ def _materialised(
 def _tiled(
     q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int
 ) -> Partial:
-    """Blockwise, with at least four blocks to a sequence, of which causality then hides 3/8, and
-    which fit a core's cache: on two CPU cores forward and backward of eight rows of 256 tokens, in
-    one block, take 2.7 times as long.
+    """Computes attention by blocks that fit a core's cache, at least four per sequence.
+
+    Causality then hides 3/8 of them. On two CPU cores, forward and backward of eight rows of 256
+    tokens take 2.7 times as long in one block.
     """
     return blockwise(q, k, v, at_q, at_k, rule, block=min(block, max(LEAST, -(-k.shape[1] // 4))))
 
 
-LEAST = 64  # tokens of a block
+LEAST = 64  # tokens of the smallest block of the tiled form
 FORMS = Forms(
     {"materialised": _materialised, "blockwise": blockwise, "tiled": _tiled},
     cpu="tiled",

@@ -1,12 +1,11 @@
-"""Attention by blocks of queries and keys: O(T) memory, and no work for blocks that hold nothing
-visible.
+"""Attention by blocks of queries and keys, in O(T) memory; blocks without visible keys are skipped.
 
 Online softmax (Milakov and Gimelshein 2018, algorithm 3; Dao et al. 2022, "FlashAttention",
 algorithm 1): a running maximum m, denominator l and numerator o absorb one block of keys after the
 other. The backward pass computes the scores again from the saved log of the denominator
 (FlashAttention, algorithm 4).
 
-Queries are [B, G, N, K] and keys [B, G, S, K] in here: the R query heads that share one of G
+In this module queries are [B, G, N, K] and keys [B, G, S, K]: the R query heads that share one of G
 key/value heads are N = R T queries of it. With two axes, R and T, XLA on CPU would transpose every
 block of keys for its product.
 """
@@ -25,8 +24,11 @@ NOTHING = -1e30  # a score below every real one; finite, so that differences of 
 
 
 class Softmax(NamedTuple):
-    """A softmax average in the making: numerator o, denominator l, and the maximum m that both are
-    relative to.
+    """The carry of an online softmax.
+
+    o: the numerator, relative to exp(m)
+    l: the denominator, relative to exp(m)
+    m: the maximum of the scores
     """
 
     o: Float[Array, "B G N K"]
@@ -35,8 +37,10 @@ class Softmax(NamedTuple):
 
 
 class Partial(NamedTuple):
-    """Attention to some keys: the average of their values, and the log of its denominator, by which
-    it can be merged with attention to other keys. Where no key is visible they are 0 and NOTHING.
+    """Attention to some of the keys, which can be merged with attention to others.
+
+    o: the average of the values; 0 where no key is visible
+    log_total: the log of its denominator; NOTHING where no key is visible
     """
 
     o: Float[Array, "B T H K"]
@@ -44,19 +48,19 @@ class Partial(NamedTuple):
 
 
 def merge(a: Partial, b: Partial) -> Float[Array, "B T H K"]:
-    """The average over the keys of both."""
+    """Returns the average over the keys of both."""
     share = spread(jax.nn.sigmoid(b.log_total - a.log_total), a.o.shape[-1])
     return (a.o + share * (b.o - a.o)).astype(a.o.dtype)
 
 
 def empty(q: Array) -> Softmax:
-    return Softmax(
-        jnp.zeros(q.shape, jnp.float32), jnp.zeros(q.shape[:-1]), jnp.full(q.shape[:-1], NOTHING)
-    )
+    """Returns the carry before the first block of keys."""
+    rows = q.shape[:-1]
+    return Softmax(jnp.zeros(q.shape, jnp.float32), jnp.zeros(rows), jnp.full(rows, NOTHING))
 
 
 def absorb(running: Softmax, q: Array, k: Array, v: Array, seen: Bool[Array, "B N S"]) -> Softmax:
-    """`running` after a block of keys; `q` is scaled."""
+    """Returns the carry after a block of keys; `q` is already scaled by 1 / sqrt(K)."""
     scores = jnp.where(seen[:, None], dot("bgnk,bgsk->bgns", q, k), NOTHING)
     m = jnp.maximum(running.m, scores.max(-1))
     weights = jnp.where(seen[:, None], jnp.exp(scores - m[..., None]), 0.0)
@@ -67,21 +71,19 @@ def absorb(running: Softmax, q: Array, k: Array, v: Array, seen: Bool[Array, "B 
 
 
 def finish(running: Softmax, dtype: DTypeLike) -> tuple[Array, Array]:
-    """The average, in `dtype`, and the log of its denominator; 0 and NOTHING where nothing was
-    seen.
-    """
+    """Returns the average in `dtype` and the log of its denominator, as in a Partial."""
     some = running.l > 0
     total = jnp.where(some, running.l, 1.0)
-    return (running.o / total[..., None]).astype(dtype), jnp.where(
-        some, running.m + jnp.log(total), NOTHING
-    )
+    log_total = jnp.where(some, running.m + jnp.log(total), NOTHING)
+    return (running.o / total[..., None]).astype(dtype), log_total
 
 
 def blockwise(
     q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int
 ) -> Partial:
-    """Attention of q [B,T,H,K] to k, v [B,S,G,K]; the form "blockwise" of
-    `seqarch.ops.attention`.
+    """Returns attention of q [B,T,H,K] to k, v [B,S,G,K].
+
+    It is the form "blockwise" of `seqarch.ops.attention`.
     """
     queries, at_queries = split_queries(q, at_q, k.shape[2], block)
     k, v = (_blocks(x.transpose(0, 2, 1, 3), block) for x in (k, v))
@@ -92,8 +94,13 @@ def blockwise(
 def split_queries(
     q: Float[Array, "B T H K"], at: Places, groups: int, block: int
 ) -> tuple[Array, Places]:
-    """Blocks of scaled queries [M,B,G,N,K], N = R C for blocks of C tokens, and their places
-    [M,B,N].
+    """Returns blocks of scaled queries [M,B,G,N,K], N = R C, and their places [M,B,N].
+
+    Args:
+        q: queries.
+        at: their places.
+        groups: G.
+        block: tokens C of a block.
     """
     B, T, H, K = q.shape
     grouped = q.reshape(B, T, groups, H // groups, K).transpose(0, 2, 3, 1, 4)
@@ -105,49 +112,49 @@ def split_queries(
 def join_queries(
     o: Float[Array, "M B G N K"], log_total: Float[Array, "M B G N"], like: Float[Array, "B T H K"]
 ) -> Partial:
-    """What `split_queries` split, together again and without its padding."""
+    """Returns the results of the blocks of `split_queries` as one, without the padding."""
     (M, B, G, _), (_, T, H, _) = log_total.shape, like.shape
 
     def join(x: Array) -> Array:
-        x = jnp.moveaxis(
-            x.reshape(M, B, G, H // G, -1, *x.shape[4:]), (1, 0, 4), (0, 1, 2)
-        )  # [B, M, C, G, R, ...]
+        x = x.reshape(M, B, G, H // G, -1, *x.shape[4:])
+        x = jnp.moveaxis(x, (1, 0, 4), (0, 1, 2))  # [B, M, C, G, R, ...]
         return x.reshape(B, -1, H, *x.shape[5:])[:, :T]
 
     return Partial(join(o), join(log_total))
 
 
 def _blocks(x: Array, block: int) -> Array:
-    """[..., T, K] -> [M, ..., C, K], padded; a block is no longer than the sequence."""
+    """Returns x [..., T, K] as blocks [M, ..., C, K], padded; C is at most T."""
     block = max(1, min(block, x.shape[-2]))
     x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, -x.shape[-2] % block), (0, 0)])
     return jnp.moveaxis(x.reshape(*x.shape[:-2], -1, block, x.shape[-1]), -3, 0)
 
 
 def _cut(at: Places, block: int) -> Places:
-    """Places by block, [M, B, C]; padding is absent."""
+    """Returns the places of blocks [M, B, C], with padding marked as absent."""
     block = max(1, min(block, at.position.shape[1]))
     pad = [(0, 0), (0, -at.position.shape[1] % block)]
-    cut = lambda x, fill: jnp.moveaxis(
-        jnp.pad(x, pad, constant_values=fill).reshape(x.shape[0], -1, block), 1, 0
-    )
+
+    def cut(x: Array, fill: int) -> Array:
+        padded = jnp.pad(x, pad, constant_values=fill)
+        return jnp.moveaxis(padded.reshape(x.shape[0], -1, block), 1, 0)
+
     return Places(cut(at.position, -1), cut(at.segment, -1))
 
 
 def _spans(at_q: Places, at_k: Places, rule: Rule) -> tuple[Array, Array]:
-    """Needed[i, j]: may block i of the queries see something in block j of the keys? As ranges of
-    j, by i, and of i, by j.
+    """Returns the key blocks that each query block may see, and the query blocks that may see each.
 
-    Judged from the extremes of positions and segments in the blocks, so that it costs O(blocks^2)
-    and not O(T S).
+    Both are ranges [first, end). They follow from the extremes of positions and segments in the
+    blocks, which costs O(blocks^2) instead of O(T S).
     """
-    low = lambda x: jnp.where(x >= 0, x, jnp.iinfo(jnp.int32).max).min(-1)
-    high = lambda x: x.max(-1)
-    q, k = [[f(x) for x in (at.position, at.segment) for f in (low, high)] for at in (at_q, at_k)]
-    (q_low, q_high, qs_low, qs_high), (k_low, k_high, ks_low, ks_high) = (
-        [x[:, None] for x in q],
-        [x[None] for x in k],
-    )
+
+    def extremes(x: Array) -> tuple[Array, Array]:
+        return jnp.where(x >= 0, x, jnp.iinfo(jnp.int32).max).min(-1), x.max(-1)
+
+    q = [x[:, None] for x in (*extremes(at_q.position), *extremes(at_q.segment))]
+    k = [x[None] for x in (*extremes(at_k.position), *extremes(at_k.segment))]
+    (q_low, q_high, qs_low, qs_high), (k_low, k_high, ks_low, ks_high) = q, k
     needed = (k_high >= 0) & (q_high >= 0) & (ks_low <= qs_high) & (ks_high >= qs_low)
     if rule.causal:
         needed &= k_low <= q_high
@@ -158,17 +165,17 @@ def _spans(at_q: Places, at_k: Places, rule: Rule) -> tuple[Array, Array]:
 
 
 def _ranges(needed: Array) -> Int[Array, "M 2"]:
-    """The first True of each row and the one after its last; (0, 0) where there is none."""
+    """Returns each row's first True and the place after its last; (0, 0) where there is none."""
     some = needed.any(1)
     first = jnp.where(some, needed.argmax(1), 0)
-    return jnp.stack(
-        [first, jnp.where(some, needed.shape[1] - needed[:, ::-1].argmax(1), 0)], axis=1
-    )
+    end = jnp.where(some, needed.shape[1] - needed[:, ::-1].argmax(1), 0)
+    return jnp.stack([first, end], axis=1)
 
 
 def _trips(blocks: int, size: int, rule: Rule) -> tuple[float, float]:
-    """Blocks of `size` keys that a block of as many queries reads, and of queries that one of keys
-    is read by: the mean over all blocks of a sequence that is one document.
+    """Returns the mean numbers of key blocks per query block, and of query blocks per key block.
+
+    They are those of a sequence that is one document, in blocks of `size` tokens.
     """
     reach = blocks if rule.window is None else 1 + (rule.window + size - 2) // size
     seen = sum(min(i + 1, reach) for i in range(blocks)) / blocks if rule.causal else blocks
@@ -179,8 +186,9 @@ def _trips(blocks: int, size: int, rule: Rule) -> tuple[float, float]:
 def _attend(
     q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, trips: tuple[float, float]
 ) -> tuple[Array, Array]:
-    """The averages [M,B,G,N,K] and the logs of their denominators [M,B,G,N]; trips: see `_trips`,
-    for seqarch.flops.
+    """Returns the averages [M,B,G,N,K] and the logs of their denominators [M,B,G,N].
+
+    `trips` is what `_trips` returns, and goes to seqarch.flops.
     """
     return _attend_forward(q, k, v, at_q, at_k, rule, trips)[0]
 
@@ -192,9 +200,8 @@ def _attend_forward(q, k, v, at_q, at_k, rule, trips):
         q, at_q, (first, end) = inputs
 
         def body(j, running):
-            return absorb(
-                running, q, k[j], v[j], visible(at_q, jax.tree.map(lambda x: x[j], at_k), rule)
-            )
+            seen = visible(at_q, jax.tree.map(lambda x: x[j], at_k), rule)
+            return absorb(running, q, k[j], v[j], seen)
 
         with jax.named_scope(f"at_most_{trips[0]}_trips"):  # tells seqarch.flops
             return finish(jax.lax.fori_loop(first, end, body, empty(q)), q.dtype)
@@ -208,9 +215,7 @@ def _attend_backward(rule, trips, saved, cotangents):
     do, d_log_total = cotangents
     _, spans = _spans(at_q, at_k, rule)
     along = dot("mbgnk,mbgnk->mbgn", do, o) - d_log_total
-    log_total = jnp.where(
-        log_total > NOTHING, log_total, -NOTHING
-    )  # no weight where nothing is seen
+    log_total = jnp.where(log_total > NOTHING, log_total, -NOTHING)  # weight 0 where none is seen
 
     def key_block(dq, inputs):
         k, v, at_k, (first, end) = inputs
@@ -231,9 +236,8 @@ def _attend_backward(rule, trips, saved, cotangents):
             dq, dk, dv = jax.lax.fori_loop(first, end, body, (dq, zero, zero))
         return dq, (dk.astype(k.dtype), dv.astype(v.dtype))
 
-    dq, (dk, dv) = jax.lax.scan(
-        key_block, jnp.zeros(q.shape, jnp.float32), (k, v, at_k, (spans[:, 0], spans[:, 1]))
-    )
+    blocks = k, v, at_k, (spans[:, 0], spans[:, 1])
+    dq, (dk, dv) = jax.lax.scan(key_block, jnp.zeros(q.shape, jnp.float32), blocks)
     return dq.astype(q.dtype), dk, dv, None, None
 
 

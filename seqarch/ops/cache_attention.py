@@ -1,8 +1,6 @@
-"""Attention to a key/value cache, which is read where it stands, block by block, and in time that
-follows its filled part.
+"""Attention to a key/value cache, read in place, block by block, up to its filled part.
 
-Prompts merge it with attention among their own tokens (`blockwise.merge`), decoding needs nothing
-else.
+A prefill merges it with attention among its own tokens (`blockwise.merge`); decoding needs only it.
 """
 
 from functools import partial
@@ -35,12 +33,20 @@ def cache_attention(
     window: int | None = None,
     block: int = 256,
 ) -> Partial:
-    """Causal attention of each row's queries to its cache, by blocks up to the first `filled` slots
-    of any row.
+    """Returns causal attention of each row's queries to its cache.
 
-    k, v: of any dtype; a block at a time is cast to q's, since casting a cache would copy it
-    at_q: what is cached is of segment 0
-    A loop with a traced bound has no reverse mode: the gradient is that of the blockwise form.
+    A loop with a traced bound has no reverse mode, so the gradient is that of the blockwise form.
+
+    Args:
+        q: queries.
+        k: cached keys of any dtype; each block is cast to q's, since casting the cache would copy
+            it.
+        v: cached values, likewise.
+        at_q: places of the queries; all that is cached is of segment 0.
+        k_pos: positions of the slots; -1 where a slot is empty.
+        filled: slots from the first on that are read, in all rows.
+        window: positions that a query sees, its own included; None: all.
+        block: slots, and tokens, of a block.
     """
     B, G, S, _ = k.shape
     size = min(block, S)
@@ -50,9 +56,8 @@ def cache_attention(
         queries, here = inputs
 
         def body(j, running):
-            start = jnp.minimum(
-                j * size, S - size
-            )  # the last block may overlap the one before, whose slots count once
+            # The last block may overlap the one before, whose slots count once.
+            start = jnp.minimum(j * size, S - size)
             fresh = (start + jnp.arange(size) >= j * size)[None]
             places = jnp.where(fresh, jax.lax.dynamic_slice_in_dim(k_pos, start, size, 1), -1)
             there = Places(places, jnp.zeros((B, size), jnp.int32))
@@ -66,8 +71,10 @@ def cache_attention(
 
 
 def _slots(x: Float[Array, "B G S K"], start: Int[Array, ""], size: int) -> Float[Array, "B G C K"]:
-    """A block of a cache, in the layout that the cache has: else, for the product of one query with
-    values, XLA on GPUs transposes all of them before the loop, once for each token that is decoded.
+    """Returns a block of a cache, in the layout of the cache.
+
+    Otherwise XLA on GPUs transposes all values before the loop, once per decoded token, for the
+    product of one query with them.
     """
     block = jax.lax.dynamic_slice_in_dim(x, start, size, axis=2)
     return with_layout_constraint(block, Layout(major_to_minor=(0, 1, 2, 3)))
@@ -82,9 +89,8 @@ def _backward(window, block, saved, cotangents):
 
     def definition(q, k, v):
         k, v = (x.astype(q.dtype).transpose(0, 2, 1, 3) for x in (k, v))
-        return blockwise(
-            q, k, v, at_q, Places(k_pos, jnp.zeros_like(k_pos)), Rule(True, window), block=block
-        )
+        at_k = Places(k_pos, jnp.zeros_like(k_pos))
+        return blockwise(q, k, v, at_q, at_k, Rule(True, window), block=block)
 
     return *jax.vjp(definition, q, k, v)[1](cotangents), None, None, None
 

@@ -1,5 +1,6 @@
-"""A causal depthwise convolution with a state, which is its halo: the last W - 1 inputs (Mamba, Gu
-and Dao 2023, section 3.4, has one before its scan).
+"""A causal depthwise convolution whose state is its halo: the last W - 1 inputs.
+
+Mamba has one before its scan (Gu and Dao 2023, section 3.4).
 """
 
 import jax
@@ -17,10 +18,14 @@ def causal_conv(
     starts: Bool[Array, "B T"] | None = None,
     lengths: Int[Array, "B"] | None = None,
 ) -> tuple[Float[Array, "B T E"], Float[Array, "B W-1 E"]]:
-    """y_t = sum_j w_j x_{t-W+1+j}, where the inputs before the first token come from `state`.
+    """Returns y_t = sum_j w_j x_{t-W+1+j} and the state after it.
 
-    starts: tokens whose predecessors are of another document, and count as zero
-    lengths: the tokens that each row really has; the state is the inputs before their end
+    Args:
+        x: inputs.
+        w: weights.
+        state: the W - 1 inputs before the first token.
+        starts: whether a token is the first of a document, for which all inputs before it are zero.
+        lengths: tokens of each row before its padding; None: T. The state after is that after them.
     """
     width = w.shape[0]
     padded = jnp.concatenate([state.astype(x.dtype), x], axis=1)
@@ -35,7 +40,7 @@ def causal_conv(
 def causal_conv_step(
     x: Float[Array, "B E"], w: Float[Array, "W E"], state: Float[Array, "B W-1 E"]
 ) -> tuple[Float[Array, "B E"], Float[Array, "B W-1 E"]]:
-    """The same for one token a row."""
+    """Computes `causal_conv` for one token a row."""
     recent = jnp.concatenate([state.astype(x.dtype), x[:, None]], axis=1)
     return _conv(recent, w, None)[:, 0], recent[:, 1:].astype(state.dtype)
 
@@ -44,11 +49,10 @@ def causal_conv_step(
 def _conv(
     x: Float[Array, "B _ E"], w: Float[Array, "W E"], same: Bool[Array, "W B T"] | None
 ) -> Float[Array, "B T E"]:
-    """sum_j w_j x_{t+j} over the T + W - 1 inputs, where they are of the `same` document, summed in
-    float32 and rounded once.
+    """Returns sum_j w_j x_{t+j} over the T + W - 1 inputs of the `same` document.
 
-    Its own gradient, since XLA on CPU would compute what leads to the cotangent anew, and transpose
-    it, for every tap.
+    It is summed in float32 and rounded once. It has its own gradient because XLA on CPU would
+    recompute and transpose the cotangent for every tap.
     """
     taps = enumerate(_taps(x.astype(jnp.float32), len(w)))
     return sum(_where(same, j, tap) * w[None, j : j + 1] for j, tap in taps).astype(x.dtype)
@@ -73,9 +77,7 @@ _conv.defvjp(lambda x, w, same: (_conv(x, w, same), (x, w, same)), _conv_backwar
 
 
 def _taps(x: Array, width: int) -> list[Array]:
-    """The `width` views of x [B, T + width - 1, ...], each T long and one token later than the one
-    before.
-    """
+    """Returns the `width` views of x [B, T + width - 1, ...] that are T long, by their start."""
     return [x[:, j : x.shape[1] - width + 1 + j] for j in range(width)]
 
 
@@ -86,7 +88,7 @@ def _where(
 
 
 def _last(padded: Array, segment: Array | None, size: int, lengths: Array | None) -> Array:
-    """The last `size` inputs of each row's last document."""
+    """Returns the last `size` inputs of each row's last document."""
     if lengths is None:
         lengths = jnp.full(padded.shape[0], padded.shape[1] - size)
     index = lengths[:, None] + jnp.arange(size)[None]

@@ -3,9 +3,11 @@
     r_t = sigmoid(u^r_t + W_r h_{t-1} + b_r)        z_t = sigmoid(u^z_t + W_z h_{t-1} + b_z)
     n_t = tanh(u^n_t + r_t * (W_n h_{t-1} + b_n))   h_t = (1 - z_t) n_t + z_t h_{t-1}
 
-Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", equations 5-8, reset
-before the matrix product (W (r * h)); after it (r * (W h)), all three products are one. u is the
-input's projection, hoisted out of the loop.
+u is the projection of the input, computed outside the loop. With the reset after the matrix
+product, r * (W h), all three products are one.
+
+Source: Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder", equations 5-8,
+where the reset comes before the product, W (r * h).
 """
 
 import jax
@@ -26,11 +28,16 @@ def gru(
     valid: Bool[Array, "B T"] | None = None,
     method: str = "auto",
 ) -> tuple[Float[Array, "B T E"], Float[Array, "B E"]]:
-    """All states h, in u's dtype, and the last one in float32. The thirds of U are the gates r, z
-    and n.
+    """Returns all states h in u's dtype, and the last one in float32.
 
-    starts: tokens before which the state is forgotten
-    valid: tokens that exist; at the others the state stays as it is
+    Args:
+        u: projections of the inputs; the thirds of U are the gates r, z and n.
+        W: recurrent weights.
+        b: biases.
+        h0: the state before the first token.
+        starts: whether the state is forgotten before a token.
+        valid: whether a token exists; where it does not, the state stays as it is.
+        method: a name in FORMS, or "auto".
     """
     keep = jnp.ones(u.shape[:2]) if starts is None else 1.0 - starts
     valid = jnp.ones(u.shape[:2], bool) if valid is None else valid
@@ -40,7 +47,7 @@ def gru(
 
 
 def _gates(u: Array, s: Array) -> tuple[Array, Array, Array]:
-    """r, z and n from the projections of the input and of the state."""
+    """Returns r, z and n for the projections of the input and of the state."""
     ur, uz, un = jnp.split(u.astype(jnp.float32), 3, axis=-1)
     sr, sz, sn = jnp.split(s, 3, axis=-1)
     r = jax.nn.sigmoid(ur + sr)
@@ -69,8 +76,9 @@ def _sequential(
 def _recompute(
     u: Array, keep: Array, valid: Array, W: Array, b: Array, h: Array
 ) -> tuple[Array, Array]:
-    """Keeps only the states for the backward pass, and computes all gates again as one matrix
-    product over time.
+    """Does what `_sequential` does, and keeps only the states for the backward pass.
+
+    The backward pass recomputes all gates by one matrix product over time.
     """
     return _sequential(u, keep, valid, W, b, h)
 
@@ -87,7 +95,7 @@ def _backward(saved, cotangents):
     s = _project(before, W, b[None])
     r, z, n = _gates(u, s)
     exists = valid.astype(jnp.float32)[..., None]
-    # what a gradient of h_t becomes at the arguments of n, z and r
+    # The derivatives of h_t with respect to the arguments of n, z and r.
     to_n = (1 - z) * (1 - n * n) * exists
     to_z = (before - n) * z * (1 - z) * exists
     to_r = to_n * jnp.split(s, 3, axis=-1)[2] * r * (1 - r)

@@ -2,10 +2,12 @@
 
     S_t = exp(g_t) S_{t-1} + k_t v_t^T,    o_t = q_t S_t
 
-Katharopoulos et al. 2020, "Transformers are RNNs", equations 16-20, without feature map, scaling or
-normaliser; with a decay per head (Dao and Gu 2024, "Transformers are SSMs", section 6) or per key
-channel (Yang et al. 2023, "Gated linear attention transformers with hardware-efficient training",
-section 4). Within a chunk it is attention with a decay mask.
+It has no feature map, scaling or normaliser. The decay g is per head or per key channel. Within a
+chunk it is computed as attention with a decay mask.
+
+Source: Katharopoulos et al. 2020, "Transformers are RNNs", equations 16-20; Dao and Gu 2024,
+"Transformers are SSMs", section 6 (decay per head); Yang et al. 2023, "Gated linear attention
+transformers with hardware-efficient training", section 4 (decay per key channel).
 """
 
 from typing import NamedTuple
@@ -20,6 +22,8 @@ FORMS = affine.FORMS
 
 
 class Chunk(NamedTuple):
+    """The arguments of `linear_attention` for some tokens."""
+
     q: Float[Array, "B C H K"]
     k: Float[Array, "B C H K"]
     v: Float[Array, "B C H V"]
@@ -38,21 +42,26 @@ def linear_attention(
     method: str = "auto",
     chunk: int = 64,
 ) -> tuple[Float[Array, "B T H V"], Float[Array, "B H K V"]]:
-    """Outputs in v's dtype and the final state in float32.
+    """Returns the outputs in v's dtype and the final state in float32.
 
-    log_decay: g <= 0, per head or per key channel; None means no decay
-    starts: tokens before which the state is forgotten
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        log_decay: g <= 0, per head or per key channel; None: no decay.
+        state: before the first token; None: zeros.
+        starts: whether the state is forgotten before a token.
+        method: a name in FORMS, or "auto".
+        chunk: tokens of a chunk.
     """
     if state is None:
         state = jnp.zeros((q.shape[0], *q.shape[2:], v.shape[-1]), jnp.float32)
     tokens = Chunk(q, k, v, log_decay, starts)
-    identity = Chunk(
-        0.0, 0.0, 0.0, None if log_decay is None else 0.0, None if starts is None else False
-    )
-    o, state = FORMS.pick(method)(
-        affine.Recurrence(_summarise, _read, identity), tokens, state, chunk=chunk
-    )
-    return o, state
+    no_decay = None if log_decay is None else 0.0
+    no_start = None if starts is None else False
+    identity = Chunk(0.0, 0.0, 0.0, no_decay, no_start)
+    recurrence = affine.Recurrence(_summarise, _read, identity)
+    return FORMS.pick(method)(recurrence, tokens, state, chunk=chunk)
 
 
 def _summarise(c: Chunk) -> affine.Affine:
@@ -83,9 +92,7 @@ def _read(c: Chunk, state: Float[Array, "B H K V"]) -> Float[Array, "B C H V"]:
 
 
 def _scores(c: Chunk) -> Float[Array, "B H C C"]:
-    """q_t . k_s, decayed from s to t: by exp(g_{s+1} + ... + g_t), a difference of cumulative
-    sums.
-    """
+    """Returns q_t . k_s exp(g_{s+1} + ... + g_t), by differences of cumulative sums of g."""
     if c.log_decay is None:
         return dot("bthk,bshk->bhts", c.q, c.k)
     g = cumsum(c.log_decay)
@@ -93,9 +100,8 @@ def _scores(c: Chunk) -> Float[Array, "B H C C"]:
     if g.ndim == 3:
         g, size = jnp.moveaxis(g, 1, 2), g.shape[1]
         difference = spread(g, size) - jnp.swapaxes(spread(g, size), -1, -2)
-        return dot("bthk,bshk->bhts", c.q, c.k) * jnp.exp(
-            jnp.where(later[None, None], 0.0, difference)
-        )
+        decay = jnp.exp(jnp.where(later[None, None], 0.0, difference))
+        return dot("bthk,bshk->bhts", c.q, c.k) * decay
     difference = jnp.where(later[None, :, :, None, None], 0.0, g[:, :, None] - g[:, None])
     return dot("bthk,bshk,btshk->bhts", c.q, c.k, jnp.exp(difference))
 

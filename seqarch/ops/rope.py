@@ -1,10 +1,11 @@
-"""Rotary position embedding (Su et al. 2021, "RoFormer", section 3.2.2), channels paired half by
-half.
+"""Rotary position embedding.
 
-Angles are 32-bit fractions of a turn: whole turns drop out of an integer product as they drop out
-of an angle, so the angle of a token is as exact at position 2^31 - 1 as at position 1. A product in
-float32 would be off by 0.05 of a turned component at position 2^20, and could not tell neighbours
-apart at 2^24.
+Angles are 32-bit fractions of a turn. An integer product drops whole turns on overflow, so the
+angle of a token is as exact at position 2^31 - 1 as at position 1. A product in float32 would be
+off by 0.05 of a rotated component at position 2^20, and would give neighbours the same angle at
+2^24.
+
+Source: Su et al. 2021, "RoFormer", section 3.2.2; channel i is paired with channel i + K/2.
 """
 
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ def rope(
     Args:
       x: queries or keys of any floating dtype; K is even. The rotation is computed in float32.
       position: of each token, any int32; at absent tokens (-1) the result means nothing.
-      base: of the geometric progression of frequencies.
+      base: the base of the frequencies.
     """
     half = x.shape[-1] // 2
     angle = angles(position, base, half)[:, :, None]
@@ -31,26 +32,22 @@ def rope(
 
 
 def angles(position: Int[Array, "B T"], base: float, half: int) -> Float[Array, "B T {half}"]:
-    """position * base^(-i/half) for i < half, as an angle in [-pi, pi], in float32.
+    """Returns position * base^(-i/half) for i < half, as an angle in [-pi, pi], in float32.
 
     The turn per position is a binary fraction of 64 bits, high.low. Of its product with the
-    position the first 32 bits
-    after the point are kept: position * high, where whole turns overflow, and what position * low
-      carries into them.
+    position the first 32 bits after the point are kept: position * high, in which whole turns
+    overflow, plus the carry of position * low.
     """
     turn = float(base) ** (-np.arange(half) / half) / (2 * np.pi)
     high, rest = np.divmod(turn * 2.0**32, 1)
-    high, low = (
-        np.uint64(each).astype(np.uint32)[None, None] for each in (high % 2.0**32, rest * 2.0**32)
-    )
+    high = np.uint64(high % 2.0**32).astype(np.uint32)[None, None]
+    low = np.uint64(rest * 2.0**32).astype(np.uint32)[None, None]
     p = position.astype(jnp.uint32)[..., None]
     fraction = (p * high + _high_product(p, low)).astype(jnp.int32)
     return fraction.astype(jnp.float32) * np.float32(2 * np.pi / 2**32)
 
 
 def _high_product(a: Array, b: np.ndarray) -> Array:
-    """The upper 32 bits of the 64-bit product of two uint32, from products of their halves; at most
-    2 too small.
-    """
+    """Returns the upper 32 bits of the 64-bit product of two uint32, at most 2 too small."""
     a1, a0, b1, b0 = a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF
     return a1 * b1 + (a1 * b0 >> 16) + (a0 * b1 >> 16)

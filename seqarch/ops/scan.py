@@ -1,6 +1,7 @@
-"""The diagonal linear recurrence h_t = a_t h_{t-1} + b_t of minGRU, RG-LRU and S5, by parallel
-prefixes (Martin and Cundy 2018, "Parallelizing linear recurrent neural nets over sequence length",
-section 2).
+"""The diagonal linear recurrence h_t = a_t h_{t-1} + b_t of minGRU, RG-LRU and S5.
+
+Source: Martin and Cundy 2018, "Parallelizing linear recurrent neural nets over sequence length",
+section 2.
 """
 
 import jax
@@ -32,9 +33,15 @@ def linear_scan(
     method: str = "auto",
     chunk: int = 64,
 ) -> tuple[Float[Array, "B T *X"], Float[Array, "B *X"]]:
-    """All states h [B,T,...] and the last one, in float32; h0 is zero where it is not given.
+    """Returns all states h [B,T,...] and the last one, in float32.
 
-    starts: tokens before which the state is forgotten
+    Args:
+        a: decays.
+        b: inputs.
+        h0: the state before the first token; None: zeros.
+        starts: whether the state is forgotten before a token.
+        method: a name in FORMS, or "auto".
+        chunk: tokens of a chunk.
     """
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     h0 = jnp.zeros_like(b[:, 0]) if h0 is None else h0

@@ -1,10 +1,11 @@
-"""The selective scan of Mamba (Gu and Dao 2023, "Mamba: linear-time sequence modeling with
-selective state spaces", section 3.2, algorithm 2), with the simplified discretisation of B used by
-its authors' code:
+"""The selective scan of Mamba, with the simplified discretisation of B in its authors' code:
 
     h_t = exp(delta_t A) h_{t-1} + delta_t x_t B_t,    y_t = C_t . h_t + D x_t
 
-The state is [B, N, E]: the many inner channels are minor, so that the few state channels vectorise.
+The state is [B, N, E]: the many inner channels are the last axis, over which loops vectorise.
+
+Source: Gu and Dao 2023, "Mamba: linear-time sequence modeling with selective state spaces", section
+3.2, algorithm 2.
 """
 
 from functools import partial
@@ -20,7 +21,10 @@ from seqarch.types import Array, Bool, Float
 
 
 class Chunk(NamedTuple):
-    """`keep` is 0 where the state is forgotten before the token, else 1."""
+    """The arguments of `selective_scan` for some tokens, in float32.
+
+    keep: 0 where the state is forgotten before the token, else 1
+    """
 
     x: Float[Array, "B C E"]
     delta: Float[Array, "B C E"]
@@ -45,9 +49,19 @@ def selective_scan(
     method: str = "auto",
     chunk: int = 64,
 ) -> tuple[Float[Array, "B T E"], Float[Array, "B N E"]]:
-    """Outputs in x's dtype and the final state; all inside is float32.
+    """Returns the outputs in x's dtype and the final state; the computation is in float32.
 
-    starts: tokens before which the state is forgotten
+    Args:
+        x: inputs.
+        delta: step sizes.
+        A: state matrix, diagonal in N.
+        B: input projections.
+        C: output projections.
+        D: weights of the skip connection.
+        h0: the state before the first token; None: zeros.
+        starts: whether the state is forgotten before a token.
+        method: a name in FORMS, or "auto".
+        chunk: tokens of a chunk.
     """
     h0 = jnp.zeros((x.shape[0], *A.T.shape), jnp.float32) if h0 is None else h0
     keep = jnp.ones(x.shape[:2]) if starts is None else 1.0 - starts
@@ -57,24 +71,24 @@ def selective_scan(
 
 
 def _decay(c: Chunk, At: Float[Array, "N E"]) -> Float[Array, "*BC N E"]:
-    """What each token leaves of the state. A comes transposed: inside a loop, XLA would read A.T
-    with a stride.
+    """Returns the factor by which each token decays the state.
+
+    It takes A transposed, because XLA would read A.T with a stride inside a loop.
     """
     return jnp.exp(c.delta[..., None, :] * At[(None,) * c.keep.ndim]) * c.keep[..., None, None]
 
 
 def _value(c: Chunk) -> Float[Array, "*BC N E"]:
-    """What each token adds to it."""
+    """Returns what each token adds to the state."""
     return (c.delta * c.x)[..., None, :] * c.B[..., None]
 
 
 def _arranged(form: str, c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Array]:
-    """The forms that affine.py gives; within a chunk, an associative scan over tokens."""
+    """Computes a form of affine.py; within a chunk, by an associative scan over tokens."""
 
     def prefixes(c: Chunk) -> affine.Affine:
-        return jax.lax.associative_scan(
-            affine.compose, affine.Affine(_decay(c, A.T), _value(c)), axis=1
-        )
+        maps = affine.Affine(_decay(c, A.T), _value(c))
+        return jax.lax.associative_scan(affine.compose, maps, axis=1)
 
     recurrence = affine.Recurrence(
         summarise=lambda c: jax.tree.map(lambda m: m[:, -1], prefixes(c)),
@@ -85,15 +99,19 @@ def _arranged(form: str, c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[A
 
 
 def _recompute(c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Array]:
-    """Token by token, keeping for the backward pass only the state that enters each chunk.
+    """Computes token by token, keeping only the state that enters each chunk for the backward pass.
 
-    Rows are taken in turn, so that what a token touches stays in a core's cache: all 8 of a batch
-    at once take twice as long to train. Where devices share the batch, that loop would gather it.
+    Rows are computed one after the other, so that the data of a token stay in a core's cache:
+    training takes twice as long with all 8 rows of a batch at once. Where devices share the batch,
+    rows are computed at once, as that loop would gather the batch.
     """
     chunks = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), affine.split(_IDENTITY, c, chunk))
-    row = lambda inputs: _row(*inputs, A.T)
-    in_turn = jax.sharding.get_abstract_mesh().size <= 1
-    y, h = jax.lax.map(row, (chunks, h)) if in_turn else jax.vmap(row)((chunks, h))
+
+    def row(inputs):
+        return _row(*inputs, A.T)
+
+    one_by_one = jax.sharding.get_abstract_mesh().size <= 1
+    y, h = jax.lax.map(row, (chunks, h)) if one_by_one else jax.vmap(row)((chunks, h))
     return affine.join(jnp.moveaxis(y, 1, 0), c.x.shape[1]), h
 
 
@@ -101,8 +119,9 @@ def _recompute(c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Arra
 def _row(
     c: Chunk, h: Float[Array, "N E"], At: Float[Array, "N E"]
 ) -> tuple[Float[Array, "M C E"], Float[Array, "N E"]]:
-    """One sequence of chunks [M, C, ...]. A chunk's decays are made at once, since cores share what
-    is large enough.
+    """Scans one sequence of chunks [M, C, ...].
+
+    The decays of a chunk are computed at once, in an array that is large enough for several cores.
     """
     return _row_forward(c, h, At)[0]
 
@@ -149,9 +168,8 @@ def _row_backward(saved, cotangents):
         carry, (dx, d_delta, d_B) = jax.lax.scan(step, carry, (tokens, dy, before), reverse=True)
         return carry, Chunk(dx, d_delta, d_B, d_C, jnp.zeros_like(c.keep))
 
-    (dh, dAt), dc = jax.lax.scan(
-        chunk_body, (dh, jnp.zeros_like(At)), (c, dy, entering), reverse=True
-    )
+    zero = jnp.zeros_like(At)
+    (dh, dAt), dc = jax.lax.scan(chunk_body, (dh, zero), (c, dy, entering), reverse=True)
     return dc, dh, dAt
 
 

@@ -1,6 +1,4 @@
-"""Which keys a query sees, said by positions and segments alone; no mask is ever stored beyond a
-block.
-"""
+"""The keys that a query sees, computed from positions and segments, so that no mask is stored."""
 
 from typing import NamedTuple
 
@@ -8,8 +6,10 @@ from seqarch.types import Array, Bool, Int
 
 
 class Places(NamedTuple):
-    """Where tokens stand: `position` in their document (-1: absent) and `segment`, the document's
-    number.
+    """The places of tokens.
+
+    position: of a token in its document; -1 for an absent one
+    segment: the number of its document
     """
 
     position: Int[Array, "B T"]
@@ -17,8 +17,10 @@ class Places(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """causal: no key after its query; window: only keys less than `window` positions before it,
-    None for all.
+    """Which keys of its document a query sees.
+
+    causal: no key after it
+    window: only keys less than `window` positions before it; None: all
     """
 
     causal: bool = True
@@ -26,9 +28,7 @@ class Rule(NamedTuple):
 
 
 def visible(q: Places, k: Places, rule: Rule) -> Bool[Array, "B T S"]:
-    """Key j is visible to query i iff it is present, of the same segment, and where the rule
-    allows.
-    """
+    """Returns whether each query sees each key: a present one of its segment that `rule` allows."""
     position, segment = k.position[:, None, :], k.segment[:, None, :]
     seen = (position >= 0) & (q.segment[:, :, None] == segment)
     if rule.causal:

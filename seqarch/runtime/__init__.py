@@ -1,1 +1,1 @@
-"""What programs share: flags, errors in one line, progress, workers, clusters, signals."""
+"""The parts that programs share: flags, errors, progress, workers, clusters, signals."""

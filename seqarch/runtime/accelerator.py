@@ -1,4 +1,4 @@
-"""The accelerator that the operating system shows, and which process may use it."""
+"""Finds an accelerator without JAX, and decides whether this process may use it."""
 
 from pathlib import Path
 
@@ -25,10 +25,12 @@ def accelerator(root: Path = Path("/")) -> str | None:
 
 
 def spare_accelerator() -> str | None:
-    """Keeps this process to the CPU and leaves an accelerator, which is for one process, to those
-    that it starts.
+    """Restricts this process to the CPU, so that a process that it starts can use the accelerator.
 
-    Returns JAX_PLATFORMS for them. JAX must not have looked for devices yet.
+    Call it before JAX looks for devices.
+
+    Returns:
+      JAX_PLATFORMS for the processes that it starts.
     """
     platforms = jax.config.jax_platforms
     jax.config.update("jax_platforms", "cpu")
@@ -36,9 +38,7 @@ def spare_accelerator() -> str | None:
 
 
 def check_accelerator() -> None:
-    """Refuses to run on the CPU of a machine that has an accelerator, unless JAX_PLATFORMS says
-    so.
-    """
+    """Raises UserError on the CPU of a machine with an accelerator, unless JAX_PLATFORMS is set."""
     found = None if jax.config.jax_platforms else accelerator()
     if found and jax.default_backend() == "cpu":
         raise UserError(

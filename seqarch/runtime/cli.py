@@ -1,5 +1,4 @@
-"""What every program shares: flags in, one line out for a mistake, no library chatter, no silent
-CPU.
+"""The frame of every program: flags, one line for a mistake, quiet libraries, no silent CPU.
 
     from absl import flags
     WORKDIR = cli.define_path("workdir", None, "...", required=True)
@@ -9,10 +8,16 @@ CPU.
     if __name__ == "__main__":
         cli.run(main)
 
-Exit codes: 0 done; 2 a mistake of the user's, or a full disk, told in one line on stderr; 130
-Ctrl-C and 143 SIGTERM, once training has saved; 134 when another process of the cluster is gone,
-told in one line; 141 when nobody reads on. Anything else is a bug, with its traceback, or a signal
-that ends a process at once, such as 137.
+Exit codes:
+
+    0        done
+    2        a mistake of the user's, or a full disk, with one line on stderr
+    130, 143 Ctrl-C and SIGTERM, once training has saved
+    134      another process of the cluster is gone, with one line on stderr
+    141      the reader of stdout is gone, as in `| head`
+
+Any other code is that of a bug, with its traceback, or of a signal that ends a process at once,
+such as 137.
 """
 
 import contextlib
@@ -49,11 +54,11 @@ def run(
     """Parses the command line into `flags.FLAGS`, runs `main` and exits.
 
     Args:
-      main: the program; it takes the arguments that `positional` names.
+      main: the program; it takes the positional arguments.
       argv: the command line; default: sys.argv.
-      positional: names of the arguments that are no flags.
-      more: whether further arguments may follow.
-      device: whether the program computes, by JAX: it then joins a cluster and needs its devices.
+      positional: names of the positional arguments.
+      more: whether further positional arguments may follow.
+      device: whether the program computes with JAX, and so joins a cluster and needs devices.
     """
     quiet()
     open_streams()
@@ -75,12 +80,12 @@ def run(
 
 @contextlib.contextmanager
 def _one_line_for_mistakes() -> Iterator[None]:
-    """Ends the process as the docstring of this module says; bugs pass with their traceback."""
+    """Ends the process with the exit codes above; bugs pass with their traceback."""
     try:
         yield
     except UserError as error:
         _fail(str(error))
-    except BrokenPipeError:  # of `| head`, which has read enough
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except Stopped as stopped:
@@ -106,27 +111,24 @@ def _fail(line: str) -> NoReturn:
 
 
 class _Path(flags.ArgumentParser):
-    """A path of this machine; shells don't put the user's directory for ~ in the middle of
-    --flag=~/path.
-    """
+    """The parser of a path, in which ~ is expanded, since shells don't do so in --flag=~/path."""
 
     def parse(self, argument: str) -> str:
         return str(local_path(argument)) if argument else argument
 
 
 def define_path(name: str, default: str | None, help: str, **options: Any) -> flags.FlagHolder:
-    """A flag that takes a path."""
-    return flags.DEFINE(
-        _Path(), name, default, help, serializer=flags.ArgumentSerializer(), **options
-    )
+    """Defines and returns a flag that takes a path; `options` are those of `flags.DEFINE`."""
+    serializer = flags.ArgumentSerializer()
+    return flags.DEFINE(_Path(), name, default, help, serializer=serializer, **options)
 
 
 def define_config(
     default: str | None = None,
     help: str = "configs/FILE.py[:ARGUMENT]; fields are set by --config.FIELD=VALUE.",
 ) -> flags.FlagHolder:
-    """A flag --config that takes a config file, and --config.FIELD, which override its fields."""
-    with _one_line_for_mistakes():  # --flagfile, which the definition reads
+    """Defines and returns --config=FILE, with --config.FIELD=VALUE for the fields of the config."""
+    with _one_line_for_mistakes():  # of a --flagfile, which is read here
         try:
             return config_flags.DEFINE_config_file("config", default, help)
         except flags.Error as error:
@@ -134,7 +136,7 @@ def define_config(
 
 
 def define_allow_modules() -> flags.FlagHolder:
-    """A flag of the programs that read runs: the modules that their configs may have imported."""
+    """Defines and returns --allow_modules, for programs that read runs."""
     help = (
         "Modules and packages of your own mixers that a run's config may have imported, such "
         "as my_package,my_mixers."
@@ -143,8 +145,12 @@ def define_allow_modules() -> flags.FlagHolder:
 
 
 def readable(texts: Iterable[str], read: Callable[[str], Any]) -> list[Any]:
-    """What `read` makes of each text of a list flag; a mistake costs a line, and the rest goes on
-    if there is any.
+    """Returns `read(text)` for each text of a list flag.
+
+    If `read` raises UserError for a text, a line is printed and the text is left out.
+
+    Raises:
+      UserError: where `read` raises one for every text.
     """
     found, errors = [], []
     for text in list(texts) or [""]:

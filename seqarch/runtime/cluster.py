@@ -1,6 +1,7 @@
-"""Several processes as one: they join a cluster, and what one of them finds, all act on.
+"""Clusters of processes: joining one, exchanging lines, and raising an error on all processes.
 
-So none waits for one that has left. All processes must call `gather` and `together` alike.
+An error of one process is raised on all, so that none waits for one that has left. All processes
+must call `gather` and `together` in the same order.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 def gather(line: str) -> list[str]:
-    """The line of every process, by its index."""
+    """Returns the lines of all processes, by their index."""
     if jax.process_count() == 1:
         return [line]
     data = line.encode()
@@ -31,10 +32,11 @@ def gather(line: str) -> list[str]:
 
 
 def together(work: Callable[[], T], *kinds: type[Exception]) -> T:
-    """work(), on every process; where it raises one of `kinds` on any, it is raised on all, in the
-    first one's words.
+    """Returns work(), or raises an error on all processes if it raises one on any of them.
 
-    `work` must not wait for other processes itself.
+    Args:
+      work: is called on every process; it must not wait for others.
+      kinds: the exceptions that are passed on; the message is that of the first process with one.
     """
     if jax.process_count() == 1:
         return work()
@@ -51,11 +53,13 @@ def together(work: Callable[[], T], *kinds: type[Exception]) -> T:
 
 
 def join_cluster() -> None:
-    """Initialises jax.distributed where the environment says that this is one process of several;
-    before any backend.
+    """Initialises jax.distributed if this is one process of several; call it before any backend.
 
-    JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID, or what srun, mpirun and
-    multi-host TPUs set.
+    The environment tells: JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID, or the
+    variables of srun, mpirun and multi-host TPUs.
+
+    Raises:
+      UserError: where the JAX variables do not fit together.
     """
     env = os.environ
     if address := env.get("JAX_COORDINATOR_ADDRESS"):
@@ -72,15 +76,17 @@ def join_cluster() -> None:
                 f"{count - 1}"
             )
         _initialize(address, count, index)
-    elif (
-        any(
-            int(env.get(tasks) or 1) > 1
-            for tasks in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-        )
-        or "," in env.get("TPU_WORKER_HOSTNAMES", "")
-        or "MEGASCALE_COORDINATOR_ADDRESS" in env
-    ):
+    elif _launched_with_others():
         _initialize()
+
+
+def _launched_with_others() -> bool:
+    """Returns whether srun, mpirun or a multi-host TPU started several processes."""
+    env = os.environ
+    sizes = [env.get(name) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")]
+    several_hosts = "," in env.get("TPU_WORKER_HOSTNAMES", "")
+    several_slices = "MEGASCALE_COORDINATOR_ADDRESS" in env
+    return any(int(size or 1) > 1 for size in sizes) or several_hosts or several_slices
 
 
 def _initialize(*cluster: Any) -> None:
@@ -90,9 +96,9 @@ def _initialize(*cluster: Any) -> None:
 
 @contextlib.contextmanager
 def held_for_abort() -> Iterator[None]:
-    """Raises JAX's errors only once XLA had the time to end this process for one that is gone.
+    """Delays JAX's errors until XLA had time to abort this process because another one is gone.
 
-    Collectives fail at once where another process is gone, or hang.
+    Collectives fail at once, or hang, where another process is gone.
     """
     try:
         yield

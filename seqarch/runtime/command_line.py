@@ -1,4 +1,4 @@
-"""The command line into `flags.FLAGS`, with every way of failing as a UserError."""
+"""Parses the command line into `flags.FLAGS`, and turns every failure into a UserError."""
 
 import re
 
@@ -8,17 +8,22 @@ from ml_collections import ConfigDict
 from seqarch.errors import UserError, unknown
 from seqarch.runtime import overrides
 
-INT_END = 2**31  # from which on no integer flag goes, unless it says how far
+INT_END = 2**31  # the first number that an integer flag without an upper bound refuses
 
 
 def parse_flags(argv: list[str], positional: tuple[str, ...] = (), more: bool = False) -> list[str]:
-    """Parses `argv` into `flags.FLAGS`, by absl's parser and config_flags'.
+    """Parses `argv` into `flags.FLAGS`, by absl and config_flags.
+
+    Args:
+      argv: the command line.
+      positional: names of the positional arguments.
+      more: whether further positional arguments may follow.
 
     Returns:
-      The arguments that are no flags: as many as names in `positional`, or further if `more`.
+      The positional arguments.
 
     Raises:
-      UserError: for every way of failing.
+      UserError: at every failure.
     """
     argv = overrides.with_config_found(argv)
     try:
@@ -31,14 +36,14 @@ def parse_flags(argv: list[str], positional: tuple[str, ...] = (), more: bool = 
         raise
     except (flags.Error, OSError, TypeError, LookupError, AttributeError) as error:
         raise overrides.explain(argv) or _flag_error(str(error), argv) from error
-    except (Exception, SystemExit) as error:  # in the config file, which is the user's program
+    except (Exception, SystemExit) as error:  # of the config file's own code
         said = f"the config file fails: {type(error).__name__}: {error}"
         raise overrides.explain(argv) or UserError(one_line(said)) from error
     _check_values(argv)
     if len(rest) > 1 + len(positional) and not more:
         raise UserError(
             f"unexpected argument {rest[1 + len(positional)]!r}; flags look like --name=value, and "
-            "a pattern such as '*.txt' stands in quotes"
+            "a pattern such as '*.txt' needs quotes"
         )
     if len(rest) <= len(positional):
         raise UserError(f"{positional[len(rest) - 1]} is missing; give {' '.join(positional)}")
@@ -46,7 +51,7 @@ def parse_flags(argv: list[str], positional: tuple[str, ...] = (), more: bool = 
 
 
 def _check_values(argv: list[str]) -> None:
-    """Refuses what parsers take and no program means."""
+    """Raises UserError for values that the parsers accept and no program can use."""
     for flag in flags.FLAGS.get_key_flags_for_module(argv[0]):
         value, parser = flag.value, flag.parser
         bounded = getattr(parser, "upper_bound", None) is not None
@@ -61,23 +66,20 @@ def _check_values(argv: list[str]) -> None:
 def _unknown_flag(name: str, argv: list[str]) -> UserError:
     if name.startswith("config."):
         return UserError(f"--{name} overrides a field of --config=FILE, which was not given")
-    return unknown(
-        "flag",
-        f"--{name}",
-        [f"--{flag.name}" for flag in flags.FLAGS.get_key_flags_for_module(argv[0])],
-    )
+    known = [f"--{flag.name}" for flag in flags.FLAGS.get_key_flags_for_module(argv[0])]
+    return unknown("flag", f"--{name}", known)
 
 
 def _flag_error(text: str, argv: list[str]) -> UserError:
-    """The error for what absl or config_flags say of `argv`."""
+    """Returns the error for a message of absl or config_flags."""
     if "Flag --config must have a value" in text:
         return overrides.missing_config(argv)
     return UserError(one_line(text))
 
 
 def one_line(text: str) -> str:
-    """Returns what absl, config_flags or Python say of the command line, for its user."""
-    # a TypeError or ValueError in get_config, with its traceback inside
+    """Returns a message of absl, config_flags or Python as one line that helps the user."""
+    # A TypeError or ValueError in get_config comes with its traceback.
     if "Error whilst parsing config file" in text:
         return "the config file fails: " + text.strip().splitlines()[-1]
     for pattern, answer in _ANSWERS:
@@ -86,7 +88,7 @@ def one_line(text: str) -> str:
     return re.sub(r"\s*\n\s*", "; ", text.strip())
 
 
-# What absl, config_flags and Python say of flags, and what is said in its place.
+# Messages of absl, config_flags and Python, and those that replace them.
 _ANSWERS = (
     (r"Unable to open flagfile: .*: (.+)$", r"no flag file \1; give a file of flags, one a line"),
     (
@@ -98,7 +100,7 @@ _ANSWERS = (
         r"--config is empty; give a file",
     ),
     (r"earlier failure to load: .*?\] (.+): (.+)$", r"cannot read the config file \2: \1"),
-    # of config_flags' overrides, once for each time that the file is named
+    # config_flags defines the overrides again each time that a file is given.
     (r"is defined twice", r"--config is given twice; give it once"),
     (
         r"Found (--\S+) in argv before a value for --config",

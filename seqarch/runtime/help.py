@@ -1,7 +1,7 @@
-"""What --help prints: the program, its flags and, where it takes a config, every field and option.
+"""The text of --help: the program, its flags and, where it takes a config, all fields and options.
 
-Meanings stand in the docstrings of the dataclasses in seqarch/config/fields.py and of the mixers,
-as lines "name: meaning"; defaults are those of the dataclasses and constructors.
+Meanings are read from the docstrings of the dataclasses in seqarch/config/fields.py and of the
+mixers, as lines "name: meaning"; defaults are those of the dataclasses and constructors.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from absl import flags
 
 
 def help_text(program: str) -> str:
-    """Returns the help of the program `program`, whose docstring is its module's."""
+    """Returns the help of a program, which begins with the docstring of its module."""
     parts = [(sys.modules["__main__"].__doc__ or "").strip(), _flags_text(program)]
     if "config" in flags.FLAGS:
         parts += [_fields_text(), _mixers_text()]
@@ -23,9 +23,9 @@ def help_text(program: str) -> str:
 
 
 def meanings(documented: type, names: Iterable[str]) -> dict[str, str]:
-    """Returns what the docstring of `documented` says of each of `names`, on one line each.
+    """Returns the meaning of each of `names` in a class's docstring, as one line each.
 
-    A meaning begins at a line "name: " and ends before the next one or at an empty line; names
+    A meaning begins with a line "name: ..." and ends before the next one or at an empty line. Names
     without one are left out.
     """
     text = inspect.cleandoc(documented.__doc__ or "")
@@ -40,7 +40,7 @@ def meanings(documented: type, names: Iterable[str]) -> dict[str, str]:
 
 
 def config_fields(config: type, where: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Yields (dotted name, default, meaning) of every field of a config's dataclass."""
+    """Yields (dotted name, default, meaning) for every field of a config's dataclass."""
     fields = dataclasses.fields(config)
     said = meanings(config, [field.name for field in fields])
     for field in fields:
@@ -53,7 +53,7 @@ def config_fields(config: type, where: str = "") -> Iterator[tuple[str, Any, str
 
 
 def mixer_options(mixer: str) -> Iterator[tuple[str, Any, str]]:
-    """Yields (name, default, meaning) of every option of a mixer in MIXERS."""
+    """Yields (name, default, meaning) for every option of a mixer in MIXERS."""
     from seqarch.mixers import resolve_mixer
     from seqarch.patterns import options_of
 

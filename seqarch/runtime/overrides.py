@@ -1,6 +1,6 @@
-"""What is wrong with --config and with the --config.FIELD=VALUE that override its fields.
+"""Errors of --config and of --config.FIELD=VALUE, which override its fields.
 
-config_flags parses them; it refuses mistakes in words for programmers, and takes some silently.
+config_flags parses them, but its errors are hard to read, and it accepts some mistakes silently.
 """
 
 import difflib
@@ -22,16 +22,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Override(NamedTuple):
-    """--config.FIELD=VALUE as it was given; value: None for --config.FIELD alone."""
+    """A --config.FIELD=VALUE of the command line.
+
+    field: dotted name
+    value: None for --config.FIELD alone
+    """
 
     field: str
     value: str | None
 
 
 def with_config_found(argv: Sequence[str]) -> list[str]:
-    """Returns `argv` with the file of --config found.
+    """Returns `argv` with the path of --config resolved.
 
-    A relative path is of the working directory, or else of the repository.
+    A relative path is in the working directory or, if it is not there, in the repository.
     """
     argv = list(argv)
     if given := _given_config(argv):
@@ -44,7 +48,7 @@ def with_config_found(argv: Sequence[str]) -> list[str]:
 
 
 def missing_config(argv: Sequence[str]) -> UserError:
-    """Returns the error for a command line without a config, or with a file that gives none."""
+    """Returns the error for a command line without a config, or whose file returns none."""
     if _given_config(argv):
         return no_config(None)
     for argument in argv[1:]:
@@ -65,13 +69,13 @@ def no_config(given: Any) -> UserError:
 
 
 def explain(argv: Sequence[str]) -> UserError | None:
-    """The error for the first override that the config has no place for; None where all have."""
+    """Returns the error for the first override of an unknown field; None if all are known."""
     if (given := _given_config(argv)) is None:
         return None
     path, *argument = given.value.split(":", 1)
     try:
         config = runpy.run_path(path)["get_config"](*argument)
-    except (Exception, SystemExit):  # the file's own failure, which config_flags has told
+    except (Exception, SystemExit):  # of the file's own code, which config_flags reports
         return None
     if not isinstance(config, ConfigDict):
         return no_config(config)
@@ -79,9 +83,9 @@ def explain(argv: Sequence[str]) -> UserError | None:
 
 
 def check_tuples(argv: Sequence[str], config: Any) -> None:
-    """Raises UserError where a field of several values was given one text that means several.
+    """Raises UserError where one text with commas was given for a field of several values.
 
-    config_flags makes ('gru,mamba',) of --config.members=gru,mamba: one hybrid, not two members.
+    config_flags reads --config.members=gru,mamba as ('gru,mamba',): one hybrid, not two members.
     """
     for field, text in overrides(argv):
         value = config
@@ -98,7 +102,7 @@ def check_tuples(argv: Sequence[str], config: Any) -> None:
 
 
 def overrides(argv: Sequence[str]) -> list[Override]:
-    """Returns what --config.FIELD=VALUE and --config.FIELD VALUE give, in order."""
+    """Returns the overrides, --config.FIELD=VALUE or --config.FIELD VALUE, in order."""
     found = []
     for index, argument in enumerate(argv):
         if match := re.fullmatch(r"--?(?:no)?config\.([^=]*)(?:=(.*))?", argument, re.DOTALL):
@@ -149,7 +153,12 @@ def _paths(level: ConfigDict, where: str = "") -> list[str]:
 
 
 class _GivenConfig(NamedTuple):
-    """argv[index] is `flag` and `value`; flag: "--config=", or "" where the value stands alone."""
+    """The last --config of a command line.
+
+    index: of the argument with the value
+    flag: "--config=", or "" where the value is an argument of its own
+    value: FILE or FILE:ARGUMENT
+    """
 
     index: int
     flag: str

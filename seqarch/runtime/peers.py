@@ -1,9 +1,9 @@
-"""Tells in one line that another process of the cluster is gone, in place of what XLA says of it.
+"""Replaces XLA's output with one line when another process of the cluster is gone.
 
-XLA's heartbeats find that a process is gone, and then XLA aborts every other one with the lines
-that it logs, a stack trace among them. This cannot be caught: a Python callback for it raises
-std::bad_cast in jaxlib. What native code writes to stderr therefore passes a filter, which is
-this file, run as a program of its own so that it survives the abort.
+XLA's heartbeats detect that a process is gone. XLA then logs many lines, with a stack trace, and
+aborts every other process. This cannot be caught: a Python callback for it raises std::bad_cast in
+jaxlib. The stderr of native code therefore goes through a filter, which is this file, run as a
+program of its own so that it survives the abort.
 """
 
 import os
@@ -12,10 +12,8 @@ import signal
 import subprocess
 import sys
 
-HEARTBEAT_TIMEOUT_S = 30  # after which a silent process counts as gone
-HOLD_S = (
-    1.0  # for which the filter keeps text back; XLA logs the causes milliseconds before the end
-)
+HEARTBEAT_TIMEOUT_S = 30  # time after which a process without heartbeats counts as gone
+HOLD_S = 1.0  # delay of the filter's output; XLA logs the causes milliseconds before the abort
 HOLD_BYTES = 1 << 16
 MARK = b"Terminating process because the JAX distributed service detected fatal errors"
 LINE = (
@@ -25,7 +23,7 @@ LINE = (
 
 
 def filter_native_stderr() -> None:
-    """Lets what native code writes to stderr pass the filter; Python's sys.stderr bypasses it."""
+    """Sends the stderr of native code through the filter; Python's sys.stderr bypasses it."""
     sys.stderr.flush()
     read, write = os.pipe()
     command = [sys.executable, "-I", "-S", __file__]
@@ -37,7 +35,12 @@ def filter_native_stderr() -> None:
 
 
 def forward(source: int, target: int) -> None:
-    """Copies `source` to `target` until it ends; from an abort by XLA only LINE is written."""
+    """Copies `source` to `target` until its end; writes LINE in place of an abort's output.
+
+    Args:
+      source: a file descriptor.
+      target: a file descriptor.
+    """
     held = b""
     while True:
         ready, _, _ = select.select([source], [], [], HOLD_S if held else None)
@@ -57,5 +60,5 @@ def forward(source: int, target: int) -> None:
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it ends after the process that it serves
+        signal.signal(number, signal.SIG_IGN)  # the filter has to outlive the process
     forward(0, 2)

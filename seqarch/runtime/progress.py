@@ -1,12 +1,12 @@
-"""One reporter of progress: what is done, of how much, how fast, and how long the rest will take.
+"""Reports the progress of work: what is done, its rate, and the time that is left.
 
     with Progress(1000, "step", rate="tokens/s", scale=4096) as progress:
         with progress.compiling("the train step"):
             ...
         progress.advance(10, "loss 2.9")  # [step 10/1,000, 41,000 tokens/s, 99 s left] loss 2.9
 
-On a terminal it is a bar, elsewhere lines of text, at most one every SAY_EVERY_S seconds. Several
-threads may advance it.
+On a terminal it shows a bar, elsewhere it prints lines, at most one every SAY_EVERY_S seconds.
+Several threads may advance it.
 """
 
 import contextlib
@@ -21,33 +21,31 @@ import jax
 
 from seqarch.runtime.stopwatch import Stopwatch
 
-SAY_EVERY_S = 5.0  # between lines of progress
+SAY_EVERY_S = 5.0  # time between lines of progress
 
 Say = Callable[[str], None]
 
 
 def print_line(line: str) -> None:
-    """Prints a line at once, on the first process of a cluster."""
+    """Prints a line and flushes it, on the first process of a cluster alone."""
     if jax.process_index() == 0:
         print(line, flush=True)
 
 
 class Progress:
-    """Work of `total` units, of which some are done; a context manager.
+    """The progress of `total` units of work; a context manager.
 
     Args:
-      total: units of work; may be changed while it goes on.
-      unit: what comes before the count, such as "step".
-      done: units that are done already and tell nothing of the pace.
-      rate: what is counted per second, such as "tokens/s"; "" says no rate.
-      scale: how much of that is in one unit.
-      say: takes lines; by default they are printed, or shown with a bar where stdout is a terminal.
+      total: units of work; the attribute may be changed during the work.
+      unit: the word before the count, such as "step".
+      done: units that are done already, which do not count for the rate.
+      rate: the unit of the rate, such as "tokens/s"; "" shows no rate.
+      scale: amount of the rate's unit in one unit of work, such as tokens per step.
+      say: is called with lines; by default they are printed, with a bar where stdout is a terminal.
       console: of rich, for the bar; default: stdout.
     """
 
-    _shown: ClassVar["Progress | None"] = (
-        None  # whose bar is on the terminal; there is room for one
-    )
+    _shown: ClassVar["Progress | None"] = None  # the one whose bar is on the terminal
 
     def __init__(
         self,
@@ -80,14 +78,14 @@ class Progress:
             self._bar, Progress._shown = None, None
 
     def begin(self, what: str) -> None:
-        """Names the unit that is worked on from now on; `end` counts it."""
+        """Begins a unit with a name; `end` counts it."""
         self._what = what
         self._watch.restart()
         if self._with_bar:
             self._update_bar("")
 
     def end(self) -> None:
-        """Counts the unit that was begun as done, without a word."""
+        """Counts the unit that was begun as done, without printing a line."""
         self._count(1, self._watch.lap())
         if self._bar is not None and self.done == self.total:
             self.close()
@@ -105,10 +103,10 @@ class Progress:
 
         Args:
           amount: units.
-          text: what there is to say of them.
-          seconds: that they took; default: the time since the last units were done.
-          found: they were there already and tell nothing of the pace.
-          always: say this line even if another one has just been said.
+          text: for the line or bar.
+          seconds: their time; default: the time since the last units were done.
+          found: whether they were done already, so that they do not count for the rate.
+          always: whether the line is printed even if another one was printed just before.
         """
         with self._lock:
             if found:
@@ -118,7 +116,7 @@ class Progress:
             self._show(text, always or self.done == self.total)
 
     def reach(self, done: float, total: float) -> None:
-        """Counts up to `done` of `total`; the first call, which has the compilation, is no pace."""
+        """Counts up to `done` of `total`; the first call, with the compilation, has no rate."""
         first, self.total = self.done == 0, total
         self.advance(done - self.done, found=first)
         if first:
@@ -126,7 +124,7 @@ class Progress:
 
     @contextlib.contextmanager
     def compiling(self, what: str) -> Iterator[None]:
-        """Says that `what` is compiled and how long that took, which counts for no unit's time."""
+        """Prints that `what` is compiled, and the time of it, which counts for no unit."""
         self.say(f"compiling {what}")
         if self._with_bar:
             self._update_bar(f"compiling {what}")
@@ -136,13 +134,13 @@ class Progress:
         self._watch.restart()
 
     def say(self, text: str) -> None:
-        """Says a line at once."""
+        """Prints a line at once, with the current status if a unit was begun."""
         with self._lock:
             place = f"[{self._status()}] " if self._what else ""
             self._print(place + text)
 
     def _count(self, amount: float, seconds: float | None = None) -> None:
-        """`seconds` is None where they tell nothing of the pace."""
+        """Counts units; `seconds` is None where they do not count for the rate."""
         self.done += amount
         self.total = max(self.total, self.done)
         if seconds is not None:
@@ -150,7 +148,7 @@ class Progress:
             self._busy += seconds
 
     def _show(self, text: str, always: bool) -> None:
-        """Shows the state of the work in the bar, or as a line if it is time for one."""
+        """Updates the bar, or prints a line if SAY_EVERY_S have passed."""
         if self._with_bar:
             self._update_bar(text)
         if always or (not self._with_bar and time.monotonic() - self._said >= SAY_EVERY_S):
@@ -176,7 +174,7 @@ class Progress:
         return ", ".join(parts)
 
     def _seconds_left(self) -> float:
-        """At the pace so far, less the time that the current unit has taken."""
+        """Returns the time left at the rate so far, less that of the current unit so far."""
         whole = self._busy / self._worked * (self.total - self.done)
         return max(whole - (self._watch.seconds if self._what else 0), 0)
 

@@ -1,4 +1,4 @@
-"""How much memory is in use: of a device where it tells, else of this process, from the system."""
+"""Measures memory in use: of a device that reports it, else of this process."""
 
 import contextlib
 import ctypes
@@ -14,22 +14,22 @@ from seqarch.errors import NoResult
 
 
 def used(device: jax.Device) -> int:
-    """Returns the bytes in use on `device` now; on a CPU, which doesn't tell, of the process."""
+    """Returns the bytes in use on a device; for a CPU, which reports none, those of the process."""
     stats = device.memory_stats()
     return stats["bytes_in_use"] if stats else resident()
 
 
 def resident() -> int:
-    """Returns the bytes of this process that are in memory now.
+    """Returns the resident bytes of this process.
 
     Raises:
-      NoResult: where the system does not tell.
+      NoResult: where the system does not report them.
     """
     return _status("VmRSS")
 
 
 def resident_peak() -> int:
-    """Returns the most bytes of this process that were in memory at once, since `reset_peak`."""
+    """Returns the peak of this process's resident bytes since `reset_peak`, or since its start."""
     with contextlib.suppress(NoResult):
         return _status("VmHWM")
     unit = 1 if sys.platform == "darwin" else 1024
@@ -37,10 +37,10 @@ def resident_peak() -> int:
 
 
 def reset_peak() -> int:
-    """Gives free memory back to the system and returns `resident()`, from where the peak starts.
+    """Releases free memory to the system, restarts the peak and returns `resident()`.
 
     Raises:
-      NoResult: where the system does not tell the peak of a process.
+      NoResult: where the system cannot restart the peak.
     """
     gc.collect()
     try:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as requests, which the loop answers between two steps by saving."""
+"""SIGTERM and Ctrl-C as requests to stop, which training answers between two steps."""
 
 import itertools
 import os
@@ -11,15 +11,14 @@ from jax.experimental import multihost_utils
 
 
 class StopRequests:
-    """Takes note of SIGTERM and SIGINT while it is entered; a second Ctrl-C ends the process at
-    once, whatever it waits for.
+    """A context manager that records SIGTERM and SIGINT; a second Ctrl-C ends the process at once.
 
-    Of several processes one that is told to stop stops all, at the same step: JAX's preemption
-    service watches SIGTERM then, and Ctrl-C is passed on to it. Outside the main thread, which
-    alone gets signals in Python, it does nothing.
+    In a cluster, a request to one process stops all of them at the same step: JAX's preemption
+    service watches for SIGTERM there, and Ctrl-C is passed on to it. Outside the main thread, which
+    alone gets signals in Python, the manager does nothing.
     """
 
-    # Asked by this process so far: the service names a count, and one that has passed never comes.
+    # Calls of this process so far; the service wants numbers that never repeat.
     _asked = itertools.count(1)
 
     def __init__(self) -> None:
@@ -38,14 +37,15 @@ class StopRequests:
             signal.signal(number, handler)
 
     def received(self) -> int | None:
-        """The signal that asks to stop; None where none does. All processes ask equally often."""
+        """Returns the signal that asks to stop, or None.
+
+        All processes of a cluster must call it equally often.
+        """
         if not self._several:
             return self._received
-        return (
-            self._received or signal.SIGTERM
-            if multihost_utils.reached_preemption_sync_point(next(self._asked))
-            else None
-        )
+        if multihost_utils.reached_preemption_sync_point(next(self._asked)):
+            return self._received or signal.SIGTERM
+        return None
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._received = number

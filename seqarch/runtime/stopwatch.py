@@ -1,21 +1,21 @@
-"""A stopwatch that tells laps."""
+"""A stopwatch with laps."""
 
 import time
 
 
 class Stopwatch:
-    """Wall-clock seconds since it was made, or since its last lap or restart."""
+    """Measures wall-clock seconds since its construction, last lap or restart."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Forgets the time since the last lap."""
+        """Begins the lap again."""
         self._began = time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Seconds of the lap that runs."""
+        """Seconds of the current lap."""
         return time.perf_counter() - self._began
 
     def lap(self) -> float:

@@ -1,4 +1,4 @@
-"""The standard streams: open in any case, and safe for the terminal behind them."""
+"""The standard streams: opens them if they are closed, and escapes what is printed."""
 
 import contextlib
 import os
@@ -11,14 +11,15 @@ from seqarch.errors import printable
 
 @contextlib.contextmanager
 def printable_stdout() -> Iterator[None]:
-    """Escapes in what is printed what no terminal and no encoding should get."""
+    """Escapes control characters, and characters outside the encoding, in what is printed."""
     with contextlib.redirect_stdout(_Printable(sys.stdout)):
         yield
 
 
 def open_streams() -> None:
-    """Opens /dev/null for standard streams that are closed; else the next file that is opened would
-    get their numbers, and what is printed.
+    """Opens /dev/null for closed standard streams.
+
+    Otherwise the next file that is opened would get their number, and with it what is printed.
     """
     for number in range(3):
         try:
@@ -30,7 +31,7 @@ def open_streams() -> None:
 
 
 class _Printable:
-    """A text stream whose texts are escaped by `printable` and fit its encoding; else like it."""
+    """A text stream that escapes what is written and passes everything else to another stream."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream

@@ -1,8 +1,8 @@
-"""Members side by side on a CPU: each in a process of its own, on a share of the cores.
+"""Trains members in parallel on a CPU, each in a process of its own on a share of the cores.
 
-A small model's step hardly gains from a second core: 8 x 256 tokens through 130 thousand parameters
-take 75 to 98 % of two cores' tokens a second on one. Two members beside each other train 1.2 to
-1.55 times faster than one after the other.
+A small model gains little from a second core: with 8 x 256 tokens and 130 thousand parameters, one
+core reaches 75 to 98 % of the tokens per second of two. Two members in parallel train 1.2 to 1.55
+times faster than one after the other.
 """
 
 import contextlib
@@ -23,38 +23,30 @@ from seqarch.runtime.signals import StopRequests
 
 T = TypeVar("T")
 
-POLL_S = 0.5  # between looks at what asks to stop
+POLL_S = 0.5  # time between checks for a request to stop
 
 
 def most_workers() -> int:
-    """One for each core of a CPU that JAX computes on; an accelerator, or a cluster, works on one
-    member at a time.
-    """
-    alone = (
-        jax.default_backend() != "cpu"
-        or jax.process_count() > 1
-        or not hasattr(os, "sched_setaffinity")
-    )
-    return 1 if alone else cpus()
+    """Returns the number of cores on a CPU; 1 on an accelerator and in a cluster."""
+    on_cpu = jax.default_backend() == "cpu" and jax.process_count() == 1
+    return cpus() if on_cpu and hasattr(os, "sched_setaffinity") else 1
 
 
 def side_by_side(
     members: Mapping[str, T], work: Callable[[T], None], workers: int, say: Callable[[str], None]
 ) -> None:
-    """Calls `work` on each member, `workers` at once.
+    """Calls `work` on each member, in `workers` processes at once.
 
-    A member that comes to no result does not end the others. They also stop where this process is
-    gone.
+    A member without a result (NoResult) does not end the others. The processes end with this one.
 
     Args:
       members: by name; they and `work` must be picklable.
       work: runs in a process of its own, on a share of the cores.
-      workers: processes at once.
-      say: takes a line for each member that is done.
+      workers: number of processes at once.
+      say: is called with a line for each member that is done.
 
     Raises:
-      UserError, OSError: what else ended a member, when all have been told to stop, what trained
-        has saved and none runs any more.
+      UserError, OSError: the error of a member, once all other members have saved and stopped.
       Stopped: likewise, at SIGTERM and Ctrl-C.
     """
     waiting, running = [*reversed(members.items())], []
@@ -67,15 +59,13 @@ def side_by_side(
                 while waiting and shares:
                     running.append(_Worker(*waiting.pop(), work, shares.pop()))
                 ended = _ended(running)
-                if number := stops.received():  # which may have ended them, too
+                if number := stops.received():  # before results, as the signal may end workers too
                     raise Stopped("stopped; the same command goes on", number)
                 for worker in ended:
                     running.remove(worker)
                     shares.append(worker.cores)
-                    say(
-                        f"{worker.name}: {worker.result()}; {len(running) + len(waiting)} of "
-                        f"{len(members)} members are left"
-                    )
+                    left = f"{len(running) + len(waiting)} of {len(members)} members are left"
+                    say(f"{worker.name}: {worker.result()}; {left}")
         finally:
             for worker in running:
                 worker.process.terminate()
@@ -84,14 +74,14 @@ def side_by_side(
 
 
 class _Worker:
-    """A process at work on one member."""
+    """A process that works on one member."""
 
     def __init__(self, name: str, member: T, work: Callable[[T], None], cores: list[int]):
         self.name, self.cores = name, cores
         self.process, self._pipe = spawn(_serve, work, member, cores)
 
     def result(self) -> str:
-        """What there is to say of the work; raises what ended it before it was done."""
+        """Returns the result as text; raises the error of the work, except NoResult."""
         self.process.join()
         try:
             error = self._pipe.recv()
@@ -121,7 +111,7 @@ def _ended(running: list[_Worker]) -> list[_Worker]:
 
 
 def _serve(pipe: Connection, work: Callable[[T], None], member: T, cores: list[int]) -> None:
-    """Runs in a worker: what ended the work goes through `pipe`, or None."""
+    """Runs the work in a worker, and sends its error, or None, through the pipe."""
     os.sched_setaffinity(0, cores)  # before XLA sizes its thread pool
     threading.Thread(target=_end_with_parent, daemon=True).start()
     quiet()
@@ -134,7 +124,7 @@ def _serve(pipe: Connection, work: Callable[[T], None], member: T, cores: list[i
         ended = error
     except KeyboardInterrupt:
         ended = Stopped("interrupted", signal.SIGINT)
-    with contextlib.suppress(BrokenPipeError):  # where nobody listens any more
+    with contextlib.suppress(BrokenPipeError):  # where the parent is gone
         pipe.send(ended)
 
 

@@ -1,9 +1,9 @@
-"""What a model is trained on and scored by, and the only registry of tasks.
+"""The registry of tasks, on which models are trained and scored.
 
     task = make_task(config)                  # config.task: "text", "mqar(pairs=8,length=128)"
     batch = next(task.batches("train", seed=0, batch=64))
 
-A new task is one file with a subclass of `seqarch.tasks.base.Probe`, and one line in TASKS.
+A new task is a file with a subclass of `seqarch.tasks.base.Probe`, and an entry in TASKS.
 """
 
 import importlib
@@ -26,7 +26,7 @@ def check_name(text: str) -> str:
     """Returns the name in TASKS of a task such as "mqar(pairs=8)"; imports nothing.
 
     Raises:
-      UserError: where `text` is no such call, or there is no such task.
+      UserError: where `text` cannot be read, or names an unknown task.
     """
     name = read_entry(text, "task").mixer
     if name not in TASKS:
@@ -35,13 +35,17 @@ def check_name(text: str) -> str:
 
 
 def find(text: str) -> "type[Task]":
-    """Returns the class of a task such as "mqar(pairs=8)"; raises UserError."""
+    """Returns the class of a task such as "mqar(pairs=8)"; raises UserError as `check_name`."""
     module, _, attribute = TASKS[check_name(text)].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def options(text: str) -> dict[str, Any]:
-    """Returns the options that `text` gives; raises UserError for one that the task lacks."""
+    """Returns the options of a task such as "mqar(pairs=8)".
+
+    Raises:
+      UserError: for an option that the task does not have, and for a value of another type.
+    """
     known, given = find(text).options(), dict(read_entry(text, "task").options)
     name = check_name(text)
     for option, value in given.items():
@@ -54,10 +58,10 @@ def options(text: str) -> dict[str, Any]:
 
 
 def make_task(config: "Config") -> "Task":
-    """Returns the task of a config; of text, its data are fetched where they are not there yet.
+    """Returns the task of a config; the default text is fetched on first use.
 
     Raises:
       UserError: for an unknown option, for an impossible task, and where `config.model.vocab` or
-        `config.length` are not the task's.
+        `config.length` differ from the task's.
     """
     return find(config.task).from_config(config, **options(config.task))

@@ -1,7 +1,7 @@
-"""What a task is, and what all probes share: tasks whose rows a program generates.
+"""The interface of a task, and the base class of probes, whose rows are generated.
 
-A probe is a frozen dataclass whose fields are its options. It says how rows are drawn, which
-positions are scored, and how to get all of them right:
+A probe is a frozen dataclass whose fields are its options. It defines how rows are drawn, which
+positions are scored, and how to solve them:
 
     @dataclasses.dataclass(frozen=True)
     class Copy(Probe):
@@ -30,18 +30,21 @@ if TYPE_CHECKING:
     from seqarch.config import Config
 
 SPLITS = ("train", "validation", "test")
-HELD_OUT_SEED = 0  # of the rows on which every run is validated and scored
-VALIDATION_ROWS = 256  # of a probe, in the quick look while training goes on
-EIGHTHS = {"train": range(6), "validation": range(6, 7), "test": range(7, 8)}  # of all hashes
-ROUNDS = 200  # of drawing rows, after which a split counts as empty
-VERSION = 1  # of the generation of rows: another one is another data stream
+HELD_OUT_SEED = 0  # seed of the rows on which every run is validated and scored
+HELD_OUT_ROWS = 64  # rows in the data of a split (`Probe.open`)
+VALIDATION_ROWS = 256  # rows that are validated during training
+EIGHTHS = {"train": range(6), "validation": range(6, 7), "test": range(7, 8)}  # eighths of hashes
+ROUNDS = 200  # attempts to draw rows, after which a split counts as empty
+VERSION = 1  # version of the generation of rows: another one is another data stream
 
 
 class Batch(NamedTuple):
     """Rows of tokens.
 
-    targets: what is to be predicted at each position; of no meaning where the weight is 0
-    starts: the first tokens of packed documents; weights: of each position's loss
+    tokens: the inputs
+    targets: the token to predict at each position; without meaning where the weight is 0
+    starts: whether a token is the first of a packed document
+    weights: of each position's loss
     """
 
     tokens: Int[np.ndarray, "B T"]
@@ -51,12 +54,14 @@ class Batch(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What a task is scored by.
+    """The metric by which a task is scored.
 
-    metric: in metrics.jsonl, with "validation_" before it for held-out rows; and the name of the
-      evaluator's metric
-    evaluator: the one in EVALUATORS that measures it
-    unit: a name in `seqarch.report.formats.FORMATS`; lower: whether lower is better
+    metric: its name, for the evaluator and in metrics.jsonl, there with "validation_" before it for
+      held-out rows
+    title: its name in text
+    evaluator: the name in EVALUATORS of the evaluator that measures it
+    unit: a name in `seqarch.report.formats.FORMATS`
+    lower: whether lower is better
     """
 
     metric: str
@@ -71,14 +76,18 @@ ACCURACY = Score("accuracy", "accuracy", "accuracy", "percent", False)
 
 
 class Chance(NamedTuple):
-    """Accuracies without learning: of guessing among all answers, and among those in the row."""
+    """The accuracies of guessing.
+
+    uninformed: among all possible answers
+    informed: among the answers in the row
+    """
 
     uninformed: float
     informed: float
 
 
 class Sums(NamedTuple):
-    """Of a model over scored positions: nats, correct predictions, and weights."""
+    """Weighted sums over scored positions: nats, correct predictions, and weights."""
 
     nats: float
     correct: float
@@ -86,14 +95,14 @@ class Sums(NamedTuple):
 
 
 class Task(abc.ABC):
-    """What a model is trained on and scored by.
+    """The data and the score of a model.
 
     Attributes:
-      score: what it is scored by.
-      evaluators: that measure a run of it, by name.
-      baselines: names in `seqarch.evals.baselines.BASELINES`; none for most tasks.
-      tokens_per_byte: of text; None where tokens stand for no bytes.
-      vocab: tokens that the model must know.
+      score: the metric by which it is scored.
+      evaluators: names of the evaluators that measure a run on it.
+      baselines: names in `seqarch.evals.baselines.BASELINES`; most tasks have none.
+      tokens_per_byte: of a text; None for tasks that have no bytes.
+      vocab: number of tokens in the model's vocabulary.
     """
 
     score: ClassVar[Score]
@@ -105,24 +114,27 @@ class Task(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def from_config(cls, config: "Config", **options: Any) -> Self:
-        """Returns the task with these options, which are checked, as `config` wants it."""
+        """Returns the task of a config with these options; raises UserError where it cannot be."""
 
     @classmethod
     def options(cls) -> dict[str, Any]:
-        """Returns the types of the options by name."""
+        """Returns the types of the task's options by name."""
         return {}
 
     @property
     @abc.abstractmethod
     def digest(self) -> str:
-        """Identifies the data stream: two tasks with the same digest have the same rows."""
+        """Identifies the data stream: tasks with the same digest have the same rows."""
 
     @abc.abstractmethod
     def open(self, split: str) -> Any:
-        """Returns the data of a split, which evaluators have as `run.split`.
+        """Returns the data of a split, which evaluators get as `run.split`.
 
-        It has `tokens`, an array that programs can be timed with, and `boundary`, the token that
-        begins a document in it. Raises UserError where there is no such split.
+        It has at least `tokens`, an array with which programs can be timed, and `boundary`, the
+        token that begins a document in it.
+
+        Raises:
+          UserError: where there is no such split.
         """
 
     @abc.abstractmethod
@@ -136,25 +148,38 @@ class Task(abc.ABC):
         process: int = 0,
         processes: int = 1,
     ) -> Iterator[Batch]:
-        """Returns endless batches from the index `start` on.
+        """Returns endless batches from an index on.
 
-        A batch is a pure function of (split, seed, index); process p of n gets its p-th n-th.
+        A batch is a pure function of (split, seed, index).
+
+        Args:
+          split: a name in SPLITS.
+          seed: of the order.
+          batch: rows of the global batch.
+          start: the index of the first batch.
+          process: the index of this process, which gets its share of each batch's rows.
+          processes: the number of processes.
         """
 
     @abc.abstractmethod
     def validation(self) -> tuple[Batch, int]:
-        """Returns rows for a quick look at the validation split, and the bytes they predict."""
+        """Returns rows of the validation split for scoring during training, and their bytes."""
 
     @abc.abstractmethod
     def validation_scores(self, sums: Sums, size: int) -> dict[str, float]:
-        """Returns the columns of metrics.jsonl that a quick look gives."""
+        """Returns the columns of metrics.jsonl for the rows of `validation`.
+
+        Args:
+          sums: over these rows.
+          size: their bytes.
+        """
 
     def save(self, run_dir: str | os.PathLike) -> None:
-        """Writes into a run's directory what its model cannot be used without."""
+        """Writes the files to a run's directory without which its model cannot be used."""
 
 
 class Rows(NamedTuple):
-    """Rows as a probe draws them: tokens, the answers, and where these are asked for."""
+    """Rows as a probe draws them: tokens, targets, and whether a position is scored."""
 
     tokens: Int[np.ndarray, "B T"]
     targets: Int[np.ndarray, "B T"]
@@ -162,7 +187,12 @@ class Rows(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """A split of a probe. tokens: some of its rows, one after the other; no token is a boundary."""
+    """The data of a probe's split.
+
+    name: of the split
+    tokens: HELD_OUT_ROWS rows, one after the other
+    boundary: -1, since no token begins a document
+    """
 
     name: str
     tokens: Int[np.ndarray, "n"]
@@ -173,12 +203,13 @@ class HeldOut(NamedTuple):
 class Probe(Task):
     """A task whose rows are generated, and scored by accuracy at weighted positions.
 
-    Splits are disjoint by rule: a row belongs to the split that its hash falls into, and rows are
-    drawn until as many as are wanted fall into the one that is asked for.
+    Splits are disjoint: a row's hash decides its split, and rows are drawn until enough of them
+    belong to the wanted split.
 
     Attributes:
-      size: the option that makes the task harder, such as "pairs".
-      solved: the accuracy from which on it counts as solved.
+      size: the name of the option that makes the task harder, such as "pairs".
+      solved: the accuracy from which on the task counts as solved.
+      length: tokens of a row.
     """
 
     score: ClassVar[Score] = ACCURACY
@@ -190,19 +221,19 @@ class Probe(Task):
 
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator, count: int) -> Rows:
-        """Returns `count` rows, whatever split they fall into."""
+        """Returns `count` rows of any split."""
 
     @abc.abstractmethod
     def solve(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
-        """Returns the right answer at every scored position, from the tokens up to it alone."""
+        """Returns the right targets at scored positions, each from the tokens up to it alone."""
 
     @property
     @abc.abstractmethod
     def chance(self) -> Chance:
-        """Accuracies without learning."""
+        """The accuracies of guessing."""
 
     def distances(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"] | None:
-        """Returns how many tokens before a scored position its answer stands; None: nowhere."""
+        """Returns how many tokens before a scored position its answer is; None: it is nowhere."""
         return None
 
     @classmethod
@@ -229,7 +260,7 @@ class Probe(Task):
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def open(self, split: str) -> HeldOut:
-        rows = self.rows(split, HELD_OUT_SEED, 0, 64)
+        rows = self.rows(split, HELD_OUT_SEED, 0, HELD_OUT_ROWS)
         return HeldOut(split, rows.tokens.ravel())
 
     def batches(
@@ -248,7 +279,7 @@ class Probe(Task):
             yield Batch(*(column[share] for column in whole))
 
     def rows(self, split: str, seed: int, index: int, count: int) -> Rows:
-        """Returns `count` rows of a split, the same at every call with these arguments.
+        """Returns `count` rows of a split, as a pure function of the arguments.
 
         Raises:
           UserError: where there is no such split, or the task has too few different rows for it.
@@ -271,25 +302,23 @@ class Probe(Task):
         return as_batch(self.rows("validation", HELD_OUT_SEED, 0, VALIDATION_ROWS)), 0
 
     def validation_scores(self, sums: Sums, size: int) -> dict[str, float]:
-        return dict(
-            validation_loss=sums.nats / sums.weight,
-            validation_accuracy=sums.correct / sums.weight,
-        )
+        loss, accuracy = sums.nats / sums.weight, sums.correct / sums.weight
+        return dict(validation_loss=loss, validation_accuracy=accuracy)
 
 
 def as_batch(rows: Rows) -> Batch:
-    """Returns rows as training wants them: no packed documents, weight 1 where scored."""
-    starts = np.zeros(rows.tokens.shape, bool)
-    return Batch(
-        rows.tokens.astype(np.int32),
-        rows.targets.astype(np.int32),
-        starts,
-        rows.scored.astype(np.float32),
-    )
+    """Returns rows as a batch without packed documents, with weight 1 at scored positions."""
+    tokens, targets = rows.tokens.astype(np.int32), rows.targets.astype(np.int32)
+    starts = np.zeros(tokens.shape, bool)
+    return Batch(tokens, targets, starts, rows.scored.astype(np.float32))
 
 
 def share_of(batch: int, process: int, processes: int) -> slice:
-    """Returns the rows of a global batch that one process holds; raises UserError."""
+    """Returns the rows of a global batch that one process has.
+
+    Raises:
+      UserError: where the batch does not divide among the processes.
+    """
     if batch % processes:
         raise UserError(
             f"a batch of {batch} does not divide among {processes} processes; give a multiple of it"
@@ -298,9 +327,11 @@ def share_of(batch: int, process: int, processes: int) -> slice:
 
 
 def row_hashes(tokens: Int[np.ndarray, "B T"]) -> np.ndarray:
-    """Returns a hash of 64 bits of each row; the same on every machine.
+    """Returns a hash of 64 bits for each row, which is the same on every machine.
 
-    A random linear map mod 2^64, then splitmix64's finalizer (Steele et al. 2014).
+    It is a random linear map mod 2^64, followed by the finalizer of splitmix64.
+
+    Source: Steele et al. 2014, "Fast splittable pseudorandom number generators".
     """
     weights = _splitmix(np.arange(1, 1 + tokens.shape[1], dtype=np.uint64)) | np.uint64(1)
     return _splitmix((tokens.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64))

@@ -3,10 +3,10 @@
     tokens    k1 v1 k2 v2 | f  k2 f  f  k1 f  f  f        f: filler, in none of the row's pairs
     targets   -  -  -  -  | -  v2 -  -  v1 -  -  -
 
-Keys and values are of disjoint halves of the vocabulary, and distinct within a row, in which they
-are drawn afresh: only the context says which value a key has. After a query stands filler, not its
-value. Gaps are drawn as in the source: queries stand in slots of two tokens, the i-th of which is
-taken with a probability proportional to i^(POWER - 1).
+Keys and values are from disjoint halves of the vocabulary and distinct within a row. Each row draws
+new ones, so that only the context tells the value of a key. After a query comes filler, not the
+value. Gaps are drawn as in the source: queries are in slots of two tokens, and slot i is taken with
+a probability proportional to i^(POWER - 1).
 
 Source: Arora et al. 2023, "Zoology: Measuring and improving recall in efficient language models",
 section 3 and appendix E; there the filler is any token, which may collide with a pair.
@@ -22,19 +22,19 @@ from seqarch.tasks.base import Chance, Probe, Rows
 from seqarch.types import Int
 
 VARIANTS = ("fresh",)
-POWER = 0.01
+POWER = 0.01  # of the distribution of gaps
 
 
 @dataclasses.dataclass(frozen=True)
 class MQAR(Probe):
-    """The task.
+    """Multi-query associative recall.
 
     Attributes:
-      pairs: of a key and a value in a row.
+      pairs: number of pairs of a key and a value in a row.
       length: tokens of a row.
-      vocab: keys and values, half each.
-      queries: scored positions of a row; None: each key once. Where there are more than pairs, each
-        key is asked for at least once.
+      vocab: number of keys and values, half of them each.
+      queries: scored positions of a row; None: one per key. With more queries than pairs, each key
+        is queried at least once.
       variant: "fresh": new pairs in every row.
     """
 
@@ -66,7 +66,7 @@ class MQAR(Probe):
 
     @property
     def _keys(self) -> int:
-        """Tokens below are keys, the others are values."""
+        """The number of keys, which are the first tokens; the others are values."""
         return self.vocab // 2
 
     @property
@@ -99,14 +99,14 @@ class MQAR(Probe):
         return tokens + passed - row * used.shape[1]
 
     def _places(self, rng: np.random.Generator, count: int) -> Int[np.ndarray, "B Q"]:
-        """Where queries stand: weighted slots without replacement (the Gumbel-max trick)."""
+        """Returns the positions of queries: slots drawn without replacement, by Gumbel-max."""
         slots = (self.length - 2 * self.pairs) // 2
         log_p = (POWER - 1) * np.log(np.arange(1, slots + 1))
         ranks = np.argsort(-(log_p + rng.gumbel(size=(count, slots))), axis=1)
         return 2 * self.pairs + 2 * ranks[:, : self._queries]
 
     def _asked(self, rng: np.random.Generator, count: int) -> Int[np.ndarray, "B Q"]:
-        """Which pair each query asks for: each pair, where queries suffice, in any order."""
+        """Returns the pair of each query: every pair if there are enough queries, in any order."""
         first = np.broadcast_to(np.arange(self.pairs), (count, self.pairs))
         more = rng.integers(self.pairs, size=(count, max(0, self._queries - self.pairs)))
         asked = rng.permuted(first, axis=1)[:, : self._queries]
@@ -118,11 +118,11 @@ class MQAR(Probe):
         return np.where(pair >= 0, np.take_along_axis(values, np.maximum(pair, 0), axis=1), -1)
 
     def distances(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
-        """Returns the tokens between the value's place and the query for its key."""
+        """Returns the number of tokens from a value to the query for its key."""
         return np.arange(tokens.shape[1]) - (1 + 2 * self._pair_of(tokens))
 
     def _pair_of(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
-        """The pair whose key a token behind the pairs is; -1 where it is none."""
+        """Returns the pair whose key a token after the pairs is; -1 where it is no key."""
         found = np.full(tokens.shape, -1)
         for pair in range(self.pairs):
             found[tokens == tokens[:, 2 * pair, None]] = pair
@@ -131,9 +131,9 @@ class MQAR(Probe):
 
 
 def distinct(rng: np.random.Generator, count: int, size: int, below: int) -> Int[np.ndarray, "B n"]:
-    """Returns rows of `size` different numbers in [0, below), in any order.
+    """Returns rows of `size` different numbers in [0, below), in random order.
 
-    Source: Floyd's sampling (Bentley and Floyd 1987, "A sample of brilliance").
+    Source: Bentley and Floyd 1987, "A sample of brilliance".
     """
     chosen = np.full((count, size), -1)
     for place, top in enumerate(range(below - size, below)):

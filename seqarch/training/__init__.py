@@ -1,3 +1,1 @@
-"""Training: state and step (state.py, optim.py), devices (sharding.py), what is kept
-(checkpoint.py, logging.py), the loop.
-"""
+"""Training: state, step, sharding, checkpoints, metrics and the loop."""

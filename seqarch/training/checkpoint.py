@@ -1,14 +1,13 @@
-"""Checkpoints: a flat {dotted.name: array} dict for the model and one for the rest, by Orbax,
-written while training goes on.
+"""Checkpoints, which Orbax writes while training continues.
 
-    RUN/checkpoints/STEP/model       every parameter                       (what load_model reads)
-    RUN/checkpoints/STEP/optimizer   moments, refused steps, the step
-    RUN/checkpoints/STEP/record    the step; the config's fields that decide the trajectory; dtype,
-                                   shape and digest of each array; and the stream that the step is a
-                                   position in: {"seed", "batch", "length", "data"}
-    RUN/checkpoints/STEP.damaged     one that was not what had been saved, out of the way
+    RUN/checkpoints/STEP/model       every parameter, as {dotted.name: array}
+    RUN/checkpoints/STEP/optimizer   likewise moments, refused steps, the step
+    RUN/checkpoints/STEP/record      the step; the config's fields that decide the trajectory;
+                                     dtype, shape and digest of each array; and the data stream:
+                                     {"seed", "batch", "length", "data"}
+    RUN/checkpoints/STEP.damaged     a checkpoint that differs from what was saved
 
-The loader is a pure function of (seed, step), so the step is the whole of the data position.
+Batches are a pure function of (seed, step), so the step is the whole position in the data.
 """
 
 import json
@@ -37,11 +36,11 @@ from seqarch.training.sharding import make_mesh, placed, shardings
 from seqarch.training.state import TrainState
 from seqarch.types import Array, PyTree
 
-LOOKS = 20  # times that load_model looks for a newer checkpoint where one vanishes as it is read
+LOOKS = 20  # attempts of load_model to read a checkpoint that training replaces meanwhile
 
 
 def named(tree: PyTree) -> dict[str, Array]:
-    """The leaves by dotted name, such as model.period.0.mixer.out.kernel."""
+    """Returns the leaves of a tree by dotted name, such as model.period.0.mixer.out.kernel."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): leaf
@@ -50,12 +49,15 @@ def named(tree: PyTree) -> dict[str, Array]:
 
 
 class Checkpointer:
-    """Saves and restores train states under `directory`, of which the `keep` newest stay; a context
-    manager.
+    """Saves and restores train states; a context manager.
 
-    stream: identifies the data stream; kept with each state, and a state of another stream is
-      refused.
-    config: the run's fields that decide its trajectory, by dotted name; kept and refused likewise.
+    Args:
+        directory: of the checkpoints.
+        keep: number of the newest checkpoints that are kept.
+        stream: identifies the data stream; saved with each state, and a state of another stream is
+            refused.
+        config: the run's fields that decide its trajectory, by dotted name; saved and compared
+            likewise.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Checkpointer:
     ):
         self.directory = Path(directory).absolute()
         self.stream, self.config = dict(stream or {}), dict(config or {})
-        # Where threads make the directories and fail, those that write into them wait for minutes.
+        # If threads fail to make the directories, threads that write into them wait for minutes.
         directories_first = AsyncOptions(create_directories_asynchronously=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=LatestN(keep),
@@ -87,49 +89,49 @@ class Checkpointer:
         self.close()
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits for the save in progress and releases Orbax's threads."""
         self.wait()
         self._manager.close()
 
     def wait(self) -> None:
-        """Until what is being written is there; raises what went wrong with it."""
+        """Waits for the save in progress; raises its error."""
         self._manager.wait_until_finished()
 
     def check(self) -> None:
-        """Raises what went wrong with a save that has ended, which `save` and `wait` would, later;
-        doesn't wait.
-        """
+        """Raises the error of a save that has ended; does not wait for one in progress."""
         if not self._manager.is_saving_in_progress():
             self._manager.wait_until_finished()
 
     @property
     def steps(self) -> list[int]:
-        """The steps that were written whole, ascending; of several processes the first one's view
-        holds for all.
-        """
+        """The steps with a complete checkpoint, ascending, as process 0 sees them."""
         return json.loads(gather(json.dumps(restore.steps(self.directory)))[0])
 
     def save(self, state: TrainState) -> None:
-        """Starts writing `state`; returns when its arrays may be donated."""
+        """Starts a save of `state`; returns once its arrays may be donated."""
         model, rest = _split(state)
         record = restore.make_record(int(state.step), model | rest, self.stream, self.config)
         items = dict(model=ocp.args.StandardSave(model), optimizer=ocp.args.StandardSave(rest))
         args = ocp.args.Composite(**items, record=ocp.args.JsonSave(record))
-        self._manager.save(
-            int(state.step), args=args, force=True
-        )  # without force Orbax may leave a step out, silently
+        # Without `force`, Orbax may skip a step silently.
+        self._manager.save(int(state.step), args=args, force=True)
 
     def restore(
         self, abstract: TrainState, *, strict: bool = False, say: Callable[[str], None] = print
     ) -> TrainState:
-        """The latest state that is what was saved, with the shapes, dtypes and shardings of
-        `abstract`.
+        """Returns the state of the latest undamaged checkpoint.
 
-        `say` is told of damaged ones, which are set aside once an older one proves whole. Of
-        several processes all
-        restore the same step: what one cannot read is damaged for all. Raises UserError where
-        `abstract` or the stream differ from what was saved, where nothing whole is left, and, if
-        `strict`, at damage.
+        Damaged checkpoints are renamed once an older one has been restored. All processes restore
+        the same step: a checkpoint that one of them cannot read is damaged for all.
+
+        Args:
+            abstract: shapes, dtypes and shardings of the state.
+            strict: raise an error at a damaged checkpoint.
+            say: is called with a line for each damaged checkpoint.
+
+        Raises:
+            UserError: where the arrays, the stream or the config differ from those saved, where no
+                undamaged checkpoint is left, and, if `strict`, at a damaged one.
         """
         damaged = []
         for step in reversed(self.steps):
@@ -167,23 +169,20 @@ class Checkpointer:
             raise Damaged(f"{path} is damaged (not every process finds the same record of digests)")
         found = digests(leaves)
         together(lambda: restore.compare(path, record, found), Damaged)
-        return jax.tree.unflatten(
-            jax.tree.structure(abstract), [leaves[name] for name in named(abstract)]
-        )
+        ordered = [leaves[name] for name in named(abstract)]
+        return jax.tree.unflatten(jax.tree.structure(abstract), ordered)
 
     def _check_stream(self, path: Path, record: dict[str, Any]) -> None:
         for name in sorted(self.stream.keys() & record["stream"].keys()):
             if record["stream"][name] != self.stream[name]:
                 raise UserError(
-                    f"{path} stands in a data stream with {name}={record['stream'][name]!r}, "
+                    f"{path} is of a data stream with {name}={record['stream'][name]!r}, "
                     f"the config asks for {self.stream[name]!r}; use the run's own config, or "
                     "another --workdir"
                 )
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Makes room for the steps' new checkpoints; what is there may still be of use to
-        somebody.
-        """
+        """Renames the checkpoints of `steps`, whose steps are saved again later."""
 
         def rename() -> None:
             for step in steps if jax.process_index() == 0 else []:
@@ -199,23 +198,30 @@ class Checkpointer:
 def load_model(
     run_dir: str | os.PathLike, allow_modules: Iterable[str] = (), *, mesh: Mesh | None = None
 ) -> tuple[Config, LanguageModel, int]:
-    """A run's config, as given, and the model of its latest checkpoint, with its step.
+    """Returns a run's config as the user gave it, its latest model, and the step of that model.
 
-    allow_modules: modules and packages of mixers that the run's config may have imported
-    mesh: each of its devices reads its part of the parameters; without, this process's first device
-    reads them whole A checkpoint that training replaces while it is read is left for its successor.
+    Where training replaces the checkpoint while it is read, the next one is read.
 
-    Raises UserError where `run_dir` is no run or holds no checkpoint, and where the latest one is
-    damaged.
+    Args:
+        run_dir: the run's directory.
+        allow_modules: modules and packages of mixers that may be imported because the run's config
+            names them.
+        mesh: the devices, each of which reads its part of the parameters; default: this process's
+            first device.
+
+    Raises:
+        UserError: where the directory is no run, has no checkpoint or a damaged one, or where its
+            config names a module that is not allowed.
     """
     config = read_config(run_dir, allow_modules)
     resolved = resolve_model(config.model, jax.local_devices()[0])
-    abstract = jax.eval_shape(
-        lambda key: LanguageModel(resolved, rngs=nnx.Rngs(key)), jax.random.key(0)
-    )
-    abstract = placed(
-        abstract, shardings(abstract, mesh or make_mesh(MeshConfig(), jax.local_devices()[:1]))
-    )
+
+    def make(key: Array) -> LanguageModel:
+        return LanguageModel(resolved, rngs=nnx.Rngs(key))
+
+    abstract = jax.eval_shape(make, jax.random.key(0))
+    mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
+    abstract = placed(abstract, shardings(abstract, mesh))
     directory = Path(run_dir) / "checkpoints"
     step, leaves = _read_newest(directory, config, named(TrainState(None, abstract, None)))
     return config, jax.tree.unflatten(jax.tree.structure(abstract), list(leaves.values())), step
@@ -224,7 +230,7 @@ def load_model(
 def _read_newest(
     directory: Path, config: Config, model: dict[str, Array]
 ) -> tuple[int, dict[str, Array]]:
-    """The step and the arrays `model` of the newest checkpoint, even if it changes meanwhile."""
+    """Returns the step and the arrays `model` of the newest checkpoint."""
     for left in reversed(range(LOOKS)):
         step = restore.newest(directory)
         path = directory / str(step)

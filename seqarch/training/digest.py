@@ -1,7 +1,7 @@
-"""Digests of arrays that do not depend on how they are laid out over devices.
+"""Digests of arrays, which do not depend on the arrays' sharding.
 
-Each element's bits are mixed with its flat index, and the results are summed mod 2^32: a sum has no
-order, so devices add up what they hold and nothing is gathered. Two sums with different mixes make
+Each element's bits are mixed with its flat index, and the results are summed mod 2^32. A sum has no
+order, so each device sums its elements and nothing is gathered. Two sums with different mixes make
 64 bits.
 """
 
@@ -17,15 +17,15 @@ _SEEDS = (0x9E3779B9, 0x3C6EF372)
 
 
 def digests(arrays: Mapping[str, Array]) -> dict[str, str]:
-    """16 hexadecimal digits for each array, of its bits and their places; -0.0 and 0.0 differ, as
-    do two NaNs.
+    """Returns 16 hexadecimal digits for the bits of each array, by name.
+
+    -0.0 and 0.0 differ, as do NaNs with different bits.
     """
-    # One at a time: programs that add up over devices can lock each other out where several wait
-    # for few CPU threads.
-    return {
-        name: "".join(f"{value:08x}" for value in _sums(array).tolist())
-        for name, array in arrays.items()
-    }
+    found = {}
+    for name, array in arrays.items():
+        # One at a time: several programs with collectives can deadlock where CPU threads are few.
+        found[name] = "".join(f"{value:08x}" for value in _sums(array).tolist())
+    return found
 
 
 @jax.jit
@@ -41,16 +41,14 @@ def _sums(array: Array) -> Int[Array, "2"]:
 
 
 def _bits(array: Array) -> Array:
-    """The elements, which without JAX's x64 mode are no wider, as uint32."""
+    """Returns the bits of the elements as uint32; without JAX's x64 mode they have at most 32."""
     if array.dtype == jnp.bool:
         return array.astype(jnp.uint32)
     return jax.lax.bitcast_convert_type(array, f"uint{8 * array.dtype.itemsize}").astype(jnp.uint32)
 
 
 def _mix(x: Array) -> Array:
-    """MurmurHash3's finalizer (Appleby 2011), a bijection in which every bit of the input reaches
-    every bit.
-    """
+    """Returns MurmurHash3's finalizer of `x` (Appleby 2011), a bijection that mixes all bits."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = (x ^ (x >> shift)) * jnp.uint32(factor)
     return x ^ (x >> 16)

@@ -1,11 +1,11 @@
-"""The numbers of a run on their way out: RUN/metrics.jsonl, and the trackers that the config names.
+"""Writes the metrics of a run to RUN/metrics.jsonl and to the trackers that the config names.
 
     {"step": 12, "loss": 2.9, "bits_per_byte": 4.2, "learning_rate": 7.2e-4, "grad_norm": 0.8,
      "refused": 0, "step_seconds": 0.1, "tokens_per_s": 4.1e4, "model_flops_per_s": 9.7e10,
      "process_peak_rss_bytes": 5e8, "validation_bits_per_byte": 4.1}
 
-seqarch.training.metrics says what each of them is. A number that is not finite is null in
-metrics.jsonl, which stays standard JSON.
+seqarch.training.metrics describes each of them. A number that is not finite is null in
+metrics.jsonl, so that each line is standard JSON.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from seqarch.training.metrics import METRICS, check_metrics
 
 
 class Logger:
-    """Passes one run's numbers to its log and its trackers; a context manager.
+    """Logs the metrics of one start of a run to its own log and to trackers; a context manager.
 
     Args:
       run_dir: the run's directory.
-      start: the step that the run goes on from.
-      write: whether this process is the one that writes.
+      start: the step that the run continues from.
+      write: whether this process writes; of several processes only one does.
       trackers: names in seqarch.runtime.trackers.TRACKERS.
-      say: takes a warning where rows up to `start` are missing or doubled.
+      say: is called with a warning where rows up to `start` are missing or doubled.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class Logger:
 
 
 class JsonLines:
-    """The run's own log: a tracker that writes metrics.jsonl, one row per step.
+    """The run's own log: a tracker that writes metrics.jsonl, with one row per step.
 
-    Rows beyond the step `start` and a half-written last one are cut off; of doubled rows the last
-    stays. config.json and run.json hold the texts and hyper-parameters.
+    Rows after the step `start` and a half-written last one are removed; of doubled rows the last
+    one stays. Texts and hyper-parameters are in config.json and run.json instead.
     """
 
     def __init__(self, run_dir: str | os.PathLike, start: int, say: Callable[[str], None]):
@@ -100,9 +100,7 @@ class JsonLines:
 
 
 def read_rows(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl; lines that are none, such as a half-written last one, are left
-    out.
-    """
+    """Returns the rows of metrics.jsonl, without damaged lines such as a half-written last one."""
     path = Path(run_dir) / "metrics.jsonl"
     rows = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
@@ -114,9 +112,7 @@ def read_rows(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _cut(path: Path, last: int) -> str:
-    """Rewrites metrics.jsonl with one row per step up to `last`; returns what was wrong with them,
-    or "".
-    """
+    """Rewrites metrics.jsonl with one row per step up to `last`; returns `find_faults` of it."""
     faults = find_faults(path.parent, last)
     rows = [row for row in read_rows(path.parent) if 1 <= row["step"] <= last]
     if path.exists():
@@ -126,7 +122,7 @@ def _cut(path: Path, last: int) -> str:
 
 
 def find_faults(run_dir: str | os.PathLike, last: int) -> str:
-    """Returns which rows of metrics.jsonl up to the step `last` are missing or doubled, or ""."""
+    """Returns a text that names missing and doubled rows of metrics.jsonl up to a step, or ""."""
     counts = Counter(row["step"] for row in read_rows(run_dir) if 1 <= row["step"] <= last)
     missing = [step for step in range(1, last + 1) if step not in counts]
     doubled = [step for step in sorted(counts) if counts[step] > 1]
@@ -136,7 +132,7 @@ def find_faults(run_dir: str | os.PathLike, last: int) -> str:
 
 
 def _ranges(steps: Iterable[int]) -> str:
-    """[1, 2, 3, 7] -> "1-3, 7"."""
+    """Returns a list of steps as text: [1, 2, 3, 7] -> "1-3, 7"."""
     runs: list[list[int]] = []
     for step in steps:
         if runs and runs[-1][1] == step - 1:

@@ -1,6 +1,4 @@
-"""The training loop: from a config and a directory to a trained run; the same call continues one
-that was cut short.
-"""
+"""The training loop, which also continues a run that was cut short."""
 
 import contextlib
 import os
@@ -32,16 +30,20 @@ from seqarch.training.start import (
 from seqarch.training.state import Hyper, TrainState, hyper
 from seqarch.training.validation import Validate, make_validate
 
-PATIENCE = 10  # refused steps in a row that end a run
-LAST_REFUSED = 2  # refused steps in a row that a run may not end with; one alone may be an outlier
+PATIENCE = 10  # steps; a run that refuses so many in a row has diverged
+LAST_REFUSED = 2  # steps; so has one that ends with so many refused (one may be an outlier)
 
 
 class Setup(NamedTuple):
     """What the steps of one start need.
 
-    config: resolved; train_step: compiled; hyper: the learning rate and the weight decay, on the
-    devices; batches: of the steps that follow; validate: from a model to columns of metrics.jsonl;
-    meter: makes rows of the steps' metrics; score: what the task is scored by
+    config: resolved
+    train_step: compiled
+    hyper: the learning rate and the weight decay, on the devices
+    batches: of the steps that follow
+    validate: returns the columns of metrics.jsonl for a model
+    meter: makes the rows of metrics.jsonl
+    score: the metric of the task
     """
 
     config: Config
@@ -64,21 +66,21 @@ def train(
     progress: Say | None = None,
     strict_restore: bool = False,
 ) -> Row:
-    """Trains `config` in `workdir` from its latest checkpoint on.
+    """Trains a model in a run directory, from its latest checkpoint if there is one.
 
     Args:
-      config: as it is given; what it leaves to the machine is resolved here, once.
+      config: as the user gives it; it is resolved for this machine here.
       workdir: the run's directory.
-      progress: takes lines that say what is being done; default: they are printed, with a bar on a
+      progress: is called with lines of progress; by default they are printed, with a bar on a
         terminal.
-      strict_restore: refuse a damaged checkpoint, rather than go on from the one before.
+      strict_restore: refuse a damaged checkpoint instead of continuing from the one before.
 
     Returns:
       The last step's row of metrics.jsonl.
 
     Raises:
-      UserError: where the config, the text, the devices or the directory don't fit, and where so
-        many steps in a row were refused as not finite that the run has `diverged`.
+      UserError: where the config, the text, the devices or the directory don't fit together.
+      Diverged: where too many steps in a row were refused because they were not finite.
       Stopped: at SIGTERM and Ctrl-C, once the run is saved.
     """
     say = _silent if jax.process_index() else (progress or print_line)
@@ -96,7 +98,7 @@ def train(
         if (start := int(state.step)) == config.steps:
             return trained_already(config, before, workdir, mesh, say)
 
-        # What the model or the task cannot do is told here, before anything is written.
+        # Errors of the model and of the task come here, before anything is written.
         rows = _batches(resolved, mesh, task, start)
         train_step, scalars = sharding.jit_train_step(resolved, mesh), _hyper(resolved, mesh)
         flops = count_step_flops(resolved, train_step, *abstract, scalars)
@@ -131,7 +133,7 @@ def train(
 
 
 def _steps(setup: Setup, state: TrainState, stops: StopRequests) -> Row:
-    """Trains from `state` to the last step, or to where it is asked to stop."""
+    """Trains from `state` to the last step, or until a signal asks to stop."""
     config, start, stop = setup.config, int(state.step), None
     for step, batch in zip(range(start + 1, config.steps + 1), setup.batches):
         setup.profile.before(step, state)
@@ -154,7 +156,7 @@ def _steps(setup: Setup, state: TrainState, stops: StopRequests) -> Row:
         if save or validate:
             setup.meter.restart()
     setup.profile.stop(state)
-    setup.checkpoints.wait()  # while a request to stop, or a second Ctrl-C, is still answered
+    setup.checkpoints.wait()  # here, where the handlers of signals are still installed
     if stop:
         line = f"stopped at step {step} of {config.steps}, which is saved; the same command goes on"
         raise Stopped(line, stop)
@@ -162,7 +164,7 @@ def _steps(setup: Setup, state: TrainState, stops: StopRequests) -> Row:
 
 
 def _log(rows: list[Row], setup: Setup) -> None:
-    """Logs rows and reports the progress; raises Diverged at a row by which the run has failed."""
+    """Logs rows and reports progress; raises Diverged at a row that shows divergence."""
     for row in rows:
         setup.logger.log(row)
         if diverged(row, setup.config.steps):
@@ -182,10 +184,10 @@ def _log(rows: list[Row], setup: Setup) -> None:
 
 
 def diverged(row: Row, steps: int) -> bool:
-    """Returns whether a run of `steps` has failed by its `row` of metrics.jsonl.
+    """Returns whether a row of metrics.jsonl shows that a run of `steps` has diverged.
 
-    That is so after PATIENCE refused steps in a row, or LAST_REFUSED at the run's end, or, in a run
-    that is too short for that, where all steps but the first were refused.
+    It has after PATIENCE refused steps in a row, after LAST_REFUSED at the run's end, and, if it is
+    shorter than that, where all steps but the first were refused.
     """
     limit = PATIENCE
     if row["step"] == steps:
@@ -196,8 +198,9 @@ def diverged(row: Row, steps: int) -> bool:
 def _claim(
     config: Config, workdir: str | os.PathLike, stack: contextlib.ExitStack, say: Say
 ) -> Task:
-    """The task, once the directory is ours until `stack` ends; all that can be wrong on one host
-    alone.
+    """Opens the task, locks the directory until `stack` ends, and returns the task.
+
+    Its errors can differ between hosts, so callers run it in `together`.
     """
     task = make_task(config)
     for split in ("train", "validation"):
@@ -209,7 +212,7 @@ def _claim(
 
 
 def _batches(config: Config, mesh: Mesh, task: Task, start: int) -> Iterator[Batch]:
-    """The global batches of the steps after `start`."""
+    """Returns the global batches of the steps after `start`."""
     local = task.batches(
         "train",
         seed=config.seed.data,
@@ -236,7 +239,7 @@ def _progress(config: Config, start: int, say: Say) -> Progress:
 
 
 def _due(step: int, every: int, last: int) -> bool:
-    """Every `every` steps (0: never) and at the last."""
+    """Returns whether `step` is the last one or a multiple of `every`; 0 has no multiples."""
     return step == last or bool(every and step % every == 0)
 
 

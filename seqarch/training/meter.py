@@ -1,4 +1,4 @@
-"""Metrics on their way from the device to the log, with the speed at which they came."""
+"""Fetches the metrics of steps from the device, and measures speed and memory."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -20,14 +20,17 @@ Row = dict[str, float]
 
 
 class Meter:
-    """Steps are fetched in blocks, each once the first step of the next is queued.
+    """Makes the rows of metrics.jsonl from blocks of steps.
 
-    So the device never waits for the host, and the time between two fetches is the time that a
-    block took. No more than one step is queued behind the one that runs: what asks to stop is heard
-    between steps.
-    tokens, flops: of one step, summed over all devices; tokens_per_byte: of the text, its
-      boundaries included; where it is None, rows have no "bits_per_byte"
-    peak: FLOP/s of all devices, see `total_peak_flops`; where it is None, rows have no "mfu"
+    A block is fetched once the first step of the next one is queued, so that the device never waits
+    for the host, and the time between two fetches is that of a block. At most one step is queued
+    behind the running one, so that a request to stop is answered between steps.
+
+    Args:
+        tokens: of one step, on all devices.
+        flops: model FLOPs of one step, on all devices.
+        tokens_per_byte: of the text, boundaries included; None: rows have no "bits_per_byte".
+        peak: FLOP/s of all devices, see `total_peak_flops`; None: rows have no "mfu".
     """
 
     def __init__(
@@ -40,12 +43,14 @@ class Meter:
         self._watch = Stopwatch()
 
     def restart(self) -> None:
-        """Sets the clock; to be called when anything but training has taken time."""
+        """Restarts the clock; call it after anything but training has taken time."""
         self._watch.restart()
 
     def add(self, step: int, metrics: Mapping[str, Array], *, ends_block: bool) -> list[Row]:
-        """Takes the metrics of a step just queued; returns the rows of the block before, if it is
-        the first after one.
+        """Adds the metrics of a step that was just queued.
+
+        Returns:
+            The rows of the block before, if this step is the first of a block, else [].
         """
         if self._block:
             jax.block_until_ready(self._block[-1][1])
@@ -55,7 +60,7 @@ class Meter:
         return rows
 
     def drain(self) -> list[Row]:
-        """The rows of all steps that were added and not yet returned; waits for them."""
+        """Returns the rows of all steps that were added and not yet returned; waits for them."""
         block, self._block, self._ended = jax.device_get(self._block), [], False
         seconds = self._watch.lap() / max(len(block), 1)
         same = self._speed(seconds) | peak_memory()
@@ -69,8 +74,9 @@ class Meter:
         return speed if self._peak is None else speed | dict(mfu=rate / self._peak)
 
     def _row(self, step: int, metrics: Mapping[str, np.ndarray]) -> Row:
-        """Bits per byte by the bytes that tokens of this text have on average; boundaries cost bits
-        and have no bytes.
+        """Returns the row of a step without speed and memory.
+
+        Bits per byte follow from the text's mean bytes per token; a boundary has bits but no bytes.
         """
         found = {name: value.item() for name, value in metrics.items()}
         row = dict(step=step, loss=found["loss"])
@@ -80,8 +86,9 @@ class Meter:
 
 
 def peak_memory() -> Row:
-    """Returns the most that was in use so far: of the first device, or of the process where that
-    doesn't tell (CPU).
+    """Returns the peak memory so far in bytes.
+
+    It is that of the first device or, on a CPU, which does not report any, that of the process.
     """
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
@@ -90,38 +97,39 @@ def peak_memory() -> Row:
 
 
 def total_peak_flops(devices: Iterable[jax.Device], dtype: str) -> float | None:
-    """Returns the peak FLOP/s of `devices` together, by which a run's MFU is measured.
+    """Returns the peak FLOP/s of all devices together, the denominator of a run's MFU.
 
-    MFU is the model FLOPs utilisation of Chowdhery et al. 2022, "PaLM", appendix B. The result is
-    None where the kind of a device is unknown, and where the model does not compute in bfloat16,
-    as the known rates are those of bfloat16.
+    It is None where the kind of a device is unknown, and where the model does not compute in
+    bfloat16, since the known rates are those of bfloat16.
 
     Args:
         devices: all devices of the run, those of other processes included.
         dtype: of the computation, as in `config.model.dtype`.
+
+    Source: Chowdhery et al. 2022, "PaLM", appendix B (model FLOPs utilisation).
     """
     rates = [peak_flops(device) for device in devices]
     return None if dtype != "bfloat16" or None in rates else sum(rates)
 
 
 def make_meter(config: Config, mesh: Mesh, task: Task, flops: float) -> Meter:
-    """Returns the meter of a run on `task`, one step of which takes `flops` on all devices."""
+    """Returns the meter of a run on `task` whose steps have `flops` model FLOPs on all devices."""
     peak = total_peak_flops(mesh.devices.flat, config.model.dtype)
     return Meter(config.batch * config.length, flops, task.tokens_per_byte, peak)
 
 
 def step_flops(config: Config) -> float:
-    """Returns the model FLOPs of one train step over the global batch: those of a forward pass, and
-    of a backward pass of twice as many.
-    """
+    """Returns the model FLOPs of one train step over the global batch, three forward passes."""
     model = jax.eval_shape(make_init(config), jax.random.key(0)).model
     return 3 * config.batch * forward_flops(model, config.length).total
 
 
 def count_step_flops(config: Config, train_step: Callable, *arguments: PyTree) -> dict[str, float]:
-    """Returns the FLOPs of one train step on all devices: of the definition, and of the program.
+    """Returns the FLOPs of one train step on all devices.
 
-    Each loop of an unknown number of trips counts as one trip among the latter.
+    Returns:
+        "model": those of the definition; "hardware": those of the program, in which a loop of
+        unknown trip count counts once; "uncounted_loops": the number of such loops.
     """
     hardware = count_flops(train_step, *arguments)
     loops = hardware.uncounted_loops

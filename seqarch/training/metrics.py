@@ -1,4 +1,4 @@
-"""METRICS: what each number in a row of RUN/metrics.jsonl is; trackers show them in this order."""
+"""The metrics in rows of RUN/metrics.jsonl, in the order in which trackers show them."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,10 @@ METRICS = {
     ),
     "accuracy": Metric("train", "", "Share of scored positions of a probe that were right"),
     "validation_bits_per_byte": Metric(
-        "validation", "bits per byte", "A quick look at windows of the validation split"
+        "validation", "bits per byte", "Over some windows of the validation split"
     ),
     "validation_loss": Metric("validation", "nats per token", "Over a probe's scored positions"),
-    "validation_accuracy": Metric("validation", "", "A quick look at held-out rows of a probe"),
+    "validation_accuracy": Metric("validation", "", "Over held-out rows of a probe"),
     "learning_rate": Metric("optimizer", "", "Learning rate of the step"),
     "grad_norm": Metric("optimizer", "", "Global norm of the gradient before clipping"),
     "refused": Metric(

@@ -4,8 +4,7 @@
     p_t = p_{t-1} - lr_t (m^_t / (sqrt(v^_t) + eps) + weight_decay p_{t-1})
     m^_t = m_t / (1 - b1^t),  v^_t = v_t / (1 - b2^t)
 
-The learning rate and the weight decay are arguments, not constants, so that a whole run can be
-vmapped over them.
+The learning rate and the weight decay are traced arguments, so that a run can be vmapped over them.
 """
 
 import jax
@@ -31,7 +30,7 @@ def schedule(config: Config, step: Int[Array, ""]) -> Float[Array, ""]:
 
 
 def init(config: OptimConfig, model: PyTree) -> optax.ScaleByAdamState:
-    """Returns zero moments, each with its parameter's shape and metadata, which shard it alike."""
+    """Returns zero moments with the shapes, metadata and thereby the sharding of the parameters."""
     return optax.scale_by_adam(config.b1, config.b2).init(model)
 
 
@@ -45,7 +44,8 @@ def update(
 ) -> tuple[PyTree, optax.ScaleByAdamState]:
     """Returns the model and the moments after one step of AdamW.
 
-    Parameters with the metadata `decay=False` are not decayed.
+    Parameters with the metadata `decay=False` are not decayed. `lr` and `weight_decay` are those of
+    this step.
     """
     directions, state = optax.scale_by_adam(config.b1, config.b2).update(grads, state)
 

@@ -1,8 +1,7 @@
-"""Reading checkpoints: every array is compared with the digest that was kept with it, and damage is
-told from mistakes.
+"""Reads checkpoints, compares every array with its saved digest, and tells damage from mistakes.
 
-Arrays are read by TensorStore from the files that Orbax writes (OCDBT, zarr), not by Orbax, which
-restores flipped bytes and other dtypes silently and prints pages where a file is short.
+TensorStore reads the arrays from the files that Orbax writes (OCDBT, zarr). Orbax itself restores
+flipped bytes and other dtypes silently, and prints pages of errors where a file is truncated.
 """
 
 import errno
@@ -22,15 +21,21 @@ from seqarch.files import has_shape, read_json
 from seqarch.training.digest import digests
 from seqarch.types import Array
 
-RECORD = {"step?": int, "stream": dict, "config?": dict, "arrays": {"*": [str]}}  # see make_record
+# The shape of a record, see `make_record`; older ones have no step and no config.
+RECORD = {"step?": int, "stream": dict, "config?": dict, "arrays": {"*": [str]}}
+# What a damaged record raises as it is read.
+_UNREADABLE = (
+    *(FileNotFoundError, NotADirectoryError, IsADirectoryError),
+    *(ValueError, LookupError, AttributeError, TypeError),
+)
 
 
 class Damaged(Exception):
-    """A checkpoint that is not what was saved; one line that names it and what is wrong."""
+    """A checkpoint differs from what was saved; one line that names it and what is wrong."""
 
 
 def steps(directory: str | os.PathLike) -> list[int]:
-    """Returns the steps in a run's checkpoints/ that were written to the end, ascending.
+    """Returns the steps of the complete checkpoints in a directory, ascending.
 
     Only names that training writes count: 030 and ３０ are no step.
     """
@@ -40,13 +45,14 @@ def steps(directory: str | os.PathLike) -> list[int]:
 
 
 def newest(directory: str | os.PathLike) -> int:
-    """The last of them; raises UserError where there is none."""
+    """Returns the step of the newest complete checkpoint; raises UserError where there is none."""
     if found := steps(directory):
         return found[-1]
     raise none_in(directory)
 
 
 def none_in(directory: str | os.PathLike) -> UserError:
+    """Returns the error for a directory without checkpoints."""
     return UserError(f"no checkpoint in {directory}; train first, or look at --workdir")
 
 
@@ -56,10 +62,16 @@ def make_record(
     stream: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Returns the record that is kept beside a checkpoint's arrays.
+    """Returns the record that is saved beside a checkpoint's arrays.
 
     It has "step", "stream", "config", "arrays": {name: [dtype and shape, digest]}, and "sha256",
-    the digest of all the others.
+    the digest of these.
+
+    Args:
+        step: of the state.
+        arrays: by name.
+        stream: identifies the data stream.
+        config: the run's fields that decide its trajectory, by dotted name.
     """
     found = digests(arrays)
     shown = {name: [_show(array), found[name]] for name, array in arrays.items()}
@@ -68,40 +80,30 @@ def make_record(
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of the checkpoint at `path`; raises Damaged where it is missing or is not what was
-    written.
+    """Returns the record of the checkpoint at `path`.
 
-    A file that cannot be read now, by its permissions or a failing disk, may be whole: that is a
-      UserError.
+    Raises:
+        Damaged: where the record is missing or was changed.
+        UserError: where it cannot be read because of its permissions or the disk, though it may be
+            undamaged.
     """
     try:
         record = read_json(path / "record" / "metadata")
         whole = record.pop("sha256") == _sha256(record) and has_shape(record, RECORD)
         whole = whole and all(len(saved) == 2 for saved in record["arrays"].values())
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        IsADirectoryError,
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-    ) as error:
+    except _UNREADABLE as error:
         raise Damaged(f"{path} is damaged (its record of digests cannot be read)") from error
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read: {error.strerror}; see to that and run the same command again"
-        ) from error
+        raise _unreadable(path, error) from error
     if not whole:
         raise Damaged(f"{path} is damaged (its record of digests was changed)")
     return record
 
 
 def check_origin(path: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Checks that the checkpoint at `path` is of the step that its directory names, and of this
-    run.
+    """Checks that the checkpoint at `path` has the step of its directory's name, and is this run's.
 
-    Records that were written before they held a config are not compared with one.
+    An older record without a config is not compared with one.
 
     Args:
         path: the checkpoint's directory, named by its step.
@@ -110,7 +112,7 @@ def check_origin(path: Path, record: Mapping[str, Any], config: Mapping[str, Any
 
     Raises:
         Damaged: where the directory was renamed or copied from another step.
-        UserError: where the checkpoint is of a run with another config; names the first field.
+        UserError: where the run had another config; it names the first field that differs.
     """
     step = _held_step(path, record)
     if step != int(path.name):
@@ -125,7 +127,7 @@ def check_origin(path: Path, record: Mapping[str, Any], config: Mapping[str, Any
 
 
 def _held_step(path: Path, record: Mapping[str, Any]) -> int:
-    """Returns the step of the state at `path`; where an older record lacks it, its array has it."""
+    """Returns the step of the state at `path`, from its array where an older record lacks it."""
     if "step" in record:
         return record["step"]
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -134,20 +136,24 @@ def _held_step(path: Path, record: Mapping[str, Any]) -> int:
 
 
 def read_arrays(path: Path, **items: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, Array]:
-    """The arrays of `items`, each sharded as asked, by name and in their order; raises Damaged
-    where one cannot be read.
+    """Returns the arrays of a checkpoint by name, in the order of `items`.
+
+    Args:
+        path: the checkpoint's directory.
+        items: for "model" and "optimizer", the shape, dtype and sharding of each array by name.
+
+    Raises:
+        Damaged: where one cannot be read.
     """
-    return {
-        name: _read(path, item, name, struct)
-        for item, wanted in items.items()
-        for name, struct in wanted.items()
-    }
+    arrays = {}
+    for item, wanted in items.items():
+        for name, struct in wanted.items():
+            arrays[name] = _read(path, item, name, struct)
+    return arrays
 
 
 def compare(path: Path, record: Mapping[str, Any], found: Mapping[str, str]) -> None:
-    """Raises Damaged where a digest in `found`, of the array of that name, is not the one that was
-    saved with it.
-    """
+    """Raises Damaged unless the digests in `found`, by array name, are those of the record."""
     for name, digest in found.items():
         if digest != record["arrays"][name][1]:
             raise Damaged(f"{path} is damaged ({name} is not what was saved)")
@@ -159,12 +165,18 @@ def check(
     wanted: Mapping[str, jax.ShapeDtypeStruct],
     prefix: str = "",
 ) -> None:
-    """Raises UserError at the first array, by name, that differs between the checkpoint's with
-    `prefix` and `wanted`.
+    """Raises UserError unless a checkpoint has exactly the wanted arrays.
+
+    Args:
+        path: the checkpoint's directory.
+        record: what `read_record` returned.
+        wanted: shapes and dtypes by name.
+        prefix: only names that begin with it are compared.
     """
-    saved = {
-        name: shown for name, (shown, _) in record["arrays"].items() if name.startswith(prefix)
-    }
+    saved = {}
+    for name, (shown, _) in record["arrays"].items():
+        if name.startswith(prefix):
+            saved[name] = shown
     made = {name: _show(struct) for name, struct in wanted.items()}
     for name in sorted(saved.keys() | made.keys()):
         old, new = (arrays.get(name, "no such array") for arrays in (saved, made))
@@ -176,7 +188,7 @@ def check(
 
 
 def _read(path: Path, item: str, name: str, struct: jax.ShapeDtypeStruct) -> Array:
-    """One array; each process reads the parts that its devices hold."""
+    """Returns one array; each process reads the parts of its own devices."""
     store = dict(
         driver="ocdbt",
         base=dict(driver="file", path=f"{os.path.realpath(path / item)}/"),
@@ -185,27 +197,21 @@ def _read(path: Path, item: str, name: str, struct: jax.ShapeDtypeStruct) -> Arr
     try:
         array = tensorstore.open(dict(driver="zarr", kvstore=store), open=True, read=True).result()
         if _show(array) == _show(struct):
-            part = lambda index: array[index].read().result()
-            return jax.make_array_from_callback(struct.shape, struct.sharding, part)
-    except (
-        ValueError,
-        OSError,
-    ) as error:  # TensorStore's words; what devices say, such as out of memory, is no damage
+            return jax.make_array_from_callback(
+                struct.shape, struct.sharding, lambda index: array[index].read().result()
+            )
+    except (ValueError, OSError) as error:  # of TensorStore; errors of devices are no damage
         _check_readable(path)
         raise Damaged(f"{path} is damaged ({name} cannot be read)") from error
     raise Damaged(f"{path} is damaged ({name} has another shape or dtype than was saved)")
 
 
 def _check_readable(path: Path) -> None:
-    """Raises UserError where the system refuses to read a file below `path`, which may be whole."""
+    """Raises UserError where the system cannot read a file below `path`, which may be undamaged."""
 
     def refuse(error: OSError) -> None:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-            line = (
-                f"{path} cannot be read: {error.strerror}; see to that and run the same "
-                "command again"
-            )
-            raise UserError(line) from error
+            raise _unreadable(path, error) from error
 
     for directory, _, names in os.walk(path, onerror=refuse):
         for name in names:
@@ -215,6 +221,12 @@ def _check_readable(path: Path) -> None:
                         pass
             except OSError as error:
                 refuse(error)
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path} cannot be read: {error.strerror}; see to that and run the same command again"
+    )
 
 
 def _show(array: Any) -> str:

@@ -1,8 +1,8 @@
-"""The run directory: whose it is (config.json) and where its numbers come from (run.json).
+"""The run directory: its config (config.json) and the provenance of its numbers (run.json).
 
-All of it is data: JSON, arrays, events. Nothing in it is executed or unpickled, so a stranger's run
-can be looked at. A mixer that its config names as package.module:Class is imported only where the
-user allows that module, and never from the directory.
+It holds only data: JSON, arrays, events. Nothing in it is executed or unpickled, so a stranger's
+run can be read safely. A mixer that its config names as package.module:Class is imported only if
+the user allows that module, and never from the directory.
 """
 
 import contextlib
@@ -23,27 +23,28 @@ from seqarch.files import clear_partial, has_shape, local_path, read_json, write
 from seqarch.mixers import check_import
 from seqarch.patterns import read_pattern
 
-# Fields that may differ between the starts of one run. `steps` stretches the learning-rate
-# schedule; the others leave the trajectory alone (a text of other content is refused by the
-# checkpoint). run.json keeps the config of every start.
+# Fields of a config that may differ between the starts of one run. `steps` stretches the
+# learning-rate schedule; the others do not change the trajectory (the checkpoint refuses a text of
+# other content). run.json keeps the config of every start.
 MAY_CHANGE = (
     *("steps", "log_every", "profile", "checkpoint"),
     *("eval", "evals", "mesh", "data", "trackers"),
 )
 
-# What run.json has of each start.
+# The shape of each start's record in run.json.
 START = {"versions": dict, "host": dict, "devices": dict, "mixer?": str, "config?": dict}
 
 
 def read_config(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -> Config:
     """Returns the config of a run, whose mixers may then be imported.
 
-    Args: run_dir: the run's directory. allow_modules: modules and packages that the config may have
-        imported, beside those that this
-            process has imported already.
+    Args:
+        run_dir: the run's directory.
+        allow_modules: modules and packages that may be imported because the config names them,
+            beside those that this process has imported already.
 
-    Raises: UserError: where `run_dir` is no run, and where its config names a module that is not
-        allowed.
+    Raises:
+        UserError: where `run_dir` is no run, or its config names a module that is not allowed.
     """
     config = stored_config(run_dir)
     for layer in read_pattern(config.model.mixer):
@@ -54,7 +55,11 @@ def read_config(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -
 
 
 def stored_config(run_dir: str | os.PathLike) -> Config:
-    """The same, only to be compared with another: no module that it names may be imported."""
+    """Returns the config of a run for comparison; its mixers must not be imported.
+
+    Raises:
+        UserError: where `run_dir` is no run, or its config.json is not what train.py wrote.
+    """
     path = Path(run_dir) / "config.json"
     try:
         given = read_json(path)
@@ -79,14 +84,13 @@ def config_before(run_dir: str | os.PathLike) -> Config | None:
 
 
 def with_recorded_forms(run_dir: str | os.PathLike, config: Config, mesh: Mesh) -> Config:
-    """Returns `config` with the forms that its run had at the start before, where it had one.
+    """Returns `config` with the forms of the run's last start, if there was one.
 
-    A run that was begun with this model on devices of this kind keeps its forms, whatever has been
-    tuned since; those that the config names stay.
+    A run with this model on devices of this kind keeps its forms, whatever was tuned since. Forms
+    that the config names stay.
     """
-    if (first := read_record(run_dir)) is None:
+    if (before := _last_start(run_dir)) is None:
         return config
-    before = [first, *first["continued"]][-1]
     same = before.get("config", {}).get("model") == seqarch.config.to_dict(config)["model"]
     here = before["devices"].get("kind") == mesh.devices.flat[0].device_kind
     if not (same and here and "mixer" in before):
@@ -99,8 +103,11 @@ def with_recorded_forms(run_dir: str | os.PathLike, config: Config, mesh: Mesh) 
 
 
 def check(run_dir: str | os.PathLike, config: Config) -> None:
-    """Raises UserError where `run_dir` cannot be written or holds a run of another config; names
-    the first field.
+    """Makes the run directory and checks that a run with `config` can be in it.
+
+    Raises:
+        UserError: where it cannot be written, or has a run with another config, whose first
+            differing field it names.
     """
     if not os.fspath(run_dir):
         raise UserError("--workdir is empty; give the run's directory")
@@ -133,17 +140,21 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
 
 
 def deciding_fields(config: Config) -> dict[str, Any]:
-    """Returns the fields that decide a run's trajectory, by dotted name: all but those in
-    MAY_CHANGE.
-    """
+    """Returns the fields that decide a run's trajectory, by dotted name: all but MAY_CHANGE."""
     fields = seqarch.config.flatten(seqarch.config.to_dict(config))
     return {name: value for name, value in fields.items() if name.split(".")[0] not in MAY_CHANGE}
 
 
 @contextlib.contextmanager
 def lock(run_dir: str | os.PathLike, say: Callable[[str], None] = print) -> Iterator[None]:
-    """Holds RUN/lock, which the system releases however the process ends; raises UserError where
-    another holds it.
+    """Holds RUN/lock, which the system releases however the process ends.
+
+    Args:
+        run_dir: the run's directory.
+        say: is called with a warning on a file system without locks.
+
+    Raises:
+        UserError: where another process holds the lock.
     """
     clear_partial(Path(run_dir))
     with (Path(run_dir) / "lock").open("a") as file:
@@ -163,8 +174,9 @@ def lock(run_dir: str | os.PathLike, say: Callable[[str], None] = print) -> Iter
 
 
 def check_shared(run_dir: str | os.PathLike) -> None:
-    """Raises UserError where process 0's lock is not seen: each process would write its part of a
-    checkpoint apart.
+    """Raises UserError where this process does not see the lock of process 0.
+
+    Each process would then write its part of a checkpoint to a storage of its own.
     """
     if not (Path(run_dir) / "lock").exists():
         raise UserError(
@@ -175,10 +187,10 @@ def check_shared(run_dir: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
-    """Turns what any library makes of a full disk into a UserError.
+    """Turns any library's error at a full disk into a UserError.
 
-    Their threads fail silently: this one will notice. TensorBoard's may fail later, when its queue
-    is closed, so that once a disk was full they stay silent.
+    Errors of other threads at a full disk are not printed, since this thread gets one too. Once the
+    disk was full, no error of TensorBoard's threads is: they may fail later, as their queue closes.
     """
     before = threading.excepthook
 
@@ -206,20 +218,22 @@ def full_disk_told(run_dir: str | os.PathLike) -> Iterator[None]:
 
 
 def changes(run_dir: str | os.PathLike, record: dict[str, Any]) -> str:
-    """What differs from the start before of what bits depend on: "jaxlib 0.10.1 -> 0.10.2, cpus 2
-    -> 4", or "".
+    """Returns the differences from the last start on which bits depend, as text, or "".
 
-    Of the source only its revision: what was changed in a tree by hand has no name.
+    Such as "jaxlib 0.10.1 -> 0.10.2, cpus 2 -> 4". Of the source only the revision is compared, not
+    uncommitted changes.
     """
-    if (first := read_record(run_dir)) is None:
+    if (before := _last_start(run_dir)) is None:
         return ""
-    before = [first, *first["continued"]][-1]
     old, new = (_decisive(each) for each in (before, record))
-    return ", ".join(
-        f"{name} {old[name]} -> {new[name]}"
-        for name in new
-        if name in old and old[name] != new[name]
-    )
+    differing = [name for name in new if name in old and old[name] != new[name]]
+    return ", ".join(f"{name} {old[name]} -> {new[name]}" for name in differing)
+
+
+def _last_start(run_dir: str | os.PathLike) -> dict[str, Any] | None:
+    """Returns the record of a run's last start; None where there was none."""
+    first = read_record(run_dir)
+    return None if first is None else [first, *first["continued"]][-1]
 
 
 def _decisive(record: dict[str, Any]) -> dict[str, Any]:
@@ -232,25 +246,31 @@ def _decisive(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(run_dir: str | os.PathLike, config: dict[str, Any], record: dict[str, Any]) -> None:
-    """Writes config.json, and run.json: the first start's `record` and config, and those of later
-    ones in "continued".
+    """Writes config.json and run.json for one start.
+
+    run.json holds the first start's record and config, and a list of those of later starts in
+    "continued".
     """
     record, first = record | dict(config=config), read_record(run_dir)
-    record = (
-        record | dict(continued=[])
-        if first is None
-        else first | dict(continued=[*first["continued"], record])
-    )
-    write_json(Path(run_dir) / "run.json", record)
+    if first is None:
+        whole = record | dict(continued=[])
+    else:
+        whole = first | dict(continued=[*first["continued"], record])
+    write_json(Path(run_dir) / "run.json", whole)
     write_config(run_dir, config)
 
 
 def write_config(run_dir: str | os.PathLike, config: dict[str, Any]) -> None:
+    """Writes config.json."""
     write_json(Path(run_dir) / "config.json", config)
 
 
 def read_record(run_dir: str | os.PathLike) -> dict[str, Any] | None:
-    """run.json; None where there is none. Raises UserError where it is not what `write` wrote."""
+    """Returns the value of run.json; None where there is none.
+
+    Raises:
+        UserError: where it is not what `write` wrote.
+    """
     path = Path(run_dir) / "run.json"
     try:
         record = read_json(path)

@@ -1,6 +1,4 @@
-"""A trained model on the devices that serve it: its parameters split as in training, its states by
-rows or heads.
-"""
+"""Shards a model for serving: parameters are split as in training, states by rows or heads."""
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -11,13 +9,13 @@ from seqarch.types import State
 
 
 def serve(model: LanguageModel, mesh: Mesh) -> LanguageModel:
-    """Returns `model` as `LanguageModel.serving` makes it, its parameters split over `mesh`."""
+    """Returns `model.serving()` with its parameters split over `mesh`."""
     where = shardings(jax.eval_shape(LanguageModel.serving, model), mesh)
     return jax.jit(LanguageModel.serving, out_shardings=where)(model)
 
 
 def init_states(model: LanguageModel, batch: int, max_len: int) -> tuple[State, ...]:
-    """Returns the model's empty states, over the mesh over which its parameters are split."""
+    """Returns the model's empty states, split over the mesh of its parameters."""
 
     def make(model: LanguageModel) -> tuple[State, ...]:
         return model.init_state(batch, max_len)
@@ -32,15 +30,15 @@ def init_states(model: LanguageModel, batch: int, max_len: int) -> tuple[State, 
 def state_shardings(
     model: LanguageModel, states: tuple[State, ...], mesh: Mesh
 ) -> tuple[State, ...]:
-    """Returns the shardings of states: all devices share the rows, or else the heads.
+    """Returns the shardings of states, whose rows, or else heads, are split over all devices.
 
-    Heads are shared where the devices do not divide the rows; what they divide neither way, and all
-    other axes, are whole on each.
+    Heads are split where the devices do not divide the rows. Axes that the devices do not divide,
+    and all other axes, are replicated.
 
     Args:
       model: unstacked.
-      states: of one batch, maybe abstract.
-      mesh: all axes of which share one axis of an array.
+      states: of one batch; may be abstract.
+      mesh: the devices; all its axes split one axis of an array.
     """
     batch = jax.tree.leaves(states)[0].shape[0]
     split = "batch" if batch % mesh.size == 0 else "heads"

@@ -1,11 +1,10 @@
-"""Where arrays lie: logical axis names of parameters and batches become mesh axes through one
-table, RULES.
+"""Shardings: the table RULES maps logical axes of parameters and batches to mesh axes.
 
 The mesh has two axes. Both split the batch; `fsdp` also splits parameters and moments along the
-model width, so that each device keeps its part and gathers the others' when it needs them (ZeRO-3,
-Rajbhandari et al. 2020). An axis whose size the mesh axis does not divide, and the second of two
-that want the same mesh axis, stay whole. An array of LARGE elements or more that no rule splits is
-split along its longest axis that `fsdp` divides; `replicated` names those that have none.
+model width, so that each device stores its part and gathers the others when it needs them (ZeRO-3,
+Rajbhandari et al. 2020). An axis stays whole if the mesh axis does not divide its size, or if an
+earlier axis of the array has the same mesh axis. A parameter of LARGE elements or more that no rule
+splits is split along its longest axis that `fsdp` divides; `replicated` names those without one.
 """
 
 import collections
@@ -25,7 +24,7 @@ from seqarch.config import Config, MeshConfig
 from seqarch.errors import UserError, unknown
 from seqarch.tasks.base import Batch
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
-from seqarch.types import PyTree
+from seqarch.types import Array, PyTree
 
 RULES = {
     "batch": ("data", "fsdp"),
@@ -37,17 +36,21 @@ RULES = {
     "vocab": None,
 }
 AXES = ("data", "fsdp")
-LARGE = 1 << 16  # elements of a layer's array, from which on `fsdp` splits one axis or another
+LARGE = 1 << 16  # elements; `fsdp` splits any axis of a layer's parameter of so many or more
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns all `devices` (default: those of every process) as a mesh with the axes AXES.
+    """Returns the devices as a mesh with the axes AXES.
 
-    Where they are of several slices (TPU pods, GPU hosts) `data` goes across slices as far as it
-    can, since replicas talk the least: once a step.
+    On several slices (TPU pods, GPU hosts) `data` goes across slices as far as possible, since
+    replicas communicate only once per step.
+
+    Args:
+      config: the sizes of the axes; -1 takes the devices that the other axis leaves.
+      devices: default: those of all processes.
 
     Raises:
-      UserError: where the sizes, of which -1 takes what is left, do not fit the devices.
+      UserError: where the product of the sizes is not the number of devices.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = [config.data, config.fsdp]
@@ -66,9 +69,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def _across_slices(sizes: tuple[int, int], devices: Sequence[jax.Device]) -> np.ndarray:
-    """The devices of several slices, laid out so that neighbours along a mesh axis are of one slice
-    where that can be.
-    """
+    """Returns the devices as a grid whose neighbours are of one slice where possible."""
     counts = collections.Counter(device.slice_index for device in devices)
     by_data = math.gcd(sizes[0], len(counts))
     slices = (by_data, len(counts) // by_data)
@@ -87,7 +88,7 @@ def _across_slices(sizes: tuple[int, int], devices: Sequence[jax.Device]) -> np.
 def shardings(tree: PyTree, mesh: Mesh) -> PyTree:
     """Returns a sharding for each leaf, by the `axes` metadata of its nnx.Variable.
 
-    Leaves without are replicated.
+    Leaves without axes are replicated.
     """
 
     def of(leaf: nnx.Variable | jax.ShapeDtypeStruct) -> nnx.Variable | NamedSharding:
@@ -100,10 +101,7 @@ def shardings(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def replicated(tree: PyTree, mesh: Mesh) -> list[str]:
-    """Returns the names and shapes of the large parameters that every device holds whole.
-
-    `fsdp` divides none of their axes.
-    """
+    """Returns the names and shapes of large parameters none of whose axes `fsdp` divides."""
     leaves = jax.tree_util.tree_leaves_with_path(
         tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
     )
@@ -118,17 +116,18 @@ def replicated(tree: PyTree, mesh: Mesh) -> list[str]:
 
 def placed(tree: PyTree, where: PyTree) -> PyTree:
     """Returns abstract arrays like those in `tree`, with the shardings `where`."""
-    return jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-        tree,
-        where,
-    )
+
+    def place(leaf: Array, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(place, tree, where)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a batch, whose rows are split over all devices.
 
-    Splitting time needs mixers that exchange states: it is refused until they do.
+    Raises:
+      UserError: where RULES split time, for which mixers would have to exchange states.
     """
     if RULES["time"] is not None:
         raise UserError(
@@ -141,16 +140,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def abstract_state(config: Config, mesh: Mesh) -> TrainState:
     """Returns the shapes, dtypes and shardings of the train state of a resolved config.
 
-    Nothing is allocated, so any size and any mesh will do.
+    Nothing is allocated, so the size is not limited and the devices of `mesh` may be absent.
     """
-    return _abstract_state(
-        dataclasses.replace(config, batch=config.optim.accumulate, length=1), mesh
-    )
+    smallest = dataclasses.replace(config, batch=config.optim.accumulate, length=1)
+    return _abstract_state(smallest, mesh)
 
 
 @functools.lru_cache(maxsize=8)
 def _abstract_state(config: Config, mesh: Mesh) -> TrainState:
-    """The same for every batch and length, at which a memory curve asks for it again and again."""
+    """Computes `abstract_state`, cached for all batches and lengths of a memory curve."""
     abstract = jax.eval_shape(make_init(config), jax.random.key(0))
     return placed(abstract, shardings(abstract, mesh))
 
@@ -159,7 +157,7 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
     """Returns the shapes, dtypes and shardings of the global batch.
 
     Raises:
-      UserError: where the devices don't divide it.
+      UserError: where the devices don't divide the rows of a micro-batch.
     """
     rows, ways = config.batch // config.optim.accumulate, mesh.size
     if rows % ways:
@@ -174,7 +172,7 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
 
 
 def init_state(config: Config, mesh: Mesh, key: jax.Array) -> TrainState:
-    """Returns the initial state of a resolved config, born sharded."""
+    """Returns the initial state of a resolved config, computed in its sharding."""
     init = make_init(config)
     return jax.jit(init, out_shardings=shardings(jax.eval_shape(init, key), mesh))(key)
 
@@ -182,7 +180,7 @@ def init_state(config: Config, mesh: Mesh, key: jax.Array) -> TrainState:
 def jit_train_step(config: Config, mesh: Mesh) -> Callable:
     """Returns the train step of a resolved config, jitted for `mesh`.
 
-    The state is donated and comes out sharded as it went in, metrics replicated.
+    The state is donated and keeps its sharding; metrics are replicated.
     """
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     step = make_train_step(config)
@@ -190,25 +188,26 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable:
     def train_step(
         state: TrainState, batch: Batch, hyper: Hyper
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        # The model reads the mesh, also where no jax.set_mesh is.
+        # The model reads the mesh in force, also where the caller did not set it.
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return step(state, batch, hyper)
 
-    return jax.jit(
-        train_step, donate_argnums=0, out_shardings=(where, NamedSharding(mesh, PartitionSpec()))
-    )
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(where, everywhere))
 
 
 def put_batch(local: Batch, mesh: Mesh) -> Batch:
     """Returns the global batch from this process's rows of it."""
     where = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(where, np.asarray(rows)), local
-    )
+
+    def put(rows: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(where, np.asarray(rows))
+
+    return jax.tree.map(put, local)
 
 
 def _spec(names: Sequence[str | None], shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
-    """How an array is split; `names` are of its last axes, a stacked period has one in front."""
+    """Returns how an array is split; `names` are of its last axes, without that of a stack."""
     taken: list[str | None] = []
     stacked = len(shape) - len(names)
     for name, size in zip((None,) * stacked + tuple(names), shape, strict=True):

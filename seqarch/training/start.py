@@ -1,6 +1,4 @@
-"""What happens before the first step of a start: processes agree, the state is restored or made,
-and the start is recorded.
-"""
+"""The work before the first step of a start: comparing processes, the state, and the record."""
 
 import json
 import os
@@ -27,9 +25,9 @@ def check_alike(config: Config, data: str, workdir: str | os.PathLike) -> None:
     """Checks that all processes have the same config, text and directory.
 
     Args:
-      config: as it is given to this process.
+      config: of this process, as the user gives it.
       data: the digest of its task.
-      workdir: which all processes must see.
+      workdir: the run's directory.
 
     Raises:
       UserError: at the first difference.
@@ -47,7 +45,7 @@ def check_alike(config: Config, data: str, workdir: str | os.PathLike) -> None:
 
 
 def open_checkpoints(config: Config, workdir: str | os.PathLike, task: Task) -> Checkpointer:
-    """Returns the run's checkpoints, which refuse those of another data stream or config."""
+    """Returns the run's Checkpointer, which refuses states of another data stream or config."""
     stream = dict(seed=config.seed.data, batch=config.batch, length=config.length, data=task.digest)
     directory, deciding = Path(workdir) / "checkpoints", rundir.deciding_fields(config)
     return Checkpointer(directory, config.checkpoint.keep, stream, deciding)
@@ -56,10 +54,10 @@ def open_checkpoints(config: Config, workdir: str | os.PathLike, task: Task) -> 
 def trained_already(
     config: Config, before: Config | None, workdir: str | os.PathLike, mesh: Mesh, say: Say
 ) -> Row:
-    """Returns the last row of a run with nothing left to do.
+    """Returns the last row of metrics.jsonl of a run that has done all its steps.
 
-    Its config.json takes what may change, such as what eval.py measures. Where the run was begun
-    with other `steps`, run.json records that.
+    Fields that may change, such as the evaluators, are written to config.json. If the last start
+    had other `steps`, run.json records this one.
     """
     say(f"{workdir} is trained: {config.steps} steps")
     if jax.process_index() == 0:
@@ -87,8 +85,16 @@ def start_state(
 ) -> TrainState:
     """Returns the state of the latest checkpoint, or the initial one where there is none.
 
+    Args:
+      config: resolved.
+      mesh: the devices.
+      abstract: shapes, dtypes and shardings of the state.
+      checkpoints: of the run.
+      strict: refuse a damaged checkpoint instead of continuing from the one before.
+      say: is called with lines of progress and warnings.
+
     Raises:
-      UserError: where no checkpoint can be restored, and where the run is beyond its last step.
+      UserError: where no checkpoint can be restored, or the latest is beyond the last step.
     """
     size = sum(leaf.size for leaf in jax.tree.leaves(abstract.model))
     device = mesh.devices.flat[0].device_kind
@@ -121,21 +127,20 @@ def record_start(
     logger: Logger,
     say: Say,
 ) -> None:
-    """Writes config.json and run.json, passes both to the trackers where they are new, and says
-    what changed.
+    """Writes config.json and run.json, logs both to the trackers if they are new, and warns.
 
-    It is called once everything that could refuse has not.
+    It warns of changes on which the results depend. Call it after all checks.
 
     Args:
-      config: as it is given.
-      resolved: what is built of it.
+      config: as the user gives it.
+      resolved: `config` for this machine.
       before: the config of the last start.
       workdir: the run's directory.
-      start: the step that the run goes on from.
+      start: the step that the run continues from.
       mesh: the devices.
       flops: of one train step, on all devices.
-      logger: takes the config.
-      say: takes warnings.
+      logger: of the run.
+      say: is called with warnings.
     """
     if start and before:
         _say_schedule_change(before, config, start, say)
@@ -155,13 +160,15 @@ def record_start(
 
 
 def _say_schedule_change(before: Config, config: Config, start: int, say: Say) -> None:
-    """Says what other `steps` than at the start before make of the next learning rate.
+    """Warns that other `steps` than at the last start change the learning rate.
 
     Every process calls it: under a mesh, even a scalar is computed on all devices.
     """
-    old, new = (
-        each.optim.lr * float(optim.schedule(each, jnp.int32(start))) for each in (before, config)
-    )
+
+    def next_rate(config: Config) -> float:
+        return config.optim.lr * float(optim.schedule(config, jnp.int32(start)))
+
+    old, new = next_rate(before), next_rate(config)
     if before.steps != config.steps:
         say(
             f"warning: steps {before.steps} -> {config.steps} since the start before; "

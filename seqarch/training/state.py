@@ -1,7 +1,4 @@
-"""The train state, the loss and the train step: pure functions of arrays.
-
-Their callers jit, shard or vmap them.
-"""
+"""The train state, the loss and the train step, as pure functions that callers jit or vmap."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,7 +20,7 @@ class Hyper(NamedTuple):
     """The traced hyper-parameters, which a vmapped run may vary.
 
     lr: the peak learning rate.
-    weight_decay: of the parameters that decay.
+    weight_decay: of the parameters that have one.
     """
 
     lr: Float[Array, ""]
@@ -34,7 +31,7 @@ class OptState(NamedTuple):
     """The optimizer's state.
 
     adam: the moments.
-    refused: steps in a row, up to the last one, that were not applied, being not finite.
+    refused: the number of last steps in a row that were not applied because they were not finite.
     """
 
     adam: optax.ScaleByAdamState
@@ -42,9 +39,11 @@ class OptState(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a run carries from step to step.
+    """The carry of training.
 
-    step: batches consumed, also those of refused steps.
+    step: batches consumed, those of refused steps included.
+    model: the parameters.
+    opt_state: the optimizer's state.
     """
 
     step: Int[Array, ""]
@@ -53,8 +52,12 @@ class TrainState(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """Sums over tokens: of the objective and its gradient, of nats, of correct predictions (0 where
-    the task is not scored by them), of weights.
+    """Weighted sums over tokens.
+
+    grads: of the gradients of the objective
+    nats: of the cross-entropy
+    correct: of correct predictions; 0 where the task is not scored by accuracy
+    weight: of the weights
     """
 
     grads: PyTree
@@ -64,21 +67,21 @@ class _Sums(NamedTuple):
 
 
 def hyper(config: Config) -> Hyper:
-    """Returns the hyper-parameters of a config."""
+    """Returns the traced hyper-parameters of a config."""
     return Hyper(jnp.float32(config.optim.lr), jnp.float32(config.optim.weight_decay))
 
 
 def token_losses(
     model: LanguageModel, batch: Batch, key: Array | None = None
 ) -> Float[Array, "B T"]:
-    """Returns -log p(target) of each token, in nats, unweighted; `key` turns dropout on."""
+    """Returns the unweighted -log p(target) of each token, in nats; a `key` turns on dropout."""
     return _losses(model, batch, key)[0]
 
 
 def token_scores(
     model: LanguageModel, batch: Batch
 ) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
-    """Returns nats of each token's target, and whether it is the most likely token."""
+    """Returns the nats of each token's target, and whether the target is the most likely token."""
     nats, _, logits = _losses(model, batch, None)
     return nats, logits.argmax(axis=-1) == batch.targets
 
@@ -88,9 +91,8 @@ def make_init(config: Config) -> Callable[[Array], TrainState]:
 
     def init(key: Array) -> TrainState:
         model = LanguageModel(config.model, rngs=nnx.Rngs(key))
-        return TrainState(
-            jnp.int32(0), model, OptState(optim.init(config.optim, model), jnp.int32(0))
-        )
+        opt_state = OptState(optim.init(config.optim, model), jnp.int32(0))
+        return TrainState(jnp.int32(0), model, opt_state)
 
     return init
 
@@ -101,9 +103,9 @@ def make_train_step(
     """Returns the train step: (state, batch, hyper) -> (state, metrics).
 
     The metrics are scalars, by their names in METRICS: loss, grad_norm, learning_rate, refused and,
-    where the task is scored by it, accuracy.
-    A step whose loss, gradient or new parameters are not finite leaves model and moments as they
-    were. Dropout's noise depends on the model seed and the step alone.
+    where the task is scored by it, accuracy. A step whose loss, gradient or new parameters are not
+    finite leaves model and moments unchanged. The noise of dropout depends only on the model seed
+    and the step.
     """
 
     def train_step(
@@ -123,11 +125,8 @@ def make_train_step(
         )
 
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & _all_finite(model)
-        model, adam = jax.tree.map(
-            lambda new, old: jnp.where(finite, new, old),
-            (model, adam),
-            (state.model, state.opt_state.adam),
-        )
+        new, old = (model, adam), (state.model, state.opt_state.adam)
+        model, adam = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
         refused = jnp.where(finite, 0, state.opt_state.refused + 1)
         metrics = dict(loss=loss, grad_norm=norm, learning_rate=lr, refused=refused)
         if _counts_correct(config):
@@ -142,17 +141,16 @@ def _counts_correct(config: Config) -> bool:
 
 
 def _all_finite(model: LanguageModel) -> Bool[Array, ""]:
-    """Returns whether every parameter is finite; a sum or a norm of large ones might overflow."""
+    """Returns whether every parameter is finite, without a sum or norm, which might overflow."""
     each = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(model)]
     return jnp.stack(each).all()
 
 
 def _accumulate(config: Config, model: LanguageModel, batch: Batch, key: Array | None) -> _Sums:
-    """Sums over micro-batches, one in memory at a time; whoever divides does it once, by the weight
-    of the whole batch.
+    """Returns the sums over all micro-batches, which are computed one after the other.
 
-    Micro-batch i takes every n-th row from row i on, so that each device cuts it from the rows it
-    holds.
+    The caller divides by the weight of the whole batch. Of n micro-batches, number i has every n-th
+    row from row i on, so that each device slices its own rows.
     """
     count, counts = config.optim.accumulate, _counts_correct(config)
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
@@ -180,8 +178,9 @@ def _accumulate(config: Config, model: LanguageModel, batch: Batch, key: Array |
 def _losses(
     model: LanguageModel, batch: Batch, key: Array | None
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Float[Array, "B T Y"]]:
-    """Nats of the targets; log Z, whose square the z-loss penalises (PaLM, Chowdhery et al. 2022);
-    and the logits.
+    """Returns the nats of the targets, log Z, and the logits.
+
+    The z-loss penalises the square of log Z (Chowdhery et al. 2022, "PaLM", section 5).
     """
     logits = model(batch.tokens, batch.starts, key=key)
     log_z = jax.nn.logsumexp(logits, axis=-1)

@@ -1,4 +1,4 @@
-"""A quick look at the validation split while training goes on; eval.py measures it whole."""
+"""Scores a part of the validation split during training; eval.py scores all of it."""
 
 from collections.abc import Callable
 
@@ -18,9 +18,9 @@ Validate = Callable[[LanguageModel], dict[str, float]]
 
 
 def make_validate(config: Config, mesh: Mesh, task: Task) -> Validate:
-    """Returns a function from a model to the columns that its row of metrics.jsonl gets.
+    """Returns a function that scores a model, and returns columns of metrics.jsonl.
 
-    The rows are the task's (`Task.validation`), each read from an empty state.
+    It scores the rows of `Task.validation`, each from an empty state.
     """
     whole, size = task.validation()
     parts = [put_batch(part, mesh) for part in micro_batches(config, whole)]
@@ -32,17 +32,16 @@ def make_validate(config: Config, mesh: Mesh, task: Task) -> Validate:
 
     def validate(model: LanguageModel) -> dict[str, float]:
         found = [jax.device_get(sums(model, part)) for part in parts]
-        return task.validation_scores(
-            Sums(*map(float, np.sum(found, axis=0, dtype=np.float64))), size
-        )
+        total = Sums(*map(float, np.sum(found, axis=0, dtype=np.float64)))
+        return task.validation_scores(total, size)
 
     return validate
 
 
 def micro_batches(config: Config, whole: Batch) -> list[Batch]:
-    """Returns this process's rows of batches as large as a micro-batch.
+    """Returns this process's rows of `whole`, in batches as large as a micro-batch.
 
-    Rows that fill up the last one are repeated ones of weight 0.
+    The last one is filled with repeated rows of weight 0.
     """
     rows, count = config.batch // config.optim.accumulate, len(whole.tokens)
     order = np.resize(np.arange(count), -(-count // rows) * rows)

@@ -1,8 +1,8 @@
-"""Where the metrics of a run go beside its own log: one interface, and a sink for each service.
+"""Trackers: services that get the metrics of a run beside its own log, behind one interface.
 
     trackers = [open_tracker(name, run_dir, start, METRICS) for name in config.trackers]
 
-A new sink is a class with the methods of Tracker and an entry of TRACKERS.
+A new tracker is a class with the methods of Tracker, and an entry in TRACKERS.
 """
 
 import importlib
@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 from seqarch.errors import UserError, unknown
 
-TRACKERS = {  # by name in config.trackers: "module:class", imported only where it is used
+# "module:class" by name in config.trackers; a module is imported only if it is used.
+TRACKERS = {
     "tensorboard": "seqarch.runtime.trackers.tensorboard:TensorBoard",
     "trackio": "seqarch.runtime.trackers.hosted:Trackio",
     "wandb": "seqarch.runtime.trackers.hosted:Wandb",
@@ -20,11 +21,11 @@ TRACKERS = {  # by name in config.trackers: "module:class", imported only where 
 
 
 class Metric(NamedTuple):
-    """What a number of a training run is.
+    """The description of a metric of training.
 
-    group: under which trackers show it; groups are shown in the order in which a table names them.
-    unit: of the number, "" for a ratio or a count.
-    help: one sentence for whoever sees the curve.
+    group: the heading in trackers, which show groups in the order of the table of metrics.
+    unit: of the number; "" for a ratio or a count.
+    help: one sentence beside the curve.
     """
 
     group: str
@@ -33,7 +34,7 @@ class Metric(NamedTuple):
 
 
 class Tracker(Protocol):
-    """A sink for one start of a run, which goes on where the start before it ended."""
+    """A service that gets the metrics of one start of a run."""
 
     def log(self, row: Mapping[str, float]) -> None:
         """Takes the metrics of one step by name; `row["step"]` says which step."""
@@ -45,14 +46,20 @@ class Tracker(Protocol):
         """Takes the run's hyper-parameters by dotted name; replaces earlier ones."""
 
     def close(self, success: bool) -> None:
-        """Ends the start; `success` says whether it came to its end."""
+        """Ends the start; `success` is False where an exception ended it."""
 
 
 def open_tracker(name: str, run_dir: Path, start: int, metrics: Mapping[str, Metric]) -> Tracker:
-    """Returns the sink `name` for the run in `run_dir`, which goes on from step `start`.
+    """Returns a tracker for one start of a run.
+
+    Args:
+      name: in TRACKERS.
+      run_dir: the run's directory.
+      start: the step that the run continues from.
+      metrics: the table of metrics, by name.
 
     Raises:
-      UserError: for a name that is not in TRACKERS, and where its package is not installed.
+      UserError: for an unknown name, and where the tracker's package is not installed.
     """
     if name not in TRACKERS:
         raise unknown("tracker", name, TRACKERS)
@@ -69,7 +76,7 @@ def open_tracker(name: str, run_dir: Path, start: int, metrics: Mapping[str, Met
 def tags(metrics: Mapping[str, Metric]) -> dict[str, str]:
     """Returns the tag of each metric, such as "1_train/loss".
 
-    Trackers sort tags by their letters; the number keeps groups in the order of the table.
+    Trackers sort tags alphabetically; the number keeps groups in the order of the table.
     """
     groups = _groups(metrics)
     found = {}

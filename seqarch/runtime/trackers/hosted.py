@@ -1,4 +1,4 @@
-"""Weights & Biases, and Trackio, which has the same interface: one run of the project "seqarch"."""
+"""Trackers for Weights & Biases and for Trackio, which has the same interface."""
 
 import importlib
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ PROJECT = "seqarch"
 
 
 class _Hosted:
-    """A tracker for a package with `init`, `log` and `finish`, which begins at its first numbers.
+    """A tracker for a package with `init`, `log` and `finish`; the first metrics call `init`.
 
-    A run is known by its directory, so that a later start goes on in the same run.
+    The run's name is its directory's, so that a later start continues the same run.
     """
 
     package: str

@@ -17,11 +17,11 @@ from seqarch.errors import printable
 from seqarch.runtime.trackers import Metric, tags
 
 # TensorBoard keeps the first hyper-parameters that it reads of a run, and reads files in the order
-# of their names, each until a later one is there: these stand in the first file, which is replaced.
+# of their names. They are therefore in the first file, which each start replaces.
 HPARAMS_FILE = "events.out.tfevents.0.hparams"
-# TensorBoard sorts columns by name: these get a number in front, and are shown without it.
+# TensorBoard sorts columns by name. These get a number in front, which is not shown.
 FIRST_HPARAMS = ("model.mixer", "model.dim", "model.layers", "optim.lr")
-RESULTS = 2  # metrics, the first of the table, that are columns beside the hyper-parameters
+RESULTS = 2  # number of metrics, from the first on, that are columns beside the hyper-parameters
 
 
 class TensorBoard:
@@ -31,8 +31,8 @@ class TensorBoard:
         self._run_dir, self._metrics, self._tags = run_dir, metrics, tags(metrics)
         self._hparams: RecordWriter | None = None
         self._end: Summary | None = None
-        # TensorBoard hides what an earlier start logged from purge_step on. Names have a resolution
-        # of a second.
+        # TensorBoard hides what an earlier start logged from purge_step on. The suffix is needed
+        # because the time in a file's name has a resolution of a second.
         self._events = SummaryWriter(
             str(run_dir), filename_suffix=f".{start}", purge_step=start + 1
         )
@@ -60,10 +60,10 @@ class TensorBoard:
         self._hparams = RecordWriter(str(partial))
         events = [Event(summary=each) for each in (experiment, start)]
         _write_events(self._hparams, Event(file_version="brain.Event:2"), *events)
-        partial.replace(self._run_dir / HPARAMS_FILE)  # where the end is written, too
+        partial.replace(self._run_dir / HPARAMS_FILE)  # `close` still writes to the open file
 
     def close(self, success: bool) -> None:
-        """Counts the run as a success in the HParams tab, if it is one."""
+        """Closes the files; `success` is shown in the HParams tab."""
         self._events.close()
         if self._hparams:
             if success:
@@ -72,9 +72,13 @@ class TensorBoard:
 
 
 def add_scalars(run_dir: str | os.PathLike, points: Mapping[int, Mapping[str, float]]) -> None:
-    """Writes scalars by step and tag, beside those of training, in a file of their own.
+    """Writes scalars into a file of their own beside those of training.
 
-    All of them at once: a second file of the same second would have the name of the first.
+    Write all of them with one call: a second file of the same second would have the same name.
+
+    Args:
+      run_dir: the run's directory.
+      points: values by tag, by step.
     """
     with SummaryWriter(str(run_dir), filename_suffix=".eval") as events:
         for step, values in points.items():
@@ -83,7 +87,7 @@ def add_scalars(run_dir: str | os.PathLike, points: Mapping[int, Mapping[str, fl
 
 
 def _hparams(hparams: Mapping[str, Any], results: list[str]) -> tuple[Summary, Summary, Summary]:
-    """The experiment, the start and the end of a run, as the HParams plugin reads them."""
+    """Returns the summaries of the experiment, start and end of a run for the HParams plugin."""
     shown, plain = {}, {}
     for name, value in hparams.items():
         key = f"{FIRST_HPARAMS.index(name)}_{name}" if name in FIRST_HPARAMS else name

@@ -1,3 +1,1 @@
-"""Text as tokens: the file format, the default corpus, the preparation of local files and the
-loader.
-"""
+"""Text as a task: file format, default corpus, preparation of local files, tokenizers, loader."""

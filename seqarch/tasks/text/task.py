@@ -1,4 +1,4 @@
-"""Text as a task: the next token of documents, scored by bits per byte."""
+"""The task of predicting the next token of documents, scored by bits per byte."""
 
 import dataclasses
 import functools
@@ -18,12 +18,17 @@ from seqarch.tasks.text.tokens import TokenFile, in_vocabulary, open_split
 if TYPE_CHECKING:
     from seqarch.config import Config
 
-WINDOWS = 64  # of the quick look at validation, or as many as the split holds
+WINDOWS = 64  # windows that are validated during training, or all if the split has fewer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Text(Task):
-    """A prepared directory, read in windows of `length` tokens."""
+    """Text of a prepared directory, read in windows.
+
+    Attributes:
+      directory: the prepared directory.
+      length: tokens of a window.
+    """
 
     score: ClassVar[Score] = BITS_PER_BYTE
     evaluators: ClassVar[tuple[str, ...]] = ("quality", "context", "flops", "speed", "memory")
@@ -41,7 +46,7 @@ class Text(Task):
 
     @functools.cached_property
     def tokens_per_byte(self) -> float:
-        """Of the training split, boundaries included."""
+        """Tokens per byte of the training split, boundaries included."""
         train = self.open("train")
         return len(train.tokens) / train.bytes
 
@@ -77,7 +82,7 @@ class Text(Task):
         )
 
     def validation(self) -> tuple[Batch, int]:
-        """Returns WINDOWS windows, evenly spaced over the split, each from an empty state."""
+        """Returns WINDOWS windows, evenly spaced over the split, and the bytes of their targets."""
         text, length = self.open("validation"), self.length
         tokens = text.tokens
         count = min(WINDOWS, (len(tokens) - 1) // length)
@@ -94,9 +99,9 @@ class Text(Task):
         return Batch(inputs, targets, inputs == text.boundary, weights), size
 
     def validation_scores(self, sums: Sums, size: int) -> dict[str, float]:
-        """Bits per byte; as in the training loss, boundaries cost bits and have no bytes."""
+        """Returns the bits per byte; as in training, boundaries have bits but no bytes."""
         return dict(validation_bits_per_byte=sums.nats / size / math.log(2))
 
     def save(self, run_dir: str | os.PathLike) -> None:
-        """Writes the tokenizer, which generate.py needs, wherever the run is taken."""
+        """Writes the tokenizer, so that the run can generate text on another machine."""
         self.open("train").tokenizer.save(run_dir)

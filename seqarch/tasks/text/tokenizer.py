@@ -1,11 +1,10 @@
-"""What tokens say, byte for byte: the 256 bytes themselves, or the vocabulary of a Hugging Face
-tokenizer.json.
+"""Tokenizers: the 256 bytes themselves, or the vocabulary of a Hugging Face tokenizer.json.
 
-A token stands for the same bytes wherever it is, and a document's tokens, one after the other, give
-the document: so bytes are counted and never estimated, and bits per byte compare across tokenizers.
-A tokenizer that loses something, by lower case or unknown words, is refused at the first document
-that shows it. The last token is always the boundary, which stands before each document and has no
-bytes; `tokenizer.json` is read as data, and only `encode` needs the package `tokenizers`.
+A token has the same bytes wherever it is, and the bytes of a document's tokens are the document.
+Bytes are therefore counted, not estimated, and bits per byte compare across tokenizers. A tokenizer
+that loses something, by lower case or unknown words, is refused at the first document that shows
+it. The last token is always the boundary, which comes before each document and has no bytes.
+`tokenizer.json` is read as data, and only `encode` needs the package `tokenizers`.
 """
 
 import functools
@@ -22,82 +21,85 @@ from seqarch.errors import UserError, first_line
 from seqarch.files import local_path, parse_json
 from seqarch.types import Int
 
-VOCAB = 257  # of the bytes and their boundary
+VOCAB = 257  # tokens: the bytes and their boundary
 BOUNDARY = 256
 FILE = "tokenizer.json"
-MOST_TOKENS = 1 << 24  # of a vocabulary; a file that says more would fill the memory
+MOST_TOKENS = 1 << 24  # tokens of a vocabulary; a file that claims more would fill the memory
 
 
 class Tokenizer:
-    """table: the bytes of each token but the boundary, which comes last; spec: the tokenizer.json;
-    bytes have none.
+    """A vocabulary, with the bytes of each token.
 
-    sizes: Int32[Y], the bytes of each token
+    Args:
+        table: the bytes of each token but the boundary, which is the last token.
+        spec: the text of the tokenizer.json; None for bytes.
+
+    Attributes:
+        boundary: the last token.
+        sizes: Int32[Y], the number of bytes of each token.
     """
 
     def __init__(self, table: Sequence[bytes], spec: str | None = None):
         self.boundary, self.spec = len(table), spec
         self.sizes = np.array([*map(len, table), 0], np.int32)
-        self._symbols = np.append(np.frombuffer(b"".join(table), np.uint8), BOUNDARY).astype(
-            np.uint16
-        )
+        content = np.frombuffer(b"".join(table), np.uint8)
+        self._symbols = np.append(content, BOUNDARY).astype(np.uint16)
 
     @property
     def vocab(self) -> int:
+        """The number of tokens Y, the boundary included."""
         return self.boundary + 1
 
     @property
     def name(self) -> str:
+        """The name in meta.json: "bytes" or "tokenizer.json"."""
         return "bytes" if self.spec is None else FILE
 
     def encode(self, text: bytes | str) -> Int[np.ndarray, "T"]:
-        """Tokens of the text, without a boundary; raises UserError where they would not give it
-        back.
+        """Returns the tokens of a text, without a boundary.
+
+        Raises:
+            UserError: where the text is not UTF-8 and has to be, or its tokens have other bytes.
         """
         text = text.encode() if isinstance(text, str) else text
         if self.spec is None:
             return np.frombuffer(text, np.uint8).astype(np.int32)
         try:
-            tokens = np.array(
-                self._library.encode(text.decode(), add_special_tokens=False).ids, np.int32
-            )
+            encoded = self._library.encode(text.decode(), add_special_tokens=False)
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{FILE} takes text in UTF-8, and here is none: {_around(text, error.start)}"
             ) from error
+        tokens = np.array(encoded.ids, np.int32)
         if (back := self.decode(tokens)) != text:
-            at = next(
-                (i for i, pair in enumerate(zip(text, back)) if pair[0] != pair[1]),
-                min(len(text), len(back)),
-            )
+            at = len(os.path.commonprefix([text, back]))
             raise UserError(
                 f"{FILE} makes {_around(back, at)} of {_around(text, at)}; bits per byte need a "
-                "tokenizer that changes "
-                "nothing, such as a byte-level BPE"
+                "tokenizer that changes nothing, such as a byte-level BPE"
             )
         return tokens
 
     def decode(self, tokens: Sequence[int] | np.ndarray) -> bytes:
-        """The bytes of `tokens`; a boundary has none."""
+        """Returns the bytes of tokens; a boundary has none."""
         symbols = self.symbols(np.asarray(tokens, np.int64))
         return symbols[symbols != BOUNDARY].astype(np.uint8).tobytes()
 
     def symbols(self, tokens: Int[np.ndarray, "T"]) -> Int[np.ndarray, "S"]:
-        """The same text in bytes and BOUNDARY."""
+        """Returns the bytes of tokens, with BOUNDARY for each boundary."""
         if self.spec is None:
             return tokens
-        widths = np.append(self.sizes[:-1], 1)  # of the tokens in symbols: a boundary is one
+        widths = np.append(self.sizes[:-1], 1)  # a boundary is one symbol
         first, taken = (np.cumsum(widths) - widths)[tokens], widths[tokens]
         offsets = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
         return self._symbols[np.repeat(first, taken) + offsets]
 
     def save(self, directory: str | os.PathLike) -> None:
-        """So that `kept` finds it there; of bytes nothing needs to be kept."""
+        """Writes tokenizer.json into a directory, where `kept` finds it; bytes need no file."""
         if self.spec is not None:
             (Path(directory) / FILE).write_text(self.spec, "utf-8")
 
     def id(self, content: str) -> int | None:
-        """The token that has this name in tokenizer.json."""
+        """Returns the token with this content in tokenizer.json; None where there is none."""
         return None if self.spec is None else dict(_entries(json.loads(self.spec))).get(content)
 
     @functools.cached_property
@@ -115,7 +117,7 @@ class Tokenizer:
                 f"the package tokenizers cannot read this {FILE}: {first_line(error)}; give a file "
                 "that it saved"
             ) from error
-        library.encode_special_tokens = True  # what looks like one in a text is text
+        library.encode_special_tokens = True  # the text of a special token is encoded as text
         library.no_truncation()
         library.no_padding()
         return library
@@ -125,7 +127,7 @@ BYTES = Tokenizer([bytes([value]) for value in range(256)])
 
 
 def load(path: str | os.PathLike) -> Tokenizer:
-    """The tokenizer of a tokenizer.json; raises UserError."""
+    """Returns the tokenizer of a tokenizer.json; raises UserError where it cannot be read."""
     try:
         spec = local_path(path).read_text("utf-8")
         return Tokenizer(_table(parse_json(spec)), spec)
@@ -140,22 +142,19 @@ def load(path: str | os.PathLike) -> Tokenizer:
 
 
 def kept(directory: str | os.PathLike) -> Tokenizer:
-    """The tokenizer of a prepared directory or of a run: that of its tokenizer.json, or bytes where
-    it has none.
-    """
+    """Returns the tokenizer of a prepared directory or a run: its tokenizer.json, or else bytes."""
     path = Path(directory) / FILE
     return load(path) if path.exists() else BYTES
 
 
 def _table(spec: dict) -> list[bytes]:
-    """Bytes by token. Special tokens have none: `encode` never takes them for text, and a .bin
-    means none by them.
+    """Returns the bytes of each token.
+
+    Special tokens have none: `encode` never makes them from text, and in a .bin file they stand for
+    no text.
     """
-    kinds = {
-        part["type"]
-        for name in ("decoder", "pre_tokenizer")
-        for part in _parts(spec.get(name) or {})
-    }
+    parts = [*_parts(spec.get("decoder") or {}), *_parts(spec.get("pre_tokenizer") or {})]
+    kinds = {part["type"] for part in parts}
     special = {token["id"] for token in spec.get("added_tokens", ()) if token.get("special")}
     added = {token["id"] for token in spec.get("added_tokens", ())}
     entries = list(_entries(spec))
@@ -170,33 +169,29 @@ def _table(spec: dict) -> list[bytes]:
 
 
 def _entries(spec: dict) -> Iterator[tuple[str, int]]:
-    """(content, token) of the model's vocabulary and of what was added to it."""
-    vocab = spec["model"][
-        "vocab"
-    ]  # {content: token}, or of a unigram model [[content, score], ...]
-    yield from (
-        ((entry[0], i) for i, entry in enumerate(vocab))
-        if isinstance(vocab, list)
-        else vocab.items()
-    )
+    """Yields (content, token) for the model's vocabulary and for added tokens."""
+    vocab = spec["model"]["vocab"]
+    if isinstance(vocab, list):  # of a unigram model: [[content, score], ...]
+        yield from ((entry[0], token) for token, entry in enumerate(vocab))
+    else:
+        yield from vocab.items()
     yield from ((token["content"], token["id"]) for token in spec.get("added_tokens", ()))
 
 
 def _bytes(content: str, kinds: set[str]) -> bytes:
-    """What an entry of the vocabulary stands for, by the kinds of the tokenizer's parts."""
+    """Returns the bytes of an entry of the vocabulary, by the kinds of the tokenizer's parts."""
     if "ByteLevel" in kinds:
-        return b"".join(
-            bytes([_BYTE_LEVEL[c]]) if c in _BYTE_LEVEL else c.encode() for c in content
-        )
+        known = {c: bytes([_BYTE_LEVEL[c]]) for c in content if c in _BYTE_LEVEL}
+        return b"".join(known.get(c) or c.encode() for c in content)
     if "ByteFallback" in kinds and re.fullmatch("<0x[0-9A-F]{2}>", content):
         return bytes([int(content[3:5], 16)])
-    return (
-        content.replace("\u2581", " ") if {"Metaspace", "Replace"} & kinds else content
-    ).encode()
+    if {"Metaspace", "Replace"} & kinds:
+        content = content.replace("\u2581", " ")
+    return content.encode()
 
 
 def _parts(part: dict) -> Iterator[dict]:
-    """A decoder or pre-tokenizer, or those in a sequence of them."""
+    """Yields a decoder or pre-tokenizer, or those in a sequence of them."""
     if "type" in part:
         yield part
     for inner in part.get("decoders", part.get("pretokenizers", ())):
@@ -204,23 +199,21 @@ def _parts(part: dict) -> Iterator[dict]:
 
 
 def _byte_level() -> dict[str, int]:
-    """The byte that each character of a byte-level vocabulary stands for: bytes that print are
-    themselves, the others the characters from 256 on (Radford et al. 2019, `bytes_to_unicode` of
-    GPT-2's encoder).
+    """Returns the byte of each character of a byte-level vocabulary.
+
+    Printable bytes are themselves, the others the characters from 256 on.
+
+    Source: Radford et al. 2019, `bytes_to_unicode` of GPT-2's encoder.
     """
-    prints = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("\u00a1"), ord("\u00ac") + 1),
-        *range(ord("\u00ae"), 256),
-    ]
+    prints = [*range(ord("!"), 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [value for value in range(256) if value not in prints]
-    return {chr(value): value for value in prints} | {
-        chr(256 + i): value for i, value in enumerate(hidden)
-    }
+    found = {chr(value): value for value in prints}
+    return found | {chr(256 + index): value for index, value in enumerate(hidden)}
 
 
 _BYTE_LEVEL = _byte_level()
 
 
 def _around(text: bytes, at: int) -> str:
+    """Returns the text around a byte, for an error."""
     return repr(text[max(0, at - 10) : at + 20].decode(errors="replace"))

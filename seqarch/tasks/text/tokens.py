@@ -1,15 +1,15 @@
-"""Text as tokens in memory-mapped files: each document is a boundary followed by its tokens, bytes
-unless said otherwise.
+"""The format of a prepared directory: tokens of text in memory-mapped files.
 
-A prepared directory holds for each split `SPLIT.bin`, its documents' tokens one after the other as
-little-endian uint16, or uint32 where the vocabulary needs it, and `SPLIT.names`, their names, one a
-line; and for all, beside the tokenizer.json of tokens that are no bytes:
+Each document is a boundary followed by its tokens. For each split there are `SPLIT.bin`, the tokens
+of its documents as little-endian uint16, or uint32 where the vocabulary needs it, and
+`SPLIT.names`, the documents' names, one per line. If tokens are not bytes, there is a
+tokenizer.json. All splits share
 
     meta.json   {"format": 1, "tokenizer": "bytes", "vocab": 257, "boundary": 256, "dtype": "<u2",
                  "source": {...}, "splits": {"train": {"tokens": ..., "bytes": ...,
                                                        "documents": ..., "sha256": ...}, ...}}
 
-Of the splits only "test" may be absent.
+Only the split "test" may be absent.
 """
 
 import contextlib
@@ -31,14 +31,19 @@ from seqarch.tasks.text.tokenizer import BYTES, FILE, Tokenizer, kept
 from seqarch.types import Int
 
 SPLITS = ("train", "validation", "test")
-BLOCK = 1 << 24  # tokens scanned or written at once
-OLD = ".old"  # ends the name of a directory that is being replaced
+BLOCK = 1 << 24  # tokens that are scanned or written at once
+OLD = ".old"  # suffix of a directory that is being replaced
 _SPLIT = {"tokens": int, "bytes": int, "documents": int, "sha256": str}
-META = {"vocab": int, "source": dict, "splits": {"*": _SPLIT}}  # of a meta.json, beside `layout`
+META = {"vocab": int, "source": dict, "splits": {"*": _SPLIT}}  # shape of meta.json beside `layout`
 
 
 class Document(NamedTuple):
-    """`tokens[start:stop]` of its split: the boundary at `start`, then what it says."""
+    """The place of a document in the tokens of its split.
+
+    name: of the document
+    start: the place of its boundary, after which its tokens begin
+    stop: the place after its last token
+    """
 
     name: str
     start: int
@@ -47,8 +52,12 @@ class Document(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TokenFile:
-    """One split of a prepared directory. `tokens` is memory-mapped and read-only; `meta` is the
-    whole meta.json.
+    """One split of a prepared directory.
+
+    directory: the prepared directory
+    split: its name
+    meta: the whole meta.json
+    tokens: all tokens, memory-mapped and read-only
     """
 
     directory: Path
@@ -58,14 +67,17 @@ class TokenFile:
 
     @property
     def bytes(self) -> int:
+        """The number of bytes of the split's documents."""
         return self.meta["splits"][self.split]["bytes"]
 
     @property
     def boundary(self) -> int:
+        """The token that begins a document."""
         return self.meta["boundary"]
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
+        """The tokenizer; raises UserError where it is not that of meta.json."""
         found = kept(self.directory)
         if found.vocab != self.meta["vocab"]:
             path, said = self.directory / FILE, self.meta["vocab"]
@@ -76,21 +88,19 @@ class TokenFile:
 
     @functools.cached_property
     def documents(self) -> list[Document]:
-        """All documents in order, found by scanning for boundaries: the tokens alone say where they
-        begin.
+        """All documents in order, found by their boundaries.
 
-        Raises UserError where SPLIT.names has not a name for each.
+        Raises:
+            UserError: where SPLIT.names does not have one name for each.
         """
         path = self.directory / f"{self.split}.names"
-        names = (
-            path.read_bytes().decode("utf-8", "surrogateescape").split("\n")[:-1]
-            if path.is_file()
-            else []
-        )
-        blocks = range(0, len(self.tokens), BLOCK)
-        starts = np.concatenate(
-            [lo + np.flatnonzero(self.tokens[lo : lo + BLOCK] == self.boundary) for lo in blocks]
-        )
+        text = path.read_bytes() if path.is_file() else b""
+        names = text.decode("utf-8", "surrogateescape").split("\n")[:-1]
+        parts = []
+        for first in range(0, len(self.tokens), BLOCK):
+            block = self.tokens[first : first + BLOCK]
+            parts.append(first + np.flatnonzero(block == self.boundary))
+        starts = np.concatenate(parts)
         if len(names) != len(starts):
             wrong = f"{path} has {len(names)} names, {self.split}.bin {len(starts)} documents"
             raise UserError(f"{wrong}; remove {self.directory} and prepare it again")
@@ -98,36 +108,33 @@ class TokenFile:
         return [Document(*fields) for fields in zip(names, bounds[:-1], bounds[1:], strict=True)]
 
     def read_tokens(self, document: Document, limit: int = 0) -> Int[np.ndarray, "T"]:
-        """The document's tokens, or with a `limit` those that lie whole in its first `limit` bytes,
-        at least one.
+        """Returns a document's tokens.
+
+        Args:
+            document: of this split.
+            limit: bytes; only tokens that are within the document's first bytes are returned, but
+                at least one. 0: all tokens.
         """
         stop = min(document.stop, document.start + 1 + limit) if limit else document.stop
-        tokens = in_vocabulary(self.tokens[document.start + 1 : stop], self.boundary).astype(
-            np.int32
-        )
+        tokens = in_vocabulary(self.tokens[document.start + 1 : stop], self.boundary)
+        tokens = tokens.astype(np.int32)
         if not limit:
             return tokens
         ends = np.cumsum(self.tokenizer.sizes[tokens])
         return tokens[: max(1, np.searchsorted(ends, limit, "right"))]
 
     def read(self, document: Document, limit: int = 0) -> Int[np.ndarray, "S"]:
-        """The bytes UInt8 of these tokens."""
+        """Returns the bytes, as uint8, of the tokens that `read_tokens` returns."""
         return self.tokenizer.symbols(self.read_tokens(document, limit)).astype(np.uint8)
 
     def last_symbols(self, count: int) -> Int[np.ndarray, "S"]:
-        """The split's last `count` bytes, a boundary counted as one; boundaries are BOUNDARY,
-        whatever the tokenizer.
-        """
+        """Returns the split's last `count` symbols: bytes, and BOUNDARY for each boundary."""
         if self.tokenizer is BYTES:
             return in_vocabulary(self.tokens[-count:], self.boundary)
         parts, found, block = [], 0, min(BLOCK, 1 << 20)
         for stop in range(len(self.tokens), 0, -block):
-            parts.insert(
-                0,
-                self.tokenizer.symbols(
-                    in_vocabulary(self.tokens[max(0, stop - block) : stop], self.boundary)
-                ),
-            )
+            tokens = in_vocabulary(self.tokens[max(0, stop - block) : stop], self.boundary)
+            parts.insert(0, self.tokenizer.symbols(tokens))
             found += len(parts[0])
             if found >= count:
                 break
@@ -135,9 +142,7 @@ class TokenFile:
 
 
 def in_vocabulary(tokens: np.ndarray, boundary: int) -> np.ndarray:
-    """`tokens` as they are; raises UserError where one is beyond the boundary, the vocabulary's
-    last.
-    """
+    """Returns `tokens`; raises UserError where one is above the boundary, the last token."""
     if tokens.size and tokens.max() > boundary:
         raise UserError(
             f"the text has a token {tokens.max()}, its vocabulary ends at {boundary}; prepare "
@@ -147,8 +152,10 @@ def in_vocabulary(tokens: np.ndarray, boundary: int) -> np.ndarray:
 
 
 def read_meta(directory: Path) -> dict:
-    """The meta.json of a prepared directory; raises UserError where there is none that this version
-    reads.
+    """Returns the meta.json of a prepared directory.
+
+    Raises:
+        UserError: where there is none, or none that this version reads.
     """
     path = directory / "meta.json"
     if not path.is_file():
@@ -159,10 +166,8 @@ def read_meta(directory: Path) -> dict:
     try:
         meta = read_json(path)
         expected = layout(meta["tokenizer"], meta["vocab"])
-        matches = {name: meta[name] for name in expected} == expected and meta["tokenizer"] in (
-            "bytes",
-            FILE,
-        )
+        matches = {name: meta[name] for name in expected} == expected
+        matches &= meta["tokenizer"] in ("bytes", FILE)
         matches &= {"train", "validation"} <= set(meta["splits"]) <= set(SPLITS)
         matches &= has_shape(meta, META)
     except (ValueError, KeyError, TypeError):
@@ -173,20 +178,22 @@ def read_meta(directory: Path) -> dict:
 
 
 def layout(tokenizer: str, vocab: int) -> dict:
-    """What meta.json says of the tokens of a vocabulary."""
+    """Returns the fields of meta.json that describe tokens.
+
+    Args:
+        tokenizer: "bytes" or "tokenizer.json".
+        vocab: number of tokens, the boundary included.
+    """
     dtype = "<u2" if vocab <= 1 << 16 else "<u4"
-    return {
-        "format": 1,
-        "tokenizer": tokenizer,
-        "vocab": vocab,
-        "boundary": vocab - 1,
-        "dtype": dtype,
-    }
+    tokens = {"vocab": vocab, "boundary": vocab - 1, "dtype": dtype}
+    return {"format": 1, "tokenizer": tokenizer} | tokens
 
 
 def open_split(directory: Path | str, split: str) -> TokenFile:
-    """Maps one split of a prepared directory; raises UserError where a file is missing or has lost
-    its end.
+    """Returns one split of a prepared directory, memory-mapped.
+
+    Raises:
+        UserError: where there is no such split, or a file is missing or truncated.
     """
     directory = Path(directory)
     meta = read_meta(directory)
@@ -212,14 +219,22 @@ def write(
     tokenizer: Tokenizer = BYTES,
     replace: bool,
 ) -> dict:
-    """Writes a prepared directory from (split, name, content) and returns its meta.json.
+    """Writes a prepared directory and returns its meta.json.
 
-    The directory appears whole or not at all. Where a prepared one stands when ours is complete,
-    `replace` says which of the two stays; killed between the two renames of that, the old one is
-    left as .NAME.*.old, until another is written. No document may be empty, and of the splits only
-    "test".
+    The directory appears whole or not at all. If the process is killed between the two renames of a
+    replacement, the old directory is left as .NAME.*.old until another one is written.
 
-    content: bytes, which `tokenizer` encodes, or tokens of it
+    Args:
+        output: the directory.
+        documents: (split, name, content) of each, none of them empty; content is bytes, which
+            `tokenizer` encodes, or its tokens.
+        source: where the text is from, for meta.json.
+        tokenizer: of the tokens.
+        replace: whether a prepared directory that exists once this one is complete is replaced, or
+            stays.
+
+    Raises:
+        UserError: where `output` has other files or cannot be written.
     """
     output = Path(os.path.realpath(output))
     clear_partial(output.parent, output.name)
@@ -248,7 +263,7 @@ def write(
 
 
 class _SplitWriter:
-    """Appends documents to one split's files, and keeps count."""
+    """Appends documents to one split's files, and counts them."""
 
     def __init__(
         self, directory: Path, split: str, tokenizer: Tokenizer, files: contextlib.ExitStack
@@ -270,7 +285,7 @@ class _SplitWriter:
             except UserError as error:
                 raise UserError(f"{name}: {error}") from error
         self._append(np.array([self.tokenizer.boundary]))
-        for first in range(0, len(content), BLOCK):  # of a long document no second copy is made
+        for first in range(0, len(content), BLOCK):  # a long document is not copied whole
             self._append(content[first : first + BLOCK])
         self.names.write(name.replace("\n", " ") + "\n")
         self.documents += 1
@@ -304,9 +319,7 @@ def _write_splits(
 
 
 def _publish(partial: Path, output: Path, replace: bool) -> None:
-    """Gives `partial` the name `output`. Renaming a directory succeeds only where nothing or an
-    empty one stands.
-    """
+    """Renames `partial` to `output`, which succeeds only where `output` is missing or empty."""
     try:
         os.rename(partial, output)
     except OSError:
@@ -320,11 +333,11 @@ def _publish(partial: Path, output: Path, replace: bool) -> None:
 
 
 def _is_prepared(path: Path) -> bool:
-    """Whether what `write` made is in `path`, and nothing else: only then may it be replaced."""
+    """Returns whether `path` has only files that `write` makes, so that it may be replaced."""
     found = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    ours = {"meta.json", FILE} | {
-        f"{split}.{kind}" for split in SPLITS for kind in ("bin", "names")
-    }
+    ours = {"meta.json", FILE}
+    for split in SPLITS:
+        ours |= {f"{split}.bin", f"{split}.names"}
     return {"meta.json", "train.names"} <= found <= ours
 
 
