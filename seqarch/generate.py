@@ -244,7 +244,8 @@ def stream(
         every: tokens of a piece.
 
     Raises:
-        UserError: where there is no prompt or no step, and as `prefill` and `decode` do.
+        UserError: where there is no prompt or no step, where the model's logits are NaN, and as
+            `prefill` and `decode` do.
     """
     sampling.check()
     prompts = [_prompt_tokens(prompt, model) for prompt in prompts]
@@ -259,9 +260,19 @@ def stream(
     at = Decoding(*prefill(model, prompts, states), jnp.zeros(len(prompts), bool))
     for start in range(0, steps, every):
         tokens, at = decode(model, at, key, start, steps=every, sampling=sampling, stop=stop)
+        _check_finite(at.logits)
         yield np.asarray(tokens[:, : steps - start])
         if at.done.all():
             return
+
+
+def _check_finite(logits: Float[Array, "B Y"]) -> None:
+    """Raises UserError for logits of NaN, from which every draw would be the first token."""
+    if (rows := np.flatnonzero(np.isnan(np.asarray(logits)).any(-1))).size:
+        raise UserError(
+            f"the logits of row {rows[0]} are NaN: the model has diverged; train it again with a "
+            "lower optim.lr"
+        )
 
 
 def generate(

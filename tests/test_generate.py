@@ -352,3 +352,9 @@ def test_rows_that_are_done_need_room_where_nothing_stops_them():
     at = Decoding(jnp.zeros((1, 257)), model.init_state(1, 8), jnp.ones(1, bool))
     with pytest.raises(UserError, match="row 0 is given 20 tokens and its state has room for 8"):
         decode(model, at, jax.random.key(0), steps=20)
+
+
+def test_a_model_of_nan_generates_nothing():
+    broken = jax.tree.map(lambda x: x * jnp.nan, small("gru"))
+    with pytest.raises(UserError, match="the logits of row 0 are NaN"):
+        generate(broken, [[1]], steps=2, key=jax.random.key(0))
