@@ -49,10 +49,14 @@ SLOW = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives tests the marks `slow` and `docs` by the files in which they stand."""
+    """Gives tests the marks `slow` and `docs` by the files in which they stand; slow ones go first.
+
+    So no process is left with a long test when the others have ended.
+    """
     for item in items:
         file = item.path.relative_to(TESTS).as_posix()
         if file in SLOW:
             item.add_marker("slow")
         if file.startswith("docs/"):
             item.add_marker("docs")
+    items.sort(key=lambda item: "slow" not in item.keywords)
