@@ -12,7 +12,6 @@ A peer is measured where its packages are installed; requirements-peers.txt list
 import importlib.util
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +21,7 @@ import numpy as np
 from benchmarks.cases import Case, Ready, Sizes, make_mixer, normal, pass_cases
 from benchmarks.ops import OPS
 from seqarch.errors import UserError
+from seqarch.provenance import version
 from seqarch.types import Array
 
 OURS = "ours"
@@ -130,11 +130,8 @@ def missing() -> str:
 
 def versions() -> dict[str, str]:
     """Returns the versions of the installed packages of PEERS."""
-    found = {}
-    for module, name in PACKAGES.items():
-        if importlib.util.find_spec(module):
-            found[name] = metadata.version(name)
-    return found
+    found = {name: version(name) for name in PACKAGES.values()}
+    return {name: number for name, number in found.items() if number}
 
 
 def peer_cases(sizes: Sizes) -> Iterator[list[Case]]:

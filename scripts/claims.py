@@ -13,7 +13,6 @@ from absl import flags
 
 from _root import ROOT
 from seqarch.costs.cache import MeasurementCache
-from seqarch.costs.search import parse_length
 from seqarch.files import write_json
 from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
@@ -25,9 +24,7 @@ LOCAL = spare_accelerator()  # JAX_PLATFORMS of the workers
 TARGETS = flags.DEFINE_list(
     "targets", ["local"], "Devices, one chip of each, the local one among them."
 )
-LENGTHS = flags.DEFINE_list(
-    "lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context."
-)
+LENGTHS = cli.define_lengths()
 WORKDIR = cli.define_path(
     "workdir", str(ROOT / "runs/claims"), "Where measurements and runs are kept."
 )
@@ -38,7 +35,7 @@ TIMEOUT = flags.DEFINE_float(
 
 
 def main() -> None:
-    lengths = sorted(set(cli.readable(LENGTHS.value, parse_length)))
+    lengths = cli.read_lengths(LENGTHS.value)
     targets = list(dict.fromkeys(["local", *cli.readable(TARGETS.value, parse_target)]))
     out, workdir = Path(OUT.value), Path(WORKDIR.value)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -20,9 +20,8 @@ from seqarch.compare import comparison, spec
 from seqarch.compare.commands import with_commands
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.config import Config, parse
-from seqarch.errors import UserError
+from seqarch.errors import UserError, printable_line
 from seqarch.report.comparison import comparison_tables
-from seqarch.report.formats import printable
 from seqarch.report.members import Member
 from seqarch.report.pages import write_report
 from seqarch.report.render import text_table
@@ -57,7 +56,7 @@ def main() -> None:
     found = found._replace(members=tuple(_with_command(each, given) for each in found.members))
     if found.models and jax.process_index() == 0:
         paths = write_report(found, workdir)
-        print(f"\n{text_table(comparison_tables(found)[0])}\n\n{printable(found.notice)}\n")
+        print(f"\n{text_table(comparison_tables(found)[0])}\n\n{printable_line(found.notice)}\n")
         print("\n".join(f"wrote {path}" for path in paths))
     if failures:
         raise UserError(

@@ -19,7 +19,6 @@ from seqarch.compare.members import read_members
 from seqarch.costs import sweep
 from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.devices import place
-from seqarch.costs.search import parse_length
 from seqarch.report.costs import costs_page, write_scalars
 from seqarch.report.pages import write_csv, write_page
 from seqarch.runtime import cli
@@ -30,9 +29,7 @@ CONFIG = cli.define_config()
 TARGETS = flags.DEFINE_list(
     "targets", ["local"], "Devices, with their chips, such as local,tpu-v5e,tpu-v5p:2x2,gpu-h100:8."
 )
-LENGTHS = flags.DEFINE_list(
-    "lengths", ["1024", "4096", "16384", "65536", "262144", "1048576"], "Tokens of context."
-)
+LENGTHS = cli.define_lengths()
 WORKDIR = cli.define_path(
     "workdir", None, "Directory of the report; default: runs/NAME in the repository."
 )
@@ -51,7 +48,7 @@ flags.register_validator("targets", bool, "give at least one")
 
 def main() -> None:
     name, configs = read_members(CONFIG.value.to_dict())
-    lengths = sorted(set(cli.readable(LENGTHS.value, parse_length)))
+    lengths = cli.read_lengths(LENGTHS.value)
     targets = cli.readable(dict.fromkeys(TARGETS.value), lambda target: place(target).name)
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / name
     options = dict(workers=WORKERS.value, timeout=TIMEOUT.value, platforms=LOCAL)

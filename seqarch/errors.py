@@ -65,8 +65,9 @@ def is_full_disk(error: BaseException | None) -> bool:
     return by_number or by_words or is_full_disk(error.__cause__ or error.__context__)
 
 
-# C0 and C1 but tab and newline, halves of surrogate pairs, and marks of the writing direction.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+# C0 and C1 but tab and newline, halves of surrogate pairs, separators of lines and paragraphs, and
+# marks of the writing direction.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
@@ -75,6 +76,11 @@ def printable(text: str) -> str:
     Newlines and tabs stay. Bytes of a path that are not UTF-8 become escapes such as \\udcff.
     """
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def printable_line(text: str) -> str:
+    """Returns `printable(text)` on one line, with newlines and tabs escaped too."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def first_line(error: BaseException) -> str:

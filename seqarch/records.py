@@ -22,7 +22,7 @@ from seqarch.files import has_shape, parse_json, write_text
 VERSION = 1  # of the schema
 STATUSES = ("ok", "over", "oom", "diverged", "failed", "not_run")
 NAME = "records.jsonl"  # of the file in a run directory
-UNMEASURED = ("log_every", "profile", "checkpoint")  # fields of a config that change no result
+UNMEASURED = ("log_every", "profile", "checkpoint", "trackers")  # fields that change no result
 
 # The shapes of all lines of a records file but the first.
 SOURCE = {

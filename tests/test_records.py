@@ -126,6 +126,7 @@ def made(**changes):
         (SOURCE, True, True),
         (changed(member="other", seeds={}), True, True),
         (changed(config=SOURCE.config | {"log_every": 1}), True, True),
+        (changed(config=SOURCE.config | {"trackers": ["wandb"]}), True, True),
         (changed(config=SOURCE.config | {"steps": 4}), False, False),
         (changed(step=2), False, False),
         (changed(split="validation"), False, False),

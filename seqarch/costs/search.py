@@ -5,8 +5,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from seqarch.errors import UserError
-
 LINE, POWER, MIDDLE = range(3)  # how the next size is proposed
 STEPS = 16  # sizes tried in each factor of two, so that the largest that fits is known to 6 %
 
@@ -100,16 +98,3 @@ def _proposal(
     if kind == POWER:
         return low * (high / low) ** (math.log(memory / below) / math.log(above / below))
     return low + (high - low) * (memory - below) / (above - below)
-
-
-def parse_length(text: str) -> int:
-    """Returns the length that a flag holds.
-
-    Raises:
-      UserError: where it is no number of at least 1.
-    """
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise UserError(
-            f"--lengths has {text!r}; give numbers of tokens of at least 1, separated by commas"
-        )
-    return int(text)

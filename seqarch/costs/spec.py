@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from seqarch.costs.memory import Measurement
 from seqarch.costs.programs import abstract_states, serving_model
 from seqarch.mixers import resolve_mixer
 from seqarch.patterns import parse_pattern
+from seqarch.provenance import version
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 SOURCES = (
@@ -110,16 +110,9 @@ def _versions() -> list[str]:
 
 def versions() -> list[str]:
     """Returns names and versions of the packages that decide a plan."""
-    return [f"{name} {_version(name)}" for name in PACKAGES]
+    return [f"{name} {version(name) or 'none'}" for name in PACKAGES]
 
 
 @functools.cache
 def _digest(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "none"

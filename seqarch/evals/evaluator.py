@@ -48,12 +48,14 @@ class TableSpec(NamedTuple):
       caption: what stands above it.
       metrics: names of metrics.
       facts: names of facts that the caption ends with.
+      texts: facts that are columns: the title of each by its name.
     """
 
     title: str
     caption: str
     metrics: tuple[str, ...]
     facts: tuple[str, ...] = ()
+    texts: Mapping[str, str] = {}
 
 
 class FigureSpec(NamedTuple):

@@ -117,11 +117,13 @@ EVALUATOR = Evaluator(
                 "state_bytes",
                 "state_bytes_bfloat16",
             ),
+            texts={"state_dtype": "state dtype", "state_dtype_bfloat16": "dtype in bfloat16"},
         ),
         TableSpec(
             "Memory of the compiled programs",
             "Bytes at each context.",
             ("train_bytes", "prefill_bytes", "decode_bytes"),
+            facts=("definition",),
         ),
     ),
     figures=(

@@ -10,7 +10,7 @@ from seqarch.costs.devices import Placement
 from seqarch.costs.roofline import Bound
 from seqarch.costs.spec import Failed, Outcome
 from seqarch.model import count_parameters
-from seqarch.report.formats import format_bytes, format_si
+from seqarch.report.formats import format_bytes, format_si, needed
 
 
 def heading(config: Config, placement: Placement, context: int) -> str:
@@ -135,6 +135,4 @@ def describe(outcome: Outcome) -> str:
     """Returns "1.2 GiB", "needs 136 GiB of 15.8 GiB", or that the program failed."""
     if isinstance(outcome, Failed):
         return "failed"
-    if outcome.fits:
-        return format_bytes(outcome.total)
-    return f"needs {format_bytes(outcome.total)} of {format_bytes(outcome.memory)}"
+    return needed(outcome.total, outcome.memory)

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from seqarch.costs.curves import EVALUATOR
+from seqarch.costs.programs import PHASES
 from seqarch.records import Record, Results
-from seqarch.report.formats import format_bytes, format_exponent
+from seqarch.report.formats import format_bytes, format_exponent, needed
 from seqarch.report.tables import Column, Row, Table
 
-COSTS = "costs"  # the evaluator of these records
-PHASES = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}
 GROWS = {"train": "working memory", "prefill": "working memory and state", "decode": "state"}
 COUNTED = 131072  # tokens of context at which sequences are compared across targets
 
@@ -113,7 +113,7 @@ def _length_columns(lengths: Sequence[int]) -> list[Column]:
 
 def all_of(results: Results, metric: str, at: dict[str, Any]) -> list[Record]:
     """Returns the records of a metric whose `at` includes the given one."""
-    return [record for record in results.all(COSTS, metric) if at.items() <= record.at.items()]
+    return [record for record in results.all(EVALUATOR, metric) if at.items() <= record.at.items()]
 
 
 def _contexts(results: Sequence[Results], metric: str, at: dict[str, Any]) -> list[int]:
@@ -125,24 +125,21 @@ def _total(results: Results, at: dict[str, Any], length: int) -> str | None:
     for record in all_of(results, "total_bytes", at | dict(context=length)):
         if record.status == "failed":
             return "failed"
-        if record.status == "oom":
-            memory = results.value(COSTS, "device_bytes", **record.at)
-            return f"needs {format_bytes(record.value)} of {format_bytes(memory)}"
-        return format_bytes(record.value)
+        return needed(record.value, results.value(EVALUATOR, "device_bytes", **record.at))
     return None
 
 
 def _exponent(results: Results, at: dict[str, Any]) -> str | None:
-    b, half = (results.value(COSTS, metric, **at) for metric in ("exponent", "exponent_half"))
+    b, half = (results.value(EVALUATOR, metric, **at) for metric in ("exponent", "exponent_half"))
     return None if b is None else format_exponent((b, half))
 
 
 def _longest(results: Results, at: dict[str, Any]) -> str | None:
-    return _bound(results.find(COSTS, "longest_context", **at))
+    return _bound(results.find(EVALUATOR, "longest_context", **at))
 
 
 def _sequences(results: Results, at: dict[str, Any]) -> str | None:
-    return _bound(results.find(COSTS, "sequences", **at))
+    return _bound(results.find(EVALUATOR, "sequences", **at))
 
 
 def _bound(record: Record | None) -> str | None:
@@ -153,12 +150,12 @@ def _bound(record: Record | None) -> str | None:
 
 
 def _ran(results: Results, target: str, length: int) -> str | None:
-    record = results.find(COSTS, "actual_bytes", target=target, context=length)
+    record = results.find(EVALUATOR, "actual_bytes", target=target, context=length)
     if record is None:
         return None
     if record.value is None:
         return f"not measured: {record.note}"
-    planned = results.value(COSTS, "planned_bytes", target=target, context=length)
+    planned = results.value(EVALUATOR, "planned_bytes", target=target, context=length)
     return f"{format_bytes(record.value)}, planned {100 * planned / record.value:.0f} %"
 
 
@@ -168,7 +165,7 @@ def _overhead(results: Sequence[Results], target: str) -> str:
     for each in results:
         for record in all_of(each, "actual_bytes", dict(target=target)):
             if record.value is not None:
-                pairs.append((each.value(COSTS, "planned_bytes", **record.at), record.value))
+                pairs.append((each.value(EVALUATOR, "planned_bytes", **record.at), record.value))
     if len(pairs) < 3:
         return ""
     planned, actual = np.array(pairs, float).T

@@ -4,9 +4,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from seqarch.costs.programs import PHASES
 from seqarch.records import Results
 from seqarch.report import style
-from seqarch.report.cost_tables import PHASES, across_targets, all_of, target_tables
+from seqarch.report.cost_tables import across_targets, all_of, target_tables
 from seqarch.report.figures import scale_x, styles_of
 from seqarch.report.formats import format_bytes
 from seqarch.report.labels import Label, label_points

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqarch.report.formats import printable
+from seqarch.errors import printable_line
 from seqarch.report.tables import NAMED
 from seqarch.stats.bootstrap import Interval
 from seqarch.types import Float, Int
@@ -57,7 +57,7 @@ def quality_lines(found: QualityDifference) -> list[str]:
     if len(found.documents) <= NAMED:
         lines += ["", "A - B of each document:"]
         for name, bits in zip(found.documents, found.bits, strict=True):
-            lines.append(f"  {printable(name):<32} {bits:+.4f}")
+            lines.append(f"  {printable_line(name):<32} {bits:+.4f}")
     return lines
 
 

@@ -11,6 +11,12 @@ def format_bytes(value: float) -> str:
     return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
 
 
+def needed(size: float, memory: float) -> str:
+    """Returns "1.2 GiB" of a size that fits a memory, and else "needs 136 GiB of 15.8 GiB"."""
+    shown = format_bytes(size)
+    return shown if size <= memory else f"needs {shown} of {format_bytes(memory)}"
+
+
 def format_si(value: float) -> str:
     """Returns 1530000 as "1.53 M"."""
     return _scaled(value, 1000, ("", "k", "M", "G", "T"))
@@ -65,11 +71,3 @@ TEXTS = ("text", "code", "revision")  # units that are aligned to the left
 def show(value: Any, unit: str) -> str:
     """Returns a value in the format of its unit; an en dash where it is missing."""
     return MISSING if value is None or value == "" else FORMATS[unit](value)
-
-
-def printable(text: str) -> str:
-    """Returns `text` with control characters escaped, since a name must not steer a terminal."""
-    escaped = (
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
-    return "".join(escaped)

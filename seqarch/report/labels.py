@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
-from seqarch.report.formats import printable
+from seqarch.errors import printable_line
 
 LABEL_POINTS = 11  # points (1/72 inch) between two labels
 LABEL_WIDTH = 40  # characters; a longer name is shortened
@@ -30,7 +30,7 @@ class Label(NamedTuple):
 
 def shown_name(name: str) -> str:
     """Returns a name as figures show it; they must not parse its dollars as mathematics."""
-    text = printable(name)
+    text = printable_line(name)
     return text if len(text) <= LABEL_WIDTH else f"{text[: LABEL_WIDTH - 1]}…"
 
 

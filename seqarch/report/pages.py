@@ -14,11 +14,11 @@ from typing import NamedTuple
 import jinja2
 
 from seqarch import records
+from seqarch.errors import printable_line
 from seqarch.files import write_text
 from seqarch.records import Results
 from seqarch.report import members
 from seqarch.report.comparison import comparison_figures, comparison_tables
-from seqarch.report.formats import printable
 from seqarch.report.members import Comparison
 from seqarch.report.render import cells, escape, latex_table, markdown_table
 from seqarch.report.style import INK, Figure
@@ -49,7 +49,7 @@ class Page(NamedTuple):
 
 def comparison_page(comparison: Comparison) -> Page:
     """Returns the page of a comparison."""
-    title, notice, command = map(printable, comparison[:3])
+    title, notice, command = map(printable_line, comparison[:3])
     tables, figures = comparison_tables(comparison), comparison_figures(comparison)
     return Page(title, tables, figures, notice, f"Made by {command}." if command else "")
 

@@ -4,7 +4,8 @@ import re
 
 from tabulate import tabulate
 
-from seqarch.report.formats import TEXTS, printable, show
+from seqarch.errors import printable_line
+from seqarch.report.formats import TEXTS, show
 from seqarch.report.tables import Table
 
 MARKUP = re.compile(r"[\\`*\[\]|~]|(?<!\w)_|_(?!\w)")  # an underscore within a word is itself
@@ -15,7 +16,7 @@ def cells(table: Table) -> list[list[str]]:
     """Returns what each cell shows, row by row, without control characters."""
     units, rows = [column.unit for column in table.columns], []
     for row in table.rows:
-        rows.append([printable(show(*cell)) for cell in zip(row.cells, units, strict=True)])
+        rows.append([printable_line(show(*cell)) for cell in zip(row.cells, units, strict=True)])
     return rows
 
 
@@ -52,5 +53,5 @@ def latex_table(table: Table) -> str:
 
 def _tabulate(table: Table, body: list[list[str]], format: str) -> str:
     sides = ["left" if column.unit in TEXTS else "right" for column in table.columns]
-    titles = [printable(column.title) for column in table.columns]
+    titles = [printable_line(column.title) for column in table.columns]
     return tabulate(body, titles, tablefmt=format, colalign=sides, disable_numparse=True)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
+from seqarch.errors import printable_line
 from seqarch.evals import evaluator
 from seqarch.records import Results
 from seqarch.report import members
 from seqarch.report.comparison import evaluators
-from seqarch.report.formats import printable, show
+from seqarch.report.formats import show
 from seqarch.report.tables import Table, evaluator_table
 
 
@@ -24,4 +25,4 @@ def run_text(results: Results) -> str:
 def _lines(table: Table) -> Iterator[str]:
     """Yields a line for each cell of the first row but its name."""
     for column, cell in zip(table.columns[1:], table.rows[0].cells[1:], strict=True):
-        yield f"  {printable(column.title):<36}{show(cell, column.unit):>14}"
+        yield f"  {printable_line(column.title):<36}{show(cell, column.unit):>14}"

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from seqarch.errors import printable_line
 from seqarch.evals.evaluator import Evaluator, TableSpec
-from seqarch.report.formats import printable
 from seqarch.report.members import Member, places
 
 NAMED = 64  # coordinates of an axis up to which each has a column
@@ -83,9 +83,15 @@ def evaluator_table(
       entry: the evaluator.
       members: members.
     """
-    cells = [each for metric in spec.metrics for each in metric_cells(members, name, entry, metric)]
+    cells = [_fact_cell(title, name, fact) for fact, title in spec.texts.items()]
+    for metric in spec.metrics:
+        cells += metric_cells(members, name, entry, metric)
     caption = " ".join([spec.caption, *(shared_fact(members, name, fact) for fact in spec.facts)])
     return member_table(spec.title, caption.strip(), members, [NAME, *cells])
+
+
+def _fact_cell(title: str, name: str, fact: str) -> Cells:
+    return Cells(Column(title), lambda member: member.fact(name, fact))
 
 
 def metric_cells(
@@ -140,7 +146,7 @@ def shared_fact(members: Sequence[Member], name: str, fact: str) -> str:
     texts: dict[str, list[str]] = {}
     for member in members:
         if text := member.fact(name, fact):
-            texts.setdefault(printable(str(text)), []).append(printable(member.name))
+            texts.setdefault(printable_line(str(text)), []).append(printable_line(member.name))
     if len(texts) < 2:
         return "".join(texts)
     return " ".join(f"{', '.join(names)}: {text}" for text, names in texts.items())

@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
-from seqarch.errors import Stopped, UserError, is_full_disk, printable
+from seqarch.errors import Stopped, UserError, is_full_disk, printable, printable_line
 from seqarch.files import local_path
 from seqarch.runtime.accelerator import check_accelerator
 from seqarch.runtime.cluster import held_for_abort, join_cluster
@@ -106,7 +106,7 @@ def _one_line_for_mistakes() -> Iterator[None]:
 
 
 def _fail(line: str) -> NoReturn:
-    print("error: " + printable(line).replace("\n", "\\n"), file=sys.stderr)
+    print("error: " + printable_line(line), file=sys.stderr)
     sys.exit(2)
 
 
@@ -163,3 +163,25 @@ def readable(texts: Iterable[str], read: Callable[[str], Any]) -> list[Any]:
     for error in errors:
         print(printable(f"left out: {error}"), file=sys.stderr)
     return found
+
+
+def define_lengths() -> flags.FlagHolder:
+    """Defines and returns --lengths, whose values `read_lengths` reads."""
+    default = [str(4**power) for power in range(5, 11)]
+    return flags.DEFINE_list("lengths", default, "Tokens of context.")
+
+
+def read_lengths(texts: Iterable[str]) -> list[int]:
+    """Returns the different lengths of --lengths, ascending.
+
+    Those that are no number of at least 1 are left out as in `readable`.
+    """
+
+    def read(text: str) -> int:
+        if not text.strip().isdecimal() or int(text) < 1:
+            raise UserError(
+                f"--lengths has {text!r}; give numbers of tokens of at least 1, separated by commas"
+            )
+        return int(text)
+
+    return sorted(set(readable(texts, read)))

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seqarch.costs.search import largest, on_grid, parse_length
-from seqarch.errors import UserError
+from seqarch.costs.search import largest, on_grid
 from seqarch.stats.fits import Exponent, exponent
 
 LENGTHS = [4**n for n in range(5, 11)]
@@ -90,9 +89,3 @@ def test_grid_steps_to_neighbours():
     for size in [n for n in range(1, 5000) if on_grid(n) == n]:
         assert on_grid(on_grid(size, 1), -1) == size
         assert size < on_grid(size, 1) <= size * (1 + 1 / 16) + 1
-
-
-@pytest.mark.parametrize("text", ["0", "-5", "4k", "", "1e3"])
-def test_a_length_that_is_none_is_refused(text):
-    with pytest.raises(UserError, match="at least 1"):
-        parse_length(text)

@@ -74,7 +74,7 @@ def test_tuned_forms_and_the_compilers_environment_are_part_of_the_key(tmp_path,
     keys += [key_of(spec(target="gpu-h100"))]
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
     assert len(set(keys)) == 3 and key_of(spec(target="gpu-h100")) == keys[-1]
-    monkeypatch.setattr(specs, "_version", lambda package: "another")
+    monkeypatch.setattr(specs, "version", lambda package: "another")
     specs._versions.cache_clear()
     assert key_of(spec(target="gpu-h100")) not in keys
     specs._versions.cache_clear()

@@ -38,7 +38,8 @@ def results_of(name, mixer="gru", *, mlp=256, state=2048, growth=0, seed=0, bits
         found.append(Record("speed", "decode_tokens_per_s", 1e6 / (100 + growth * length), at))
     model = dict(mixer=mixer, dim=128, mlp=mlp)
     config = dict(steps=300, model=model, seed=dict(model=seed, data=seed))
-    facts = {"memory": {"definition": "arguments + outputs + temporaries"}}
+    definition = "arguments + outputs + temporaries"
+    facts = {"memory": {"definition": definition, "state_dtype": "float32+int32"}}
     seeds = dict(model=seed, data=seed)
     return Results(Source(name, "run", config, 300, "test", seeds, MADE, facts), tuple(found))
 

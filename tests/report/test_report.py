@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 
 import pytest
 
+from seqarch.errors import printable_line
 from seqarch.records import Record, Results
 from seqarch.report import members
 from seqarch.report.comparison import comparison_figures, comparison_tables
-from seqarch.report.formats import MISSING, format_bytes, format_si, printable, show
+from seqarch.report.formats import MISSING, format_bytes, format_si, show
 from seqarch.report.pages import comparison_page, html_page, markdown_page, write_csv, write_report
 from seqarch.report.render import cells, latex_table, markdown_table, text_table
 from seqarch.report.single import run_text
@@ -125,7 +126,7 @@ def test_names_survive_html(odd_page):
     page = _Page(html_page(odd_page))
     assert not page.tags & {"b"}
     for name in ODD:
-        assert printable(name) in page.words, name
+        assert printable_line(name) in page.words, name
 
 
 def test_names_survive_drawings(odd_page):
@@ -134,7 +135,7 @@ def test_names_survive_drawings(odd_page):
         root = ElementTree.fromstring(figure.svg)
         words = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
         for name in ODD[:-1]:
-            assert printable(name) in words, (figure.name, name)
+            assert printable_line(name) in words, (figure.name, name)
 
 
 def test_names_survive_markdown(odd_page):
@@ -258,6 +259,15 @@ def test_a_row_says_all_its_revisions():
     table = comparison_tables(comparison_of(members.Member("gru", "run", (one, other))))[-1]
     (row,) = cells(table)
     assert "0123abcdef" in " ".join(row) and "fedcba9876" in " ".join(row)
+
+
+def test_facts_end_a_caption_or_are_columns(comparison):
+    tables = {table.title: table for table in comparison_tables(comparison)}
+    caption = tables["Memory of the compiled programs"].caption
+    assert caption == "Bytes at each context. arguments + outputs + temporaries"
+    state = tables["Parameters and state"]
+    at = [column.title for column in state.columns].index("state dtype")
+    assert [row.cells[at] for row in state.rows] == ["float32+int32"] * len(state.rows)
 
 
 def test_facts_are_told_with_their_members_where_they_differ(comparison):

@@ -144,3 +144,14 @@ def test_the_config_of_the_readme_says_what_each_field_means():
     lines = (ROOT / "configs/lm.py").read_text().splitlines()
     fields = [line for line in lines if line.startswith("    config.") and "ConfigDict" not in line]
     assert len(fields) > 30 and all("  # " in line for line in fields)
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "4k", "", "1e3"])
+def test_a_length_that_is_none_is_refused(text):
+    with pytest.raises(UserError, match="at least 1"):
+        cli.read_lengths([text])
+
+
+def test_lengths_that_can_be_read_are_sorted_and_the_others_told(capsys):
+    assert cli.read_lengths(["64", "4k", " 8", "64"]) == [8, 64]
+    assert capsys.readouterr().err.startswith("left out: --lengths has '4k'")

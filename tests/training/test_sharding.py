@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -72,19 +73,25 @@ def main() -> None:
     print(json.dumps([train_on(mesh) for mesh in meshes]))
 
 
-@pytest.mark.slow
-def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_parameters():
-    env = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
-    command = [
-        sys.executable,
-        "-c",
-        "from tests.training import test_sharding; test_sharding.main()",
-    ]
+def on_devices(count: int, call: str) -> Any:
+    """What `call` of this module prints as JSON in a process with `count` devices."""
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": str(count)}
+    code = f"from tests.training import test_sharding; test_sharding.{call}"
     done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    one, two = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_parameters():
+    one, two = on_devices(2, "main()")
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
     assert one["losses"][-1] < one["losses"][0]
     assert one["digests"] and two["digests"]
@@ -117,17 +124,7 @@ def generate_on(run: str) -> None:
 
 @pytest.mark.slow
 def test_four_devices_share_the_model_and_generate_the_text_of_one(tmp_path):
-    env = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
-    command = [
-        sys.executable,
-        "-c",
-        f"from tests.training import test_sharding; test_sharding.generate_on({str(tmp_path)!r})",
-    ]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    one, four = json.loads(done.stdout.splitlines()[-1])
+    one, four = on_devices(4, f"generate_on({str(tmp_path)!r})")
     assert four["texts"] == one["texts"] and len(one["texts"][0]) == 12
     assert four["held"] < 0.4 * one["held"] and four["cache"] < 0.5 * one["cache"]
 
@@ -215,17 +212,7 @@ def test_a_large_parameter_that_nothing_divides_is_named():
 
 @pytest.mark.slow
 def test_a_gru_gathers_its_recurrent_matrix_before_its_loop():
-    env = os.environ | {"JAX_NUM_CPU_DEVICES": "2"}
-    command = [
-        sys.executable,
-        "-c",
-        "from tests.training import test_sharding; test_sharding.print_collectives_in_loops()",
-    ]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], env=env, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == []
+    assert on_devices(2, "print_collectives_in_loops()") == []
 
 
 def print_collectives_in_loops() -> None:
