@@ -43,9 +43,9 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     """Returns the error for an unknown name, which suggests the nearest known one.
 
     Args:
-        kind: what is named, such as "mixer".
-        given: the name.
-        known: the names that exist.
+      kind: what is named, such as "mixer".
+      given: the name.
+      known: the names that exist.
     """
     known = sorted(known)
     close = difflib.get_close_matches(given, known, n=1)

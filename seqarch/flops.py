@@ -66,8 +66,8 @@ def count_flops(fn: Callable, *args: Any) -> Flops:
     or a window hides do not count, blocks that only packing hides do.
 
     Args:
-        fn: any function that JAX can trace.
-        args: its arguments, which may be pytrees of ShapeDtypeStruct.
+      fn: any function that JAX can trace.
+      args: its arguments, which may be pytrees of ShapeDtypeStruct.
     """
     return _count(_open(jax.make_jaxpr(fn)(*args)))
 

@@ -108,14 +108,14 @@ def prefill(
     """Returns the logits after each prompt and the states after it; donates `states`.
 
     Args:
-        model: see `LanguageModel.serving` for the fastest one.
-        prompts: the ids of each row's tokens; an empty prompt is the document boundary.
-        states: one per layer, with a row for each prompt.
-        segment: tokens of a row that are processed at once, which bounds the memory.
+      model: see `LanguageModel.serving` for the fastest one.
+      prompts: the ids of each row's tokens; an empty prompt is the document boundary.
+      states: one per layer, with a row for each prompt.
+      segment: tokens of a row that are processed at once, which bounds the memory.
 
     Raises:
-        UserError: where a prompt has an id outside the vocabulary, or more tokens than the states
-            have room for.
+      UserError: where a prompt has an id outside the vocabulary, or more tokens than the states
+        have room for.
     """
     prompts = [_prompt_tokens(prompt, model) for prompt in prompts]
     lengths = np.array([len(prompt) for prompt in prompts])
@@ -169,19 +169,19 @@ def decode(
     """Returns the next `steps` tokens of each row, and the carry after them; donates `at`.
 
     Args:
-        model: see `LanguageModel.serving` for the fastest one.
-        at: the carry of `prefill` or of the call before.
-        key: of the draws.
-        first: the number of the first of these tokens. The same key samples the same text whatever
-            pieces it is decoded in.
-        steps: tokens per row.
-        sampling: how tokens are drawn.
-        stop: a token that ends a row, which repeats it from there on. Without one, the document
-            boundary is a token like any other, and decoding goes on in the same state.
+      model: see `LanguageModel.serving` for the fastest one.
+      at: the carry of `prefill` or of the call before.
+      key: of the draws.
+      first: the number of the first of these tokens. The same key samples the same text whatever
+        pieces it is decoded in.
+      steps: tokens per row.
+      sampling: how tokens are drawn.
+      stop: a token that ends a row, which repeats it from there on. Without one, the document
+        boundary is a token like any other, and decoding goes on in the same state.
 
     Raises:
-        UserError: where a row that is not done has no room for so many tokens, or `sampling` is
-            out of range.
+      UserError: where a row that is not done has no room for so many tokens, or `sampling` is
+        out of range.
     """
     sampling.check()
     _check_stop(stop, model)
@@ -235,17 +235,17 @@ def stream(
     and then cut, so that all pieces run the same program.
 
     Args:
-        model: any; it is converted by `LanguageModel.serving`.
-        prompts: the ids of each row's tokens; an empty prompt is the document boundary.
-        steps: the most tokens of a row.
-        key: of the draws.
-        sampling: how tokens are drawn.
-        stop: a token that ends a row, which repeats it from there on.
-        every: tokens of a piece.
+      model: any; it is converted by `LanguageModel.serving`.
+      prompts: the ids of each row's tokens; an empty prompt is the document boundary.
+      steps: the most tokens of a row.
+      key: of the draws.
+      sampling: how tokens are drawn.
+      stop: a token that ends a row, which repeats it from there on.
+      every: tokens of a piece.
 
     Raises:
-        UserError: where there is no prompt or no step, where the model's logits are NaN, and as
-            `prefill` and `decode` do.
+      UserError: where there is no prompt or no step, where the model's logits are NaN, and as
+        `prefill` and `decode` do.
     """
     sampling.check()
     prompts = [_prompt_tokens(prompt, model) for prompt in prompts]
@@ -283,13 +283,13 @@ def generate(
         generate(model, [[1, 2]], steps=100, key=jax.random.key(0), stop=model.boundary)
 
     Args:
-        model: any; it is converted by `LanguageModel.serving`.
-        prompts: the ids of each row's tokens; an empty prompt is the document boundary.
-        steps: the most tokens of a row.
-        options: `key`, `sampling` and `stop`, as `stream` takes them.
+      model: any; it is converted by `LanguageModel.serving`.
+      prompts: the ids of each row's tokens; an empty prompt is the document boundary.
+      steps: the most tokens of a row.
+      options: `key`, `sampling` and `stop`, as `stream` takes them.
 
     Raises:
-        UserError: as `stream` does.
+      UserError: as `stream` does.
     """
     every = min(_bucket(max(steps, 1), least=16, parts=1), PIECE)
     pieces = list(stream(model, prompts, steps=steps, every=every, **options))
@@ -312,7 +312,7 @@ def fork(states: tuple[State, ...], rows: Int[Array, "R"]) -> tuple[State, ...]:
     """Returns states whose row i is row rows[i] of `states`.
 
     Raises:
-        UserError: where a row does not exist; traced `rows` are not checked.
+      UserError: where a row does not exist; traced `rows` are not checked.
     """
     size = jax.tree.leaves(states)[0].shape[0]
     if not isinstance(rows, jax.core.Tracer):
@@ -328,8 +328,8 @@ def reset(
     """Returns `states` with the rows where `rows` is True replaced by those of `empty`.
 
     Args:
-        states: one per layer.
-        rows: which rows are emptied.
-        empty: the model's `init_state` of the same size.
+      states: one per layer.
+      rows: which rows are emptied.
+      empty: the model's `init_state` of the same size.
     """
     return select_rows(rows, empty, states)

@@ -78,12 +78,12 @@ class LanguageModel(nnx.Module):
         """Returns the logits of every position in float32, from an empty state, for training.
 
         Args:
-            tokens: ids in [0, Y).
-            starts: whether a token is the first of a document packed into its row.
-            key: the key of dropout; without one, nothing is dropped.
+          tokens: ids in [0, Y).
+          starts: whether a token is the first of a document packed into its row.
+          key: the key of dropout; without one, nothing is dropped.
 
         Raises:
-            UserError: where a token is outside the vocabulary; traced tokens are not checked.
+          UserError: where a token is outside the vocabulary; traced tokens are not checked.
         """
 
         def run(x, blocks, first, looped=False):
@@ -115,8 +115,8 @@ class LanguageModel(nnx.Module):
         """Returns the empty state of every layer.
 
         Args:
-            batch: rows B.
-            max_len: tokens that a state which grows must have room for.
+          batch: rows B.
+          max_len: tokens that a state which grows must have room for.
         """
         return tuple(block.mixer.init_state(batch, max_len) for block in self.blocks())
 
@@ -133,8 +133,8 @@ class LanguageModel(nnx.Module):
         The arguments are those of `SequenceMixer.prefill`.
 
         Raises:
-            UserError: where a row has more tokens than its state has room for, or a token is
-                outside the vocabulary; traced values are not checked.
+          UserError: where a row has more tokens than its state has room for, or a token is
+            outside the vocabulary; traced values are not checked.
         """
         self.check_room(states, *document_lengths(tokens.shape, starts, lengths))
         x, after = self._embed(tokens), []
@@ -150,7 +150,7 @@ class LanguageModel(nnx.Module):
         """Returns the logits after one token a row, in float32, and the states after it.
 
         Raises:
-            UserError: as `prefill` does.
+          UserError: as `prefill` does.
         """
         self.check_room(states, np.ones(tokens.shape, int))
         x, after = self._embed(tokens), []
@@ -167,12 +167,12 @@ class LanguageModel(nnx.Module):
         Where a value is traced nothing is checked; the mixers then return NaN.
 
         Args:
-            states: one per layer.
-            count: Int[Array, "B"], the tokens that continue each row's document.
-            begun: Int[Array, "B"], the tokens of the longest document that begins in each row.
+          states: one per layer.
+          count: Int[Array, "B"], the tokens that continue each row's document.
+          begun: Int[Array, "B"], the tokens of the longest document that begins in each row.
 
         Raises:
-            UserError: where a row is given more tokens than it has room for.
+          UserError: where a row is given more tokens than it has room for.
         """
         blocks = list(self.period) * self.repeats + list(self.tail)
         for block, state in zip(blocks, states, strict=True):
@@ -249,14 +249,14 @@ def document_lengths(
     """Returns how many tokens of each row continue a document, and begin one.
 
     Args:
-        shape: B and T.
-        starts: whether a token is the first of a document; None: no token is.
-        lengths: tokens of each row before its padding; None: T.
+      shape: B and T.
+      starts: whether a token is the first of a document; None: no token is.
+      lengths: tokens of each row before its padding; None: T.
 
     Returns:
-        Int[Array, "B"] tokens before the first start, and Int[Array, "B"] tokens of the longest
-        document that begins in the row, None where there are no `starts`. Both are None where an
-        argument is traced.
+      Int[Array, "B"] tokens before the first start, and Int[Array, "B"] tokens of the longest
+      document that begins in the row, None where there are no `starts`. Both are None where an
+      argument is traced.
     """
     if any(isinstance(x, jax.core.Tracer) for x in (starts, lengths)):
         return None, None

@@ -46,14 +46,14 @@ def load_run(directory: str | os.PathLike, allow_modules: Iterable[str] = ()) ->
     """Returns the run in a directory, which is only read.
 
     Args:
-        directory: the --workdir of train.py.
-        allow_modules: modules and packages of your own mixers that may be imported because the
-            run's config names them, such as ("my_mixers",). Those that are imported already need
-            not be given.
+      directory: the --workdir of train.py.
+      allow_modules: modules and packages of your own mixers that may be imported because the
+        run's config names them, such as ("my_mixers",). Those that are imported already need
+        not be given.
 
     Raises:
-        UserError: where the directory is no run, has no checkpoint yet or a damaged one, or where
-            its config names a module that is not allowed.
+      UserError: where the directory is no run, has no checkpoint yet or a damaged one, or where
+        its config names a module that is not allowed.
     """
     path = local_path(directory)
     config, model, step = load_model(path, allow_modules)

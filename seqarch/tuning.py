@@ -31,7 +31,7 @@ def tuned(device: jax.Device) -> Choices:
     In a cluster it returns {}, because the hosts may have different files.
 
     Raises:
-        UserError: where the file is damaged, or names an unknown mixer or form.
+      UserError: where the file is damaged, or names an unknown mixer or form.
     """
     return {} if jax.process_count() > 1 else _read(path()).get(_key(device), {})
 
@@ -42,7 +42,7 @@ def record(device: jax.Device, choices: Choices) -> Path:
     They replace earlier ones of the same mixers and device. A damaged file is replaced.
 
     Raises:
-        UserError: where the file cannot be written.
+      UserError: where the file cannot be written.
     """
     file = path()
     try:

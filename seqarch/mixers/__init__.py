@@ -35,10 +35,10 @@ def resolve_mixer(name: str) -> type[SequenceMixer]:
     """Returns the class of a mixer.
 
     Args:
-        name: in MIXERS, or `package.module:Class`, which is imported.
+      name: in MIXERS, or `package.module:Class`, which is imported.
 
     Raises:
-        UserError: for an unknown name, a failing import, and a class that is no SequenceMixer.
+      UserError: for an unknown name, a failing import, and a class that is no SequenceMixer.
     """
     if ":" not in name:
         if name not in MIXERS:
@@ -73,13 +73,13 @@ def check_import(module: str, allowed: Iterable[str], run_dir: Path) -> None:
     """Checks that a module which a run's config names may be imported; imports nothing.
 
     Args:
-        module: its dotted name.
-        allowed: names of modules and packages that the user allows, with all modules below them.
-        run_dir: the run.
+      module: its dotted name.
+      allowed: names of modules and packages that the user allows, with all modules below them.
+      run_dir: the run.
 
     Raises:
-        UserError: where the module is neither imported already nor allowed, and where it would be
-            imported from inside a run directory.
+      UserError: where the module is neither imported already nor allowed, and where it would be
+        imported from inside a run directory.
     """
     if module in sys.modules:
         return

@@ -34,8 +34,8 @@ class SequenceMixer(nnx.Module):
         cast=jnp.dtype(dtype)       every use casts it to this dtype, so it is served in it
 
     Attributes:
-        forms: the forms of its op, where the constructor takes `method`.
-        state_axes: the logical axes of the state's arrays, in a state of the same type.
+      forms: the forms of its op, where the constructor takes `method`.
+      state_axes: the logical axes of the state's arrays, in a state of the same type.
     """
 
     forms: ClassVar[Forms | None] = None
@@ -50,8 +50,8 @@ class SequenceMixer(nnx.Module):
         """Returns the state before the first token: a NamedTuple of arrays with B leading.
 
         Args:
-            batch: rows B.
-            max_len: tokens that a state which grows must have room for; others ignore it.
+          batch: rows B.
+          max_len: tokens that a state which grows must have room for; others ignore it.
         """
         raise AssertionError(f"{type(self).__name__} does not define init_state")
 
@@ -59,8 +59,8 @@ class SequenceMixer(nnx.Module):
         """Returns how many more tokens each row's state can take; None where it never fills.
 
         Args:
-            state: any.
-            fresh: count for a document that begins now and replaces the one in the state.
+          state: any.
+          fresh: count for a document that begins now and replaces the one in the state.
         """
         return None
 
@@ -74,11 +74,11 @@ class SequenceMixer(nnx.Module):
         """Returns the outputs for all tokens and the state after them.
 
         Args:
-            x: inputs.
-            state: where the rows continue.
-            starts: whether a token is the first of a document, which forgets all before it, the
-                state included.
-            lengths: row b has lengths[b] tokens, then padding, whose outputs mean nothing.
+          x: inputs.
+          state: where the rows continue.
+          starts: whether a token is the first of a document, which forgets all before it, the
+            state included.
+          lengths: row b has lengths[b] tokens, then padding, whose outputs mean nothing.
         """
         raise AssertionError(f"{type(self).__name__} does not define prefill")
 

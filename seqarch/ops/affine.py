@@ -54,12 +54,12 @@ def scan(
     """Returns outputs [B, T, ...] and the final state, by lax.scan over chunks.
 
     Args:
-        recurrence: of the tokens.
-        tokens: a pytree of arrays [B, T, ...].
-        h: the state [B, ...] before the first token.
-        chunk: tokens of a chunk.
-        remat: keep only the state that enters each chunk for the backward pass, and recompute the
-            rest.
+      recurrence: of the tokens.
+      tokens: a pytree of arrays [B, T, ...].
+      h: the state [B, ...] before the first token.
+      chunk: tokens of a chunk.
+      remat: keep only the state that enters each chunk for the backward pass, and recompute the
+        rest.
     """
 
     def body(h: Array, chunk: PyTree) -> tuple[Array, Array]:

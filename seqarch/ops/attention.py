@@ -38,17 +38,17 @@ def attention(
     """Returns softmax(q k^T / sqrt(K)) v over the visible keys, and 0 for a query that sees none.
 
     Args:
-        q: queries of H heads.
-        k: keys of G heads; G divides H.
-        v: values of G heads.
-        q_pos: positions of the queries; default: 0, 1, 2, ...
-        k_pos: positions of the keys, -1 for an absent key; default: 0, 1, 2, ...
-        q_seg: segments of the queries, numbered from 0 on; default: all 0.
-        k_seg: segments of the keys; default: all 0.
-        window: positions that a query sees, its own included; None: all.
-        causal: whether a query sees no later position.
-        method: a name in FORMS, or "auto".
-        block: keys per block of the blockwise form.
+      q: queries of H heads.
+      k: keys of G heads; G divides H.
+      v: values of G heads.
+      q_pos: positions of the queries; default: 0, 1, 2, ...
+      k_pos: positions of the keys, -1 for an absent key; default: 0, 1, 2, ...
+      q_seg: segments of the queries, numbered from 0 on; default: all 0.
+      k_seg: segments of the keys; default: all 0.
+      window: positions that a query sees, its own included; None: all.
+      causal: whether a query sees no later position.
+      method: a name in FORMS, or "auto".
+      block: keys per block of the blockwise form.
     """
     at_q, at_k = _places(q, q_pos, q_seg), _places(k, k_pos, k_seg)
     return FORMS.pick(method)(q, k, v, at_q, at_k, Rule(causal, window), block=block).o

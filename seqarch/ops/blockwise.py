@@ -97,10 +97,10 @@ def split_queries(
     """Returns blocks of scaled queries [M,B,G,N,K], N = R C, and their places [M,B,N].
 
     Args:
-        q: queries.
-        at: their places.
-        groups: G.
-        block: tokens C of a block.
+      q: queries.
+      at: their places.
+      groups: G.
+      block: tokens C of a block.
     """
     B, T, H, K = q.shape
     grouped = q.reshape(B, T, groups, H // groups, K).transpose(0, 2, 3, 1, 4)

@@ -38,15 +38,15 @@ def cache_attention(
     A loop with a traced bound has no reverse mode, so the gradient is that of the blockwise form.
 
     Args:
-        q: queries.
-        k: cached keys of any dtype; each block is cast to q's, since casting the cache would copy
-            it.
-        v: cached values, likewise.
-        at_q: places of the queries; all that is cached is of segment 0.
-        k_pos: positions of the slots; -1 where a slot is empty.
-        filled: slots from the first on that are read, in all rows.
-        window: positions that a query sees, its own included; None: all.
-        block: slots, and tokens, of a block.
+      q: queries.
+      k: cached keys of any dtype; each block is cast to q's, since casting the cache would copy
+        it.
+      v: cached values, likewise.
+      at_q: places of the queries; all that is cached is of segment 0.
+      k_pos: positions of the slots; -1 where a slot is empty.
+      filled: slots from the first on that are read, in all rows.
+      window: positions that a query sees, its own included; None: all.
+      block: slots, and tokens, of a block.
     """
     B, G, S, _ = k.shape
     size = min(block, S)

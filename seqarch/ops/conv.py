@@ -21,11 +21,11 @@ def causal_conv(
     """Returns y_t = sum_j w_j x_{t-W+1+j} and the state after it.
 
     Args:
-        x: inputs.
-        w: weights.
-        state: the W - 1 inputs before the first token.
-        starts: whether a token is the first of a document, for which all inputs before it are zero.
-        lengths: tokens of each row before its padding; None: T. The state after is that after them.
+      x: inputs.
+      w: weights.
+      state: the W - 1 inputs before the first token.
+      starts: whether a token is the first of a document, for which all inputs before it are zero.
+      lengths: tokens of each row before its padding; None: T. The state after is that after them.
     """
     width = w.shape[0]
     padded = jnp.concatenate([state.astype(x.dtype), x], axis=1)

@@ -16,10 +16,10 @@ class Forms(dict[str, Callable]):
     """A dict from a form's name to its callable; tests and benchmarks iterate over it.
 
     Args:
-        forms: by name.
-        cpu: the name that method="auto" stands for on a CPU.
-        accelerator: the same on a GPU or TPU, where each turn of a `lax.scan` over tokens is a
-            kernel launch.
+      forms: by name.
+      cpu: the name that method="auto" stands for on a CPU.
+      accelerator: the same on a GPU or TPU, where each turn of a `lax.scan` over tokens is a
+        kernel launch.
     """
 
     def __init__(self, forms: dict[str, Callable], *, cpu: str, accelerator: str):
@@ -30,10 +30,10 @@ class Forms(dict[str, Callable]):
         """Returns the name of the preferred form on a platform.
 
         Args:
-            platform: "cpu", "gpu" or "tpu".
+          platform: "cpu", "gpu" or "tpu".
 
         Raises:
-            UserError: for any other platform.
+          UserError: for any other platform.
         """
         if platform not in self._auto:
             raise unknown("platform", platform, self._auto)
@@ -43,10 +43,10 @@ class Forms(dict[str, Callable]):
         """Returns the callable of a form.
 
         Args:
-            method: its name; "auto": the preferred form on this process's default backend.
+          method: its name; "auto": the preferred form on this process's default backend.
 
         Raises:
-            UserError: for an unknown name.
+          UserError: for an unknown name.
         """
         name = self.auto(jax.default_backend()) if method == "auto" else method
         if name not in self:

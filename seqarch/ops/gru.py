@@ -31,13 +31,13 @@ def gru(
     """Returns all states h in u's dtype, and the last one in float32.
 
     Args:
-        u: projections of the inputs; the thirds of U are the gates r, z and n.
-        W: recurrent weights.
-        b: biases.
-        h0: the state before the first token.
-        starts: whether the state is forgotten before a token.
-        valid: whether a token exists; where it does not, the state stays as it is.
-        method: a name in FORMS, or "auto".
+      u: projections of the inputs; the thirds of U are the gates r, z and n.
+      W: recurrent weights.
+      b: biases.
+      h0: the state before the first token.
+      starts: whether the state is forgotten before a token.
+      valid: whether a token exists; where it does not, the state stays as it is.
+      method: a name in FORMS, or "auto".
     """
     keep = jnp.ones(u.shape[:2]) if starts is None else 1.0 - starts
     valid = jnp.ones(u.shape[:2], bool) if valid is None else valid

@@ -45,14 +45,14 @@ def linear_attention(
     """Returns the outputs in v's dtype and the final state in float32.
 
     Args:
-        q: queries.
-        k: keys.
-        v: values.
-        log_decay: g <= 0, per head or per key channel; None: no decay.
-        state: before the first token; None: zeros.
-        starts: whether the state is forgotten before a token.
-        method: a name in FORMS, or "auto".
-        chunk: tokens of a chunk.
+      q: queries.
+      k: keys.
+      v: values.
+      log_decay: g <= 0, per head or per key channel; None: no decay.
+      state: before the first token; None: zeros.
+      starts: whether the state is forgotten before a token.
+      method: a name in FORMS, or "auto".
+      chunk: tokens of a chunk.
     """
     if state is None:
         state = jnp.zeros((q.shape[0], *q.shape[2:], v.shape[-1]), jnp.float32)

@@ -36,12 +36,12 @@ def linear_scan(
     """Returns all states h [B,T,...] and the last one, in float32.
 
     Args:
-        a: decays.
-        b: inputs.
-        h0: the state before the first token; None: zeros.
-        starts: whether the state is forgotten before a token.
-        method: a name in FORMS, or "auto".
-        chunk: tokens of a chunk.
+      a: decays.
+      b: inputs.
+      h0: the state before the first token; None: zeros.
+      starts: whether the state is forgotten before a token.
+      method: a name in FORMS, or "auto".
+      chunk: tokens of a chunk.
     """
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     h0 = jnp.zeros_like(b[:, 0]) if h0 is None else h0

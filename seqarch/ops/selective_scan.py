@@ -52,16 +52,16 @@ def selective_scan(
     """Returns the outputs in x's dtype and the final state; the computation is in float32.
 
     Args:
-        x: inputs.
-        delta: step sizes.
-        A: state matrix, diagonal in N.
-        B: input projections.
-        C: output projections.
-        D: weights of the skip connection.
-        h0: the state before the first token; None: zeros.
-        starts: whether the state is forgotten before a token.
-        method: a name in FORMS, or "auto".
-        chunk: tokens of a chunk.
+      x: inputs.
+      delta: step sizes.
+      A: state matrix, diagonal in N.
+      B: input projections.
+      C: output projections.
+      D: weights of the skip connection.
+      h0: the state before the first token; None: zeros.
+      starts: whether the state is forgotten before a token.
+      method: a name in FORMS, or "auto".
+      chunk: tokens of a chunk.
     """
     h0 = jnp.zeros((x.shape[0], *A.T.shape), jnp.float32) if h0 is None else h0
     keep = jnp.ones(x.shape[:2]) if starts is None else 1.0 - starts

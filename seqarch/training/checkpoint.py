@@ -52,12 +52,12 @@ class Checkpointer:
     """Saves and restores train states; a context manager.
 
     Args:
-        directory: of the checkpoints.
-        keep: number of the newest checkpoints that are kept.
-        stream: identifies the data stream; saved with each state, and a state of another stream is
-            refused.
-        config: the run's fields that decide its trajectory, by dotted name; saved and compared
-            likewise.
+      directory: of the checkpoints.
+      keep: number of the newest checkpoints that are kept.
+      stream: identifies the data stream; saved with each state, and a state of another stream is
+        refused.
+      config: the run's fields that decide its trajectory, by dotted name; saved and compared
+        likewise.
     """
 
     def __init__(
@@ -125,13 +125,13 @@ class Checkpointer:
         the same step: a checkpoint that one of them cannot read is damaged for all.
 
         Args:
-            abstract: shapes, dtypes and shardings of the state.
-            strict: raise an error at a damaged checkpoint.
-            say: is called with a line for each damaged checkpoint.
+          abstract: shapes, dtypes and shardings of the state.
+          strict: raise an error at a damaged checkpoint.
+          say: is called with a line for each damaged checkpoint.
 
         Raises:
-            UserError: where the arrays, the stream or the config differ from those saved, where no
-                undamaged checkpoint is left, and, if `strict`, at a damaged one.
+          UserError: where the arrays, the stream or the config differ from those saved, where no
+            undamaged checkpoint is left, and, if `strict`, at a damaged one.
         """
         damaged = []
         for step in reversed(self.steps):
@@ -203,15 +203,15 @@ def load_model(
     Where training replaces the checkpoint while it is read, the next one is read.
 
     Args:
-        run_dir: the run's directory.
-        allow_modules: modules and packages of mixers that may be imported because the run's config
-            names them.
-        mesh: the devices, each of which reads its part of the parameters; default: this process's
-            first device.
+      run_dir: the run's directory.
+      allow_modules: modules and packages of mixers that may be imported because the run's config
+        names them.
+      mesh: the devices, each of which reads its part of the parameters; default: this process's
+        first device.
 
     Raises:
-        UserError: where the directory is no run, has no checkpoint or a damaged one, or where its
-            config names a module that is not allowed.
+      UserError: where the directory is no run, has no checkpoint or a damaged one, or where its
+        config names a module that is not allowed.
     """
     config = read_config(run_dir, allow_modules)
     resolved = resolve_model(config.model, jax.local_devices()[0])

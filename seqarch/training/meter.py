@@ -27,10 +27,10 @@ class Meter:
     behind the running one, so that a request to stop is answered between steps.
 
     Args:
-        tokens: of one step, on all devices.
-        flops: model FLOPs of one step, on all devices.
-        tokens_per_byte: of the text, boundaries included; None: rows have no "bits_per_byte".
-        peak: FLOP/s of all devices, see `total_peak_flops`; None: rows have no "mfu".
+      tokens: of one step, on all devices.
+      flops: model FLOPs of one step, on all devices.
+      tokens_per_byte: of the text, boundaries included; None: rows have no "bits_per_byte".
+      peak: FLOP/s of all devices, see `total_peak_flops`; None: rows have no "mfu".
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Meter:
         """Adds the metrics of a step that was just queued.
 
         Returns:
-            The rows of the block before, if this step is the first of a block, else [].
+          The rows of the block before, if this step is the first of a block, else [].
         """
         if self._block:
             jax.block_until_ready(self._block[-1][1])
@@ -103,8 +103,8 @@ def total_peak_flops(devices: Iterable[jax.Device], dtype: str) -> float | None:
     bfloat16, since the known rates are those of bfloat16.
 
     Args:
-        devices: all devices of the run, those of other processes included.
-        dtype: of the computation, as in `config.model.dtype`.
+      devices: all devices of the run, those of other processes included.
+      dtype: of the computation, as in `config.model.dtype`.
 
     Source: Chowdhery et al. 2022, "PaLM", appendix B (model FLOPs utilisation).
     """
@@ -128,8 +128,8 @@ def count_step_flops(config: Config, train_step: Callable, *arguments: PyTree) -
     """Returns the FLOPs of one train step on all devices.
 
     Returns:
-        "model": those of the definition; "hardware": those of the program, in which a loop of
-        unknown trip count counts once; "uncounted_loops": the number of such loops.
+      "model": those of the definition; "hardware": those of the program, in which a loop of
+      unknown trip count counts once; "uncounted_loops": the number of such loops.
     """
     hardware = count_flops(train_step, *arguments)
     loops = hardware.uncounted_loops

@@ -10,8 +10,8 @@ class Profile:
     """A profiler trace of LENGTH steps, or fewer at the end of a run.
 
     Args:
-        run_dir: where the trace is written.
-        first: the first step of the trace; 0: no trace.
+      run_dir: where the trace is written.
+      first: the first step of the trace; 0: no trace.
     """
 
     LENGTH = 5  # steps

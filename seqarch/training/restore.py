@@ -68,10 +68,10 @@ def make_record(
     the digest of these.
 
     Args:
-        step: of the state.
-        arrays: by name.
-        stream: identifies the data stream.
-        config: the run's fields that decide its trajectory, by dotted name.
+      step: of the state.
+      arrays: by name.
+      stream: identifies the data stream.
+      config: the run's fields that decide its trajectory, by dotted name.
     """
     found = digests(arrays)
     shown = {name: [_show(array), found[name]] for name, array in arrays.items()}
@@ -83,9 +83,9 @@ def read_record(path: Path) -> dict[str, Any]:
     """Returns the record of the checkpoint at `path`.
 
     Raises:
-        Damaged: where the record is missing or was changed.
-        UserError: where it cannot be read because of its permissions or the disk, though it may be
-            undamaged.
+      Damaged: where the record is missing or was changed.
+      UserError: where it cannot be read because of its permissions or the disk, though it may be
+        undamaged.
     """
     try:
         record = read_json(path / "record" / "metadata")
@@ -106,13 +106,13 @@ def check_origin(path: Path, record: Mapping[str, Any], config: Mapping[str, Any
     An older record without a config is not compared with one.
 
     Args:
-        path: the checkpoint's directory, named by its step.
-        record: what `read_record` read.
-        config: the run's fields that decide its trajectory, by dotted name.
+      path: the checkpoint's directory, named by its step.
+      record: what `read_record` read.
+      config: the run's fields that decide its trajectory, by dotted name.
 
     Raises:
-        Damaged: where the directory was renamed or copied from another step.
-        UserError: where the run had another config; it names the first field that differs.
+      Damaged: where the directory was renamed or copied from another step.
+      UserError: where the run had another config; it names the first field that differs.
     """
     step = _held_step(path, record)
     if step != int(path.name):
@@ -139,11 +139,11 @@ def read_arrays(path: Path, **items: Mapping[str, jax.ShapeDtypeStruct]) -> dict
     """Returns the arrays of a checkpoint by name, in the order of `items`.
 
     Args:
-        path: the checkpoint's directory.
-        items: for "model" and "optimizer", the shape, dtype and sharding of each array by name.
+      path: the checkpoint's directory.
+      items: for "model" and "optimizer", the shape, dtype and sharding of each array by name.
 
     Raises:
-        Damaged: where one cannot be read.
+      Damaged: where one cannot be read.
     """
     arrays = {}
     for item, wanted in items.items():
@@ -168,10 +168,10 @@ def check(
     """Raises UserError unless a checkpoint has exactly the wanted arrays.
 
     Args:
-        path: the checkpoint's directory.
-        record: what `read_record` returned.
-        wanted: shapes and dtypes by name.
-        prefix: only names that begin with it are compared.
+      path: the checkpoint's directory.
+      record: what `read_record` returned.
+      wanted: shapes and dtypes by name.
+      prefix: only names that begin with it are compared.
     """
     saved = {}
     for name, (shown, _) in record["arrays"].items():

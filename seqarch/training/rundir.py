@@ -39,12 +39,12 @@ def read_config(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -
     """Returns the config of a run, whose mixers may then be imported.
 
     Args:
-        run_dir: the run's directory.
-        allow_modules: modules and packages that may be imported because the config names them,
-            beside those that this process has imported already.
+      run_dir: the run's directory.
+      allow_modules: modules and packages that may be imported because the config names them,
+        beside those that this process has imported already.
 
     Raises:
-        UserError: where `run_dir` is no run, or its config names a module that is not allowed.
+      UserError: where `run_dir` is no run, or its config names a module that is not allowed.
     """
     config = stored_config(run_dir)
     for layer in read_pattern(config.model.mixer):
@@ -58,7 +58,7 @@ def stored_config(run_dir: str | os.PathLike) -> Config:
     """Returns the config of a run for comparison; its mixers must not be imported.
 
     Raises:
-        UserError: where `run_dir` is no run, or its config.json is not what train.py wrote.
+      UserError: where `run_dir` is no run, or its config.json is not what train.py wrote.
     """
     path = Path(run_dir) / "config.json"
     try:
@@ -106,8 +106,8 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
     """Makes the run directory and checks that a run with `config` can be in it.
 
     Raises:
-        UserError: where it cannot be written, or has a run with another config, whose first
-            differing field it names.
+      UserError: where it cannot be written, or has a run with another config, whose first
+        differing field it names.
     """
     if not os.fspath(run_dir):
         raise UserError("--workdir is empty; give the run's directory")
@@ -150,11 +150,11 @@ def lock(run_dir: str | os.PathLike, say: Callable[[str], None] = print) -> Iter
     """Holds RUN/lock, which the system releases however the process ends.
 
     Args:
-        run_dir: the run's directory.
-        say: is called with a warning on a file system without locks.
+      run_dir: the run's directory.
+      say: is called with a warning on a file system without locks.
 
     Raises:
-        UserError: where another process holds the lock.
+      UserError: where another process holds the lock.
     """
     clear_partial(Path(run_dir))
     with (Path(run_dir) / "lock").open("a") as file:
@@ -269,7 +269,7 @@ def read_record(run_dir: str | os.PathLike) -> dict[str, Any] | None:
     """Returns the value of run.json; None where there is none.
 
     Raises:
-        UserError: where it is not what `write` wrote.
+      UserError: where it is not what `write` wrote.
     """
     path = Path(run_dir) / "run.json"
     try:

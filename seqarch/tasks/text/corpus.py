@@ -64,11 +64,11 @@ def locate(path: str, vocab: int | None = None) -> Path:
     """Returns the prepared directory of a config's `data.path`.
 
     Args:
-        path: "shakespeare", which is fetched and prepared on first use, or a prepared directory.
-        vocab: of the model; None: it is not compared.
+      path: "shakespeare", which is fetched and prepared on first use, or a prepared directory.
+      vocab: of the model; None: it is not compared.
 
     Raises:
-        UserError: where there is no prepared directory, or it has another vocabulary.
+      UserError: where there is no prepared directory, or it has another vocabulary.
     """
     directory = _shakespeare() if path == "shakespeare" else local_path(path)
     meta = tokens.read_meta(directory)

@@ -46,16 +46,16 @@ def prepare(
     and copies of a document are in the same split. The .bin files are splits already.
 
     Args:
-        pattern: a path or a glob pattern of the files.
-        output: the prepared directory.
-        tokenizer_path: a tokenizer.json; None: tokens are bytes.
-        validation: fraction of the distinct documents for the validation split.
-        test: fraction of the distinct documents for the test split.
-        seed: of the split.
-        say: is called with a warning where halves of surrogate pairs became U+FFFD.
+      pattern: a path or a glob pattern of the files.
+      output: the prepared directory.
+      tokenizer_path: a tokenizer.json; None: tokens are bytes.
+      validation: fraction of the distinct documents for the validation split.
+      test: fraction of the distinct documents for the test split.
+      seed: of the split.
+      say: is called with a warning where halves of surrogate pairs became U+FFFD.
 
     Raises:
-        UserError: where the fractions, the files or the tokenizer cannot be used.
+      UserError: where the fractions, the files or the tokenizer cannot be used.
     """
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise UserError(
@@ -142,7 +142,7 @@ def _stream(path: str, encoder: Tokenizer) -> np.ndarray:
     """Returns the tokens of a .bin file, as uint16 if that can hold the vocabulary, else as uint32.
 
     Raises:
-        UserError: where the file's size is no multiple of that width, or it seems to be uint32.
+      UserError: where the file's size is no multiple of that width, or it seems to be uint32.
     """
     size, width = os.path.getsize(path), 2 if encoder.boundary <= 1 << 16 else 4
     if size % width or not size:
@@ -175,8 +175,8 @@ def _read(
     """Yields (name, content) for every document that isn't empty.
 
     Args:
-        paths: the files.
-        note_half: is called with the place of each text that has half of a surrogate pair.
+      paths: the files.
+      note_half: is called with the place of each text that has half of a surrogate pair.
     """
     root = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
     for path in paths:

@@ -31,12 +31,12 @@ class Tokenizer:
     """A vocabulary, with the bytes of each token.
 
     Args:
-        table: the bytes of each token but the boundary, which is the last token.
-        spec: the text of the tokenizer.json; None for bytes.
+      table: the bytes of each token but the boundary, which is the last token.
+      spec: the text of the tokenizer.json; None for bytes.
 
     Attributes:
-        boundary: the last token.
-        sizes: Int32[Y], the number of bytes of each token.
+      boundary: the last token.
+      sizes: Int32[Y], the number of bytes of each token.
     """
 
     def __init__(self, table: Sequence[bytes], spec: str | None = None):
@@ -59,7 +59,7 @@ class Tokenizer:
         """Returns the tokens of a text, without a boundary.
 
         Raises:
-            UserError: where the text is not UTF-8 and has to be, or its tokens have other bytes.
+          UserError: where the text is not UTF-8 and has to be, or its tokens have other bytes.
         """
         text = text.encode() if isinstance(text, str) else text
         if self.spec is None:

@@ -91,7 +91,7 @@ class TokenFile:
         """All documents in order, found by their boundaries.
 
         Raises:
-            UserError: where SPLIT.names does not have one name for each.
+          UserError: where SPLIT.names does not have one name for each.
         """
         path = self.directory / f"{self.split}.names"
         text = path.read_bytes() if path.is_file() else b""
@@ -111,9 +111,9 @@ class TokenFile:
         """Returns a document's tokens.
 
         Args:
-            document: of this split.
-            limit: bytes; only tokens that are within the document's first bytes are returned, but
-                at least one. 0: all tokens.
+          document: of this split.
+          limit: bytes; only tokens that are within the document's first bytes are returned, but
+            at least one. 0: all tokens.
         """
         stop = min(document.stop, document.start + 1 + limit) if limit else document.stop
         tokens = in_vocabulary(self.tokens[document.start + 1 : stop], self.boundary)
@@ -155,7 +155,7 @@ def read_meta(directory: Path) -> dict:
     """Returns the meta.json of a prepared directory.
 
     Raises:
-        UserError: where there is none, or none that this version reads.
+      UserError: where there is none, or none that this version reads.
     """
     path = directory / "meta.json"
     if not path.is_file():
@@ -181,8 +181,8 @@ def layout(tokenizer: str, vocab: int) -> dict:
     """Returns the fields of meta.json that describe tokens.
 
     Args:
-        tokenizer: "bytes" or "tokenizer.json".
-        vocab: number of tokens, the boundary included.
+      tokenizer: "bytes" or "tokenizer.json".
+      vocab: number of tokens, the boundary included.
     """
     dtype = "<u2" if vocab <= 1 << 16 else "<u4"
     tokens = {"vocab": vocab, "boundary": vocab - 1, "dtype": dtype}
@@ -193,7 +193,7 @@ def open_split(directory: Path | str, split: str) -> TokenFile:
     """Returns one split of a prepared directory, memory-mapped.
 
     Raises:
-        UserError: where there is no such split, or a file is missing or truncated.
+      UserError: where there is no such split, or a file is missing or truncated.
     """
     directory = Path(directory)
     meta = read_meta(directory)
@@ -225,16 +225,16 @@ def write(
     replacement, the old directory is left as .NAME.*.old until another one is written.
 
     Args:
-        output: the directory.
-        documents: (split, name, content) of each, none of them empty; content is bytes, which
-            `tokenizer` encodes, or its tokens.
-        source: where the text is from, for meta.json.
-        tokenizer: of the tokens.
-        replace: whether a prepared directory that exists once this one is complete is replaced, or
-            stays.
+      output: the directory.
+      documents: (split, name, content) of each, none of them empty; content is bytes, which
+        `tokenizer` encodes, or its tokens.
+      source: where the text is from, for meta.json.
+      tokenizer: of the tokens.
+      replace: whether a prepared directory that exists once this one is complete is replaced, or
+        stays.
 
     Raises:
-        UserError: where `output` has other files or cannot be written.
+      UserError: where `output` has other files or cannot be written.
     """
     output = Path(os.path.realpath(output))
     clear_partial(output.parent, output.name)
