@@ -100,6 +100,9 @@ def run(
 
     Args:
       only: names of groups; all but the peers where there are none.
+      sizes: shapes of the cases.
+      limits: how long a case is timed, and which cases are skipped.
+      say: takes a line before each list of cases.
       peers: whether to measure the peers too.
 
     Raises:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from benchmarks.bench import BENCH
 from benchmarks.ratios import PLACE, Ratio, cases_of, ratios
 from seqarch.records import Results
+from seqarch.report.formats import show
 from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
 
@@ -20,7 +21,7 @@ def bench_page(results: Results) -> Page:
     )
     made = (
         f"{host['cpu']}, {host['cpus']} cores, {host['system']}; device {devices['kind']}; "
-        f"{versions}; revision {results.source.revision}; "
+        f"{versions}; revision {show(results.source.revision, 'revision')}; "
         f"{results.fact(BENCH, 'seconds'):.0f} s in all."
     )
     tables = [ratio_table(ratios(results)), *measured_tables(results)]
@@ -28,6 +29,7 @@ def bench_page(results: Results) -> Page:
 
 
 def ratio_table(found: Sequence[Ratio]) -> Table:
+    """Returns the table of ratios, each with its target and whether it is met."""
     columns = Column("ratio"), Column("measured", "size"), Column("target"), Column("met")
     rows = [Row((each.name, f"{each.value:.3g}", _target(each), _verdict(each))) for each in found]
     caption = "Ratios of two measurements in one run, and what is promised of them."
@@ -73,7 +75,7 @@ def _other_table(results: Results, cases: Sequence[tuple[str, str, str, str]]) -
         Column("form"),
         Column("at"),
         Column("ms", "size"),
-        Column("temporaries_bytes", "bytes"),
+        Column("temporaries", "bytes"),
         Column("total", "bytes"),
     )
     rows = []

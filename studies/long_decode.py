@@ -29,7 +29,7 @@ from seqarch.patterns import parse_pattern
 from seqarch.provenance import command, provenance, revision
 from seqarch.records import Record, Results, Source
 from seqarch.report.figures import decoding_figure
-from seqarch.report.formats import format_bytes
+from seqarch.report.formats import format_bytes, show
 from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
 from seqarch.runtime import cli
@@ -180,7 +180,7 @@ def _points(found: Results) -> list[Point]:
 def decoding_page(found: Sequence[Results], title: str) -> Page:
     """Returns the page of a records file: constant states, caches that double, and the figure."""
     points = {each.source.member: _points(each) for each in found}
-    revisions = ", ".join(dict.fromkeys(each.source.revision[:10] for each in found))
+    revisions = ", ".join(dict.fromkeys(show(each.source.revision, "revision") for each in found))
     figure = decoding_figure(
         {name: [point._asdict() for point in each] for name, each in points.items()}
     )

@@ -9,7 +9,7 @@ from seqarch.records import Results
 from seqarch.report import style
 from seqarch.report.cost_tables import across_targets, all_of, target_tables
 from seqarch.report.figures import scale_x, styles_of
-from seqarch.report.formats import format_bytes
+from seqarch.report.formats import format_bytes, show
 from seqarch.report.labels import Label, label_points
 from seqarch.report.pages import Page
 from seqarch.report.style import Figure
@@ -33,7 +33,8 @@ def costs_page(title: str, results: Sequence[Results]) -> Page:
     tables = [table for table in tables if table.rows]
     figures = [_figure(results, target, phase) for target in targets for phase in PHASES]
     versions = ", ".join(results[0].source.provenance.get("versions", ()))
-    about = f"Made at revision {results[0].source.revision} with {versions}. {_what(results)}"
+    revision = show(results[0].source.revision, "revision")
+    about = f"Made at revision {revision} with {versions}. {_what(results)}"
     return Page(title, tables, [figure for figure in figures if figure], NOTICE, about)
 
 
