@@ -25,11 +25,13 @@ flags.mark_flags_as_required(["workdir"])
 def main() -> None:
     from seqarch.evals.evaluate import evaluate
     from seqarch.records import NAME
+    from seqarch.report.events import write_evaluation
     from seqarch.report.single import run_text
 
     results = evaluate(
         WORKDIR.value, split=SPLIT.value, only=ONLY.value, allow_modules=ALLOW_MODULES.value
     )
+    write_evaluation(results, Path(WORKDIR.value))
     print(run_text(results))
     print(f"\nwrote {Path(WORKDIR.value) / NAME}")
 

@@ -19,7 +19,8 @@ from seqarch.compare.members import read_members
 from seqarch.costs import sweep
 from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.devices import place
-from seqarch.report.costs import costs_page, write_scalars
+from seqarch.report.costs import costs_page
+from seqarch.report.events import write_sweep
 from seqarch.report.pages import write_csv, write_page
 from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
@@ -58,7 +59,7 @@ def main() -> None:
     title = f"What each architecture costs in memory: {name}"
     records.write(workdir / records.NAME, results, dict(kind="costs", title=title))
     paths = write_page(costs_page(title, results), workdir)
-    write_scalars(results, targets, workdir / "tensorboard")
+    write_sweep(results, targets, workdir / "tensorboard")
     for path in [*paths, write_csv(results, workdir), workdir / records.NAME]:
         print(f"wrote {path}")
 

@@ -10,6 +10,7 @@ from seqarch.config import Config, to_dict
 from seqarch.errors import Diverged, UserError
 from seqarch.evals.evaluate import evaluate, source
 from seqarch.records import Results
+from seqarch.report.events import write_evaluation
 from seqarch.runtime.progress import Progress
 from seqarch.training import loop, rundir
 from seqarch.training.logging import read_rows
@@ -89,6 +90,7 @@ def measured(
     # A run that was trained before may be measured with other options now.
     rundir.write_config(run, to_dict(config))
     results = evaluate(run, split=split, only=wanted, keep=known, progress=progress.say)
+    write_evaluation(results, run)
     progress.end()
     return results
 

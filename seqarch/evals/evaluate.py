@@ -1,4 +1,4 @@
-"""Measures a run and writes its records to RUN/records.jsonl and to TensorBoard."""
+"""Measures a run and writes its records to RUN/records.jsonl."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +14,7 @@ from seqarch.evals.loaded_run import LoadedRun
 from seqarch.provenance import provenance
 from seqarch.records import Results, Source
 from seqarch.runtime.progress import print_line
-from seqarch.runtime.trackers import following_group
-from seqarch.runtime.trackers.tensorboard import add_scalars
 from seqarch.training.checkpoint import load_model
-from seqarch.training.metrics import METRICS
 
 
 def evaluate(
@@ -60,8 +57,6 @@ def evaluate(
         results = results.with_found(found)
     if jax.process_index() == 0:
         records.write(Path(workdir) / records.NAME, [results])
-        if "tensorboard" in config.trackers:
-            add_scalars(workdir, {step: scalars(results)})
     return results
 
 
@@ -105,18 +100,3 @@ def source(member: str, config: Config, step: int, split: str) -> Source:
     made = provenance()
     kept = {name: made[name] for name in ("revision", "dirty", "versions", "devices", "command")}
     return Source(member, "run", to_dict(config), step, split, seeds, kept)
-
-
-def scalars(results: Results) -> dict[str, float]:
-    """Returns the numbers of results by their tags in TensorBoard, which follow those of training.
-
-    An evaluator that found nothing to measure, and whose numbers are all 0, is left out.
-    """
-    found = [record for record in results.records if record.is_scalar]
-    measured = {record.evaluator for record in found if record.value != 0}
-    group = following_group(METRICS, "eval")
-    return {
-        f"{group}/{records.tag(record)}": record.value
-        for record in found
-        if record.evaluator in measured
-    }

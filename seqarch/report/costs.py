@@ -1,8 +1,6 @@
 """The report of a sweep over targets and contexts (seqarch.costs.sweep)."""
 
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 from seqarch.costs.programs import PHASES
 from seqarch.records import Results
@@ -13,11 +11,7 @@ from seqarch.report.formats import format_bytes, show
 from seqarch.report.labels import Label, label_points
 from seqarch.report.pages import Page
 from seqarch.report.style import Figure
-from seqarch.runtime.trackers.tensorboard import add_scalars
 
-# Metrics that TensorBoard plots.
-PLOTTED = ("total_bytes", "parameters_bytes", "optimizer_bytes", "state_bytes")
-PLOTTED += ("temporaries_bytes", "flops")
 NOTICE = "Bytes of different definitions, as on CPUs and on accelerators, do not compare."
 
 
@@ -82,27 +76,3 @@ def _curves(results: Sequence[Results], at: dict[str, str]) -> dict[str, tuple[t
         if points:
             curves[each.source.member] = tuple(zip(*points, strict=True))
     return curves
-
-
-def write_scalars(results: Sequence[Results], targets: Sequence[str], directory: Path) -> None:
-    """Writes a TensorBoard run for each member on each target, with the context as its step."""
-    shutil.rmtree(directory, ignore_errors=True)
-    for target in targets:
-        for each in results:
-            if points := scalars(each, target):
-                add_scalars(directory / target / each.source.member, points)
-
-
-def scalars(results: Results, target: str) -> dict[int, dict[str, float]]:
-    """Returns what TensorBoard plots of a member on a target.
-
-    Returns:
-      Values by context and by tag, such as "train/total_bytes".
-    """
-    made: dict[int, dict[str, float]] = {}
-    for metric in PLOTTED:
-        for record in all_of(results, metric, dict(target=target)):
-            if record.value is not None:
-                values = made.setdefault(record.at["context"], {})
-                values[f"{record.at['phase']}/{metric}"] = record.value
-    return made

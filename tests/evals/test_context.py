@@ -12,7 +12,6 @@ from flax import nnx
 from seqarch.config import Config, EvalConfig, ModelConfig
 from seqarch.evals import context
 from seqarch.evals.context import target_ends, truncate
-from seqarch.evals.evaluate import scalars
 from seqarch.evals.losses import Text, bits_per_byte, carried_losses, texts, windowed_losses
 from seqarch.model import LanguageModel
 from seqarch.records import Record, Results, Source
@@ -108,4 +107,3 @@ def test_truncation_keeps_parameters_and_leaves_alone_what_is_narrow_or_recurren
 def test_without_targets_nothing_is_scored(split):
     found = measure("gru", split, targets=0)
     assert found.records == (Record("context", "targets", 0),)
-    assert scalars(found) == {}

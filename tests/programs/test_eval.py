@@ -14,6 +14,8 @@ from seqarch.costs.programs import Program
 from seqarch.errors import UserError
 from seqarch.evals.evaluate import choose, evaluate
 from seqarch.records import Results
+from seqarch.report.events import write_evaluation
+from seqarch.report.single import run_text
 from seqarch.tasks.text import tokens
 from seqarch.training.loop import train
 
@@ -108,10 +110,17 @@ def test_records_say_whose_they_are(run):
 
 def test_tensorboard_has_the_numbers_beside_those_of_training(run):
     results = evaluate_quietly(run, only=["flops"])
+    write_evaluation(results, run)
     events = EventAccumulator(str(run)).Reload()
     logged = events.Scalars("6_eval/flops/train_per_token")[-1]
     assert (logged.step, logged.value) == (2, results.value("flops", "train_per_token"))
     assert events.Scalars("1_train/loss")
+    (text,) = events.Tensors("evaluation/text_summary")
+    shown = text.tensor_proto.string_val[0].decode()
+    assert text.step == 2
+    assert [line.strip() for line in shown.splitlines()] == [
+        line.strip() for line in run_text(results).splitlines()
+    ]
 
 
 def test_evaluators_and_split_are_chosen(run):

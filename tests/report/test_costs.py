@@ -5,7 +5,7 @@ import pytest
 from seqarch.costs.memory import Measurement
 from seqarch.records import Record, Results, Source
 from seqarch.report.capacity import describe
-from seqarch.report.costs import costs_page, scalars
+from seqarch.report.costs import costs_page
 from seqarch.report.render import cells
 
 LENGTHS = (1024, 4096, 16384)
@@ -98,12 +98,6 @@ def test_what_ran_stands_beside_its_plan_with_what_they_have_in_common(tables):
 def test_figures_are_of_each_target_and_phase(page):
     assert [figure.name for figure in page.figures] == ["train-local", "train-tpu-v5e-2x2"]
     assert all("$$ mamba" in figure.svg for figure in page.figures)
-
-
-def test_points_are_those_of_the_records():
-    points = scalars(results_of("gru", "gru", 10), "local")
-    assert points == {length: {"train/total_bytes": 10 * length} for length in LENGTHS}
-    assert scalars(results_of("gru", "gru", 10), "gpu-h100") == {}
 
 
 def test_what_does_not_fit_says_what_it_needs():

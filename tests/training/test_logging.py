@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import api_pb2, list_session_groups, plugin_data_pb2
 from tensorboard.plugins.hparams.backend_context import Context
 from tensorboardX import SummaryWriter, summary
@@ -57,6 +58,18 @@ def test_the_same_numbers_go_to_both(tmp_path):
         (1, 0.25),
         (2, 0.5),
     ]
+
+
+def test_training_and_validation_share_a_chart(tmp_path):
+    with Logger(tmp_path) as logger:
+        logger.log(row(1, 0.5) | dict(bits_per_byte=1.5, tokens_per_s=5.0))
+    (event,) = events(tmp_path).Tensors("custom_scalars__config__")
+    found = Layout.FromString(event.tensor_proto.string_val[0])
+    (category,) = found.category
+    assert {chart.title: list(chart.multiline.tag) for chart in category.chart} == {
+        "loss": [TAGS["loss"], TAGS["validation_loss"]],
+        "bits per byte": [TAGS["bits_per_byte"], TAGS["validation_bits_per_byte"]],
+    }
 
 
 def test_what_is_not_finite_is_null(tmp_path):

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class TensorBoard:
         self._run_dir, self._metrics, self._tags = run_dir, metrics, tags(metrics)
         self._hparams: RecordWriter | None = None
         self._end: Summary | None = None
+        self._has_layout = False
         # TensorBoard hides what an earlier start logged from purge_step on. The suffix is needed
         # because the time in a file's name has a resolution of a second.
         self._events = SummaryWriter(
@@ -38,6 +39,9 @@ class TensorBoard:
         )
 
     def log(self, row: Mapping[str, float]) -> None:
+        if not self._has_layout:
+            self._events.add_custom_scalars(layout(self._tags, row))
+            self._has_layout = True
         for name in row.keys() - {"step"}:
             metric = self._metrics[name]
             about = f"{metric.help} ({metric.unit})" if metric.unit else metric.help
@@ -47,8 +51,7 @@ class TensorBoard:
 
     def texts(self, texts: Mapping[str, Any], step: int) -> None:
         for name, value in texts.items():
-            lines = json.dumps(value, indent=2).splitlines()
-            self._events.add_text(name, "\n".join("    " + line for line in lines), step)
+            self._events.add_text(name, _verbatim(json.dumps(value, indent=2)), step)
 
     def hparams(self, hparams: Mapping[str, Any]) -> None:
         """Writes the columns of the HParams tab, instead of those of an earlier start.
@@ -71,19 +74,45 @@ class TensorBoard:
             self._hparams.close()
 
 
-def add_scalars(run_dir: str | os.PathLike, points: Mapping[int, Mapping[str, float]]) -> None:
-    """Writes scalars into a file of their own beside those of training.
+def add_events(
+    run_dir: str | os.PathLike,
+    points: Mapping[int, Mapping[str, float]],
+    texts: Mapping[str, str] | None = None,
+) -> None:
+    """Writes scalars and texts into a file of their own beside those of training.
 
     Write all of them with one call: a second file of the same second would have the same name.
 
     Args:
       run_dir: the run's directory.
       points: values by tag, by step.
+      texts: texts by tag, shown as they are, at the last of the steps.
     """
     with SummaryWriter(str(run_dir), filename_suffix=".eval") as events:
         for step, values in points.items():
             for tag, value in values.items():
                 events.add_scalar(tag, value, step)
+        for tag, text in (texts or {}).items():
+            events.add_text(tag, _verbatim(text), max(points, default=0))
+
+
+def layout(tags: Mapping[str, str], names: Iterable[str]) -> dict[str, dict[str, list]]:
+    """Returns the charts of the tab "Custom Scalars": training and validation in one chart each.
+
+    Args:
+      tags: the tag of each metric.
+      names: metrics of training; those that no validation metric belongs to have no chart.
+    """
+    charts = {}
+    for name in names:
+        if (held_out := f"validation_{name}") in tags:
+            charts[name.replace("_", " ")] = ["Multiline", [tags[name], tags[held_out]]]
+    return {"training and validation": charts}
+
+
+def _verbatim(text: str) -> str:
+    """Returns Markdown that shows a text as it is."""
+    return "\n".join("    " + line for line in text.splitlines())
 
 
 def _hparams(hparams: Mapping[str, Any], results: list[str]) -> tuple[Summary, Summary, Summary]:
