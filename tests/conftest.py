@@ -3,10 +3,12 @@ annotations, compilations kept between runs.
 """
 
 import os
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from absl import flags
 
 # Read by JAX when it is first imported, and inherited by the programs that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -60,3 +62,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if file.startswith("docs/"):
             item.add_marker("docs")
     items.sort(key=lambda item: "slow" not in item.keywords)
+
+
+@pytest.fixture
+def own_flags() -> Iterator[None]:
+    """absl's flags are of the whole process: those of programs that tests have imported go, and
+    afterwards the program's.
+    """
+    for name in [
+        name
+        for name in flags.FLAGS
+        if flags.FLAGS.find_module_defining_flag(name, "").startswith("scripts.")
+    ]:
+        delattr(flags.FLAGS, name)
+    before = set(flags.FLAGS)
+    yield
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)

@@ -13,12 +13,11 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import pytest
-from absl import flags
 
 from seqarch import provenance
 from seqarch.config import to_dict
@@ -497,23 +496,6 @@ def made(corpus, tmp_path_factory) -> Path:
 @pytest.fixture
 def top(made, tmp_path) -> Path:
     return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
-
-
-@pytest.fixture
-def own_flags() -> Iterator[None]:
-    """absl's flags are of the whole process: those of programs that tests have imported go, and
-    afterwards the program's.
-    """
-    for name in [
-        name
-        for name in flags.FLAGS
-        if flags.FLAGS.find_module_defining_flag(name, "").startswith("scripts.")
-    ]:
-        delattr(flags.FLAGS, name)
-    before = set(flags.FLAGS)
-    yield
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
 
 
 def arguments(program: str, given: str, top: Path) -> list[str]:

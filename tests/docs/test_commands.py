@@ -1,0 +1,76 @@
+"""The commands that README.md, CONTRIBUTING.md and docs/ show are ones that the programs take."""
+
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from seqarch.compare.spec import FIELDS
+from seqarch.config import parse
+from seqarch.runtime import cli
+from seqarch.runtime.command_line import parse_flags
+from studies.commands import commands, walk
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+THEIRS = ("probes.py:first,", "my_mixers:")  # what the reader of a page has written
+SHOWN = [(page.name, command) for page in PAGES for command in commands(page)]
+PYTHON = [(page, command) for page, command in SHOWN if command.startswith("python ")]
+
+
+def check_only(main, argv=None, positional=(), more=False, device=True):
+    """Takes the place of `cli.run`: reads the command line and the config, and starts nothing."""
+    parse_flags(sys.argv, positional, more)
+    config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+    if config is not None:
+        given = config.to_dict()
+        parse({name: value for name, value in given.items() if name not in FIELDS})
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize(("page", "command"), PYTHON)
+def test_a_command_is_one_that_its_program_takes(page, command, own_flags, monkeypatch):
+    if any(name in command for name in THEIRS):
+        pytest.skip("it needs what the reader has written")
+    _, program, *arguments = shlex.split(command)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    monkeypatch.setattr(cli, "run", check_only)
+    monkeypatch.setattr(sys, "argv", [program, *arguments])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(program, run_name="__main__")
+    assert end.value.code == 0
+
+
+def test_commands_are_found_on_every_kind_of_page():
+    assert len(PYTHON) > 30
+    assert ("README.md", "tensorboard --logdir=runs") in SHOWN
+    assert any(command.startswith("bash scripts/compare.sh") for _, command in SHOWN)
+
+
+def test_a_run_that_is_read_was_made_before():
+    """On the same page or in README.md, whose first command makes runs/tour."""
+    made = {"README.md": {"runs/tour"}}
+    for page, command in SHOWN:
+        known = made.setdefault(page, set(made["README.md"]))
+        read = set(re.findall(r"(?<![=\w/])runs/\w[\w/]*", command))
+        written = set(re.findall(r"--workdir=(runs/[\w/]+)", command))
+        if "eval.py" in command or "generate.py" in command:
+            read, written = written, set()
+        assert read <= known, (page, command)
+        known |= written
+
+
+def test_a_walk_runs_each_command_once_and_tells_how_it_ended(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "text\n\n    bash -c 'echo one > file; \\\n      cat file'   # writes\n"
+        "    tensorboard --logdir=.\n    bash -c 'exit 3'\n    bash -c 'exit 3'\n"
+    )
+    first, second = walk(tmp_path, [page])
+    assert (first.code, first.said) == (0, "one") and first.command.endswith("; cat file'")
+    assert (second.command, second.code) == ("bash -c 'exit 3'", 3)
