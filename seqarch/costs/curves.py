@@ -14,16 +14,13 @@ from seqarch.costs.compiler import PEAK
 from seqarch.costs.devices import place
 from seqarch.costs.limits import longest_context, most_sequences
 from seqarch.costs.memory import Measurement
-from seqarch.costs.search import Largest
+from seqarch.costs.results import EVALUATOR, largest_record, place_of, program_records
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec
 from seqarch.records import Record
 from seqarch.stats.fits import exponent
 
-EVALUATOR = "costs"  # of the records
 SERVED = (4096, 32768, 131072, 1048576)  # tokens of context at which sequences are counted
 RUN_SHARE = 0.5  # of the memory that a step may need to be run; compilers need the rest
-PARTS = ("parameters", "gradients", "optimizer", "state")
-PARTS += ("arguments", "outputs", "aliased", "temporaries")
 GROWS: dict[str, Callable[[Measurement], int]] = {  # the bytes that an exponent is fitted to
     "train": lambda measured: measured.working,
     "prefill": lambda measured: measured.working + measured.state,
@@ -55,11 +52,11 @@ def phase_records(
     specs = [spec(length) for length in lengths]
     outcomes = dict(zip(lengths, cache.measure_all(specs), strict=True))
     for each, outcome in zip(specs, outcomes.values(), strict=True):
-        yield from program_records(each, outcome)
+        yield from program_records(outcome, place_of(each))
     at = dict(target=target, phase=phase)
     yield from _exponent(at, outcomes)
     if fit := longest_context(cache, spec, outcomes):
-        yield _largest("longest_context", at, fit)
+        yield largest_record("longest_context", at, fit)
     if phase == "train" and place(target).present:
         yield from _actual(cache, spec, outcomes, run)
 
@@ -71,28 +68,7 @@ def sequence_records(cache: MeasurementCache, config: Config, target: str) -> It
     """
     for length in SERVED:
         if fit := most_sequences(cache, config, target, length):
-            yield _largest("sequences", dict(target=target, context=length), fit)
-
-
-def program_records(spec: ProgramSpec, outcome: Outcome) -> Iterator[Record]:
-    """Yields the total of one program, whose status says whether it fits, and its parts."""
-    at = dict(target=spec.target, phase=spec.phase, context=spec.length, batch=spec.batch)
-    if isinstance(outcome, Failed):
-        yield Record(EVALUATOR, "total_bytes", at=at, status="failed", note=outcome.reason)
-        return
-    status = "ok" if outcome.fits else "oom"
-    total, note = outcome.total, outcome.definition
-    yield Record(EVALUATOR, "total_bytes", total, at, status=status, note=note)
-    yield Record(EVALUATOR, "device_bytes", outcome.memory, at)
-    for part in PARTS:
-        if (value := getattr(outcome, part)) is not None:
-            yield Record(EVALUATOR, f"{part}_bytes", value, at)
-    yield Record(EVALUATOR, "flops", outcome.flops, at)
-
-
-def _largest(metric: str, at: Mapping[str, str | int], fit: Largest) -> Record:
-    """Returns the record of the largest size that fits; "over" if the search ended there."""
-    return Record(EVALUATOR, metric, fit.size, at, status="ok" if fit.beyond else "over")
+            yield largest_record("sequences", dict(target=target, context=length), fit)
 
 
 def _exponent(at: Mapping[str, str], outcomes: Mapping[int, Outcome]) -> Iterator[Record]:

@@ -1,20 +1,18 @@
 """Measures what members need on targets (seqarch.costs.curves), several parts at once."""
 
-import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from seqarch.config import Config, to_dict
+from seqarch.config import Config
 from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.curves import phase_records, sequence_records
 from seqarch.costs.devices import place
-from seqarch.costs.spec import versions
+from seqarch.costs.results import program_source
 from seqarch.errors import UserError
-from seqarch.provenance import provenance
-from seqarch.records import Record, Results, Source, tag
+from seqarch.records import Record, Results, tag
 from seqarch.runtime.progress import Progress, print_line
 
 SEQUENCES = "sequences"
@@ -140,8 +138,7 @@ def _joined(
             if None not in parts:
                 kept += itertools.chain(*parts)
         if kept:
-            source = Source(name, "program", to_dict(config), provenance=_provenance())
-            results.append(Results(source, tuple(kept)))
+            results.append(Results(program_source(name, config), tuple(kept)))
     return results
 
 
@@ -150,10 +147,3 @@ def _say_failures(results: Sequence[Results], say: Callable[[str], None]) -> Non
         for record in records:
             if record.status == "failed":
                 say(f"{source.member}, {tag(record)}: {record.note}")
-
-
-@functools.cache
-def _provenance() -> dict[str, Any]:
-    made = provenance()
-    kept = {name: made[name] for name in ("revision", "dirty", "command")}
-    return kept | dict(versions=versions())

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from seqarch.costs.curves import EVALUATOR
 from seqarch.costs.programs import PHASES
+from seqarch.costs.results import EVALUATOR
 from seqarch.records import Record, Results
 from seqarch.report.formats import format_bytes, format_exponent, needed
 from seqarch.report.tables import Column, Row, Table

@@ -18,6 +18,7 @@ from seqarch.costs.limits import MAX_CONTEXT, most_sequences
 from seqarch.costs.memory import Measurement
 from seqarch.costs.peak import Actual
 from seqarch.costs.programs import serving_model
+from seqarch.costs.results import METRICS
 from seqarch.costs.spec import Failed
 from seqarch.errors import UserError
 from seqarch.model import count_parameters
@@ -65,6 +66,11 @@ def test_bytes_are_those_of_each_program(made):
         if length != 16384:
             assert one.value("costs", "state_bytes", **where) == length
     assert len(one.all("costs", "total_bytes")) == 3 * len(LENGTHS)
+
+
+def test_all_that_is_recorded_is_declared(made):
+    declared = {metric.name for metric in METRICS}
+    assert {record.metric for each in made[0] for record in each.records} <= declared
 
 
 def test_exponents_and_what_fits(made):
