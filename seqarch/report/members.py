@@ -139,6 +139,11 @@ def read(path: Path) -> Comparison:
       UserError: where there are no such records.
     """
     about, results = records.read(path)
+    if kind := about.get("kind"):
+        raise UserError(
+            f"{path} has records of the kind {kind!r}, which a report of runs does not show; give "
+            "what eval.py or scripts/compare.py wrote"
+        )
     found = group(results)
     if not found:
         raise UserError(f"{path} has no results; measure a run with `python eval.py --workdir=RUN`")

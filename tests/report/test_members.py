@@ -71,6 +71,14 @@ def test_a_file_without_runs_is_told(tmp_path, results):
         members.read(tmp_path / "r.jsonl")
 
 
+@pytest.mark.parametrize("kind", ["capacity", "costs", "benchmark"])
+def test_records_that_are_not_of_runs_are_told(tmp_path, kind):
+    made = Results(Source("gru", "program"), (Record("costs", "total_bytes", 1),))
+    records.write(tmp_path / "r.jsonl", [made], dict(kind=kind))
+    with pytest.raises(UserError, match=f"r.jsonl has records of the kind '{kind}'"):
+        collect([tmp_path / "r.jsonl"])
+
+
 @pytest.fixture
 def run(tmp_path):
     """Writes results as a run's directory; returns its path."""
