@@ -17,7 +17,9 @@ from seqarch.config import parse
 from seqarch.costs import capacity
 from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.devices import place
+from seqarch.costs.results import program_source
 from seqarch.errors import NoResult, UserError
+from seqarch.records import Results
 from seqarch.report.capacity import heading, serving_lines, source_line, training_lines
 from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
@@ -49,18 +51,22 @@ def main() -> None:
     context = config.length if CONTEXT.value is None else CONTEXT.value
     if context < 1:
         raise UserError(f"--context is {context}; give a number of tokens of at least 1")
-    print(heading(config, placement, context))
+    results = Results(program_source(config.model.mixer, config), ())
+    results = results.with_found(capacity.target_facts(config, placement, context))
+    print(heading(results))
     failures = []
     say = functools.partial(print, file=sys.stderr, flush=True)
     with MeasurementCache(Path(CACHE.value), platforms=LOCAL, say=say) as cache:
         for phase, (measure, lines) in PHASES.items():
+            found = measure(cache, config, placement, context)
             try:
-                found = measure(cache, config, placement, context)
-                for line in lines(config, placement, context, found, PRICE.value):
+                for record in capacity.with_costs(found, placement, PRICE.value):
+                    results = results.with_found([record])
+                for line in lines(results):
                     print(f"{phase:<9} {line}", flush=True)
             except NoResult as error:
                 failures.append(f"{phase}: {error}")
-    if line := source_line(placement):
+    if line := source_line(results):
         print(line)
     if failures:
         raise NoResult("; ".join(failures))

@@ -1,11 +1,21 @@
-"""Whether a run trains and serves on a target, with which changes, and how much fits."""
+"""Whether a run trains and serves on a target, with which changes, and how much fits.
+
+    found = serving_capacity(cache, config, place("tpu-v5e:2x2"), 131072)
+    results = Results(program_source("mamba", config), ()).with_found(found)
+    results.value("costs", "sequences", target="tpu-v5e:2x2", context=131072)
+
+Records are those of programs (seqarch.costs.results), and of what follows from them. Programs that
+train are also told apart by the `change` of the config, such as "model.remat=True".
+"""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from seqarch.config import Config
+from seqarch.costs import roofline
 from seqarch.costs.cache import MeasurementCache
+from seqarch.costs.changes import Change, apply_changes, candidate_changes, change_text
 from seqarch.costs.devices import Placement
 from seqarch.costs.limits import (
     MAX_SEQUENCES,
@@ -15,76 +25,68 @@ from seqarch.costs.limits import (
     total_bytes,
 )
 from seqarch.costs.memory import Measurement
+from seqarch.costs.results import EVALUATOR, largest_record, place_of, program_records
 from seqarch.costs.search import Largest, largest
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec
 from seqarch.errors import NoResult
+from seqarch.model import count_parameters
+from seqarch.records import Fact, Record
 
-Change = dict[str, int]  # fields of a config that change together, by their dotted names
-PARTS = ("parameters", "optimizer", "state", "working")
+SPEED = "bound_tokens_per_s"
 
 
-class Attempt(NamedTuple):
-    """A changed config, and what its train step needs.
+class MeasuredProgram(NamedTuple):
+    """A program and what it needs.
 
     Attributes:
-      change: the changes, in words.
-      config: the config with them.
-      outcome: the train step of the config's batch.
+      spec: the program.
+      outcome: what it needs.
+      at: what its records are measured at.
     """
 
-    change: str
-    config: Config
+    spec: ProgramSpec
     outcome: Outcome
+    at: dict[str, Any]
 
     @property
     def fits(self) -> bool:
-        """Whether the train step fits the target."""
+        """Whether the program fits the target."""
         return isinstance(self.outcome, Measurement) and self.outcome.fits
 
+    def records(self) -> Iterator[Record]:
+        """Yields the bytes of the program and its FLOPs."""
+        return program_records(self.outcome, self.at)
 
-class TrainingCapacity(NamedTuple):
-    """How a run trains on a target.
-
-    Where the devices do not divide the config's batch, all attempts have the next one that they do.
-
-    Attributes:
-      attempts: from the cheapest change on, up to the first that fits; then those that leave out
-        changes which it may not need.
-      chosen: the attempt that fits with the fewest changes, or else the last.
-      batch: the largest batch of the chosen attempt.
-    """
-
-    attempts: list[Attempt]
-    chosen: Attempt
-    batch: Largest
+    def speed(self, placement: Placement, tokens: int, unread: int = 1) -> Record:
+        """Returns the record of `roofline.bound`, whose note says what limits the speed."""
+        outcome = self.outcome
+        bound = roofline.bound(self.spec.config, placement, outcome, tokens, unread=unread)
+        if bound:
+            return Record(EVALUATOR, SPEED, bound.tokens, self.at, note=f"limited by {bound.limit}")
+        if isinstance(outcome, Failed):
+            return Record(EVALUATOR, SPEED, at=self.at, status="failed", note=outcome.reason)
+        lacking = "no data sheet of this device"
+        return Record(EVALUATOR, SPEED, at=self.at, status="not_run", note=lacking)
 
 
-class ServingCapacity(NamedTuple):
-    """How a run serves on a target.
-
-    Attributes:
-      sequences: that fit at once; 0 where decoding or prefill of a single one does not.
-      capped: whether the search for more sequences ended there.
-      decode: the decoding loop of one sequence.
-      decode_all: the decoding loop of all of them.
-      prefill: a segment of the prompt of one sequence.
-      half_prefill: a segment with states for half of the context, the average over a prompt.
-      half_prefill_all: that for all sequences.
-    """
-
-    sequences: int
-    capped: bool
-    decode: Outcome
-    decode_all: Outcome
-    prefill: Outcome
-    half_prefill: Outcome
-    half_prefill_all: Outcome
+def target_facts(config: Config, placement: Placement, context: int) -> Iterator[Record | Fact]:
+    """Yields the number of parameters, the context, and facts about the target."""
+    target = placement.target
+    yield Record(EVALUATOR, "params", count_parameters(config.model))
+    yield Fact(EVALUATOR, "context", context)
+    yield Fact(EVALUATOR, "target", placement.name)
+    yield Fact(EVALUATOR, "devices", placement.count)
+    yield Fact(EVALUATOR, "data_sheet", target.source)
+    offered = target.platform == "tpu"
+    yield Fact(EVALUATOR, "memory_source", "libtpu" if offered else target.source)
 
 
 def training_capacity(
     cache: MeasurementCache, config: Config, placement: Placement, context: int
-) -> TrainingCapacity:
+) -> Iterator[Record]:
     """Tries changes of a config until its batch fits, then finds the largest batch.
+
+    Where the devices do not divide the config's batch, all attempts have the next one that they do.
 
     Args:
       cache: measures programs.
@@ -92,78 +94,71 @@ def training_capacity(
       placement: the target.
       context: tokens of a row.
 
+    Yields:
+      The train steps of all attempts: from the cheapest change on, up to the first that fits, then
+      those that leave out changes which it may not need. After them the largest batch of the
+      attempt that fits with the fewest changes, or else of the last, and its speed if it fits.
+
     Raises:
-      NoResult: where no program could be compiled.
+      NoResult: where no program could be compiled, after the records that say so.
     """
-    attempts: list[Attempt] = []
+    attempts, chosen = _attempts(cache, config, placement, context)
+    for attempt in attempts:
+        yield from attempt.records()
+    memory = _memory(attempts)
+    fit = _largest_batch(cache, chosen, placement.count, memory)
+    change = chosen.at["change"]
+    at = dict(target=placement.name, phase="train", context=context, change=change)
+    yield largest_record("largest_batch", at, fit)
+    if fit.beyond:
+        yield Record(EVALUATOR, "batch_beyond", fit.beyond, at)
+    if chosen.fits:
+        yield chosen.speed(placement, chosen.spec.batch * context)
+
+
+def _attempts(
+    cache: MeasurementCache, config: Config, placement: Placement, context: int
+) -> tuple[list[MeasuredProgram], MeasuredProgram]:
+    """Returns the train steps of all attempts, and the chosen one."""
+    attempts: list[MeasuredProgram] = []
     unit = placement.count * config.optim.accumulate
     config = dataclasses.replace(config, batch=-(-config.batch // unit) * unit)
 
-    def measure(config: Config, batch: int) -> Outcome:
-        return cache.measure(ProgramSpec(config, "train", batch, context, placement.name))
-
     def fits(changes: Sequence[Change]) -> bool:
-        changed = _changed(config, changes)
-        attempts.append(Attempt(_words(changes), changed, measure(changed, changed.batch)))
+        changed = apply_changes(config, changes)
+        spec = ProgramSpec(changed, "train", config.batch, context, placement.name)
+        at = place_of(spec) | dict(change=change_text(changes))
+        attempts.append(MeasuredProgram(spec, cache.measure(spec), at))
         return attempts[-1].fits
 
-    changes = next((changes for changes in _changes(config, placement.count) if fits(changes)), ())
+    candidates = candidate_changes(config, placement.count)
+    changes = next((changes for changes in candidates if fits(changes)), ())
     chosen = attempts[-1]
     for change in changes[:-1]:
         if fits(fewer := [each for each in changes if each is not change]):
             changes, chosen = fewer, attempts[-1]
-    unit = placement.count * chosen.config.optim.accumulate
-    memory = _memory([each.outcome for each in attempts])
-    known = bytes_without_rows(chosen.outcome)
-    known |= {chosen.config.batch // unit: total_bytes(chosen.outcome)}
-    units = largest(
-        lambda n: total_bytes(measure(chosen.config, n * unit)), memory, known, MAX_SEQUENCES
-    )
-    batch = Largest(units.size * unit, units.beyond and units.beyond * unit)
-    return TrainingCapacity(attempts, chosen, batch)
+    return attempts, chosen
 
 
-def _words(changes: Sequence[Change]) -> str:
-    pairs = [f"{name}={value}" for change in changes for name, value in change.items()]
-    return ", ".join(pairs) or "as configured"
+def _largest_batch(
+    cache: MeasurementCache, chosen: MeasuredProgram, devices: int, memory: int
+) -> Largest:
+    """Returns the largest batch that leaves whole rows to each device and micro-batch."""
+    spec, outcome = chosen.spec, chosen.outcome
+    unit = devices * spec.config.optim.accumulate
+    known = bytes_without_rows(outcome) | {spec.batch // unit: total_bytes(outcome)}
 
+    def total(units: int) -> int | None:
+        return total_bytes(cache.measure(spec._replace(batch=units * unit)))
 
-def _changes(config: Config, devices: int) -> Iterator[list[Change]]:
-    """Yields no change, then ever more: rematerialisation, sharded parameters, accumulation.
-
-    Parameters are split over all devices. Accumulation ends at one row on each device.
-    """
-    changes: list[Change] = []
-    yield changes
-    if not config.model.remat:
-        yield (changes := [*changes, {"model.remat": True}])
-    sharded = ((1, -1), (1, devices), (-1, devices))
-    if devices > 1 and (config.mesh.data, config.mesh.fsdp) not in sharded:
-        yield (changes := [*changes, {"mesh.data": 1, "mesh.fsdp": -1}])
-    count = config.optim.accumulate
-    counts = [
-        n
-        for n in range(count + 1, config.batch + 1)
-        if config.batch % n == 0 and (config.batch // n) % devices == 0
-    ]
-    while counts:  # twice as many, or the next number that divides the batch
-        count = next((n for n in counts if n >= 2 * count), counts[-1])
-        yield [*changes, {"optim.accumulate": count}]
-        counts = [n for n in counts if n > count]
-
-
-def _changed(config: Config, changes: Sequence[Change]) -> Config:
-    for name, value in [pair for change in changes for pair in change.items()]:
-        group, field = name.split(".")
-        changed = dataclasses.replace(getattr(config, group), **{field: value})
-        config = dataclasses.replace(config, **{group: changed})
-    return config
+    units = largest(total, memory, known, MAX_SEQUENCES)
+    return Largest(units.size * unit, units.beyond and units.beyond * unit)
 
 
 def serving_capacity(
     cache: MeasurementCache, config: Config, placement: Placement, context: int
-) -> ServingCapacity:
-    """Finds how many sequences are served at once, and measures their programs.
+) -> Iterator[Record]:
+    """Finds how many sequences are served at once, and the speeds of one and of all.
 
     Args:
       cache: measures programs.
@@ -171,41 +166,60 @@ def serving_capacity(
       placement: the target.
       context: tokens of a sequence.
 
+    Yields:
+      Decoding and a segment of prefill of one sequence, and how many sequences fit at once, 0 where
+      one of the two does not. Then, for one sequence and for all: prefill with states for half of
+      the context, the average over a prompt, decoding, and the speeds of both.
+
     Raises:
-      NoResult: where the decoding loop could not be compiled.
+      NoResult: where the decoding loop could not be compiled, after the records that say so.
     """
 
-    def measure(phase: str, rows: int, length: int) -> Outcome:
-        return cache.measure(ProgramSpec(config, phase, rows, length, placement.name))
+    def measure(phase: str, rows: int, length: int) -> MeasuredProgram:
+        spec = ProgramSpec(config, phase, rows, length, placement.name)
+        return MeasuredProgram(spec, cache.measure(spec), place_of(spec))
 
-    decode, prefill = measure("decode", 1, context), measure("prefill", 1, context)
-    _memory([decode])
-    served = all(isinstance(each, Measurement) and each.fits for each in (decode, prefill))
-    most = most_sequences(cache, config, placement.name, context) if served else None
-    sequences, half = max(most.size if most else 0, int(served)), max(context // 2, 1)
-    rows = max(sequences, 1)
-    decode_all = measure("decode", rows, context)
-    halves = measure("prefill", 1, half), measure("prefill", rows, half)
-    capped = most is not None and most.beyond is None
-    return ServingCapacity(sequences, capped, decode, decode_all, prefill, *halves)
-
-
-def largest_part(outcome: Outcome) -> str:
-    """Returns what needs most of the memory, in words; why it failed, where it did."""
-    if isinstance(outcome, Failed):
-        return outcome.reason
-    part = max(PARTS, key=lambda name: getattr(outcome, name))
-    names = {
-        "state": "the state",
-        "working": "activations, gradients and other temporaries",
-        "optimizer": "the optimizer",
-    }
-    return names.get(part, part)
+    first = measure("decode", 1, context), measure("prefill", 1, context)
+    for each in first:
+        yield from each.records()
+    _memory(first[:1])
+    at = dict(target=placement.name, context=context)
+    if not all(each.fits for each in first):
+        yield Record(EVALUATOR, "sequences", 0, at)
+        return
+    most = most_sequences(cache, config, placement.name, context) or Largest(1, None)
+    yield largest_record("sequences", at, most)
+    half = max(context // 2, 1)
+    segment = min(config.length, half)
+    for rows in dict.fromkeys((1, most.size)):
+        prefill, decode = measure("prefill", rows, half), measure("decode", rows, context)
+        for each in (prefill, decode):
+            if each not in first:
+                yield from each.records()
+        yield prefill.speed(placement, rows * segment, unread=2)
+        yield decode.speed(placement, rows)
 
 
-def _memory(outcomes: list[Outcome]) -> int:
+def with_costs(
+    found: Iterable[Record], placement: Placement, price: float | None
+) -> Iterator[Record]:
+    """Yields records and, behind each speed, what a million tokens cost at least.
+
+    Args:
+      found: the records of a capacity.
+      placement: the target.
+      price: that of a chip for one hour; None: there are no costs.
+    """
+    for record in found:
+        yield record
+        if price is not None and record.metric == SPEED and record.value:
+            cost = roofline.cost(placement, record.value, price)
+            yield Record(EVALUATOR, "million_tokens_cost", cost, record.at)
+
+
+def _memory(programs: Sequence[MeasuredProgram]) -> int:
     """Returns the device's memory; raises NoResult where all programs failed."""
-    memory = device_memory(outcomes)
+    memory = device_memory([each.outcome for each in programs])
     if memory is None:
-        raise NoResult(f"nothing could be compiled: {outcomes[0].reason}")
+        raise NoResult(f"nothing could be compiled: {programs[0].outcome.reason}")
     return memory

@@ -57,12 +57,12 @@ def bound(
     return Bound(tokens / max(reading, computing), limit)
 
 
-def cost(placement: Placement, speed: Bound, price: float) -> float:
+def cost(placement: Placement, speed: float, price: float) -> float:
     """Returns the cost of a million tokens at a speed.
 
     Args:
       placement: the target.
-      speed: that of all its chips.
+      speed: tokens per second, of all its chips together.
       price: that of one chip for one hour.
     """
-    return 1e6 * price * placement.chips / (3600 * speed.tokens)
+    return 1e6 * price * placement.chips / (3600 * speed)

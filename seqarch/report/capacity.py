@@ -1,138 +1,123 @@
-"""The capacity of a target (seqarch.costs.capacity) as lines of text."""
+"""Whether a run trains and serves on a target, as lines of text.
 
-import functools
+The records are those of seqarch.costs.capacity.
+"""
+
 from collections.abc import Iterator
 
-from seqarch.config import Config
-from seqarch.costs import capacity, roofline
-from seqarch.costs.capacity import ServingCapacity, TrainingCapacity
-from seqarch.costs.devices import Placement
-from seqarch.costs.roofline import Bound
-from seqarch.costs.spec import Failed, Outcome
-from seqarch.model import count_parameters
-from seqarch.report.formats import format_bytes, format_si, needed
+from seqarch.records import Record, Results
+from seqarch.report.formats import format_bytes, format_si, needed, show
+
+EVALUATOR = "costs"  # of the records
+PARTS = {  # of the bytes of a program, in words
+    "parameters": "parameters",
+    "optimizer": "the optimizer",
+    "state": "the state",
+    "working": "activations, gradients and other temporaries",
+}
+SERVING = {"prefill": "prefill", "decode": "decoding"}  # its phases, in words
 
 
-def heading(config: Config, placement: Placement, context: int) -> str:
+def heading(results: Results) -> str:
     """Returns the line that says which model is placed where."""
-    size = f"{format_si(count_parameters(config.model))} parameters, context {context:,}"
-    return f"{config.model.mixer}: {size}, on {placement.name}"
+    size, context = results.value(EVALUATOR, "params"), results.fact(EVALUATOR, "context")
+    shown = f"{format_si(size)} parameters, context {context:,}"
+    return f"{results.source.member}: {shown}, on {results.fact(EVALUATOR, 'target')}"
 
 
-def training_lines(
-    config: Config,
-    placement: Placement,
-    context: int,
-    found: TrainingCapacity,
-    price: float | None,
-) -> Iterator[str]:
-    """Yields the attempts, the largest batch and the highest speed of training.
-
-    Args:
-      config: the run's config, as it was given.
-      placement: the target.
-      context: tokens of a row.
-      found: what was found.
-      price: that of a chip for one hour; None: costs are left out.
-    """
-    chosen, batch = found.chosen, found.chosen.config.batch
-    if batch != config.batch:
-        count = placement.count
-        yield f"{config.batch} rows do not divide over {count} devices: {batch} are planned"
-    for attempt in found.attempts:
-        yield f"{batch} rows, {attempt.change}: {_fit(attempt.outcome)}"
-    change = chosen.change if chosen.fits else "does not fit"
-    yield f"{change}; most of the memory goes to {capacity.largest_part(chosen.outcome)}"
-    more = f", {found.batch.beyond:,} do not" if found.batch.beyond else " or more"
-    yield f"largest batch: {found.batch.size:,} rows fit{more}"
-    speed = roofline.bound(config, placement, chosen.outcome, batch * context)
-    if chosen.fits and speed:
-        yield _rate("speed", placement, speed, price)
+def training_lines(results: Results) -> Iterator[str]:
+    """Yields the attempts, the largest batch and the highest speed of training."""
+    attempts = _totals(results, "train")
+    batch, given = attempts[0].at["batch"], results.source.config["batch"]
+    if batch != given:
+        count = results.fact(EVALUATOR, "devices")
+        yield f"{given} rows do not divide over {count} devices: {batch} are planned"
+    for attempt in attempts:
+        yield f"{batch} rows, {_change(attempt)}: {_fit(results, attempt)}"
+    (largest,) = results.all(EVALUATOR, "largest_batch")
+    (chosen,) = (each for each in attempts if each.at["change"] == largest.at["change"])
+    if chosen.status == "ok":
+        yield f"{_change(chosen)}; most of the memory goes to {_largest_part(results, chosen)}"
+    else:
+        yield _obstacle(results, chosen)
+    beyond = results.value(EVALUATOR, "batch_beyond", **largest.at)
+    more = f", {beyond:,} do not" if beyond else " or more"
+    yield f"largest batch: {largest.value:,} rows fit{more}"
+    speed = results.find(EVALUATOR, "bound_tokens_per_s", **chosen.at)
+    if speed and speed.value:
+        yield f"speed: {_rate(results, speed)}"
 
 
-def serving_lines(
-    config: Config,
-    placement: Placement,
-    context: int,
-    found: ServingCapacity,
-    price: float | None,
-) -> Iterator[str]:
-    """Yields what one sequence needs, how many fit at once, and the highest speeds.
-
-    Args:
-      config: the run's config.
-      placement: the target.
-      context: tokens of a sequence.
-      found: what was found.
-      price: that of a chip for one hour; None: costs are left out.
-    """
-    yield f"one sequence: {_fit(found.decode)}; its prefill: {_fit(found.prefill)}"
-    if not found.sequences:
-        yield _obstacle(found)
+def serving_lines(results: Results) -> Iterator[str]:
+    """Yields what one sequence needs, how many fit at once, and the highest speeds."""
+    (most,) = results.all(EVALUATOR, "sequences")
+    decode, prefill = (_serving_total(results, phase, 1, most) for phase in ("decode", "prefill"))
+    yield f"one sequence: {_fit(results, decode)}; its prefill: {_fit(results, prefill)}"
+    if not most.value:
+        yield _obstacle(results, prefill if decode.status == "ok" else decode)
         return
-    part = capacity.largest_part(found.decode_all)
-    count = f"{'at least ' if found.capped else ''}{found.sequences:,}"
-    yield f"{count} at once: {_fit(found.decode_all)}; most of it is {part}"
-    for title, speed in _speeds(config, placement, context, found).items():
-        if speed:
-            yield _rate(title, placement, speed, price)
-        else:
-            yield f"{title}: no data sheet of this device, no bound"
+    every = _serving_total(results, "decode", most.value, most)
+    count = f"{'at least ' if most.status == 'over' else ''}{most.value:,}"
+    part = _largest_part(results, every)
+    yield f"{count} at once: {_fit(results, every)}; most of it is {part}"
+    for speed in results.all(EVALUATOR, "bound_tokens_per_s"):
+        if (phase := speed.at["phase"]) in SERVING:
+            rows = "one" if speed.at["batch"] == 1 else f"{speed.at['batch']:,}"
+            yield f"{SERVING[phase]} of {rows}: {_rate(results, speed)}"
 
 
-def _obstacle(found: ServingCapacity) -> str:
-    """Returns why not even one sequence is served."""
-    lacking = found.prefill if found.decode.fits else found.decode
-    if isinstance(lacking, Failed):
-        return "it fails to compile"
-    return f"does not fit; most of the memory goes to {capacity.largest_part(lacking)}"
-
-
-def _speeds(
-    config: Config, placement: Placement, context: int, found: ServingCapacity
-) -> dict[str, Bound | None]:
-    """Returns the highest speeds of prefill and decoding, by title."""
-    segment = min(config.length, max(context // 2, 1))
-    bound = functools.partial(roofline.bound, config, placement)
-    speeds = {
-        "prefill of one": bound(found.half_prefill, segment, unread=2),
-        "decoding of one": bound(found.decode, 1),
-    }
-    count = found.sequences
-    if count > 1:
-        prefill = bound(found.half_prefill_all, count * segment, unread=2)
-        speeds[f"prefill of {count:,}"] = prefill
-        speeds[f"decoding of {count:,}"] = bound(found.decode_all, count)
-    return speeds
-
-
-def source_line(placement: Placement) -> str:
+def source_line(results: Results) -> str:
     """Returns where memory and rates of a target come from; "" where it has no data sheet."""
-    target = placement.target
-    if not target.source:
+    sheet, source = (results.fact(EVALUATOR, name) for name in ("data_sheet", "memory_source"))
+    if not sheet:
         return ""
-    memory = "Memory is what libtpu offers; " if target.platform == "tpu" else "Memory, "
-    rates = f"bandwidth and FLOP/s are those of {target.source}."
-    return f"{memory}{rates} Bounds are rooflines, not forecasts."
+    memory = "Memory, " if source == sheet else f"Memory is what {source} offers; "
+    return (
+        f"{memory}bandwidth and FLOP/s are those of {sheet}. Bounds are rooflines, not forecasts."
+    )
 
 
-def _fit(outcome: Outcome) -> str:
+def _totals(results: Results, phase: str) -> list[Record]:
+    """Returns the bytes of the programs of a phase."""
+    found = results.all(EVALUATOR, "total_bytes")
+    return [record for record in found if record.at["phase"] == phase]
+
+
+def _serving_total(results: Results, phase: str, rows: int, most: Record) -> Record:
+    """Returns the bytes of a program at the target and the context of `most`."""
+    return results.find(EVALUATOR, "total_bytes", phase=phase, batch=rows, **most.at)
+
+
+def _change(attempt: Record) -> str:
+    return attempt.at["change"] or "as configured"
+
+
+def _fit(results: Results, total: Record) -> str:
     """Returns "9.1 GiB of 16 GiB", what a program needs and does not get, or why it failed."""
-    if isinstance(outcome, Failed):
-        return outcome.reason
-    available = f" of {format_bytes(outcome.memory)}" if outcome.fits else ""
-    return describe(outcome) + available
+    if total.status == "failed":
+        return total.note
+    memory = results.value(EVALUATOR, "device_bytes", **total.at)
+    available = f" of {format_bytes(memory)}" if total.status == "ok" else ""
+    return needed(total.value, memory) + available
 
 
-def _rate(title: str, placement: Placement, speed: Bound, price: float | None) -> str:
-    line = f"{title}: at most {format_si(speed.tokens)} tokens/s, limited by {speed.limit}"
-    if price is None:
-        return line
-    return f"{line}; a million tokens cost at least {roofline.cost(placement, speed, price):.3g}"
+def _obstacle(results: Results, total: Record) -> str:
+    """Returns why a program does not run."""
+    if total.status == "failed":
+        return "it fails to compile"
+    return f"does not fit; most of the memory goes to {_largest_part(results, total)}"
 
 
-def describe(outcome: Outcome) -> str:
-    """Returns "1.2 GiB", "needs 136 GiB of 15.8 GiB", or that the program failed."""
-    if isinstance(outcome, Failed):
-        return "failed"
-    return needed(outcome.total, outcome.memory)
+def _largest_part(results: Results, total: Record) -> str:
+    """Returns what needs most of a program's memory, in words."""
+    part = max(PARTS, key=lambda name: results.value(EVALUATOR, f"{name}_bytes", **total.at))
+    return PARTS[part]
+
+
+def _rate(results: Results, speed: Record) -> str:
+    """Returns the highest speed, what limits it and what tokens cost, or why there is none."""
+    if speed.value is None:
+        return f"{speed.note}, no bound"
+    line = f"at most {format_si(speed.value)} tokens/s, {speed.note}"
+    cost = results.value(EVALUATOR, "million_tokens_cost", **speed.at)
+    return line if cost is None else f"{line}; a million tokens cost at least {show(cost, 'price')}"

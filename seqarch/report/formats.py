@@ -52,6 +52,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "percent": "{:.1%}".format,
     "count": "{:,}".format,
     "rate": "{:,.0f}".format,
+    "price": "{:.3g}".format,
     "seconds": "{:.3g} s".format,
     "flops": format_si,
     "bytes": format_bytes,

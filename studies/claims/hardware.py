@@ -9,8 +9,7 @@ from seqarch.costs.roofline import bound
 from seqarch.costs.spec import Failed, ProgramSpec
 from seqarch.devices import DEVICES
 from seqarch.errors import UserError
-from seqarch.report.capacity import describe
-from seqarch.report.formats import format_bytes
+from seqarch.report.formats import format_bytes, needed
 from studies.claims.base import Cell, Claim, Finding, Quantity, Setup, verdict
 from studies.claims.states import GROUPED, MILLION
 
@@ -73,12 +72,12 @@ def _smallest(setup: Setup, target: str, name: str) -> Smallest:
             if isinstance(outcome, Measurement) and outcome.fits:
                 speed = bound(config, placement, outcome, 1)
                 rate = Quantity(speed.tokens, "rate") if speed else None
-                return _cells(grid, describe(outcome), rate), True
+                return _cells(grid, needed(outcome.total, outcome.memory), rate), True
     except UserError as error:
         return _cells("not measured", str(error)), None
     if isinstance(outcome, Failed):
         return _cells("not measured", outcome.reason), None
-    return _cells(f"more than {grid}", describe(outcome)), False
+    return _cells(f"more than {grid}", needed(outcome.total, outcome.memory)), False
 
 
 def _cells(chips: str, each: str, rate: Quantity | None = None) -> dict[str, Cell]:

@@ -2,10 +2,9 @@
 
 import pytest
 
-from seqarch.costs.memory import Measurement
 from seqarch.records import Record, Results, Source
-from seqarch.report.capacity import describe
 from seqarch.report.costs import costs_page
+from seqarch.report.formats import needed
 from seqarch.report.render import cells
 
 LENGTHS = (1024, 4096, 16384)
@@ -101,6 +100,6 @@ def test_figures_are_of_each_target_and_phase(page):
 
 
 def test_what_does_not_fit_says_what_it_needs():
-    needs = Measurement(0, 0, 0, 0, 0, 0, 0, 0, 136 << 30, "", 16 << 30, 0.0)
-    assert "136 GiB" in describe(needs) and "16 GiB" in describe(needs)
-    assert describe(needs._replace(total=8 << 30)) == "8 GiB"
+    needs = needed(136 << 30, 16 << 30)
+    assert "136 GiB" in needs and "16 GiB" in needs
+    assert needed(8 << 30, 16 << 30) == "8 GiB"
