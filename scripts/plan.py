@@ -2,7 +2,8 @@
 
     python scripts/plan.py --config=configs/lm.py:mamba --target=tpu-v5e:2x2 --context=131072
 
-Programs are compiled for the target, which need not be here; see seqarch/costs/devices.py.
+Programs are compiled for the target, which need not be here; see seqarch/costs/devices.py. With
+--out=DIR the numbers are also written as records, to DIR/records.jsonl.
 """
 
 import functools
@@ -12,6 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from _root import ROOT
+from seqarch import records
 from seqarch.compare.spec import FIELDS
 from seqarch.config import parse
 from seqarch.costs import capacity
@@ -36,6 +38,7 @@ PRICE = flags.DEFINE_float(
     "price", None, "Price of a chip for an hour: adds the least cost of a million tokens.", 0
 )
 CACHE = cli.define_path("cache", str(ROOT / "runs/plan-cache"), "Where measurements are kept.")
+OUT = cli.define_path("out", None, "The directory of records.jsonl; default: none is written.")
 flags.mark_flag_as_required("config")
 PHASES = {
     "training": (capacity.training_capacity, training_lines),
@@ -53,7 +56,7 @@ def main() -> None:
         raise UserError(f"--context is {context}; give a number of tokens of at least 1")
     results = Results(program_source(config.model.mixer, config), ())
     results = results.with_found(capacity.target_facts(config, placement, context))
-    print(heading(results))
+    print(title := heading(results))
     failures = []
     say = functools.partial(print, file=sys.stderr, flush=True)
     with MeasurementCache(Path(CACHE.value), platforms=LOCAL, say=say) as cache:
@@ -68,6 +71,11 @@ def main() -> None:
                 failures.append(f"{phase}: {error}")
     if line := source_line(results):
         print(line)
+    if OUT.value:
+        path = Path(OUT.value) / records.NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        records.write(path, [results], dict(kind="capacity", title=title))
+        print(f"wrote {path}")
     if failures:
         raise NoResult("; ".join(failures))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seqarch import records
 from seqarch.config import Config, MeshConfig, ModelConfig, OptimConfig
 from seqarch.costs.capacity import (
     serving_capacity,
@@ -250,6 +251,7 @@ def test_program_says_how_it_trains_and_serves(tmp_path):
         *small,
         "--context=64",
         f"--cache={tmp_path}",
+        f"--out={tmp_path / 'out'}",
     ]
     done = subprocess.run([*command, "--target=local:2"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -260,6 +262,11 @@ def test_program_says_how_it_trains_and_serves(tmp_path):
         "no data sheet",
     ):
         assert line in done.stdout
+    about, (results,) = records.read(tmp_path / "out" / records.NAME)
+    assert about["kind"] == "capacity" and results.source.config["model"]["dim"] == 8
+    assert "scripts/plan.py" in results.source.provenance["command"]
+    assert results.find("costs", "sequences", target="local:2", context=64).value > 0
+    assert results.all("costs", "largest_batch")
     done = subprocess.run([*command, "--target=tpu-v5"], cwd=ROOT, capture_output=True, text=True)
     assert (
         done.returncode == 2
