@@ -153,10 +153,11 @@ class Results(NamedTuple):
         key = _key(evaluator, metric, at)
         return next((record for record in self.records if record.key == key), None)
 
-    def all(self, evaluator: str, metric: str) -> list[Record]:
-        """Returns the records of a metric, whatever they were measured at."""
+    def all(self, evaluator: str, metric: str, **at: Any) -> list[Record]:
+        """Returns the records of a metric whose `at` includes the given one."""
         wanted = evaluator, metric
-        return [record for record in self.records if (record.evaluator, record.metric) == wanted]
+        found = (each for each in self.records if (each.evaluator, each.metric) == wanted)
+        return [record for record in found if at.items() <= record.at.items()]
 
     def value(self, evaluator: str, metric: str, **at: Any) -> Value | None:
         """Returns the value of a metric that was measured at `at`; None where there is none."""

@@ -5,10 +5,10 @@ The records are those of seqarch.costs.capacity.
 
 from collections.abc import Iterator
 
+from seqarch.costs.results import EVALUATOR
 from seqarch.records import Record, Results
 from seqarch.report.formats import format_bytes, format_si, needed, show
 
-EVALUATOR = "costs"  # of the records
 PARTS = {  # of the bytes of a program, in words
     "parameters": "parameters",
     "optimizer": "the optimizer",
@@ -27,7 +27,7 @@ def heading(results: Results) -> str:
 
 def training_lines(results: Results) -> Iterator[str]:
     """Yields the attempts, the largest batch and the highest speed of training."""
-    attempts = _totals(results, "train")
+    attempts = results.all(EVALUATOR, "total_bytes", phase="train")
     batch, given = attempts[0].at["batch"], results.source.config["batch"]
     if batch != given:
         count = results.fact(EVALUATOR, "devices")
@@ -75,12 +75,6 @@ def source_line(results: Results) -> str:
     return (
         f"{memory}bandwidth and FLOP/s are those of {sheet}. Bounds are rooflines, not forecasts."
     )
-
-
-def _totals(results: Results, phase: str) -> list[Record]:
-    """Returns the bytes of the programs of a phase."""
-    found = results.all(EVALUATOR, "total_bytes")
-    return [record for record in found if record.at["phase"] == phase]
 
 
 def _serving_total(results: Results, phase: str, rows: int, most: Record) -> Record:

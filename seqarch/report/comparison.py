@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from seqarch.evals import evaluator
-from seqarch.evals.evaluator import EVALUATORS
 from seqarch.records import Record, Results
 from seqarch.report.figures import evaluator_figure, quality_against_state
-from seqarch.report.members import Comparison, Member, longest
+from seqarch.report.members import Comparison, Member, evaluators, longest
 from seqarch.report.origin_tables import (
     learning_rate_table,
     model_table,
@@ -52,12 +51,6 @@ def comparison_figures(comparison: Comparison) -> list[Figure]:
         entry = evaluator.find(name)
         made += [evaluator_figure(spec, name, entry, comparison.models) for spec in entry.figures]
     return [figure for figure in made if figure]
-
-
-def evaluators(members: Sequence[Member]) -> list[str]:
-    """Returns the evaluators that have measured any of the members, in the registry's order."""
-    found = {name for member in members for each in member.results for name in each.evaluators}
-    return [name for name in EVALUATORS if name in found]
 
 
 def significance(models: Sequence[Member]) -> dict[str, Judgement]:

@@ -66,7 +66,7 @@ def _phase_table(results: Sequence[Results], target: str, phase: str) -> Table:
     for each in results:
         sizes = [_total(each, at, length) for length in lengths]
         rows.append(Row((each.source.member, *sizes, _exponent(each, at), _longest(each, at))))
-    totals = [record for each in results for record in all_of(each, "total_bytes", at)]
+    totals = [record for each in results for record in each.all(EVALUATOR, "total_bytes", **at)]
     definitions = sorted({record.note for record in totals if record.value})
     caption = (
         f"Bytes of each device, {' or '.join(definitions) or 'of which there are none'}, "
@@ -111,18 +111,15 @@ def _length_columns(lengths: Sequence[int]) -> list[Column]:
     return [Column("model"), *(Column(f"{length:,}", "size") for length in lengths)]
 
 
-def all_of(results: Results, metric: str, at: dict[str, Any]) -> list[Record]:
-    """Returns the records of a metric whose `at` includes the given one."""
-    return [record for record in results.all(EVALUATOR, metric) if at.items() <= record.at.items()]
-
-
 def _contexts(results: Sequence[Results], metric: str, at: dict[str, Any]) -> list[int]:
-    return sorted({record.at["context"] for each in results for record in all_of(each, metric, at)})
+    return sorted(
+        {record.at["context"] for each in results for record in each.all(EVALUATOR, metric, **at)}
+    )
 
 
 def _total(results: Results, at: dict[str, Any], length: int) -> str | None:
     """Returns "1.2 GiB", "needs 136 GiB of 15.8 GiB", or that the program failed."""
-    for record in all_of(results, "total_bytes", at | dict(context=length)):
+    for record in results.all(EVALUATOR, "total_bytes", context=length, **at):
         if record.status == "failed":
             return "failed"
         return needed(record.value, results.value(EVALUATOR, "device_bytes", **record.at))
@@ -163,7 +160,7 @@ def _overhead(results: Sequence[Results], target: str) -> str:
     """Returns the fit of actual = overhead + factor x planned, by least relative squares."""
     pairs = []
     for each in results:
-        for record in all_of(each, "actual_bytes", dict(target=target)):
+        for record in each.all(EVALUATOR, "actual_bytes", target=target):
             if record.value is not None:
                 pairs.append((each.value(EVALUATOR, "planned_bytes", **record.at), record.value))
     if len(pairs) < 3:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from seqarch.costs.programs import PHASES
+from seqarch.costs.results import EVALUATOR
 from seqarch.records import Results
 from seqarch.report import style
-from seqarch.report.cost_tables import across_targets, all_of, target_tables
+from seqarch.report.cost_tables import across_targets, target_tables
 from seqarch.report.figures import scale_x, styles_of
 from seqarch.report.formats import format_bytes, show
 from seqarch.report.labels import Label, label_points
@@ -71,7 +72,7 @@ def _curves(results: Sequence[Results], at: dict[str, str]) -> dict[str, tuple[t
     """Returns contexts and bytes of each member that has any."""
     curves = {}
     for each in results:
-        found = [record for record in all_of(each, "total_bytes", at) if record.value]
+        found = [record for record in each.all(EVALUATOR, "total_bytes", **at) if record.value]
         points = sorted((record.at["context"], record.value) for record in found)
         if points:
             curves[each.source.member] = tuple(zip(*points, strict=True))

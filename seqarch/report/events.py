@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqarch import records
+from seqarch.costs.results import EVALUATOR
 from seqarch.records import Results
-from seqarch.report.cost_tables import all_of
 from seqarch.report.single import run_text
 from seqarch.runtime.trackers import following_group
 from seqarch.runtime.trackers.tensorboard import add_events
@@ -56,7 +56,7 @@ def curves(results: Results, target: str) -> dict[int, dict[str, float]]:
     """
     made: dict[int, dict[str, float]] = {}
     for metric in PLOTTED:
-        for record in all_of(results, metric, dict(target=target)):
+        for record in results.all(EVALUATOR, metric, target=target):
             if record.value is not None:
                 values = made.setdefault(record.at["context"], {})
                 values[f"{record.at['phase']}/{metric}"] = record.value

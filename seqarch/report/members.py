@@ -149,3 +149,9 @@ def read(path: Path) -> Comparison:
         raise UserError(f"{path} has no results; measure a run with `python eval.py --workdir=RUN`")
     known = {name: str(about.get(name, "")) for name in ("title", "notice", "command")}
     return Comparison(**known, members=found)
+
+
+def evaluators(members: Sequence[Member]) -> list[str]:
+    """Returns the evaluators that have measured any of the members, in the registry's order."""
+    found = {name for member in members for each in member.results for name in each.evaluators}
+    return [name for name in evaluator.EVALUATORS if name in found]

@@ -6,7 +6,6 @@ from seqarch.errors import printable_line
 from seqarch.evals import evaluator
 from seqarch.records import Results
 from seqarch.report import members
-from seqarch.report.comparison import evaluators
 from seqarch.report.formats import show
 from seqarch.report.tables import Table, evaluator_table
 
@@ -14,7 +13,7 @@ from seqarch.report.tables import Table, evaluator_table
 def run_text(results: Results) -> str:
     """Returns what was measured, under the titles of its evaluators' tables."""
     found, lines = members.group([results]), []
-    for name in evaluators(found):
+    for name in members.evaluators(found):
         entry = evaluator.find(name)
         for spec in entry.tables:
             if table := evaluator_table(spec, name, entry, found):
