@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -35,6 +36,8 @@ HELD_OUT_ROWS = 64  # rows in the data of a split (`Probe.open`)
 VALIDATION_ROWS = 256  # rows that are validated during training
 EIGHTHS = {"train": range(6), "validation": range(6, 7), "test": range(7, 8)}  # eighths of hashes
 ROUNDS = 200  # attempts to draw rows, after which a split counts as empty
+DRAWN_TOKENS = 2**24  # tokens that are drawn at once, so that long rows fit in memory
+SMALLEST_DOMAIN_BITS = 14  # of the number of different rows from which on they are split
 VERSION = 1  # version of the generation of rows: another one is another data stream
 
 
@@ -79,11 +82,11 @@ class Chance(NamedTuple):
     """The accuracies of guessing.
 
     uninformed: among all possible answers
-    informed: among the answers in the row
+    informed: among the answers in the row; None where the row does not narrow them down
     """
 
     uninformed: float
-    informed: float
+    informed: float | None = None
 
 
 class Sums(NamedTuple):
@@ -204,20 +207,23 @@ class Probe(Task):
     """A task whose rows are generated, and scored by accuracy at weighted positions.
 
     Splits are disjoint: a row's hash decides its split, and rows are drawn until enough of them
-    belong to the wanted split.
+    belong to the wanted split. Where `disjoint` is False, every split is drawn from all rows.
 
     Attributes:
+      ability: what it tests: "recall", "copying" or "state tracking".
       size: the name of the option that makes the task harder, such as "pairs".
+      sizes: values of that option by which a model is tested too.
       solved: the accuracy from which on the task counts as solved.
       length: tokens of a row.
     """
 
     score: ClassVar[Score] = ACCURACY
     evaluators: ClassVar[tuple[str, ...]] = ("accuracy", "flops", "speed", "memory")
+    ability: ClassVar[str] = "recall"
     size: ClassVar[str] = "length"
+    sizes: ClassVar[tuple[float, ...]] = ()
     solved: ClassVar[float] = 0.99
     length: int
-    vocab: int
 
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator, count: int) -> Rows:
@@ -232,8 +238,21 @@ class Probe(Task):
     def chance(self) -> Chance:
         """The accuracies of guessing."""
 
+    @property
+    def domain_bits(self) -> float:
+        """The logarithm to base 2 of the number of different rows; infinity where they abound."""
+        return math.inf
+
+    @property
+    def disjoint(self) -> bool:
+        """Whether no held-out row is trained on; False for a fixed table or a small domain."""
+        return self.domain_bits >= SMALLEST_DOMAIN_BITS
+
     def distances(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"] | None:
-        """Returns how many tokens before a scored position its answer is; None: it is nowhere."""
+        """Returns how many tokens before a scored position the evidence for its answer begins.
+
+        None: the task has no such distance.
+        """
         return None
 
     @classmethod
@@ -287,16 +306,20 @@ class Probe(Task):
         if split not in EIGHTHS:
             raise unknown("split", split, SPLITS)
         rng = np.random.default_rng((VERSION, SPLITS.index(split), seed, index))
-        eighths = EIGHTHS[split]
+        if not self.disjoint:
+            return self.draw(rng, count)
+        eighths, at_once = EIGHTHS[split], max(1, DRAWN_TOKENS // self.length)
         found, missing = [], count
-        for _ in range(ROUNDS):
-            drawn = self.draw(rng, -(-missing * 8 // len(eighths)) + 8)
+        left = ROUNDS * (8 * count // len(eighths) + 8)
+        while missing and left > 0:
+            drawn = self.draw(rng, min(-(-missing * 8 // len(eighths)) + 8, at_once))
             member = np.isin(row_hashes(drawn.tokens) >> np.uint64(61), eighths)
             found.append(Rows(*(column[member][:missing] for column in drawn)))
             missing -= len(found[-1].tokens)
-            if not missing:
-                return Rows(*map(np.concatenate, zip(*found, strict=True)))
-        raise UserError(f"{self} has too few different rows for the split {split}; make it larger")
+            left -= len(drawn.tokens)
+        if missing:
+            raise UserError(f"{self} has too few different rows for the split {split}; enlarge it")
+        return Rows(*map(np.concatenate, zip(*found, strict=True)))
 
     def validation(self) -> tuple[Batch, int]:
         return as_batch(self.rows("validation", HELD_OUT_SEED, 0, VALIDATION_ROWS)), 0

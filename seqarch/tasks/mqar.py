@@ -5,24 +5,34 @@
 
 Keys and values are from disjoint halves of the vocabulary and distinct within a row. Each row draws
 new ones, so that only the context tells the value of a key. After a query comes filler, not the
-value. Gaps are drawn as in the source: queries are in slots of two tokens, and slot i is taken with
-a probability proportional to i^(POWER - 1).
+value. Queries are in slots of two tokens; with fewer queries than slots, slot i is taken with a
+probability proportional to i^-0.99. Queries are scored. Chance: one in the number of values,
+or one in the number of pairs for a model that knows the row's values.
+
+`variant=zoology` is the source: training has 100,000 rows, again and again in another order;
+filler is any token, which may be one of the row's; each key is asked for once, the first key first
+drawn a slot; token 0 is no key. `mqar(variant=zoology,vocab=8192)` is its figure 2.
 
 Source: Arora et al. 2023, "Zoology: Measuring and improving recall in efficient language models",
-section 3 and appendix E; there the filler is any token, which may collide with a pair.
+section 3 and appendix E, and its code (zoology, `multiquery_ar`). There the rows of a test are of
+another seed; here they are disjoint from training.
 """
 
 import dataclasses
+import functools
 from typing import ClassVar
 
 import numpy as np
 
 from seqarch.errors import UserError, unknown
 from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.draws import distinct
 from seqarch.types import Int
 
-VARIANTS = ("fresh",)
-POWER = 0.01  # of the distribution of gaps
+VARIANTS = ("fresh", "zoology")
+POWER = 0.01  # of gaps: slot i has a probability proportional to i^(POWER - 1)
+TRAINING_ROWS = 100_000  # of variant=zoology
+TRAINING_SEED = 0  # of these rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +45,7 @@ class MQAR(Probe):
       vocab: number of keys and values, half of them each.
       queries: scored positions of a row; None: one per key. With more queries than pairs, each key
         is queried at least once.
-      variant: "fresh": new pairs in every row.
+      variant: "fresh": new rows in every batch; "zoology": as the source has it.
     """
 
     size: ClassVar[str] = "pairs"
@@ -48,6 +58,8 @@ class MQAR(Probe):
     def __post_init__(self):
         if self.variant not in VARIANTS:
             raise unknown("variant of task mqar", self.variant, VARIANTS)
+        if self.variant == "zoology" and self._queries != self.pairs:
+            raise UserError("mqar with variant=zoology asks for each key once; leave out queries")
         needed = 2 * self.pairs + 2 * self._queries
         if self.length < needed:
             raise UserError(
@@ -73,8 +85,19 @@ class MQAR(Probe):
     def chance(self) -> Chance:
         return Chance(1 / (self.vocab - self._keys), 1 / self.pairs)
 
+    def rows(self, split: str, seed: int, index: int, count: int) -> Rows:
+        if self.variant == "fresh" or split != "train":
+            return super().rows(split, seed, index, count)
+        found, places = training_rows(self), np.arange(index * count, (index + 1) * count)
+        epochs, places = np.divmod(places, TRAINING_ROWS)
+        chosen = np.empty(count, int)
+        for epoch in np.unique(epochs):
+            chosen[epochs == epoch] = order(seed, int(epoch))[places[epochs == epoch]]
+        return Rows(*(column[chosen] for column in found))
+
     def draw(self, rng: np.random.Generator, count: int) -> Rows:
-        keys = distinct(rng, count, self.pairs, self._keys)
+        zoology = self.variant == "zoology"
+        keys = zoology + distinct(rng, count, self.pairs, self._keys - zoology)
         values = self._keys + distinct(rng, count, self.pairs, self.vocab - self._keys)
         context = np.stack([keys, values], axis=2).reshape(count, -1)
         tokens = self._filler(rng, context)
@@ -88,7 +111,9 @@ class MQAR(Probe):
         return Rows(tokens, targets, scored)
 
     def _filler(self, rng: np.random.Generator, context: np.ndarray) -> Int[np.ndarray, "B T"]:
-        """Rows of tokens that are not in `context`."""
+        """Rows of tokens that are not in `context`, or of any tokens in the variant zoology."""
+        if self.variant == "zoology":
+            return rng.integers(self.vocab, size=(len(context), self.length))
         used = np.sort(context, axis=1)
         tokens = rng.integers(self.vocab - used.shape[1], size=(len(context), self.length))
         # the i-th unused token is i and as many as there are used ones below it, of which j has
@@ -106,7 +131,12 @@ class MQAR(Probe):
         return 2 * self.pairs + 2 * ranks[:, : self._queries]
 
     def _asked(self, rng: np.random.Generator, count: int) -> Int[np.ndarray, "B Q"]:
-        """Returns the pair of each query: every pair if there are enough queries, in any order."""
+        """Returns the pair of each query: every pair if there are enough queries, in any order.
+
+        In the variant zoology, in the order in which the slots were drawn.
+        """
+        if self.variant == "zoology":
+            return np.arange(self.pairs)[None]
         first = np.broadcast_to(np.arange(self.pairs), (count, self.pairs))
         more = rng.integers(self.pairs, size=(count, max(0, self._queries - self.pairs)))
         asked = rng.permuted(first, axis=1)[:, : self._queries]
@@ -130,14 +160,14 @@ class MQAR(Probe):
         return found
 
 
-def distinct(rng: np.random.Generator, count: int, size: int, below: int) -> Int[np.ndarray, "B n"]:
-    """Returns rows of `size` different numbers in [0, below), in random order.
+@functools.lru_cache(maxsize=2)
+def training_rows(task: MQAR) -> Rows:
+    """Returns the rows on which variant=zoology trains."""
+    drawn = Probe.rows(task, "train", TRAINING_SEED, 0, TRAINING_ROWS)
+    return Rows(drawn.tokens.astype(np.int32), drawn.targets.astype(np.int32), drawn.scored)
 
-    Source: Bentley and Floyd 1987, "A sample of brilliance".
-    """
-    chosen = np.full((count, size), -1)
-    for place, top in enumerate(range(below - size, below)):
-        drawn = rng.integers(top + 1, size=count)
-        taken = (chosen == drawn[:, None]).any(axis=1)
-        chosen[:, place] = np.where(taken, top, drawn)
-    return rng.permuted(chosen, axis=1)
+
+@functools.lru_cache(maxsize=2)
+def order(seed: int, epoch: int) -> Int[np.ndarray, "n"]:
+    """Returns the order of the rows in an epoch of variant=zoology."""
+    return np.random.default_rng((seed, epoch)).permutation(TRAINING_ROWS)

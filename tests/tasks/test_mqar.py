@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from seqarch.errors import UserError
-from seqarch.tasks.mqar import MQAR, distinct
+from seqarch.tasks.draws import distinct
+from seqarch.tasks.mqar import MQAR
 
 
 def test_a_row_by_hand():
