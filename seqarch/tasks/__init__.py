@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 TASKS = {
     "text": "seqarch.tasks.text.task:Text",
     "mqar": "seqarch.tasks.mqar:MQAR",
+    "recall": "seqarch.tasks.recall:Recall",
+    "induction": "seqarch.tasks.induction:Induction",
+    "flipflop": "seqarch.tasks.flipflop:FlipFlop",
 }
 
 
