@@ -22,6 +22,10 @@ TASKS = {
     "recall": "seqarch.tasks.recall:Recall",
     "induction": "seqarch.tasks.induction:Induction",
     "flipflop": "seqarch.tasks.flipflop:FlipFlop",
+    "context_recall": "seqarch.tasks.context_recall:ContextRecall",
+    "noisy_recall": "seqarch.tasks.noisy_recall:NoisyRecall",
+    "fuzzy_recall": "seqarch.tasks.fuzzy_recall:FuzzyRecall",
+    "memorise": "seqarch.tasks.memorise:Memorise",
 }
 
 

@@ -1,0 +1,72 @@
+"""MAD's memorisation: a fixed table of values, learned by heart.
+
+    tokens    k3 ?  k1 ?  k5 ?  ...        ?: the value of the key before is asked for
+    targets   -  v8 -  v2 -  v4 ...
+
+All rows of all seeds share one table, from each key to a value of its own. So held-out rows ask
+for what was trained on, and are not disjoint from training. Chance: one in the number of values.
+
+Source: Poli et al. 2024, "Mechanistic design and scaling of hybrid architectures", and its code
+(mad-lab, `generate_memorization_instance`). There 256 fixed rows are trained on; here new ones.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from seqarch.errors import UserError
+from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.types import Int
+
+TABLE_SEED = 12345
+
+
+@dataclasses.dataclass(frozen=True)
+class Memorise(Probe):
+    """MAD's memorisation.
+
+    Attributes:
+      length: tokens of a row, an even number.
+      vocab: number of keys and values, half of them each, and one.
+    """
+
+    length: int = 32
+    vocab: int = 256
+
+    def __post_init__(self):
+        if self.length % 2:
+            raise UserError(f"memorise needs an even length; length is {self.length}")
+        if self.vocab < 5:
+            raise UserError(f"memorise needs a vocab of 5 or more; vocab is {self.vocab}")
+
+    @property
+    def _keys(self) -> int:
+        """The number of keys, which are the first tokens; then follow the values."""
+        return (self.vocab - 1) // 2
+
+    @property
+    def _table(self) -> Int[np.ndarray, "K"]:
+        """The value of each key."""
+        values = np.random.default_rng(TABLE_SEED).permutation(self.vocab - 1 - self._keys)
+        return self._keys + values[: self._keys]
+
+    @property
+    def chance(self) -> Chance:
+        return Chance(1 / (self.vocab - 1 - self._keys))
+
+    @property
+    def disjoint(self) -> bool:
+        return False
+
+    def draw(self, rng: np.random.Generator, count: int) -> Rows:
+        tokens = np.full((count, self.length), self.vocab - 1)
+        tokens[:, ::2] = rng.integers(self._keys, size=(count, self.length // 2))
+        targets, scored = np.zeros_like(tokens), np.zeros(tokens.shape, bool)
+        targets[:, 1::2] = self._table[tokens[:, ::2]]
+        scored[:, 1::2] = True
+        return Rows(tokens, targets, scored)
+
+    def solve(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
+        answers = np.full_like(tokens, -1)
+        answers[:, 1::2] = self._table[tokens[:, ::2]]
+        return answers
