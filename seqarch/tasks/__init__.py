@@ -26,6 +26,8 @@ TASKS = {
     "noisy_recall": "seqarch.tasks.noisy_recall:NoisyRecall",
     "fuzzy_recall": "seqarch.tasks.fuzzy_recall:FuzzyRecall",
     "memorise": "seqarch.tasks.memorise:Memorise",
+    "selective_copy": "seqarch.tasks.selective_copy:SelectiveCopy",
+    "copy": "seqarch.tasks.copy:Copy",
 }
 
 
