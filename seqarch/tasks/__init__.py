@@ -28,6 +28,10 @@ TASKS = {
     "memorise": "seqarch.tasks.memorise:Memorise",
     "selective_copy": "seqarch.tasks.selective_copy:SelectiveCopy",
     "copy": "seqarch.tasks.copy:Copy",
+    "parity": "seqarch.tasks.parity:Parity",
+    "modular_addition": "seqarch.tasks.modular_addition:ModularAddition",
+    "group": "seqarch.tasks.group:Group",
+    "arithmetic": "seqarch.tasks.arithmetic:Arithmetic",
 }
 
 
