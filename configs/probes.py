@@ -38,11 +38,13 @@ def get_config(argument: str = "mqar,attention") -> ml_collections.ConfigDict:
     config.model.layers = max(2, len(re.findall(r",(?![^()]*\))", mixer)) + 1)
     config.model.dim = 64
     config.model.mlp = 0
-    config.model.conv = 4
+    config.model.conv = 0 if probe.ability == "state tracking" else 4
     config.model.vocab = probe.vocab
 
     config.evals = ml_collections.ConfigDict()
-    config.evals.accuracy = ml_collections.ConfigDict(dict(rows=512, lengths=(), sizes=()))
+    config.evals.accuracy = ml_collections.ConfigDict(
+        dict(rows=512, lengths=(2 * probe.length, 4 * probe.length), sizes=probe.sizes)
+    )
     config.evals.flops = ml_collections.ConfigDict()
     config.evals.speed = ml_collections.ConfigDict(dict(contexts=(256, 1024)))
     config.evals.memory = ml_collections.ConfigDict(

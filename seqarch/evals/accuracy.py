@@ -2,11 +2,11 @@
 
 Accuracy is measured at all scored positions, by the distance to the evidence, at lengths beyond
 training, and at other sizes of the task. A position counts as right where the right answer is the
-model's most likely token.
+model's most likely token. Every table says whether its rows are disjoint from those of training.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 
 from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
-from seqarch.records import Record
+from seqarch.records import Fact, Record
 from seqarch.tasks.base import ACCURACY, HELD_OUT_SEED, Batch, Probe, as_batch
 from seqarch.training.state import token_scores
 from seqarch.types import Bool, Int
@@ -45,6 +45,11 @@ class Answers(NamedTuple):
         """The number of scored positions."""
         return int(self.scored.sum())
 
+    def beyond(self, start: int) -> "Answers":
+        """Returns the answers at positions from `start` on."""
+        late = np.arange(self.tokens.shape[1]) >= start
+        return Answers(self.tokens, self.scored & late, self.right & late)
+
     @property
     def exact(self) -> float:
         """The share of rows with every scored position right."""
@@ -52,14 +57,15 @@ class Answers(NamedTuple):
 
 
 def evaluate(
-    run: LoadedRun, *, rows: int = 512, lengths: Sequence[int] = (), sizes: Sequence[int] = ()
-) -> Iterator[Record]:
+    run: LoadedRun, *, rows: int = 512, lengths: Sequence[int] = (), sizes: Sequence[float] = ()
+) -> Iterator[Record | Fact]:
     """Yields accuracies, each with the number of its positions, and what they compare with.
 
     Args:
       run: the run to measure.
       rows: rows of the held-out split, for each accuracy.
-      lengths: further lengths of rows, such as those beyond training.
+      lengths: further lengths of rows; of longer ones, the positions beyond training are scored, if
+        rows have any.
       sizes: further values of the option that makes the task harder (`Probe.size`).
     """
     probe = run.task
@@ -70,12 +76,15 @@ def evaluate(
     yield Record(NAME, "exact", found.exact, n=rows)
     yield Record(NAME, "solved", probe.solved)
     yield Record(NAME, "chance", probe.chance.uninformed)
-    yield Record(NAME, "informed_chance", probe.chance.informed)
+    if probe.chance.informed is not None:
+        yield Record(NAME, "informed_chance", probe.chance.informed)
+    yield Fact(NAME, "held_out", held_out(probe, longer, harder))
     yield from by_distance(probe, found)
     for length, each in longer.items():
-        found = answers(run, each, rows)
+        found = answers(run, each, rows).beyond(probe.length if length > probe.length else 0)
         at = {"context": length}
-        yield Record(NAME, "length_accuracy", found.accuracy, at, n=found.positions)
+        if found.positions:
+            yield Record(NAME, "length_accuracy", found.accuracy, at, n=found.positions)
     for size, each in harder.items():
         found = answers(run, each, rows)
         at = {probe.size: size}
@@ -97,6 +106,19 @@ def answers(run: LoadedRun, probe: Probe, count: int) -> Answers:
     return Answers(drawn.tokens, drawn.scored, right)
 
 
+def held_out(probe: Probe, longer: Mapping[int, Probe], harder: Mapping[float, Probe]) -> str:
+    """Returns whether held-out rows are disjoint from those of training, as a sentence."""
+    if not probe.disjoint:
+        return (
+            "Held-out rows are not disjoint from training: the task has a fixed table, or too few "
+            "different rows."
+        )
+    found = [f"length {key}" for key, each in longer.items() if not each.disjoint]
+    found += [f"{probe.size} {key}" for key, each in harder.items() if not each.disjoint]
+    exempt = f", but for those at {' and '.join(found)}, which are too few" if found else ""
+    return f"Held-out rows are disjoint from training{exempt}."
+
+
 def by_distance(probe: Probe, found: Answers) -> Iterator[Record]:
     """Yields accuracy by the distance to the evidence, in bins up to 1, 2, 4, ... tokens."""
     distances = probe.distances(found.tokens)
@@ -108,6 +130,9 @@ def by_distance(probe: Probe, found: Answers) -> Iterator[Record]:
         value = float(found.right[member].mean())
         at = {"distance": 2 ** int(each)}
         yield Record(NAME, "distance_accuracy", value, at, n=int(member.sum()))
+
+
+HELD_OUT = ("held_out",)  # the fact with which every caption ends
 
 
 def _accuracy(name: str, help: str) -> Metric:
@@ -127,8 +152,8 @@ EVALUATOR = Evaluator(
             unit="percent",
             help="Accuracy of guessing among the answers that the row holds.",
         ),
-        _accuracy("distance_accuracy", "Accuracy by the distance of the answer, in tokens."),
-        _accuracy("length_accuracy", "Accuracy at other lengths of rows than that of training."),
+        _accuracy("distance_accuracy", "Accuracy by the distance of the evidence, in tokens."),
+        _accuracy("length_accuracy", "Accuracy at other lengths, beyond that of training."),
         _accuracy("size_accuracy", "Accuracy at other sizes of the task than that of training."),
     ),
     tables=(
@@ -137,15 +162,27 @@ EVALUATOR = Evaluator(
             "Share of scored positions of held-out rows whose right answer is the most likely "
             "token. Chance: guessing among all answers; informed: among those that the row holds.",
             ("accuracy", "exact", "solved", "informed_chance", "chance"),
+            facts=HELD_OUT,
         ),
         TableSpec(
             "Accuracy by distance",
-            "By the tokens between a scored position and its answer: up to so many, and more than "
-            "half as many.",
+            "By the tokens from the beginning of the evidence to a scored position: up to so many, "
+            "and more than half as many.",
             ("distance_accuracy",),
+            facts=HELD_OUT,
         ),
-        TableSpec("Accuracy by length", "At other lengths of rows.", ("length_accuracy",)),
-        TableSpec("Accuracy by size", "At other sizes of the task.", ("size_accuracy",)),
+        TableSpec(
+            "Accuracy by length",
+            "At other lengths of rows; of longer rows, at positions beyond the length of training.",
+            ("length_accuracy",),
+            facts=HELD_OUT,
+        ),
+        TableSpec(
+            "Accuracy by size",
+            "At other sizes of the task.",
+            ("size_accuracy",),
+            facts=HELD_OUT,
+        ),
     ),
     figures=(
         FigureSpec(

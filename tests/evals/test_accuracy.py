@@ -1,5 +1,6 @@
 """The evaluator of probes: right values of a model whose answers are known."""
 
+import dataclasses
 import types
 
 import jax.numpy as jnp
@@ -10,7 +11,9 @@ from seqarch.errors import UserError
 from seqarch.evals import accuracy
 from seqarch.evals.evaluate import choose
 from seqarch.records import Record
+from seqarch.tasks.memorise import Memorise
 from seqarch.tasks.mqar import MQAR
+from seqarch.tasks.parity import Parity
 
 ROWS = 30
 
@@ -38,14 +41,16 @@ def measure(monkeypatch, count: int, **options) -> list[Record]:
         split=task.open("test"),
         counter=lambda what: lambda done, of: None,
     )
-    return list(accuracy.evaluate(run, rows=ROWS, **options))
+    found = accuracy.evaluate(run, rows=ROWS, **options)
+    return [each for each in found if isinstance(each, Record)]
 
 
 def test_a_model_that_knows_one_pair_of_four_has_a_quarter(monkeypatch):
     found = measure(monkeypatch, 1, lengths=(64,), sizes=(1, 2))
     values = {(each.metric, *each.at.values()): (each.value, each.n) for each in found}
     assert values["accuracy",] == (0.25, 4 * ROWS) and values["exact",] == (0.0, ROWS)
-    assert values["length_accuracy", 64] == (0.25, 4 * ROWS)
+    right, count = values["length_accuracy", 64]
+    assert 0 < count < 4 * ROWS and right == pytest.approx(0.25, abs=0.1)  # beyond 32 tokens
     assert values["size_accuracy", 1] == (1.0, ROWS)
     assert values["size_accuracy", 2] == (0.5, 2 * ROWS)
     assert values["solved",][0] == 0.99 and values["informed_chance",][0] == 0.25
@@ -69,6 +74,21 @@ def test_a_model_that_knows_all_solves_every_row(monkeypatch):
 def test_a_size_that_cannot_be_is_told_before_anything_is_measured(monkeypatch):
     with pytest.raises(UserError, match="mqar with 20 pairs"):
         measure(monkeypatch, 1, sizes=(20,))
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (MQAR(pairs=1), "Held-out rows are disjoint from training."),
+        (Parity(), "disjoint from training, but for those at length 8, which are too few."),
+        (Parity(length=12), "not disjoint from training: the task has a fixed table, or too few"),
+        (Memorise(), "not disjoint from training"),
+    ],
+)
+def test_captions_say_whether_rows_are_held_out(task, expected):
+    longer = {length: dataclasses.replace(task, length=length) for length in (8, 128)}
+    assert expected in accuracy.held_out(task, longer, {})
+    assert all("held_out" in table.facts for table in accuracy.EVALUATOR.tables)
 
 
 def test_evaluators_refuse_the_other_kind_of_task_in_one_line():

@@ -88,7 +88,7 @@ def test_a_run_is_measured_on_either_split(whole):
     found = evaluate(whole, split="test", progress=quiet)
     assert found.evaluators == ("accuracy",) and found.source.split == "test"
     assert found.find("accuracy", "accuracy").n == 64
-    assert found.find("accuracy", "length_accuracy", context=32).n == 64
+    assert 0 < found.find("accuracy", "length_accuracy", context=32).n < 64
     assert found.find("accuracy", "size_accuracy", pairs=1).n == 32
     validation = evaluate(whole, progress=quiet)
     assert validation.value("accuracy", "accuracy") != found.value("accuracy", "accuracy")
