@@ -5,7 +5,9 @@
     python train.py "--config=configs/probes.py:mqar(pairs=8,length=128),mamba,attention" ...
 
 The argument is the task, a name in seqarch.tasks.TASKS with its options in parentheses, then the
-layer pattern as in configs/lm.py. Rows are generated, so no text is fetched.
+layer pattern as in configs/lm.py; docs/tasks.md defines all tasks. Rows are generated, so no text
+is fetched. Recall and copying get a short convolution before each mixer (model.conv), without which
+they need a much longer training; state tracking does without.
 
 The first command takes about a minute on one CPU core. Expect a validation accuracy of 0.94, which
 is not solved (0.99), and 1.00 of the second command. With mamba instead of attention expect 0.06 of

@@ -1,7 +1,7 @@
 """Renders the generated parts of README.md and docs/.
 
-Reports and claims are made from their records, and the reference from the source. A page that is
-written by hand has a region for each table of a report:
+Reports and claims are made from their records, the reference and the tasks from the source. A page
+that is written by hand has a region for each table of a report:
 
 <!-- results/records.jsonl: At a glance -->
 ...                                             # replaced by the table of that title
@@ -25,6 +25,7 @@ from seqarch.report.tables import Table
 from studies.api import api_page
 from studies.claims.page import page as claims_page
 from studies.long_decode import decoding_page
+from studies.tasks_page import tasks_page
 
 REGION = re.compile(r"(<!-- ([\w./-]+\.jsonl): (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 CLAIMS = "claims.json"
@@ -64,6 +65,7 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
         yield (docs / CLAIMS).with_suffix(".md"), claims_page(claims)
     if (root / "seqarch").is_dir():
         yield docs / "api.md", api_page(root)
+        yield docs / "tasks.md", tasks_page()
     yield from _written_pages(root, tables)
 
 

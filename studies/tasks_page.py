@@ -1,0 +1,48 @@
+"""docs/tasks.md: the probes of the registry, with the definition that each file opens with."""
+
+import dataclasses
+import inspect
+import sys
+
+from seqarch import tasks
+from seqarch.report.formats import show
+from seqarch.tasks.base import Probe
+
+HEAD = """# Tasks
+
+Each task tests one ability on generated rows:
+
+    python train.py --config=configs/probes.py:parity,gru --workdir=runs/parity
+    python train.py --config="configs/probes.py:mqar(pairs=8),mamba,attention" --workdir=runs/mqar
+    python eval.py --workdir=runs/parity
+
+Options stand in parentheses. A target is what a model must answer at a token; a dash is a position
+that is not scored. Chance is the accuracy of guessing. `python scripts/docs.py` makes this page
+from the source.
+"""
+
+
+COLUMNS = (
+    "| task | ability | options | vocabulary | chance |",
+    "| :-- | :-- | :-- | --: | --: |",
+)
+
+
+def tasks_page() -> str:
+    """Returns docs/tasks.md: a table of all probes, then the definition of each, as markdown."""
+    probes = {name: tasks.find(name)() for name in tasks.TASKS if _is_probe(name)}
+    table, sections = list(COLUMNS), []
+    for name, probe in probes.items():
+        fields = dataclasses.fields(probe)
+        options = ", ".join(f"{field.name}={getattr(probe, field.name)}" for field in fields)
+        chance = show(probe.chance.uninformed, "percent")
+        table.append(
+            f"| [{name}](#{name}) | {probe.ability} | `{options}` | {probe.vocab} | {chance} |"
+        )
+        definition = inspect.cleandoc(sys.modules[type(probe).__module__].__doc__)
+        sections.append(f"## {name}\n\n{definition}\n")
+    return "\n".join([HEAD, *table, "", *sections])
+
+
+def _is_probe(name: str) -> bool:
+    return issubclass(tasks.find(name), Probe)
