@@ -1,17 +1,18 @@
 """Synthetic tasks, which test one ability of a mixer in minutes on a CPU.
 
     python train.py --config=configs/probes.py:mqar,attention --workdir=runs/recall
-    python train.py --config=configs/probes.py:mqar,attention --config.steps=800 --workdir=...
+    python train.py --config=configs/probes.py:parity,gru --workdir=runs/parity
     python train.py "--config=configs/probes.py:mqar(pairs=8,length=128),mamba,attention" ...
 
 The argument is the task, a name in seqarch.tasks.TASKS with its options in parentheses, then the
 layer pattern as in configs/lm.py; docs/tasks.md defines all tasks. Rows are generated, so no text
 is fetched. Recall and copying get a short convolution before each mixer (model.conv), without which
-they need a much longer training; state tracking does without.
+they need a much longer training; state tracking does without. The learning rate stays at its peak,
+since a cosine over so few steps ends before models leave their plateau.
 
-The first command takes about a minute on one CPU core. Expect a validation accuracy of 0.94, which
-is not solved (0.99), and 1.00 of the second command. With mamba instead of attention expect 0.06 of
-the first, in some minutes.
+The first command takes about a minute on one CPU core. Expect a validation accuracy of 0.99, which
+is solved. The second takes half a minute and ends at 1.00, also on rows four times as long. Mamba
+recalls less than attention within these steps.
 """
 
 import re
@@ -42,6 +43,7 @@ def get_config(argument: str = "mqar,attention") -> ml_collections.ConfigDict:
     config.model.mlp = 0
     config.model.conv = 0 if probe.ability == "state tracking" else 4
     config.model.vocab = probe.vocab
+    config.optim.final_lr = 1.0
 
     config.evals = ml_collections.ConfigDict()
     config.evals.accuracy = ml_collections.ConfigDict(
