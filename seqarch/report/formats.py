@@ -29,6 +29,11 @@ def format_exponent(fit: Sequence[float]) -> str:
     return f"{shown:.2f} ± {half:.2f}"
 
 
+def format_percent(share: float) -> str:
+    """Returns 0.5 as "50.0%"; what is below one per cent has two digits."""
+    return f"{100 * share:.2g}%" if 0 < abs(share) < 0.01 else f"{share:.1%}"
+
+
 def _scaled(value: float, base: int, units: Sequence[str]) -> str:
     power = 0
     while value >= base and power < len(units) - 1:
@@ -49,7 +54,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "revision": _revision,
     "bits": "{:.3f}".format,
     "ratio": "{:.2f}".format,
-    "percent": "{:.1%}".format,
+    "percent": format_percent,
     "count": "{:,}".format,
     "rate": "{:,.0f}".format,
     "price": "{:.3g}".format,

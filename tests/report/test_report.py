@@ -334,6 +334,13 @@ def test_counts_are_readable(value, text):
     assert format_si(value) == text
 
 
+@pytest.mark.parametrize(
+    "share, text", [(0, "0.0%"), (0.985, "98.5%"), (0.01, "1.0%"), (2**-10, "0.098%")]
+)
+def test_a_small_share_is_not_zero(share, text):
+    assert show(share, "percent") == text
+
+
 @pytest.mark.parametrize("value, unit, number", [(0.0, "bits", 0), (0, "count", 0)])
 def test_zero_is_not_missing(value, unit, number):
     assert float(show(value, unit)) == number
