@@ -1,14 +1,13 @@
 """Renders the generated parts of README.md and docs/.
 
-Reports and claims are made from their records, the reference and the tasks from the source. A page
-that is written by hand has a region for each table of a report:
+Reports are made from their records, the reference and the tasks from the source. A page that is
+written by hand has a region for each table of a report:
 
 <!-- results/records.jsonl: At a glance -->
 ...                                             # replaced by the table of that title
 <!-- end -->
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,12 +22,11 @@ from seqarch.report.pages import Page, comparison_page, markdown_page, svg_text
 from seqarch.report.render import markdown_table
 from seqarch.report.tables import Table
 from studies.api import api_page
-from studies.claims.page import page as claims_page
+from studies.claims.page import claims_page
 from studies.long_decode import decoding_page
 from studies.tasks_page import tasks_page
 
 REGION = re.compile(r"(<!-- ([\w./-]+\.jsonl): (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-CLAIMS = "claims.json"
 Tables = Mapping[str, Mapping[str, Table]]  # by records file, then by title
 
 
@@ -60,9 +58,6 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
         yield path.with_name("report.md"), markdown_page(page)
         for figure in page.figures:
             yield path.parent / "figures" / f"{figure.name}.svg", svg_text(figure)
-    if (docs / CLAIMS).exists():
-        claims = json.loads((docs / CLAIMS).read_text("utf-8"))
-        yield (docs / CLAIMS).with_suffix(".md"), claims_page(claims)
     if (root / "seqarch").is_dir():
         yield docs / "api.md", api_page(root)
         yield docs / "tasks.md", tasks_page()
@@ -74,6 +69,8 @@ def _page(path: Path) -> Page:
     about, results = records.read(path)
     if about.get("kind") == "benchmark":
         return bench_page(results[0])
+    if about.get("kind") == "claims":
+        return claims_page(results)
     if about.get("kind") == "costs":
         return costs_page(about["title"], results)
     if about.get("kind") == "decoding":

@@ -1,25 +1,21 @@
-"""Claims, the setup that they are measured with, and their findings."""
+"""Claims and their findings."""
 
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from seqarch.config import Config
-from seqarch.costs.cache import MeasurementCache
-from seqarch.costs.devices import place
-from seqarch.costs.memory import Measurement
-from seqarch.costs.spec import Failed, ProgramSpec
-from seqarch.devices import DEVICES
 from seqarch.errors import UserError, first_line
-from seqarch.report.formats import show
-from seqarch.runtime.process import quiet
+from seqarch.records import Record, Results
+from seqarch.report.tables import Column
 from seqarch.stats.fits import Exponent
+from studies.claims.evidence import EVALUATOR, unmeasured
+from studies.claims.setup import Setup
+
+STOPPED = "stopped"  # the metric of a record that says what ended the measurement of a claim
+UNMEASURABLE = (UserError, FileNotFoundError, BrokenProcessPool, jax.errors.JaxRuntimeError)
 
 
 class Verdict(enum.StrEnum):
@@ -29,125 +25,56 @@ class Verdict(enum.StrEnum):
     OPEN = "not measured"
 
 
-class Quantity(NamedTuple):
-    """A number with its unit, which prints as a page shows it.
-
-    Attributes:
-      value: a number; a pair of b and its half width for the unit "exponent".
-      unit: a name in `seqarch.report.formats.FORMATS`.
-    """
-
-    value: Any
-    unit: str
-
-    def __str__(self) -> str:
-        return show(self.value, self.unit)
-
-
-Cell = Quantity | str | None
-
-
 class Finding(NamedTuple):
-    """The result of a claim's measurement.
+    """What the records of a claim say of it.
 
     Attributes:
       verdict: follows from the numbers.
-      number: the numbers that decide, in one line.
+      number: the numbers that decide, in one line; "" where there are none.
       why: the reasons, in sentences.
-      evidence: a table, by row and then by column.
+      columns: those of the table of evidence.
+      rows: the values of each row by its name, one for each column.
     """
 
     verdict: Verdict
     number: str
     why: str
-    evidence: Mapping[str, Mapping[str, Cell]] = {}
-
-
-class Setup(NamedTuple):
-    """What claims are measured with.
-
-    Attributes:
-      cache: compiles programs and measures them.
-      targets: names of devices; the first is the local one.
-      small: members of about 1M parameters, by name (configs/memory.py).
-      large: members of 8B parameters, by name.
-      trained: the config of runs that are trained.
-      lengths: tokens of context at which curves are measured.
-      docs: the directory of the committed records.
-      workdir: the directory of runs that are trained.
-      platforms: JAX_PLATFORMS of programs that run.
-      say: takes lines of progress.
-    """
-
-    cache: MeasurementCache
-    targets: Sequence[str]
-    small: Mapping[str, Config]
-    large: Mapping[str, Config]
-    trained: Config
-    lengths: Sequence[int]
-    docs: Path
-    workdir: Path
-    platforms: str | None
-    say: Callable[[str], None]
-
-    @property
-    def one_per_platform(self) -> list[str]:
-        """The first target of each platform; targets of one platform compile alike."""
-        found: dict[str, str] = {}
-        for name in self.targets:
-            found.setdefault(DEVICES[name].platform, name)
-        return list(found.values())
-
-    def curve(
-        self, config: Config, phase: str, target: str, lengths: Sequence[int] | None = None
-    ) -> dict[int, Measurement]:
-        """Measures a program at every length; a length that fails is said and left out.
-
-        Training is of one row a device; prefill and decoding are of one sequence.
-        """
-        lengths = lengths or self.lengths
-        rows = place(target).count if phase == "train" else 1
-        specs = [ProgramSpec(config, phase, rows, length, target) for length in lengths]
-        found = {}
-        for length, outcome in zip(lengths, self.cache.measure_all(specs), strict=True):
-            if isinstance(outcome, Measurement):
-                found[length] = outcome
-            elif isinstance(outcome, Failed):
-                where = f"{config.model.mixer} on {target}, {phase} of {length:,} tokens"
-                self.say(f"{where}: {outcome.reason}")
-        return found
-
-    def run_isolated(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Returns `function(*args)`, run on the local device in a process of its own."""
-        options = dict(
-            mp_context=get_context("spawn"), initializer=_begin, initargs=(self.platforms,)
-        )
-        with ProcessPoolExecutor(1, **options) as process:
-            return process.submit(function, *args).result()
-
-
-UNMEASURABLE = (UserError, FileNotFoundError, BrokenProcessPool, jax.errors.JaxRuntimeError)
+    columns: Sequence[Column] = ()
+    rows: Mapping[str, Sequence[Any]] = {}
 
 
 class Claim(NamedTuple):
     """A claim and its test.
 
     Attributes:
+      name: that of its records.
       said: the claim, in the words in which it is made.
       test: what is measured, in words.
-      find: measures it; raises UserError where it cannot.
+      measure: yields the records; raises one of UNMEASURABLE where it cannot.
+      judge: returns what the records say; raises UserError where they do not say enough.
     """
 
+    name: str
     said: str
     test: str
-    find: Callable[[Setup], Finding]
+    measure: Callable[[Setup], Iterable[Record]]
+    judge: Callable[[Results], Finding]
 
-    def judge(self, setup: Setup) -> Finding:
-        """Returns the finding; where nothing can be measured, one that says why."""
+    def records(self, setup: Setup) -> Iterator[Record]:
+        """Yields the records; where not all can be measured, the last one says why."""
         try:
-            return self.find(setup)
+            yield from self.measure(setup)
         except UNMEASURABLE as error:
-            return Finding(Verdict.OPEN, "-", first_line(error))
+            yield unmeasured(STOPPED, "not_run", first_line(error))
+
+    def finding(self, found: Results) -> Finding:
+        """Returns what the records say; where they do not say enough, the reason."""
+        try:
+            if stopped := found.find(EVALUATOR, STOPPED):
+                raise UserError(stopped.note)
+            return self.judge(found)
+        except UserError as error:
+            return Finding(Verdict.OPEN, "", first_line(error))
 
 
 def verdict(holds: Iterable[bool]) -> Verdict:
@@ -173,17 +100,3 @@ def near(fit: Exponent | None, b: float) -> bool:
     if fit is None:
         raise UserError("too few lengths could be measured for an exponent; give more --lengths")
     return abs(fit.b - b) <= 0.1
-
-
-def exponent_cell(fit: Exponent | None) -> Quantity | None:
-    return fit and Quantity(list(fit), "exponent")
-
-
-def bytes_cell(value: float) -> Quantity:
-    return Quantity(value, "bytes")
-
-
-def _begin(platforms: str | None) -> None:
-    """Prepares a fresh process."""
-    quiet()
-    jax.config.update("jax_platforms", platforms)

@@ -1,18 +1,24 @@
 """Claims about what accelerators can hold."""
 
 import itertools
+from collections.abc import Iterator
 from concurrent import futures
 
 from seqarch.costs.devices import place
-from seqarch.costs.memory import Measurement, state_bytes
+from seqarch.costs.memory import state_bytes
 from seqarch.costs.roofline import bound
 from seqarch.costs.spec import Failed, ProgramSpec
 from seqarch.devices import DEVICES
 from seqarch.errors import UserError
+from seqarch.records import Record, Results
 from seqarch.report.formats import format_bytes, needed
-from studies.claims.base import Cell, Claim, Finding, Quantity, Setup, verdict
+from seqarch.report.tables import Column
+from studies.claims.base import Claim, Finding, verdict
+from studies.claims.evidence import EVALUATOR, STATE, record, unmeasured, value
+from studies.claims.setup import Setup
 from studies.claims.states import GROUPED, MILLION
 
+TOTAL, MEMORY, BOUND = "total_bytes", "device_bytes", "bound_tokens_per_s"
 GRIDS = {  # by the number of a target's axes
     1: ("1", "2", "4", "8"),
     2: ("1", "2x2", "2x4"),
@@ -20,75 +26,85 @@ GRIDS = {  # by the number of a target's axes
 }
 
 
-def million_tokens(setup: Setup) -> Finding:
-    found = _all_smallest(setup)
-    feasible = []
-    for (_, name), (_, fits) in found.items():
-        if name == GROUPED and fits is not None:
-            feasible.append(fits)
-    if not feasible:
+def measure(setup: Setup) -> Iterator[Record]:
+    """Yields what each target's grids need, up to the first that fits; two compile at once."""
+    yield record(STATE, state_bytes(setup.large[GROUPED], MILLION), model=GROUPED)
+    cases = list(itertools.product(setup.targets, (GROUPED, "mamba")))
+    with futures.ThreadPoolExecutor(2) as pool:
+        try:
+            found = list(pool.map(lambda case: _grids(setup, *case), cases))
+        except KeyboardInterrupt:
+            setup.cache.end()
+            raise
+    yield from itertools.chain(*found)
+
+
+def _grids(setup: Setup, target: str, name: str) -> list[Record]:
+    """The records of a decoding step on ever more chips, up to the first that hold it."""
+    found = []
+    for chips in ("1",) if place(target).present else GRIDS[DEVICES[target].axes]:
+        setup.say(f"{name} on {target}:{chips}")
+        found += _program(setup, dict(model=name, target=target, chips=chips))
+        if found[-1].status in ("ok", "not_run"):
+            break
+    return found
+
+
+def _program(setup: Setup, at: dict[str, str]) -> list[Record]:
+    """The records of a decoding step on some chips; the last is that of its bytes."""
+    config = setup.large[at["model"]]
+    try:
+        placement = place("{target}:{chips}".format(**at))
+        outcome = setup.cache.measure(ProgramSpec(config, "decode", 1, MILLION, placement.name))
+    except UserError as error:
+        return [unmeasured(TOTAL, "not_run", str(error), **at)]
+    if isinstance(outcome, Failed):
+        return [unmeasured(TOTAL, "failed", outcome.reason, **at)]
+    found = [record(MEMORY, outcome.memory, **at)]
+    if outcome.fits and (speed := bound(config, placement, outcome, 1)):
+        found.append(record(BOUND, speed.tokens, **at))
+    status = "ok" if outcome.fits else "oom"
+    return [*found, Record(EVALUATOR, TOTAL, outcome.total, at, status=status)]
+
+
+def judge(found: Results) -> Finding:
+    last = {}
+    for each in found.all(EVALUATOR, TOTAL):
+        last["{model}, {target}".format(**each.at)] = each
+    grouped = [each.status for each in last.values() if each.at["model"] == GROUPED]
+    fits = [status == "ok" for status in grouped if status in ("ok", "oom")]
+    if not fits:
         raise UserError("nothing could be compiled")
-    cache = state_bytes(setup.large[GROUPED], MILLION)
     return Finding(
-        verdict([not each for each in feasible]),
-        f"a cache of {format_bytes(cache)}, which {sum(feasible)} of the {len(feasible)} "
-        "targets that could be measured hold on at most eight chips",
+        verdict(not each for each in fits),
+        f"a cache of {format_bytes(value(found, STATE, model=GROUPED))}, which {sum(fits)} of the "
+        f"{len(fits)} targets that could be measured hold on at most eight chips",
         "One sequence of 2^20 tokens, 8B parameters in float32, keys and values in bfloat16, "
         "eight key/value heads of 128; parameters are split over the devices, and the cache by "
         "its heads, so over no more devices than heads. The bound is the roofline's of a "
         "decoding step. What a million tokens need is a grouped cache and a handful of chips; "
         "Mamba's state does not know the length.",
-        {f"{name}, {target}": cells for (target, name), (cells, _) in found.items()},
+        [Column("chips"), Column("each device"), Column("tokens/s at most", "rate")],
+        {name: _cells(found, total) for name, total in last.items()},
     )
 
 
-Smallest = tuple[dict[str, Cell], bool | None]
-
-
-def _all_smallest(setup: Setup) -> dict[tuple[str, str], Smallest]:
-    """The smallest grid of each target and member; two compile at once."""
-    cases = list(itertools.product(setup.targets, (GROUPED, "mamba")))
-    with futures.ThreadPoolExecutor(2) as pool:
-        try:
-            found = list(pool.map(lambda case: _smallest(setup, *case), cases))
-        except KeyboardInterrupt:
-            setup.cache.end()
-            raise
-    return dict(zip(cases, found, strict=True))
-
-
-def _smallest(setup: Setup, target: str, name: str) -> Smallest:
-    """The smallest grid of chips on which one sequence decodes, as cells, and whether there is one.
-
-    Where none is large enough the cells say what the largest lacks. Where that could not be
-    measured they say why, and None stands for the answer.
-    """
-    config = setup.large[name]
-    try:
-        for grid in ("1",) if place(target).present else GRIDS[DEVICES[target].axes]:
-            placement = place(f"{target}:{grid}")
-            setup.say(f"{name} on {placement.name}")
-            outcome = setup.cache.measure(ProgramSpec(config, "decode", 1, MILLION, placement.name))
-            if isinstance(outcome, Measurement) and outcome.fits:
-                speed = bound(config, placement, outcome, 1)
-                rate = Quantity(speed.tokens, "rate") if speed else None
-                return _cells(grid, needed(outcome.total, outcome.memory), rate), True
-    except UserError as error:
-        return _cells("not measured", str(error)), None
-    if isinstance(outcome, Failed):
-        return _cells("not measured", outcome.reason), None
-    return _cells(f"more than {grid}", needed(outcome.total, outcome.memory)), False
-
-
-def _cells(chips: str, each: str, rate: Quantity | None = None) -> dict[str, Cell]:
-    return {"chips": chips, "each device": each, "tokens/s at most": rate}
+def _cells(found: Results, total: Record) -> tuple[str, str, float | None]:
+    """The chips, the bytes of each device and the speed of a program, or what it lacks."""
+    if total.value is None:
+        return "not measured", total.note, None
+    chips = total.at["chips"] if total.status == "ok" else f"more than {total.at['chips']}"
+    size = needed(total.value, value(found, MEMORY, **total.at))
+    return chips, size, found.value(EVALUATOR, BOUND, **total.at)
 
 
 CLAIMS = (
     Claim(
+        "a million tokens",
         "Contexts of a million tokens are infeasible.",
         "The decoding step of a model of 8B parameters with grouped heads, compiled for each "
         "target on ever more chips.",
-        million_tokens,
+        measure,
+        judge,
     ),
 )

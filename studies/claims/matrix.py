@@ -1,23 +1,17 @@
 """Claims about the matrix of attention scores: how large it is, and when it is never built."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from seqarch.costs.memory import Measurement
-from seqarch.errors import UserError
-from seqarch.report.formats import format_bytes
-from studies.claims.base import (
-    Cell,
-    Claim,
-    Finding,
-    Quantity,
-    Setup,
-    bytes_cell,
-    exponent_cell,
-    near,
-    verdict,
-)
-from studies.claims.growth import ATTENTION, fitted, working
+from seqarch.config import Config
+from seqarch.records import Record, Results
+from seqarch.report.formats import format_bytes, show
+from seqarch.report.tables import Column
+from studies.claims.base import Claim, Finding, near, verdict
+from studies.claims.evidence import EVALUATOR, LOCAL, WORKING, fitted, value
+from studies.claims.growth import ATTENTION
+from studies.claims.setup import AT_ONCE, Setup
 
 LONG, LONGER = 100_000, 1_000_000
 TRAINED = (4096, 16384, 65536, 262144)
@@ -29,41 +23,38 @@ SHAPES = {
 }
 
 
-def scores(
-    setup: Setup,
-    target: str,
-    length: int,
-    *,
-    heads: int = 1,
-    layers: int = 1,
-    dtype: str = "float32",
-) -> Measurement | None:
-    """Measures prefill of a prompt at once by attention that builds its matrix.
+def measure_size(setup: Setup) -> Iterator[Record]:
+    """Yields the bytes of a prompt at once, read by attention that builds its matrix."""
+    given = setup.small[ATTENTION["materialised"]]
+    for target in setup.one_per_platform:
+        for shape, options in SHAPES.items():
+            config = _config(given, **options)
+            yield from setup.curve(config, AT_ONCE, target, (LONG, LONGER), shape=shape)
 
-    Heads have 32 channels.
-    """
-    config = setup.small[ATTENTION["materialised"]]
+
+def _config(given: Config, heads: int = 1, layers: int = 1, dtype: str = "float32") -> Config:
+    """A model that builds its matrix, with heads of 32 channels."""
     mixer = f"attention(heads={heads},method=materialised)"
-    model = dataclasses.replace(
-        config.model, mixer=mixer, layers=layers, dim=32 * heads, mlp=32, dtype=dtype, remat=False
-    )
-    return setup.curve(
-        dataclasses.replace(config, model=model, length=length), "prefill", target, (length,)
-    ).get(length)
+    sizes = dict(layers=layers, dim=32 * heads, mlp=32)
+    model = dataclasses.replace(given.model, mixer=mixer, **sizes, dtype=dtype, remat=False)
+    return dataclasses.replace(given, model=model)
 
 
-def size_of_matrix(setup: Setup) -> Finding:
-    found = _matrices(setup)
-    one = found[setup.targets[0], "one head, float32"]
-    if not (one[LONG] and one[LONGER]):
-        raise UserError("the compiler does not say what a head at such lengths needs")
-    long, longer = one[LONG].working, one[LONGER].working
+def judge_size(found: Results) -> Finding:
+    one = dict(phase=AT_ONCE, target=LOCAL, shape="one head, float32")
+    long, longer = (value(found, WORKING, context=n, **one) for n in (LONG, LONGER))
     parts = [
         LONG**2 == 10**10,
         1e11 <= 16 * LONG**2 < 1e12,
         1e11 <= long < 1e12,
         5e11 <= longer <= 1e12,
     ]
+    rows = {}
+    for target in _targets(found):
+        for shape, options in SHAPES.items():
+            sizes = _sizes(found, (LONG, LONGER), phase=AT_ONCE, target=target, shape=shape)
+            scores = options.get("heads", 1) * LONG**2
+            rows[f"{shape}, {target}"] = *sizes, sizes[0] and sizes[0] / scores
     return Finding(
         verdict(parts),
         f"one head of {LONG:,} tokens: {LONG**2:.0e} scores, {format_bytes(long)} in float32; of "
@@ -76,48 +67,29 @@ def size_of_matrix(setup: Setup) -> Finding:
         f"bytes, so a range of 0.5 to 1 TB at {LONGER:,} tokens does not follow from the same "
         "format. Heads multiply it, layers do not: one layer's is free before the next begins, "
         "unless training keeps them.",
-        {f"{name}, {target}": _row(name, each) for (target, name), each in found.items()},
+        [*_columns((LONG, LONGER)), Column("bytes a score", "ratio")],
+        rows,
     )
 
 
-def _matrices(setup: Setup) -> dict[tuple[str, str], dict[int, Measurement | None]]:
-    """Measurements at both lengths, by target and shape; a target without a compiler has none."""
-    found = {}
+def measure_training(setup: Setup) -> Iterator[Record]:
     for target in setup.one_per_platform:
-        for name, options in SHAPES.items():
-            try:
-                measured = {n: scores(setup, target, n, **options) for n in (LONG, LONGER)}
-            except UserError as error:
-                setup.say(str(error))
-                break
-            found[target, name] = measured
-    return found
+        for name in ATTENTION.values():
+            yield from setup.curve(setup.small[name], "train", target, TRAINED, model=name)
 
 
-def _row(name: str, measured: Mapping[int, Measurement | None]) -> dict[str, Cell]:
-    cells = {f"{n:,} tokens": bytes_cell(each.working) for n, each in measured.items() if each}
-    if measured[LONG]:
-        numbers = SHAPES[name].get("heads", 1) * LONG**2
-        cells["bytes a score"] = Quantity(measured[LONG].working / numbers, "ratio")
-    return cells
-
-
-def never_built(setup: Setup) -> Finding:
-    evidence, squared = {}, []
-    for target in setup.one_per_platform:
+def judge_training(found: Results) -> Finding:
+    rows, squared = {}, []
+    for target in _targets(found):
         for form, name in ATTENTION.items():
-            try:
-                curve = setup.curve(setup.small[name], "train", target, TRAINED)
-            except UserError as error:
-                setup.say(str(error))
-                break
-            fit = fitted(curve, working)
-            cells = {f"{n:,} tokens": bytes_cell(each.working) for n, each in curve.items()}
-            evidence[f"{form}, {target}"] = cells | {"exponent": exponent_cell(fit)}
+            sizes = _sizes(found, TRAINED, phase="train", target=target, model=name)
+            fit = fitted({n: size for n, size in zip(TRAINED, sizes, strict=True) if size})
+            rows[f"{form}, {target}"] = *sizes, fit
             if form == "blockwise":
                 squared.append(near(fit, 2))
-    shown, local = f"{TRAINED[-1]:,} tokens", setup.targets[0]
-    built, blocks = (evidence[f"{form}, {local}"].get(shown, "-") for form in ATTENTION)
+    last = dict(phase="train", target=LOCAL, context=TRAINED[-1])
+    ends = (found.value(EVALUATOR, WORKING, model=name, **last) for name in ATTENTION.values())
+    built, blocks = (show(size, "bytes") for size in ends)
     return Finding(
         verdict(squared),
         f"training on {TRAINED[-1]:,} tokens: {built} with the matrix, {blocks} without",
@@ -127,12 +99,28 @@ def never_built(setup: Setup) -> Finding:
         "has to exist at a time; operations grow with N^2 in either form. The claim is of N^2, "
         "so an exponent of 2 would confirm it. A TPU's plan leaves out what lies in its vector "
         "memory, which weighs for short lengths.",
-        evidence,
+        [*_columns(TRAINED), Column("exponent", "exponent")],
+        rows,
     )
+
+
+def _sizes(found: Results, lengths: Sequence[int], **at: Any) -> list[int | None]:
+    return [found.value(EVALUATOR, WORKING, **at, context=n) for n in lengths]
+
+
+def _columns(lengths: Sequence[int]) -> list[Column]:
+    return [Column(f"{n:,} tokens", "bytes") for n in lengths]
+
+
+def _targets(found: Results) -> list[str]:
+    """The targets for which anything was compiled."""
+    measured = [each for each in found.all(EVALUATOR, WORKING) if each.value is not None]
+    return list(dict.fromkeys(each.at["target"] for each in measured))
 
 
 CLAIMS = (
     Claim(
+        "size of the matrix",
         (
             "The attention matrix of 100,000 tokens holds 10^10 scores, hundreds of gigabytes at "
             "128 bits, and 0.5 to 1 TB at a million tokens."
@@ -142,11 +130,14 @@ CLAIMS = (
             "The number of scores and their bytes at 128 bits are arithmetic, and two of the four "
             "parts of the verdict."
         ),
-        size_of_matrix,
+        measure_size,
+        judge_size,
     ),
     Claim(
+        "matrix in training",
         "Attention must hold an N x N matrix.",
         "Train steps of both forms of attention, compiled, at four lengths.",
-        never_built,
+        measure_training,
+        judge_training,
     ),
 )

@@ -1,13 +1,14 @@
-"""docs/claims.md, made from the findings."""
+"""docs/claims/report.md: a section for each claim, made from its records."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from seqarch.records import Results
 from seqarch.report.formats import show
-from seqarch.report.render import escape, markdown_table
+from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
 from studies.claims import approximation, growth, hardware, matrix, speed, states
-from studies.claims.base import Claim, Quantity, Setup
+from studies.claims.base import Claim, Finding
+from studies.claims.evidence import EVALUATOR
 
 CLAIMS: tuple[Claim, ...] = (
     *growth.CLAIMS,
@@ -17,74 +18,39 @@ CLAIMS: tuple[Claim, ...] = (
     *approximation.CLAIMS,
     *hardware.CLAIMS,
 )
+TITLE = "Claims"
 
 
-def findings(setup: Setup) -> list[dict[str, Any]]:
-    """Measures every claim and returns its words and its finding, ready for JSON."""
-    made = []
-    for claim in CLAIMS:
-        setup.say(claim.said)
-        found = claim.judge(setup)
-        setup.say(f"  {found.verdict}: {found.number}")
-        made.append(dict(said=claim.said, test=claim.test, **found._asdict()))
-    return made
+def claims_page(results: Sequence[Results]) -> Page:
+    """Returns the page of a records file: all verdicts, then each claim with its evidence."""
+    by_name = {each.source.member: each for each in results}
+    found = {claim: claim.finding(by_name[claim.name]) for claim in CLAIMS if claim.name in by_name}
+    columns = Column("claim"), Column("verdict"), Column("number")
+    rows = [Row((claim.said, str(each.verdict), each.number)) for claim, each in found.items()]
+    verdicts = Table("Verdicts", "", columns, tuple(rows))
+    evidence = [_evidence(claim, each) for claim, each in found.items()]
+    return Page(TITLE, [verdicts, *evidence], made=_made(results))
 
 
-def page(record: Mapping[str, Any]) -> str:
-    """Returns docs/claims.md.
-
-    Args:
-      record: `claims` as `findings` returns them, and `about`, which says how they were made. A
-        cell of evidence is a text, a pair of a value and its unit, or None.
-    """
-    claims = record["claims"]
-    summary = {
-        each["said"]: {"verdict": each["verdict"], "number": each["number"]} for each in claims
-    }
-    parts = [*_head(record["about"]), _table("claim", summary)]
-    for each in claims:
-        said, number, test, why = (escape(each[name]) for name in ("said", "number", "test", "why"))
-        parts += [f"## {said}", f"**{each['verdict'].capitalize()}**: {number}."]
-        parts += [f"*Measured:* {test}", why, _table("", each["evidence"])]
-    return "\n\n".join(part for part in parts if part) + "\n"
+def _evidence(claim: Claim, found: Finding) -> Table:
+    """The section of a claim, whose caption has its verdict, its test and the reasons."""
+    said = ": ".join(part for part in (found.verdict.capitalize(), found.number) if part)
+    caption = f"{said}.\n\nMeasured: {claim.test}\n\n{found.why}"
+    rows = tuple(Row((name, *cells)) for name, cells in found.rows.items())
+    columns = (Column(""), *found.columns) if rows else ()
+    return Table(claim.said, caption, columns, rows)
 
 
-def _head(about: Mapping[str, Any]) -> list[str]:
-    """What the page is, the command that made it, and where it ran."""
-    shown = ("python", "jax", "libtpu")
-    versions = [f"{name} {about['versions'][name]}" for name in shown if name in about["versions"]]
-    return [
-        "# Claims",
-        "This page tests what is often said of recurrent, state-space and attention models. "
-        "Each verdict follows from the numbers by a rule in `studies/claims/`. A claim is "
-        "qualified where only some of its parts hold.",
-        f"    {about['command']}",
-        f"Made at revision {show(about['revision'], 'revision')} with {', '.join(versions)}, on "
-        f"{about['cpus']} CPU cores; targets {', '.join(about['targets'])}. Programs for targets "
-        "other than the local device are compiled and not run. All numbers are in "
-        "[claims.json](claims.json).",
-    ]
+def _made(results: Sequence[Results]) -> str:
+    """How and where the claims were measured; claims that were measured apart may differ."""
+    lines = dict.fromkeys(map(_origin, results))
+    return " ".join([*lines, "Programs for targets other than the local device are not run."])
 
 
-def _table(title: str, evidence: Mapping[str, Mapping[str, Any]]) -> str:
-    titles = dict.fromkeys(name for row in evidence.values() for name in row)
-    names = list(evidence)
-    columns, found = [Column(title)], [names]
-    for each in titles:
-        column, values = _column(each, [row.get(each) for row in evidence.values()])
-        columns.append(column)
-        found.append(values)
-    rows = tuple(map(Row, zip(*found, strict=True)))
-    return markdown_table(Table(title, "", tuple(columns), rows)) if names else ""
-
-
-def _column(title: str, cells: Sequence[Any]) -> tuple[Column, list[Any]]:
-    """A column of values where all have one unit, else of texts."""
-    units = {"text" if isinstance(cell, str) else cell[1] for cell in cells if cell is not None}
-    if len(units) == 1 and units != {"text"}:
-        return Column(title, *units), [cell and cell[0] for cell in cells]
-    return Column(title), [cell if isinstance(cell, str) else _written(cell) for cell in cells]
-
-
-def _written(cell: Sequence[Any] | None) -> str | None:
-    return None if cell is None else str(Quantity(*cell))
+def _origin(each: Results) -> str:
+    made = each.source.provenance
+    versions = " and ".join(f"{name} {made['versions'][name]}" for name in ("python", "jax"))
+    return (
+        f"Made at revision {show(each.source.revision, 'revision')} with {versions}, on "
+        f"{made['host']['cpus']} CPU cores; targets {', '.join(each.fact(EVALUATOR, 'targets'))}."
+    )

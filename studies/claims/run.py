@@ -1,55 +1,66 @@
-"""Tests all claims and makes the record that docs/claims.json holds."""
+"""Measures all claims and writes their records."""
 
-import shlex
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from configs import compare, memory
+from seqarch import records
 from seqarch.compare.members import read_members
 from seqarch.compare.spec import FIELDS
 from seqarch.config import Config, parse
-from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.devices import place
 from seqarch.errors import UserError
 from seqarch.provenance import provenance
-from seqarch.records import Source
-from studies.claims.base import Setup
-from studies.claims.page import findings
+from seqarch.records import Record, Results, Source, tag
+from studies.claims.base import Claim
+from studies.claims.evidence import EVALUATOR
+from studies.claims.page import CLAIMS
+from studies.claims.setup import Setup
 
 
-def measure_claims(
-    cache: MeasurementCache,
-    targets: Sequence[str],
-    lengths: Sequence[int],
-    docs: Path,
-    workdir: Path,
-    platforms: str | None,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """Measures what the claims need and returns what was found and how, as JSON has it.
+def record_all(setup: Setup, path: Path) -> list[Results]:
+    """Measures every claim, says its verdict, and writes the records after each.
 
     Args:
-      cache: measures programs.
-      targets: devices by name, the local one first.
-      lengths: tokens of context.
-      docs: the directory of earlier records.
-      workdir: the directory of the runs that are trained.
-      platforms: JAX_PLATFORMS for programs that run.
-      say: takes lines of progress.
+      setup: what they are measured with.
+      path: the records file; what it holds of claims that are not measured yet is kept.
+
+    Returns:
+      The records of each claim.
+
+    Raises:
+      UserError: where `path` is another file.
     """
-    made = provenance()  # now: the tree may change meanwhile
-    small, large = members("1m"), members("8b")
-    setup = Setup(cache, targets, small, large, trained(), lengths, docs, workdir, platforms, say)
-    claims = findings(setup)
-    about = dict(
-        revision=Source("claims", provenance=made).revision,
-        versions=made["versions"],
-        cpus=made["host"]["cpus"],
-        targets=list(targets),
-        command=shlex.join(made["command"]),
-    )
-    return dict(about=about, claims=claims)
+    found, made = _known(path), provenance()  # now: the tree may change meanwhile
+    facts = {EVALUATOR: dict(targets=list(setup.targets))}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for claim in CLAIMS:
+        setup.say(claim.said)
+        source = Source(claim.name, "program", provenance=made, facts=facts)
+        found[claim.name] = Results(source, _records(claim, setup))
+        records.write(path, list(found.values()), dict(kind=EVALUATOR))
+        judged = claim.finding(found[claim.name])
+        setup.say(f"  {judged.verdict}: {judged.number or judged.why}")
+    return list(found.values())
+
+
+def _records(claim: Claim, setup: Setup) -> tuple[Record, ...]:
+    """Measures a claim; what cannot be measured is said."""
+    found = []
+    for record in claim.records(setup):
+        found.append(record)
+        if record.note:
+            setup.say(f"  {tag(record)}: {record.note}")
+    return tuple(found)
+
+
+def _known(path: Path) -> dict[str, Results]:
+    """What an earlier call measured, by claim; raises UserError for another file."""
+    if not path.exists():
+        return {}
+    about, results = records.read(path)
+    if about.get("kind") != EVALUATOR:
+        raise UserError(f"{path} holds no claims; give another --out")
+    return {each.source.member: each for each in results}
 
 
 def parse_target(name: str) -> str:

@@ -1,26 +1,34 @@
 """Claims about what a sequence keeps: one hidden vector, sparse caches, hybrids."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator
 
 from seqarch import records
 from seqarch.config import Config
 from seqarch.costs.memory import state_bytes
-from seqarch.errors import UserError
+from seqarch.records import Record, Results
 from seqarch.report.comparison import significance
+from seqarch.report.formats import format_bytes, show
 from seqarch.report.members import Comparison, read
-from studies.claims.base import Claim, Finding, Quantity, Setup, Verdict, bytes_cell, verdict
-from studies.claims.growth import ATTENTION
+from seqarch.report.tables import Column
+from studies.claims.base import Claim, Finding, Verdict, verdict
+from studies.claims.evidence import LOCAL, STATE, WORKING, record, value
+from studies.claims.growth import ATTENTION, CONSTANT
+from studies.claims.setup import SIZES, Setup
 
 MILLION = 2**20
-WINDOW, HYBRID, GROUPED = "attention window 1024", "hybrid", "attention grouped"
-VECTORS, CROSSING = "hidden vectors a layer", "tokens of a cache as large"
+FULL, WINDOW = ATTENTION["blockwise"], "attention window 1024"
+HYBRID, GROUPED = "hybrid", "attention grouped"
 CONTEXT = 16384  # tokens of the train steps that are compared
-QUALITY = "bits per byte"
-UNITS = {  # by what a hybrid is compared in
-    f"state at {MILLION:,} tokens": "bytes",
-    f"training on {CONTEXT:,} tokens, beside parameters": "bytes",
-    QUALITY: "bits",
-    "decoded tokens/s at 4,096": "rate",
+DECODED = 4096  # tokens of context of the decoding that is compared
+ENDS = {"mamba": "mamba", HYBRID: HYBRID, "attention": FULL}  # in the long comparison, and here
+TRAINED = dict(phase="train", target=LOCAL, context=CONTEXT)
+QUALITY, SPEED = "bits_per_byte", "decode_tokens_per_s"
+MEASURES = {  # what a hybrid is compared in: title, unit and place, by metric
+    STATE: (f"state at {MILLION:,} tokens", "bytes", dict(context=MILLION)),
+    WORKING: (f"training on {CONTEXT:,} tokens, beside parameters", "bytes", TRAINED),
+    QUALITY: ("bits per byte", "bits", {}),
+    SPEED: (f"decoded tokens/s at {DECODED:,}", "rate", dict(context=DECODED)),
 }
 
 
@@ -33,76 +41,108 @@ def crossing(config: Config, cache: Config) -> float:
     return 1 + (state_bytes(config, 1) - first) / (second - first)
 
 
-def one_vector(setup: Setup) -> Finding:
-    evidence = {}
-    for size, members in {"1M": setup.small, "8B": setup.large}.items():
-        for name in ("gru", "linear_attention", "mamba"):
-            evidence[f"{name}, {size}"] = _vectors(members, members[name])
-    mamba, linear = evidence["mamba, 8B"], evidence["linear_attention, 8B"]
+def measure_vectors(setup: Setup) -> Iterator[Record]:
+    for size, members in setup.sizes.items():
+        for name in CONSTANT:
+            config, at = members[name], dict(model=name, parameters=size)
+            yield record(STATE, state_bytes(config, 1), **at)
+            yield record("vector_bytes", 4 * config.model.dim * config.model.layers, **at)
+            for cache in (FULL, GROUPED):
+                yield record("crossing", crossing(config, members[cache]), **at, cache=cache)
+
+
+def judge_vectors(found: Results) -> Finding:
+    rows = {}
+    for size, name in itertools.product(SIZES, CONSTANT):
+        at = dict(model=name, parameters=size)
+        state, vector = (value(found, metric, **at) for metric in (STATE, "vector_bytes"))
+        caches = [value(found, "crossing", **at, cache=cache) for cache in (FULL, GROUPED)]
+        rows[f"{name}, {size}"] = state, state / vector, *caches
+    mamba, linear = rows["mamba, 8B"], rows["linear_attention, 8B"]
     return Finding(
-        verdict(cells[VECTORS].value <= 1.1 for cells in evidence.values()),
-        f"at 8B parameters Mamba keeps {mamba[VECTORS]} vectors a layer ({mamba['state']}), "
-        f"linear attention {linear[VECTORS]} ({linear['state']})",
+        verdict(vectors <= 1.1 for _, vectors, *_ in rows.values()),
+        f"at 8B parameters Mamba keeps {mamba[1]:.1f} vectors a layer ({format_bytes(mamba[0])}), "
+        f"linear attention {linear[1]:.1f} ({format_bytes(linear[0])})",
         "A GRU's state is a float32 vector of the width for each layer. Mamba keeps N = 16 "
         "numbers for each of its 2 D inner channels and the tail of its convolution, linear "
         "attention a matrix and a normaliser for each head. A cache grows past the state after "
-        f"{mamba[CROSSING]} tokens (Mamba) and {linear[CROSSING]} tokens (linear attention): "
+        f"{mamba[2]:,.0f} tokens (Mamba) and {linear[2]:,.0f} tokens (linear attention): "
         "below, the constant state is the larger one.",
-        evidence,
+        [
+            Column("state", "bytes"),
+            Column("hidden vectors a layer", "ratio"),
+            Column("tokens of a cache as large", "rate"),
+            Column("tokens of a grouped one", "rate"),
+        ],
+        rows,
     )
 
 
-def _vectors(members: Mapping[str, Config], config: Config) -> dict[str, Quantity]:
-    """The state of one member, in bytes, in hidden vectors and in tokens of caches."""
-    size, vector = state_bytes(config, 1), 4 * config.model.dim * config.model.layers
-    full, grouped = members[ATTENTION["blockwise"]], members[GROUPED]
-    return {
-        "state": bytes_cell(size),
-        VECTORS: Quantity(size / vector, "ratio"),
-        CROSSING: Quantity(crossing(config, full), "rate"),
-        "tokens of a grouped one": Quantity(crossing(config, grouped), "rate"),
-    }
+def measure_sparse(setup: Setup) -> Iterator[Record]:
+    for size, members in setup.sizes.items():
+        for name in (FULL, WINDOW):
+            for n in (1024, MILLION):
+                at = dict(model=name, parameters=size, context=n)
+                yield record(STATE, state_bytes(members[name], n), **at)
 
 
-def sparse(setup: Setup) -> Finding:
-    evidence = {}
-    for size, members in {"1M": setup.small, "8B": setup.large}.items():
-        full = state_bytes(members[ATTENTION["blockwise"]], MILLION)
-        window = state_bytes(members[WINDOW], MILLION)
-        for keys, kept in {"all keys": full, "window of 1,024": window}.items():
-            evidence[f"{keys}, {size}"] = {
-                f"state at {MILLION:,} tokens": bytes_cell(kept),
-                "share": Quantity(kept / full, "percent"),
-            }
-    cut = state_bytes(setup.small[WINDOW], MILLION) < state_bytes(setup.small[WINDOW], 1024) * 1.01
+def judge_sparse(found: Results) -> Finding:
+    rows = {}
+    for size in SIZES:
+        at = dict(parameters=size, context=MILLION)
+        full, window = (value(found, STATE, model=name, **at) for name in (FULL, WINDOW))
+        rows[f"all keys, {size}"] = full, 1.0
+        rows[f"window of 1,024, {size}"] = window, window / full
+    small = dict(model=WINDOW, parameters="1M")
+    short, long = (value(found, STATE, **small, context=n) for n in (1024, MILLION))
     return Finding(
-        Verdict.QUALIFIED if cut else Verdict.REFUTED,
-        f"a window keeps {evidence['window of 1,024, 8B']['share']} of the cache at {MILLION:,} "
-        "tokens; patterns that choose keys keep all",
+        Verdict.QUALIFIED if long < short * 1.01 else Verdict.REFUTED,
+        f"a window keeps {show(rows['window of 1,024, 8B'][1], 'percent')} of the cache at "
+        f"{MILLION:,} tokens; patterns that choose keys keep all",
         "A window forgets, so its state is bounded. Block-sparse patterns with global or "
         "random blocks (Child et al. 2019; Zaheer et al. 2020) and LSH attention (Kitaev et "
         "al. 2020) compute fewer scores, but a later query may choose any key: every key and "
         "value stays, and the cache is that of the first row. These are not built here, so "
         "that sentence is an argument and not a measurement. What they cut is the matrix and "
         "the reads.",
-        evidence,
+        [Column(f"state at {MILLION:,} tokens", "bytes"), Column("share", "percent")],
+        rows,
     )
 
 
-def hybrids(setup: Setup) -> Finding:
-    ends = {"mamba": "mamba", HYBRID: HYBRID, "attention": ATTENTION["blockwise"]}
-    values = {shown: _measures(setup, shown, name) for shown, name in ends.items()}
-    evidence, between = {}, []
-    for measure, unit in UNITS.items():
-        low, middle, high = (values[name][measure] for name in ends)
-        alike = _alike(setup) if measure == QUALITY else []
-        if alike:
+def measure_hybrids(setup: Setup) -> Iterator[Record]:
+    """Yields bytes that are measured here, and quality and speed of the long comparison."""
+    comparison = read(setup.docs / "results" / records.NAME)
+    compared = {member.name: member for member in comparison.members}
+    for shown, name in ENDS.items():
+        config, member = setup.small[name], compared[shown]
+        yield record(STATE, state_bytes(config, MILLION), model=shown, context=MILLION)
+        yield from setup.curve(config, "train", LOCAL, (CONTEXT,), model=shown)
+        yield record(QUALITY, member.value("quality", QUALITY), model=shown)
+        speed = member.value("speed", SPEED, context=DECODED)
+        yield record(SPEED, speed, model=shown, context=DECODED)
+    for name in ("mamba", "attention"):
+        yield record("told_apart", int(_told_apart(comparison, name)), model=name)
+
+
+def _told_apart(comparison: Comparison, name: str) -> bool:
+    """Whether the quality of `name` is told apart from the hybrid's: they share no letter."""
+    judged = significance(comparison.models)
+    letters, hybrid = (set(judged[each].letters.split()) for each in (name, HYBRID))
+    return not letters & hybrid
+
+
+def judge_hybrids(found: Results) -> Finding:
+    alike = [name for name in ("mamba", "attention") if not value(found, "told_apart", model=name)]
+    rows, between = {}, []
+    for metric, (title, unit, at) in MEASURES.items():
+        low, middle, high = (value(found, metric, model=name, **at) for name in ENDS)
+        if metric == QUALITY and alike:
             said = f"not told apart from {' and '.join(alike)}"
         else:
             between.append(min(low, high) <= middle <= max(low, high))
             said = "yes" if between[-1] else "no"
-        cells = {name: Quantity(values[name][measure], unit) for name in ends}
-        evidence[measure] = cells | {"between": said}
+        rows[title] = *(show(each, unit) for each in (low, middle, high)), said
     return Finding(
         verdict(between),
         f"between Mamba and attention in {sum(between)} of the {len(between)} measures that "
@@ -111,55 +151,34 @@ def hybrids(setup: Setup) -> Finding:
         "has its cache. Quality does not have to: a hybrid may be better than both of its "
         "parts. Quality and speed are those of docs/results.md, bytes those of "
         "configs/memory.py; both have two layers, so one of each.",
-        evidence,
+        [*(Column(name, "size") for name in ENDS), Column("between")],
+        rows,
     )
-
-
-def _measures(setup: Setup, shown: str, name: str) -> dict[str, float]:
-    """What a hybrid is compared in, of the member `name`, which the comparison calls `shown`."""
-    config = setup.small[name]
-    trained = setup.curve(config, "train", setup.targets[0], (CONTEXT,)).get(CONTEXT)
-    if trained is None:
-        raise UserError(f"a train step of {name} could not be measured")
-    found = state_bytes(config, MILLION), trained.working, *_compared(setup, shown)
-    return dict(zip(UNITS, found, strict=True))
-
-
-def _compared(setup: Setup, name: str) -> tuple[float, float]:
-    """Bits per byte and decoded tokens per second at 4,096 tokens, of the long comparison."""
-    (member,) = (each for each in _comparison(setup).members if each.name == name)
-    bits = member.value("quality", "bits_per_byte")
-    return bits, member.value("speed", "decode_tokens_per_s", context=4096)
-
-
-def _alike(setup: Setup) -> list[str]:
-    """The ends whose quality was not told apart from the hybrid's: they share a letter with it."""
-    judged = significance(_comparison(setup).models)
-    letters = {name: set(found.letters.split()) for name, found in judged.items()}
-    return [name for name in ("mamba", "attention") if letters[name] & letters[HYBRID]]
-
-
-def _comparison(setup: Setup) -> Comparison:
-    return read(setup.docs / "results" / records.NAME)
 
 
 CLAIMS = (
     Claim(
+        "hidden vectors",
         "A recurrent model compresses everything into a single hidden vector.",
         (
             "Bytes of the state, in hidden vectors of the model's width, and the context at "
             "which a KV cache is as large."
         ),
-        one_vector,
+        measure_vectors,
+        judge_vectors,
     ),
     Claim(
+        "sparse attention",
         "Sparse attention patterns cut memory.",
         "Bytes of the state at a million tokens, with a window and without.",
-        sparse,
+        measure_sparse,
+        judge_sparse,
     ),
     Claim(
+        "hybrids",
         "Hybrids sit in between.",
         "State, training bytes, quality and speed of a hybrid beside those of its parts.",
-        hybrids,
+        measure_hybrids,
+        judge_hybrids,
     ),
 )

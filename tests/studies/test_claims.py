@@ -1,29 +1,22 @@
-"""Verdicts of claims follow from numbers, which are made up here; programs that run are small; the
-page shows its record.
-"""
+"""Verdicts of claims follow from their records alone, whose numbers are made up here."""
 
 import dataclasses
-import json
-import re
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
-from flax import nnx
 
-from seqarch.config import Config, ModelConfig, OptimConfig
+from seqarch.config import Config, ModelConfig
 from seqarch.costs.memory import Measurement
+from seqarch.costs.spec import Failed
 from seqarch.errors import UserError
-from seqarch.flops import loop_turns
-from seqarch.model import LanguageModel
-from seqarch.records import Record, Results, Source
-from seqarch.report.members import Comparison, Member, write
-from seqarch.stats.fits import growth as fits
-from studies.claims import approximation, growth, hardware, isolated, matrix, speed, states
-from studies.claims.base import Claim, Finding, Setup, Verdict, verdict
-from studies.claims.page import CLAIMS, page
-from studies.claims.swap import swapped
+from seqarch.records import Record, Results, Source, read, write
+from seqarch.report.members import Comparison, Member
+from seqarch.report.members import write as write_comparison
+from studies.claims import growth, isolated, speed, states
+from studies.claims.base import Claim, Finding, Verdict, verdict
+from studies.claims.evidence import EVALUATOR, STATE, WORKING, record
+from studies.claims.page import CLAIMS
+from studies.claims.setup import Setup
 
 ROOT = Path(__file__).parents[2]
 PATTERNS = {
@@ -86,6 +79,37 @@ def setup(tmp_path):
     )
 
 
+BY_NAME = {claim.name: claim for claim in CLAIMS}
+
+
+def measured(name, setup):
+    """The records of a claim."""
+    return Results(Source(name), tuple(BY_NAME[name].records(setup)))
+
+
+def finding(name, setup):
+    """What the records of a claim say, as they are when they were written and read again."""
+    path = setup.workdir / "records.jsonl"
+    write(path, [measured(name, setup)])
+    return BY_NAME[name].finding(read(path).results[0])
+
+
+def altered(found, metric, factor, **at):
+    """The records with the values of a metric, of places that `at` is part of, times `factor`."""
+
+    def alter(each):
+        chosen = each.metric == metric and at.items() <= each.at.items()
+        return dataclasses.replace(each, value=each.value * factor) if chosen else each
+
+    return found._replace(records=tuple(map(alter, found.records)))
+
+
+def cells(found, row):
+    """The cells of a row, by the title of their column."""
+    titles = [column.title for column in found.columns]
+    return dict(zip(titles, found.rows[row], strict=True))
+
+
 def test_verdicts_follow_from_the_parts():
     assert verdict([True, True]) is Verdict.CONFIRMED and verdict([False]) is Verdict.REFUTED
     assert verdict([True, False]) is Verdict.QUALIFIED
@@ -93,52 +117,87 @@ def test_verdicts_follow_from_the_parts():
         verdict([])
 
 
-def test_what_cannot_be_measured_is_said_and_the_rest_goes_on(setup):
-    def find(setup):
+def test_what_cannot_be_measured_is_said_and_the_rest_is_kept(setup):
+    def measure(setup):
+        yield record("rate", 1.0)
         raise UserError("no compiler")
 
-    assert Claim("", "", find).judge(setup) == Finding(Verdict.OPEN, "-", "no compiler")
-    assert hardware.CLAIMS[0].judge(setup._replace(targets=["tpu-v5e"])).verdict is Verdict.OPEN
+    claim = Claim("", "", "", measure, lambda found: pytest.fail("is judged"))
+    found = Results(Source(""), tuple(claim.records(setup)))
+    assert found.value(EVALUATOR, "rate") == 1.0
+    assert claim.finding(found) == Finding(Verdict.OPEN, "", "no compiler")
+    assert finding("a million tokens", setup._replace(targets=["tpu-v5e"])).verdict is Verdict.OPEN
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
+def test_without_records_every_claim_is_open(claim):
+    assert claim.finding(Results(Source(claim.name), ())).verdict is Verdict.OPEN
 
 
 def test_growth(setup):
-    quadratic = growth.quadratic(setup)
+    quadratic = finding("memory of inference", setup)
     assert quadratic.verdict is Verdict.QUALIFIED
     assert quadratic.number.startswith("exponent 1.00 ± 0.00 in decoding, 1.00")
-    cell = quadratic.evidence["materialised, a prompt read at once"]["exponent"]
-    assert cell.unit == "exponent" and cell.value[0] == pytest.approx(2)
-    assert growth.exponential(setup).verdict is Verdict.REFUTED
-    assert growth.cache_reads(setup).verdict is Verdict.QUALIFIED
-    assert growth.constant(setup).verdict is Verdict.QUALIFIED
+    fit = cells(quadratic, "materialised, a prompt read at once")["exponent"]
+    assert fit.b == pytest.approx(2)
+    assert finding("exponential growth", setup).verdict is Verdict.REFUTED
+    assert finding("growth of the cache", setup).verdict is Verdict.QUALIFIED
+    assert finding("constant memory", setup).verdict is Verdict.QUALIFIED
 
 
 def test_another_measurement_has_another_verdict(setup):
-    assert matrix.never_built(setup).verdict is Verdict.REFUTED
+    assert finding("matrix in training", setup).verdict is Verdict.REFUTED
     squared = setup._replace(cache=FakeCache(blockwise=2))
-    assert matrix.never_built(squared).verdict is Verdict.CONFIRMED
+    assert finding("matrix in training", squared).verdict is Verdict.CONFIRMED
+
+
+@pytest.mark.parametrize(
+    "name, metric, factor, at, expected",
+    [
+        ("constant memory", "resident_bytes", 2, dict(context=10**6), "refuted"),
+        ("size of the matrix", WORKING, 0.1, dict(context=10**6, target="local"), "confirmed"),
+        ("hidden vectors", "vector_bytes", 1000, {}, "confirmed"),
+        ("sparse attention", STATE, 1e-3, dict(context=1024), "refuted"),
+    ],
+)
+def test_another_record_has_another_verdict(setup, name, metric, factor, at, expected):
+    found = measured(name, setup)
+    assert BY_NAME[name].finding(found).verdict is Verdict.QUALIFIED
+    assert BY_NAME[name].finding(altered(found, metric, factor, **at)).verdict == expected
 
 
 def test_what_was_not_measured_is_no_evidence(setup):
     few = setup._replace(lengths=(1024, 4096))
     for claim in growth.CLAIMS:
-        found = claim.judge(few)
+        found = finding(claim.name, few)
         assert found.verdict is Verdict.OPEN and "give more --lengths" in found.why
 
 
+def test_a_target_without_a_compiler_has_the_reason(setup):
+    found = measured("matrix in training", setup)
+    absent = [each for each in found.records if each.at["target"] == "tpu-v5e"]
+    assert {(each.status, each.note) for each in absent} == {("not_run", "no compiler")}
+    assert list(BY_NAME["matrix in training"].finding(found).rows) == [
+        "materialised, local",
+        "blockwise, local",
+    ]
+
+
 def test_matrix(setup):
-    found = matrix.size_of_matrix(setup)
+    found = finding("size of the matrix", setup)
     assert found.verdict is Verdict.QUALIFIED  # 10^11 bytes, and 10^13 at a million tokens
     one, eight = (
-        found.evidence[f"{heads}, float32, local"]["bytes a score"].value
+        cells(found, f"{heads}, float32, local")["bytes a score"]
         for heads in ("one head", "eight heads")
     )
     assert (one, eight) == pytest.approx((10, 1.25))  # the double's do not grow with heads
 
 
 def test_states(setup):
-    assert states.one_vector(setup).verdict is Verdict.QUALIFIED
-    assert states.one_vector(setup).evidence["gru, 1M"][states.VECTORS].value == 1
-    assert states.sparse(setup).verdict is Verdict.QUALIFIED
+    found = finding("hidden vectors", setup)
+    assert found.verdict is Verdict.QUALIFIED
+    assert cells(found, "gru, 1M")["hidden vectors a layer"] == 1
+    assert finding("sparse attention", setup).verdict is Verdict.QUALIFIED
 
 
 def compared(name, bits, seeds):
@@ -164,30 +223,33 @@ def test_a_hybrid_that_is_not_told_apart_is_not_between(setup, tmp_path, seeds, 
         compared("attention", 3.5, (0, 0)),
     )
     (tmp_path / "results").mkdir()
-    write(tmp_path / "results/records.jsonl", Comparison("", "", "", members))
-    found = states.hybrids(setup._replace(docs=tmp_path))
-    assert (found.evidence["bits per byte"]["between"] != "yes") == alike
+    write_comparison(tmp_path / "results/records.jsonl", Comparison("", "", "", members))
+    found = finding("hybrids", setup._replace(docs=tmp_path))
+    assert (cells(found, "bits per byte")["between"] != "yes") == alike
     assert found.verdict is Verdict.CONFIRMED
     assert f"{4 - alike} of the {4 - alike}" in found.number
 
 
 def test_a_million_tokens_are_feasible_where_their_cache_fits(setup):
-    targets = ["local", "gpu-h100"]
-    found = hardware.million_tokens(setup._replace(targets=[*targets, "tpu-v5e"]))
+    targets, name = ["local", "gpu-h100"], "a million tokens"
+    found = finding(name, setup._replace(targets=[*targets, "tpu-v5e"]))
     assert found.verdict is Verdict.CONFIRMED
     assert "0 of the 2 targets that could be measured hold" in found.number
-    assert found.evidence["mamba, tpu-v5e"] == {
-        "chips": "not measured",
-        "each device": "no compiler",
-        "tokens/s at most": None,
-    }
-    assert found.evidence["attention grouped, gpu-h100"]["chips"] == "more than 8"
-    found = hardware.million_tokens(setup._replace(targets=targets, cache=FakeCache(memory=2**30)))
+    assert found.rows["mamba, tpu-v5e"] == ("not measured", "no compiler", None)
+    assert cells(found, "attention grouped, gpu-h100")["chips"] == "more than 8"
+    found = finding(name, setup._replace(targets=targets, cache=FakeCache(memory=2**30)))
     assert found.verdict is Verdict.REFUTED and "2 of the 2 targets" in found.number
-    rates = [
-        found.evidence[f"attention grouped, {target}"]["tokens/s at most"] for target in targets
-    ]
-    assert rates[0] is None and rates[1].value > 0  # no data sheet tells of the local device
+    rates = [cells(found, f"attention grouped, {target}")["tokens/s at most"] for target in targets]
+    assert rates[0] is None and rates[1] > 0  # no data sheet tells of the local device
+
+
+def test_a_grid_that_fails_to_compile_leaves_the_larger_ones(setup):
+    class Failing(FakeCache):
+        def measure(self, spec):
+            return Failed("crashed") if spec.target.endswith(":1") else super().measure(spec)
+
+    given = setup._replace(targets=["gpu-h100"], cache=Failing(memory=2**30))
+    assert cells(finding("a million tokens", given), "mamba, gpu-h100")["chips"] == "2"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +263,7 @@ def test_decoding_is_slower_where_its_rates_are(setup, monkeypatch, recurrent, e
     monkeypatch.setattr(Setup, "run_isolated", lambda self, function, *args: function(*args))
     monkeypatch.setattr(isolated, "decoded_per_second", rate)
     monkeypatch.setattr(isolated, "sequences", lambda *args: 2)
-    found = speed.slow_decoding(setup)
+    found = finding("slow decoding", setup)
     assert found.verdict is expected
     assert "grows 16.0 times with attention, 1.0 with gru" in found.why
 
@@ -209,8 +271,8 @@ def test_decoding_is_slower_where_its_rates_are(setup, monkeypatch, recurrent, e
 def test_what_is_linear_in_the_state_trains_in_fewer_turns_than_tokens(setup, monkeypatch):
     monkeypatch.setattr(Setup, "run_isolated", lambda self, function, *args: 1000.0)
     monkeypatch.setattr(speed, "LENGTH", 256)
-    found = speed.parallel_training(setup)
-    turns = {name: cells[speed.TURNS].value for name, cells in found.evidence.items()}
+    found = finding("parallel training", setup)
+    turns = {name: row[0] for name, row in found.rows.items()}
     assert found.verdict is Verdict.QUALIFIED
     assert turns.pop("gru") >= 2 * 256 and max(turns.values()) < 64
 
@@ -222,14 +284,14 @@ def test_weights_carry_over_where_the_bits_stay(setup, monkeypatch, exchanged, e
 
     monkeypatch.setattr(Setup, "run_isolated", lambda self, function, *args: function(*args))
     monkeypatch.setattr(isolated, "bits", bits)
-    assert approximation.swap(setup).verdict is expected
+    assert finding("linear for softmax", setup).verdict is expected
 
 
 def test_training_is_of_a_row_for_each_device(setup):
     asked, cache = [], FakeCache()
     cache.measure_all = lambda specs: asked.extend(specs) or FakeCache().measure_all(specs)
     for phase in ("train", "decode"):
-        setup._replace(cache=cache).curve(MEMBERS["gru"], phase, "tpu-v7", (1024,))
+        list(setup._replace(cache=cache).curve(MEMBERS["gru"], phase, "tpu-v7", (1024,)))
     assert [spec.batch for spec in asked] == [2, 1]
 
 
@@ -238,92 +300,3 @@ def test_crossing_is_where_the_cache_is_as_large():
     at = states.crossing(constant, cache)
     below, above = (states.state_bytes(cache, int(at) + n) for n in (0, 1))
     assert below <= states.state_bytes(constant, 1) <= above
-
-
-def test_fits_tell_a_power_from_an_exponential():
-    x = np.array([1.0, 2.0, 4.0, 8.0])
-    power, exponential = fits(x, x**2), fits(x, 2**x)
-    assert power.power < 1e-9 < power.exponential
-    assert exponential.exponential < 1e-9 < exponential.power
-
-
-def test_turns_multiply_inside_and_add_outside():
-    inner = lambda x: jax.lax.fori_loop(0, 3, lambda i, x: x * 2.0, x)
-
-    def run(x):
-        x, _ = jax.lax.scan(lambda x, _: (inner(inner(x)), None), x, None, length=5)
-        return inner(x) + 1
-
-    assert loop_turns(run, 1.0) == 5 * (3 + 3) + 3
-
-
-def test_swapped_parameters_are_read_by_the_other_mixer():
-    of = lambda mixer: ModelConfig(mixer, layers=2, dim=8, mlp=8)
-    softmax = LanguageModel(of("attention(rope=None)"), rngs=nnx.Rngs(0))
-    linear = swapped(softmax, of("linear_attention"))
-    again = swapped(linear, of("attention(rope=None)"))
-    tokens = np.arange(6)[None]
-    assert np.array_equal(softmax(tokens), again(tokens))
-    assert not np.allclose(softmax(tokens), linear(tokens))
-    with pytest.raises(UserError, match="other parameters"):
-        swapped(softmax, of("gru"))
-
-
-def test_rates_of_what_really_runs():
-    model = ModelConfig("mamba,attention", layers=2, dim=8, mlp=8)
-    config = Config(length=64, model=model)
-    assert isolated.decoded_per_second(config, 64, 3) > 0
-    assert isolated.trained_per_second(config, 64) > 0
-    assert isolated.sequences(config, 64, 1 << 40, 7) == 7
-    assert isolated.sequences(config, 64, 1, 7) == 1
-
-
-def test_bits_of_a_run_under_another_mixer(tmp_path):
-    config = Config(
-        steps=1,
-        batch=2,
-        length=32,
-        model=ModelConfig("attention(rope=None)", layers=1, dim=8, mlp=8),
-        optim=OptimConfig(),
-    )
-    config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, limit=64, batch=2))
-    scores = isolated.bits(config, str(tmp_path / "run"), [approximation.LINEAR])
-    assert list(scores) == [config.model.mixer, approximation.LINEAR]
-    assert all(7 < bits < 9 for bits in scores.values())
-
-
-def test_the_committed_record_is_of_these_claims():
-    """tests/docs renders its page."""
-    record = json.loads((ROOT / "docs/claims.json").read_text())
-    said = [(each["said"], each["test"]) for each in record["claims"]]
-    assert said == [(claim.said, claim.test) for claim in CLAIMS]
-    verdicts = {each["verdict"] for each in record["claims"]}
-    assert Verdict.OPEN not in verdicts and verdicts <= set(Verdict)
-
-
-def test_page_shows_each_finding_and_escapes_it():
-    finding = Finding(Verdict.REFUTED, "2 | 3", "<b>", {"one|two": {"a": "1", "b": "2"}, "x": {}})
-    claims = [dict(said="It is *so*.", test="$x$", **finding._asdict())]
-    about = dict(command="c", revision="0123456789abcdef", versions={"jax": "1"}, cpus=2)
-    text = page(dict(about=about | dict(targets=["local"]), claims=claims))
-    assert "0123456789" in text and "0123456789abcdef" not in text
-    assert "<b>" not in text and "$x$" not in text and "*so*" not in text.replace("\\*", "")
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert [len(re.findall(r"(?<!\\)\|", row)) for row in rows] == [4] * 7
-
-
-def test_page_writes_quantities_and_keeps_texts():
-    row = {"exponent": [[1.0, 0.02], "exponent"], "bytes": [1536, "bytes"], "rate": None}
-    other = {"exponent": "2.00 ± 0.00", "bytes": [2048, "bytes"], "rate": [1234.5, "rate"]}
-    finding = Finding(Verdict.OPEN, "-", "", {"one": row, "other": other})
-    claim = json.loads(json.dumps(dict(said="s", test="t", **finding._asdict())))
-    about = dict(command="c", revision="r", versions={}, cpus=2, targets=["local"])
-    rows = [
-        line for line in page(dict(about=about, claims=[claim])).splitlines() if "1.5 KiB" in line
-    ]
-    assert [cell.strip() for cell in rows[0].split("|")[1:-1]] == [
-        "one",
-        "1.00 ± 0.02",
-        "1.5 KiB",
-        "–",
-    ]
