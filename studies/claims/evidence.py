@@ -40,7 +40,7 @@ def curve(found: Results, metric: str, **at: Any) -> dict[int, Value]:
     Raises:
       UserError: where there is none.
     """
-    records = [each for each in found.all(EVALUATOR, metric) if at.items() <= each.at.items()]
+    records = found.all(EVALUATOR, metric, **at)
     values = {each.at["context"]: each.value for each in records if each.value is not None}
     if not values:
         raise _missing(records[0] if records else Record(EVALUATOR, metric, at=at))
