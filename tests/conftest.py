@@ -3,17 +3,21 @@ annotations, compilations kept between runs.
 """
 
 import os
-from collections.abc import Iterator
+import runpy
+import sys
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from absl import flags
 
+from seqarch import shapes
+
 # Read by JAX when it is first imported, and inherited by the programs that tests start.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
-os.environ.setdefault("SEQARCH_CHECK_SHAPES", "1")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
 )
@@ -29,12 +33,16 @@ if metadata.version("jaxlib").startswith(
 ):  # halves the rest; later versions end a process that has this flag
     quick += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", quick)
+# Programs that tests start keep their bytecode, which they would otherwise compile at every start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # What scripts/tune.py found on this machine is no business of the tests.
 os.environ["SEQARCH_FORMS"] = str(Path(__file__).parents[1] / ".pytest_cache" / "no-forms.json")
 
+shapes.install()  # in this process alone: a program that a test starts takes a second more with it
+
 TESTS = Path(__file__).parent
 # Files whose tests start several programs, kill them, or need gigabytes. A single such test, or one
-# that takes more than about 10 s, has the mark `slow` itself.
+# that takes more than some seconds, has the mark `slow` itself.
 SLOW = {
     "costs/test_peak.py",
     "docs/test_notebook.py",
@@ -79,3 +87,31 @@ def own_flags() -> Iterator[None]:
     yield
     for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
+
+
+class Ended(NamedTuple):
+    """How a program ended: its exit code, and what it wrote."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run_here(own_flags, monkeypatch, capfd) -> Callable[..., Ended]:
+    """Runs a program in this process, with flags of its own: `run_here(PROGRAM, *ARGUMENTS)`.
+
+    A process of its own would take seconds to start.
+    """
+
+    from seqarch.runtime import cli  # not before the environment is set, as it imports JAX
+
+    def run(program: str, *arguments: str, cwd: Path = TESTS.parent) -> Ended:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(cli, "quiet", lambda: None)
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(TESTS.parent / program), run_name="__main__")
+        return Ended(end.value.code, *capfd.readouterr())
+
+    return run

@@ -277,6 +277,7 @@ def _prefilled(model, states):
     return model.prefill(TOKENS[:, :5], states, None, jnp.array([5, 4]))[0][:, :4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [_stepped, _prefilled])
 def test_a_full_cache_makes_its_row_nan_under_jit(cached, run):
     full, ample = (_within(cached, run, slots) for slots in (8, 20))

@@ -46,6 +46,7 @@ def test_training_prefill_and_steps_are_one_function(tokens, conv):
     np.testing.assert_allclose(jax.jit(decode)(model.unstack()).swapaxes(0, 1), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_model_that_serves_is_the_same_function_to_the_bit(tokens, dtype):
     mixers = [*MIXERS, "linear_attention(decay=data)", "attention(qk_norm=True)"]
@@ -89,6 +90,7 @@ def test_packed_documents_are_separate(tokens):
     np.testing.assert_allclose(packed[:, 5:], alone[:, :7], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_program_does_not_grow_with_depth(tokens):
     def program(layers):
         gradient = jax.jit(jax.grad(lambda model: model(tokens).sum()))
@@ -97,6 +99,7 @@ def test_the_program_does_not_grow_with_depth(tokens):
     assert program(24) == program(8)
 
 
+@pytest.mark.slow
 def test_a_few_layers_train_in_the_same_memory_however_the_pattern_says_them():
     def temporaries(mixer):
         gradient = jax.jit(jax.grad(lambda model: model(jnp.zeros((4, 512), jnp.int32)).sum()))

@@ -154,6 +154,7 @@ def program_and_bytes(phase: str) -> tuple[Program, CompiledBytes]:
     return program, compiled_bytes(program.fn.trace(*program.args).lower().compile(optimised))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["train", "prefill", "decode"])
 def test_a_program_compiled_only_for_its_memory_needs_what_the_one_that_runs_needs(phase):
     program, needed = program_and_bytes(phase)

@@ -2,8 +2,6 @@
 what the pages are about.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,10 +17,6 @@ ROOT = Path(__file__).parents[2]
 GROWING = {"attention materialised", "attention multi-head", "attention grouped"}
 GROWING |= {"attention multi-query", "hybrid"}
 TARGETS = ("local", "tpu-v5e", "gpu-h100")
-
-
-def test_every_page_is_what_its_records_say():
-    assert render(ROOT, write=False) == []
 
 
 @pytest.fixture
@@ -60,10 +54,10 @@ def test_regions_of_nothing_are_told(root, region, message):
         render(root, write=False)
 
 
-def test_the_program_checks(tmp_path):
-    command = [sys.executable, ROOT / "scripts/docs.py", "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.slow
+def test_every_page_is_what_its_records_say(run_here):
+    done = run_here("scripts/docs.py", "--check")
+    assert done == (0, "every page is what its records say\n", "")
 
 
 def test_results_are_those_of_the_config():

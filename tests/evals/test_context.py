@@ -81,6 +81,7 @@ def test_a_reset_state_has_the_value_at_the_length_of_training(split):
     assert {each.n for each in scores} == {2}
 
 
+@pytest.mark.slow
 def test_truncated_attention_sees_its_window_only(split):
     """What stands before the window is nothing to it: at every longer context it has the same
     value.

@@ -89,6 +89,7 @@ def test_windows_predict_every_byte_once(monkeypatch, batch):
         np.testing.assert_array_equal(part, n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mixer", ["gru,attention(window=4)", "mamba", "linear_attention,attention"]
 )

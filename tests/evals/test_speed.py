@@ -30,6 +30,7 @@ def run(tmp_path_factory) -> LoadedRun:
     return LoadedRun(config, model, tokens.open_split(directory, "test"), say=lambda line: None)
 
 
+@pytest.mark.slow
 def test_speed_of_training_and_of_serving_at_every_context(run):
     found = list(speed.evaluate(run, contexts=(64, 80)))
     served = [

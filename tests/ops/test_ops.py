@@ -276,6 +276,7 @@ def test_blocks_of_a_cache_beyond_its_filled_slots_are_not_read():
     )
 
 
+@pytest.mark.slow
 def test_strong_decay_loses_nothing():
     """Log-decays of -30 and -1e-6 in one chunk: products come from differences of sums, never from
     quotients.

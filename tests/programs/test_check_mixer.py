@@ -73,8 +73,7 @@ def start(top: Path, program: str, *arguments: str) -> subprocess.CompletedProce
     )
 
 
-def checked(top: Path, mixer: str, steps: int = 10) -> subprocess.CompletedProcess:
-    return start(top, "scripts/check_mixer.py", mixer, "--dim=8", "--time=7", f"--steps={steps}")
+SMALL = ("--dim=8", "--time=7", "--steps=10")
 
 
 def test_every_clause_has_a_hint():
@@ -82,7 +81,8 @@ def test_every_clause_has_a_hint():
 
 
 def test_a_mixer_that_obeys_is_told_so(top):
-    done = checked(top, "my_mixers:EMA", steps=100)
+    usual = ("--dim=8", "--time=7", "--steps=100")
+    done = start(top, "scripts/check_mixer.py", "my_mixers:EMA", *usual)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 2 + len(HINTS) + 2 and all(
@@ -94,11 +94,11 @@ def test_a_mixer_that_obeys_is_told_so(top):
     assert lines[-1] == f"{len(HINTS) + 2} of {len(HINTS) + 2} hold"
 
 
-def test_what_may_follow_from_another_failure_says_so(top):
+def test_what_may_follow_from_another_failure_says_so(top, run_here):
     """A wrong step fails all that is compared with steps; the first line that fails is the one to
     mend.
     """
-    done = checked(top, "broken:Mistaken(hidden=4)")
+    done = run_here("scripts/check_mixer.py", "broken:Mistaken(hidden=4)", *SMALL, cwd=top)
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
     assert done.returncode == 1 and len(failed) > 1
     assert "a scan of step is prefill: the output" in failed[0] and "Probably: " in failed[0]
@@ -106,8 +106,8 @@ def test_what_may_follow_from_another_failure_says_so(top):
     assert "16 B after 1,024 tokens" in done.stdout
 
 
-def test_a_mixer_that_cannot_learn_has_its_verdict(top):
-    done = checked(top, "broken:Exploding")
+def test_a_mixer_that_cannot_learn_has_its_verdict(top, run_here):
+    done = run_here("scripts/check_mixer.py", "broken:Exploding", *SMALL, cwd=top)
     assert (
         done.returncode == 1
         and "FAILS  it learns: losses or gradients that are not finite" in done.stdout
@@ -121,8 +121,8 @@ def test_a_mixer_without_memory_does_not_learn(top, monkeypatch):
         check_learning("broken:Identity", steps=100)
 
 
-def test_a_mixer_that_raises_is_told_where(top):
-    done = checked(top, "broken:Crashing", steps=100)
+def test_a_mixer_that_raises_is_told_where(top, run_here):
+    done = run_here("scripts/check_mixer.py", "broken:Crashing", *SMALL, cwd=top)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
     number = BROKEN[: BROKEN.index("jnp.ones((3, 3))")].count("\n") + 1
@@ -140,8 +140,8 @@ def test_a_mixer_that_raises_is_told_where(top):
         (("my_mixers:EMA(heads=2)",), "unknown option of mixer my_mixers:EMA 'heads'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(top, arguments, message):
-    done = start(top, "scripts/check_mixer.py", *arguments)
+def test_mistakes_are_told_in_one_line(top, run_here, arguments, message):
+    done = run_here("scripts/check_mixer.py", *arguments, cwd=top)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr
 
 

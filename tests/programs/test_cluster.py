@@ -139,7 +139,7 @@ def test_survivors_end_within_a_minute_in_one_line_and_the_next_start_goes_on_bi
             f"--config.data.path={corpus}",
         ]
         command += [
-            "--config.steps=300",
+            "--config.steps=160",
             "--config.batch=4",
             "--config.length=16",
             "--config.log_every=1",
@@ -164,12 +164,12 @@ def test_survivors_end_within_a_minute_in_one_line_and_the_next_start_goes_on_bi
                 stderr
             )
         saved = max(restore.steps(run / "checkpoints"))
-        assert 0 < saved < 300
+        assert 0 < saved < 160
     for each in (run, whole):
         with processes(2, *train(each)) as started:
             assert [(code, stderr) for code, _, stderr in ends(started)] == [(0, "")] * 2
     ours, uncut = ([(row["step"], row["loss"]) for row in read_rows(each)] for each in (run, whole))
-    assert ours == uncut and len(uncut) == 300
+    assert ours == uncut and len(uncut) == 160
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,6 @@ import pytest
 
 from seqarch import provenance
 from seqarch.config import to_dict
-from seqarch.runtime import cli
 from seqarch.training import rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
 from tests.programs.test_train import config, corpus
@@ -513,7 +511,7 @@ def check_answer(code: int, stderr: str, words: str, top: Path) -> None:
 
 
 @pytest.mark.parametrize("row", MISTAKES, ids=lambda row: " ".join(row[:2]))
-def test_a_mistake_is_answered_in_one_line(row, top, own_flags, monkeypatch, capfd):
+def test_a_mistake_is_answered_in_one_line(row, top, run_here, monkeypatch):
     program, given, words, *before = row
     for mishap in before:
         if callable(mishap):
@@ -521,13 +519,9 @@ def test_a_mistake_is_answered_in_one_line(row, top, own_flags, monkeypatch, cap
         else:
             for name, value in mishap.items():
                 monkeypatch.setenv(name, value.format(tmp=top))
-    monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(top)  # where rows have written modules
-    monkeypatch.setattr(cli, "quiet", lambda: None)
-    monkeypatch.setattr(sys, "argv", [program, *arguments(program, given, top)])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(program, run_name="__main__")
-    check_answer(end.value.code, capfd.readouterr().err, words, top)
+    done = run_here(program, *arguments(program, given, top))
+    check_answer(done.returncode, done.stderr, words, top)
     assert before or not any(
         (top / "new" / name).exists()
         for name in ("config.json", "run.json", "metrics.jsonl", "meta.json")

@@ -72,6 +72,7 @@ def test_another_task_is_another_run(whole):
         loop.train(other, whole, progress=quiet)
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_the_rows_of_one(whole, tmp_path):
     flags = [f"--config.{name}={value}" for name, value in SMALL.items()]
     flags += ["--config.checkpoint.every=2", "--config.eval.every=2"]

@@ -167,6 +167,7 @@ def test_a_run_that_was_not_measured_is_told(tmp_path):
         collect([tmp_path / "none"])
 
 
+@pytest.mark.slow
 def test_the_program_renders_runs_without_measuring(run, tmp_path):
     one, two = run("one", results_of("", seed=1, bits=2.0)), run("two", results_of("", seed=2))
     command = [sys.executable, ROOT / "scripts/report.py", one, two, f"--out={tmp_path / 'out'}"]

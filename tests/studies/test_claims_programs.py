@@ -45,6 +45,7 @@ def test_swapped_parameters_are_read_by_the_other_mixer():
         swapped(softmax, of("gru"))
 
 
+@pytest.mark.slow
 def test_rates_of_what_really_runs():
     model = ModelConfig("mamba,attention", layers=2, dim=8, mlp=8)
     config = Config(length=64, model=model)
@@ -54,6 +55,7 @@ def test_rates_of_what_really_runs():
     assert isolated.sequences(config, 64, 1, 7) == 1
 
 
+@pytest.mark.slow
 def test_bits_of_a_run_under_another_mixer(tmp_path):
     config = Config(
         steps=1,

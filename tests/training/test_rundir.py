@@ -42,6 +42,7 @@ def refused(work: Callable[[], object]) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_run_directory_is_data_none_of_which_is_unpickled(made, tmp_path):
     """Every file of a run in turn is a pickle that would leave a trace; what must be read is
     refused.
@@ -96,6 +97,7 @@ def test_no_program_imports_what_a_run_names(made, tmp_path, program, where, mod
     assert f"give --allow_modules={module}" in done.stderr and not trace.exists()
 
 
+@pytest.mark.slow
 def test_no_optional_package_is_imported_from_a_run(made, tmp_path):
     """treescope, which flax imports, looks for IPython; a run may hold a file of that name."""
     run = shutil.copytree(made / "run", tmp_path / "run")

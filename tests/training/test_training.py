@@ -95,6 +95,7 @@ def assert_close(a, b, **tolerance) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixer", sorted(MIXERS))
 def test_learns_text_and_cannot_see_the_future(mixer):
     losses, _ = program(mixer)(cut(text(), STEPS), cut(text(), STEPS))

@@ -182,6 +182,7 @@ def test_a_long_document_is_not_copied(tmp_path, monkeypatch):
     assert peak < 2.5 * size  # the document that was read, and the one before
 
 
+@pytest.mark.slow
 def test_the_command_runs_anywhere_and_answers_mistakes_in_one_line(tmp_path):
     def run(*arguments):
         script = Path(__file__).parents[3] / "scripts/prepare_data.py"
