@@ -2,7 +2,21 @@
 
 import itertools
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from seqarch.stats.holm import told_apart
+
+
+def corrected_letters(
+    order: Sequence[str], p_values: Mapping[frozenset[str], float]
+) -> dict[str, str]:
+    """Returns letters for names, of which two share one exactly where they are not told apart.
+
+    Args:
+      order: names from the best on.
+      p_values: the p-value of each pair of a declared family, for which Holm's correction is made.
+    """
+    return letters(order, told_apart(p_values))
 
 
 def letters(order: Sequence[str], apart: Sequence[frozenset[str]]) -> dict[str, str]:
