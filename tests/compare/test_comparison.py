@@ -11,6 +11,8 @@ from seqarch.errors import NoResult
 from seqarch.records import Record, Results, Source
 from seqarch.report.comparison import significance
 from seqarch.report.members import Member
+from seqarch.stats.bootstrap import paired_bootstrap
+from seqarch.stats.crossed import crossed_t
 from seqarch.stats.letters import letters
 from seqarch.stats.significance import judge
 
@@ -114,6 +116,37 @@ def test_one_seed_or_one_document_is_no_evidence(cut):
         == {}
     )
     assert judge({}, SIZES) == {}
+
+
+def many(offset, noise, seed):
+    """Scores of five seeds on twelve documents."""
+    return 2.0 + offset + noise * np.random.default_rng(seed).normal(size=(5, 12))
+
+
+def test_five_seeds_and_twelve_documents_get_the_crossed_interval_and_corrected_letters():
+    sizes = np.arange(1.0, 13.0)
+    given = dict(a=many(0.0, 0.01, 1), b=many(0.1, 0.01, 2), c=many(0.1, 0.01, 3))
+    found = judge(given, sizes)
+    assert all(each.crossed for each in found.values())
+    assert found["b"].behind == crossed_t(given["b"] - given["a"], sizes).interval
+    assert not letters_of(found["a"]) & letters_of(found["b"])
+    assert letters_of(found["b"]) & letters_of(found["c"])
+    fewer = judge({name: each[:4] for name, each in given.items()}, sizes)
+    assert not any(each.crossed for each in fewer.values())
+    assert fewer["b"].behind == paired_bootstrap(given["b"][:4] - given["a"][:4], sizes)
+
+
+def test_crossed_letters_are_corrected_for_the_number_of_pairs():
+    """A difference that is one on its own is none among ten members' forty-five."""
+    sizes, noise = np.ones(12), many(0.0, 0.01, 1)
+    near = noise + 0.012 + np.linspace(-0.008, 0.008, 5)[:, None]
+    assert crossed_t(near - noise, sizes).p < 0.05 / 2
+    pair = judge(dict(a=noise, b=near), sizes)
+    assert not letters_of(pair["a"]) & letters_of(pair["b"])
+    same = {f"like {index}": noise + 1e-9 * index for index in range(8)}
+    family = judge(dict(a=noise, b=near) | same, sizes)
+    assert letters_of(family["a"]) & letters_of(family["b"])
+    assert family["b"].behind.low > 0  # its interval is unadjusted
 
 
 def member(name, runs, documents=("w", "x", "y", "z")):
