@@ -28,6 +28,19 @@ from seqarch.report.tables import (
 )
 from seqarch.stats.significance import Judgement, judge
 
+# How differences are judged (seqarch.stats.significance).
+RESAMPLED = (
+    "from drawing documents and seeds with replacement, both paired between models. Models that "
+    "share a letter were not told apart; each pair is judged on its own, without a correction for "
+    "their number."
+)
+CROSSED = (
+    "the crossed t interval over seeds and documents, both paired between models, with "
+    "min(seeds, documents) - 1 degrees of freedom; it is unadjusted for the number of models. "
+    "Models that share a letter were not told apart, with Holm's correction over all pairs of "
+    "models."
+)
+
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """Returns the tables that members have records for; the first is the summary."""
@@ -135,12 +148,11 @@ def difference_table(comparison: Comparison, judged: dict[str, Judgement]) -> Ta
     """Returns the differences between models with their intervals; None without judgements."""
     if not judged:
         return None
+    is_crossed = all(each.crossed for each in judged.values())
     return member_table(
         "Which differences are differences",
         "Means over seeds of initialisation and data order, on documents that nothing was chosen "
-        "on. Behind the best: with its 95 % interval, from drawing documents and seeds with "
-        "replacement, both paired between models. Models that share a letter were not told apart; "
-        "each pair is judged on its own, without a correction for their number.",
+        f"on. Behind the best: with its 95 % interval, {CROSSED if is_crossed else RESAMPLED}",
         comparison.models,
         (
             NAME,

@@ -9,8 +9,8 @@ import pytest
 from seqarch.compare.learning_rate import EXTENSIONS, search
 from seqarch.errors import NoResult
 from seqarch.records import Record, Results, Source
-from seqarch.report.comparison import significance
-from seqarch.report.members import Member
+from seqarch.report.comparison import difference_table, significance
+from seqarch.report.members import Comparison, Member
 from seqarch.stats.bootstrap import paired_bootstrap
 from seqarch.stats.crossed import crossed_t
 from seqarch.stats.letters import letters
@@ -149,22 +149,40 @@ def test_crossed_letters_are_corrected_for_the_number_of_pairs():
     assert family["b"].behind.low > 0  # its interval is unadjusted
 
 
-def member(name, runs, documents=("w", "x", "y", "z")):
+def member(name, runs, documents=("w", "x", "y", "z"), sizes=SIZES):
     """A member whose runs have these scores of documents; a run of None was not scored."""
     at, results = {"document": list(documents)}, []
     for seed, bits in enumerate(runs):
         found = (
             [] if bits is None else [Record("quality", "document_bits_per_byte", list(bits), at)]
         )
-        found.append(Record("quality", "document_bytes", SIZES.tolist(), at))
+        found.append(Record("quality", "document_bytes", sizes.tolist(), at))
         results.append(Results(Source(name, seeds=dict(model=seed)), tuple(found)))
     return Member(name, "run", tuple(results))
 
 
 def test_members_are_judged_by_the_documents_that_all_were_scored_on():
     given = dict(a=scores(0.0), b=scores(0.1, noise=0.01))
-    found = significance([member(name, each) for name, each in given.items()])
+    models = [member(name, each) for name, each in given.items()]
+    found = significance(models)
     assert found == judge(given, SIZES)
+    assert "from drawing documents and seeds" in caption(models)
+
+
+def caption(models):
+    """The caption of the table of differences."""
+    compared = Comparison("", "", "", tuple(models))
+    return difference_table(compared, significance(models)).caption
+
+
+def test_a_report_says_that_its_interval_is_the_crossed_one():
+    names, sizes = [f"scene {index}" for index in range(12)], np.arange(1.0, 13.0)
+    given = dict(a=many(0.0, 0.01, 1), b=many(0.1, 0.01, 2))
+    models = [member(name, each, names, sizes) for name, each in given.items()]
+    assert significance(models) == judge(given, sizes)
+    told = caption(models)
+    assert "crossed t interval" in told and "unadjusted" in told and "Holm" in told
+    assert "from drawing" not in told
 
 
 @pytest.mark.parametrize(
