@@ -16,6 +16,14 @@ from seqarch.report.origin_tables import (
     scores_of,
     seeds_of,
 )
+from seqarch.report.probes import (
+    INTERVAL,
+    Outcome,
+    fit_figure,
+    fit_table,
+    outcome_cells,
+    outcomes,
+)
 from seqarch.report.style import Figure
 from seqarch.report.tables import (
     NAME,
@@ -27,6 +35,7 @@ from seqarch.report.tables import (
     metric_cell,
 )
 from seqarch.stats.significance import Judgement, judge
+from seqarch.tasks.base import ACCURACY
 
 # How differences are judged (seqarch.stats.significance).
 RESAMPLED = (
@@ -44,9 +53,10 @@ CROSSED = (
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
     """Returns the tables that members have records for; the first is the summary."""
-    judged = significance(comparison.models)
+    judged, found = significance(comparison.models), outcomes(comparison.models)
     made = [
-        summary_table(comparison, judged),
+        summary_table(comparison, judged, found),
+        fit_table(comparison, found),
         difference_table(comparison, judged),
         learning_rate_table(comparison),
     ]
@@ -58,8 +68,11 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 
 def comparison_figures(comparison: Comparison) -> list[Figure]:
-    """Returns the figures that members have records for; the first is quality against state."""
-    made = [quality_against_state(comparison)]
+    """Returns the figures that members have records for; the first one shows their scores."""
+    made = [
+        quality_against_state(comparison),
+        fit_figure(comparison, outcomes(comparison.models)),
+    ]
     for name in evaluators(comparison.models):
         entry = evaluator.find(name)
         made += [evaluator_figure(spec, name, entry, comparison.models) for spec in entry.figures]
@@ -88,14 +101,21 @@ def _documents(results: Results) -> Record | None:
     return found[0] if found and found[0].value else None
 
 
-def summary_table(comparison: Comparison, judged: dict[str, Judgement]) -> Table | None:
+def summary_table(
+    comparison: Comparison, judged: dict[str, Judgement], found: dict[str, Outcome]
+) -> Table | None:
     """Returns quality, memory and speed in the width of a terminal.
 
     Memory and speed are those at the longest context that was measured.
+
+    Args:
+      comparison: the members.
+      judged: judgements of them (`significance`).
+      found: outcomes of the seeds of probes, which stand in place of a mean accuracy.
     """
     members = comparison.members
     windows = sorted({at for member in members if (at := member.value("quality", "context"))})
-    cells = [NAME, *_score_cells(members), *([_letters(judged)] if judged else [])]
+    cells = [NAME, *_score_cells(members, found), *([_letters(judged)] if judged else [])]
     carried = metric_cell("carried", "bits", "quality", "bits_per_byte_carried", {})
     cells += [carried] if any(carried.of(member) is not None for member in members) else []
     cells.append(metric_cell("parameters", "count", "memory", "params", {}))
@@ -108,17 +128,22 @@ def summary_table(comparison: Comparison, judged: dict[str, Judgement]) -> Table
     cells += _at_longest(members, "speed", "decode_tokens_per_s", "tokens/s")
     titles = ", ".join(each.title for each in scores_of(members)) or "Nothing"
     caption = (
-        f"Held-out data: {titles}. Then the state of one sequence, and the memory of the compiled "
-        "programs."
+        f"Held-out data: {titles}. {f'{INTERVAL} ' if found else ''}Then the state of one "
+        "sequence, and the memory of the compiled programs."
     )
     once = {each.column.title: each for each in cells}  # the window may be the longest context
     return member_table("At a glance", caption, members, list(once.values()))
 
 
-def _score_cells(members: Sequence[Member]) -> list[Cells]:
-    """Returns a column for each metric that the members' tasks are scored by."""
-    scores = scores_of(members)
-    return [metric_cell(each.title, each.unit, each.evaluator, each.metric, {}) for each in scores]
+def _score_cells(members: Sequence[Member], found: dict[str, Outcome]) -> list[Cells]:
+    """Returns columns for each metric that the members' tasks are scored by."""
+    made = []
+    for each in scores_of(members):
+        if each == ACCURACY and found:
+            made += outcome_cells(found)
+        else:
+            made.append(metric_cell(each.title, each.unit, each.evaluator, each.metric, {}))
+    return made
 
 
 def _at_longest(members: Sequence[Member], name: str, metric: str, title: str = "") -> list[Cells]:

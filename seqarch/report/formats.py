@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from seqarch.stats.fit_rate import FitRate
+
 MISSING = "\N{EN DASH}"
 
 
@@ -34,6 +36,11 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.2g}%" if 0 < abs(share) < 0.01 else f"{share:.1%}"
 
 
+def format_fit_rate(rate: FitRate) -> str:
+    """Returns 4 of 10 runs as "0.40 [0.17, 0.69]", with the interval of the rate."""
+    return f"{rate.rate:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
+
+
 def _scaled(value: float, base: int, units: Sequence[str]) -> str:
     power = 0
     while value >= base and power < len(units) - 1:
@@ -62,6 +69,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "flops": format_si,
     "bytes": format_bytes,
     "exponent": format_exponent,
+    "fit_rate": format_fit_rate,
 }
 AXES = {  # titles of axes, by unit
     "bits": "bits per byte",

@@ -1,0 +1,201 @@
+"""How often each member solves its probe: columns, a table, and a figure of every seed."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from seqarch.records import Results
+from seqarch.report import style
+from seqarch.report.figures import styles_of
+from seqarch.report.labels import shown_name
+from seqarch.report.members import Comparison, Member
+from seqarch.report.style import Figure, Style
+from seqarch.report.tables import NAME, Cells, Column, Table, member_table
+from seqarch.stats.fit_rate import VERDICT_SEEDS, FitRate, fisher_exact, fit_rate
+from seqarch.stats.learning_rates import median
+from seqarch.stats.letters import corrected_letters
+
+EVALUATOR = "accuracy"
+INTERVAL = "Intervals are Wilson's of 95 % and unadjusted for the number of models."
+LETTERS = (
+    f"Models with {VERDICT_SEEDS} or more seeds that share a letter were not told apart by "
+    "Fisher's exact test, with Holm's correction over all pairs of models."
+)
+
+
+class Outcome(NamedTuple):
+    """What the runs of a member came to.
+
+    Attributes:
+      scores: the accuracy of each run on all scored positions; None where it diverged.
+      median: their median, below which half of them are; None where that is a diverged run.
+      rate: the share of runs that solved the task.
+      letters: those that it shares with the members from which it does not differ; "" without a
+        verdict.
+    """
+
+    scores: tuple[float | None, ...]
+    median: float | None
+    rate: FitRate
+    letters: str = ""
+
+
+def outcomes(models: Sequence[Member]) -> dict[str, Outcome]:
+    """Returns the outcomes of members with accuracies, by name; none where none has two runs.
+
+    Letters are those of members with seeds enough for a verdict. The family of Holm's correction
+    is all pairs of members; where their tasks differ, there are no letters.
+    """
+    found = {member.name: _outcome(member) for member in models if _scores(member)}
+    if max((len(each.scores) for each in found.values()), default=0) < 2:
+        return {}
+    if len({member.config.get("task") for member in models}) > 1:
+        return found
+    shared = _letters({name: each.rate for name, each in found.items()}, _order(found))
+    return {
+        name: each._replace(letters=shared[name]) if each.rate.has_verdict else each
+        for name, each in found.items()
+    }
+
+
+def _scores(member: Member) -> list[float | None]:
+    """Returns the accuracy of each run that was measured, None of one that diverged."""
+    records = [each.find(EVALUATOR, "accuracy") for each in member.results]
+    return [each.value for each in records if each and each.status in ("ok", "diverged")]
+
+
+def _outcome(member: Member) -> Outcome:
+    scores, solved = tuple(_scores(member)), _solved(member.results)
+    middle = median(scores)
+    return Outcome(scores, middle if math.isfinite(middle) else None, fit_rate(scores, solved))
+
+
+def _solved(results: Sequence[Results]) -> float:
+    """Returns the accuracy from which on the task counts as solved; infinity where none is told.
+
+    It is so where every run diverged, none of which fits.
+    """
+    found = (each.value(EVALUATOR, "solved") for each in results)
+    return next((each for each in found if each is not None), math.inf)
+
+
+def _order(found: Mapping[str, Outcome]) -> list[str]:
+    """Returns the members from the best on: by fit rate, then by median."""
+
+    def rank(name: str) -> tuple[float, float]:
+        return found[name].rate.rate, median(found[name].scores)
+
+    return sorted(found, key=rank, reverse=True)
+
+
+def _letters(rates: Mapping[str, FitRate], order: Sequence[str]) -> dict[str, str]:
+    """Returns letters by Fisher's test; a pair without seeds for a verdict is not told apart."""
+    p_values = {}
+    for one, other in itertools.combinations(order, 2):
+        enough = rates[one].has_verdict and rates[other].has_verdict
+        p_values[frozenset((one, other))] = fisher_exact(rates[one], rates[other]) if enough else 1
+    return corrected_letters(order, p_values)
+
+
+def verdict(rate: FitRate) -> str:
+    """Returns what a fit rate says: that a rate is compatible, never that a model cannot."""
+    counted = f"{rate.fits} of {rate.n} solved it"
+    if not rate.has_verdict:
+        return f"{counted}; a verdict needs {VERDICT_SEEDS} seeds"
+    if rate.fits == 0:
+        return f"{counted}, so a rate of up to {rate.high:.2f} is compatible"
+    if rate.fits == rate.n:
+        return f"{counted}, so a rate of {rate.low:.2f} or more is compatible"
+    return f"{counted}, so rates from {rate.low:.2f} to {rate.high:.2f} are compatible"
+
+
+def outcome_cells(found: Mapping[str, Outcome]) -> list[Cells]:
+    """Returns the columns of a summary: n, median, fit rate with its interval, and letters."""
+    return [
+        _cell("n", "count", found, lambda each: each.rate.n),
+        _cell("median accuracy", "percent", found, lambda each: each.median),
+        _cell("fit rate", "fit_rate", found, lambda each: each.rate),
+        _cell("not told apart", "text", found, lambda each: each.letters),
+    ]
+
+
+def _cell(
+    title: str, unit: str, found: Mapping[str, Outcome], of: Callable[[Outcome], Any]
+) -> Cells:
+    def value(member: Member) -> Any:
+        return of(found[member.name]) if member.name in found else None
+
+    return Cells(Column(title, unit), value)
+
+
+def fit_table(comparison: Comparison, found: Mapping[str, Outcome]) -> Table | None:
+    """Returns the fit rates with what they say; None without outcomes."""
+    if not found:
+        return None
+    return member_table(
+        "Fit rates",
+        "A run fits where its accuracy reaches the task's threshold; a diverged run does not. "
+        f"{INTERVAL} {LETTERS}",
+        comparison.models,
+        (
+            NAME,
+            *outcome_cells(found),
+            _cell("lowest", "percent", found, lambda each: min(_finite(each), default=None)),
+            _cell("highest", "percent", found, lambda each: max(_finite(each), default=None)),
+            _cell("diverged", "count", found, lambda each: each.scores.count(None)),
+            _cell("verdict", "text", found, lambda each: verdict(each.rate)),
+        ),
+    )
+
+
+def _finite(outcome: Outcome) -> list[float]:
+    return [each for each in outcome.scores if each is not None]
+
+
+def fit_figure(comparison: Comparison, found: Mapping[str, Outcome]) -> Figure | None:
+    """Returns a figure with a point for each seed of each member; None without outcomes."""
+    models = [member for member in comparison.models if member.name in found]
+    if not models:
+        return None
+    looks = styles_of({member.name: member.config for member in models})
+    with style.settings():
+        drawing, axes = style.one_panel("accuracy", "")
+        drawing.set_figheight(max(style.SIZE[1] / 2, 1 + 0.55 * len(models)))
+        for row, member in enumerate(models):
+            _draw_strip(axes, row, found[member.name], looks[member.name])
+        _draw_levels(axes, models)
+        names = [shown_name(member.name) for member in models]
+        axes.set_yticks(range(len(models)), names, parse_math=False)
+        axes.set_ylim(len(models) - 0.5, -0.5)
+        style.linear_axis(axes.xaxis, "{:.4g}".format)
+        caption = (
+            "A point for each seed, and a line at the median. Dashed: the accuracy from which on "
+            "the task counts as solved; dotted: chance. A cross at the left edge: a diverged run."
+        )
+        return style.finish(drawing, "fit-rate", "How often is the task solved?", caption)
+
+
+def _draw_strip(axes: Axes, row: int, outcome: Outcome, look: Style) -> None:
+    """Draws the runs of a member in a row, one below the other in the order of seeds."""
+    heights = row + np.linspace(-0.35, 0.35, len(outcome.scores) + 2)[1:-1]
+    reached = [(x, y) for x, y in zip(outcome.scores, heights, strict=True) if x is not None]
+    marks = dict(color=look.colour, linestyle="none", clip_on=False, zorder=3)
+    if reached:
+        axes.plot(*zip(*reached, strict=True), marker=look.marker, markersize=4, alpha=0.7, **marks)
+    diverged = [y for x, y in zip(outcome.scores, heights, strict=True) if x is None]
+    edge = axes.get_yaxis_transform()
+    axes.plot([0] * len(diverged), diverged, marker="x", transform=edge, **marks)
+    if outcome.median is not None:
+        axes.vlines(outcome.median, row - 0.4, row + 0.4, color=style.INK, linewidth=1.4)
+
+
+def _draw_levels(axes: Axes, models: Sequence[Member]) -> None:
+    """Draws the threshold and the chance level that all members share."""
+    for metric, line in (("solved", "--"), ("chance", ":")):
+        levels = {member.value(EVALUATOR, metric) for member in models} - {None}
+        if len(levels) == 1:
+            axes.axvline(levels.pop(), color=style.QUIET, linestyle=line, linewidth=1)
