@@ -1,1 +1,1 @@
-"""Statistics: intervals of differences, groups of members, and fits of curves."""
+"""Statistics: intervals, fit rates, groups of members, and fits of curves."""
