@@ -95,6 +95,19 @@ def measured(
     return results
 
 
+def failure(run: Path, config: Config, split: str) -> Results:
+    """Returns the record of a run that diverged and so has no score.
+
+    Args:
+      run: the run's directory.
+      config: its config.
+      split: the held-out data.
+    """
+    score = tasks.find(config.task).score
+    record = records.Record(score.evaluator, score.metric, status="diverged")
+    return Results(source(run.name, config, config.steps, split), (record,))
+
+
 def finished(run: Path, config: Config) -> bool:
     """Returns whether the run was trained to its last step, or diverged."""
     rows = read_rows(run)

@@ -9,10 +9,12 @@ from seqarch.compare import execution
 from seqarch.compare.learning_rate import search
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.config import Config, to_dict
+from seqarch.errors import Diverged
 from seqarch.evals import evaluator
 from seqarch.records import Record, Results, Source
 from seqarch.report.members import Member
 from seqarch.runtime.progress import Progress
+from seqarch.tasks.base import Probe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Study:
 
         Its learning rate is the one that it was trained with.
         """
+        if seed in self._failures():
+            return False
         run, config = self.seed_run(seed), execution.with_choice(self.config, seed=seed)
         if (run / "config.json").exists():
             config = execution.with_choice(config, lr=execution.rundir.stored_config(run).optim.lr)
@@ -61,10 +65,11 @@ class Study:
     def is_trained(self) -> bool:
         """Returns whether nothing is left to train.
 
-        Every seed was then trained to its end, or one diverged, which ends the study.
+        Every seed was then trained to its end, or one diverged, which ends the study of a text.
         """
         runs = [self.seed_run(seed) for seed in self.spec.seeds]
-        ended = any(execution.diverged(run, self.config) for run in runs)
+        diverged = any(execution.diverged(run, self.config) for run in runs)
+        ended = diverged and not self._counts_failures
         return ended or all(execution.finished(run, self.config) for run in runs)
 
     def train(self) -> None:
@@ -124,11 +129,36 @@ class Study:
         self, seed: int, config: Config, only: tuple[str, ...], progress: Progress
     ) -> Results:
         progress.begin(f"{self.name}, seed {seed}")
-        return execution.measured(self.seed_run(seed), config, self.spec.split, only, progress)
+        run = self.seed_run(seed)
+        try:
+            return execution.measured(run, config, self.spec.split, only, progress)
+        except Diverged as error:
+            if not self._counts_failures:
+                raise
+            progress.say(str(error))
+            progress.end()
+            return execution.failure(run, config, self.spec.split)
+
+    @property
+    def _counts_failures(self) -> bool:
+        """Whether a diverged seed is one of several outcomes: that of a probe's fit rate."""
+        return len(self.spec.seeds) > 1 and issubclass(tasks.find(self.config.task), Probe)
+
+    def _failures(self) -> list[int]:
+        """Returns the seeds that have diverged and count as failures."""
+        if not self._counts_failures:
+            return []
+        runs = {seed: self.seed_run(seed) for seed in self.spec.seeds}
+        return [seed for seed, run in runs.items() if execution.diverged(run, self.config)]
 
     def _evaluators(self, seed: int) -> tuple[str, ...]:
-        """Returns the evaluators of a seed: all for the first one, those of scores for others."""
-        return tuple(self.config.evals) if seed == self.spec.seeds[0] else scores(self.config)
+        """Returns the evaluators of a seed: those of scores, and all for the first one.
+
+        Where that has diverged and counts as a failure, it is the next one.
+        """
+        failures = self._failures()
+        first = next((each for each in self.spec.seeds if each not in failures), None)
+        return tuple(self.config.evals) if seed == first else scores(self.config)
 
     def _search_run(self, lr: float) -> Path:
         return self.directory / self.name / f"lr-{lr:g}"

@@ -1,5 +1,6 @@
 """Probes through the programs: trained, cut short, trained by two processes, measured, compared."""
 
+import json
 import signal
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from configs import compare, probes
 from seqarch import records
 from seqarch.compare import commands, comparison, execution, spec
 from seqarch.config import Config, parse
-from seqarch.errors import Stopped, UserError
+from seqarch.errors import Diverged, Stopped, UserError
 from seqarch.evals.evaluate import evaluate
 from seqarch.report.comparison import comparison_tables
+from seqarch.report.probes import outcomes
 from seqarch.runs import load_run
 from seqarch.runtime.progress import Progress
 from seqarch.training import loop
@@ -116,6 +118,53 @@ def test_members_are_compared_by_accuracy(tmp_path):
     assert [column.title for column in summary.columns][:2] == ["model", "accuracy"]
     run = records.read(tmp_path / "gru" / "seed-0" / records.NAME).results[0]
     assert summary.rows[0].cells[:2] == ("gru", run.value("accuracy", "accuracy"))
+
+
+@pytest.fixture
+def diverging(monkeypatch):
+    """Makes the runs of these model seeds diverge at their last step."""
+
+    def make(*seeds):
+        def train(config, run, **options):
+            loop.train(config, run, **options)
+            if config.seed.model in seeds:
+                path = run / "metrics.jsonl"
+                *rows, last = path.read_text().splitlines()
+                last = json.dumps(json.loads(last) | dict(refused=config.steps))
+                path.write_text("\n".join([*rows, last]) + "\n")
+                raise Diverged("training diverged")
+
+        monkeypatch.setattr(execution, "train", train)
+
+    return make
+
+
+def of_seeds(*seeds):
+    given = compare.get_config()
+    given.update_from_flattened_dict(SMALL | {"task": TASK, "length": 16, "model.vocab": 16})
+    given.members, given.reference, given.model.mlp = ("gru",), "gru", 8
+    given.evals, given.seeds = dict(accuracy=dict(rows=32), flops=dict()), seeds
+    return spec.read(given.to_dict())
+
+
+def test_a_diverged_seed_of_a_probe_is_a_failure(tmp_path, diverging):
+    diverging(1, 3)
+    for _ in range(2):  # the second time from what the directories hold
+        members = comparison.studies(of_seeds(1, 2, 3), tmp_path)
+        found, failures = comparison.run(of_seeds(1, 2, 3), members, tmp_path, 1, quiet)
+        assert not failures and members[0].is_trained() and not members[0].left()
+        statuses = [each.find("accuracy", "accuracy").status for each in found.models[0].results]
+        assert statuses == ["diverged", "ok", "diverged"]
+        assert found.models[0].results[1].evaluators == ("accuracy", "flops")
+        (outcome,) = outcomes(found.models).values()
+        assert outcome.rate.n == 3 and outcome.scores.count(None) == 2
+
+
+def test_the_only_seed_that_diverged_is_no_result(tmp_path, diverging):
+    diverging(1)
+    members = comparison.studies(of_seeds(1), tmp_path)
+    found, failures = comparison.run(of_seeds(1), members, tmp_path, 1, quiet)
+    assert not found.models and "gru is missing: training diverged" in failures[0]
 
 
 def test_a_probes_command_names_its_config_file_and_task():
