@@ -15,8 +15,7 @@ from seqarch.report.labels import shown_name
 from seqarch.report.members import Comparison, Member
 from seqarch.report.style import Figure, Style
 from seqarch.report.tables import NAME, Cells, Column, Table, member_table
-from seqarch.stats.fit_rate import VERDICT_SEEDS, FitRate, fisher_exact, fit_rate
-from seqarch.stats.learning_rates import median
+from seqarch.stats.fit_rate import VERDICT_SEEDS, FitRate, fisher_exact, fit_rate, median_score
 from seqarch.stats.letters import corrected_letters
 
 EVALUATOR = "accuracy"
@@ -70,7 +69,7 @@ def _scores(member: Member) -> list[float | None]:
 
 def _outcome(member: Member) -> Outcome:
     scores, solved = tuple(_scores(member)), _solved(member.results)
-    middle = median(scores)
+    middle = median_score(scores)
     return Outcome(scores, middle if math.isfinite(middle) else None, fit_rate(scores, solved))
 
 
@@ -87,7 +86,7 @@ def _order(found: Mapping[str, Outcome]) -> list[str]:
     """Returns the members from the best on: by fit rate, then by median."""
 
     def rank(name: str) -> tuple[float, float]:
-        return found[name].rate.rate, median(found[name].scores)
+        return found[name].rate.rate, median_score(found[name].scores)
 
     return sorted(found, key=rank, reverse=True)
 

@@ -50,6 +50,12 @@ def fits(scores: Sequence[float | None], solved: float) -> Bool[np.ndarray, "n"]
     return np.asarray(scores, np.float64) >= solved  # which NaN is not
 
 
+def median_score(scores: Sequence[float | None]) -> float:
+    """Returns the median score; a diverged run counts as -inf, and so does half of them."""
+    found = np.asarray(scores, np.float64)
+    return float(np.median(np.where(np.isnan(found), -np.inf, found)))
+
+
 def fit_rate(scores: Sequence[float | None], solved: float, *, confidence: float = 0.95) -> FitRate:
     """Returns the fit rate of runs with Wilson's interval: 0 of 10 is [0, 0.28].
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqarch.stats.fit_rate import fits
+from seqarch.stats.fit_rate import fits, median_score
 
 WINDOW_SEEDS = 5  # seeds at each learning rate of a grid on which a window is measured
 HALF = 0.5  # fit rate from which on a learning rate belongs to the window
@@ -63,17 +63,11 @@ def choose_learning_rate(scores: Scores, solved: float) -> float | None:
     """
     ranks = {}
     for lr, found in scores.items():
-        ranks[lr] = float(fits(found, solved).mean()), median(found)
+        ranks[lr] = float(fits(found, solved).mean()), median_score(found)
     if all(np.isnan(np.asarray(found, np.float64)).all() for found in scores.values()):
         return None
     best = max(ranks.values())
     return statistics.median_low(lr for lr, rank in ranks.items() if rank == best)
-
-
-def median(scores: Sequence[float | None]) -> float:
-    """Returns the median score; a diverged run counts as -inf, and so does half of them."""
-    found = np.asarray(scores, np.float64)
-    return float(np.median(np.where(np.isnan(found), -np.inf, found)))
 
 
 def learning_rate_window(scores: Scores, solved: float) -> Window | None:

@@ -6,7 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from seqarch.stats.fit_rate import VERDICT_SEEDS, FitRate, fisher_exact, fit_rate, fits
+from seqarch.stats.fit_rate import (
+    VERDICT_SEEDS,
+    FitRate,
+    fisher_exact,
+    fit_rate,
+    fits,
+    median_score,
+)
 
 
 def rate(k, n):
@@ -17,6 +24,11 @@ def test_a_run_fits_from_the_threshold_on_and_a_diverged_one_does_not():
     found = fits([0.99, 0.98999, 1.0, None, math.nan], 0.99)
     assert found.tolist() == [True, False, True, False, False]
     assert fit_rate([1.0, None], 0.99)[:2] == (1, 2) and fit_rate([1.0, None], 0.99).rate == 0.5
+
+
+def test_a_diverged_run_is_below_the_median():
+    assert median_score([None, 0.5, 0.6]) == 0.5 and median_score([0.4, 0.5]) == 0.45
+    assert median_score([None, 0.5]) == median_score([None, math.nan]) == -math.inf
 
 
 @pytest.mark.parametrize(

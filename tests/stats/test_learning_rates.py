@@ -8,7 +8,6 @@ from seqarch.stats.learning_rates import (
     choose_learning_rate,
     half_octave_grid,
     learning_rate_window,
-    median,
 )
 
 GRID = (1e-3, 1.414e-3, 2e-3, 2.828e-3, 4e-3)
@@ -45,7 +44,6 @@ def test_a_diverged_run_is_a_failure_and_below_all_others():
     assert choose_learning_rate(given, 0.99) in (1e-3, 2e-3)
     assert choose_learning_rate({1e-3: [0.5, None, None], 2e-3: [0.1, 0.1, 0.1]}, 0.99) == 2e-3
     assert choose_learning_rate({1e-3: [None, None]}, 0.99) is None
-    assert median([None, 0.5]) == median([None]) == -math.inf and median([None, 0.5, 0.6]) == 0.5
 
 
 def test_without_a_threshold_every_run_that_ended_fits():
