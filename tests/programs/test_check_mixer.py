@@ -122,7 +122,8 @@ def test_a_mixer_without_memory_does_not_learn(top, monkeypatch):
 
 
 def test_a_mixer_that_raises_is_told_where(top, run_here):
-    done = run_here("scripts/check_mixer.py", "broken:Crashing", *SMALL, cwd=top)
+    usual = ("--dim=8", "--time=7", "--steps=100")  # in which its prefill learns
+    done = run_here("scripts/check_mixer.py", "broken:Crashing", *usual, cwd=top)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
     number = BROKEN[: BROKEN.index("jnp.ones((3, 3))")].count("\n") + 1
