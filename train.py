@@ -25,6 +25,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 def main() -> None:
     from seqarch.config import parse
+    from seqarch.evals.evaluate import choose
     from seqarch.training.loop import train
 
     if "members" in CONFIG.value:
@@ -32,7 +33,9 @@ def main() -> None:
             "--config describes several members; train.py trains one model, as configs/lm.py does; "
             "scripts/compare.py and scripts/memory.py take members"
         )
-    train(parse(CONFIG.value), WORKDIR.value, strict_restore=STRICT.value)
+    config = parse(CONFIG.value)
+    choose(config)  # so that what cannot be measured is told before the training, not after it
+    train(config, WORKDIR.value, strict_restore=STRICT.value)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ def main() -> None:
     context = config.length if CONTEXT.value is None else CONTEXT.value
     if context < 1:
         raise UserError(f"--context is {context}; give a number of tokens of at least 1")
+    if OUT.value:
+        Path(OUT.value).mkdir(parents=True, exist_ok=True)
     results = Results(program_source(config.model.mixer, config), ())
     results = results.with_found(capacity.target_facts(config, placement, context))
     print(title := heading(results))
@@ -73,7 +75,6 @@ def main() -> None:
         print(line)
     if OUT.value:
         path = Path(OUT.value) / records.NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
         records.write(path, [results], dict(kind="capacity", title=title))
         print(f"wrote {path}")
     if failures:

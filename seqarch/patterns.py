@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import re
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from seqarch.errors import UserError, unknown
@@ -90,15 +91,17 @@ def read_entry(entry: str, kind: str = "layer") -> Layer:
             f"cannot read the {kind} {entry!r}; write {named}, or name(option=value, ...)"
         )
     name, text = match.groups()
-    options = []
+    options: dict[str, Any] = {}
     for item in filter(None, (text or "").split(",")):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not (key and equals and value):
             raise UserError(
                 f"cannot read the option {item.strip()!r} of {name}; write option=value"
             )
-        options.append((key, _literal(value)))
-    return Layer(name, tuple(options))
+        if key in options:
+            raise UserError(f"{entry.strip()} has the option {key!r} twice; give it once")
+        options[key] = _literal(value)
+    return Layer(name, tuple(options.items()))
 
 
 def _check_options(layer: Layer) -> None:
@@ -123,6 +126,12 @@ def check_option(where: str, value: Any, annotation: Any) -> None:
     if annotation in (DTypeLike, DTypeLike | None):
         if value not in (None, "float32", "bfloat16"):
             raise UserError(f"{where}: give float32 or bfloat16")
+        return
+    if typing.get_origin(annotation) is Sequence:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{where}: give several values in parentheses, such as (64, 128)")
+        for each in value:
+            check_option(where, each, *typing.get_args(annotation))
         return
     kinds = typing.get_args(annotation) or (annotation,)
     if not all(kind in (int, float, str, bool, type(None)) for kind in kinds):

@@ -5,16 +5,17 @@ training, and at other sizes of the task. A position counts as right where the r
 model's most likely token. Every table says whether its rows are disjoint from those of training.
 """
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from seqarch.config import Config
 from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Fact, Record
+from seqarch.tasks import make_task
 from seqarch.tasks.base import ACCURACY, HELD_OUT_SEED, Batch, Probe, as_batch
 from seqarch.training.state import token_scores
 from seqarch.types import Bool, Int
@@ -56,6 +57,21 @@ class Answers(NamedTuple):
         return float((self.right == self.scored).all(axis=1).mean())
 
 
+def variants(
+    probe: Probe, lengths: Sequence[int], sizes: Sequence[float]
+) -> tuple[dict[int, Probe], dict[float, Probe]]:
+    """Returns the probe at other lengths, and at other sizes; raises UserError for what is none."""
+    longer = {length: probe.varied(length=length) for length in lengths}
+    return longer, {size: probe.varied(**{probe.size: size}) for size in sizes}
+
+
+def check(
+    config: Config, rows: int = 1, lengths: Sequence[int] = (), sizes: Sequence[float] = ()
+) -> None:
+    """Raises UserError for a length or a size that the config's task cannot have."""
+    variants(make_task(config), lengths, sizes)
+
+
 def evaluate(
     run: LoadedRun, *, rows: int = 512, lengths: Sequence[int] = (), sizes: Sequence[float] = ()
 ) -> Iterator[Record | Fact]:
@@ -69,8 +85,7 @@ def evaluate(
       sizes: further values of the option that makes the task harder (`Probe.size`).
     """
     probe = run.task
-    longer = {length: dataclasses.replace(probe, length=length) for length in lengths}
-    harder = {size: dataclasses.replace(probe, **{probe.size: size}) for size in sizes}
+    longer, harder = variants(probe, lengths, sizes)
     found = answers(run, probe, rows)
     yield Record(NAME, "accuracy", found.accuracy, n=found.positions)
     yield Record(NAME, "exact", found.exact, n=rows)
@@ -204,4 +219,5 @@ EVALUATOR = Evaluator(
     ),
     over_seeds=True,
     score=ACCURACY.metric,
+    check=check,
 )

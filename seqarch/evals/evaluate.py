@@ -64,8 +64,8 @@ def choose(config: Config, only: Sequence[str] = ()) -> tuple[str, ...]:
     """Returns the evaluators of a config, or those of `only`.
 
     Raises:
-      UserError: for one that is unknown, lacks an option, or does not measure what the config's
-        task is scored by.
+      UserError: for one that is unknown, lacks an option, cannot measure what it is asked for, or
+        does not measure what the config's task is scored by.
     """
     for name in only:
         evaluator.find(name)
@@ -74,6 +74,8 @@ def choose(config: Config, only: Sequence[str] = ()) -> tuple[str, ...]:
     chosen = tuple(only) or tuple(config.evals)
     for name in chosen:
         check_score(name, config.task)
+        if check := evaluator.find(name).check:
+            check(config, **config.evals.get(name, {}))
     return chosen
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from seqarch.errors import UserError, unknown
+from seqarch.patterns import check_option
 from seqarch.records import Fact, Record
 
 EVALUATORS = {
@@ -90,6 +91,8 @@ class Evaluator(NamedTuple):
         the first seed is.
       score: it measures the tasks that are scored by this metric (`seqarch.tasks.base.Score`);
         None: all tasks.
+      check: (config, **options): raises UserError for options that it cannot measure, which is
+        told before a run is trained; None: it measures all of their types.
     """
 
     evaluate: Callable[..., Iterator[Record | Fact]]
@@ -98,6 +101,7 @@ class Evaluator(NamedTuple):
     figures: tuple[FigureSpec, ...] = ()
     over_seeds: bool = False
     score: str | None = None
+    check: Callable[..., None] | None = None
 
     def metric(self, name: str) -> Metric:
         """Returns the metric `name`.
@@ -124,12 +128,14 @@ def find(name: str) -> Evaluator:
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Raises UserError for an unknown evaluator, and for an option that it lacks."""
-    known = list(inspect.signature(find(name).evaluate).parameters)[1:]
-    for option in options:
+    """Raises UserError for an unknown evaluator, for an option that it lacks, and for its type."""
+    _, *parameters = inspect.signature(find(name).evaluate).parameters.values()
+    known = {each.name: each.annotation for each in parameters}
+    for option, value in options.items():
         if option not in known and not known:
             raise UserError(
                 f"evals.{name} has {option!r}, and the evaluator {name} takes no options"
             )
         if option not in known:
             raise unknown(f"option of the evaluator {name}:", option, known)
+        check_option(f"evals.{name}.{option} is {value!r}", value, known[option])

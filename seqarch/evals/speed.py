@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqarch.config import resolve
+from seqarch.config import Config, resolve
 from seqarch.costs.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.errors import UserError
 from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
@@ -53,20 +53,21 @@ class Timing(NamedTuple):
         return f"runs took {self.fastest:.3g} s to {self.slowest:.3g} s"
 
 
+def check(config: Config, contexts: Sequence[int] = ()) -> None:
+    """Raises UserError where a context is shorter than MIN_CONTEXT tokens."""
+    if short := [context for context in contexts if context < MIN_CONTEXT]:
+        raise UserError(
+            f"evals.speed.contexts has {short[0]}; give contexts of at least {MIN_CONTEXT} tokens"
+        )
+
+
 def evaluate(run: LoadedRun, *, contexts: Sequence[int] = (256, 1024, 4096)) -> Iterator[Record]:
     """Yields tokens per second; a program that does not fit the device has no value.
 
     Args:
       run: the run to measure.
       contexts: tokens of context at which prefill and decoding are timed.
-
-    Raises:
-      UserError: where a context is shorter than MIN_CONTEXT tokens.
     """
-    if short := [context for context in contexts if context < MIN_CONTEXT]:
-        raise UserError(
-            f"evals.speed.contexts has {short[0]}; give contexts of at least {MIN_CONTEXT} tokens"
-        )
     config = run.config
     with run.skipping("the train step") as skipped:
         seconds = run.compile_seconds(train_program(config, run.mesh))
@@ -240,4 +241,5 @@ EVALUATOR = Evaluator(
             over="context",
         ),
     ),
+    check=check,
 )

@@ -1,5 +1,6 @@
 """Parses the command line into `flags.FLAGS`, and turns every failure into a UserError."""
 
+import math
 import re
 
 from absl import flags
@@ -57,6 +58,8 @@ def _check_values(argv: list[str]) -> None:
         bounded = getattr(parser, "upper_bound", None) is not None
         if type(value) is int and not bounded and abs(value) >= INT_END:
             raise UserError(f"--{flag.name} is {value}; give a number below 2^31")
+        if type(value) is float and not math.isfinite(value):
+            raise UserError(f"--{flag.name} is {value}; give a finite number")
     config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
     if config is not None and not isinstance(config, ConfigDict):
         raise overrides.no_config(config)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from seqarch.errors import UserError, unknown
+from seqarch.patterns import check_option
 from seqarch.types import Bool, Float, Int
 
 if TYPE_CHECKING:
@@ -272,6 +273,13 @@ class Probe(Task):
                     f"--config.{field}={wanted}"
                 )
         return probe
+
+    def varied(self, **options: Any) -> Self:
+        """Returns the probe with other options; raises UserError for a value it cannot have."""
+        known = self.options()
+        for name, value in options.items():
+            check_option(f"{type(self).__name__} with {name}={value}", value, known[name])
+        return dataclasses.replace(self, **options)
 
     @property
     def digest(self) -> str:
