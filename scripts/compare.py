@@ -27,7 +27,7 @@ from seqarch.report.pages import write_report
 from seqarch.report.render import text_table
 from seqarch.runtime import cli
 from seqarch.runtime.progress import print_line
-from seqarch.runtime.workers import most_workers
+from seqarch.runtime.workers import check_workers
 from seqarch.tasks import find
 from seqarch.tasks.base import BITS_PER_BYTE
 
@@ -51,7 +51,7 @@ def main() -> None:
     tokens = given.base.steps * given.base.batch * given.base.length
     runs = f"{len(members)} members, {count} runs of {given.base.steps:,} steps = {tokens:,}"
     print_line(f"{runs} tokens, in {workdir}")
-    at_once = min(workers(), len(members))
+    at_once = min(check_workers(WORKERS.value), len(members))
     found, failures = comparison.run(given, members, workdir, at_once, print_line)
     found = found._replace(members=tuple(_with_command(each, given) for each in found.members))
     if found.models and jax.process_index() == 0:
@@ -78,18 +78,6 @@ def start_of(task: str) -> tuple[Callable[[str], Config], str, str]:
         return lambda mixer: parse(lm.get_config(mixer)), "configs/lm.py", ""
     before = f"{task},"
     return lambda mixer: parse(probes.get_config(before + mixer)), "configs/probes.py", before
-
-
-def workers() -> int:
-    """Returns --workers, or the number of cores."""
-    if WORKERS.value is None:
-        return most_workers()
-    if not 1 <= WORKERS.value <= most_workers():
-        raise UserError(
-            f"--workers is {WORKERS.value}; give 1 to {most_workers()}: a core for each, or one "
-            "for an accelerator"
-        )
-    return WORKERS.value
 
 
 if __name__ == "__main__":

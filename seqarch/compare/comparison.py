@@ -1,12 +1,9 @@
 """Runs a whole comparison: trains its members side by side, then measures one after the other."""
 
-import functools
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import jax
+from typing import Any, NamedTuple
 
 from seqarch import records
 from seqarch.compare.members import match_members
@@ -15,10 +12,10 @@ from seqarch.compare.study import Study
 from seqarch.errors import NoResult, UserError
 from seqarch.evals.baselines import BASELINES
 from seqarch.evals.evaluate import choose
-from seqarch.files import cache_directory
-from seqarch.provenance import command, cpus, provenance
+from seqarch.provenance import command, provenance
 from seqarch.records import Results, Source
 from seqarch.report.members import Comparison, Member
+from seqarch.runtime.process import keep_compilations
 from seqarch.runtime.progress import Progress
 from seqarch.runtime.workers import side_by_side
 from seqarch.tasks import make_task
@@ -75,7 +72,12 @@ def run(
     baselines = baseline_members(spec, workdir, say)
     untrained = {study.name: study for study in members if not study.is_trained()}
     if untrained and workers > 1:
-        side_by_side(untrained, _train, workers, say)
+
+        def ended(name: str, result: Any, left: int) -> None:
+            end = f"no result, {result}" if isinstance(result, NoResult) else "done"
+            say(f"{name}: {end}; {left} of {len(untrained)} members are left")
+
+        side_by_side(untrained, _train, workers, ended)
     found, failures = _measure(members)
     notice = "; ".join([spec.notice, *failures])
     title = f"Sequence mixers compared: {spec.name}"
@@ -140,16 +142,3 @@ def _train(study: Study) -> None:
     """Trains a study in a process of its own."""
     keep_compilations()
     study.train()
-
-
-@functools.cache
-def keep_compilations() -> None:
-    """Keeps compilations in the user's cache, since runs of one member share their programs.
-
-    Compilations are native programs, so they are not kept in a directory that is passed on. A
-    program for a CPU is split over the cores that its process had when it was compiled. JAX's cache
-    ignores their number, so each number has a directory of its own.
-    """
-    directory = jax.config.jax_compilation_cache_dir or str(cache_directory() / "compilations")
-    apart = f"/{cpus()}-cpus" if jax.default_backend() == "cpu" else ""
-    jax.config.update("jax_compilation_cache_dir", directory + apart)

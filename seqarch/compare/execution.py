@@ -146,8 +146,9 @@ def find(run: Path, config: Config, split: str) -> Results | None:
 
 
 def missing(known: Results | None, only: Collection[str]) -> tuple[str, ...]:
-    """Returns those of the evaluators `only` that have no records."""
-    return tuple(name for name in only if known is None or name not in known.evaluators)
+    """Returns those of the evaluators `only` that have neither records nor facts."""
+    there = () if known is None else (*known.evaluators, *known.source.facts)
+    return tuple(name for name in only if name not in there)
 
 
 def _train(run: Path, config: Config, progress: Progress) -> None:

@@ -1,10 +1,11 @@
-"""Starts processes, and sets what libraries print and what the allocator keeps.
+"""Starts processes, and sets what libraries print and which memory and compilations are kept.
 
 Processes are spawned, since JAX's threads do not survive a fork.
 """
 
 import contextlib
 import ctypes
+import functools
 import logging as python_logging
 import multiprocessing
 import signal
@@ -16,9 +17,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+import jax
 from absl import logging
 
 from seqarch.errors import is_full_disk
+from seqarch.files import cache_directory
+from seqarch.provenance import cpus
 from seqarch.runtime.accelerator import accelerator
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -85,6 +89,21 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, -1)  # never
+
+
+@functools.cache
+def keep_compilations() -> None:
+    """Keeps compilations in the user's cache, since runs of one model share their programs.
+
+    Call it before anything is compiled, as JAX opens its cache once.
+
+    Compilations are native programs, so they are not kept in a directory that is passed on. A
+    program for a CPU is split over the cores that its process had when it was compiled. JAX's cache
+    ignores their number, so each number has a directory of its own.
+    """
+    directory = jax.config.jax_compilation_cache_dir or str(cache_directory() / "compilations")
+    apart = f"/{cpus()}-cpus" if jax.default_backend() == "cpu" else ""
+    jax.config.update("jax_compilation_cache_dir", directory + apart)
 
 
 def _unraisablehook(unraisable: Any) -> None:

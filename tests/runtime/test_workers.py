@@ -78,19 +78,41 @@ def main(directory: str) -> None:
 
 def test_members_run_at_once_on_cores_of_their_own(tmp_path):
     said = []
-    side_by_side(dict(a="a", b="b"), functools.partial(meet, tmp_path), 2, said.append)
+    work = functools.partial(meet, tmp_path)
+    side_by_side(dict(a="a", b="b"), work, 2, lambda *end: said.append(end))
     shares = [set((tmp_path / name).read_text().split()) for name in "ab"]
     assert not shares[0] & shares[1] and len(shares[0]) == len(shares[1]) == cpus() // 2
-    assert len(said) == 2 and said[-1].endswith("done; 0 of 2 members are left")
+    assert len(said) == 2 and said[-1][1:] == (None, 0)
 
 
 def test_a_member_without_a_result_does_not_end_the_others():
-    said = []
-    side_by_side({"first": "diverges", "second": "does well"}, end, 1, said.append)
-    assert [line.split(";")[0] for line in said] == [
-        "first: no result, no finite loss",
-        "second: done",
-    ]
+    said = {}
+
+    def ended(name, result, left):
+        said[name] = result
+
+    side_by_side({"first": "diverges", "second": "does well"}, end, 1, ended)
+    assert isinstance(said["first"], Diverged) and said["second"] is None
+
+
+def die_once(path: Path) -> int:
+    """Kills its process at the first call, and returns the process at the second."""
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def test_a_killed_job_starts_again_where_asked_and_a_process_takes_job_after_job(tmp_path):
+    jobs, killed, ended = {name: tmp_path / name for name in "ab"}, [], {}
+    jobs["c"] = jobs["b"]
+
+    def again(name):
+        killed.append(name)
+        return killed.count(name) < 2
+
+    side_by_side(jobs, die_once, 1, lambda *end: ended.update({end[0]: end[1:]}), again)
+    assert killed == ["a", "b"] and ended["c"] == (ended["b"][0], 0)
 
 
 @pytest.mark.parametrize(
