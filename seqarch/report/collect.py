@@ -2,27 +2,31 @@
 
 import dataclasses
 import json
+import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from seqarch import records
 from seqarch.config import flatten
 from seqarch.errors import UserError
-from seqarch.records import Results, Source
+from seqarch.records import Record, Results, Source
 from seqarch.report import members
 from seqarch.report.formats import show
 from seqarch.report.members import Comparison
 
 VARIED = ("seed", *records.UNMEASURED)  # fields of a config in which runs of one member may differ
 SEED = "seed-"  # prefix of a run's directory that does not name its member
+SEEDS = r"(^|,)seed\.\w+=\d+"  # parts of the name of a sweep's run that do not either
 
 
 def collect(paths: Sequence[Path], title: str = "") -> Comparison:
     """Returns the records of runs, of comparisons and of records files as one comparison.
 
     Runs of one model that differ in their seeds are one member. Notices and commands are those of
-    the files, and so is the title if there is one file. A notice warns of several revisions.
+    the files, and so is the title if there is one file. A notice counts runs that diverged, and one
+    warns of several revisions.
 
     Args:
       paths: directories of runs and of comparisons, and records files.
@@ -45,7 +49,7 @@ def collect(paths: Sequence[Path], title: str = "") -> Comparison:
     notices = dict.fromkeys(each.notice for each in found if each.notice)
     commands = dict.fromkeys(each.command for each in found if each.command)
     title = title or (found[0].title if len(found) == 1 else "") or f"{len(groups)} members"
-    notice = "; ".join([*notices, *_mixed(groups)])
+    notice = "; ".join([*notices, *_diverged(groups), *_mixed(groups)])
     return Comparison(title, notice, "; ".join(commands), members.group(named))
 
 
@@ -61,24 +65,23 @@ def _file(path: Path) -> Path:
 def _distinct(results: Iterable[Results]) -> list[Results]:
     """Returns the results, once each where a run is given by itself and in a comparison."""
     found: list[Results] = []
+    known: dict[tuple, list[tuple]] = {}
     for each in results:
-        if not any(_is_same(each, other) for other in found):
+        same_run = known.setdefault((*_run(each.source), each.source.revision), [])
+        if each.records not in same_run:
+            same_run.append(each.records)
             found.append(each)
     return found
-
-
-def _is_same(one: Results, other: Results) -> bool:
-    same_revision = one.source.revision == other.source.revision
-    same_run = _run(one.source) == _run(other.source)
-    return same_run and same_revision and one.records == other.records
 
 
 def _groups(runs: Sequence[Results]) -> list[list[Results]]:
     """Returns the runs of each member: those of one model, measured alike, with different seeds."""
     groups: dict[tuple, list[Results]] = {}
-    for index, each in enumerate(runs):
-        model, _, *measured = _run(each.source)
-        again = sum(_run(other.source) == _run(each.source) for other in runs[:index])
+    counts: Counter[tuple] = Counter()
+    for each in runs:
+        model, seeds, *measured = _run(each.source)
+        again = counts[model, seeds, *measured]
+        counts[model, seeds, *measured] += 1
         groups.setdefault((model, *measured, again), []).append(each)
     return list(groups.values())
 
@@ -98,18 +101,19 @@ def _names(groups: Sequence[Sequence[Results]]) -> list[str]:
     """Returns a name for each member: that of a comparison or directory, or its layer pattern.
 
     The layer pattern is taken where a directory is that of a seed, or where members share a name.
+    The name of a sweep's run is taken without its seeds.
     """
     given = [_given_name(group) for group in groups]
     names: list[str] = []
     for name, group in zip(given, groups, strict=True):
-        if given.count(name) > 1 or name.startswith(SEED):
+        if given.count(name) > 1 or not name or name.startswith(SEED):
             name = flatten(dict(group[0].source.config)).get("model.mixer", name)
         names.append(_unique(name, names))
     return names
 
 
 def _given_name(group: Sequence[Results]) -> str:
-    names = [each.source.member for each in group]
+    names = [re.sub(SEEDS, "", each.source.member) for each in group]
     return next((name for name in names if not name.startswith(SEED)), names[0])
 
 
@@ -120,6 +124,20 @@ def _unique(name: str, taken: Sequence[str]) -> str:
 
 def _renamed(results: Results, name: str) -> Results:
     return results._replace(source=dataclasses.replace(results.source, member=name))
+
+
+def _diverged(groups: Sequence[Sequence[Results]]) -> list[str]:
+    """Returns a line that counts the runs that diverged; none where none did."""
+    runs = [each for group in groups for each in group if each.source.kind == "run"]
+    found = [each for each in runs if any(map(_says_diverged, each.records))]
+    if not found:
+        return []
+    return [f"{len(found)} of {len(runs)} runs diverged and are in no mean"]
+
+
+def _says_diverged(record: Record) -> bool:
+    """Returns whether a record says that its run diverged (seqarch.sweep.work)."""
+    return record.status == "diverged" and not record.at
 
 
 def _mixed(groups: Sequence[Sequence[Results]]) -> list[str]:

@@ -9,13 +9,14 @@ import os
 import re
 import runpy
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
-from seqarch.errors import UserError
+from seqarch.errors import UserError, first_line
 from seqarch.files import local_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,6 +81,27 @@ def explain(argv: Sequence[str]) -> UserError | None:
     if not isinstance(config, ConfigDict):
         return no_config(config)
     return next(filter(None, (_misplaced(each, config) for each in overrides(argv))), None)
+
+
+def config_function(name: str) -> Callable[..., Any] | None:
+    """Returns a function of the config file by its name; None where the file has none.
+
+    What it raises, but for a UserError, becomes one.
+    """
+    path = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
+    if (function := runpy.run_path(path).get(name)) is None:
+        return None
+
+    def called(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except UserError:
+            raise
+        except Exception as error:
+            said = f"{type(error).__name__}: {first_line(error)}"
+            raise UserError(f"{name} of the config file fails: {said}") from error
+
+    return called
 
 
 def check_tuples(argv: Sequence[str], config: Any) -> None:

@@ -170,7 +170,7 @@ class Progress:
         if self._rate and self._busy:
             parts.append(f"{self._scale * self._worked / self._busy:,.0f} {self._rate}")
         if self._worked and self.total > self.done:
-            parts.append(f"{_duration(self._seconds_left())} left")
+            parts.append(f"{duration(self._seconds_left())} left")
         return ", ".join(parts)
 
     def _seconds_left(self) -> float:
@@ -204,7 +204,8 @@ def _on_terminal() -> bool:
     return alone and sys.stdout.isatty()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Returns a time as text, such as "12.5 min"."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:

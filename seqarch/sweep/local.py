@@ -1,0 +1,109 @@
+"""Trains the runs of a sweep on this machine, and holds the sweep's directory meanwhile."""
+
+import contextlib
+import fcntl
+import functools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from seqarch.errors import UserError
+from seqarch.runtime.progress import print_line
+from seqarch.runtime.workers import side_by_side
+from seqarch.sweep.plan import Run
+from seqarch.sweep.work import End, work
+
+LOCK = ".lock"  # name of a file in the sweep's directory, which shells' * leaves out
+TRIES = 2  # starts of a run whose process is killed
+WAIT_S = 60.0  # time for the workers of a sweep that was killed to save and end
+POLL_S = 0.5  # time between tries to take the lock
+
+Ended = Callable[[Run, End, int], None]
+
+
+def train_here(runs: Sequence[Run], workers: int, ended: Ended, say: Callable[[str], None]) -> None:
+    """Trains and measures runs, `workers` at once; with one worker in this process.
+
+    Args:
+      runs: those that are to be trained or measured.
+      workers: processes at once.
+      ended: is called with each run that has ended, its end, and the number of runs left.
+      say: takes lines of progress.
+
+    Raises:
+      UserError, OSError: the error of a run, once all others have saved and stopped.
+      Stopped: at SIGTERM and Ctrl-C, likewise.
+    """
+    if workers == 1:
+        for left, run in zip(reversed(range(len(runs))), runs, strict=True):
+            ended(run, _named(run, lambda run=run: work(run, say)), left)
+        return
+    by_name, killed = {run.name: run for run in runs}, []
+
+    def again(name: str) -> bool:
+        killed.append(name)
+        more = killed.count(name) < TRIES
+        if more:
+            say(f"{name}: its process was killed; another one goes on with it")
+        return more
+
+    def end(name: str, result: End, left: int) -> None:
+        ended(by_name[name], result, left)
+
+    side_by_side(by_name, _work, workers, end, again)
+
+
+def _work(run: Run) -> End:
+    """Trains and measures a run in a worker, which holds the directory as long as it does so."""
+    with _shared(run.directory.parent):
+        return _named(run, functools.partial(work, run, print_line))
+
+
+def _named(run: Run, call: Callable[[], End]) -> End:
+    """Returns call(); puts the run's name before the error of a user's mistake."""
+    try:
+        return call()
+    except UserError as error:
+        said = str(error)
+        raise UserError(said if run.name in said else f"{run.name}: {said}") from error
+
+
+@contextlib.contextmanager
+def held(workdir: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Holds a sweep's directory, which its workers share; the system releases it at their ends.
+
+    Raises:
+      UserError: where another sweep holds it for longer than its workers take to stop.
+    """
+    with (workdir / LOCK).open("a") as file:
+        end, told = time.monotonic() + WAIT_S, False
+        while not _try(file, fcntl.LOCK_EX):
+            if time.monotonic() > end:
+                raise UserError(
+                    f"another sweep trains in {workdir}; wait for it, stop it, or give another "
+                    "--workdir"
+                )
+            if not told:
+                say(f"waiting for another sweep in {workdir} to stop")
+                told = True
+            time.sleep(POLL_S)
+        _try(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def _shared(workdir: Path) -> Iterator[None]:
+    with (workdir / LOCK).open("a") as file:
+        _try(file, fcntl.LOCK_SH)
+        yield
+
+
+def _try(file, kind: int) -> bool:
+    """Returns False where another process holds the lock; True on file systems without locks."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

@@ -1,0 +1,144 @@
+"""The runs of a sweep: their names, configs and directories, checked before any is started."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seqarch.compare import execution
+from seqarch.config import Config, resolve, to_dict
+from seqarch.errors import UserError, unknown
+from seqarch.evals.evaluate import choose
+from seqarch.model import count_parameters
+from seqarch.sweep.fields import values_of, with_fields
+from seqarch.sweep.hyper import Sweep
+from seqarch.sweep.names import run_name
+from seqarch.tasks import make_task
+from seqarch.tasks.base import SPLITS
+from seqarch.training import rundir, sharding
+
+
+class Run(NamedTuple):
+    """A run of a sweep.
+
+    Attributes:
+      name: that of its directory.
+      fields: the values that the sweep gives it, by dotted name.
+      config: its config.
+      directory: where it is trained.
+      split: the held-out data that it is scored on.
+    """
+
+    name: str
+    fields: Mapping[str, Any]
+    config: Config
+    directory: Path
+    split: str
+
+    @property
+    def program(self) -> str:
+        """What runs that train with equal programs, and so in equal time, have in common."""
+        config = to_dict(self.config)
+        optim = {name: config["optim"][name] for name in config["optim"] if name not in TRACED}
+        return json.dumps(config | dict(seed=None, optim=optim), sort_keys=True)
+
+
+TRACED = ("lr", "weight_decay")  # fields of `optim` that are arguments of the compiled step
+
+
+def plan(base: Config, sweep: Sweep, workdir: Path, split: str) -> list[Run]:
+    """Returns the runs of a sweep.
+
+    Args:
+      base: the config that all runs share.
+      sweep: the fields of each run.
+      workdir: the directory of the runs' directories.
+      split: the held-out data that is scored.
+
+    Raises:
+      UserError: for a sweep without runs, an unknown field or split, a value that a field refuses,
+        and two runs with the same config.
+    """
+    if not sweep:
+        raise UserError(
+            "the sweep has no runs; give --grid='optim.lr=1e-3,3e-3', or a config whose get_hyper "
+            "returns some"
+        )
+    if split not in SPLITS[1:]:
+        raise unknown("split", split, SPLITS[1:])
+    order, made, names = values_of(base), [], {}
+    for fields in sweep:
+        config = with_fields(base, fields)
+        values = values_of(config)
+        fields = {name: values.get(name, value) for name, value in fields.items()}
+        name = run_name(fields, order) or "run"
+        same = names.get(key := json.dumps(to_dict(config), sort_keys=True))
+        if same == name:
+            raise UserError(f"the sweep has {name} twice; give each run once")
+        if same:
+            raise UserError(f"{same} and {name} of the sweep are the same run; give one of them")
+        names[key] = name
+        made.append(Run(name, fields, config, workdir / name, split))
+    return made
+
+
+def varied(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Returns the fields that differ between runs, with their different values."""
+    found: dict[str, list[Any]] = {}
+    for run in runs:
+        for name, value in run.fields.items():
+            values = found.setdefault(name, [])
+            if value not in values:
+                values.append(value)
+    return {
+        name: values
+        for name, values in found.items()
+        if len(values) > 1 or any(name not in run.fields for run in runs)
+    }
+
+
+def check(runs: Sequence[Run], workdir: Path, here: bool = True) -> None:
+    """Makes the sweep's directory and checks all its runs, of which none is started.
+
+    Args:
+      runs: the runs.
+      workdir: the directory of the runs' directories.
+      here: whether runs are trained on this machine, so that its devices must do.
+
+    Raises:
+      UserError: where a config cannot be trained or measured, and where a directory cannot be
+        written or holds another run.
+    """
+    if (workdir / "config.json").exists():
+        raise UserError(f"{workdir} holds a run; give the sweep a --workdir of its own")
+    for run in {run.program: run for run in runs}.values():
+        try:
+            _check_config(run.config, here)
+        except UserError as error:
+            raise UserError(f"{run.name}: {error}") from error
+    rundir.check(workdir, runs[0].config)
+    for run in runs:
+        if run.directory.exists():
+            execution.check(run.directory, run.config)
+
+
+def _check_config(config: Config, here: bool) -> None:
+    make_task(config)
+    choose(config)
+    count_parameters(config.model)
+    if here:
+        mesh = sharding.make_mesh(config.mesh)
+        sharding.abstract_batch(resolve(config, mesh), mesh)
+
+
+def spread(runs: Sequence[Run]) -> list[Run]:
+    """Returns the runs, with one of each program before the second of any.
+
+    So the first runs compile what the others find in the cache, and tell how long each kind takes.
+    """
+    counts: dict[str, int] = {}
+    turns = []
+    for run in runs:
+        turns.append(counts.setdefault(run.program, 0))
+        counts[run.program] += 1
+    return [runs[index] for index in sorted(range(len(runs)), key=turns.__getitem__)]

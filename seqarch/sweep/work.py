@@ -1,0 +1,108 @@
+"""Trains and measures one run of a sweep, and tells how it stands."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from seqarch import records, tasks
+from seqarch.compare import execution
+from seqarch.errors import Diverged
+from seqarch.evals.evaluate import source
+from seqarch.files import has_shape, read_json, write_json
+from seqarch.records import Record, Results
+from seqarch.runtime.process import keep_compilations
+from seqarch.runtime.progress import Progress
+from seqarch.sweep.plan import Run
+from seqarch.training.logging import read_rows
+
+NAME = "sweep.json"  # of the file in a run's directory with its fields and seconds
+SAY_EVERY_S = 60.0  # time between lines of one run
+DONE, DIVERGED = "done", "diverged"
+
+
+class End(NamedTuple):
+    """The end of a run.
+
+    Attributes:
+      status: DONE, or DIVERGED.
+      score: the metric that the task is scored by; None where it diverged.
+      seconds: of training and measuring; None where a part of it was done before.
+    """
+
+    status: str
+    score: float | None
+    seconds: float | None
+
+
+def find_end(run: Run) -> End | None:
+    """Returns how a run ended; None where it is to be trained or measured still.
+
+    A run has ended if it was trained to its last step and every evaluator of its config has
+    records of this config, or if its records say that it diverged.
+    """
+    results = execution.find(run.directory, run.config, run.split)
+    if results is None:
+        return None
+    score = tasks.find(run.config.task).score
+    found = results.find(score.evaluator, score.metric)
+    if execution.diverged(run.directory, run.config):
+        marked = found is not None and found.status == "diverged"
+        return End(DIVERGED, None, _seconds(run)) if marked else None
+    if execution.missing(results, tuple(run.config.evals)):
+        return None
+    return End(DONE, found.value if found else None, _seconds(run))
+
+
+def work(run: Run, say: Callable[[str], None]) -> End:
+    """Trains and measures a run; what is done already is not done again.
+
+    Args:
+      run: the run.
+      say: takes lines of progress.
+
+    Raises:
+      UserError: where the run cannot be trained or measured.
+      Stopped: at SIGTERM and Ctrl-C, once the run is saved.
+    """
+    keep_compilations()
+    begun, began = bool(read_rows(run.directory)), time.monotonic()
+    progress = Progress(1, say=_seldom(run.name, say))
+    try:
+        execution.measured(run.directory, run.config, run.split, tuple(run.config.evals), progress)
+    except Diverged as error:
+        _record_divergence(run, error)
+    seconds = None if begun else time.monotonic() - began
+    write_json(run.directory / NAME, dict(fields=dict(run.fields), seconds=seconds))
+    return find_end(run) or End(DONE, None, seconds)
+
+
+def _record_divergence(run: Run, error: Diverged) -> None:
+    """Writes records that say that a run diverged.
+
+    They have the last step of the config, so that reports put them beside runs of other seeds.
+    """
+    score = tasks.find(run.config.task).score
+    record = Record(score.evaluator, score.metric, status="diverged", note=str(error))
+    about = source(run.name, run.config, run.config.steps, run.split)
+    records.write(run.directory / records.NAME, [Results(about, (record,))])
+
+
+def _seconds(run: Run) -> float | None:
+    try:
+        known = read_json(run.directory / NAME)
+    except (OSError, ValueError):
+        return None
+    return known["seconds"] if has_shape(known, {"seconds": float, "*": object}) else None
+
+
+def _seldom(name: str, say: Callable[[str], None]) -> Callable[[str], None]:
+    """Returns a function that passes warnings on, and one other line each SAY_EVERY_S."""
+    last = time.monotonic()
+
+    def said(line: str) -> None:
+        nonlocal last
+        if line.startswith("warning:") or time.monotonic() - last >= SAY_EVERY_S:
+            last = time.monotonic()
+            say(f"{name}: {line}")
+
+    return said

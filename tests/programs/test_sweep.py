@@ -1,0 +1,127 @@
+"""A sweep through its program: what is finished stays, whatever is killed; what diverges counts."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from seqarch import records
+from seqarch.config import parse
+from seqarch.provenance import cpus
+from seqarch.report.collect import collect
+from seqarch.sweep import hyper
+from seqarch.sweep.plan import plan
+from seqarch.sweep.work import DIVERGED, DONE, NAME, find_end
+from seqarch.training.logging import find_faults, read_rows
+
+ROOT = Path(__file__).parents[2]
+WAIT = 240
+STEPS = 120
+RATES = (1e-3, 2e-3, 3e-3, 4e-3, 1e30)
+
+CONFIG = f"""
+from configs import probes
+
+def get_config():
+    config = probes.get_config("mqar(pairs=2,length=16,vocab=16),gru")
+    config.steps = {STEPS}
+    config.batch = 4
+    config.log_every = 1
+    config.model.layers = 1
+    config.model.dim = 8
+    config.checkpoint.every = 10
+    config.eval.every = 0
+    config.eval.batch = 4
+    config.evals = dict(accuracy=dict(rows=8))
+    return config
+
+def get_hyper(h):
+    return h.sweep("optim.lr", {RATES})
+"""
+
+
+def until(condition, what: str) -> None:
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+def start(directory: Path, *arguments: str) -> subprocess.Popen:
+    (directory / "tiny.py").write_text(CONFIG)
+    command = [sys.executable, str(ROOT / "scripts/sweep.py"), f"--config={directory}/tiny.py"]
+    return subprocess.Popen(
+        [*command, f"--workdir={directory}/runs", *arguments],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(program: subprocess.Popen, code: int = 0) -> str:
+    stdout, stderr = program.communicate(timeout=WAIT)
+    assert program.returncode == code, stdout + stderr
+    return stdout if code == 0 else stderr
+
+
+def workers(program: subprocess.Popen) -> list[int]:
+    listed = subprocess.run(
+        ["pgrep", "-P", str(program.pid), "-f", "spawn_main"], capture_output=True, text=True
+    )
+    return [int(line) for line in listed.stdout.split()]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or cpus() < 2, reason="no cores to share")
+def test_a_sweep_goes_on_whatever_was_killed_and_runs_nothing_twice(tmp_path):
+    namespace: dict = {}
+    exec(CONFIG, namespace)
+    base, sweep = parse(namespace["get_config"]()), namespace["get_hyper"](hyper)
+    runs = plan(base, sweep, tmp_path / "runs", "validation")
+    started = [start(tmp_path)]
+    try:
+        until(lambda: any(map(find_end, runs)), "no run ended")
+        os.kill(started[0].pid, signal.SIGKILL)
+        first = next(run for run in runs if find_end(run))
+        before = (first.directory / records.NAME).stat().st_mtime_ns
+
+        started.append(start(tmp_path))
+        left = [run for run in runs if not find_end(run)]
+        until(lambda: len(workers(started[1])) == 2, "there are no workers")
+        rows = {run.name: len(read_rows(run.directory)) for run in left}
+        until(
+            lambda: any(len(read_rows(run.directory)) > rows[run.name] + 20 for run in left),
+            "no run went on",
+        )
+        os.kill(workers(started[1])[0], signal.SIGKILL)
+        said = finish(started[1])
+        again = finish(start(tmp_path))
+    finally:
+        for program in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+    assert "1 finished" in said or "2 finished" in said, said
+    assert said.count("its process was killed; another one goes on with it") == 1, said
+    assert "4 of 5 runs are done, 1 diverged" in said and "all of them are finished" in again
+    assert (first.directory / records.NAME).stat().st_mtime_ns == before
+    assert [find_end(run).status for run in runs] == [*[DONE] * 4, DIVERGED]
+    assert not any(find_faults(run.directory, STEPS) for run in runs[:4])
+    assert all((run.directory / NAME).exists() for run in runs)
+
+    found = collect([run.directory for run in runs])
+    assert found.notice == "1 of 5 runs diverged and are in no mean"
+    assert found.models[0].name == "optim.lr=0.001"
+
+
+def test_mistakes_are_one_line(tmp_path):
+    said = finish(start(tmp_path, "--grid=model.dims=4,8"), 2)
+    assert said.count("\n") == 1 and "did you mean 'model.dim'" in said
+    said = finish(start(tmp_path, "--config.optim.lr=1e-2"), 2)
+    assert said.count("\n") == 1 and "--config.optim.lr is given, and the sweep varies it" in said
+    assert not (tmp_path / "runs").exists()
