@@ -9,6 +9,7 @@ import ast
 import contextlib
 import os
 import re
+import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +55,7 @@ def train_on_slurm(
     executor = make_executor(workdir, options)
     jobs = _queued(runs, workdir)
     if jobs:
-        say(f"{len(jobs)} runs are in SLURM's queue already, says {workdir / FOLDER / JOBS}")
+        say(f"in SLURM's queue already: {len(jobs)}, by {workdir / FOLDER / JOBS}")
     if new := [run for run in runs if run.name not in jobs]:
         made = executor.map_array(Job(), new)
         jobs |= {run.name: job for run, job in zip(new, made, strict=True)}
@@ -84,7 +85,9 @@ def make_executor(workdir: Path, options: str) -> Any:
         ) from error
     given = dict(job_name="seqarch", time=24 * 60) | read_options(options)
     path = ":".join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    given |= dict(setup=[f"export PYTHONPATH='{path}'"], additional_parameters={"requeue": True})
+    given |= dict(
+        setup=[f"export PYTHONPATH={shlex.quote(path)}"], additional_parameters={"requeue": True}
+    )
     try:
         executor.update_parameters(**given)
     except (ValueError, TypeError) as error:

@@ -12,10 +12,11 @@ import pytest
 
 from seqarch import records
 from seqarch.config import parse
+from seqarch.files import read_json
 from seqarch.provenance import cpus
 from seqarch.report.collect import collect
 from seqarch.sweep import hyper
-from seqarch.sweep.plan import plan
+from seqarch.sweep.plan import Run, plan
 from seqarch.sweep.work import DIVERGED, DONE, NAME, find_end
 from seqarch.training.logging import find_faults, read_rows
 
@@ -41,7 +42,7 @@ def get_config():
     return config
 
 def get_hyper(h):
-    return h.sweep("optim.lr", {RATES})
+    return h.sweep("optim.lr", RATES)
 """
 
 
@@ -52,8 +53,9 @@ def until(condition, what: str) -> None:
         time.sleep(0.05)
 
 
-def start(directory: Path, *arguments: str) -> subprocess.Popen:
-    (directory / "tiny.py").write_text(CONFIG)
+def start(directory: Path, *arguments: str, rates=RATES) -> subprocess.Popen:
+    """Starts a sweep over learning rates in directory/runs."""
+    (directory / "tiny.py").write_text(f"{CONFIG}\nRATES = {rates}\n")
     command = [sys.executable, str(ROOT / "scripts/sweep.py"), f"--config={directory}/tiny.py"]
     return subprocess.Popen(
         [*command, f"--workdir={directory}/runs", *arguments],
@@ -71,6 +73,14 @@ def finish(program: subprocess.Popen, code: int = 0) -> str:
     return stdout if code == 0 else stderr
 
 
+def planned(directory: Path, rates=RATES) -> list[Run]:
+    """Returns the runs of the sweep that `start` starts."""
+    namespace: dict = dict(RATES=rates)
+    exec(CONFIG, namespace)
+    base, sweep = parse(namespace["get_config"]()), namespace["get_hyper"](hyper)
+    return plan(base, sweep, directory / "runs", "validation")
+
+
 def workers(program: subprocess.Popen) -> list[int]:
     listed = subprocess.run(
         ["pgrep", "-P", str(program.pid), "-f", "spawn_main"], capture_output=True, text=True
@@ -80,10 +90,7 @@ def workers(program: subprocess.Popen) -> list[int]:
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or cpus() < 2, reason="no cores to share")
 def test_a_sweep_goes_on_whatever_was_killed_and_runs_nothing_twice(tmp_path):
-    namespace: dict = {}
-    exec(CONFIG, namespace)
-    base, sweep = parse(namespace["get_config"]()), namespace["get_hyper"](hyper)
-    runs = plan(base, sweep, tmp_path / "runs", "validation")
+    runs = planned(tmp_path)
     started = [start(tmp_path)]
     try:
         until(lambda: any(map(find_end, runs)), "no run ended")
@@ -106,13 +113,14 @@ def test_a_sweep_goes_on_whatever_was_killed_and_runs_nothing_twice(tmp_path):
         for program in started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
+            program.communicate()
     assert "1 finished" in said or "2 finished" in said, said
     assert said.count("its process was killed; another one goes on with it") == 1, said
     assert "4 of 5 runs are done, 1 diverged" in said and "all of them are finished" in again
     assert (first.directory / records.NAME).stat().st_mtime_ns == before
     assert [find_end(run).status for run in runs] == [*[DONE] * 4, DIVERGED]
     assert not any(find_faults(run.directory, STEPS) for run in runs[:4])
-    assert all((run.directory / NAME).exists() for run in runs)
+    assert read_json(runs[-1].directory / NAME)["fields"] == {"optim.lr": RATES[-1]}
 
     found = collect([run.directory for run in runs])
     assert found.notice == "1 of 5 runs diverged and are in no mean"
