@@ -13,6 +13,7 @@ from seqarch.compare.spec import FIELDS
 from seqarch.config import parse
 from seqarch.runtime import cli
 from seqarch.runtime.command_line import parse_flags
+from seqarch.sweep.grid import parse_grid
 from studies.commands import commands, walk
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,9 @@ def check_only(main, argv=None, positional=(), more=False, device=True):
     config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
     if config is not None:
         given = config.to_dict()
-        parse({name: value for name, value in given.items() if name not in FIELDS})
+        base = parse({name: value for name, value in given.items() if name not in FIELDS})
+        if "grid" in flags.FLAGS:
+            parse_grid(flags.FLAGS["grid"].value, base)
     raise SystemExit(0)
 
 
@@ -57,7 +60,7 @@ def test_a_run_that_is_read_was_made_before():
     made = {"README.md": {"runs/tour"}}
     for page, command in SHOWN:
         known = made.setdefault(page, set(made["README.md"]))
-        read = set(re.findall(r"(?<![=\w/])runs/\w[\w/]*", command))
+        read = set(re.findall(r"(?<![=\w/])runs/\w[\w/]*\b", command))
         written = set(re.findall(r"--workdir=(runs/[\w/]+)", command))
         if "eval.py" in command or "generate.py" in command:
             read, written = written, set()
