@@ -33,6 +33,9 @@ CONFIG = cli.define_config()
 WORKDIR = cli.define_path("workdir", None, "The sweep's directory, in which each run gets its own.")
 GRID = flags.DEFINE_string("grid", "", f"Values of fields, such as '{EXAMPLE}'.")
 SPLIT = flags.DEFINE_string("split", "validation", "The held-out data: validation or test.")
+ONLY = flags.DEFINE_list(
+    "only", [], "Evaluators to run, such as accuracy,flops; default: those of the config."
+)
 WORKERS = flags.DEFINE_integer(
     "workers",
     None,
@@ -55,14 +58,14 @@ def main() -> None:
         workdir = workdir.resolve()
         slurm.make_executor(workdir, OPTIONS.value)
     base = parse(CONFIG.value)
-    runs = plan(base, read_sweep(base), workdir, SPLIT.value)
+    runs = plan(base, read_sweep(base), workdir, SPLIT.value, ONLY.value)
     check(runs, workdir, here)
     at_once = check_workers(WORKERS.value) if here else len(runs)
     if DRY.value:
-        print("\n".join(SweepState(runs, workdir, at_once).lines(longest=None)))
+        print("\n".join(SweepState(runs, workdir, at_once, here).lines(longest=None)))
         return
     with local.held(workdir, print_line):
-        state = SweepState(runs, workdir, at_once)
+        state = SweepState(runs, workdir, at_once, here)
         print("\n".join(state.lines()), flush=True)
 
         def train(left: Sequence[Run], ended: Ended) -> None:

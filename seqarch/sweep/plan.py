@@ -27,6 +27,7 @@ class Run(NamedTuple):
       config: its config.
       directory: where it is trained.
       split: the held-out data that it is scored on.
+      evaluators: names of those that measure it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Run(NamedTuple):
     config: Config
     directory: Path
     split: str
+    evaluators: tuple[str, ...]
 
     @property
     def program(self) -> str:
@@ -46,7 +48,9 @@ class Run(NamedTuple):
 TRACED = ("lr", "weight_decay")  # fields of `optim` that are arguments of the compiled step
 
 
-def plan(base: Config, sweep: Sweep, workdir: Path, split: str) -> list[Run]:
+def plan(
+    base: Config, sweep: Sweep, workdir: Path, split: str, only: Sequence[str] = ()
+) -> list[Run]:
     """Returns the runs of a sweep.
 
     Args:
@@ -54,6 +58,7 @@ def plan(base: Config, sweep: Sweep, workdir: Path, split: str) -> list[Run]:
       sweep: the fields of each run.
       workdir: the directory of the runs' directories.
       split: the held-out data that is scored.
+      only: evaluators that measure the runs; default: those of each config.
 
     Raises:
       UserError: for a sweep without runs, an unknown field or split, a value that a field refuses,
@@ -78,7 +83,7 @@ def plan(base: Config, sweep: Sweep, workdir: Path, split: str) -> list[Run]:
         if same:
             raise UserError(f"{same} and {name} of the sweep are the same run; give one of them")
         names[key] = name
-        made.append(Run(name, fields, config, workdir / name, split))
+        made.append(Run(name, fields, config, workdir / name, split, tuple(only or config.evals)))
     return made
 
 
@@ -113,7 +118,7 @@ def check(runs: Sequence[Run], workdir: Path, here: bool = True) -> None:
         raise UserError(f"{workdir} holds a run; give the sweep a --workdir of its own")
     for run in {run.program: run for run in runs}.values():
         try:
-            _check_config(run.config, here)
+            _check_config(run, here)
         except UserError as error:
             raise UserError(f"{run.name}: {error}") from error
     rundir.check(workdir, runs[0].config)
@@ -122,9 +127,10 @@ def check(runs: Sequence[Run], workdir: Path, here: bool = True) -> None:
             execution.check(run.directory, run.config)
 
 
-def _check_config(config: Config, here: bool) -> None:
+def _check_config(run: Run, here: bool) -> None:
+    config = run.config
     make_task(config)
-    choose(config)
+    choose(config, run.evaluators)
     count_parameters(config.model)
     if here:
         mesh = sharding.make_mesh(config.mesh)

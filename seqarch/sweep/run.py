@@ -19,10 +19,17 @@ Train = Callable[[Sequence[Run], Ended], None]
 
 
 class SweepState:
-    """The runs of a sweep with the ends of those that are finished, and the time of the others."""
+    """The runs of a sweep with the ends of those that are finished, and the time of the others.
 
-    def __init__(self, runs: Sequence[Run], workdir: Path, at_once: int):
-        self.runs, self.workdir = runs, workdir
+    Args:
+      runs: the runs.
+      workdir: the sweep's directory.
+      at_once: runs that may be trained at once.
+      here: whether these are trained on this machine.
+    """
+
+    def __init__(self, runs: Sequence[Run], workdir: Path, at_once: int, here: bool = True):
+        self.runs, self.workdir, self._here = runs, workdir, here
         self.ends: dict[str, End] = {}
         self._estimate = Estimate()
         for run in runs:
@@ -58,10 +65,9 @@ class SweepState:
         """
         fields = [f"{name} ({len(values)})" for name, values in varied(self.runs).items()]
         varying = f", varying {', '.join(fields)}" if fields else ""
-        finished = f"{len(self.ends)} finished, of which {self.diverged} diverged; " * bool(
-            self.ends
-        )
-        left = self.left
+        left, finished = self.left, ""
+        if self.ends:
+            finished = f"{len(self.ends)} finished, of which {self.diverged} diverged; "
         found = [
             f"{len(self.runs)} runs in {self.workdir}{varying}",
             f"{finished}{len(left)} to run, {self.at_once} at once",
@@ -69,6 +75,8 @@ class SweepState:
         found += [f"  {run.name}" for run in left[:longest]]
         if len(left) > len(left[:longest]):
             found.append(f"  and {len(left[longest:])} more, which --dry_run lists")
+        if self._here and self.at_once > 1 and any("speed" in run.evaluators for run in left):
+            found.append(f"note: speed is measured while {self.at_once} runs share the machine")
         return [*found, f"time: {self.time}"] if left else found[:1] + ["all of them are finished"]
 
     def summary(self) -> list[str]:

@@ -37,8 +37,8 @@ class End(NamedTuple):
 def find_end(run: Run) -> End | None:
     """Returns how a run ended; None where it is to be trained or measured still.
 
-    A run has ended if it was trained to its last step and every evaluator of its config has
-    records of this config, or if its records say that it diverged.
+    A run has ended if it was trained to its last step and each of its evaluators has records of
+    this config, or if its records say that it diverged.
     """
     results = execution.find(run.directory, run.config, run.split)
     if results is None:
@@ -48,7 +48,7 @@ def find_end(run: Run) -> End | None:
     if execution.diverged(run.directory, run.config):
         marked = found is not None and found.status == "diverged"
         return End(DIVERGED, None, _seconds(run)) if marked else None
-    if execution.missing(results, tuple(run.config.evals)):
+    if execution.missing(results, run.evaluators):
         return None
     return End(DONE, found.value if found else None, _seconds(run))
 
@@ -68,7 +68,7 @@ def work(run: Run, say: Callable[[str], None]) -> End:
     begun, began = bool(read_rows(run.directory)), time.monotonic()
     progress = Progress(1, say=_seldom(run.name, say))
     try:
-        execution.measured(run.directory, run.config, run.split, tuple(run.config.evals), progress)
+        execution.measured(run.directory, run.config, run.split, run.evaluators, progress)
     except Diverged as error:
         _record_divergence(run, error)
     seconds = None if begun else time.monotonic() - began

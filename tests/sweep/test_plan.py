@@ -95,6 +95,15 @@ def test_a_directory_of_another_run_is_refused(tmp_path):
         plan(BASE, [{}], tmp_path, "train")
 
 
+def test_evaluators_are_those_of_the_config_or_those_that_are_wanted(tmp_path):
+    (run,) = planned(tmp_path, {"steps": 3})
+    assert run.evaluators == tuple(BASE.evals)
+    (run,) = plan(BASE, [{"steps": 3}], tmp_path, "test", ["accuracy"])
+    assert run.evaluators == ("accuracy",)
+    with pytest.raises(UserError, match="evaluator"):
+        check(plan(BASE, [{}], tmp_path, "test", ["quality"]), tmp_path / "sweep")
+
+
 def test_the_example_varies_mixers_rates_and_seeds(tmp_path):
     base = parse(mqar.get_config())
     runs = plan(base, mqar.get_hyper(hyper), tmp_path, "validation")
