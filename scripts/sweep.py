@@ -28,6 +28,7 @@ from seqarch.sweep.grid import EXAMPLE, parse_grid
 from seqarch.sweep.hyper import Sweep
 from seqarch.sweep.plan import Run, check, plan
 from seqarch.sweep.run import Ended, SweepState, run
+from seqarch.training import rundir
 
 CONFIG = cli.define_config()
 WORKDIR = cli.define_path("workdir", None, "The sweep's directory, in which each run gets its own.")
@@ -59,11 +60,12 @@ def main() -> None:
         slurm.make_executor(workdir, OPTIONS.value)
     base = parse(CONFIG.value)
     runs = plan(base, read_sweep(base), workdir, SPLIT.value, ONLY.value)
-    check(runs, workdir, here)
     at_once = check_workers(WORKERS.value) if here else len(runs)
+    check(runs, workdir, here)
     if DRY.value:
         print("\n".join(SweepState(runs, workdir, at_once, here).lines(longest=None)))
         return
+    rundir.check(workdir, base)
     with local.held(workdir, print_line):
         state = SweepState(runs, workdir, at_once, here)
         print("\n".join(state.lines()), flush=True)

@@ -132,11 +132,11 @@ def _diverged(groups: Sequence[Sequence[Results]]) -> list[str]:
     found = [each for each in runs if any(map(_says_diverged, each.records))]
     if not found:
         return []
-    return [f"{len(found)} of {len(runs)} runs diverged and are in no mean"]
+    return [f"{len(found)} of {len(runs)} runs diverged; fit rates count them, and means do not"]
 
 
 def _says_diverged(record: Record) -> bool:
-    """Returns whether a record says that its run diverged (seqarch.sweep.work)."""
+    """Returns whether a record says that its run diverged (seqarch.compare.execution.failure)."""
     return record.status == "diverged" and not record.at
 
 

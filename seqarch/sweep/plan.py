@@ -15,7 +15,7 @@ from seqarch.sweep.hyper import Sweep
 from seqarch.sweep.names import run_name
 from seqarch.tasks import make_task
 from seqarch.tasks.base import SPLITS
-from seqarch.training import rundir, sharding
+from seqarch.training import sharding
 
 
 class Run(NamedTuple):
@@ -103,7 +103,7 @@ def varied(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def check(runs: Sequence[Run], workdir: Path, here: bool = True) -> None:
-    """Makes the sweep's directory and checks all its runs, of which none is started.
+    """Checks all runs of a sweep, of which none is started.
 
     Args:
       runs: the runs.
@@ -111,8 +111,8 @@ def check(runs: Sequence[Run], workdir: Path, here: bool = True) -> None:
       here: whether runs are trained on this machine, so that its devices must do.
 
     Raises:
-      UserError: where a config cannot be trained or measured, and where a directory cannot be
-        written or holds another run.
+      UserError: where a config cannot be trained or measured, and where a directory holds another
+        run.
     """
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a run; give the sweep a --workdir of its own")
@@ -121,7 +121,6 @@ def check(runs: Sequence[Run], workdir: Path, here: bool = True) -> None:
             _check_config(run, here)
         except UserError as error:
             raise UserError(f"{run.name}: {error}") from error
-    rundir.check(workdir, runs[0].config)
     for run in runs:
         if run.directory.exists():
             execution.check(run.directory, run.config)

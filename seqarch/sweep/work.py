@@ -7,9 +7,7 @@ from typing import NamedTuple
 from seqarch import records, tasks
 from seqarch.compare import execution
 from seqarch.errors import Diverged
-from seqarch.evals.evaluate import source
 from seqarch.files import has_shape, read_json, write_json
-from seqarch.records import Record, Results
 from seqarch.runtime.process import keep_compilations
 from seqarch.runtime.progress import Progress
 from seqarch.sweep.plan import Run
@@ -69,22 +67,12 @@ def work(run: Run, say: Callable[[str], None]) -> End:
     progress = Progress(1, say=_seldom(run.name, say))
     try:
         execution.measured(run.directory, run.config, run.split, run.evaluators, progress)
-    except Diverged as error:
-        _record_divergence(run, error)
+    except Diverged:
+        failure = execution.failure(run.directory, run.config, run.split)
+        records.write(run.directory / records.NAME, [failure])
     seconds = None if begun else time.monotonic() - began
     write_json(run.directory / NAME, dict(fields=dict(run.fields), seconds=seconds))
     return find_end(run) or End(DONE, None, seconds)
-
-
-def _record_divergence(run: Run, error: Diverged) -> None:
-    """Writes records that say that a run diverged.
-
-    They have the last step of the config, so that reports put them beside runs of other seeds.
-    """
-    score = tasks.find(run.config.task).score
-    record = Record(score.evaluator, score.metric, status="diverged", note=str(error))
-    about = source(run.name, run.config, run.config.steps, run.split)
-    records.write(run.directory / records.NAME, [Results(about, (record,))])
 
 
 def _seconds(run: Run) -> float | None:

@@ -117,6 +117,21 @@ def test_a_seed_is_no_name_and_a_name_is_of_one_member(run):
     assert names == ["gru", "mamba", "attention", "attention #2"]
 
 
+def test_runs_of_a_sweep_are_named_without_their_seeds_and_diverged_ones_are_counted(run):
+    diverged = Record("quality", "bits_per_byte", status="diverged")
+    lost = results_of("", mlp=2, seed=1)._replace(records=(diverged,))
+    paths = [
+        run("optim.lr=0.1,seed.model=0,seed.data=0", results_of("", mlp=1)),
+        run("optim.lr=0.1,seed.model=1,seed.data=1", results_of("", mlp=1, seed=1)),
+        run("optim.lr=1.0,seed.model=0", results_of("", mlp=2)),
+        run("optim.lr=1.0,seed.model=1", lost),
+        run("seed.model=0", results_of("", "mamba")),
+    ]
+    found = collect(paths)
+    assert [each.name for each in found.members] == ["optim.lr=0.1", "optim.lr=1.0", "mamba"]
+    assert found.notice.startswith("1 of 5 runs diverged")
+
+
 def test_what_was_not_measured_alike_is_not_averaged(run):
     same = results_of("")
     paths = [
