@@ -78,6 +78,8 @@ def own_flags() -> Iterator[None]:
     """absl's flags are of the whole process: those of programs that tests have imported go, and
     afterwards the program's.
     """
+    import grain  # noqa: F401  it defines flags when it is first imported, and they must stay
+
     for name in [
         name
         for name in flags.FLAGS
