@@ -40,16 +40,16 @@ class Stopped(Exception):
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
-    """Returns the error for an unknown name, which suggests the nearest known one.
+    """Returns the error for an unknown name, which suggests the nearest one, whatever its case.
 
     Args:
       kind: what is named, such as "mixer".
       given: the name.
       known: the names that exist.
     """
-    known = sorted(known)
-    close = difflib.get_close_matches(given, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    names = {name.lower(): name for name in sorted(known)}
+    close = difflib.get_close_matches(given.lower(), names, n=1)
+    hint = f"did you mean {names[close[0]]!r}?" if close else f"known: {', '.join(names.values())}"
     return UserError(f"unknown {kind} {given!r}; {hint}")
 
 
