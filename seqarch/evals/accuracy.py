@@ -16,7 +16,14 @@ from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Fact, Record
 from seqarch.tasks import make_task
-from seqarch.tasks.base import ACCURACY, HELD_OUT_SEED, Batch, Probe, as_batch
+from seqarch.tasks.base import (
+    ACCURACY,
+    HELD_OUT_SEED,
+    SMALLEST_DOMAIN_BITS,
+    Batch,
+    Probe,
+    as_batch,
+)
 from seqarch.training.state import token_scores
 from seqarch.types import Bool, Int
 
@@ -93,7 +100,7 @@ def evaluate(
     yield Record(NAME, "chance", probe.chance.uninformed)
     if probe.chance.informed is not None:
         yield Record(NAME, "informed_chance", probe.chance.informed)
-    yield Fact(NAME, "held_out", held_out(probe, longer, harder))
+    yield Fact(NAME, "held_out", held_out(probe, found.tokens, longer, harder))
     yield from by_distance(probe, found)
     for length, each in longer.items():
         found = answers(run, each, rows).beyond(probe.length if length > probe.length else 0)
@@ -121,8 +128,20 @@ def answers(run: LoadedRun, probe: Probe, count: int) -> Answers:
     return Answers(drawn.tokens, drawn.scored, right)
 
 
-def held_out(probe: Probe, longer: Mapping[int, Probe], harder: Mapping[float, Probe]) -> str:
-    """Returns whether held-out rows are disjoint from those of training, as a sentence."""
+def held_out(
+    probe: Probe,
+    tokens: Int[np.ndarray, "B T"],
+    longer: Mapping[int, Probe],
+    harder: Mapping[float, Probe],
+) -> str:
+    """Returns whether held-out rows are disjoint from those of training, as a sentence.
+
+    Args:
+      probe: the task.
+      tokens: held-out rows of it.
+      longer: the task at other lengths.
+      harder: the task at other sizes.
+    """
     if not probe.disjoint:
         return (
             "Held-out rows are not disjoint from training: the task has a fixed table, or too few "
@@ -130,7 +149,13 @@ def held_out(probe: Probe, longer: Mapping[int, Probe], harder: Mapping[float, P
         )
     found = [f"length {key}" for key, each in longer.items() if not each.disjoint]
     found += [f"{probe.size} {key}" for key, each in harder.items() if not each.disjoint]
-    exempt = f", but for those at {' and '.join(found)}, which are too few" if found else ""
+    kinds = []
+    if share := probe.in_every_split(tokens).mean():
+        few = f"kinds of which there are fewer than {2**SMALLEST_DOMAIN_BITS:,} different rows"
+        kinds.append(f"{few} ({share:.1%} of those at length {probe.length})")
+    if found:
+        kinds.append(f"those at {' and '.join(found)}, which are too few")
+    exempt = f", but for {' and for '.join(kinds)}" if kinds else ""
     return f"Held-out rows are disjoint from training{exempt}."
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from seqarch.errors import UserError
 from seqarch.tasks.base import Chance, Probe, Rows
-from seqarch.types import Int
+from seqarch.types import Float, Int
 
 SYMBOLS = PLUS, MINUS, TIMES, OPEN, CLOSE, EQUALS, PADDING = range(7)  # added to the modulus
 DIGIT_OF = np.array([0, 0, 1, 1, 2])  # place of the digit in n, -n, (n) and (-n), by length
@@ -41,6 +41,7 @@ class Arithmetic(Probe):
     """
 
     ability: ClassVar[str] = "state tracking"
+    version: ClassVar[int] = 2
     length: int = 64
     modulus: int = 5
     brackets: bool = False
@@ -65,6 +66,11 @@ class Arithmetic(Probe):
     @property
     def domain_bits(self) -> float:
         return self.length // (4 if self.brackets else 2) * math.log2(self.modulus)
+
+    def kind_bits(self, tokens: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B"]:
+        """Returns the bits of each expression's numbers, and of the operators between them."""
+        numbers = (tokens < self.modulus).sum(axis=1)
+        return numbers * math.log2(self.modulus) + (numbers - 1) * math.log2(3 - self.brackets)
 
     def draw(self, rng: np.random.Generator, count: int) -> Rows:
         tokens = np.full((count, self.length), self.modulus + PADDING)

@@ -39,7 +39,6 @@ EIGHTHS = {"train": range(6), "validation": range(6, 7), "test": range(7, 8)}  #
 ROUNDS = 200  # attempts to draw rows, after which a split counts as empty
 DRAWN_TOKENS = 2**24  # tokens that are drawn at once, so that long rows fit in memory
 SMALLEST_DOMAIN_BITS = 14  # of the number of different rows from which on they are split
-VERSION = 1  # version of the generation of rows: another one is another data stream
 
 
 class Batch(NamedTuple):
@@ -208,9 +207,12 @@ class Probe(Task):
     """A task whose rows are generated, and scored by accuracy at weighted positions.
 
     Splits are disjoint: a row's hash decides its split, and rows are drawn until enough of them
-    belong to the wanted split. Where `disjoint` is False, every split is drawn from all rows.
+    belong to the wanted split. Where `disjoint` is False, every split is drawn from all rows. Where
+    only some kinds have too few different rows (`kind_bits`), rows of these kinds go to a random
+    split each time they are drawn, so that all splits have the same distribution.
 
     Attributes:
+      version: that of the generation of rows: another one is another data stream.
       ability: what it tests: "recall", "copying" or "state tracking".
       size: the name of the option that makes the task harder, such as "pairs".
       sizes: values of that option by which a model is tested too.
@@ -220,6 +222,7 @@ class Probe(Task):
 
     score: ClassVar[Score] = ACCURACY
     evaluators: ClassVar[tuple[str, ...]] = ("accuracy", "flops", "speed", "memory")
+    version: ClassVar[int] = 1
     ability: ClassVar[str] = "recall"
     size: ClassVar[str] = "length"
     sizes: ClassVar[tuple[float, ...]] = ()
@@ -248,6 +251,14 @@ class Probe(Task):
     def disjoint(self) -> bool:
         """Whether no held-out row is trained on; False for a fixed table or a small domain."""
         return self.domain_bits >= SMALLEST_DOMAIN_BITS
+
+    def kind_bits(self, tokens: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B"]:
+        """Returns `domain_bits` of each row's kind, such as the rows with as long a string."""
+        return np.full(len(tokens), self.domain_bits)
+
+    def in_every_split(self, tokens: Int[np.ndarray, "B T"]) -> Bool[np.ndarray, "B"]:
+        """Returns which rows are of a kind with too few different ones to be split."""
+        return self.kind_bits(tokens) < SMALLEST_DOMAIN_BITS
 
     def distances(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"] | None:
         """Returns how many tokens before a scored position the evidence for its answer begins.
@@ -283,7 +294,7 @@ class Probe(Task):
 
     @property
     def digest(self) -> str:
-        decisive = [type(self).__name__, VERSION, dataclasses.asdict(self)]
+        decisive = [type(self).__name__, self.version, dataclasses.asdict(self)]
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     def open(self, split: str) -> HeldOut:
@@ -313,7 +324,7 @@ class Probe(Task):
         """
         if split not in EIGHTHS:
             raise unknown("split", split, SPLITS)
-        rng = np.random.default_rng((VERSION, SPLITS.index(split), seed, index))
+        rng = np.random.default_rng((self.version, SPLITS.index(split), seed, index))
         if not self.disjoint:
             return self.draw(rng, count)
         eighths, at_once = EIGHTHS[split], max(1, DRAWN_TOKENS // self.length)
@@ -321,13 +332,22 @@ class Probe(Task):
         left = ROUNDS * (8 * count // len(eighths) + 8)
         while missing and left > 0:
             drawn = self.draw(rng, min(-(-missing * 8 // len(eighths)) + 8, at_once))
-            member = np.isin(row_hashes(drawn.tokens) >> np.uint64(61), eighths)
+            member = np.isin(self._eighths(rng, drawn.tokens), eighths)
             found.append(Rows(*(column[member][:missing] for column in drawn)))
             missing -= len(found[-1].tokens)
             left -= len(drawn.tokens)
         if missing:
             raise UserError(f"{self} has too few different rows for the split {split}; enlarge it")
         return Rows(*map(np.concatenate, zip(*found, strict=True)))
+
+    def _eighths(
+        self, rng: np.random.Generator, tokens: Int[np.ndarray, "B T"]
+    ) -> Int[np.ndarray, "B"]:
+        """Returns the eighth of each row: that of its hash, or any if its kind has too few rows."""
+        found = (row_hashes(tokens) >> np.uint64(61)).astype(int)
+        if (few := self.in_every_split(tokens)).any():
+            found[few] = rng.integers(8, size=few.sum())
+        return found
 
     def validation(self) -> tuple[Batch, int]:
         return as_batch(self.rows("validation", HELD_OUT_SEED, 0, VALIDATION_ROWS)), 0

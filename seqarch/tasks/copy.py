@@ -20,7 +20,7 @@ import numpy as np
 
 from seqarch.errors import UserError
 from seqarch.tasks.base import Chance, Probe, Rows
-from seqarch.types import Int
+from seqarch.types import Float, Int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Copy(Probe):
     """
 
     ability: ClassVar[str] = "copying"
+    version: ClassVar[int] = 2
     length: int = 64
     vocab: int = 29
     shortest: int = 1
@@ -63,6 +64,10 @@ class Copy(Probe):
     @property
     def domain_bits(self) -> float:
         return self._longest * math.log2(self._letters)
+
+    def kind_bits(self, tokens: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B"]:
+        """Returns the bits of the strings that are as long as each row's."""
+        return self._size(tokens)[:, 0] * math.log2(self._letters)
 
     def draw(self, rng: np.random.Generator, count: int) -> Rows:
         letters = rng.integers(self._letters, size=(count, self._longest))

@@ -11,6 +11,7 @@ from seqarch.errors import UserError
 from seqarch.evals import accuracy
 from seqarch.evals.evaluate import choose
 from seqarch.records import Record
+from seqarch.tasks.copy import Copy
 from seqarch.tasks.memorise import Memorise
 from seqarch.tasks.mqar import MQAR
 from seqarch.tasks.parity import Parity
@@ -83,11 +84,20 @@ def test_a_size_that_cannot_be_is_told_before_anything_is_measured(monkeypatch):
         (Parity(), "disjoint from training, but for those at length 8, which are too few."),
         (Parity(length=12), "not disjoint from training: the task has a fixed table, or too few"),
         (Memorise(), "not disjoint from training"),
+        (
+            Copy(length=32),
+            "for kinds of which there are fewer than 16,384 different rows (13.9% of",
+        ),
+        (
+            Copy(length=32, vocab=20),
+            "% of those at length 32) and for those at length 8, which are",
+        ),
     ],
 )
 def test_captions_say_whether_rows_are_held_out(task, expected):
     longer = {length: dataclasses.replace(task, length=length) for length in (8, 128)}
-    assert expected in accuracy.held_out(task, longer, {})
+    tokens = task.rows("test", 0, 0, 512).tokens
+    assert expected in accuracy.held_out(task, tokens, longer, {})
     assert all("held_out" in table.facts for table in accuracy.EVALUATOR.tables)
 
 

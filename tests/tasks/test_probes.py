@@ -39,6 +39,7 @@ EXEMPT = [
     "selective_copy(copied=2)",
     "copy(length=7,vocab=6)",
 ]
+SHORT = ["arithmetic(length=16)", "copy(length=16)"]  # many of whose rows are of too few kinds
 COUNT = 200
 
 
@@ -99,9 +100,10 @@ def test_evidence_stands_before_what_it_answers(probe):
 def test_splits_share_no_row(probe):
     if not probe.disjoint:
         pytest.skip("exempt, as the next test says")
-    hashes = {split: row_hashes(probe.rows(split, 0, 0, COUNT).tokens) for split in SPLITS}
-    for split, found in hashes.items():
-        assert set((found >> np.uint64(61)).tolist()) <= set(EIGHTHS[split])
+    for split in SPLITS:
+        tokens = probe.rows(split, 0, 0, COUNT).tokens
+        found = row_hashes(tokens[~probe.in_every_split(tokens)]) >> np.uint64(61)
+        assert 0 < len(found) and set(found.tolist()) <= set(EIGHTHS[split])
     assert sorted(eighth for each in EIGHTHS.values() for eighth in each) == list(range(8))
 
 
@@ -112,6 +114,30 @@ def test_a_task_with_too_few_rows_says_that_splits_share_some(task):
     rows = [probe.rows(split, 0, 0, COUNT).tokens for split in SPLITS]
     assert all(len(each) == COUNT for each in rows)
     assert (rows[0] != rows[1]).any()
+
+
+@pytest.mark.parametrize("task", [*PROBES, *VARIANTS, *SHORT])
+def test_no_row_is_more_common_in_held_out_rows_than_in_training(task):
+    probe = probes.find_probe(task)
+    tokens = {split: probe.rows(split, 0, 0, 512).tokens for split in SPLITS}
+    most = {key: np.unique(row_hashes(x), return_counts=True)[1].max() for key, x in tokens.items()}
+    few = {key: probe.in_every_split(rows).mean() for key, rows in tokens.items()}
+    for split in ("validation", "test"):
+        assert most[split] <= 3 * most["train"]
+        assert few[split] == pytest.approx(few["train"], abs=0.1)
+
+
+@pytest.mark.parametrize("task", SHORT)
+def test_rows_of_too_few_kinds_are_in_every_split(task):
+    """Of strings of one letter, and of expressions of one number."""
+    probe = probes.find_probe(task)
+    shortest = []
+    for split in SPLITS:
+        tokens = probe.rows(split, 0, 0, 2000).tokens
+        few, sizes = probe.in_every_split(tokens), (tokens != probe.vocab - 1).sum(axis=1)
+        assert 0 < few.sum() < len(few) and few[sizes == sizes.min()].all()
+        shortest.append({tuple(row) for row in tokens[sizes == sizes.min()].tolist()})
+    assert shortest[0] == shortest[1] == shortest[2]
 
 
 def test_only_one_default_is_exempt():
