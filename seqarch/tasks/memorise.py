@@ -4,7 +4,8 @@
     targets   -  v8 -  v2 -  v4 ...
 
 All rows of all seeds share one table, from each key to a value of its own. So held-out rows ask
-for what was trained on, and are not disjoint from training. Chance: one in the number of values.
+for what was trained on, and are not disjoint from training. An even vocabulary has a value that no
+key has. Chance: one in the number of keys.
 
 Source: Poli et al. 2024, "Mechanistic design and scaling of hybrid architectures", and its code
 (mad-lab, `generate_memorization_instance`). There 256 fixed rows are trained on; here new ones.
@@ -52,7 +53,7 @@ class Memorise(Probe):
 
     @property
     def chance(self) -> Chance:
-        return Chance(1 / (self.vocab - 1 - self._keys))
+        return Chance(1 / self._keys)
 
     @property
     def disjoint(self) -> bool:
