@@ -6,8 +6,10 @@ import sys
 
 from seqarch import tasks
 from seqarch.report.formats import show
-from seqarch.tasks.base import Probe
+from seqarch.tasks.base import HELD_OUT_SEED, Probe
+from seqarch.tasks.trivial import trivial_accuracy
 
+ROWS = 512  # on which the trivial rules are measured
 HEAD = """# Tasks
 
 Each task tests one ability on generated rows:
@@ -17,14 +19,17 @@ Each task tests one ability on generated rows:
     python eval.py --workdir=runs/parity
 
 Options stand in parentheses. A target is what a model must answer at a token; a dash is a position
-that is not scored. Chance is the accuracy of guessing. `python scripts/docs.py` makes this page
-from the source.
+that is not scored. Chance is the accuracy of guessing among all answers. The trivial rule is the
+best, on {rows} rows of the test split, of four that read no association: the commonest target, and
+the row's first, last or commonest token so far that is a target in any row. The evaluator of
+accuracy measures it at other lengths and sizes too. `python scripts/docs.py` makes this page from
+the source.
 """
 
 
 COLUMNS = (
-    "| task | ability | options | vocabulary | chance |",
-    "| :-- | :-- | :-- | --: | --: |",
+    "| task | ability | options | vocabulary | chance | trivial rule |",
+    "| :-- | :-- | :-- | --: | --: | --: |",
 )
 
 
@@ -35,13 +40,13 @@ def tasks_page() -> str:
     for name, probe in probes.items():
         fields = dataclasses.fields(probe)
         options = ", ".join(f"{field.name}={getattr(probe, field.name)}" for field in fields)
-        chance = show(probe.chance.uninformed, "percent")
-        table.append(
-            f"| [{name}](#{name}) | {probe.ability} | `{options}` | {probe.vocab} | {chance} |"
-        )
+        trivial = trivial_accuracy(probe.rows("test", HELD_OUT_SEED, 0, ROWS))
+        shown = [show(each, "percent") for each in (probe.chance, trivial)]
+        cells = [f"[{name}](#{name})", probe.ability, f"`{options}`", str(probe.vocab), *shown]
+        table.append(f"| {' | '.join(cells)} |")
         definition = inspect.cleandoc(sys.modules[type(probe).__module__].__doc__)
         sections.append(f"## {name}\n\n{definition}\n")
-    return "\n".join([HEAD, *table, "", *sections])
+    return "\n".join([HEAD.format(rows=ROWS), *table, "", *sections])
 
 
 def _is_probe(name: str) -> bool:

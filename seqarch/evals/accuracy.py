@@ -2,7 +2,8 @@
 
 Accuracy is measured at all scored positions, by the distance to the evidence, at lengths beyond
 training, and at other sizes of the task. A position counts as right where the right answer is the
-model's most likely token. Every table says whether its rows are disjoint from those of training.
+model's most likely token. Beside it stands the accuracy of the best trivial rule on the same rows
+(`seqarch.tasks.trivial`). Every table says whether its rows are disjoint from those of training.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +23,10 @@ from seqarch.tasks.base import (
     SMALLEST_DOMAIN_BITS,
     Batch,
     Probe,
+    Rows,
     as_batch,
 )
+from seqarch.tasks.trivial import trivial_accuracy
 from seqarch.training.state import token_scores
 from seqarch.types import Bool, Int
 
@@ -34,34 +37,32 @@ class Answers(NamedTuple):
     """What a model answers on rows of a probe.
 
     Attributes:
-      tokens: the rows.
-      scored: the positions that are scored.
+      rows: the rows.
       right: the scored positions at which the model is right.
     """
 
-    tokens: Int[np.ndarray, "B T"]
-    scored: Bool[np.ndarray, "B T"]
+    rows: Rows
     right: Bool[np.ndarray, "B T"]
 
     @property
     def accuracy(self) -> float:
         """The share of scored positions that are right."""
-        return float(self.right.sum() / self.scored.sum())
+        return float(self.right.sum() / self.positions)
 
     @property
     def positions(self) -> int:
         """The number of scored positions."""
-        return int(self.scored.sum())
+        return int(self.rows.scored.sum())
 
     def beyond(self, start: int) -> "Answers":
         """Returns the answers at positions from `start` on."""
-        late = np.arange(self.tokens.shape[1]) >= start
-        return Answers(self.tokens, self.scored & late, self.right & late)
+        late = np.arange(self.right.shape[1]) >= start
+        return Answers(self.rows._replace(scored=self.rows.scored & late), self.right & late)
 
     @property
     def exact(self) -> float:
         """The share of rows with every scored position right."""
-        return float((self.right == self.scored).all(axis=1).mean())
+        return float((self.right == self.rows.scored).all(axis=1).mean())
 
 
 def variants(
@@ -94,23 +95,25 @@ def evaluate(
     probe = run.task
     longer, harder = variants(probe, lengths, sizes)
     found = answers(run, probe, rows)
-    yield Record(NAME, "accuracy", found.accuracy, n=found.positions)
+    yield from _accuracies("", found, {})
     yield Record(NAME, "exact", found.exact, n=rows)
     yield Record(NAME, "solved", probe.solved)
-    yield Record(NAME, "chance", probe.chance.uninformed)
-    if probe.chance.informed is not None:
-        yield Record(NAME, "informed_chance", probe.chance.informed)
-    yield Fact(NAME, "held_out", held_out(probe, found.tokens, longer, harder))
+    yield Record(NAME, "chance", probe.chance)
+    yield Fact(NAME, "held_out", held_out(probe, found.rows.tokens, longer, harder))
     yield from by_distance(probe, found)
     for length, each in longer.items():
         found = answers(run, each, rows).beyond(probe.length if length > probe.length else 0)
-        at = {"context": length}
         if found.positions:
-            yield Record(NAME, "length_accuracy", found.accuracy, at, n=found.positions)
+            yield from _accuracies("length_", found, {"context": length})
     for size, each in harder.items():
-        found = answers(run, each, rows)
-        at = {probe.size: size}
-        yield Record(NAME, "size_accuracy", found.accuracy, at, n=found.positions)
+        yield from _accuracies("size_", answers(run, each, rows), {probe.size: size})
+
+
+def _accuracies(prefix: str, found: Answers, at: Mapping[str, float]) -> Iterator[Record]:
+    """Yields the accuracy of the model and that of the best trivial rule."""
+    n, trivial = found.positions, trivial_accuracy(found.rows)
+    yield Record(NAME, f"{prefix}accuracy", found.accuracy, at, n=n)
+    yield Record(NAME, f"{prefix}trivial_accuracy", trivial, at, n=n)
 
 
 def answers(run: LoadedRun, probe: Probe, count: int) -> Answers:
@@ -125,7 +128,7 @@ def answers(run: LoadedRun, probe: Probe, count: int) -> Answers:
         parts.append(np.asarray(score(run.model, part)[1]))
         progress(min(start + size, count), count)
     right = np.concatenate(parts)[:count] & drawn.scored
-    return Answers(drawn.tokens, drawn.scored, right)
+    return Answers(drawn, right)
 
 
 def held_out(
@@ -161,22 +164,31 @@ def held_out(
 
 def by_distance(probe: Probe, found: Answers) -> Iterator[Record]:
     """Yields accuracy by the distance to the evidence, in bins up to 1, 2, 4, ... tokens."""
-    distances = probe.distances(found.tokens)
+    distances, scored = probe.distances(found.rows.tokens), found.rows.scored
     if distances is None:
         return
     bins = np.ceil(np.log2(np.maximum(distances, 1))).astype(int)
-    for each in np.unique(bins[found.scored]):
-        member = found.scored & (bins == each)
+    for each in np.unique(bins[scored]):
+        member = scored & (bins == each)
         value = float(found.right[member].mean())
         at = {"distance": 2 ** int(each)}
         yield Record(NAME, "distance_accuracy", value, at, n=int(member.sum()))
 
 
 HELD_OUT = ("held_out",)  # the fact with which every caption ends
+TRIVIAL = (
+    "Trivial rule: the best, on the same rows, of the commonest target and the row's first, last "
+    "and commonest token so far that is a target in any row."
+)
 
 
 def _accuracy(name: str, help: str) -> Metric:
     return Metric(name, "accuracy", "percent", help, False)
+
+
+def _trivial(name: str, where: str) -> Metric:
+    help = f"Accuracy of the best trivial rule{where}, on the same rows."
+    return Metric(name, "trivial rule", "percent", help)
 
 
 EVALUATOR = Evaluator(
@@ -186,22 +198,19 @@ EVALUATOR = Evaluator(
         Metric("exact", "rows all right", "percent", "Share of rows without an error.", False),
         Metric("solved", "solved from", "percent", "Accuracy from which a task counts as solved."),
         Metric("chance", "chance", "percent", "Accuracy of guessing among all answers."),
-        Metric(
-            "informed_chance",
-            title="chance, informed",
-            unit="percent",
-            help="Accuracy of guessing among the answers that the row holds.",
-        ),
+        _trivial("trivial_accuracy", ""),
         _accuracy("distance_accuracy", "Accuracy by the distance of the evidence, in tokens."),
         _accuracy("length_accuracy", "Accuracy at other lengths, beyond that of training."),
+        _trivial("length_trivial_accuracy", " at other lengths"),
         _accuracy("size_accuracy", "Accuracy at other sizes of the task than that of training."),
+        _trivial("size_trivial_accuracy", " at other sizes of the task"),
     ),
     tables=(
         TableSpec(
             "Accuracy",
             "Share of scored positions of held-out rows whose right answer is the most likely "
-            "token. Chance: guessing among all answers; informed: among those that the row holds.",
-            ("accuracy", "exact", "solved", "informed_chance", "chance"),
+            f"token. Chance: guessing among all answers. {TRIVIAL}",
+            ("accuracy", "trivial_accuracy", "chance", "exact", "solved"),
             facts=HELD_OUT,
         ),
         TableSpec(
@@ -213,14 +222,15 @@ EVALUATOR = Evaluator(
         ),
         TableSpec(
             "Accuracy by length",
-            "At other lengths of rows; of longer rows, at positions beyond the length of training.",
-            ("length_accuracy",),
+            "At other lengths of rows; of longer rows, at positions beyond the length of training. "
+            f"{TRIVIAL}",
+            ("length_accuracy", "length_trivial_accuracy"),
             facts=HELD_OUT,
         ),
         TableSpec(
             "Accuracy by size",
-            "At other sizes of the task.",
-            ("size_accuracy",),
+            f"At other sizes of the task. {TRIVIAL}",
+            ("size_accuracy", "size_trivial_accuracy"),
             facts=HELD_OUT,
         ),
     ),

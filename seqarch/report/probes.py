@@ -173,7 +173,8 @@ def fit_figure(comparison: Comparison, found: Mapping[str, Outcome]) -> Figure |
         style.linear_axis(axes.xaxis, "{:.4g}".format)
         caption = (
             "A point for each seed, and a line at the median. Dashed: the accuracy from which on "
-            "the task counts as solved; dotted: chance. A cross at the left edge: a diverged run."
+            "the task counts as solved; dash-dotted: the best trivial rule; dotted: chance. A "
+            "cross at the left edge: a diverged run."
         )
         return style.finish(drawing, "fit-rate", "How often is the task solved?", caption)
 
@@ -193,8 +194,8 @@ def _draw_strip(axes: Axes, row: int, outcome: Outcome, look: Style) -> None:
 
 
 def _draw_levels(axes: Axes, models: Sequence[Member]) -> None:
-    """Draws the threshold and the chance level that all members share."""
-    for metric, line in (("solved", "--"), ("chance", ":")):
+    """Draws the threshold, the best trivial rule and chance where all members share them."""
+    for metric, line in (("solved", "--"), ("trivial_accuracy", "-."), ("chance", ":")):
         levels = {member.value(EVALUATOR, metric) for member in models} - {None}
         if len(levels) == 1:
             axes.axvline(levels.pop(), color=style.QUIET, linestyle=line, linewidth=1)

@@ -8,7 +8,8 @@
 Without brackets, numbers alternate with `+`, `-` and `*`, and `*` binds closer. With brackets, an
 expression is two expressions of random lengths and `+` or `-`, in brackets; one of 1 to 4 tokens is
 n, -n, (n) or (-n). Expressions have 1 token up to all but one of the row; all lengths are equally
-likely. Only = is scored. Chance: one in the modulus.
+likely. Those of so few numbers that there are fewer than 2^14 of them are in every split. Only = is
+scored. Chance: one in the modulus.
 
 Source: Deletang et al. 2023, "Neural networks and the Chomsky hierarchy", table 1, and its code
 (neural_networks_chomsky_hierarchy, `ModularArithmetic` and `ModularArithmeticBrackets`), with
@@ -23,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.base import Probe, Rows
 from seqarch.types import Float, Int
 
 SYMBOLS = PLUS, MINUS, TIMES, OPEN, CLOSE, EQUALS, PADDING = range(7)  # added to the modulus
@@ -60,8 +61,8 @@ class Arithmetic(Probe):
         return self.modulus + len(SYMBOLS)
 
     @property
-    def chance(self) -> Chance:
-        return Chance(1 / self.modulus)
+    def chance(self) -> float:
+        return 1 / self.modulus
 
     @property
     def domain_bits(self) -> float:

@@ -78,17 +78,6 @@ BITS_PER_BYTE = Score("bits_per_byte", "bits/byte", "quality", "bits", True)
 ACCURACY = Score("accuracy", "accuracy", "accuracy", "percent", False)
 
 
-class Chance(NamedTuple):
-    """The accuracies of guessing.
-
-    uninformed: among all possible answers
-    informed: among the answers in the row; None where the row does not narrow them down
-    """
-
-    uninformed: float
-    informed: float | None = None
-
-
 class Sums(NamedTuple):
     """Weighted sums over scored positions: nats, correct predictions, and weights."""
 
@@ -239,8 +228,8 @@ class Probe(Task):
 
     @property
     @abc.abstractmethod
-    def chance(self) -> Chance:
-        """The accuracies of guessing."""
+    def chance(self) -> float:
+        """The accuracy of guessing among all answers, whatever the row."""
 
     @property
     def domain_bits(self) -> float:

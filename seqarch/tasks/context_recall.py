@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.base import Probe, Rows
 from seqarch.tasks.draws import one_of, previous
 from seqarch.types import Int
 
@@ -51,8 +51,8 @@ class ContextRecall(Probe):
         return (self.vocab - self.noise_vocab) // 2
 
     @property
-    def chance(self) -> Chance:
-        return Chance(1 / (self.vocab - self.noise_vocab - self._keys))
+    def chance(self) -> float:
+        return 1 / (self.vocab - self.noise_vocab - self._keys)
 
     @property
     def domain_bits(self) -> float:

@@ -4,8 +4,9 @@
     targets   -  -  -  -  a  b  c  -  -  -
 
 Strings have `shortest` letters to as many as fit, all lengths equally likely, so that longer rows
-than in training have longer strings. The right letters follow, whatever a model answers. Chance:
-one in the number of letters.
+than in training have longer strings. Strings of so few letters that there are fewer than 2^14 of
+them are in every split. The right letters follow, whatever a model answers. Chance: one in the
+number of letters.
 
 Source: Jelassi et al. 2024, "Repeat after me: Transformers are better than state space models at
 copying", section 3.1, and its code (transformers_ssm_copy). There several strings fill a row of
@@ -19,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.base import Probe, Rows
 from seqarch.types import Float, Int
 
 
@@ -58,8 +59,8 @@ class Copy(Probe):
         return (self.length - 1) // 2
 
     @property
-    def chance(self) -> Chance:
-        return Chance(1 / self._letters)
+    def chance(self) -> float:
+        return 1 / self._letters
 
     @property
     def domain_bits(self) -> float:

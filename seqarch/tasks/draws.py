@@ -39,10 +39,22 @@ def previous(symbols: Int[np.ndarray, "B n"]) -> Int[np.ndarray, "B n"]:
 def first(symbols: Int[np.ndarray, "B n"]) -> Int[np.ndarray, "B n"]:
     """Returns the place of the first symbol in the row that equals each one."""
     order, again = _sorted(symbols)
-    group = np.maximum.accumulate(np.where(again, 0, np.arange(order.shape[1])), axis=1)
     found = np.empty_like(order)
-    np.put_along_axis(found, order, np.take_along_axis(order, group, axis=1), axis=1)
+    np.put_along_axis(found, order, np.take_along_axis(order, _starts(again), axis=1), axis=1)
     return found
+
+
+def occurrences(symbols: Int[np.ndarray, "B n"]) -> Int[np.ndarray, "B n"]:
+    """Returns how often each symbol has occurred in its row, up to it and with it."""
+    order, again = _sorted(symbols)
+    found = np.empty_like(order)
+    np.put_along_axis(found, order, np.arange(1, 1 + order.shape[1]) - _starts(again), axis=1)
+    return found
+
+
+def _starts(again: Bool[np.ndarray, "B n"]) -> Int[np.ndarray, "B n"]:
+    """Returns where in the order of symbols those that equal each one begin."""
+    return np.maximum.accumulate(np.where(again, 0, np.arange(again.shape[1])), axis=1)
 
 
 def _sorted(

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.base import Probe, Rows
 from seqarch.types import Int
 
 WRITE, READ, IGNORE = 2, 3, 4  # tokens; 0 and 1 are the bits
@@ -46,8 +46,8 @@ class FlipFlop(Probe):
             raise UserError(f"flipflop needs an ignore in [0, 1]; ignore is {self.ignore}")
 
     @property
-    def chance(self) -> Chance:
-        return Chance(1 / 2)
+    def chance(self) -> float:
+        return 1 / 2
 
     @property
     def domain_bits(self) -> float:

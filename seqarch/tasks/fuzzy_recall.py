@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.base import Probe, Rows
 from seqarch.tasks.draws import distinct, first
 from seqarch.types import Int
 
@@ -62,8 +62,8 @@ class FuzzyRecall(Probe):
         return (self.vocab - 1) // 2
 
     @property
-    def chance(self) -> Chance:
-        return Chance(1 / (self.vocab - 1 - self._keys))
+    def chance(self) -> float:
+        return 1 / (self.vocab - 1 - self._keys)
 
     def draw(self, rng: np.random.Generator, count: int) -> Rows:
         row, longest = np.arange(count), self.longest

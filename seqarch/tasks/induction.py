@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.base import Probe, Rows
 from seqarch.types import Int
 
 
@@ -42,8 +42,8 @@ class Induction(Probe):
             raise UserError(f"induction needs a vocab of 3 or more; vocab is {self.vocab}")
 
     @property
-    def chance(self) -> Chance:
-        return Chance(1 / (self.vocab - 1))
+    def chance(self) -> float:
+        return 1 / (self.vocab - 1)
 
     @property
     def domain_bits(self) -> float:

@@ -16,7 +16,7 @@ import dataclasses
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.base import Probe, Rows
 from seqarch.types import Int
 
 TABLE_SEED = 12345
@@ -52,8 +52,8 @@ class Memorise(Probe):
         return self._keys + values[: self._keys]
 
     @property
-    def chance(self) -> Chance:
-        return Chance(1 / self._keys)
+    def chance(self) -> float:
+        return 1 / self._keys
 
     @property
     def disjoint(self) -> bool:

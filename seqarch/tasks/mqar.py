@@ -6,8 +6,8 @@
 Keys and values are from disjoint halves of the vocabulary and distinct within a row. Each row draws
 new ones, so that only the context tells the value of a key. After a query comes filler, not the
 value. Queries are in slots of two tokens; with fewer queries than slots, slot i is taken with a
-probability proportional to i^-0.99. Queries are scored. Chance: one in the number of values,
-or one in the number of pairs for a model that knows the row's values.
+probability proportional to i^-0.99. Queries are scored. Chance: one in the number of values; the
+answer that is always the row's first value is right at one in the number of pairs.
 
 `variant=zoology` is the source: training has 100,000 rows, again and again in another order;
 filler is any token, which may be one of the row's; each key is asked for once, the first key first
@@ -25,7 +25,7 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError, unknown
-from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.base import Probe, Rows
 from seqarch.tasks.draws import distinct
 from seqarch.types import Int
 
@@ -82,8 +82,8 @@ class MQAR(Probe):
         return self.vocab // 2
 
     @property
-    def chance(self) -> Chance:
-        return Chance(1 / (self.vocab - self._keys), 1 / self.pairs)
+    def chance(self) -> float:
+        return 1 / (self.vocab - self._keys)
 
     def rows(self, split: str, seed: int, index: int, count: int) -> Rows:
         if self.variant == "fresh" or split != "train":

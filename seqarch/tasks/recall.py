@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.base import Probe, Rows
 from seqarch.tasks.draws import one_of, previous
 from seqarch.types import Int
 
@@ -46,8 +46,8 @@ class Recall(Probe):
         return (self.vocab - 2) // 2
 
     @property
-    def chance(self) -> Chance:
-        return Chance(1 / (self.vocab - 2 - self._keys))
+    def chance(self) -> float:
+        return 1 / (self.vocab - 2 - self._keys)
 
     @property
     def domain_bits(self) -> float:

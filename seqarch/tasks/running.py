@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError, unknown
-from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.base import Probe, Rows
 from seqarch.types import Int
 
 LABELS = ("every", "end")
@@ -52,8 +52,8 @@ class RunningProduct(Probe):
         """Returns the product of the tokens up to each one."""
 
     @property
-    def chance(self) -> Chance:
-        return Chance(1 / self.vocab)
+    def chance(self) -> float:
+        return 1 / self.vocab
 
     @property
     def domain_bits(self) -> float:

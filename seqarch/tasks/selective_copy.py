@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError, unknown
-from seqarch.tasks.base import Chance, Probe, Rows
+from seqarch.tasks.base import Probe, Rows
 from seqarch.types import Int
 
 VARIANTS = ("mamba", "mad")
@@ -58,8 +58,8 @@ class SelectiveCopy(Probe):
             raise UserError(f"selective_copy needs a vocab of 4 or more; vocab is {self.vocab}")
 
     @property
-    def chance(self) -> Chance:
-        return Chance(1 / (self.vocab - 2))
+    def chance(self) -> float:
+        return 1 / (self.vocab - 2)
 
     @property
     def domain_bits(self) -> float:

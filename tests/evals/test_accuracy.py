@@ -54,8 +54,22 @@ def test_a_model_that_knows_one_pair_of_four_has_a_quarter(monkeypatch):
     assert 0 < count < 4 * ROWS and right == pytest.approx(0.25, abs=0.1)  # beyond 32 tokens
     assert values["size_accuracy", 1] == (1.0, ROWS)
     assert values["size_accuracy", 2] == (0.5, 2 * ROWS)
-    assert values["solved",][0] == 0.99 and values["informed_chance",][0] == 0.25
-    assert values["chance",][0] == 1 / 16
+    assert values["solved",][0] == 0.99 and values["chance",][0] == 1 / 16
+
+
+def test_the_best_trivial_rule_stands_beside_every_accuracy(monkeypatch):
+    """Of MQAR one rule answers with the first value, as a model does that knows the first pair."""
+    found = measure(monkeypatch, 1, lengths=(16, 64), sizes=(1, 2))
+    values = {(each.metric, *each.at.items()): (each.value, each.n) for each in found}
+    for metric, *at in list(values):
+        if metric in ("accuracy", "length_accuracy", "size_accuracy"):
+            trivial = metric.replace("accuracy", "trivial_accuracy")
+            assert values[trivial, *at][0] >= values[metric, *at][0] > 0
+            assert values[trivial, *at][1] == values[metric, *at][1]
+    assert values["trivial_accuracy",] == (0.25, 4 * ROWS)
+    assert len([metric for metric, *_ in values if "trivial" in metric]) == 5
+    (table,) = (each for each in accuracy.EVALUATOR.tables if each.title == "Accuracy by length")
+    assert table.metrics == ("length_accuracy", "length_trivial_accuracy")
 
 
 def test_distances_are_in_bins_with_their_counts(monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from configs.probes import find_probe
 from seqarch.tasks.arithmetic import SYMBOLS
-from seqarch.tasks.draws import first, one_of, previous
+from seqarch.tasks.draws import first, occurrences, one_of, previous
 from seqarch.tasks.group import GROUPS, table
 from seqarch.tasks.mqar import TRAINING_ROWS, order, training_rows
 
@@ -126,6 +126,15 @@ def test_facts_are_the_same_in_every_row_and_each_has_its_value():
     ]
     assert facts[0] == facts[1]
     assert [len(set(column)) for column in zip(*facts[0], strict=True)] == [127, 127]
+    assert probe.chance == 1 / 127
+
+
+@pytest.mark.parametrize("vocab", [5, 6, 7])
+def test_chance_of_facts_is_that_of_a_constant_answer(vocab):
+    probe = find_probe(f"memorise(vocab={vocab})")
+    targets = probe.rows("test", 0, 0, COUNT).targets[:, 1::2]
+    shares = np.unique(targets, return_counts=True)[1] / targets.size
+    assert shares == pytest.approx(np.full(len(shares), probe.chance), abs=0.03)
 
 
 def test_tokens_to_copy_stand_where_the_variants_say():
@@ -172,10 +181,11 @@ def test_zoology_has_any_filler_and_asks_for_the_first_key_first_drawn():
     assert early < late - 0.5
 
 
-def test_previous_and_first_find_equal_symbols():
+def test_previous_first_and_occurrences_of_equal_symbols():
     symbols = np.array([[3, 1, 3, 3, 2, 1]])
     assert previous(symbols).tolist() == [[-1, -1, 0, 2, -1, 1]]
     assert first(symbols).tolist() == [[0, 1, 0, 0, 4, 1]]
+    assert occurrences(symbols).tolist() == [[1, 1, 2, 3, 1, 2]]
 
 
 def test_one_of_the_different_symbols_is_equally_likely():

@@ -78,7 +78,7 @@ def test_shuffled_targets_are_answered_at_chance(probe):
     shuffled = np.random.default_rng(0).permutation(targets)
     found, expected = float((answers == shuffled).mean()), float((shares**2).sum())
     assert found == pytest.approx(expected, abs=4 * np.sqrt(expected / len(targets)))
-    assert expected == pytest.approx(probe.chance.uninformed, rel=0.05)
+    assert expected == pytest.approx(probe.chance, rel=0.05)
 
 
 @pytest.mark.parametrize("shift", [-1, 1])
