@@ -22,6 +22,7 @@ import ml_collections
 from configs import lm
 from seqarch import tasks
 from seqarch.errors import UserError
+from seqarch.mixers import MIXERS
 from seqarch.tasks.base import Probe
 
 
@@ -59,6 +60,8 @@ def get_config(argument: str = "mqar,attention") -> ml_collections.ConfigDict:
 
 def find_probe(task: str) -> Probe:
     """Returns the probe of a task such as "mqar(pairs=8)"; raises UserError."""
+    if task.partition("(")[0] in MIXERS:
+        raise UserError(f"{task} is a mixer; the task comes first: configs/probes.py:TASK,MIXER")
     found = tasks.find(task)
     if not issubclass(found, Probe):
         raise UserError(f"{task} is no probe; use configs/lm.py for text")

@@ -24,10 +24,10 @@ def main(a: str, b: str) -> None:
     from seqarch.compare.difference import config_difference, quality_difference
     from seqarch.report.difference import config_lines, quality_lines
 
-    fields = config_difference(a, b)
-    quality = quality_difference(a, b, SPLIT.value, LIMIT.value, ALLOW_MODULES.value)
-    for line in [f"A: {a}", f"B: {b}", "", *config_lines(fields), "", *quality_lines(quality)]:
+    for line in [f"A: {a}", f"B: {b}", "", *config_lines(config_difference(a, b)), ""]:
         print(line, flush=True)
+    quality = quality_difference(a, b, SPLIT.value, LIMIT.value, ALLOW_MODULES.value)
+    print("\n".join(quality_lines(quality)))
 
 
 if __name__ == "__main__":

@@ -226,8 +226,8 @@ class Config:
     batch: rows per step
     length: tokens per row
     task: a name in seqarch.tasks.TASKS with options, such as "mqar(pairs=8,length=128)"
-    evals: the evaluators that eval.py runs, as names in seqarch.evals.EVALUATORS with their
-      options; by default those of the task
+    evals: the evaluators that eval.py runs, as names in seqarch.evals.evaluator.EVALUATORS with
+      their options; by default those of the task
     trackers: services that get training metrics beside RUN/metrics.jsonl, as names in
       seqarch.runtime.trackers.TRACKERS
     log_every: steps between fetches of metrics from the device

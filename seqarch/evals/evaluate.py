@@ -39,7 +39,7 @@ def evaluate(
 
     Returns:
       What RUN/records.jsonl then holds. The file is replaced, so that but for `keep` it never mixes
-      two evaluations.
+      two evaluations, and it is written after each evaluator, so that an interruption costs one.
 
     Raises:
       UserError: where `workdir` is no run, and for an unknown split, evaluator or option.
@@ -55,8 +55,8 @@ def evaluate(
         say(f"measuring {name}")
         found = evaluator.find(name).evaluate(run, **config.evals.get(name, {}))
         results = results.with_found(found)
-    if jax.process_index() == 0:
-        records.write(Path(workdir) / records.NAME, [results])
+        if jax.process_index() == 0:
+            records.write(Path(workdir) / records.NAME, [results])
     return results
 
 
@@ -85,7 +85,7 @@ def check_score(name: str, task: str) -> None:
     if scored not in (None, found.score.metric):
         raise UserError(
             f"the evaluator {name} measures {scored}, the task {task} is scored by "
-            f"{found.score.metric}; give of evals, or --only, {', '.join(found.evaluators)}"
+            f"{found.score.metric}; its evaluators are {', '.join(found.evaluators)}"
         )
 
 

@@ -15,6 +15,7 @@ from seqarch.records import Record, Results, Source
 from seqarch.report import members
 from seqarch.report.formats import show
 from seqarch.report.members import Comparison
+from seqarch.training import rundir
 
 VARIED = ("seed", *records.UNMEASURED)  # fields of a config in which runs of one member may differ
 SEED = "seed-"  # prefix of a run's directory that does not name its member
@@ -54,12 +55,19 @@ def collect(paths: Sequence[Path], title: str = "") -> Comparison:
 
 
 def _file(path: Path) -> Path:
-    if path.is_dir() and not (path / records.NAME).exists():
+    if not path.is_dir():
+        return path
+    if not (path / records.NAME).exists() and rundir.runs_below(path):
+        raise UserError(
+            f"{path} has no {records.NAME}: it holds several runs, and the command that made them "
+            f"has not ended. Run it again, or give the runs that are measured"
+        )
+    if not (path / records.NAME).exists():
         run = shlex.quote(str(path))
         raise UserError(
             f"{path} has no {records.NAME}; measure the run first: python eval.py --workdir={run}"
         )
-    return path / records.NAME if path.is_dir() else path
+    return path / records.NAME
 
 
 def _distinct(results: Iterable[Results]) -> list[Results]:

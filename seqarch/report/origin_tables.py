@@ -54,8 +54,8 @@ def model_table(comparison: Comparison) -> Table | None:
 
     return member_table(
         "Models",
-        "Models have equal parameters by the width of their MLPs, or, where they have none, by "
-        "their depth.",
+        "What each model is. A comparison gives its models equal parameters by the width of their "
+        "MLPs, or, where they have none, by their depth.",
         comparison.models,
         (
             NAME,
@@ -84,7 +84,8 @@ def provenance_table(comparison: Comparison) -> Table | None:
     text = ", ".join(f"{name}={json.dumps(value)}" for name, value in shared.items())
     return member_table(
         "Provenance",
-        f"What makes each row again. Settings that all models share: {text or 'none'}.",
+        "What makes each row again, with the fields that a config had at that revision. Settings "
+        f"that all models share: {text or 'none'}.",
         comparison.members,
         (
             NAME,

@@ -47,7 +47,8 @@ def parse_flags(argv: list[str], positional: tuple[str, ...] = (), more: bool = 
             "a pattern such as '*.txt' needs quotes"
         )
     if len(rest) <= len(positional):
-        raise UserError(f"{positional[len(rest) - 1]} is missing; give {' '.join(positional)}")
+        wanted = " ".join(positional) + (f" [{positional[-1]} ...]" if more else "")
+        raise UserError(f"{positional[len(rest) - 1]} is missing; give {wanted}")
     return rest[1:]
 
 

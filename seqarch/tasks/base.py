@@ -269,7 +269,8 @@ class Probe(Task):
         ):
             if given != wanted:
                 raise UserError(
-                    f"{field} is {given}, the task {config.task} has {wanted}; set "
+                    f"{field} is {given}, the task {config.task} has {wanted}; give the task its "
+                    f"options in --config=configs/probes.py:TASK(...),MIXER, or set "
                     f"--config.{field}={wanted}"
                 )
         return probe

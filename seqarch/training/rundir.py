@@ -54,6 +54,13 @@ def read_config(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -
     return config
 
 
+def runs_below(directory: str | os.PathLike) -> list[Path]:
+    """Returns the directories of runs in that of a comparison or of a sweep."""
+    top = Path(directory)
+    found = [*top.glob("*/config.json"), *top.glob("*/*/config.json")]
+    return sorted(path.parent for path in found)
+
+
 def stored_config(run_dir: str | os.PathLike) -> Config:
     """Returns the config of a run for comparison; its mixers must not be imported.
 
@@ -64,9 +71,10 @@ def stored_config(run_dir: str | os.PathLike) -> Config:
     try:
         given = read_json(path)
     except (FileNotFoundError, NotADirectoryError) as error:
+        below = runs_below(run_dir)
+        wanted = f"a run in it, such as {below[0]}" if below else "what train.py had as --workdir"
         raise UserError(
-            f"{run_dir} is no run directory (it has no config.json); give what train.py had as "
-            "--workdir"
+            f"{run_dir} is no run directory (it has no config.json); give {wanted}"
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is no config that train.py wrote: {error}") from error

@@ -116,7 +116,8 @@ def test_captions_say_whether_rows_are_held_out(task, expected):
 
 
 def test_evaluators_refuse_the_other_kind_of_task_in_one_line():
-    text, probe = Config(), Config(task="mqar")
+    text = Config()
+    probe = Config(task="mqar", length=64, model=ModelConfig(vocab=256))
     for config, name in ((text, "accuracy"), (probe, "quality"), (probe, "context")):
         with pytest.raises(UserError, match=f"the evaluator {name} measures") as error:
             choose(config, [name])

@@ -11,7 +11,6 @@ from flax import nnx
 
 from seqarch.config import Config, ModelConfig
 from seqarch.costs.programs import DECODED
-from seqarch.errors import UserError
 from seqarch.evals import speed
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.evals.speed import Timing
@@ -152,8 +151,3 @@ def test_what_does_not_fit_the_device_is_told_and_skipped(run):
     assert told == ["a step of 1 TiB does not fit the device: RESOURCE_EXHAUSTED: 136 GiB of 16"]
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), small.skipping("a step"):
         raise jax.errors.JaxRuntimeError("INTERNAL: broken")
-
-
-def test_contexts_too_short_to_decode_in_are_refused(run):
-    with pytest.raises(UserError, match="evals.speed.contexts has 16; .*at least 64"):
-        next(speed.evaluate(run, contexts=(16, 1024)))

@@ -144,11 +144,26 @@ def test_fresh_records_of_other_evaluators_are_kept(run):
         ({}, ("fliops",), "did you mean 'flops'"),
         ({"speed": {"context": (64,)}}, (), "did you mean 'contexts'"),
         ({"quality": {"limit": 3}}, (), "takes no options"),
+        ({"speed": {"contexts": (16,)}}, (), "give contexts of at least 64 tokens"),
+        ({"speed": {"contexts": 64}}, (), "give several values in parentheses"),
+        ({"memory": {"compiled": (64.5,)}}, (), r"\(64.5,\): expected int"),
+        ({"context": {"targets": 0}}, (), "give a number of at least 1"),
     ],
 )
 def test_unknown_evaluators_and_options_are_refused(evals, only, message):
     with pytest.raises(UserError, match=message):
         choose(Config(evals=evals), only)
+
+
+def test_what_was_measured_outlives_an_interruption(run, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seqarch.evals.memory._states", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_quietly(run, only=["flops", "memory"])
+    (kept,) = records.read(run / records.NAME).results
+    assert kept.evaluators == ("flops",)
 
 
 def test_what_does_not_fit_the_device_has_a_status_and_no_value(run, monkeypatch):

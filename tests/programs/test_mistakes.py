@@ -112,6 +112,26 @@ MISTAKES = [
     ),
     (
         "train.py",
+        "--config=configs/lm.py:mamba(expand=2,expand=3)",
+        "mamba(expand=2,expand=3) has the option 'expand' twice; give it once",
+    ),
+    (
+        "train.py",
+        "--config=configs/probes.py:gru,parity",
+        "gru is a mixer; the task comes first: configs/probes.py:TASK,MIXER",
+    ),
+    (
+        "train.py",
+        "--config=configs/probes.py:mqar,gru --config.evals.accuracy.sizes=(0,)",
+        "MQAR with pairs=0: give a number of at least 1",
+    ),
+    (
+        "train.py",
+        "--config=configs/probes.py:flipflop,gru --config.evals.accuracy.lengths=(3,)",
+        "flipflop needs an even length of 4 or more; length is 3",
+    ),
+    (
+        "train.py",
         "--config=configs/lm.py:no.such.module:Mixer",
         "cannot load the mixer 'no.such.module:Mixer'",
     ),

@@ -13,6 +13,7 @@ from seqarch.records import Record, Results, Source
 from seqarch.report import members
 from seqarch.report.collect import collect
 from seqarch.report.members import Member, longest, places
+from seqarch.training import rundir
 from tests.report.conftest import MADE, NOTICE, baseline_of, comparison_of, member_of, results_of
 
 ROOT = Path(__file__).parents[2]
@@ -180,6 +181,13 @@ def test_a_run_that_was_not_measured_is_told(tmp_path):
         collect([tmp_path])
     with pytest.raises(UserError, match="there is no"):
         collect([tmp_path / "none"])
+    for name in ("gru/seed-0", "mamba/seed-0"):  # as an interrupted comparison leaves them
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="it holds several runs, and the command that made them"):
+        collect([tmp_path])
+    with pytest.raises(UserError, match="give a run in it, such as .*/gru/seed-0"):
+        rundir.stored_config(tmp_path)
 
 
 @pytest.mark.slow

@@ -232,8 +232,8 @@ def test_a_task_too_small_for_a_split_is_told(monkeypatch):
         ("mqar(pairs=0)", 256, "mqar(pairs=0): give a number of at least 1"),
         ("mqar(pairs=2.5)", 256, "mqar(pairs=2.5): expected int"),
         ("text(pairs=2)", 257, "the task text takes no options"),
-        ("mqar", 256, "length is 128, the task mqar has 64; set --config.length=64"),
-        ("mqar", 257, "model.vocab is 257, the task mqar has 256; set --config.model.vocab=256"),
+        ("mqar", 256, "length is 128, the task mqar has 64; give the task its options"),
+        ("mqar", 257, "model.vocab is 257, the task mqar has 256; give the task its options"),
     ],
 )
 def test_mistakes_are_told_in_one_line(task, vocab, complaint):
@@ -325,6 +325,8 @@ def test_configs_probes_take_a_task_then_a_layer_pattern(argument, task, mixer, 
     assert config.task == task and mixer in (None, config.model.mixer)
     assert config.model.layers == len(list(config.model.stack)) == layers
     assert make_task(config).length == config.length
+    with pytest.raises(UserError, match="gru is a mixer; the task comes first"):
+        probes.get_config("gru,parity")
     with pytest.raises(UserError, match="text is no probe"):
         probes.get_config("text,mamba")
 
