@@ -6,7 +6,7 @@ import types
 import jax.numpy as jnp
 import pytest
 
-from seqarch.config import Config, EvalConfig
+from seqarch.config import Config, EvalConfig, ModelConfig
 from seqarch.errors import UserError
 from seqarch.evals import accuracy
 from seqarch.evals.evaluate import choose
