@@ -112,16 +112,17 @@ def _check_options(layer: Layer) -> None:
         check_option(f"{layer.mixer}({key}={value})", value, accepted[key])
 
 
-def check_option(where: str, value: Any, annotation: Any) -> None:
+def check_option(where: str, value: Any, annotation: Any, least: int = 1) -> None:
     """Checks the value of an option by its annotation, if that is of plain types or a dtype.
 
     Args:
       where: the option, for the error.
       value: to check.
-      annotation: of the constructor's parameter.
+      annotation: of the parameter.
+      least: the smallest integer that it may be.
 
     Raises:
-      UserError: where `value` is of another type, or is an int outside [1, 2^31).
+      UserError: where `value` is of another type, or is an int outside [least, 2^31).
     """
     if annotation in (DTypeLike, DTypeLike | None):
         if value not in (None, "float32", "bfloat16"):
@@ -131,7 +132,7 @@ def check_option(where: str, value: Any, annotation: Any) -> None:
         if not isinstance(value, (list, tuple)):
             raise UserError(f"{where}: give several values in parentheses, such as (64, 128)")
         for each in value:
-            check_option(where, each, *typing.get_args(annotation))
+            check_option(where, each, *typing.get_args(annotation), least)
         return
     kinds = typing.get_args(annotation) or (annotation,)
     if not all(kind in (int, float, str, bool, type(None)) for kind in kinds):
@@ -139,8 +140,8 @@ def check_option(where: str, value: Any, annotation: Any) -> None:
     if type(value) not in kinds and not (type(value) is int and float in kinds):
         names = ["None" if kind is type(None) else kind.__name__ for kind in kinds]
         raise UserError(f"{where}: expected {' or '.join(names)}")
-    if int in kinds and value is not None and not 1 <= value < 2**31:
-        raise UserError(f"{where}: give a number of at least 1, below 2^31")
+    if int in kinds and value is not None and not least <= value < 2**31:
+        raise UserError(f"{where}: give a number of at least {least}, below 2^31")
 
 
 def _literal(text: str) -> Any:

@@ -16,6 +16,7 @@ from seqarch.patterns import Stack, parse_pattern
 from seqarch.runtime.trackers import TRACKERS
 
 PRECISIONS = ("highest", "high", "default")
+LARGEST_MATRIX = 2**40  # elements; those of a terabyte and more
 
 
 def _positive(config: Any, *names: str) -> None:
@@ -62,6 +63,12 @@ class ModelConfig:
         if min(self.mlp, self.conv) < 0:
             raise UserError(
                 f"model.mlp is {self.mlp} and model.conv {self.conv}; give widths, or 0 for none"
+            )
+        widest = max(self.dim, self.mlp, self.vocab)
+        if self.dim * widest >= LARGEST_MATRIX:  # XLA ends the process where sizes overflow
+            raise UserError(
+                f"model.dim is {self.dim} beside a width of {widest}; no device holds a matrix of "
+                "that size: give smaller ones"
             )
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout is {self.dropout}; give a rate in [0, 1)")

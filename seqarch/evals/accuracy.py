@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from seqarch.config import Config
+from seqarch.errors import UserError
 from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Fact, Record
@@ -76,7 +77,9 @@ def variants(
 def check(
     config: Config, rows: int = 1, lengths: Sequence[int] = (), sizes: Sequence[float] = ()
 ) -> None:
-    """Raises UserError for a length or a size that the config's task cannot have."""
+    """Raises UserError for no rows, and for a length or a size that the task cannot have."""
+    if rows < 1:
+        raise UserError(f"evals.accuracy.rows is {rows}; give at least 1")
     variants(make_task(config), lengths, sizes)
 
 

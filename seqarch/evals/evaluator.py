@@ -138,4 +138,4 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             )
         if option not in known:
             raise unknown(f"option of the evaluator {name}:", option, known)
-        check_option(f"evals.{name}.{option} is {value!r}", value, known[option])
+        check_option(f"evals.{name}.{option} is {value!r}", value, known[option], least=0)

@@ -147,7 +147,7 @@ def test_fresh_records_of_other_evaluators_are_kept(run):
         ({"speed": {"contexts": (16,)}}, (), "give contexts of at least 64 tokens"),
         ({"speed": {"contexts": 64}}, (), "give several values in parentheses"),
         ({"memory": {"compiled": (64.5,)}}, (), r"\(64.5,\): expected int"),
-        ({"context": {"targets": 0}}, (), "give a number of at least 1"),
+        ({"context": {"targets": -1}}, (), "give a number of at least 0"),
     ],
 )
 def test_unknown_evaluators_and_options_are_refused(evals, only, message):

@@ -112,6 +112,11 @@ MISTAKES = [
     ),
     (
         "train.py",
+        "--config.model.dim=1000000000",
+        "model.dim is 1000000000 beside a width of 1000000000; no device holds a matrix",
+    ),
+    (
+        "train.py",
         "--config=configs/lm.py:mamba(expand=2,expand=3)",
         "mamba(expand=2,expand=3) has the option 'expand' twice; give it once",
     ),
