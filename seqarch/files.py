@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from seqarch.errors import UserError
 
@@ -102,7 +102,8 @@ def has_shape(value: Any, shape: Any) -> bool:
         return isinstance(value, dict) and all(
             _has_field(value, name, of) for name, of in shape.items()
         )
-    return isinstance(value, shape) and (not isinstance(value, bool) or shape is bool)
+    is_allowed = not isinstance(value, bool) or bool in (shape, *get_args(shape))
+    return isinstance(value, shape) and is_allowed
 
 
 def _has_field(value: dict, name: str, shape: Any) -> bool:

@@ -11,7 +11,7 @@ TensorBoard and CSV are rendered from records, at any time, without measuring ag
 import dataclasses
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +25,26 @@ NAME = "records.jsonl"  # of the file in a run directory
 UNMEASURED = ("log_every", "profile", "checkpoint", "trackers")  # fields that change no result
 
 # The shapes of all lines of a records file but the first.
+CONFIG = {
+    **{f"{name}?": dict for name in ("data", "optim", "seed", "mesh", "eval", "checkpoint")},
+    "model?": {"mixer?": str} | {f"{name}?": int for name in ("layers", "dim", "mlp", "conv")},
+    "task?": str,
+}
+PROVENANCE = {
+    "revision?": str | None,
+    "dirty?": bool | None,
+    "versions?": dict | list,
+    "command?": [str],
+    "again?": str,
+    "host?": dict,
+    "devices?": {"platform": str, "kind": str, "count": int},
+}
 SOURCE = {
     "id": str,
     "source": {
         **{name: str for name in ("member", "kind", "split")},
-        **{name: dict for name in ("config", "provenance")},
+        "config": CONFIG,
+        "provenance": PROVENANCE,
         "step": int | None,
         "seeds": {"*": int},
         "facts": {"*": dict},
@@ -38,7 +53,7 @@ SOURCE = {
 RECORD = {
     **{name: str for name in ("run", "evaluator", "metric", "status?", "note?")},
     "value?": int | float | list | None,
-    "at?": dict,
+    "at?": {"*": int | float | str | list},
     "n?": int | None,
 }
 
@@ -235,16 +250,34 @@ def read(path: Path) -> RecordsFile:
 def _parse(lines: Sequence[dict[str, Any]]) -> RecordsFile:
     sources: dict[str, Source] = {}
     records: dict[str, list[Record]] = {}
-    for line in lines[1:]:
-        if not has_shape(line, SOURCE if "source" in line else RECORD):
-            raise ValueError("a line is neither a source nor a record")
-        if "source" in line:
+    for number, line in enumerate(lines[1:], 2):
+        is_source = "source" in line
+        if not _is_finite(line) or not (has_shape(line, SOURCE) if is_source else _is_record(line)):
+            raise ValueError(f"line {number} is neither a source nor a record")
+        if is_source:
             sources[line["id"]] = Source(**line["source"])
             records[line["id"]] = []
         else:
             records[line.pop("run")].append(Record(**line))
     results = [Results(source, tuple(records[id])) for id, source in sources.items()]
     return RecordsFile(dict(lines[0]["about"]), results)
+
+
+def _is_record(line: Any) -> bool:
+    """Returns whether a line is a record whose value has the shape of its axes."""
+    if not has_shape(line, RECORD):
+        return False
+    axes = [each for each in line.get("at", {}).values() if isinstance(each, list)]
+    is_placed = all(has_shape(each, [int | float | str]) for each in axes)
+    return is_placed and (line.get("value") is None or _spans(line["value"], axes))
+
+
+def _spans(value: Any, axes: Sequence[list]) -> bool:
+    """Returns whether a value is a number, or nested lists of numbers along `axes`."""
+    if not axes:
+        return has_shape(value, int | float)
+    is_long = isinstance(value, list) and 0 < len(value) == len(axes[0])
+    return is_long and all(_spans(each, axes[1:]) for each in value)
 
 
 def answers(known: Source, wanted: Source) -> bool:
@@ -299,7 +332,10 @@ def _plain(record: Record) -> dict[str, Any]:
     return {name: given[name] for name in differs}
 
 
-def _is_finite(value: Value | None) -> bool:
+def _is_finite(value: Any) -> bool:
+    """Returns whether all numbers within are finite as floats."""
+    if isinstance(value, dict):
+        value = list(value.values())
     if isinstance(value, list):
         return all(map(_is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+    return not isinstance(value, (int, float)) or abs(value) <= sys.float_info.max

@@ -12,7 +12,7 @@ from seqarch import files, tuning
 from seqarch.errors import UserError, printable
 
 DEEP = "[" * 100_000 + "]" * 100_000
-SHAPE = {"step": int, "name?": str | None, "arrays": {"*": [str]}}
+SHAPE = {"step": int, "name?": str | None, "arrays": {"*": [str]}, "whole?": bool | None}
 
 
 @pytest.mark.parametrize("text", ["", "{", "\x00", DEEP, "[" * 65 + "]" * 65, b"\xff"])
@@ -39,6 +39,8 @@ def test_json_comes_back(tmp_path):
         ({"step": 1, "arrays": {"w": "ab"}}, False),
         ({"step": 1, "arrays": {"w": [1]}}, False),
         ({"step": 1, "arrays": {}, "name": 3}, False),
+        ({"step": 1, "arrays": {}, "whole": True}, True),
+        ({"step": 1, "arrays": {}, "whole": 1}, False),
         ([], False),
         (None, False),
     ],

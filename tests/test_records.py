@@ -10,7 +10,8 @@ from seqarch import records
 from seqarch.errors import UserError
 from seqarch.records import Fact, Record, Results, Source, answers, fresh, read, tag, write
 
-MADE = dict(revision="0123abc", dirty=False, versions={"jax": "0.10"}, devices={"kind": "cpu"})
+MADE = dict(revision="0123abc", dirty=False, versions={"jax": "0.10"})
+MADE |= dict(devices=dict(platform="cpu", kind="cpu", count=1))
 SOURCE = Source(
     "gru",
     config={"steps": 3, "model": {"mixer": "gru"}, "log_every": 10},
@@ -71,6 +72,10 @@ def source(**changes):
     return json.dumps(dict(source=dataclasses.asdict(SOURCE) | changes, id="y"))
 
 
+def measured(**changes):
+    return lines(dict(run="x", evaluator="quality", metric="bits_per_byte") | changes)
+
+
 DAMAGED = {
     "nothing": [],
     "text": ["To be, or not to be"],
@@ -80,11 +85,31 @@ DAMAGED = {
     "no run": lines(dict(run="z", evaluator="quality", metric="bits_per_byte")),
     "no field": lines(dict(run="x", evaluator="quality", metric="bits_per_byte", unit="bits")),
     "no metric": lines(dict(run="x", evaluator="quality")),
-    "status": lines(dict(run="x", evaluator="quality", metric="bits_per_byte", status="fine")),
-    "value": lines(dict(run="x", evaluator="quality", metric="bits_per_byte", value="2.5")),
-    "place": lines(dict(run="x", evaluator="quality", metric="bits_per_byte", at=[1])),
+    "status": measured(status="fine"),
+    "value": measured(value="2.5"),
+    "true": measured(value=True),
+    "not a number": measured(value=math.nan),
+    "infinite": measured(value=[1.0, math.inf], at={"document": ["a", "b"]}),
+    "out of range": measured(value=10**400),
+    "place": measured(at=[1]),
+    "coordinate": measured(value=1, at={"context": {"tokens": 1}}),
+    "coordinates": measured(value=[1], at={"position": [[1]]}),
+    "no axis": measured(value=[1, 2]),
+    "no array": measured(value=1, at={"document": ["a"]}),
+    "empty array": measured(value=[], at={"document": []}),
+    "short array": measured(value=[1], at={"document": ["a", "b"]}),
+    "ragged array": measured(value=[[1, 2], [3]], at={"layer": [1, 2], "head": [1, 2]}),
     "member": [*lines(), source(member=3)],
     "config": [*lines(), source(config=[])],
+    "group": [*lines(), source(config={"optim": 3})],
+    "model": [*lines(), source(config={"model": 3})],
+    "mixer": [*lines(), source(config={"model": {"mixer": ["gru"]}})],
+    "width": [*lines(), source(config={"model": {"dim": "128"}})],
+    "layers": [*lines(), source(config={"model": {"layers": 10**400}})],
+    "task": [*lines(), source(config={"task": ["text"]})],
+    "revision": [*lines(), source(provenance={"revision": 7})],
+    "command": [*lines(), source(provenance={"command": [1]})],
+    "devices": [*lines(), source(provenance={"devices": {"kind": "cpu"}})],
     "number": [*lines(), "7"],
     "about": lines(about=[3]),
 }
@@ -97,6 +122,21 @@ def test_damage_is_told_in_one_line(tmp_path, kind):
     with pytest.raises(UserError, match=str(path)) as error:
         read(path)
     assert "measure again" in str(error.value) and str(error.value).isprintable()
+
+
+def test_the_damaged_line_is_named(tmp_path):
+    (tmp_path / "r.jsonl").write_text("\n".join(measured(value=1)))
+    assert read(tmp_path / "r.jsonl").results[0].records[0].value == 1
+    (tmp_path / "r.jsonl").write_text("\n".join(measured(value=math.nan)))
+    with pytest.raises(UserError, match=r"is damaged \(line 3 is neither a source nor a record\)"):
+        read(tmp_path / "r.jsonl")
+
+
+def test_an_array_has_the_shape_of_its_axes(tmp_path):
+    at = {"layer": [1, 2], "context": 64, "head": ["a", "b", "c"]}
+    found = Record("x", "y", [[1, 2.5, 3], [4, 5, 6]], at), Record("x", "y", at={"head": [1]})
+    write(tmp_path / "r.jsonl", [Results(Source("a", provenance=dict(dirty=None)), found)])
+    assert read(tmp_path / "r.jsonl").results[0].records == found
 
 
 def test_other_files_are_told_in_one_line(tmp_path):
