@@ -7,14 +7,14 @@ model's most likely token. Beside it stands the accuracy of the best trivial rul
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from seqarch.config import Config
 from seqarch.errors import UserError
-from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
+from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Fact, Record
 from seqarch.tasks import make_task
@@ -178,6 +178,7 @@ def by_distance(probe: Probe, found: Answers) -> Iterator[Record]:
         yield Record(NAME, "distance_accuracy", value, at, n=int(member.sum()))
 
 
+BY_SIZE = {"*": int | float}  # by the option that makes the task harder
 HELD_OUT = ("held_out",)  # the fact with which every caption ends
 TRIVIAL = (
     "Trivial rule: the best, on the same rows, of the commonest target and the row's first, last "
@@ -185,28 +186,36 @@ TRIVIAL = (
 )
 
 
-def _accuracy(name: str, help: str) -> Metric:
-    return Metric(name, "accuracy", "percent", help, False)
+def _accuracy(name: str, help: str, at: Mapping[str, Any]) -> Metric:
+    return Metric(name, "accuracy", "percent", help, False, at)
 
 
-def _trivial(name: str, where: str) -> Metric:
+def _trivial(name: str, where: str, at: Mapping[str, Any]) -> Metric:
     help = f"Accuracy of the best trivial rule{where}, on the same rows."
-    return Metric(name, "trivial rule", "percent", help)
+    return Metric(name, "trivial rule", "percent", help, at=at)
 
 
 EVALUATOR = Evaluator(
     evaluate,
     metrics=(
-        _accuracy("accuracy", "Share of scored positions with the right answer."),
+        _accuracy("accuracy", "Share of scored positions with the right answer.", {}),
         Metric("exact", "rows all right", "percent", "Share of rows without an error.", False),
         Metric("solved", "solved from", "percent", "Accuracy from which a task counts as solved."),
         Metric("chance", "chance", "percent", "Accuracy of guessing among all answers."),
-        _trivial("trivial_accuracy", ""),
-        _accuracy("distance_accuracy", "Accuracy by the distance of the evidence, in tokens."),
-        _accuracy("length_accuracy", "Accuracy at other lengths, beyond that of training."),
-        _trivial("length_trivial_accuracy", " at other lengths"),
-        _accuracy("size_accuracy", "Accuracy at other sizes of the task than that of training."),
-        _trivial("size_trivial_accuracy", " at other sizes of the task"),
+        _trivial("trivial_accuracy", "", {}),
+        _accuracy(
+            "distance_accuracy",
+            "Accuracy by the distance of the evidence, in tokens.",
+            {"distance": int},
+        ),
+        _accuracy(
+            "length_accuracy", "Accuracy at other lengths, beyond that of training.", BY_CONTEXT
+        ),
+        _trivial("length_trivial_accuracy", " at other lengths", BY_CONTEXT),
+        _accuracy(
+            "size_accuracy", "Accuracy at other sizes of the task than that of training.", BY_SIZE
+        ),
+        _trivial("size_trivial_accuracy", " at other sizes of the task", BY_SIZE),
     ),
     tables=(
         TableSpec(

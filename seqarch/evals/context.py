@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from seqarch.config import ModelConfig
-from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
+from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.evals.losses import Text, bits_per_byte, carried_losses, texts
 from seqarch.model import LanguageModel
@@ -119,6 +119,7 @@ EVALUATOR = Evaluator(
             unit="bits",
             help="Bits per byte with the state carried from the first token of the context.",
             lower=True,
+            at=BY_CONTEXT,
         ),
         Metric(
             "truncated",
@@ -126,6 +127,7 @@ EVALUATOR = Evaluator(
             unit="bits",
             help="Bits per byte where attention layers see one training window only.",
             lower=True,
+            at=BY_CONTEXT,
         ),
     ),
     tables=(

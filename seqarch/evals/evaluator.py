@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from seqarch.errors import UserError, unknown
+from seqarch.files import has_shape
 from seqarch.patterns import check_option
 from seqarch.records import Fact, Record
 
@@ -21,6 +22,7 @@ EVALUATORS = {
     "speed": "seqarch.evals.speed:EVALUATOR",
     "memory": "seqarch.evals.memory:EVALUATOR",
 }
+BY_CONTEXT = {"context": int}  # what a metric is measured at, of one for each context
 
 
 class Metric(NamedTuple):
@@ -32,6 +34,8 @@ class Metric(NamedTuple):
       unit: a name in `seqarch.report.formats.FORMATS`, by which its values are written.
       help: a sentence that says what it is.
       lower: whether lower is better; None where neither is.
+      at: the shape (`seqarch.files.has_shape`) of what it is measured at, such as
+        {"context": int}, or {"document": [str]} of an array; {} where it is one number.
     """
 
     name: str
@@ -39,6 +43,11 @@ class Metric(NamedTuple):
     unit: str
     help: str
     lower: bool | None = None
+    at: Mapping[str, Any] = {}
+
+    def covers(self, at: Mapping[str, Any]) -> bool:
+        """Returns whether `at` is what it is measured at."""
+        return len(at) == len(self.at) and has_shape(at, self.at)
 
 
 class TableSpec(NamedTuple):

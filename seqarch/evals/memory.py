@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from seqarch.costs.compiler import compiled_bytes, definition
 from seqarch.costs.memory import count, state_size, tree_bytes
 from seqarch.costs.programs import programs, serving_model
-from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
+from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Fact, Record
 from seqarch.training.sharding import abstract_state
@@ -78,23 +78,44 @@ EVALUATOR = Evaluator(
         Metric("params_bytes", "parameters", "bytes", "Bytes of all parameters.", True),
         Metric("optimizer_bytes", "optimizer", "bytes", "Bytes of the optimizer's state.", True),
         Metric(
-            "state_elements", "state elements", "count", "Elements of one sequence's state.", True
+            "state_elements",
+            title="state elements",
+            unit="count",
+            help="Elements of one sequence's state.",
+            lower=True,
+            at=BY_CONTEXT,
         ),
-        Metric("state_bytes", "state", "bytes", "Bytes of one sequence's state.", True),
+        Metric(
+            "state_bytes",
+            title="state",
+            unit="bytes",
+            help="Bytes of one sequence's state.",
+            lower=True,
+            at=BY_CONTEXT,
+        ),
         Metric(
             "state_bytes_bfloat16",
             title="state in bfloat16",
             unit="bytes",
             help="Bytes of one sequence's state where the model computes in bfloat16.",
             lower=True,
+            at=BY_CONTEXT,
         ),
-        Metric("train_bytes", "training", "bytes", "Bytes of the compiled train step.", True),
+        Metric(
+            "train_bytes",
+            title="training",
+            unit="bytes",
+            help="Bytes of the compiled train step.",
+            lower=True,
+            at=BY_CONTEXT,
+        ),
         Metric(
             "prefill_bytes",
             title="prefill",
             unit="bytes",
             help="Bytes of the prefill of a segment of one sequence's prompt.",
             lower=True,
+            at=BY_CONTEXT,
         ),
         Metric(
             "decode_bytes",
@@ -102,6 +123,7 @@ EVALUATOR = Evaluator(
             unit="bytes",
             help="Bytes of the decoding loop of one sequence.",
             lower=True,
+            at=BY_CONTEXT,
         ),
     ),
     tables=(

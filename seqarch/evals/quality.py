@@ -102,14 +102,22 @@ EVALUATOR = Evaluator(
             unit="bits",
             help="Bits per byte of each document, over windows.",
             lower=True,
+            at={"document": [str]},
         ),
-        Metric("document_bytes", "bytes", "count", "Bytes of each document that were scored."),
+        Metric(
+            "document_bytes",
+            title="bytes",
+            unit="count",
+            help="Bytes of each document that were scored.",
+            at={"document": [str]},
+        ),
         Metric(
             "position_bits_per_byte",
             title="bits/byte",
             unit="bits",
             help="Bits per byte by position in the window.",
             lower=True,
+            at={"position": [int]},
         ),
     ),
     tables=(

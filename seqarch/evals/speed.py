@@ -18,7 +18,7 @@ import numpy as np
 from seqarch.config import Config, resolve
 from seqarch.costs.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.errors import UserError
-from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
+from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.generate import Decoding
 from seqarch.records import Record, tag
@@ -209,6 +209,7 @@ EVALUATOR = Evaluator(
             unit="rate",
             help="Tokens per second of the prefill of one prompt.",
             lower=False,
+            at=BY_CONTEXT,
         ),
         Metric(
             "decode_tokens_per_s",
@@ -216,6 +217,7 @@ EVALUATOR = Evaluator(
             unit="rate",
             help="Tokens per second of decoding one sequence, after a real prefill.",
             lower=False,
+            at=BY_CONTEXT,
         ),
     ),
     tables=(

@@ -90,9 +90,11 @@ def significance(models: Sequence[Member]) -> dict[str, Judgement]:
     names = {tuple(record.at["document"]) for each in found.values() for record in each if record}
     if len(set(runs.values())) != 1 or len(names) != 1 or None in sum(found.values(), []):
         return {}
-    scores = {name: np.array([record.value for record in each]) for name, each in found.items()}
-    sizes = models[0].results[0].all("quality", "document_bytes")[0].value
-    return judge(scores, np.array(sizes))
+    scores = {
+        name: np.array([record.value for record in each], float) for name, each in found.items()
+    }
+    sizes = models[0].results[0].value("quality", "document_bytes", document=names.pop())
+    return judge(scores, np.array(sizes, float)) if sizes else {}
 
 
 def _documents(results: Results) -> Record | None:

@@ -9,6 +9,7 @@ import numpy as np
 from seqarch import records
 from seqarch.errors import UserError
 from seqarch.evals import evaluator
+from seqarch.files import has_shape
 from seqarch.records import Record, Results, Value
 
 
@@ -136,7 +137,7 @@ def read(path: Path) -> Comparison:
     """Reads what `write` wrote, or the records of one run.
 
     Raises:
-      UserError: where there are no such records.
+      UserError: where there are no such records, and where one is not what its metric declares.
     """
     about, results = records.read(path)
     if kind := about.get("kind"):
@@ -147,8 +148,23 @@ def read(path: Path) -> Comparison:
     found = group(results)
     if not found:
         raise UserError(f"{path} has no results; measure a run with `python eval.py --workdir=RUN`")
+    if wrong := next((each for _, found in results for each in found if not _fits(each)), None):
+        raise UserError(
+            f"{path} is damaged ({wrong.evaluator}/{wrong.metric} has other coordinates than the "
+            "metric declares); move it away and measure again"
+        )
     known = {name: str(about.get(name, "")) for name in ("title", "notice", "command")}
     return Comparison(**known, members=found)
+
+
+def _fits(record: Record) -> bool:
+    """Returns whether a record was measured where its evaluator measures it."""
+    if record.evaluator == "search":
+        return record.at.keys() == {"lr"} and has_shape(record.at, {"lr": int | float})
+    if record.evaluator not in evaluator.EVALUATORS:
+        return True
+    metrics = evaluator.find(record.evaluator).metrics
+    return all(each.covers(record.at) for each in metrics if each.name == record.metric)
 
 
 def evaluators(members: Sequence[Member]) -> list[str]:

@@ -24,7 +24,8 @@ def learning_rate_table(comparison: Comparison) -> Table | None:
     if not found:
         return None
     kind = scores_of(comparison.models)[0]
-    rates = sorted({record.at["lr"] for each in found for record in each.records})
+    searched = (record for each in found for record in each.all("search", kind.metric))
+    rates = sorted({record.at["lr"] for record in searched})
 
     def score(lr: float) -> Cells:
         def value(member: Member) -> float | None:
@@ -50,7 +51,7 @@ def model_table(comparison: Comparison) -> Table | None:
 
     def ratio(member: Member) -> float | None:
         model = member.config.get("model", {})
-        return model["mlp"] / model["dim"] if model.get("mlp") else None
+        return model["mlp"] / model["dim"] if model.get("mlp") and model.get("dim") else None
 
     return member_table(
         "Models",
@@ -116,4 +117,4 @@ def _command(member: Member) -> str:
 def seeds_of(member: Member) -> str:
     """Returns the seeds of a member's runs."""
     sources = (each.source for each in member.results)
-    return ", ".join(str(source.seeds["model"]) for source in sources if source.seeds)
+    return ", ".join(str(each.seeds["model"]) for each in sources if "model" in each.seeds)

@@ -79,7 +79,10 @@ def write_page(page: Page, directory: Path) -> list[Path]:
 
 
 def write_csv(results: Iterable[Results], directory: Path) -> Path:
-    """Writes results.csv, a line for each record with its unformatted value; returns its path."""
+    """Writes results.csv, a line for each record with its unformatted value; returns its path.
+
+    Control characters of texts are escaped.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV)
@@ -89,7 +92,10 @@ def write_csv(results: Iterable[Results], directory: Path) -> Path:
             value = json.dumps(record.value) if isinstance(record.value, list) else record.value
             about = (source.member, source.kind, seeds, source.step, source.split)
             measured = (record.evaluator, record.metric, json.dumps(record.at), record.n, value)
-            writer.writerow([*about, *measured, record.status, record.note, source.revision])
+            line = (*about, *measured, record.status, record.note, source.revision)
+            writer.writerow(
+                printable_line(each) if isinstance(each, str) else each for each in line
+            )
     path = directory / "results.csv"
     write_text(path, text.getvalue())
     return path
@@ -133,6 +139,7 @@ def html_page(page: Page) -> str:
     """Returns a page in HTML that refers to nothing outside itself."""
     here = Path(__file__)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["printable"] = printable_line
     environment.filters["zip"] = lambda first, second: list(zip(first, second, strict=True))
     template = environment.from_string(here.with_name("page.html.jinja").read_text("utf-8"))
     style = here.with_suffix(".css").read_text("utf-8")

@@ -37,6 +37,7 @@ def test_the_evaluator_declares_what_it_measures():
     assert record.n == 8 and record.value == pytest.approx(math.sqrt(6 * 4 / 8))
     assert next(evaluator.evaluate(run, least=3)).value == pytest.approx(2.0)
     assert evaluator.metric(record.metric).unit in FORMATS
+    assert evaluator.metric(record.metric).covers(record.at)
 
 
 def test_the_device_has_a_peak(monkeypatch):

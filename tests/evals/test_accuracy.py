@@ -48,6 +48,7 @@ def measure(monkeypatch, count: int, **options) -> list[Record]:
 
 def test_a_model_that_knows_one_pair_of_four_has_a_quarter(monkeypatch):
     found = measure(monkeypatch, 1, lengths=(64,), sizes=(1, 2))
+    assert all(accuracy.EVALUATOR.metric(each.metric).covers(each.at) for each in found)
     values = {(each.metric, *each.at.values()): (each.value, each.n) for each in found}
     assert values["accuracy",] == (0.25, 4 * ROWS) and values["exact",] == (0.0, ROWS)
     right, count = values["length_accuracy", 64]

@@ -39,6 +39,7 @@ def test_speed_of_training_and_of_serving_at_every_context(run):
     ]
     trained = [("compile_seconds", {}), ("train_tokens_per_s", {})]
     assert [(each.metric, each.at) for each in found] == [*trained, *served]
+    assert all(speed.EVALUATOR.metric(each.metric).covers(each.at) for each in found)
     assert all(np.isfinite(each.value) and each.value > 0 for each in found)
 
 

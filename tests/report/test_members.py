@@ -80,6 +80,32 @@ def test_records_that_are_not_of_runs_are_told(tmp_path, kind):
         collect([tmp_path / "r.jsonl"])
 
 
+DAMAGED = {
+    "array for a number": Record("quality", "bits_per_byte", [2.0], {"document": ["a"]}),
+    "number for an array": Record("quality", "document_bits_per_byte", 2.0),
+    "other axis": Record("quality", "position_bits_per_byte", [2.0], {"document": ["a"]}),
+    "no context": Record("memory", "state_bytes", 1),
+    "text for a context": Record("memory", "state_bytes", 1, {"context": "64"}),
+    "array of contexts": Record("memory", "state_bytes", [1], {"context": [64]}),
+    "another coordinate": Record("memory", "train_bytes", 1, {"context": 64, "batch": 2}),
+    "search without a rate": Record("search", "bits_per_byte", 2.0),
+    "search at a text": Record("search", "bits_per_byte", 2.0, {"lr": "0.1"}),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_what_is_not_measured_as_declared_is_damage(tmp_path, kind):
+    records.write(tmp_path / "r.jsonl", [of([DAMAGED[kind]])])
+    with pytest.raises(UserError, match=r"r\.jsonl is damaged .* measure again"):
+        members.read(tmp_path / "r.jsonl")
+
+
+def test_an_evaluator_that_is_not_known_is_read(tmp_path):
+    mine = of([Record("mine", "x", [1], {"y": [2]}), Record("memory", "former", 1, {"y": 2})])
+    records.write(tmp_path / "r.jsonl", [mine])
+    assert members.read(tmp_path / "r.jsonl").results == [mine]
+
+
 @pytest.fixture
 def run(tmp_path):
     """Writes results as a run's directory; returns its path."""

@@ -36,7 +36,7 @@ ODD = (
     "_x",
     "a_b*c*",
     "`x` [y](z)",
-    "\x1b[2J\n\x00",
+    "\x1b[2J\n\x00\x07\u202e",
     ' id="x"',
     "模型",
     "n" * 99,
@@ -181,7 +181,8 @@ def test_names_survive_a_terminal(odd, odd_page):
 def test_names_survive_csv(odd, tmp_path):
     write_csv(odd.results, tmp_path)
     with (tmp_path / "results.csv").open(newline="") as file:
-        assert {row["member"] for row in csv.DictReader(file)} == set(ODD)
+        assert {row["member"] for row in csv.DictReader(file)} == set(map(printable_line, ODD))
+    assert all(line.isprintable() for line in (tmp_path / "results.csv").read_text().split("\n"))
     members.write(tmp_path / "records.jsonl", odd)
     assert members.read(tmp_path / "records.jsonl") == odd
 
