@@ -73,13 +73,13 @@ def _axis_title(over: str) -> str:
 def scale_x(axes: Axes, over: str) -> None:
     """Makes the x axis logarithmic, with the measured contexts as ticks where they are few."""
     style.log_axis(axes.xaxis, format_si, 2)
-    lengths = sorted({x for line in axes.lines for x in line.get_xdata()})
+    lengths = sorted({float(x) for line in axes.lines for x in line.get_xdata()})
     if over == "context" and style.LEAST_TICKS <= len(lengths) <= style.MOST_TICKS:
-        style.set_ticks(axes.xaxis, lengths, "{:,}".format)
+        style.set_ticks(axes.xaxis, lengths, "{:,.0f}".format)
 
 
 def _last(name: str, curve: tuple[list[float], list[float]], look: Style) -> Label:
-    return Label(name, curve[0][-1], curve[1][-1], look.colour)
+    return Label(name, float(curve[0][-1]), float(curve[1][-1]), look.colour)
 
 
 def quality_against_state(comparison: Comparison) -> Figure | None:
