@@ -14,7 +14,7 @@ from seqarch.report.tables import Column
 from seqarch.stats.fits import growth
 from studies import long_decode
 from studies.claims.base import Claim, Finding, near, verdict
-from studies.claims.evidence import LOCAL, STATE, WORKING, curve, fitted, record, value
+from studies.claims.evidence import LOCAL, STATE, WORKING, common, curve, fitted, record, value
 from studies.claims.setup import AT_ONCE, Setup
 
 ATTENTION = {"materialised": "attention materialised", "blockwise": "attention multi-head"}
@@ -43,7 +43,8 @@ def judge_inference(found: Results) -> Finding:
     fits = {}
     for form, name in ATTENTION.items():
         for phase, (title, metrics) in GROWS.items():
-            parts = [curve(found, metric, model=name, phase=phase) for metric in metrics]
+            at = dict(model=name, phase=phase)
+            parts = common(*(curve(found, metric, **at) for metric in metrics))
             sizes = {n: sum(part[n] for part in parts) for n in parts[0]}
             fits[f"{form}, {title}"] = fitted(sizes)
     squares = [f"'{name}'" for name, fit in fits.items() if near(fit, 2)]
@@ -108,7 +109,7 @@ def _read_bytes(config: Config, n: int) -> int:
 
 
 def judge_cache(found: Results) -> Finding:
-    held, read = (curve(found, metric) for metric in (STATE, "read_bytes"))
+    held, read = common(*(curve(found, metric) for metric in (STATE, "read_bytes")))
     holds, reads = fitted(held), fitted(read)
     last = max(held)
     return Finding(
@@ -145,6 +146,8 @@ def judge_constant(found: Results) -> Finding:
         training = fitted(curve(found, WORKING, model=name, phase="train"))
         resident = curve(found, "resident_bytes", model=name)
         first, last = min(resident), max(resident)
+        if first == last:
+            raise UserError(f"{name} was decoded to one length only; run scripts/long_decode.py")
         grown = resident[last] / resident[first] - 1
         flat.append(near(serving, 0) and grown < 0.01)
         grows.append(near(training, 1))

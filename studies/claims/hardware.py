@@ -14,7 +14,7 @@ from seqarch.records import Record, Results
 from seqarch.report.formats import format_bytes, needed
 from seqarch.report.tables import Column
 from studies.claims.base import Claim, Finding, verdict
-from studies.claims.evidence import EVALUATOR, STATE, record, unmeasured, value
+from studies.claims.evidence import EVALUATOR, STATE, places, record, unmeasured, value
 from studies.claims.setup import Setup
 from studies.claims.states import GROUPED, MILLION
 
@@ -69,7 +69,7 @@ def _program(setup: Setup, at: dict[str, str]) -> list[Record]:
 
 def judge(found: Results) -> Finding:
     last = {}
-    for each in found.all(EVALUATOR, TOTAL):
+    for each in places(found, TOTAL, dict.fromkeys(("model", "target", "chips"), str)):
         last["{model}, {target}".format(**each.at)] = each
     grouped = [each.status for each in last.values() if each.at["model"] == GROUPED]
     fits = [status == "ok" for status in grouped if status in ("ok", "oom")]

@@ -9,7 +9,7 @@ from seqarch.records import Record, Results
 from seqarch.report.formats import format_bytes, show
 from seqarch.report.tables import Column
 from studies.claims.base import Claim, Finding, near, verdict
-from studies.claims.evidence import EVALUATOR, LOCAL, WORKING, fitted, value
+from studies.claims.evidence import EVALUATOR, LOCAL, WORKING, fitted, places, value
 from studies.claims.growth import ATTENTION
 from studies.claims.setup import AT_ONCE, Setup
 
@@ -114,8 +114,8 @@ def _columns(lengths: Sequence[int]) -> list[Column]:
 
 def _targets(found: Results) -> list[str]:
     """The targets for which anything was compiled."""
-    measured = [each for each in found.all(EVALUATOR, WORKING) if each.value is not None]
-    return list(dict.fromkeys(each.at["target"] for each in measured))
+    records = places(found, WORKING, {"target": str})
+    return list(dict.fromkeys(each.at["target"] for each in records if each.value is not None))
 
 
 CLAIMS = (

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from seqarch.errors import UserError
+from seqarch.files import has_shape
 from seqarch.records import Results
 from seqarch.report.formats import show
 from seqarch.report.pages import Page
@@ -19,6 +21,7 @@ CLAIMS: tuple[Claim, ...] = (
     *hardware.CLAIMS,
 )
 TITLE = "Claims"
+MADE = {"versions": {"python": str, "jax": str}, "host": {"cpus": int}}  # shape of what is shown
 
 
 def claims_page(results: Sequence[Results]) -> Page:
@@ -48,9 +51,11 @@ def _made(results: Sequence[Results]) -> str:
 
 
 def _origin(each: Results) -> str:
-    made = each.source.provenance
+    made, targets = each.source.provenance, each.fact(EVALUATOR, "targets")
+    if not (has_shape(made, MADE) and has_shape(targets, [str])):
+        raise UserError(f"the source of {each.source.member} is damaged; measure the claims again")
     versions = " and ".join(f"{name} {made['versions'][name]}" for name in ("python", "jax"))
     return (
         f"Made at revision {show(each.source.revision, 'revision')} with {versions}, on "
-        f"{made['host']['cpus']} CPU cores; targets {', '.join(each.fact(EVALUATOR, 'targets'))}."
+        f"{made['host']['cpus']} CPU cores; targets {', '.join(targets)}."
     )

@@ -13,7 +13,7 @@ from seqarch.report.tables import Column
 from seqarch.training.sharding import make_mesh
 from studies.claims import isolated
 from studies.claims.base import Claim, Finding, verdict
-from studies.claims.evidence import STATE, record, value
+from studies.claims.evidence import STATE, TURNS, record, value
 from studies.claims.growth import ATTENTION, CONSTANT
 from studies.claims.setup import Setup
 
@@ -22,7 +22,7 @@ LENGTH = 4096  # tokens of trained rows
 CONTEXTS = (1024, 4096, 16384)
 MEMORY = 2**30  # bytes of states that fill a memory
 MOST = 512  # sequences that fill a memory at most
-TURNS, TRAINED = "turns_per_layer", "trained_tokens_per_s"
+TRAINED = "trained_tokens_per_s"
 ONE, ALL = "one_tokens_per_s", "all_tokens_per_s"  # of one sequence, and of as many as fit
 
 

@@ -12,7 +12,7 @@ from seqarch.report.formats import format_bytes, show
 from seqarch.report.members import Comparison, read
 from seqarch.report.tables import Column
 from studies.claims.base import Claim, Finding, Verdict, verdict
-from studies.claims.evidence import LOCAL, STATE, WORKING, record, value
+from studies.claims.evidence import LOCAL, STATE, TOLD_APART, WORKING, record, value
 from studies.claims.growth import ATTENTION, CONSTANT
 from studies.claims.setup import SIZES, Setup
 
@@ -122,7 +122,7 @@ def measure_hybrids(setup: Setup) -> Iterator[Record]:
         speed = member.value("speed", SPEED, context=DECODED)
         yield record(SPEED, speed, model=shown, context=DECODED)
     for name in ("mamba", "attention"):
-        yield record("told_apart", int(_told_apart(comparison, name)), model=name)
+        yield record(TOLD_APART, int(_told_apart(comparison, name)), model=name)
 
 
 def _told_apart(comparison: Comparison, name: str) -> bool:
@@ -133,7 +133,7 @@ def _told_apart(comparison: Comparison, name: str) -> bool:
 
 
 def judge_hybrids(found: Results) -> Finding:
-    alike = [name for name in ("mamba", "attention") if not value(found, "told_apart", model=name)]
+    alike = [name for name in ("mamba", "attention") if not value(found, TOLD_APART, model=name)]
     rows, between = {}, []
     for metric, (title, unit, at) in MEASURES.items():
         low, middle, high = (value(found, metric, model=name, **at) for name in ENDS)

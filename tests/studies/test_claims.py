@@ -63,6 +63,9 @@ def attends(mixer):
     return "attention(" in mixer and "linear" not in mixer
 
 
+COMMITTED = read(ROOT / "docs/claims/records.jsonl").results
+
+
 @pytest.fixture
 def setup(tmp_path):
     return Setup(
@@ -132,6 +135,92 @@ def test_what_cannot_be_measured_is_said_and_the_rest_is_kept(setup):
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_without_records_every_claim_is_open(claim):
     assert claim.finding(Results(Source(claim.name), ())).verdict is Verdict.OPEN
+
+
+def without(found, index):
+    return found._replace(records=found.records[:index] + found.records[index + 1 :])
+
+
+def damaged(found, index):
+    """Yields the records with one that lacks a coordinate, or that is 0."""
+    record = found.records[index]
+    changed = [dict(value=0)]
+    for name in record.at:
+        changed.append(dict(at={other: record.at[other] for other in record.at if other != name}))
+    for each in changed:
+        records = [*found.records]
+        records[index] = dataclasses.replace(record, **each)
+        yield found._replace(records=tuple(records))
+
+
+@pytest.mark.parametrize("found", COMMITTED, ids=lambda found: found.source.member)
+def test_any_record_may_be_missing_or_damaged(found):
+    judge = BY_NAME[found.source.member].finding
+    for index in range(len(found.records)):
+        for each in (without(found, index), *damaged(found, index)):
+            assert isinstance(judge(each), Finding)
+
+
+def committed(name, *lacking):
+    """The committed records of a claim, but for those that `at` of any of `lacking` is part of."""
+    (found,) = (each for each in COMMITTED if each.source.member == name)
+    kept = [
+        record
+        for record in found.records
+        if not any(
+            record.metric == metric and at.items() <= record.at.items() for metric, at in lacking
+        )
+    ]
+    return BY_NAME[name].finding(found._replace(records=tuple(kept)))
+
+
+def test_curves_are_compared_at_the_lengths_that_both_have():
+    name, lengths = "growth of the cache", [1024, 4096, 16384, 65536, 262144, 2**20]
+    whole = committed(name)
+    lacking = [("read_bytes", {"context": n}) for n in lengths]
+    found = committed(name, lacking[0])
+    assert list(found.rows.items()) == list(whole.rows.items())[1:]
+    assert (found.verdict, found.number) == (whole.verdict, whole.number)  # of the longest four
+    other = [(STATE, {"context": n}) for n in lengths]
+    few = committed(name, *lacking[:2], *other[2:4])
+    assert few.verdict is Verdict.OPEN and "too few lengths" in few.why
+    none = committed(name, *lacking[:3], *other[3:])
+    assert none.verdict is Verdict.OPEN and "no length has all" in none.why
+
+
+def test_a_cache_and_its_working_memory_are_added_where_both_were_measured():
+    name = "memory of inference"
+    at = dict(phase="prefill", model="attention multi-head", context=2**20)
+    whole, found = committed(name), committed(name, (STATE, at))
+    assert found.verdict is whole.verdict
+    changed = {row for row in whole.rows if whole.rows[row] != found.rows[row]}
+    assert changed == {"blockwise, a prompt read in segments"}
+
+
+def test_one_length_of_resident_memory_is_no_growth():
+    found = committed("constant memory", ("resident_bytes", dict(model="gru", context=10**4)))
+    assert found.verdict is Verdict.OPEN and "gru was decoded to one length only" in found.why
+
+
+@pytest.mark.parametrize(
+    "name, metric, change, why",
+    [
+        ("growth of the cache", "read_bytes", dict(at={}), "it lacks context"),
+        ("matrix in training", WORKING, dict(at={}), "it lacks target"),
+        ("a million tokens", "total_bytes", dict(at={}), "it lacks model, target, chips"),
+        ("constant memory", "resident_bytes", dict(value=0), "it is 0"),
+        ("size of the matrix", WORKING, dict(value=-1), "it is -1"),
+        ("hidden vectors", "vector_bytes", dict(value=[1]), r"it is [1]"),
+    ],
+)
+def test_damage_is_the_reason_in_one_line(name, metric, change, why):
+    (found,) = (each for each in COMMITTED if each.source.member == name)
+    records = [
+        dataclasses.replace(each, **change) if each.metric == metric else each
+        for each in found.records
+    ]
+    judged = BY_NAME[name].finding(found._replace(records=tuple(records)))
+    assert judged.verdict is Verdict.OPEN and why in judged.why and "damaged" in judged.why
 
 
 def test_growth(setup):

@@ -67,6 +67,11 @@ def test_records_are_written_after_each_claim_and_others_stay(two, tmp_path):
         run.record_all(setup, path)
 
 
+def test_a_page_of_a_damaged_source_is_refused_in_one_line(two):
+    with pytest.raises(UserError, match="the source of first is damaged"):
+        page.claims_page([Results(Source("first"), (record("rate", 0.5),))])
+
+
 def test_page_shows_each_finding_and_escapes_it(two):
     made = dict(revision="0123456789abcdef", versions=dict(python="3", jax="1"), host=dict(cpus=2))
     source = Source("first", provenance=made, facts={EVALUATOR: dict(targets=["local"])})
