@@ -11,7 +11,6 @@ TensorBoard and CSV are rendered from records, at any time, without measuring ag
 import dataclasses
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from seqarch.files import has_shape, parse_json, write_text
 VERSION = 1  # of the schema
 STATUSES = ("ok", "over", "oom", "diverged", "failed", "not_run")
 NAME = "records.jsonl"  # of the file in a run directory
+LARGEST = 1e100  # absolute value of any number; figures overflow from 1e300 on
 UNMEASURED = ("log_every", "profile", "checkpoint", "trackers")  # fields that change no result
 
 # The shapes of all lines of a records file but the first.
@@ -333,9 +333,9 @@ def _plain(record: Record) -> dict[str, Any]:
 
 
 def _is_finite(value: Any) -> bool:
-    """Returns whether all numbers within are finite as floats."""
+    """Returns whether all numbers within are finite, and no larger than LARGEST."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
         return all(map(_is_finite, value))
-    return not isinstance(value, (int, float)) or abs(value) <= sys.float_info.max
+    return not isinstance(value, (int, float)) or abs(value) <= LARGEST

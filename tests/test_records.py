@@ -91,6 +91,7 @@ DAMAGED = {
     "not a number": measured(value=math.nan),
     "infinite": measured(value=[1.0, math.inf], at={"document": ["a", "b"]}),
     "out of range": measured(value=10**400),
+    "too large": measured(value=-1e101),
     "place": measured(at=[1]),
     "coordinate": measured(value=1, at={"context": {"tokens": 1}}),
     "coordinates": measured(value=[1], at={"position": [[1]]}),

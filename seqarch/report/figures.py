@@ -122,7 +122,7 @@ def _state_and_bits(member: Member) -> tuple[float, np.ndarray] | None:
     window = member.value("quality", "context")
     state = member.value("memory", "state_bytes", context=window)
     bits = [bits for each in member.results if (bits := each.value("quality", "bits_per_byte"))]
-    return (state, np.array(bits)) if state and bits else None
+    return (float(state), np.array(bits, float)) if state and bits else None
 
 
 def _draw_baselines(axes: Axes, baselines: Sequence[Member]) -> None:
