@@ -113,6 +113,7 @@ def test_a_few_layers_train_in_the_same_memory_however_the_pattern_says_them():
     assert temporaries("gru") == pytest.approx(temporaries("gru,gru,gru"), rel=0.02)
 
 
+@pytest.mark.slow
 def test_remat_changes_memory_alone(tokens):
     def gradient(**changes):
         compiled = (
@@ -165,6 +166,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_and_logits_in_float3
     )
 
 
+@pytest.mark.slow
 def test_gradients_in_bfloat16_are_near_those_in_float32(tokens):
     """The embedding's too, whose rows gather thousands of tokens: summed in bfloat16 they would be
     off by 40 %.

@@ -54,6 +54,7 @@ def test_every_form_of_every_op_and_mixer_is_measured_at_every_shape():
         )
 
 
+@pytest.mark.slow
 def test_records_say_what_was_measured_and_where(results, tmp_path):
     records.write(tmp_path / "bench.jsonl", [results], dict(kind="benchmark"))
     (found,) = records.read(tmp_path / "bench.jsonl").results
@@ -142,6 +143,7 @@ def _without(monkeypatch, absent: set[str]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
     said, measured = [], []
     monkeypatch.setattr(

@@ -161,6 +161,7 @@ def test_a_program_compiled_only_for_its_memory_needs_what_the_one_that_runs_nee
     assert compiled_bytes(program.compile(run=False)) == needed
 
 
+@pytest.mark.slow
 def test_train_step_updates_its_state_in_place():
     _, step = program_and_bytes("train")
     state = abstract_state(CONFIG, make_mesh(CONFIG.mesh))

@@ -147,6 +147,7 @@ def of_seeds(*seeds):
     return spec.read(given.to_dict())
 
 
+@pytest.mark.slow
 def test_a_diverged_seed_of_a_probe_is_a_failure(tmp_path, diverging):
     diverging(1, 3)
     for _ in range(2):  # the second time from what the directories hold
