@@ -5,6 +5,7 @@ No other module of configs imports ml_collections.
 
 import dataclasses
 import json
+import math
 import typing
 from typing import Any
 
@@ -28,8 +29,11 @@ def parse(given: ml_collections.ConfigDict | dict[str, Any]) -> Config:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Returns the plain dict, ready for JSON, that `parse` reads back."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """Returns the plain dict, ready for JSON, that `parse` reads back.
+
+    Infinity, which JSON does not have, is the text "inf".
+    """
+    return json.loads(json.dumps(dataclasses.asdict(config)), parse_constant=lambda _: "inf")
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -64,6 +68,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return _options(value, where)
     if typing.get_origin(kind) is tuple:
         return _several(typing.get_args(kind)[0], value, where)
+    if kind is float and value == "inf":
+        return math.inf
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is int and type(value) is int:
