@@ -53,6 +53,27 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {given!r}; {hint}")
 
 
+def unknown_field(given: str, fields: Iterable[str]) -> UserError:
+    """Returns the error for an unknown field of a config.
+
+    It suggests fields of the same name in other groups, or else the nearest one of its group.
+
+    Args:
+      given: its dotted name.
+      fields: the dotted names of all fields.
+    """
+    group, _, name = given.rpartition(".")
+    parts = {field: field.rpartition(".") for field in sorted(fields)}
+    if elsewhere := [repr(field) for field, (*_, last) in parts.items() if last == name]:
+        return UserError(f"unknown config field {given!r}; did you mean {' or '.join(elsewhere)}?")
+    level = {last: field for field, (where, _, last) in parts.items() if where == group}
+    if not level:
+        return unknown("config field", given, parts)
+    close = difflib.get_close_matches(name, level, n=1)
+    hint = f"did you mean {level[close[0]]!r}?" if close else f"known: {', '.join(level)}"
+    return UserError(f"unknown config field {given!r}; {hint}")
+
+
 def is_full_disk(error: BaseException | None) -> bool:
     """Returns whether `error`, or an error that caused it, means that a disk is full.
 

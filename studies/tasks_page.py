@@ -5,7 +5,8 @@ import inspect
 import sys
 
 from seqarch import tasks
-from seqarch.report.formats import show
+from seqarch.report.render import markdown_table
+from seqarch.report.tables import Column, Row, Table
 from seqarch.tasks.base import HELD_OUT_SEED, Probe
 from seqarch.tasks.trivial import trivial_accuracy
 
@@ -28,25 +29,28 @@ the source.
 
 
 COLUMNS = (
-    "| task | ability | options | vocabulary | chance | trivial rule |",
-    "| :-- | :-- | :-- | --: | --: | --: |",
+    Column("task"),
+    Column("ability"),
+    Column("options", "code"),
+    Column("vocabulary", "count"),
+    Column("chance", "percent"),
+    Column("trivial rule", "percent"),
 )
 
 
 def tasks_page() -> str:
     """Returns docs/tasks.md: a table of all probes, then the definition of each, as markdown."""
     probes = {name: tasks.find(name)() for name in tasks.TASKS if _is_probe(name)}
-    table, sections = list(COLUMNS), []
+    rows, sections = [], []
     for name, probe in probes.items():
         fields = dataclasses.fields(probe)
         options = ", ".join(f"{field.name}={getattr(probe, field.name)}" for field in fields)
         trivial = trivial_accuracy(probe.rows("test", HELD_OUT_SEED, 0, ROWS))
-        shown = [show(each, "percent") for each in (probe.chance, trivial)]
-        cells = [f"[{name}](#{name})", probe.ability, f"`{options}`", str(probe.vocab), *shown]
-        table.append(f"| {' | '.join(cells)} |")
+        rows.append(Row((name, probe.ability, options, probe.vocab, probe.chance, trivial)))
         definition = inspect.cleandoc(sys.modules[type(probe).__module__].__doc__)
         sections.append(f"## {name}\n\n{definition}\n")
-    return "\n".join([HEAD.format(rows=ROWS), *table, "", *sections])
+    table = markdown_table(Table("Tasks", "", COLUMNS, tuple(rows)))
+    return "\n".join([HEAD.format(rows=ROWS), table, "", *sections])
 
 
 def _is_probe(name: str) -> bool:

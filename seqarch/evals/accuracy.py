@@ -29,7 +29,7 @@ from seqarch.tasks.base import (
 )
 from seqarch.tasks.trivial import trivial_accuracy
 from seqarch.training.state import token_scores
-from seqarch.types import Bool, Int
+from seqarch.types import Bool
 
 NAME = "accuracy"
 
@@ -69,7 +69,11 @@ class Answers(NamedTuple):
 def variants(
     probe: Probe, lengths: Sequence[int], sizes: Sequence[float]
 ) -> tuple[dict[int, Probe], dict[float, Probe]]:
-    """Returns the probe at other lengths, and at other sizes; raises UserError for what is none."""
+    """Returns the probe at other lengths, and at other sizes.
+
+    Raises:
+      UserError: for a length or a size that the task cannot have.
+    """
     longer = {length: probe.varied(length=length) for length in lengths}
     return longer, {size: probe.varied(**{probe.size: size}) for size in sizes}
 
@@ -102,7 +106,9 @@ def evaluate(
     yield Record(NAME, "exact", found.exact, n=rows)
     yield Record(NAME, "solved", probe.solved)
     yield Record(NAME, "chance", probe.chance)
-    yield Fact(NAME, "held_out", held_out(probe, found.rows.tokens, longer, harder))
+    shared = float(probe.in_every_split(found.rows.tokens).mean())
+    yield Record(NAME, "in_every_split", shared, n=rows)
+    yield Fact(NAME, "held_out", held_out(probe, shared, longer, harder))
     yield from by_distance(probe, found)
     for length, each in longer.items():
         found = answers(run, each, rows).beyond(probe.length if length > probe.length else 0)
@@ -135,16 +141,13 @@ def answers(run: LoadedRun, probe: Probe, count: int) -> Answers:
 
 
 def held_out(
-    probe: Probe,
-    tokens: Int[np.ndarray, "B T"],
-    longer: Mapping[int, Probe],
-    harder: Mapping[float, Probe],
+    probe: Probe, shared: float, longer: Mapping[int, Probe], harder: Mapping[float, Probe]
 ) -> str:
     """Returns whether held-out rows are disjoint from those of training, as a sentence.
 
     Args:
       probe: the task.
-      tokens: held-out rows of it.
+      shared: the share of its rows that are in every split.
       longer: the task at other lengths.
       harder: the task at other sizes.
     """
@@ -156,9 +159,9 @@ def held_out(
     found = [f"length {key}" for key, each in longer.items() if not each.disjoint]
     found += [f"{probe.size} {key}" for key, each in harder.items() if not each.disjoint]
     kinds = []
-    if share := probe.in_every_split(tokens).mean():
-        few = f"kinds of which there are fewer than {2**SMALLEST_DOMAIN_BITS:,} different rows"
-        kinds.append(f"{few} ({share:.1%} of those at length {probe.length})")
+    if shared:
+        few = f"fewer than 2^{SMALLEST_DOMAIN_BITS} different rows"
+        kinds.append(f"kinds of which there are {few}, and which are in every split")
     if found:
         kinds.append(f"those at {' and '.join(found)}, which are too few")
     exempt = f", but for {' and for '.join(kinds)}" if kinds else ""
@@ -203,6 +206,12 @@ EVALUATOR = Evaluator(
         Metric("solved", "solved from", "percent", "Accuracy from which a task counts as solved."),
         Metric("chance", "chance", "percent", "Accuracy of guessing among all answers."),
         _trivial("trivial_accuracy", "", {}),
+        Metric(
+            "in_every_split",
+            title="in every split",
+            unit="percent",
+            help="Share of rows that may be trained on, as there are too few different ones.",
+        ),
         _accuracy(
             "distance_accuracy",
             "Accuracy by the distance of the evidence, in tokens.",
@@ -222,7 +231,7 @@ EVALUATOR = Evaluator(
             "Accuracy",
             "Share of scored positions of held-out rows whose right answer is the most likely "
             f"token. Chance: guessing among all answers. {TRIVIAL}",
-            ("accuracy", "trivial_accuracy", "chance", "exact", "solved"),
+            ("accuracy", "trivial_accuracy", "chance", "exact", "solved", "in_every_split"),
             facts=HELD_OUT,
         ),
         TableSpec(

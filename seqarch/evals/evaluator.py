@@ -100,8 +100,8 @@ class Evaluator(NamedTuple):
         the first seed is.
       score: it measures the tasks that are scored by this metric (`seqarch.tasks.base.Score`);
         None: all tasks.
-      check: (config, **options): raises UserError for options that it cannot measure, which is
-        told before a run is trained; None: it measures all of their types.
+      check: (config, **options): raises UserError for options that it cannot measure, so that this
+        is told before a run is trained; None: it can measure every value of the right type.
     """
 
     evaluate: Callable[..., Iterator[Record | Fact]]

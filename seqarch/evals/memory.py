@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+from seqarch.config import Config
 from seqarch.costs.compiler import compiled_bytes, definition
 from seqarch.costs.memory import count, state_size, tree_bytes
 from seqarch.costs.programs import programs, serving_model
+from seqarch.errors import UserError
 from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Fact, Record
@@ -13,6 +15,13 @@ from seqarch.training.sharding import abstract_state
 
 CONTEXTS = (1024, 16384, 1048576)  # tokens
 COMPILED = (256, 1024, 4096)  # tokens
+
+
+def check(config: Config, contexts: Sequence[int] = (), compiled: Sequence[int] = ()) -> None:
+    """Raises UserError for a context without tokens."""
+    for option, lengths in dict(contexts=contexts, compiled=compiled).items():
+        if 0 in lengths:
+            raise UserError(f"evals.memory.{option} has 0; give contexts of at least 1 token")
 
 
 def evaluate(
@@ -153,4 +162,5 @@ EVALUATOR = Evaluator(
         _curve("prefill", "prefill"),
         _curve("decode", "decoding step"),
     ),
+    check=check,
 )

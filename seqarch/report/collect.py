@@ -60,7 +60,7 @@ def _file(path: Path) -> Path:
     if not (path / records.NAME).exists() and rundir.runs_below(path):
         raise UserError(
             f"{path} has no {records.NAME}: it holds several runs, and the command that made them "
-            f"has not ended. Run it again, or give the runs that are measured"
+            "has not ended. Run it again, or give the runs that are measured"
         )
     if not (path / records.NAME).exists():
         run = shlex.quote(str(path))

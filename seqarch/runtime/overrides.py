@@ -3,7 +3,6 @@
 config_flags parses them, but its errors are hard to read, and it accepts some mistakes silently.
 """
 
-import difflib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from seqarch.errors import UserError, first_line
+from seqarch.errors import UserError, first_line, unknown_field
 from seqarch.files import local_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +143,7 @@ def _misplaced(override: Override, config: ConfigDict) -> UserError | None:
                 f"set it with --config.{where[:-1]}=VALUE"
             )
         if name not in level:
-            return _unknown_field(where, name, level, config)
+            return unknown_field(where + name, _paths(config))
         level, where = level[name], f"{where}{name}."
     if isinstance(level, ConfigDict):
         return UserError(
@@ -152,16 +151,6 @@ def _misplaced(override: Override, config: ConfigDict) -> UserError | None:
             f"with one of {', '.join(level)}"
         )
     return None
-
-
-def _unknown_field(where: str, name: str, level: ConfigDict, config: ConfigDict) -> UserError:
-    elsewhere = [path for path in _paths(config) if path.split(".")[-1] == name]
-    if elsewhere:
-        places = " or ".join(repr(path) for path in elsewhere)
-        return UserError(f"unknown config field {where + name!r}; did you mean {places}?")
-    close = difflib.get_close_matches(name, level, n=1)
-    hint = f"did you mean {where + close[0]!r}?" if close else f"known: {', '.join(level)}"
-    return UserError(f"unknown config field {where + name!r}; {hint}")
 
 
 def _paths(level: ConfigDict, where: str = "") -> list[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from seqarch import tasks
 from seqarch.config import Config, flatten, parse, to_dict
-from seqarch.errors import UserError, unknown
+from seqarch.errors import UserError, unknown_field
 from seqarch.sweep.hyper import Fields
 from seqarch.tasks.base import Probe
 
@@ -23,10 +23,7 @@ def check_field(name: str, config: Config) -> None:
         return
     if below := [each for each in known if each.startswith(f"{name}.")]:
         raise UserError(f"config field {name} is a group of fields; give one of {', '.join(below)}")
-    if same := [each for each in known if each.split(".")[-1] == name.split(".")[-1]]:
-        places = " or ".join(map(repr, same))
-        raise UserError(f"unknown config field {name!r}; did you mean {places}?")
-    raise unknown("config field", name, known)
+    raise unknown_field(name, known)
 
 
 def with_fields(base: Config, fields: Fields) -> Config:

@@ -54,7 +54,7 @@ class Arithmetic(Probe):
                 f"{self.length}"
             )
         if self.modulus < 2:
-            raise UserError("arithmetic needs a modulus of 2 or more; modulus is 1")
+            raise UserError(f"arithmetic needs a modulus of 2 or more; modulus is {self.modulus}")
 
     @property
     def vocab(self) -> int:

@@ -246,8 +246,8 @@ class Probe(Task):
         return np.full(len(tokens), self.domain_bits)
 
     def in_every_split(self, tokens: Int[np.ndarray, "B T"]) -> Bool[np.ndarray, "B"]:
-        """Returns which rows are of a kind with too few different ones to be split."""
-        return self.kind_bits(tokens) < SMALLEST_DOMAIN_BITS
+        """Returns which rows are of a kind with too few different ones to be split, if not all."""
+        return (self.kind_bits(tokens) < SMALLEST_DOMAIN_BITS) | (not self.disjoint)
 
     def distances(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"] | None:
         """Returns how many tokens before a scored position the evidence for its answer begins.

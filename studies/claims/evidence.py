@@ -29,7 +29,7 @@ def value(found: Results, metric: str, **at: Any) -> Value:
     """Returns the value that was measured at `at`.
 
     Raises:
-      UserError: where there is none, and where it is none that can be measured.
+      UserError: where there is none, and for a value that cannot have been measured.
     """
     each = found.find(EVALUATOR, metric, **at) or Record(EVALUATOR, metric, at=at)
     if each.value is None:
@@ -43,7 +43,7 @@ def places(found: Results, metric: str, shape: Mapping[str, type], **at: Any) ->
 
     Raises:
       UserError: where a place has not the names of `shape` (`seqarch.files.has_shape`), and for a
-        value that cannot be measured.
+        value that cannot have been measured.
     """
     records = found.all(EVALUATOR, metric, **at)
     for each in records:
@@ -81,7 +81,7 @@ def common(*curves: Mapping[int, Value]) -> list[dict[int, Value]]:
 
 
 def _check(each: Record) -> None:
-    """Raises UserError for a value that cannot be measured."""
+    """Raises UserError for a value that cannot have been measured, such as 0 bytes."""
     least = 0 if each.metric in (TOLD_APART, TURNS) else math.ulp(0)
     if each.value is not None and not (each.is_scalar and each.value >= least):
         raise UserError(f"the record {tag(each)} is damaged: it is {each.value}; measure again")

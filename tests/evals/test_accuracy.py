@@ -99,21 +99,24 @@ def test_a_size_that_cannot_be_is_told_before_anything_is_measured(monkeypatch):
         (Parity(), "disjoint from training, but for those at length 8, which are too few."),
         (Parity(length=12), "not disjoint from training: the task has a fixed table, or too few"),
         (Memorise(), "not disjoint from training"),
-        (
-            Copy(length=32),
-            "for kinds of which there are fewer than 16,384 different rows (13.9% of",
-        ),
-        (
-            Copy(length=32, vocab=20),
-            "% of those at length 32) and for those at length 8, which are",
-        ),
+        (Copy(length=32), "for kinds of which there are fewer than 2^14 different rows"),
+        (Copy(length=32, vocab=20), "in every split and for those at length 8, which are"),
     ],
 )
 def test_captions_say_whether_rows_are_held_out(task, expected):
     longer = {length: dataclasses.replace(task, length=length) for length in (8, 128)}
-    tokens = task.rows("test", 0, 0, 512).tokens
-    assert expected in accuracy.held_out(task, tokens, longer, {})
+    shared = task.in_every_split(task.rows("test", 0, 0, 512).tokens).mean()
+    assert expected in accuracy.held_out(task, shared, longer, {})
     assert all("held_out" in table.facts for table in accuracy.EVALUATOR.tables)
+
+
+@pytest.mark.parametrize(
+    ("task", "share"),
+    [(MQAR(), 0), (Parity(length=12), 1), (Memorise(), 1), (Copy(length=32), 0.139)],
+)
+def test_rows_of_every_split_are_counted(task, share):
+    rows = task.rows("test", 0, 0, 512)
+    assert task.in_every_split(rows.tokens).mean() == pytest.approx(share, abs=5e-4)
 
 
 def test_evaluators_refuse_the_other_kind_of_task_in_one_line():

@@ -147,6 +147,7 @@ def test_fresh_records_of_other_evaluators_are_kept(run):
         ({"speed": {"contexts": (16,)}}, (), "give contexts of at least 64 tokens"),
         ({"speed": {"contexts": 64}}, (), "give several values in parentheses"),
         ({"memory": {"compiled": (64.5,)}}, (), r"\(64.5,\): expected int"),
+        ({"memory": {"compiled": (64, 0)}}, (), "give contexts of at least 1 token"),
         ({"context": {"targets": -1}}, (), "give a number of at least 0"),
     ],
 )
