@@ -38,8 +38,8 @@ directory.write_text("a file")
 try:
     checkpoints.save(TrainState(jnp.int32(1), dict(w=jnp.ones(3)), dict(m=jnp.ones(3))))
     checkpoints.wait()
-except OSError as error:
-    print(error.strerror, flush=True)
+except OSError:  # of the cleanup or of the save, whichever comes first
+    print("refused", flush=True)
 """
 
 
@@ -95,7 +95,7 @@ def test_a_program_ends_soon_after_a_save_that_could_not_make_its_directory(tmp_
     command = [sys.executable, "-c", FAILING_SAVE, tmp_path / "checkpoints"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            assert process.stdout.readline() == "Not a directory\n"
+            assert process.stdout.readline() == "refused\n"
             assert process.wait(timeout=20) == 0
         finally:
             process.kill()
