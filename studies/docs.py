@@ -24,6 +24,7 @@ from seqarch.report.tables import Table
 from studies.api import api_page
 from studies.claims.page import claims_page
 from studies.long_decode import decoding_page
+from studies.reproductions.page import reproductions_page
 from studies.tasks_page import tasks_page
 
 REGION = re.compile(r"(<!-- ([\w./-]+\.jsonl): (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -75,6 +76,8 @@ def _page(path: Path) -> Page:
         return costs_page(about["title"], results)
     if about.get("kind") == "decoding":
         return decoding_page(results, about["title"])
+    if about.get("kind") == "reproductions":
+        return reproductions_page(results)
     return comparison_page(members.read(path))
 
 

@@ -1,0 +1,41 @@
+"""A Transformer copies longer strings than a state-space model of the same size."""
+
+import ml_collections
+
+from configs import probes
+from studies.reproductions.base import ACCURACY, Criterion, Measure, Reproduction, Tier
+
+EXACT = Measure("strings all right", "exact")
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = probes.get_config("copy,attention")
+    config.steps = 1000
+    return config
+
+
+REPRODUCTION = Reproduction(
+    name="copying",
+    said="A Transformer copies strings that a state-space model of its size does not.",
+    source="Jelassi et al. 2024, Repeat after me, section 3 and figure 1",
+    published="a Transformer learns to copy up to 300 letters from far fewer examples than Mamba",
+    setting=(
+        "Strings of 1 to 31 letters, width 64, two layers, 1,000 steps of 64 rows. Mamba has more "
+        "parameters at this width than attention."
+    ),
+    tier=Tier.CPU,
+    config=get_config,
+    arms={"attention": {"model.mixer": "attention"}, "Mamba": {"model.mixer": "mamba"}},
+    measures=(ACCURACY, EXACT),
+    seeds=5,
+    criteria=(
+        Criterion(
+            "attention: the median accuracy is at least 95%",
+            lambda found: found.median("attention") >= 0.95,
+        ),
+        Criterion(
+            "Mamba: the median accuracy is at least 10 points below attention's",
+            lambda found: found.median("attention") - found.median("Mamba") >= 0.1,
+        ),
+    ),
+)
