@@ -26,6 +26,7 @@ from studies.claims.page import claims_page
 from studies.long_decode import decoding_page
 from studies.reproductions.page import reproductions_page
 from studies.tasks_page import tasks_page
+from studies.walk import walk_page
 
 REGION = re.compile(r"(<!-- ([\w./-]+\.jsonl): (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 Tables = Mapping[str, Mapping[str, Table]]  # by records file, then by title
@@ -78,6 +79,8 @@ def _page(path: Path) -> Page:
         return decoding_page(results, about["title"])
     if about.get("kind") == "reproductions":
         return reproductions_page(results)
+    if about.get("kind") == "walk":
+        return walk_page(results)
     return comparison_page(members.read(path))
 
 

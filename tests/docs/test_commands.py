@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from absl import flags
 
+from seqarch import records
 from seqarch.compare.spec import FIELDS
 from seqarch.config import parse
+from seqarch.report.render import cells
 from seqarch.runtime import cli
 from seqarch.runtime.command_line import parse_flags
 from seqarch.sweep.grid import parse_grid
-from studies.commands import commands, walk
+from studies.commands import commands
+from studies.walk import Outcome, walk, walk_page, write
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -72,8 +75,17 @@ def test_a_walk_runs_each_command_once_and_tells_how_it_ended(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
         "text\n\n    bash -c 'echo one > file; \\\n      cat file'   # writes\n"
-        "    tensorboard --logdir=.\n    bash -c 'exit 3'\n    bash -c 'exit 3'\n"
+        "    tensorboard --logdir=.\n    bash -c 'exit 3'\n    bash -c 'exit 3'\n    pip no\n"
     )
-    first, second = walk(tmp_path, [page])
+    first, second = walk(tmp_path, [page], ["pip"])
     assert (first.code, first.said) == (0, "one") and first.command.endswith("; cat file'")
     assert (second.command, second.code) == ("bash -c 'exit 3'", 3)
+    assert first.seconds > 0
+
+
+def test_times_of_other_commands_stay_in_the_records(tmp_path):
+    path = tmp_path / "records.jsonl"
+    write(path, [Outcome("one", 0, "", 90.0, 1.5), Outcome("two", 0, "", 1.0, 0.0)])
+    write(path, [Outcome("two", 2, "error: no", 3.0, 0.25)])
+    (table,) = walk_page(records.read(path).results).tables
+    assert cells(table) == [["one", "1.5 min", "1.50", "0"], ["two", "3 s", "0.25", "2"]]
