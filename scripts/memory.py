@@ -16,11 +16,11 @@ from absl import flags
 from _root import ROOT
 from seqarch import records
 from seqarch.compare.members import read_members
-from seqarch.costs import sweep
+from seqarch.costs import measure
 from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.devices import place
 from seqarch.report.costs import costs_page
-from seqarch.report.events import write_sweep
+from seqarch.report.events import write_costs
 from seqarch.report.pages import write_csv, write_page
 from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
@@ -55,11 +55,11 @@ def main() -> None:
     options = dict(workers=WORKERS.value, timeout=TIMEOUT.value, platforms=LOCAL)
     with MeasurementCache(workdir / "cache", **options) as cache:
         options = dict(workers=WORKERS.value, run_local=RUN.value)
-        results = sweep.run(cache, configs, targets, lengths, **options)
+        results = measure.run(cache, configs, targets, lengths, **options)
     title = f"What each architecture costs in memory: {name}"
     records.write(workdir / records.NAME, results, dict(kind="costs", title=title))
     paths = write_page(costs_page(title, results), workdir)
-    write_sweep(results, targets, workdir / "tensorboard")
+    write_costs(results, targets, workdir / "tensorboard")
     for path in [*paths, write_csv(results, workdir), workdir / records.NAME]:
         print(f"wrote {path}")
 

@@ -17,7 +17,7 @@ from seqarch.costs.memory import Measurement
 from seqarch.costs.results import EVALUATOR, largest_record, place_of, program_records
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec
 from seqarch.records import Record
-from seqarch.stats.fits import exponent
+from seqarch.stats.exponents import exponent
 
 SERVED = (4096, 32768, 131072, 1048576)  # tokens of context at which sequences are counted
 RUN_SHARE = 0.5  # of the memory that a step may need to be run; compilers need the rest

@@ -1,4 +1,4 @@
-"""The tables of a sweep over targets and contexts (seqarch.costs.sweep)."""
+"""The tables of measurements on targets and at contexts (seqarch.costs.measure)."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The report of a sweep over targets and contexts (seqarch.costs.sweep)."""
+"""The report of measurements on targets and at contexts (seqarch.costs.measure)."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ NOTICE = "Bytes of different definitions, as on CPUs and on accelerators, do not
 
 
 def costs_page(title: str, results: Sequence[Results]) -> Page:
-    """Returns the page of a sweep.
+    """Returns the page of measurements on targets.
 
     It has tables across targets, and for each target a table and a figure of each phase, the steps
     that ran, and how many sequences fit.

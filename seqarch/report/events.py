@@ -39,7 +39,7 @@ def scalars(results: Results) -> dict[str, float]:
     }
 
 
-def write_sweep(results: Sequence[Results], targets: Sequence[str], directory: Path) -> None:
+def write_costs(results: Sequence[Results], targets: Sequence[str], directory: Path) -> None:
     """Writes a TensorBoard run for each member on each target, with the context as its step."""
     shutil.rmtree(directory, ignore_errors=True)
     for target in targets:

@@ -10,7 +10,7 @@ import jax
 from seqarch.errors import UserError, first_line
 from seqarch.records import Record, Results
 from seqarch.report.tables import Column
-from seqarch.stats.fits import Exponent
+from seqarch.stats.exponents import Exponent
 from studies.claims.evidence import EVALUATOR, unmeasured
 from studies.claims.setup import Setup
 

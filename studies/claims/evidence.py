@@ -7,7 +7,7 @@ from typing import Any
 from seqarch.errors import UserError
 from seqarch.files import has_shape
 from seqarch.records import Record, Results, Value, tag
-from seqarch.stats.fits import Exponent, exponent
+from seqarch.stats.exponents import Exponent, exponent
 
 EVALUATOR = "claims"  # of the records
 LOCAL = "local"

@@ -11,7 +11,7 @@ from seqarch.errors import UserError
 from seqarch.records import Record, Results
 from seqarch.report.formats import format_bytes, format_exponent
 from seqarch.report.tables import Column
-from seqarch.stats.fits import growth
+from seqarch.stats.exponents import growth
 from studies import long_decode
 from studies.claims.base import Claim, Finding, near, verdict
 from studies.claims.evidence import LOCAL, STATE, WORKING, common, curve, fitted, record, value

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from seqarch.costs.search import largest, on_grid
-from seqarch.stats.fits import Exponent, exponent
+from seqarch.stats.exponents import Exponent, exponent
 
 LENGTHS = [4**n for n in range(5, 11)]
 

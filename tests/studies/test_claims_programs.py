@@ -11,7 +11,7 @@ from seqarch.config import Config, ModelConfig, OptimConfig
 from seqarch.errors import UserError
 from seqarch.flops import loop_turns
 from seqarch.model import LanguageModel
-from seqarch.stats.fits import growth
+from seqarch.stats.exponents import growth
 from studies.claims import approximation, isolated
 from studies.claims.swap import swapped
 

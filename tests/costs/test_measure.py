@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from configs import memory
 from seqarch import records
 from seqarch.config import Config, ModelConfig, parse, to_dict
-from seqarch.costs import sweep
+from seqarch.costs import measure
 from seqarch.costs.curves import SERVED
 from seqarch.costs.limits import MAX_CONTEXT, most_sequences
 from seqarch.costs.memory import Measurement
@@ -48,8 +48,8 @@ class Made:
 
 @pytest.fixture
 def made():
-    said = []
-    return sweep.run(Made(), {"one": CONFIG}, ["local", "tpu-v5e"], LENGTHS, say=said.append), said
+    said, targets = [], ["local", "tpu-v5e"]
+    return measure.run(Made(), {"one": CONFIG}, targets, LENGTHS, say=said.append), said
 
 
 def at(phase, **more):
@@ -79,7 +79,7 @@ def test_exponents_and_what_fits(made):
         assert one.value("costs", "exponent", **at(phase)) == pytest.approx(1, abs=1e-9)
         assert one.value("costs", "exponent_half", **at(phase)) == pytest.approx(0, abs=1e-6)
     assert one.find("costs", "exponent", **at("decode")).n == 3  # one crashed
-    longest = {phase: one.find("costs", "longest_context", **at(phase)) for phase in sweep.SHARES}
+    longest = {phase: one.find("costs", "longest_context", **at(phase)) for phase in measure.SHARES}
     assert longest["train"].value == 102_400  # of 104,857, on a grid of 4096
     assert longest["decode"].value == 2**20 and longest["decode"].status == "ok"
     counts = [one.value("costs", "sequences", target="local", context=each) for each in SERVED]
@@ -91,7 +91,7 @@ def test_what_always_fits_has_at_least_the_last_size_tried():
         def measure(self, spec):
             return super().measure(spec._replace(length=1, batch=1))
 
-    (one,) = sweep.run(Roomy(), {"one": CONFIG}, ["local"], LENGTHS, say=lambda line: None)
+    (one,) = measure.run(Roomy(), {"one": CONFIG}, ["local"], LENGTHS, say=lambda line: None)
     longest = one.find("costs", "longest_context", **at("train"))
     assert (longest.value, longest.status) == (MAX_CONTEXT, "over")
 
@@ -106,7 +106,7 @@ def test_what_fails_is_a_record_and_a_line_and_the_rest_goes_on(made):
     assert sum("the compiler crashed" in line for line in said) == 1
     assert sum("no compiler" in line for line in said) == 1
     with pytest.raises(UserError, match="no compiler"):
-        sweep.run(Made(), {"one": CONFIG}, ["tpu-v5e"], LENGTHS, say=said.append)
+        measure.run(Made(), {"one": CONFIG}, ["tpu-v5e"], LENGTHS, say=said.append)
 
 
 class Split(Made):
@@ -138,7 +138,7 @@ class Running(Made):
 
 def test_steps_that_ran_stand_beside_their_plan():
     ran = dict(run_local=True, say=lambda line: None)
-    (one,) = sweep.run(Running(), {"one": CONFIG}, ["local"], LENGTHS, **ran)
+    (one,) = measure.run(Running(), {"one": CONFIG}, ["local"], LENGTHS, **ran)
     found = {each.at["context"]: each for each in one.all("costs", "actual_bytes")}
     assert list(found) == [1024, 4096, 16384]  # the last would take more than half of the memory
     assert (found[4096].status, found[4096].note) == ("failed", "no peak is told")
