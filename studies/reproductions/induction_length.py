@@ -21,7 +21,7 @@ REPRODUCTION = Reproduction(
     said="Mamba trained on induction heads at 256 tokens holds far beyond; rotary attention fails.",
     source="Gu and Dao 2023, Mamba, section 4.1.2 and table 11",
     published="Mamba 100% up to 2^20 tokens; attention with rotary positions fails past 2 x 256",
-    setting="conv=4 before each mixer, 400 steps of 64 rows; the source trains 400,000 steps of 8.",
+    setting="conv=4 before each mixer, 400 steps of 64 rows; the source trains on many more rows.",
     tier=Tier.CPU,
     config=get_config,
     arms={
