@@ -97,8 +97,8 @@ def law_table(found: Sequence[Results]) -> Table | None:
     sizes = sorted({size for mixer in laws for size in by_mixer[mixer]["sizes"]})
     rows = []
     for mixer, law in laws.items():
-        terms = (_interval(law.coefficient(term), "ratio") for term in TERMS)
-        needed = (_interval(law.state(size, 1 - reached), "bytes") for size in sizes)
+        terms = (interval(law.coefficient(term), "ratio") for term in TERMS)
+        needed = (interval(law.state(size, 1 - reached), "bytes") for size in sizes)
         rows.append(Row((mixer, by_mixer[mixer]["reported"], *terms, *needed)))
     terms = ("a", "b, state doubled", f"c, {name} doubled")
     columns = [Column("mixer"), Column("runs", "count"), *(Column(each, "size") for each in terms)]
@@ -113,7 +113,7 @@ def law_table(found: Sequence[Results]) -> Table | None:
     return Table("The law of errors", caption, tuple(columns), tuple(rows))
 
 
-def _interval(estimate: Estimate | None, unit: str) -> str | None:
+def interval(estimate: Estimate | None, unit: str) -> str | None:
     """Returns "1.5 KiB [1.2 KiB, 2 KiB]"; None where there is no estimate."""
     if estimate is None:
         return None
