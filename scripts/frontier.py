@@ -20,7 +20,8 @@ def main(*paths: str) -> None:
     from seqarch import records
     from seqarch.evals.frontier import NAME, frontiers, slim
     from seqarch.report.collect import read_runs
-    from seqarch.report.frontier import frontier_page, smallest_table
+    from seqarch.report.frontier import smallest_table
+    from seqarch.report.frontier_page import frontier_page
     from seqarch.report.pages import write_page
     from seqarch.report.render import text_table
 

@@ -78,6 +78,12 @@ def size_of(task: str) -> tuple[str, float]:
     return probe.size, getattr(probe(**tasks.options(task)), probe.size)
 
 
+def size_name(results: Sequence[Results]) -> str:
+    """Returns the name of the option that makes the task of runs harder."""
+    first = next(each.source for each in results if each.source.kind == "run")
+    return size_of(first.config["task"])[0]
+
+
 def task_without(text: str, size: str) -> str:
     """Returns a task without the option that makes it harder."""
     entry = read_entry(text, "task")
