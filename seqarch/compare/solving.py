@@ -6,6 +6,7 @@ whole numbers that the searched field may have, since both grow with it.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -33,11 +34,13 @@ class Knob(NamedTuple):
       name: as an error names it, such as "model.dim".
       unit: its values are multiples of this.
       set: returns the model with a value.
+      start: number of units with which the search begins.
     """
 
     name: str
     unit: int
     set: Callable[[int], ModelConfig]
+    start: int = 1
 
 
 def state_bytes(model: ModelConfig, length: int) -> int:
@@ -127,12 +130,20 @@ def nearest(knob: Knob, measure: Measure, target: float) -> int:
     def at(units: int) -> float:
         return measure(knob.set(units * knob.unit))
 
-    low, high = 1, 2
-    while at(high) < target and at(high) > at(low):
-        low, high = high, 2 * high
+    low = high = knob.start
+    while at(high) < target and (high == low or at(high) > at(low)):
+        low, high = high, math.ceil(high * max(2.0, target / at(high)))
+    if at(high) < target:
+        return low * knob.unit  # more changes nothing
+    while at(low) >= target and low > 1:
+        low, high = max(1, math.floor(low * min(0.5, target / at(low)))), low
+    bisect = False
     while high - low > 1:
-        middle = (low + high) // 2
+        rise = at(high) - at(low)
+        share = 0.5 if bisect or not rise else (target - at(low)) / rise
+        middle = min(max(low + math.ceil(share * (high - low)), low + 1), high - 1)
         low, high = (middle, high) if at(middle) < target else (low, middle)
+        bisect = not bisect
     return min((low, high), key=lambda units: abs(at(units) - target)) * knob.unit
 
 
@@ -146,7 +157,8 @@ def width_knob(model: ModelConfig) -> Knob:
     """Returns the width of a model, in multiples of the smallest one that its heads divide."""
     layers = parse_pattern(model.mixer)
     unit = next(unit for unit in range(1, WIDEST_UNIT) if all(_fits(each, unit) for each in layers))
-    return Knob("model.dim", unit, lambda value: dataclasses.replace(model, dim=value))
+    start = max(1, model.dim // unit)
+    return Knob("model.dim", unit, lambda value: dataclasses.replace(model, dim=value), start)
 
 
 def growth_knob(model: ModelConfig) -> Knob | None:
