@@ -5,7 +5,9 @@ import re
 import pytest
 
 from seqarch.evals.frontier import frontiers, slim
-from seqarch.report.comparison import comparison_figures, comparison_tables
+from seqarch.report.comparison import comparison_tables
+from seqarch.report.frontier import frontier_tables
+from seqarch.report.frontier_figure import frontier_figures
 from seqarch.report.frontier_page import frontier_page
 from seqarch.report.members import Comparison, group
 from seqarch.report.render import cells
@@ -49,13 +51,8 @@ def test_the_figure_has_a_panel_for_each_number_of_pairs(page):
 
 
 def test_a_report_of_runs_has_the_frontier_of_a_sweep_alone():
-    def made(runs):
-        comparison = Comparison("Runs", "", "", group(runs))
-        tables = [each.title for each in comparison_tables(comparison)]
-        return tables, [each.name for each in comparison_figures(comparison)]
-
     sweep = [run_of("gru", dim, pairs, 0.5) for dim in (16, 32) for pairs in (2, 4)]
-    tables, figures = made(sweep)
-    assert "The smallest state that recalls" in tables and "frontier" in figures
-    tables, figures = made(sweep[::2])
-    assert "The smallest state that recalls" not in tables and "frontier" not in figures
+    comparison = Comparison("Runs", "", "", group(sweep))
+    titles = [each.title for each in comparison_tables(comparison)]
+    assert "The smallest state that recalls" in titles and "Accuracy at each state" in titles
+    assert frontier_tables(sweep[::2]) == frontier_figures(sweep[::2]) == []

@@ -3,20 +3,26 @@
 import pytest
 
 from configs.sweeps import frontier
-from seqarch.config import parse
-from seqarch.costs.memory import state_bytes
+from seqarch import tasks
+from seqarch.config import parse, to_dict
+from seqarch.evals.frontier_runs import size_of
 from seqarch.sweep import hyper
-from seqarch.sweep.plan import plan
+from seqarch.sweep.fields import with_fields
 
 
 @pytest.mark.parametrize("grid", sorted(frontier.GRIDS))
-def test_runs_are_those_of_one_setting_at_several_states_and_sizes(grid, tmp_path):
-    base = parse(frontier.get_config(grid))
-    runs = plan(base, frontier.get_hyper(hyper, grid), tmp_path, "validation")
-    chosen = frontier.GRIDS[grid]
-    models = {(run.config.model.mixer, run.config.model.dim): run.config for run in runs}
-    counts = [len(chosen[name]) for name in ("pairs", "rates")]
-    assert len(runs) == len(models) * counts[0] * counts[1] * chosen["seeds"]
-    assert {run.config.length for run in runs} == {chosen["task"]["length"]}
-    assert {run.config.model.vocab for run in runs} == {chosen["task"]["vocab"]}
-    assert len({state_bytes(each, each.length) for each in models.values()}) > 8
+def test_a_grid_has_every_model_on_every_possible_task(grid):
+    runs, chosen = frontier.get_hyper(hyper, grid), frontier.GRIDS[grid]
+    models = {(run["model.mixer"], run["model.dim"]) for run in runs}
+    probes = {run["task"]: tasks.find(run["task"])(**tasks.options(run["task"])) for run in runs}
+    assert sorted(size_of(task)[1] for task in probes) == list(chosen["pairs"])
+    assert len(runs) == len(models) * len(probes) * len(chosen["rates"]) * chosen["seeds"]
+
+
+def test_runs_differ_in_no_other_field():
+    base = parse(frontier.get_config())
+    runs = frontier.get_hyper(hyper)
+    first, last = (to_dict(with_fields(base, run)) for run in (runs[0], runs[-1]))
+    differs = {name for name in first if first[name] != last[name]}
+    assert differs == {"task", "model", "optim", "seed"}
+    assert first["evals"]["memory"] == dict(contexts=(), compiled=())
