@@ -10,8 +10,10 @@ member is trained from three other seeds and scored on the test works. `full` is
 125M parameters, context 4096, bfloat16, on a directory that scripts/prepare_data.py wrote.
 
 Members are layer patterns as in configs/lm.py; "name = pattern" gives one a name, "; field=value"
-sets fields of `model`. Each gets the MLP width with which it has as many parameters as `reference`,
-or, if it sets `mlp` itself, the depth.
+sets fields of `model`. `match` says what they have in common with `reference`. "params": each gets
+the MLP width with which it has as many parameters or, if it sets `mlp` itself, the depth. "state":
+the option that sizes its mixer's state, such as attention's window, or else its width. "flops": the
+width at which a token trains at as many FLOPs; all members read the same number of tokens.
 """
 
 import ml_collections
@@ -25,6 +27,7 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.name = budget
     config.notice = "tour: one learning rate, one seed, undertrained; not evidence"
     config.reference = "attention"
+    config.match = "params"
     config.members = (
         "gru",
         "attention",

@@ -1,9 +1,13 @@
 """Says whether a model trains and serves on a target, how, and how fast at most.
 
     python scripts/plan.py --config=configs/lm.py:mamba --target=tpu-v5e:2x2 --context=131072
+    python scripts/plan.py --config=configs/lm.py:mamba --facts=8
 
 Programs are compiled for the target, which need not be here; see seqarch/costs/devices.py. With
 --out=DIR the numbers are also written as records, to DIR/records.jsonl.
+
+--facts asks instead how much state the recall of so many facts needs, by a law that
+scripts/frontier.py fitted to runs. Nothing is compiled then.
 """
 
 import functools
@@ -14,6 +18,7 @@ from absl import flags
 
 from _root import ROOT
 from seqarch import records
+from seqarch.compare.facts import needed, read_frontiers
 from seqarch.compare.spec import FIELDS
 from seqarch.config import parse
 from seqarch.costs import capacity
@@ -23,6 +28,7 @@ from seqarch.costs.results import program_source
 from seqarch.errors import NoResult, UserError
 from seqarch.records import Results
 from seqarch.report.capacity import heading, serving_lines, source_line, training_lines
+from seqarch.report.facts import need_lines
 from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
 
@@ -39,6 +45,12 @@ PRICE = flags.DEFINE_float(
 )
 CACHE = cli.define_path("cache", str(ROOT / "runs/plan-cache"), "Where measurements are kept.")
 OUT = cli.define_path("out", None, "The directory of records.jsonl; default: none is written.")
+FACTS = flags.DEFINE_integer(
+    "facts", None, "Number of facts to recall: says how much state they need, and stops.", 1
+)
+LAW = cli.define_path(
+    "law", str(ROOT / "docs/frontier/records.jsonl"), "Records of the law that --facts asks."
+)
 flags.mark_flag_as_required("config")
 PHASES = {
     "training": (capacity.training_capacity, training_lines),
@@ -50,6 +62,10 @@ def main() -> None:
     given = CONFIG.value.to_dict()
     # Of a comparison, what its members share is planned.
     config = parse({name: value for name, value in given.items() if name not in FIELDS})
+    if FACTS.value is not None:
+        laws = read_frontiers(Path(LAW.value))
+        print("\n".join(need_lines(needed(laws, config, FACTS.value))))
+        return
     placement = place(TARGET.value)
     context = config.length if CONTEXT.value is None else CONTEXT.value
     if context < 1:

@@ -10,8 +10,9 @@ The same command goes on where it was cut short: what is finished is not run aga
 diverge are recorded and counted. --dry_run shows the runs and the time that they take.
 """
 
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -96,11 +97,17 @@ def check_flags(here: bool) -> None:
         )
 
 
+def takes_argument(get_hyper: Callable) -> bool:
+    """Returns whether a get_hyper takes the config's argument, behind the functions of sweeps."""
+    return len(inspect.signature(get_hyper).parameters) > 1
+
+
 def read_sweep(base: Config) -> Sweep:
     """Returns every combination of the runs of the config's get_hyper and those of --grid."""
     made = []
     if get_hyper := overrides.config_function("get_hyper"):
-        made.append(hyper.check_sweep(get_hyper(hyper)))
+        argument = overrides.config_argument() if takes_argument(get_hyper) else ()
+        made.append(hyper.check_sweep(get_hyper(hyper, *argument)))
     if GRID.value.strip():
         made.append(parse_grid(GRID.value, base))
     sweep = hyper.product(made) if made else []

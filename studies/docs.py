@@ -18,6 +18,7 @@ from seqarch.errors import UserError, unknown
 from seqarch.files import write_text
 from seqarch.report import members
 from seqarch.report.costs import costs_page
+from seqarch.report.frontier_page import frontier_page
 from seqarch.report.pages import Page, comparison_page, markdown_page, svg_text
 from seqarch.report.render import markdown_table
 from seqarch.report.tables import Table
@@ -75,6 +76,8 @@ def _page(path: Path) -> Page:
         return claims_page(results)
     if about.get("kind") == "costs":
         return costs_page(about["title"], results)
+    if about.get("kind") == "frontier":
+        return frontier_page(about["title"], results)
     if about.get("kind") == "decoding":
         return decoding_page(results, about["title"])
     if about.get("kind") == "reproductions":

@@ -43,7 +43,7 @@ def studies(spec: ComparisonSpec, workdir: Path) -> list[Study]:
     Raises:
       UserError: for a wrong text or evaluator, and for a directory that holds other runs.
     """
-    configs = match_members(spec.base, spec.reference, spec.members)
+    configs = match_members(spec.base, spec.reference, spec.members, spec.match)
     make_task(spec.base)
     choose(spec.base)
     found = [Study(name, config, spec, workdir) for name, config in configs.items()]

@@ -1,4 +1,4 @@
-"""Members as configs of equal parameters, read from texts.
+"""Members as configs of equal parameters, state or FLOPs, read from texts.
 
 A text is "name = layer pattern; field=value; ...".
 """
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from seqarch.compare.matching import match_depth, match_parameters
+from seqarch.compare.solving import match_flops, match_state
 from seqarch.config import Config, ModelConfig, parse, to_dict
-from seqarch.errors import UserError
+from seqarch.errors import UserError, unknown
 from seqarch.model import count_parameters
 
 FIELDS = ("name", "reference", "members")  # of a sweep's config file, beside those of a run
+MATCHES = ("params", "state", "flops")  # what members can have in common
 
 
 def read_members(given: dict[str, Any]) -> tuple[str, dict[str, Config]]:
@@ -35,23 +37,26 @@ def read_members(given: dict[str, Any]) -> tuple[str, dict[str, Config]]:
     return given["name"], match_members(base, given["reference"], given["members"])
 
 
-def match_members(base: Config, reference: str, members: Sequence[str]) -> dict[str, Config]:
-    """Returns the config of each member, with as many parameters as the reference.
-
-    The width of the MLP absorbs the difference; the depth does where a member gives its own width,
-    such as 0 for a block without MLP.
+def match_members(
+    base: Config, reference: str, members: Sequence[str], match: str = "params"
+) -> dict[str, Config]:
+    """Returns the config of each member, matched to the reference.
 
     Args:
       base: what all members share.
-      reference: the layer pattern whose parameters are counted.
+      reference: the layer pattern that members are matched to.
       members: texts, each with a layer pattern and the fields of `model` that it changes.
+      match: "params": as many parameters, by the width of the MLP, or by the depth where a member
+        gives its own MLP, such as 0 for a block without; "state": as many bytes of state of one
+        sequence of base.length tokens, by the option that sizes a mixer's state, or by the width of
+        the model; "flops": as many FLOPs of training on a token, by the width of the model.
 
     Returns:
       Configs by the members' names.
 
     Raises:
-      UserError: for a text that cannot be read, a name that occurs twice, and parameters that no
-        width or depth comes close to.
+      UserError: for a text that cannot be read, a name that occurs twice, an unknown match, and a
+        member that cannot come close to the reference.
     """
     if not members:
         raise UserError("config.members is empty; give at least one layer pattern, such as 'mamba'")
@@ -59,7 +64,9 @@ def match_members(base: Config, reference: str, members: Sequence[str]) -> dict[
         raise UserError(
             f"config.members is {members}; give layer patterns, such as ('gru', 'mamba')"
         )
-    target = count_parameters(dataclasses.replace(base.model, mixer=reference))
+    if match not in MATCHES:
+        raise unknown("config.match", match, MATCHES)
+    target = dataclasses.replace(base.model, mixer=reference)
     configs: dict[str, Config] = {}
     for member in members:
         name, settings = _read(member)
@@ -68,15 +75,24 @@ def match_members(base: Config, reference: str, members: Sequence[str]) -> dict[
         config = to_dict(base)
         config["model"] |= settings
         config = parse(config)
-        configs[name] = dataclasses.replace(config, model=_match(config.model, target, settings))
+        model = _match(config, target, settings, match)
+        configs[name] = dataclasses.replace(config, model=model)
     return configs
 
 
-def _match(model: ModelConfig, target: int, settings: dict[str, Any]) -> ModelConfig:
-    """Solves for the MLP width, or for the depth if `settings` give the width."""
-    if "mlp" not in settings:
-        return match_parameters(model, target)
-    return model if "layers" in settings else match_depth(model, target)
+def _match(
+    config: Config, reference: ModelConfig, settings: dict[str, Any], match: str
+) -> ModelConfig:
+    """Returns the model of a member, matched to the reference by what `settings` leave open."""
+    model = config.model
+    if match == "state":
+        return match_state(model, config.length, reference)
+    if match == "flops":
+        return match_flops(model, config.length, reference)
+    if "mlp" in settings and "layers" in settings:
+        return model
+    target = count_parameters(reference)
+    return (match_depth if "mlp" in settings else match_parameters)(model, target)
 
 
 def _read(text: str) -> tuple[str, dict[str, Any]]:

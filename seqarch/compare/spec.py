@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from seqarch.compare.members import MATCHES
 from seqarch.config import Config, parse
 from seqarch.errors import UserError, unknown
 
@@ -14,13 +15,14 @@ class ComparisonSpec:
     Attributes:
       name: the comparison's name.
       notice: says what its numbers are not evidence of; it stands in the report.
-      reference: the layer pattern whose parameters all members have (seqarch.compare.members).
+      reference: the layer pattern that all members are matched to (seqarch.compare.members).
       members: texts, each with a layer pattern (seqarch.compare.members).
       lrs: learning rates from which each member chooses by its validation score; none: optim.lr.
       seeds: of initialisation and data order, with one run for each; data orders are paired across
         members.
       split: the held-out data that is scored.
       base: what all members share.
+      match: what members have in common with the reference: "params", "state" or "flops".
     """
 
     name: str
@@ -31,6 +33,7 @@ class ComparisonSpec:
     seeds: tuple[int, ...]
     split: str
     base: Config
+    match: str = "params"
 
     def __post_init__(self):
         if bad := [lr for lr in self.lrs if not isinstance(lr, (int, float))]:
@@ -52,12 +55,15 @@ class ComparisonSpec:
                 f"config.seeds {self.seeds} has the seed that learning rates are chosen with; "
                 "give fresh ones"
             )
+        if self.match not in MATCHES:
+            raise unknown("config.match", self.match, MATCHES)
         if self.split not in ("validation", "test"):
             raise unknown("split", self.split, ("validation", "test"))
 
 
 # Fields of a comparison's config file, beside those of a run.
 FIELDS = tuple(each.name for each in dataclasses.fields(ComparisonSpec) if each.name != "base")
+OPTIONAL = ("match",)
 
 
 def read(given: dict[str, Any]) -> ComparisonSpec:
@@ -66,10 +72,10 @@ def read(given: dict[str, Any]) -> ComparisonSpec:
     Raises:
       UserError: where a field is missing or wrong.
     """
-    if missing := [name for name in FIELDS if name not in given]:
+    if missing := [name for name in FIELDS if name not in given and name not in OPTIONAL]:
         raise UserError(
             f"--config is no comparison: it has no {', '.join(missing)}; start from "
             "configs/compare.py"
         )
     base = parse({name: value for name, value in given.items() if name not in FIELDS})
-    return ComparisonSpec(**{name: given[name] for name in FIELDS}, base=base)
+    return ComparisonSpec(**{name: given[name] for name in FIELDS if name in given}, base=base)

@@ -13,6 +13,7 @@ from seqarch.errors import Diverged
 from seqarch.evals import evaluator
 from seqarch.records import Record, Results, Source
 from seqarch.report.members import Member
+from seqarch.report.origin_tables import MATCHING
 from seqarch.runtime.progress import Progress
 from seqarch.tasks.base import Probe
 
@@ -85,7 +86,8 @@ class Study:
         results = []
         for seed, each in self.seeded(config).items():
             measured = self._measured(seed, each, self._evaluators(seed), progress)
-            source = dataclasses.replace(measured.source, member=self.name)
+            facts = {**measured.source.facts, MATCHING: {"match": self.spec.match}}
+            source = dataclasses.replace(measured.source, member=self.name, facts=facts)
             results.append(measured._replace(source=source))
         return Member(self.name, "run", tuple(results), self._search_results(config, found))
 

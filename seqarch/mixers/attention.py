@@ -58,7 +58,7 @@ class Attention(SequenceMixer):
     state_dtype: dtype of the cache of keys and values; None: that of the computation
     """
 
-    forms = FORMS
+    forms, state_option = FORMS, "window"
     state_axes = KVCache(
         k=("batch", "heads", None, None),
         v=("batch", "heads", None, None),

@@ -35,7 +35,7 @@ class GRU(SequenceMixer):
     state_dtype: dtype of the state between calls
     """
 
-    forms = FORMS
+    forms, state_option = FORMS, "hidden"
     state_axes = GRUState(h=("batch", "inner"))
 
     def __init__(

@@ -42,7 +42,7 @@ class Mamba(SequenceMixer):
     state_dtype: dtype of the state between calls
     """
 
-    forms = FORMS
+    forms, state_option = FORMS, "state_dim"
     state_axes = MambaState(conv=("batch", None, "inner"), h=("batch", None, "inner"))
 
     def __init__(

@@ -54,6 +54,20 @@ def collect(paths: Sequence[Path], title: str = "") -> Comparison:
     return Comparison(title, notice, "; ".join(commands), members.group(named))
 
 
+def read_runs(paths: Sequence[Path]) -> list[Results]:
+    """Returns the results of trained runs, once each.
+
+    Args:
+      paths: directories of runs and of comparisons, and records files.
+
+    Raises:
+      UserError: where a path holds no records.
+    """
+    found = [members.read(_file(path)) for path in dict.fromkeys(paths)]
+    results = (each for comparison in found for each in comparison.results)
+    return _distinct(each for each in results if each.source.kind == "run")
+
+
 def _file(path: Path) -> Path:
     if not path.is_dir():
         return path

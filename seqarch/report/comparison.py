@@ -8,6 +8,8 @@ import numpy as np
 from seqarch.evals import evaluator
 from seqarch.records import Record, Results
 from seqarch.report.figures import evaluator_figure, quality_against_state
+from seqarch.report.frontier import frontier_tables
+from seqarch.report.frontier_figure import frontier_figures
 from seqarch.report.members import Comparison, Member, evaluators, longest
 from seqarch.report.origin_tables import (
     learning_rate_table,
@@ -57,6 +59,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     made = [
         summary_table(comparison, judged, found),
         fit_table(comparison, found),
+        *frontier_tables(comparison.results),
         difference_table(comparison, judged),
         learning_rate_table(comparison),
     ]
@@ -72,6 +75,7 @@ def comparison_figures(comparison: Comparison) -> list[Figure]:
     made = [
         quality_against_state(comparison),
         fit_figure(comparison, outcomes(comparison.models)),
+        *frontier_figures(comparison.results),
     ]
     for name in evaluators(comparison.models):
         entry = evaluator.find(name)

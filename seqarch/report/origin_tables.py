@@ -11,6 +11,15 @@ from seqarch.report.members import Comparison, Member
 from seqarch.report.tables import NAME, Cells, Column, Table, member_table, metric_cell
 from seqarch.tasks.base import Score
 
+MATCHING = "comparison"  # whose fact "match" says how a member was matched
+MATCHED = {
+    "params": "A comparison gives its models equal parameters by the width of their MLPs, or, "
+    "where they have none, by their depth.",
+    "state": "The comparison gives its models equal states, by the option that sizes the state of "
+    "a mixer, or else by the width of the model.",
+    "flops": "The comparison trains its models at equal FLOPs a token, by their width.",
+}
+
 
 def scores_of(members: Sequence[Member]) -> list[Score]:
     """Returns what the tasks of the members are scored by."""
@@ -53,15 +62,20 @@ def model_table(comparison: Comparison) -> Table | None:
         model = member.config.get("model", {})
         return model["mlp"] / model["dim"] if model.get("mlp") and model.get("dim") else None
 
+    def state(member: Member) -> float | None:
+        return member.value("memory", "state_bytes", context=member.config.get("length"))
+
     return member_table(
         "Models",
-        "What each model is. A comparison gives its models equal parameters by the width of their "
-        "MLPs, or, where they have none, by their depth.",
+        f"What each model is. {_matched(comparison.models)} State: bytes of one sequence of the "
+        "length of training. FLOPs: model FLOPs of training on a token.",
         comparison.models,
         (
             NAME,
             field("layers of", "model.mixer", "text"),
             metric_cell("parameters", "count", "memory", "params", {}),
+            Cells(Column("state", "bytes"), state),
+            metric_cell("FLOPs", "flops", "flops", "train_per_token", {}),
             field("layers", "model.layers"),
             field("width", "model.dim"),
             field("MLP width", "model.mlp"),
@@ -71,6 +85,12 @@ def model_table(comparison: Comparison) -> Table | None:
             Cells(Column("seeds"), seeds_of),
         ),
     )
+
+
+def _matched(models: Sequence[Member]) -> str:
+    """Returns how a comparison matched its models, as a sentence."""
+    found = {member.fact(MATCHING, "match") for member in models} - {None}
+    return " ".join(MATCHED[each] for each in sorted(found)) or MATCHED["params"]
 
 
 def provenance_table(comparison: Comparison) -> Table | None:

@@ -3,6 +3,7 @@
 config_flags parses them, but its errors are hard to read, and it accepts some mistakes silently.
 """
 
+import functools
 import json
 import os
 import re
@@ -91,6 +92,7 @@ def config_function(name: str) -> Callable[..., Any] | None:
     if (function := runpy.run_path(path).get(name)) is None:
         return None
 
+    @functools.wraps(function)
     def called(*arguments: Any) -> Any:
         try:
             return function(*arguments)
@@ -101,6 +103,12 @@ def config_function(name: str) -> Callable[..., Any] | None:
             raise UserError(f"{name} of the config file fails: {said}") from error
 
     return called
+
+
+def config_argument() -> tuple[str, ...]:
+    """Returns what --config gives after the colon behind the config file; () where it is none."""
+    _, colon, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return (argument,) if colon else ()
 
 
 def check_tuples(argv: Sequence[str], config: Any) -> None:

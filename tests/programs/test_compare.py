@@ -59,7 +59,7 @@ def get_config():
 
 def members(budget="tour", **changes):
     given = spec.read(compare_config.get_config(budget).to_dict() | changes)
-    return match_members(given.base, given.reference, given.members)
+    return match_members(given.base, given.reference, given.members, given.match)
 
 
 @pytest.mark.parametrize("budget", ["tour", "full"])

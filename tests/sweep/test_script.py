@@ -63,6 +63,16 @@ def test_a_wrong_get_hyper_is_one_line(said, body, message, tmp_path):
     assert code == 2 and len(lines) == 1 and message in lines[0], lines
 
 
+def test_a_get_hyper_takes_the_argument_of_the_config(said, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from configs import lm\n\ndef get_config(argument='2'):\n    return lm.get_config()\n\n"
+        "def get_hyper(h, last='2'):\n    return h.sweep('steps', range(1, 1 + int(last)))\n"
+    )
+    assert said("--only=flops", config=str(file))[1][2:-1] == ["  steps=1", "  steps=2"]
+    assert "  steps=3" in said("--only=flops", config=f"{file}:3")[1]
+
+
 def test_a_comparison_is_no_sweep(said):
     code, lines = said("--grid=steps=1", config="configs/compare.py")
     assert code == 2 and "describes several members" in lines[0]

@@ -1,0 +1,94 @@
+"""Inverts a law of errors: how much state a number of facts needs, and which model keeps it."""
+
+from pathlib import Path
+from typing import Any
+
+from seqarch import records
+from seqarch.compare.solving import growth_knob, least_enough, state_bytes, width_knob
+from seqarch.config import Config, ModelConfig, flatten
+from seqarch.errors import UserError
+from seqarch.evals.frontier import NAME, read_law
+from seqarch.evals.frontier_runs import mixer_of
+from seqarch.records import Results
+from seqarch.report.facts import Need
+from seqarch.report.formats import format_bytes
+
+
+def read_frontiers(path: Path) -> list[Results]:
+    """Returns the frontiers of mixers that a records file holds.
+
+    Raises:
+      UserError: where there is no such file, or it holds none.
+    """
+    if not path.exists():
+        raise UserError(
+            f"there is no {path}; scripts/frontier.py writes it from the runs of "
+            "configs/sweeps/frontier.py, or give --law=RECORDS"
+        )
+    found = [each for each in records.read(path).results if each.source.kind == NAME]
+    if not found:
+        raise UserError(f"{path} holds no frontier; give a file that scripts/frontier.py wrote")
+    return found
+
+
+def needed(frontiers: list[Results], config: Config, facts: int) -> Need:
+    """Returns the state that `facts` facts need, and the smallest model that keeps it.
+
+    The model is that of the runs behind the law, with the mixer of `config`. Its width is solved,
+    or, where the state of the mixer grows with the context, the option that bounds it.
+
+    Args:
+      frontiers: of mixers.
+      config: its mixer and its dtype are asked about, and its width where an option is solved.
+      facts: the size of the task.
+
+    Raises:
+      UserError: for a mixer that has no law, and beyond the measured sizes, widths and dtypes.
+    """
+    found = _find(frontiers, config.model.mixer)
+    law, setting, shared = read_law(found), found.source.facts[NAME], found.source.config
+    _check_within(facts, setting["sizes"], f"{facts} facts", setting["size"])
+    if config.model.dtype != (dtype := shared["model"]["dtype"]):
+        raise UserError(
+            f"the law was measured in {dtype}, the config has {config.model.dtype}; give "
+            f"--config.model.dtype={dtype}"
+        )
+    state = law.state(facts, 1 - setting["reached"])
+    if state is None:
+        raise UserError(
+            f"errors of {found.source.member} did not fall with its state, so the law names no "
+            "state that is enough"
+        )
+    given = dict(mixer=config.model.mixer, dim=config.model.dim)
+    model = ModelConfig(**dict(shared["model"]) | given)
+    length = shared["length"]
+    knob = growth_knob(model) or width_knob(model)
+
+    def measure(model: ModelConfig) -> float:
+        return state_bytes(model, length)
+
+    _check_within(state.value, setting["states"], f"{format_bytes(state.value)} of state", "bytes")
+    model = knob.set(least_enough(knob, measure, state.value))
+    _check_within(model.dim, setting["widths"], f"a width of {model.dim}", "wide")
+    about = flatten(dict(shared)), found.source.revision
+    return Need(facts, state, model.mixer, model.dim, int(measure(model)), setting, *about)
+
+
+def _find(frontiers: list[Results], mixer: str) -> Results:
+    """Returns the frontier of a mixer that has a law."""
+    laws = {each.source.member: each for each in frontiers if read_law(each)}
+    if mixer_of(mixer) not in laws:
+        raise UserError(
+            f"no law was measured for the mixer {mixer_of(mixer)!r}; there is one for "
+            f"{', '.join(laws) or 'none'}"
+        )
+    return laws[mixer_of(mixer)]
+
+
+def _check_within(value: float, measured: list[Any], what: str, unit: str) -> None:
+    """Raises UserError where a value is outside what was measured."""
+    low, high = min(measured), max(measured)
+    if not low <= value <= high:
+        raise UserError(
+            f"{what} would be an extrapolation: the law was measured for {low:g} to {high:g} {unit}"
+        )

@@ -1,0 +1,199 @@
+"""Matches the decode state or the training FLOPs of models, by an option of a mixer or the width.
+
+Bytes and FLOPs are those of the model itself, built abstractly. A solution is the nearest of the
+whole numbers that the searched field may have, since both grow with it.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from seqarch.config import ModelConfig
+from seqarch.costs.memory import state_size
+from seqarch.costs.programs import serving_model
+from seqarch.errors import UserError
+from seqarch.flops import forward_flops
+from seqarch.mixers import resolve_mixer
+from seqarch.model import count_parameters
+from seqarch.patterns import Layer, parse_pattern
+from seqarch.report.formats import format_bytes, format_si
+
+TOLERANCE = 0.1  # relative error of bytes and of FLOPs; widths that heads divide are coarse
+MOST_PARAMETERS = 10  # times those of the reference that a matched member may have
+WIDEST_UNIT = 1024  # smallest width of the model that is tried as the unit of widths
+
+Measure = Callable[[ModelConfig], float]
+
+
+class Knob(NamedTuple):
+    """A field of a model that is solved for.
+
+    Attributes:
+      name: as an error names it, such as "model.dim".
+      unit: its values are multiples of this.
+      set: returns the model with a value.
+      start: number of units with which the search begins.
+    """
+
+    name: str
+    unit: int
+    set: Callable[[int], ModelConfig]
+    start: int = 1
+
+
+def state_bytes(model: ModelConfig, length: int) -> int:
+    """Returns the bytes of the state of one sequence after `length` tokens."""
+    return state_size(serving_model(model), length).bytes
+
+
+def training_flops(model: ModelConfig, length: int) -> float:
+    """Returns the model FLOPs of training on a token of rows of `length` tokens."""
+    return 3 * forward_flops(serving_model(model), length).total / length
+
+
+def match_state(model: ModelConfig, length: int, reference: ModelConfig) -> ModelConfig:
+    """Returns `model` with the bytes of state of `reference`, within TOLERANCE.
+
+    The option that sizes the state of a mixer is solved for (`SequenceMixer.state_option`), and
+    where it has none, or the layer pattern gives it, the width of the model.
+
+    Args:
+      model: the member.
+      length: tokens of context.
+      reference: a model.
+
+    Raises:
+      UserError: where no value comes within the tolerance, or the member gets too large by it.
+    """
+    measure = functools.partial(state_bytes, length=length)
+    return _match(model, reference, measure, _state_knobs(model), format_bytes, "of state")
+
+
+def match_flops(model: ModelConfig, length: int, reference: ModelConfig) -> ModelConfig:
+    """Returns `model` with the width at which a token trains at the FLOPs of `reference`.
+
+    Args:
+      model: the member.
+      length: tokens of a row.
+      reference: a model.
+
+    Raises:
+      UserError: where no width comes within TOLERANCE.
+    """
+    measure = functools.partial(training_flops, length=length)
+    knobs = (width_knob(each) for each in (model,))
+    return _match(model, reference, measure, knobs, format_si, "FLOPs a token")
+
+
+def _match(
+    model: ModelConfig,
+    reference: ModelConfig,
+    measure: Measure,
+    knobs: Iterator[Knob],
+    show: Callable[[float], str],
+    what: str,
+) -> ModelConfig:
+    """Returns the model as it is where it matches exactly, or the first knob's that comes close."""
+    target, tried = measure(reference), []
+    if measure(model) == target:
+        return model
+    for knob in knobs:
+        value = nearest(knob, measure, target)
+        found = knob.set(value)
+        if abs(measure(found) - target) <= TOLERANCE * target:
+            return _check_size(found, knob.name, value, reference)
+        tried.append(f"{knob.name}={value} has {show(measure(found))}")
+    raise UserError(
+        f"{model.mixer!r} cannot come within {TOLERANCE:.0%} of {show(target)} {what}: "
+        f"{', '.join(tried)}; give another reference, or the member other options"
+    )
+
+
+def _check_size(model: ModelConfig, name: str, value: int, reference: ModelConfig) -> ModelConfig:
+    """Returns `model`; raises UserError where it has far more parameters than the reference."""
+    count, most = count_parameters(model), MOST_PARAMETERS * count_parameters(reference)
+    if count > most:
+        raise UserError(
+            f"{model.mixer!r} matches {reference.mixer!r} at {name}={value} alone, with "
+            f"{count:,} parameters, more than {MOST_PARAMETERS} times the reference's; give "
+            "another reference"
+        )
+    return model
+
+
+def nearest(knob: Knob, measure: Measure, target: float) -> int:
+    """Returns the value of a knob at which a measure that grows with it is nearest to `target`."""
+
+    @functools.cache
+    def at(units: int) -> float:
+        return measure(knob.set(units * knob.unit))
+
+    low = high = knob.start
+    while at(high) < target and (high == low or at(high) > at(low)):
+        low, high = high, math.ceil(high * max(2.0, target / at(high)))
+    if at(high) < target:
+        return low * knob.unit  # more changes nothing
+    while at(low) >= target and low > 1:
+        low, high = max(1, math.floor(low * min(0.5, target / at(low)))), low
+    bisect = False
+    while high - low > 1:
+        rise = at(high) - at(low)
+        share = 0.5 if bisect or not rise else (target - at(low)) / rise
+        middle = min(max(low + math.ceil(share * (high - low)), low + 1), high - 1)
+        low, high = (middle, high) if at(middle) < target else (low, middle)
+        bisect = not bisect
+    return min((low, high), key=lambda units: abs(at(units) - target)) * knob.unit
+
+
+def least_enough(knob: Knob, measure: Measure, target: float) -> int:
+    """Returns the smallest value of a knob at which a measure that grows reaches `target`."""
+    value = nearest(knob, measure, target)
+    return value if measure(knob.set(value)) >= target else value + knob.unit
+
+
+def width_knob(model: ModelConfig) -> Knob:
+    """Returns the width of a model, in multiples of the smallest one that its heads divide."""
+    layers = parse_pattern(model.mixer)
+    unit = next(unit for unit in range(1, WIDEST_UNIT) if all(_fits(each, unit) for each in layers))
+    start = max(1, model.dim // unit)
+    return Knob("model.dim", unit, lambda value: dataclasses.replace(model, dim=value), start)
+
+
+def growth_knob(model: ModelConfig) -> Knob | None:
+    """Returns the option that bounds a state which grows with the context; None where none does."""
+    blocks = serving_model(model).blocks()
+    grows = any(not block.mixer.constant_state for block in blocks)
+    return next(_option_knobs(model), None) if grows else None
+
+
+def _fits(layer: Layer, dim: int) -> bool:
+    """Returns whether a mixer can be built at a width."""
+    try:
+        serving_model(ModelConfig(str(layer), layers=1, dim=dim, mlp=0, vocab=1))
+    except UserError:
+        return False
+    return True
+
+
+def _state_knobs(model: ModelConfig) -> Iterator[Knob]:
+    """Yields the options that size the states of layers and are not given, then the width."""
+    yield from _option_knobs(model)
+    yield width_knob(model)
+
+
+def _option_knobs(model: ModelConfig) -> Iterator[Knob]:
+    for layer in dict.fromkeys(parse_pattern(model.mixer)):
+        option = resolve_mixer(layer.mixer).state_option
+        if option and option not in dict(layer.options):
+            yield Knob(
+                f"{layer.mixer}({option})", 1, functools.partial(_with_option, model, layer, option)
+            )
+
+
+def _with_option(model: ModelConfig, layer: Layer, option: str, value: int) -> ModelConfig:
+    """Returns `model` with another option of all layers that are `layer`."""
+    changed = Layer(layer.mixer, (*layer.options, (option, value)))
+    layers = (changed if each == layer else each for each in parse_pattern(model.mixer))
+    return dataclasses.replace(model, mixer=",".join(map(str, layers)))
