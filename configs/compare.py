@@ -77,6 +77,7 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.eval.every = 0
     config.eval.batch = 16
     config.eval.limit = 8192
+    config.eval.stop_when_solved = False
 
     config.evals = ml_collections.ConfigDict()
     config.evals.quality = ml_collections.ConfigDict()

@@ -20,6 +20,7 @@ from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import Logger
 from seqarch.training.meter import Meter, Row, count_step_flops, make_meter
 from seqarch.training.profile import Profile
+from seqarch.training.solved import is_solved, last_step
 from seqarch.training.start import (
     check_alike,
     open_checkpoints,
@@ -95,8 +96,8 @@ def train(
         stack.enter_context(jax.set_mesh(mesh))
         checkpoints = stack.enter_context(open_checkpoints(config, workdir, task))
         state = start_state(resolved, mesh, abstract[0], checkpoints, strict_restore, say)
-        if (start := int(state.step)) == config.steps:
-            return trained_already(config, before, workdir, mesh, say)
+        if (start := int(state.step)) == (last := last_step(workdir, config)):
+            return trained_already(config, before, workdir, mesh, say, last)
 
         # Errors of the model and of the task come here, before anything is written.
         rows = _batches(resolved, mesh, task, start)
@@ -147,17 +148,18 @@ def _steps(setup: Setup, state: TrainState, stops: StopRequests) -> Row:
             rows += setup.meter.drain()
         if validate:
             rows[-1] |= setup.validate(state.model)
+        solved = validate and is_solved(rows[-1], config)
         _log(rows, setup)
         setup.checkpoints.check()
-        if save or stop:
+        if save or stop or solved:
             setup.checkpoints.save(state)
-        if stop:
+        if stop or solved:
             break
         if save or validate:
             setup.meter.restart()
     setup.profile.stop(state)
     setup.checkpoints.wait()  # here, where the handlers of signals are still installed
-    if stop:
+    if stop and not solved:
         line = f"stopped at step {step} of {config.steps}, which is saved; the same command goes on"
         raise Stopped(line, stop)
     return rows[-1]
