@@ -41,8 +41,7 @@ def validated(run: Path, config: Config, progress: Progress) -> float:
       progress: takes lines of progress.
 
     Returns:
-      A score of which lower is better: it is negated where higher is, and infinite where training
-      diverged.
+      As `last_score`.
     """
     check(run, config)
     if not finished(run, config):
@@ -53,6 +52,14 @@ def validated(run: Path, config: Config, progress: Progress) -> float:
             return math.inf
         finally:
             progress.end()
+    return last_score(run, config)
+
+
+def last_score(run: Path, config: Config) -> float:
+    """Returns the last score of a trained run on validation data.
+
+    Lower is better: it is negated where higher is, and infinite where training diverged.
+    """
     if diverged(run, config):
         return math.inf
     last = (read_rows(run) or [{}])[-1]

@@ -3,12 +3,11 @@
 A text is "name = layer pattern; field=value; ...".
 """
 
-import ast
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from seqarch.compare.entries import name_and_pattern, parse_entry
 from seqarch.compare.matching import match_depth, match_parameters
 from seqarch.config import Config, ModelConfig, parse, to_dict
 from seqarch.errors import UserError
@@ -62,11 +61,11 @@ def match_members(base: Config, reference: str, members: Sequence[str]) -> dict[
     target = count_parameters(dataclasses.replace(base.model, mixer=reference))
     configs: dict[str, Config] = {}
     for member in members:
-        name, settings = _read(member)
+        settings, (name, pattern) = parse_entry(member).settings, name_and_pattern(member)
         if name in configs:
             raise UserError(f"config.members has {name!r} twice; write 'another name = {member}'")
         config = to_dict(base)
-        config["model"] |= settings
+        config["model"] |= dict(mixer=pattern) | settings
         config = parse(config)
         configs[name] = dataclasses.replace(config, model=_match(config.model, target, settings))
     return configs
@@ -77,23 +76,3 @@ def _match(model: ModelConfig, target: int, settings: dict[str, Any]) -> ModelCo
     if "mlp" not in settings:
         return match_parameters(model, target)
     return model if "layers" in settings else match_depth(model, target)
-
-
-def _read(text: str) -> tuple[str, dict[str, Any]]:
-    """Returns the name of a member and the fields of `model` that its text gives."""
-    pattern, *rest = (part.strip() for part in text.split(";"))
-    name, pattern = re.fullmatch(r"(?:([^=(,:/]+?)\s*=)?\s*(.*)", pattern).groups()
-    if name and not name.strip("."):
-        raise UserError(f"the member {text!r} has no name that a directory can have; give another")
-    settings: dict[str, Any] = {"mixer": pattern}
-    for setting in rest:
-        field, equals, value = (part.strip() for part in setting.partition("="))
-        try:
-            settings[field] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            settings[field] = value
-        if not (equals and field and value):
-            raise UserError(
-                f"cannot read {setting!r} in the member {text!r}; write 'pattern; field=value'"
-            )
-    return name or "; ".join([pattern, *rest]), settings
