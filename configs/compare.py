@@ -4,19 +4,32 @@
     bash scripts/compare.sh --config=configs/compare.py:long
     bash scripts/compare.sh --config=configs/compare.py:full --config.data.path=DIR --workdir=RUNS
 
-The default is a tour that takes minutes on two CPU cores. `long` is evidence and takes less than an
-hour there: each member's learning rate is chosen on validation works from the same grid; then each
-member is trained from three other seeds and scored on the test works. `full` is for an accelerator:
-125M parameters, context 4096, bfloat16, on a directory that scripts/prepare_data.py wrote.
+The default is a tour that takes minutes on two CPU cores. `long` is evidence and takes hours there:
+each member's learning rate is chosen on validation works from the same grid; then each member is
+trained from three other seeds and scored on the test works. With --minutes=150 it ends in good
+order after that time, and the same command goes on. `full` is for an accelerator: 125M parameters,
+context 4096, bfloat16, on a directory that scripts/prepare_data.py wrote.
 
 Members are layer patterns as in configs/lm.py; "name = pattern" gives one a name, "; field=value"
 sets fields of `model`. `match` says what they have in common with `reference`. "params": each gets
 the MLP width with which it has as many parameters or, if it sets `mlp` itself, the depth. "state":
 the option that sizes its mixer's state, such as attention's window, or else its width. "flops": the
 width at which a token trains at as many FLOPs; all members read the same number of tokens.
+
+Probes are tasks with the budget that configs/probes.py gives: "title = task; field=value". Fields
+are those of a run, and lrs, search_seeds, seeds, lengths and members (seqarch.compare.probe_spec).
+A model on a probe has the layer pattern of the member and the size of the probe.
 """
 
 import ml_collections
+
+from seqarch.mixers import MIXERS
+from seqarch.stats.learning_rates import half_octave_grid
+
+# The five members that every comparison has; "hybrid" differs between them.
+CORE = ("gru", "attention", "linear_attention = linear_attention(decay=data)", "mamba")
+CORE_NAMES = ("gru", "attention", "linear_attention", "mamba", "hybrid")
+RECALL = "recall = mqar(pairs=4,length=64,queries=28,vocab=64)"
 
 
 def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
@@ -28,13 +41,9 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.notice = "tour: one learning rate, one seed, undertrained; not evidence"
     config.reference = "attention"
     config.match = "params"
-    config.members = (
-        "gru",
-        "attention",
-        "linear_attention = linear_attention(decay=data)",
-        "mamba",
-        "hybrid = mamba,mamba,attention",
-    )
+    config.members = (*CORE, "hybrid = mamba,mamba,attention")
+    config.probes = (f"{RECALL}; steps=300", "state tracking = parity; steps=150")
+    config.probe_members = ()
     config.lrs = ()
     config.seeds = (0,)
     config.split = "validation"
@@ -80,6 +89,7 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.eval.every = 0
     config.eval.batch = 16
     config.eval.limit = 8192
+    config.eval.stop_when_solved = False
 
     config.evals = ml_collections.ConfigDict()
     config.evals.quality = ml_collections.ConfigDict()
@@ -118,6 +128,8 @@ def _long(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         "mamba-bare = mamba; mlp=0",
         "hybrid = mamba,attention",
     )
+    config.probes = _long_probes()
+    config.probe_members = (*CORE_NAMES, *_others())
     config.lrs = (1e-3, 3e-3, 9e-3, 27e-3)
     config.seeds = (1, 2, 3)
     config.split = "test"
@@ -132,6 +144,29 @@ def _long(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
+def _long_probes() -> tuple[str, ...]:
+    """Returns the probes of the long comparison.
+
+    Each has ten fresh seeds. Recall has the grid on which the window of learning rates is measured.
+    The members of CORE_NAMES get all, other mixers the two that are quick.
+    """
+    fresh, some = "seeds=(10, 11, 12, 13, 14, 15, 16, 17, 18, 19)", "lrs=(1e-3, 3e-3, 9e-3)"
+    window = f"lrs={half_octave_grid(1e-3, 16e-3)}; search_seeds=(0, 1, 2, 3, 4)"
+    core = f"members={CORE_NAMES}"
+    return (
+        f"{RECALL}; {window}; {fresh}",
+        f"copying = copy(length=32); {some}; search_seeds=(0, 1); {fresh}; {core}",
+        "induction beyond training = induction(length=64); lengths=(128, 256, 1024); "
+        f"{some}; search_seeds=(0, 1); {fresh}; {core}",
+        f"state tracking = parity; {some}; search_seeds=(0, 1); {fresh}",
+    )
+
+
+def _others() -> tuple[str, ...]:
+    """Returns the mixers of MIXERS that are no member of CORE."""
+    return tuple(name for name in MIXERS if name not in CORE_NAMES)
+
+
 def _full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.notice = "one learning rate, one seed; not evidence"
     config.reference = "attention(heads=12)"
@@ -142,6 +177,7 @@ def _full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         "mamba",
         "hybrid = mamba,mamba,attention(heads=12)",
     )
+    config.probes = ()
     config.steps = 20000
     config.batch = 64
     config.length = 4096

@@ -62,6 +62,7 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config.eval.every = 200  # steps between validations; 0 for one at the end alone
     config.eval.batch = 16  # rows that are scored at once
     config.eval.limit = 16384  # bytes of each held-out document that are scored; 0 for all
+    config.eval.stop_when_solved = False  # end training once a probe counts as solved
 
     # The evaluators of eval.py, each with its options.
     config.evals = ml_collections.ConfigDict()

@@ -4,8 +4,9 @@
 
 RUNS gets a directory for each member with its runs, records.jsonl with the records of all, and
 report.md, report.html, report.tex and results.csv. The same command continues what was cut short
-and reuses what is finished. On a CPU members are trained side by side, each on a share of the cores
-(--workers). What the first seed's programs need is measured alone, after all members are trained.
+and reuses what is finished; --minutes cuts it short in good order. On a CPU members are trained
+side by side, each on a share of the cores (--workers), and so are the probes of config.probes. What
+the first seed's programs need is measured alone, after all members are trained.
 """
 
 from collections.abc import Callable
@@ -17,12 +18,15 @@ from absl import flags
 from _root import ROOT
 from configs import lm, probes
 from seqarch.compare import comparison, spec
-from seqarch.compare.commands import with_commands
+from seqarch.compare.commands import with_command, with_commands
+from seqarch.compare.deadline import in_minutes
+from seqarch.compare.probing import probe_studies
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.config import Config, parse
 from seqarch.errors import UserError, printable_line
+from seqarch.records import Results
 from seqarch.report.comparison import comparison_tables
-from seqarch.report.members import Member
+from seqarch.report.members import PROBE, Member
 from seqarch.report.pages import write_report
 from seqarch.report.render import text_table
 from seqarch.runtime import cli
@@ -40,24 +44,43 @@ WORKERS = flags.DEFINE_integer(
     None,
     "Members trained at once, each on its share of a CPU's cores; default: one a core.",
 )
+MINUTES = flags.DEFINE_float(
+    "minutes",
+    None,
+    "Time after which no run is begun; the report is written with what there is, and the same "
+    "command goes on. Default: no end.",
+    lower_bound=0.0,
+)
 flags.mark_flag_as_required("config")
 
 
 def main() -> None:
     given = spec.read(CONFIG.value.to_dict())
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / given.name
-    members = comparison.studies(given, workdir)
+    deadline = in_minutes(MINUTES.value)
+    members = comparison.studies(given, workdir, deadline)
+    probing = probe_studies(given, workdir, lambda each: parse(probes.get_config(each)), deadline)
     count = len(members) * (len(given.lrs) + len(given.seeds))
     tokens = given.base.steps * given.base.batch * given.base.length
     runs = f"{len(members)} members, {count} runs of {given.base.steps:,} steps = {tokens:,}"
     print_line(f"{runs} tokens, in {workdir}")
-    at_once = min(check_workers(WORKERS.value), len(members))
-    found, failures = comparison.run(given, members, workdir, at_once, print_line)
-    found = found._replace(members=tuple(_with_command(each, given) for each in found.members))
+    if probing:
+        count = sum(each.runs for each in probing)
+        print_line(
+            f"{len(given.probes)} probes, {count} runs, {sum(each.left() for each in probing)} left"
+        )
+    at_once = min(check_workers(WORKERS.value), len(members) + len(probing))
+    found, failures, left = comparison.run(given, members, workdir, at_once, print_line, probing)
+    found = found._replace(
+        members=tuple(_with_command(each, given) for each in found.members),
+        probes=tuple(_with_probe_command(each, given) for each in found.probes),
+    )
     if found.models and jax.process_index() == 0:
         paths = write_report(found, workdir)
         print(f"\n{text_table(comparison_tables(found)[0])}\n\n{printable_line(found.notice)}\n")
         print("\n".join(f"wrote {path}" for path in paths))
+    if left:
+        print_line(f"{left} runs are left; the same command goes on with them")
     if failures:
         raise UserError(
             f"{len(failures)} of {len(members)} members came to no result: {'; '.join(failures)}"
@@ -70,6 +93,16 @@ def _with_command(member: Member, given: ComparisonSpec) -> Member:
     if member.kind != "run":
         return member
     return with_commands(member, start, file, f"runs/{given.name}", before)
+
+
+def _with_probe_command(results: Results, given: ComparisonSpec) -> Results:
+    """Returns the results of a run on a probe with its command; others as they are."""
+    if results.source.kind != PROBE or not results.source.seeds:
+        return results
+    start, file, before = start_of(results.source.config["task"])
+    title = results.fact(PROBE, "title")
+    runs = f"runs/{given.name}/{results.source.member}/probes/{title}"
+    return with_command(results, start, file, runs, before)
 
 
 def start_of(task: str) -> tuple[Callable[[str], Config], str, str]:

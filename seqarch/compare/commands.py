@@ -47,12 +47,15 @@ def with_commands(member: Member, start: Start, file: str, runs: str, before: st
       before: what precedes the layer pattern in the file's argument.
     """
 
-    def with_command(results: Results) -> Results:
-        config = parse(dict(results.source.config))
-        run = f"{runs}/{member.name}/seed-{config.seed.model}"
-        split = results.source.split
-        again = command(config, start(config.model.mixer), file, run, split, before)
-        made = dict(results.source.provenance) | dict(again=again)
-        return results._replace(source=dataclasses.replace(results.source, provenance=made))
+    runs = f"{runs}/{member.name}"
+    made = (with_command(each, start, file, runs, before) for each in member.results)
+    return member._replace(results=tuple(made))
 
-    return member._replace(results=tuple(map(with_command, member.results)))
+
+def with_command(results: Results, start: Start, file: str, runs: str, before: str = "") -> Results:
+    """Returns results of a run with its command; the arguments are those of `with_commands`."""
+    config = parse(dict(results.source.config))
+    run, split = f"{runs}/seed-{config.seed.model}", results.source.split
+    again = command(config, start(config.model.mixer), file, run, split, before)
+    made = dict(results.source.provenance) | dict(again=again)
+    return results._replace(source=dataclasses.replace(results.source, provenance=made))

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqarch import records
+from seqarch.compare.deadline import Deadline, OutOfTime
 from seqarch.compare.members import match_members
+from seqarch.compare.probe_study import ProbeStudy
+from seqarch.compare.probing import score_probes
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.compare.study import Study
 from seqarch.errors import NoResult, UserError
@@ -27,18 +30,21 @@ class Outcome(NamedTuple):
     Attributes:
       comparison: the members that have results.
       failures: a line for each member that has none.
+      left: runs that were not begun before the deadline.
     """
 
     comparison: Comparison
     failures: list[str]
+    left: int = 0
 
 
-def studies(spec: ComparisonSpec, workdir: Path) -> list[Study]:
+def studies(spec: ComparisonSpec, workdir: Path, deadline: Deadline = Deadline()) -> list[Study]:
     """Returns the study of each member.
 
     Args:
       spec: the comparison.
       workdir: the directory of its runs.
+      deadline: the time until which runs are begun.
 
     Raises:
       UserError: for a wrong text or evaluator, and for a directory that holds other runs.
@@ -46,7 +52,7 @@ def studies(spec: ComparisonSpec, workdir: Path) -> list[Study]:
     configs = match_members(spec.base, spec.reference, spec.members, spec.match)
     make_task(spec.base)
     choose(spec.base)
-    found = [Study(name, config, spec, workdir) for name, config in configs.items()]
+    found = [Study(name, config, spec, workdir, deadline) for name, config in configs.items()]
     for study in found:
         study.check()
     return found
@@ -58,6 +64,7 @@ def run(
     workdir: Path,
     workers: int,
     say: Callable[[str], None],
+    probes: Sequence[ProbeStudy] = (),
 ) -> Outcome:
     """Trains and measures all members, except for what is done already.
 
@@ -67,30 +74,40 @@ def run(
       workdir: the directory of its runs.
       workers: members that are trained at once.
       say: takes lines of progress.
+      probes: the studies of its probes.
     """
     keep_compilations()  # before anything is compiled, since JAX opens its cache once
     baselines = baseline_members(spec, workdir, say)
-    untrained = {study.name: study for study in members if not study.is_trained()}
+    untrained = {study.name: study for study in (*members, *probes) if not study.is_trained()}
     if untrained and workers > 1:
 
         def ended(name: str, result: Any, left: int) -> None:
             end = f"no result, {result}" if isinstance(result, NoResult) else "done"
-            say(f"{name}: {end}; {left} of {len(untrained)} members are left")
+            say(f"{name}: {end}; {left} of {len(untrained)} are left")
 
         side_by_side(untrained, _train, workers, ended)
+    scored = score_probes(probes)
     found, failures = _measure(members)
-    notice = "; ".join([spec.notice, *failures])
+    left = sum(study.left() for study in (*members, *probes))
+    unfinished = [f"{left} of its runs are not run yet"] if left else []
+    notice = "; ".join([spec.notice, *failures, *unfinished])
     title = f"Sequence mixers compared: {spec.name}"
-    return Outcome(Comparison(title, notice, shlex.join(command()), (*found, *baselines)), failures)
+    made = Comparison(title, notice, shlex.join(command()), (*found, *baselines), scored)
+    return Outcome(made, failures, left)
 
 
 def _measure(members: Sequence[Study]) -> tuple[list[Member], list[str]]:
-    """Returns the members with their records, and a line for each that has no result."""
+    """Returns the members with their records, and a line for each that has no result.
+
+    There is no such line for a member whose runs are not finished at the deadline.
+    """
     found, failures = [], []
     with Progress(sum(study.left() for study in members)) as progress:
         for index, study in enumerate(members, 1):
             try:
                 found.append(study.measure(progress))
+            except OutOfTime as error:
+                progress.say(str(error))
             except NoResult as error:
                 progress.say(f"no result: {error}")
                 failures.append(f"{study.name} is missing: {error}")
@@ -138,7 +155,7 @@ def baseline_members(
     return [Member(each.source.member, "baseline", (each,)) for each in known]
 
 
-def _train(study: Study) -> None:
+def _train(study: Study | ProbeStudy) -> None:
     """Trains a study in a process of its own."""
     keep_compilations()
     study.train()

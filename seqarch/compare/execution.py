@@ -15,6 +15,7 @@ from seqarch.runtime.progress import Progress
 from seqarch.training import loop, rundir
 from seqarch.training.logging import read_rows
 from seqarch.training.loop import train
+from seqarch.training.solved import is_solved, last_step
 
 
 def check(run: Path, config: Config) -> None:
@@ -40,8 +41,7 @@ def validated(run: Path, config: Config, progress: Progress) -> float:
       progress: takes lines of progress.
 
     Returns:
-      A score of which lower is better: it is negated where higher is, and infinite where training
-      diverged.
+      As `last_score`.
     """
     check(run, config)
     if not finished(run, config):
@@ -52,6 +52,14 @@ def validated(run: Path, config: Config, progress: Progress) -> float:
             return math.inf
         finally:
             progress.end()
+    return last_score(run, config)
+
+
+def last_score(run: Path, config: Config) -> float:
+    """Returns the last score of a trained run on validation data.
+
+    Lower is better: it is negated where higher is, and infinite where training diverged.
+    """
     if diverged(run, config):
         return math.inf
     last = (read_rows(run) or [{}])[-1]
@@ -83,7 +91,8 @@ def measured(
     if not (wanted := missing(known, only)):
         progress.say("is there already")
         return known
-    if known and not records.fresh(known.source, source(run.name, config, config.steps, split)):
+    now = source(run.name, config, last_step(run, config), split)
+    if known and not records.fresh(known.source, now):
         known, wanted = None, tuple(only)
     (run / records.NAME).unlink(missing_ok=True)
     _train(run, config, progress)
@@ -109,9 +118,14 @@ def failure(run: Path, config: Config, split: str) -> Results:
 
 
 def finished(run: Path, config: Config) -> bool:
-    """Returns whether the run was trained to its last step, or diverged."""
-    rows = read_rows(run)
-    return bool(rows) and (rows[-1]["step"] == config.steps or diverged(run, config))
+    """Returns whether the run was trained to its last step, or was stopped, or diverged.
+
+    It is stopped where its task is solved (`eval.stop_when_solved`).
+    """
+    if not (rows := read_rows(run)):
+        return False
+    ended = rows[-1]["step"] == config.steps or is_solved(rows[-1], config)
+    return ended or diverged(run, config)
 
 
 def diverged(run: Path, config: Config) -> bool:
@@ -141,7 +155,8 @@ def find(run: Path, config: Config, split: str) -> Results | None:
     if not (run / records.NAME).exists():
         return None
     found = records.read(run / records.NAME).results
-    wanted = records.Source(run.name, "run", to_dict(config), config.steps, split)
+    step = last_step(run, config)
+    wanted = records.Source(run.name, "run", to_dict(config), step, split)
     return next((each for each in found if records.answers(each.source, wanted)), None)
 
 

@@ -3,12 +3,11 @@
 A text is "name = layer pattern; field=value; ...".
 """
 
-import ast
 import dataclasses
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from seqarch.compare.entries import name_and_pattern, parse_entry
 from seqarch.compare.matching import match_depth, match_parameters
 from seqarch.compare.solving import match_flops, match_state
 from seqarch.config import Config, ModelConfig, parse, to_dict
@@ -69,11 +68,11 @@ def match_members(
     target = dataclasses.replace(base.model, mixer=reference)
     configs: dict[str, Config] = {}
     for member in members:
-        name, settings = _read(member)
+        settings, (name, pattern) = parse_entry(member).settings, name_and_pattern(member)
         if name in configs:
             raise UserError(f"config.members has {name!r} twice; write 'another name = {member}'")
         config = to_dict(base)
-        config["model"] |= settings
+        config["model"] |= dict(mixer=pattern) | settings
         config = parse(config)
         model = _match(config, target, settings, match)
         configs[name] = dataclasses.replace(config, model=model)
@@ -93,23 +92,3 @@ def _match(
         return model
     target = count_parameters(reference)
     return (match_depth if "mlp" in settings else match_parameters)(model, target)
-
-
-def _read(text: str) -> tuple[str, dict[str, Any]]:
-    """Returns the name of a member and the fields of `model` that its text gives."""
-    pattern, *rest = (part.strip() for part in text.split(";"))
-    name, pattern = re.fullmatch(r"(?:([^=(,:/]+?)\s*=)?\s*(.*)", pattern).groups()
-    if name and not name.strip("."):
-        raise UserError(f"the member {text!r} has no name that a directory can have; give another")
-    settings: dict[str, Any] = {"mixer": pattern}
-    for setting in rest:
-        field, equals, value = (part.strip() for part in setting.partition("="))
-        try:
-            settings[field] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            settings[field] = value
-        if not (equals and field and value):
-            raise UserError(
-                f"cannot read {setting!r} in the member {text!r}; write 'pattern; field=value'"
-            )
-    return name or "; ".join([pattern, *rest]), settings

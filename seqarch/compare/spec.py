@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from seqarch.compare.members import MATCHES
+from seqarch.compare.probe_spec import ProbeSpec, read_probes
 from seqarch.config import Config, parse
 from seqarch.errors import UserError, unknown
 
@@ -23,6 +24,9 @@ class ComparisonSpec:
       split: the held-out data that is scored.
       base: what all members share.
       match: what members have in common with the reference: "params", "state" or "flops".
+      probes: tasks that test one ability each, beside the task of `base`.
+      probe_members: names of members, or texts as in `members`, that get the probes; none: all
+        members. Other members have not run them, and neither have mixers of MIXERS that none has.
     """
 
     name: str
@@ -34,6 +38,8 @@ class ComparisonSpec:
     split: str
     base: Config
     match: str = "params"
+    probes: tuple[ProbeSpec, ...] = ()
+    probe_members: tuple[str, ...] = ()
 
     def __post_init__(self):
         if bad := [lr for lr in self.lrs if not isinstance(lr, (int, float))]:
@@ -61,9 +67,12 @@ class ComparisonSpec:
             raise unknown("split", self.split, ("validation", "test"))
 
 
-# Fields of a comparison's config file, beside those of a run.
-FIELDS = tuple(each.name for each in dataclasses.fields(ComparisonSpec) if each.name != "base")
-OPTIONAL = ("match",)
+# Fields of a comparison's config file, beside those of a run; those with a default may be left out.
+FIELDS = {
+    each.name: each.default is dataclasses.MISSING
+    for each in dataclasses.fields(ComparisonSpec)
+    if each.name != "base"
+}
 
 
 def read(given: dict[str, Any]) -> ComparisonSpec:
@@ -72,10 +81,12 @@ def read(given: dict[str, Any]) -> ComparisonSpec:
     Raises:
       UserError: where a field is missing or wrong.
     """
-    if missing := [name for name in FIELDS if name not in given and name not in OPTIONAL]:
+    if missing := [name for name in FIELDS if FIELDS[name] and name not in given]:
         raise UserError(
             f"--config is no comparison: it has no {', '.join(missing)}; start from "
             "configs/compare.py"
         )
     base = parse({name: value for name, value in given.items() if name not in FIELDS})
-    return ComparisonSpec(**{name: given[name] for name in FIELDS if name in given}, base=base)
+    own = {name: given[name] for name in FIELDS if name in given}
+    own["probes"] = read_probes(own.get("probes", ()))
+    return ComparisonSpec(**own, base=base)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from seqarch import tasks
 from seqarch.compare import execution
+from seqarch.compare.deadline import Deadline
 from seqarch.compare.learning_rate import search
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.config import Config, to_dict
@@ -29,12 +30,14 @@ class Study:
       config: its config, with the model matched.
       spec: the comparison.
       directory: that of the comparison's runs.
+      deadline: the time until which runs are begun.
     """
 
     name: str
     config: Config
     spec: ComparisonSpec
     directory: Path
+    deadline: Deadline = Deadline()
 
     def check(self) -> None:
         """Raises UserError where the directory of one of its first runs holds another run."""
@@ -123,15 +126,19 @@ class Study:
     def _validated(self, lr: float, progress: Progress) -> float:
         """Returns the score of a learning rate, from the config's seed, which is not reported."""
         run, config = self._search_run(lr), execution.with_choice(self.config, lr=lr)
-        progress.total += lr not in self.spec.lrs and not execution.finished(run, config)
+        if not execution.finished(run, config):
+            self.deadline.check()
+            progress.total += lr not in self.spec.lrs
         progress.begin(f"{self.name}, learning rate {lr:g}")
         return execution.validated(run, config, progress)
 
     def _measured(
         self, seed: int, config: Config, only: tuple[str, ...], progress: Progress
     ) -> Results:
-        progress.begin(f"{self.name}, seed {seed}")
         run = self.seed_run(seed)
+        if execution.missing(execution.find(run, config, self.spec.split), only):
+            self.deadline.check()
+        progress.begin(f"{self.name}, seed {seed}")
         try:
             return execution.measured(run, config, self.spec.split, only, progress)
         except Diverged as error:

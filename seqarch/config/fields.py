@@ -191,11 +191,13 @@ class EvalConfig:
     batch: rows that are scored at once
     limit: bytes (not tokens) that are scored at the beginning of each held-out document; 0 for all,
       whose time grows with the square of a document's length for attention
+    stop_when_solved: end training at the first validation at which a probe counts as solved
     """
 
     every: int = 200
     batch: int = 16
     limit: int = 16384
+    stop_when_solved: bool = False
 
     def __post_init__(self):
         if self.batch < 1 or min(self.every, self.limit) < 0:

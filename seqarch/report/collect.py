@@ -18,6 +18,7 @@ from seqarch.report.members import Comparison
 from seqarch.training import rundir
 
 VARIED = ("seed", *records.UNMEASURED)  # fields of a config in which runs of one member may differ
+AS_THEY_ARE = ("search", members.PROBE, members.PROBE_SEARCH)  # kinds that make no member
 SEED = "seed-"  # prefix of a run's directory that does not name its member
 SEEDS = r"(^|,)seed\.\w+=\d+"  # parts of the name of a sweep's run that do not either
 
@@ -38,7 +39,8 @@ def collect(paths: Sequence[Path], title: str = "") -> Comparison:
     """
     found = [members.read(_file(path)) for path in dict.fromkeys(paths)]
     results = [each for comparison in found for each in comparison.results]
-    groups = _groups(_distinct(each for each in results if each.source.kind != "search"))
+    runs = _distinct(each for each in results if each.source.kind not in AS_THEY_ARE)
+    groups = _groups(runs)
     names = _names(groups)
     named, by_model = [], {}
     for name, group in zip(names, groups, strict=True):
@@ -51,7 +53,8 @@ def collect(paths: Sequence[Path], title: str = "") -> Comparison:
     commands = dict.fromkeys(each.command for each in found if each.command)
     title = title or (found[0].title if len(found) == 1 else "") or f"{len(groups)} members"
     notice = "; ".join([*notices, *_diverged(groups), *_mixed(groups)])
-    return Comparison(title, notice, "; ".join(commands), members.group(named))
+    probes = tuple(_distinct(filter(members.is_probe, results)))
+    return Comparison(title, notice, "; ".join(commands), members.group(named), probes)
 
 
 def read_runs(paths: Sequence[Path]) -> list[Results]:

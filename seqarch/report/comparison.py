@@ -7,6 +7,8 @@ import numpy as np
 
 from seqarch.evals import evaluator
 from seqarch.records import Record, Results
+from seqarch.report.abilities import ABILITIES, ability_cells, ability_tables
+from seqarch.report.ability_figure import ability_figure
 from seqarch.report.figures import evaluator_figure, quality_against_state
 from seqarch.report.frontier import frontier_tables
 from seqarch.report.frontier_figure import frontier_figures
@@ -58,6 +60,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     judged, found = significance(comparison.models), outcomes(comparison.models)
     made = [
         summary_table(comparison, judged, found),
+        *ability_tables(comparison),
         fit_table(comparison, found),
         *frontier_tables(comparison.results),
         difference_table(comparison, judged),
@@ -74,6 +77,7 @@ def comparison_figures(comparison: Comparison) -> list[Figure]:
     """Returns the figures that members have records for; the first one shows their scores."""
     made = [
         quality_against_state(comparison),
+        ability_figure(comparison),
         fit_figure(comparison, outcomes(comparison.models)),
         *frontier_figures(comparison.results),
     ]
@@ -122,6 +126,7 @@ def summary_table(
     members = comparison.members
     windows = sorted({at for member in members if (at := member.value("quality", "context"))})
     cells = [NAME, *_score_cells(members, found), *([_letters(judged)] if judged else [])]
+    cells += ability_cells(comparison)
     carried = metric_cell("carried", "bits", "quality", "bits_per_byte_carried", {})
     cells += [carried] if any(carried.of(member) is not None for member in members) else []
     cells.append(metric_cell("parameters", "count", "memory", "params", {}))
@@ -134,7 +139,8 @@ def summary_table(
     cells += _at_longest(members, "speed", "decode_tokens_per_s", "tokens/s")
     titles = ", ".join(each.title for each in scores_of(members)) or "Nothing"
     caption = (
-        f"Held-out data: {titles}. {f'{INTERVAL} ' if found else ''}Then the state of one "
+        f"Held-out data: {titles}. {f'{INTERVAL} ' if found else ''}"
+        f"{f'{ABILITIES} ' if comparison.probes else ''}Then the state of one "
         "sequence, and the memory of the compiled programs."
     )
     once = {each.column.title: each for each in cells}  # the window may be the longest context

@@ -12,6 +12,8 @@ from seqarch.evals import evaluator
 from seqarch.files import has_shape
 from seqarch.records import Record, Results, Value
 
+PROBE, PROBE_SEARCH = "probe", "probe_search"  # kinds of sources, beside "run" and "search"
+
 
 class Member(NamedTuple):
     """A model or a baseline, with its results.
@@ -60,18 +62,22 @@ class Comparison(NamedTuple):
       notice: what a reader must know before believing a number.
       command: what made the records.
       members: models and baselines.
+      probes: results of runs on probes, and of the searches for their learning rates, whose sources
+        have the kinds PROBE and PROBE_SEARCH (seqarch.report.abilities).
     """
 
     title: str
     notice: str
     command: str
     members: tuple[Member, ...]
+    probes: tuple[Results, ...] = ()
 
     @property
     def results(self) -> list[Results]:
-        """The results of all members and, after them, the searches for their learning rates."""
+        """The results of all members, the searches for their learning rates, and the probes."""
         runs = [each for member in self.members for each in member.results]
-        return runs + [member.search for member in self.members if member.search]
+        searches = [member.search for member in self.members if member.search]
+        return [*runs, *searches, *self.probes]
 
     @property
     def models(self) -> tuple[Member, ...]:
@@ -113,18 +119,26 @@ def mean(values: Sequence[Value]) -> Value:
 
 
 def group(results: Iterable[Results]) -> tuple[Member, ...]:
-    """Returns members in the order in which they first appear; a search alone makes none."""
+    """Returns members in the order in which they first appear.
+
+    Neither searches nor probes make one.
+    """
     runs: dict[str, list[Results]] = {}
     searches: dict[str, Results] = {}
     for each in results:
         if each.source.kind == "search":
             searches[each.source.member] = each
-        else:
+        elif not is_probe(each):
             runs.setdefault(each.source.member, []).append(each)
     return tuple(
         Member(name, found[0].source.kind, tuple(found), searches.get(name))
         for name, found in runs.items()
     )
+
+
+def is_probe(results: Results) -> bool:
+    """Returns whether results are those of a probe beside a comparison's text."""
+    return results.source.kind in (PROBE, PROBE_SEARCH)
 
 
 def write(path: Path, comparison: Comparison) -> None:
@@ -154,13 +168,13 @@ def read(path: Path) -> Comparison:
             "metric declares); move it away and measure again"
         )
     known = {name: str(about.get(name, "")) for name in ("title", "notice", "command")}
-    return Comparison(**known, members=found)
+    return Comparison(**known, members=found, probes=tuple(filter(is_probe, results)))
 
 
 def _fits(record: Record) -> bool:
     """Returns whether a record was measured where its evaluator measures it."""
     if record.evaluator == "search":
-        return record.at.keys() == {"lr"} and has_shape(record.at, {"lr": int | float})
+        return has_shape(record.at, {"lr": int | float, "seed?": int})
     if record.evaluator not in evaluator.EVALUATORS:
         return True
     metrics = evaluator.find(record.evaluator).metrics

@@ -69,12 +69,12 @@ def _scores(member: Member) -> list[float | None]:
 
 
 def _outcome(member: Member) -> Outcome:
-    scores, solved = tuple(_scores(member)), _solved(member.results)
+    scores, solved = tuple(_scores(member)), solved_from(member.results)
     middle = median_score(scores)
     return Outcome(scores, middle if math.isfinite(middle) else None, fit_rate(scores, solved))
 
 
-def _solved(results: Sequence[Results]) -> float:
+def solved_from(results: Sequence[Results]) -> float:
     """Returns the accuracy from which on the task counts as solved; infinity where none is told.
 
     It is so where every run diverged, none of which fits.

@@ -5,9 +5,9 @@ import re
 from typing import Any
 
 from seqarch.config import Config
+from seqarch.config.values import check_field, values_of
 from seqarch.errors import UserError
 from seqarch.sweep import hyper
-from seqarch.sweep.fields import check_field, values_of
 from seqarch.sweep.hyper import Sweep
 
 EXAMPLE = "optim.lr=1e-3,3e-3 seed.model=0..4"

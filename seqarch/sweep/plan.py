@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from seqarch.compare import execution
 from seqarch.config import Config, resolve, to_dict
+from seqarch.config.values import values_of, with_fields
 from seqarch.errors import UserError, unknown
 from seqarch.evals.evaluate import choose
 from seqarch.model import count_parameters
-from seqarch.sweep.fields import values_of, with_fields
 from seqarch.sweep.hyper import Sweep
 from seqarch.sweep.names import run_name
 from seqarch.tasks import make_task

@@ -80,7 +80,13 @@ def make_task(config: "Config") -> "Task":
     """Returns the task of a config; the default text is fetched on first use.
 
     Raises:
-      UserError: for an unknown option, for an impossible task, and where `config.model.vocab` or
-        `config.length` differ from the task's.
+      UserError: for an unknown option, for an impossible task, where `config.model.vocab` or
+        `config.length` differ from the task's, and for a run that is to stop when its task is
+        solved, where the task does not say when it is.
     """
+    if config.eval.stop_when_solved and find(config.task).solved is None:
+        raise UserError(
+            f"eval.stop_when_solved is True, and the task {config.task} has no score from which it "
+            "is solved; set it to False"
+        )
     return find(config.task).from_config(config, **options(config.task))

@@ -79,6 +79,7 @@ class Task(abc.ABC):
       score: the metric by which it is scored.
       evaluators: names of the evaluators that measure a run on it.
       baselines: names in `seqarch.evals.baselines.BASELINES`; most tasks have none.
+      solved: the score from which on the task counts as solved; None: it has no such threshold.
       tokens_per_byte: of a text; None for tasks that have no bytes.
       vocab: number of tokens in the model's vocabulary.
     """
@@ -86,6 +87,7 @@ class Task(abc.ABC):
     score: ClassVar[Score]
     evaluators: ClassVar[tuple[str, ...]]
     baselines: ClassVar[tuple[str, ...]] = ()
+    solved: ClassVar[float | None] = None
     tokens_per_byte: float | None = None
     vocab: int
 

@@ -22,6 +22,7 @@ from seqarch.training.dispatch import Dispatcher
 from seqarch.training.logging import Logger
 from seqarch.training.meter import Meter, Row, count_step_flops, make_meter
 from seqarch.training.profile import Profile
+from seqarch.training.solved import is_solved, last_step
 from seqarch.training.start import (
     check_alike,
     open_checkpoints,
@@ -97,8 +98,8 @@ def train(
         stack.enter_context(jax.set_mesh(mesh))
         checkpoints = stack.enter_context(open_checkpoints(config, workdir, task))
         state = start_state(resolved, mesh, abstract[0], checkpoints, strict_restore, say)
-        if (start := int(state.step)) == config.steps:
-            return trained_already(config, before, workdir, mesh, say)
+        if (start := int(state.step)) == (last := last_step(workdir, config)):
+            return trained_already(config, before, workdir, mesh, say, last)
 
         # Errors of the model and of the task come here, before anything is written.
         dispatcher, scalars = Dispatcher(resolved, mesh), _hyper(resolved, mesh)
@@ -152,10 +153,13 @@ def _steps(setup: Setup, state: TrainState, stops: StopRequests) -> Row:
             rows += meter.drain()
         if validate:
             rows[-1] |= setup.validate(state.model)
+        solved = validate and is_solved(rows[-1], config)
         _log(rows, setup)
         setup.checkpoints.check()
-        if save:
+        if save or solved:
             setup.checkpoints.save(state)
+        if solved:
+            break
         if save or validate:
             meter.restart()
     if stop and not save:

@@ -52,27 +52,32 @@ def open_checkpoints(config: Config, workdir: str | os.PathLike, task: Task) -> 
 
 
 def trained_already(
-    config: Config, before: Config | None, workdir: str | os.PathLike, mesh: Mesh, say: Say
+    config: Config,
+    before: Config | None,
+    workdir: str | os.PathLike,
+    mesh: Mesh,
+    say: Say,
+    last: int,
 ) -> Row:
-    """Returns the last row of metrics.jsonl of a run that has done all its steps.
+    """Returns the row of metrics.jsonl of the step `last`, at which a run has ended.
 
     Fields that may change, such as the evaluators, are written to config.json. If the last start
     had other `steps`, run.json records this one.
     """
-    say(f"{workdir} is trained: {config.steps} steps")
+    say(f"{workdir} is trained: {last} steps")
     if jax.process_index() == 0:
-        if faults := find_faults(workdir, config.steps):
+        if faults := find_faults(workdir, last):
             say(f"warning: {Path(workdir) / 'metrics.jsonl'} {faults}")
         if before and before.steps != config.steps:
             say(
                 f"warning: steps {before.steps} -> {config.steps}; its learning rates were those "
                 f"of a run of {before.steps} steps"
             )
-            made = dict(mesh=dict(mesh.shape), step=config.steps)
+            made = dict(mesh=dict(mesh.shape), step=last)
             rundir.write(workdir, to_dict(config), provenance.provenance() | made)
         rundir.write_config(workdir, to_dict(config))
-    rows = [row for row in read_rows(workdir) if row["step"] == config.steps]
-    return rows[-1] if rows else dict(step=config.steps)
+    rows = [row for row in read_rows(workdir) if row["step"] == last]
+    return rows[-1] if rows else dict(step=last)
 
 
 def start_state(

@@ -1,5 +1,6 @@
 """Probes through the programs: trained, cut short, trained by two processes, measured, compared."""
 
+import dataclasses
 import json
 import signal
 from pathlib import Path
@@ -16,6 +17,8 @@ from seqarch.report.comparison import comparison_tables
 from seqarch.report.probes import outcomes
 from seqarch.runs import load_run
 from seqarch.runtime.progress import Progress
+from seqarch.tasks import make_task
+from seqarch.tasks.mqar import MQAR
 from seqarch.training import loop
 from seqarch.training.logging import read_rows
 from tests.programs.test_cluster import ends, processes
@@ -173,3 +176,39 @@ def test_a_probes_command_names_its_config_file_and_task():
     again = commands.command(config(), start, "configs/probes.py", "RUN", "test", f"{TASK},")
     assert f"'--config=configs/probes.py:{TASK},gru' --config.steps=4 " in again
     assert "--config.task" not in again and "--config.model.vocab" not in again
+
+
+@pytest.fixture
+def solved_early(monkeypatch):
+    """Tasks count as solved from an accuracy of 0 on."""
+    monkeypatch.setattr(MQAR, "solved", 0.0)
+
+
+def test_a_run_stops_where_its_task_is_solved(whole, solved_early, tmp_path, monkeypatch):
+    """It is the beginning of the whole run, and a kill before its checkpoint changes nothing."""
+    stops = dataclasses.replace(config().eval, stop_when_solved=True)
+    early = dataclasses.replace(config(), eval=stops)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Checkpointer, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(early, tmp_path / "run", progress=quiet)
+    found = execution.measured(tmp_path / "run", early, "validation", ("accuracy",), Progress(1))
+    assert found.source.step == 2 and rows(tmp_path / "run") == rows(whole)[:2]
+    assert execution.finished(tmp_path / "run", early)
+    said = []
+    loop.train(early, tmp_path / "run", progress=said.append)
+    assert said[-1].endswith("is trained: 2 steps")
+    again = execution.measured(tmp_path / "run", early, "validation", ("accuracy",), Progress(1))
+    assert again == found
+    loop.train(config(), tmp_path / "run", progress=quiet)
+    assert rows(tmp_path / "run") == rows(whole)
+
+
+def test_a_text_is_never_solved():
+    given = compare.get_config("tour").eval.to_dict() | dict(stop_when_solved=True)
+    with pytest.raises(UserError, match="the task text has no score from which it is solved"):
+        make_task(parse(dict(eval=given)))

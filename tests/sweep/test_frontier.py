@@ -1,13 +1,13 @@
 """The grids of configs/sweeps/frontier.py: every model on every number of pairs, with its state."""
 
 import pytest
+from seqarch.sweep.fields import with_fields
 
 from configs.sweeps import frontier
 from seqarch import tasks
 from seqarch.config import parse, to_dict
 from seqarch.evals.frontier_runs import size_of
 from seqarch.sweep import hyper
-from seqarch.sweep.fields import with_fields
 
 
 @pytest.mark.parametrize("grid", sorted(frontier.GRIDS))

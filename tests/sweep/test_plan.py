@@ -5,10 +5,10 @@ import pytest
 from configs import probes
 from configs.sweeps import mqar
 from seqarch.config import parse
+from seqarch.config.values import values_of, with_fields
 from seqarch.errors import UserError
 from seqarch.sweep import hyper
 from seqarch.sweep.estimate import Estimate
-from seqarch.sweep.fields import values_of, with_fields
 from seqarch.sweep.names import run_name
 from seqarch.sweep.plan import check, plan, spread, varied
 

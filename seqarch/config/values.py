@@ -1,12 +1,14 @@
 """Configs with other values of some fields, which are given by dotted name."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from seqarch import tasks
 from seqarch.config import Config, flatten, parse, to_dict
 from seqarch.errors import UserError, unknown_field
-from seqarch.sweep.hyper import Fields
 from seqarch.tasks.base import Probe
+
+Fields = Mapping[str, Any]  # values by the dotted names of fields, such as {"optim.lr": 1e-3}
 
 EVALS = "evals."  # options of evaluators, of which a config names only some
 
@@ -38,7 +40,7 @@ def with_fields(base: Config, fields: Fields) -> Config:
     for name in fields:
         check_field(name, base)
     tree = to_dict(base)
-    for name, value in (_of_task(base, fields) | fields).items():
+    for name, value in (_of_task(base, fields) | dict(fields)).items():
         *groups, leaf = name.split(".")
         level = tree
         for group in groups:
@@ -47,13 +49,13 @@ def with_fields(base: Config, fields: Fields) -> Config:
     return parse(tree)
 
 
-def _of_task(base: Config, fields: Fields) -> Fields:
+def _of_task(base: Config, fields: Fields) -> dict[str, Any]:
     """Returns the fields that follow from the task that `fields` give."""
     task = fields.get("task")
     if not isinstance(task, str) or not issubclass(tasks.find(task), Probe):
         return {}
     probe = tasks.find(task)(**tasks.options(task))
-    made: Fields = {"length": probe.length, "model.vocab": probe.vocab}
+    made: dict[str, Any] = {"length": probe.length, "model.vocab": probe.vocab}
     accuracy = base.evals.get("accuracy", {})
     if lengths := accuracy.get("lengths"):
         made["evals.accuracy.lengths"] = [probe.length * each // base.length for each in lengths]

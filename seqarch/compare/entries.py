@@ -1,0 +1,55 @@
+"""Entries of a config's lists, such as members and probes: "name = value; field=value; ..."."""
+
+import ast
+import re
+from typing import Any, NamedTuple
+
+from seqarch.errors import UserError
+
+
+class Entry(NamedTuple):
+    """What a text of a config's list says.
+
+    Attributes:
+      name: the name that it gives; "" where it gives none.
+      value: a member's layer pattern, a probe's task; "" where it only sets fields.
+      settings: values of fields by name.
+    """
+
+    name: str
+    value: str
+    settings: dict[str, Any]
+
+
+def parse_entry(text: str, kind: str = "member") -> Entry:
+    """Reads a text such as "name = pattern; field=value".
+
+    Args:
+      text: the text.
+      kind: what it describes, for errors.
+
+    Raises:
+      UserError: where it cannot be read.
+    """
+    pattern, *rest = (part.strip() for part in text.split(";"))
+    name, pattern = re.fullmatch(r"(?:([^=(,:/]+?)\s*=)?\s*(.*)", pattern).groups()
+    if name and not name.strip("."):
+        raise UserError(f"the {kind} {text!r} has no name that a directory can have; give another")
+    settings: dict[str, Any] = {}
+    for setting in rest:
+        field, equals, value = (part.strip() for part in setting.partition("="))
+        try:
+            settings[field] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            settings[field] = value
+        if not (equals and field and value):
+            raise UserError(
+                f"cannot read {setting!r} in the {kind} {text!r}; write 'field=value' after a ';'"
+            )
+    return Entry(name or "", pattern, settings)
+
+
+def name_and_pattern(text: str) -> tuple[str, str]:
+    """Returns the name of a member, which is its text where it has no other, and its pattern."""
+    name, pattern, _ = parse_entry(text)
+    return name or "; ".join(part.strip() for part in text.split(";")), pattern

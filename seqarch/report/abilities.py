@@ -1,0 +1,143 @@
+"""What members of a comparison can do, from probes that are trained beside its text.
+
+Each probe has a column, which shows the median over seeds and how many of them solved the task, and
+tables of its own, which are those of a comparison on that task alone.
+"""
+
+import dataclasses
+
+from seqarch.records import Results
+from seqarch.report.formats import show
+from seqarch.report.members import PROBE, PROBE_SEARCH, Comparison, Member
+from seqarch.report.origin_tables import provenance_table
+from seqarch.report.probe_rates import rate_table
+from seqarch.report.probes import EVALUATOR, fit_table, outcomes, solved_from
+from seqarch.report.tables import NAME, Cells, Column, Table, member_table, metric_cell
+from seqarch.stats.fit_rate import fits, median_score
+
+NOT_RUN = "not run"
+UNSOLVED = "not within this budget"
+ABILITIES = "Probes: the median accuracy of the seeds, and how many of them solved the task."
+SIZES = (
+    "Models on probes have the layer pattern of the member and the size of the probe; their "
+    "parameters are not matched."
+)
+
+
+def probe_titles(comparison: Comparison) -> list[str]:
+    """Returns the titles of a comparison's probes, in their order."""
+    return list(dict.fromkeys(_title(each) for each in comparison.probes))
+
+
+def _title(results: Results) -> str:
+    return str(results.fact(PROBE, "title"))
+
+
+def probe_comparison(comparison: Comparison, title: str) -> Comparison:
+    """Returns the members of a comparison that got a probe, compared on it alone.
+
+    Its accuracy is the one that the probe reports: at the longest length beyond training, if it was
+    measured there.
+    """
+    runs: dict[str, list[Results]] = {}
+    searches = {}
+    for each in comparison.probes:
+        if _title(each) == title and each.source.kind == PROBE_SEARCH:
+            searches[each.source.member] = each
+        elif _title(each) == title:
+            runs.setdefault(each.source.member, []).append(_as_reported(each))
+    members = []
+    for name, found in runs.items():
+        members.append(Member(name, "run", tuple(found), searches.get(name)))
+    return Comparison(title, "", comparison.command, tuple(members))
+
+
+def _as_reported(results: Results) -> Results:
+    """Returns results of a run whose accuracy is the one that its probe reports."""
+    length = reported_length(results)
+    found = results.find(EVALUATOR, "length_accuracy", context=length)
+    if found is None:
+        return results
+    accuracy = dataclasses.replace(found, metric="accuracy", at={})
+    others = (each for each in results.records if (each.metric, each.at) != ("accuracy", {}))
+    return results._replace(records=(accuracy, *others))
+
+
+def reported_length(results: Results) -> int | None:
+    """Returns the length of rows at which a probe reports its accuracy."""
+    trained = results.source.config.get("length")
+    longer = [each.at["context"] for each in results.all(EVALUATOR, "length_accuracy")]
+    return max([*longer, *([trained] if trained else [])], default=None)
+
+
+def ability_cells(comparison: Comparison) -> list[Cells]:
+    """Returns a column for each probe."""
+    return [_ability_cell(comparison, title) for title in probe_titles(comparison)]
+
+
+def _ability_cell(comparison: Comparison, title: str) -> Cells:
+    found = {each.name: each for each in probe_comparison(comparison, title).members}
+
+    def shown(member: Member) -> str | None:
+        if member.kind != "run":
+            return None
+        return ability_text(found[member.name]) if member.name in found else NOT_RUN
+
+    return Cells(Column(title), shown)
+
+
+def ability_text(member: Member) -> str:
+    """Returns what a member came to on a probe: its median accuracy and its fit rate.
+
+    Such as "99.8%, 3 of 3", "99.8%, 1 seed", "61.0%, 0 of 3, not within this budget" or "not run".
+    """
+    records = [each.find(EVALUATOR, "accuracy") for each in member.results]
+    scores = [each.value for each in records if each and each.status in ("ok", "diverged")]
+    if not scores:
+        return NOT_RUN
+    solved = int(fits(scores, solved_from(member.results)).sum())
+    middle = median_score(scores)
+    median = show(middle, "percent") if middle >= 0 else "diverged"
+    count = "1 seed" if len(scores) == 1 else f"{solved} of {len(scores)}"
+    return ", ".join([median, count, *([] if solved else [UNSOLVED])])
+
+
+def size_table(probe: Comparison) -> Table | None:
+    """Returns the size of each member's model on a probe, its state, and the steps of its runs."""
+    lengths = {reported_length(each) for member in probe.members for each in member.results}
+    cells = [metric_cell("parameters", "count", "memory", "params", {})]
+    for length in sorted(lengths - {None}):
+        cells.append(metric_cell("state", "bytes", "memory", "state_bytes", {"context": length}))
+    cells.append(Cells(Column("steps"), _steps))
+    return member_table("Models", SIZES, probe.members, [NAME, *cells])
+
+
+def _steps(member: Member) -> str | None:
+    """Returns the fewest and the most steps of a member's runs that were scored."""
+    scored = [each.source.step for each in member.results if each.value(EVALUATOR, "accuracy")]
+    ends = sorted({min(scored), max(scored)}) if scored else []
+    return " to ".join(show(each, "count") for each in ends)
+
+
+def ability_tables(comparison: Comparison) -> list[Table]:
+    """Returns a table of all probes, and for each its fit rates and learning rates."""
+    titles = probe_titles(comparison)
+    names = dict.fromkeys(each.source.member for each in comparison.probes)
+    if not titles:
+        return []
+    rows = [Member(name, "run", ()) for name in names]
+    made = [
+        member_table(
+            "What each can do",
+            "Median accuracy of the seeds on test rows, and how many of them solved the task. "
+            f"No seed did: {UNSOLVED}; more steps may. {SIZES}",
+            rows,
+            [NAME, *ability_cells(comparison)],
+        )
+    ]
+    for title in titles:
+        probe = probe_comparison(comparison, title)
+        found = [size_table(probe), fit_table(probe, outcomes(probe.models)), rate_table(probe)]
+        found.append(provenance_table(probe))
+        made += [each._replace(title=f"{each.title}: {title}") for each in found if each]
+    return [table for table in made if table]
