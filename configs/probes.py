@@ -6,9 +6,10 @@
 
 The argument is the task, a name in seqarch.tasks.TASKS with its options in parentheses, then the
 layer pattern as in configs/lm.py; docs/tasks.md defines all tasks. Rows are generated, so no text
-is fetched. Recall and copying get a short convolution before each mixer (model.conv), without which
-they need a much longer training; state tracking does without. The learning rate stays at its peak,
-since a cosine over so few steps ends before models leave their plateau.
+is fetched but for needle. Recall and copying get a short convolution before each mixer
+(model.conv), without which they need a much longer training; state tracking does without. The
+learning rate stays at its peak, since a cosine over so few steps ends before models leave their
+plateau.
 
 The first command takes about a minute on one CPU core. Expect a validation accuracy of 0.99, which
 is solved. The second takes half a minute and ends at 1.00, also on rows four times as long. Mamba

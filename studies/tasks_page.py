@@ -1,6 +1,5 @@
 """docs/tasks.md: the probes of the registry, with the definition that each file opens with."""
 
-import dataclasses
 import inspect
 import sys
 
@@ -22,9 +21,10 @@ Each task tests one ability on generated rows:
 Options stand in parentheses. A target is what a model must answer at a token; a dash is a position
 that is not scored. Chance is the accuracy of guessing among all answers. The trivial rule is the
 best, on {rows} rows of the test split, of four that read no association: the commonest target, and
-the row's first, last or commonest token so far that is a target in any row. The evaluator of
-accuracy measures it at other lengths and sizes too. `python scripts/docs.py` makes this page from
-the source.
+the row's first, last or commonest token so far that is a target in any row; it is left out for a
+task whose rows hold text, as the text may not be here. The evaluator of accuracy measures it for
+every task, and at other lengths and sizes too. `python scripts/docs.py` makes this page from the
+source.
 """
 
 
@@ -43,9 +43,10 @@ def tasks_page() -> str:
     probes = {name: tasks.find(name)() for name in tasks.TASKS if _is_probe(name)}
     rows, sections = [], []
     for name, probe in probes.items():
-        fields = dataclasses.fields(probe)
-        options = ", ".join(f"{field.name}={getattr(probe, field.name)}" for field in fields)
-        trivial = trivial_accuracy(probe.rows("test", HELD_OUT_SEED, 0, ROWS))
+        options = ", ".join(f"{option}={getattr(probe, option)}" for option in probe.options())
+        trivial = None
+        if not probe.of_text:
+            trivial = trivial_accuracy(probe.rows("test", HELD_OUT_SEED, 0, ROWS))
         rows.append(Row((name, probe.ability, options, probe.vocab, probe.chance, trivial)))
         definition = inspect.cleandoc(sys.modules[type(probe).__module__].__doc__)
         sections.append(f"## {name}\n\n{definition}\n")

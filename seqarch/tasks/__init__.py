@@ -27,6 +27,7 @@ TASKS = {
     "noisy_recall": "seqarch.tasks.noisy_recall:NoisyRecall",
     "fuzzy_recall": "seqarch.tasks.fuzzy_recall:FuzzyRecall",
     "memorise": "seqarch.tasks.memorise:Memorise",
+    "needle": "seqarch.tasks.needle:Needle",
     "selective_copy": "seqarch.tasks.selective_copy:SelectiveCopy",
     "copy": "seqarch.tasks.copy:Copy",
     "parity": "seqarch.tasks.parity:Parity",

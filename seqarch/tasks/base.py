@@ -195,6 +195,7 @@ class Probe(Task):
 
     Attributes:
       version: that of the generation of rows: another one is another data stream.
+      of_text: whether rows hold windows of the text of config.data.path.
       ability: what it tests: "recall", "copying" or "state tracking".
       size: the name of the option that makes the task harder, such as "pairs".
       sizes: values of that option by which a model is tested too.
@@ -205,6 +206,7 @@ class Probe(Task):
     score: ClassVar[Score] = ACCURACY
     evaluators: ClassVar[tuple[str, ...]] = ("accuracy", "flops", "speed", "memory")
     version: ClassVar[int] = 1
+    of_text: ClassVar[bool] = False
     ability: ClassVar[str] = "recall"
     size: ClassVar[str] = "length"
     sizes: ClassVar[tuple[float, ...]] = ()
@@ -214,6 +216,10 @@ class Probe(Task):
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator, count: int) -> Rows:
         """Returns `count` rows of any split."""
+
+    def fill(self, rows: Rows, split: str, rng: np.random.Generator) -> Rows:
+        """Returns drawn rows with what belongs to one split alone, such as windows of its text."""
+        return rows
 
     @abc.abstractmethod
     def solve(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
@@ -322,12 +328,13 @@ class Probe(Task):
             raise unknown("split", split, SPLITS)
         rng = np.random.default_rng((self.version, SPLITS.index(split), seed, index))
         if not self.disjoint:
-            return self.draw(rng, count)
+            return self.fill(self.draw(rng, count), split, rng)
         eighths, at_once = EIGHTHS[split], max(1, DRAWN_TOKENS // self.length)
         found, missing = [], count
         left = ROUNDS * (8 * count // len(eighths) + 8)
         while missing and left > 0:
             drawn = self.draw(rng, min(-(-missing * 8 // len(eighths)) + 8, at_once))
+            drawn = self.fill(drawn, split, rng)
             member = np.isin(self._eighths(rng, drawn.tokens), eighths)
             found.append(Rows(*(column[member][:missing] for column in drawn)))
             missing -= len(found[-1].tokens)

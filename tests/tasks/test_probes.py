@@ -23,6 +23,7 @@ PROBES = [name for name in TASKS if issubclass(tasks.find(name), Probe)]
 VARIANTS = [
     "mqar(variant=zoology)",
     "fuzzy_recall(shortest=3,vocab=32)",
+    "needle(facts=4,digits=2)",
     "selective_copy(variant=mad)",
     "parity(labels=end,shortest=3)",
     "group(name=A5,labels=end)",
@@ -274,6 +275,10 @@ def test_mistakes_are_told_in_one_line(task, vocab, complaint):
         ("fuzzy_recall(shortest=4)", "keys of 4 to 3 tokens; give a shortest of at most"),
         ("fuzzy_recall(length=11)", "needs a length of 12 or more; length is 11"),
         ("fuzzy_recall(vocab=6)", "needs a vocab of 7 or more; vocab is 6"),
+        ("needle(length=60)", "1 facts of 4 digits needs a length of 69 or more; length is 60"),
+        ("needle(facts=677)", "needle has 676 names, too few for 677 facts"),
+        ("needle(distance=22)", "length 256 has distances of 23 to 234; distance is 22"),
+        ("needle(distance=235)", "length 256 has distances of 23 to 234; distance is 235"),
         ("memorise(length=5)", "memorise needs an even length; length is 5"),
         ("memorise(vocab=4)", "memorise needs a vocab of 5 or more"),
         ("selective_copy(copied=200)", "200 tokens needs a length of 400 or more; length is 256"),
@@ -345,8 +350,8 @@ def test_configs_probes_take_a_task_then_a_layer_pattern(argument, task, mixer, 
         probes.get_config("text,mamba")
 
 
-def test_a_probe_has_no_more_than_its_fields_as_options():
+def test_a_probe_has_its_fields_as_options_but_for_the_text_that_the_config_names():
     for name in PROBES:
-        assert list(tasks.find(name).options()) == list(
-            inspect.signature(tasks.find(name)).parameters
-        )
+        fields = inspect.signature(tasks.find(name)).parameters
+        assert list(tasks.find(name).options()) == [each for each in fields if each != "text"]
+        assert tasks.find(name).of_text == ("text" in fields)
