@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from seqarch.evals.frontier_runs import is_sweep, read_points, size_name
 from seqarch.records import Results
 from seqarch.report import style
+from seqarch.report.figures import styles_of
 from seqarch.report.formats import format_bytes, show
 from seqarch.report.labels import shown_name
 from seqarch.report.style import Figure, Style
@@ -29,7 +30,7 @@ def frontier_figure(results: Sequence[Results]) -> Figure:
     reported = choose_runs(read_points(results))
     name = size_name(results)
     sizes = sorted({each.points[0].size for each in reported})
-    looks = style.styles({each: each for each in {e.points[0].mixer: 0 for e in reported}})
+    looks = styles_of(dict.fromkeys((each.points[0].mixer for each in reported), {}))
     rows, across = -(-len(sizes) // PANELS), min(PANELS, len(sizes))
     with style.settings():
         size = across * PANEL[0], rows * PANEL[1] + LEGEND

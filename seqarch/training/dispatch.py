@@ -38,7 +38,7 @@ def most_steps(config: Config, model: PyTree) -> int:
     return MOST if parameters * config.batch * config.length <= SMALL else 1
 
 
-def last_step(config: Config, before: int, most: int) -> int:
+def end_of_dispatch(config: Config, before: int, most: int) -> int:
     """Returns the last step of the dispatch after the step `before`.
 
     It ends where metrics are fetched, a checkpoint or a validation is due, or a profile begins or
@@ -105,7 +105,7 @@ class Dispatcher:
           start: steps that lie behind the run.
         """
         while start < self._config.steps:
-            last = last_step(self._config, start, self.most)
+            last = end_of_dispatch(self._config, start, self.most)
             several = list(itertools.islice(local, last - start))
             yield range(start + 1, last + 1), self.put(several)
             start = last

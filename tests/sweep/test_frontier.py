@@ -1,11 +1,11 @@
 """The grids of configs/sweeps/frontier.py: every model on every number of pairs, with its state."""
 
 import pytest
-from seqarch.sweep.fields import with_fields
 
 from configs.sweeps import frontier
 from seqarch import tasks
 from seqarch.config import parse, to_dict
+from seqarch.config.values import with_fields
 from seqarch.evals.frontier_runs import size_of
 from seqarch.sweep import hyper
 
@@ -25,4 +25,4 @@ def test_runs_differ_in_no_other_field():
     first, last = (to_dict(with_fields(base, run)) for run in (runs[0], runs[-1]))
     differs = {name for name in first if first[name] != last[name]}
     assert differs == {"task", "model", "optim", "seed"}
-    assert first["evals"]["memory"] == dict(contexts=(), compiled=())
+    assert first["evals"]["memory"] == dict(contexts=[], compiled=[])

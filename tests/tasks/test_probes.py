@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -175,8 +176,8 @@ def test_processes_share_the_rows_of_one(probe):
             next(probe.batches("train", seed=1, batch=8, start=5, process=p, processes=count))
             for p in range(count)
         ]
-        for column, of_parts in zip(whole, zip(*parts, strict=True), strict=True):
-            np.testing.assert_array_equal(np.concatenate(of_parts), column)
+        joined = jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
+        jax.tree.map(np.testing.assert_array_equal, joined, whole)
     with pytest.raises(UserError, match="does not divide among 3 processes"):
         next(probe.batches("train", seed=1, batch=8, process=0, processes=3))
 

@@ -11,7 +11,7 @@ from configs import probes
 from seqarch.config import CheckpointConfig, Config, EvalConfig, parse, resolve
 from seqarch.tasks import make_task
 from seqarch.training import sharding
-from seqarch.training.dispatch import MOST, SMALL, Dispatcher, last_step, most_steps
+from seqarch.training.dispatch import MOST, SMALL, Dispatcher, end_of_dispatch, most_steps
 from seqarch.training.state import hyper
 
 EVERY = Config(
@@ -36,7 +36,7 @@ EVERY = Config(
 )
 def test_a_dispatch_ends_where_something_is_due(before, most, profile, last):
     config = dataclasses.replace(EVERY, profile=profile)
-    assert last_step(config, before, most) == last
+    assert end_of_dispatch(config, before, most) == last
 
 
 def test_only_small_steps_share_a_dispatch():
