@@ -167,7 +167,8 @@ def test_learning_rates_are_chosen_by_fit_rate_on_seeds_that_are_not_reported(tm
     assert "recall" in [column.title for column in comparison_tables(whole)[0].columns]
     assert [each.name for each in comparison_figures(whole)][:2][1] == "ability-against-state"
     titles = [table.title for table in ability_tables(found)]
-    assert titles[:3] == ["What each can do", "Fit rates: recall", "Learning rates: recall"]
+    assert titles[0] == "What each can do"
+    assert {"Fit rates: recall", "Learning rates: recall"} <= set(titles)
 
 
 def test_one_seed_is_told_and_what_is_not_solved_is_not_within_this_budget(tmp_path, trained):
