@@ -19,7 +19,7 @@ from seqarch.config import Config, MeshConfig, ModelConfig, resolve
 from seqarch.costs.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.mixers import MIXERS
 from seqarch.model import LanguageModel
-from seqarch.tasks.base import Batch
+from seqarch.tasks.batch import Batch
 from seqarch.training.sharding import init_state, make_mesh
 from seqarch.training.state import hyper
 

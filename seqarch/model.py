@@ -72,14 +72,16 @@ class LanguageModel(nnx.Module):
         self,
         tokens: Int[Array, "B T"],
         starts: Bool[Array, "B T"] | None = None,
+        positions: Int[Array, "B Q"] | None = None,
         *,
         key: Array | None = None,
-    ) -> Float[Array, "B T Y"]:
-        """Returns the logits of every position in float32, from an empty state, for training.
+    ) -> Float[Array, "B Q Y"]:
+        """Returns the logits of positions in float32, from an empty state, for training.
 
         Args:
           tokens: ids in [0, Y).
           starts: whether a token is the first of a document packed into its row.
+          positions: of the logits, different ones in each row; None: all.
           key: the key of dropout; without one, nothing is dropped.
 
         Raises:
@@ -104,7 +106,8 @@ class LanguageModel(nnx.Module):
                 return run(x, *inputs, looped), None
 
             x, _ = jax.lax.scan(body, x, (self.period, firsts), unroll=not looped)
-        return self.logits(self.norm(run(x, self.tail, width * self.repeats)))
+        x = run(x, self.tail, width * self.repeats)
+        return self.logits(self.norm(x if positions is None else _gather(x, positions)))
 
     @property
     def boundary(self) -> int:
@@ -268,6 +271,12 @@ def document_lengths(
     begin = np.maximum.accumulate(np.where(np.asarray(starts) & valid, index, -1), axis=1)
     after = np.where(valid & (begin >= 0), index - begin + 1, 0)
     return (valid & (begin < 0)).sum(1), after.max(1, initial=0)
+
+
+def _gather(x: Float[Array, "B T D"], positions: Int[Array, "B Q"]) -> Float[Array, "B Q D"]:
+    """Returns `x` at positions that differ within a row."""
+    row = jnp.arange(len(x))[:, None]
+    return x.at[row, positions].get(unique_indices=True, mode="promise_in_bounds")
 
 
 def _scale_residual(block: Block, scale: float) -> Block:

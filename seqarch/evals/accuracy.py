@@ -22,10 +22,8 @@ from seqarch.tasks.base import (
     ACCURACY,
     HELD_OUT_SEED,
     SMALLEST_DOMAIN_BITS,
-    Batch,
     Probe,
     Rows,
-    as_batch,
 )
 from seqarch.tasks.trivial import trivial_accuracy
 from seqarch.training.state import token_scores
@@ -128,16 +126,19 @@ def _accuracies(prefix: str, found: Answers, at: Mapping[str, float]) -> Iterato
 def answers(run: LoadedRun, probe: Probe, count: int) -> Answers:
     """Returns what the run's model answers on `count` held-out rows of `probe`."""
     drawn = probe.rows(run.split.name, HELD_OUT_SEED, 0, count)
-    whole, size = as_batch(drawn), run.config.eval.batch
+    whole, size = probe.as_batch(drawn), run.config.eval.batch
     score, parts = jax.jit(token_scores), []
     progress = run.counter(f"rows of {probe.length} tokens")
     for start in range(0, count, size):
         chosen = np.arange(start, start + size) % count  # the last part repeats the first rows
-        part = Batch(*(column[chosen] for column in whole))
-        parts.append(np.asarray(score(run.model, part)[1]))
+        parts.append(np.asarray(score(run.model, whole.take(chosen))[1]))
         progress(min(start + size, count), count)
-    right = np.concatenate(parts)[:count] & drawn.scored
-    return Answers(drawn, right)
+    right = np.concatenate(parts)[:count]
+    if whole.positions is not None:
+        everywhere = np.zeros(drawn.scored.shape, bool)
+        np.put_along_axis(everywhere, whole.positions, right, axis=1)
+        right = everywhere
+    return Answers(drawn, right & drawn.scored)
 
 
 def held_out(

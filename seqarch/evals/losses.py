@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqarch.model import LanguageModel
-from seqarch.tasks.base import Batch
+from seqarch.tasks.batch import Batch
 from seqarch.tasks.text.tokens import TokenFile
 from seqarch.training.state import token_losses
 from seqarch.types import Array, Float, Int, State
@@ -74,11 +74,13 @@ def windowed_losses(
       progress: takes the tokens that are scored.
     """
     rows = [_cut(text, length) for text in texts]
-    windows = Batch(*(np.concatenate(parts) for parts in zip(*rows, strict=True)))
+    windows = jax.tree.map(lambda *parts: np.concatenate(parts), *rows)
     score = jax.jit(token_losses)
     losses = np.zeros(windows.tokens.shape, np.float32)
     for start in range(0, len(losses), batch):
-        part = Batch(*(_pad(column[start : start + batch], batch) for column in windows))
+        part = jax.tree.map(
+            lambda column: _pad(column, batch), windows.take(slice(start, start + batch))
+        )
         losses[start : start + batch] = np.asarray(score(model, part))[: len(losses) - start]
         progress(int(windows.weights[: start + batch].sum()), int(windows.weights.sum()))
     bounds = np.cumsum([len(row.tokens) for row in rows])[:-1]

@@ -22,8 +22,8 @@ from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, T
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.generate import Decoding
 from seqarch.records import Record, tag
-from seqarch.tasks.base import Batch
-from seqarch.training.sharding import init_state, put_batch
+from seqarch.tasks.batch import example_batch
+from seqarch.training.sharding import batch_layout, init_state, put_batch
 from seqarch.training.state import TrainState, hyper
 from seqarch.types import Int, PyTree, State
 
@@ -109,8 +109,7 @@ def _time_training(run: LoadedRun) -> Timing:
     step = run.compiled(train_program(config, mesh))
     state = init_state(config, mesh, jax.random.key(config.seed.model))
     rows = _text(run, config.batch // jax.process_count(), config.length + 1)
-    inputs, weights = rows[:, :-1], np.ones(rows[:, 1:].shape, np.float32)
-    batch = put_batch(Batch(inputs, rows[:, 1:], inputs == run.split.boundary, weights), mesh)
+    batch = put_batch(example_batch(rows, run.split.boundary, batch_layout(config)), mesh)
 
     def train(_: None) -> TrainState:
         nonlocal state

@@ -12,7 +12,7 @@ import numpy as np
 
 from seqarch.config import Config, ModelConfig, OptimConfig
 from seqarch.laws.compare import LawBroken
-from seqarch.tasks.base import Batch
+from seqarch.tasks.batch import Batch
 from seqarch.training.state import hyper, make_init, make_train_step
 
 WIDTH = 64  # of the model

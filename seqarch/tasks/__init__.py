@@ -15,6 +15,7 @@ from seqarch.patterns import check_option, read_entry
 if TYPE_CHECKING:
     from seqarch.config import Config
     from seqarch.tasks.base import Task
+    from seqarch.tasks.batch import Layout
 
 TASKS = {
     "text": "seqarch.tasks.text.task:Text",
@@ -68,6 +69,11 @@ def options(text: str) -> dict[str, Any]:
             raise unknown(f"option of task {name}", option, known)
         check_option(f"{name}({option}={value})", value, known[option])
     return given
+
+
+def layout(text: str) -> "Layout":
+    """Returns which arrays the batches of a task such as "mqar(pairs=8)" have."""
+    return find(text).layout(**options(text))
 
 
 def make_task(config: "Config") -> "Task":

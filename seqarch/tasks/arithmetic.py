@@ -61,6 +61,10 @@ class Arithmetic(Probe):
         return self.modulus + len(SYMBOLS)
 
     @property
+    def most_scored(self) -> int:
+        return 1
+
+    @property
     def chance(self) -> float:
         return 1 / self.modulus
 

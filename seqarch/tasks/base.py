@@ -26,6 +26,7 @@ import numpy as np
 
 from seqarch.errors import UserError, unknown
 from seqarch.patterns import check_option
+from seqarch.tasks.batch import Batch, Layout, select_scored
 from seqarch.types import Bool, Float, Int
 
 if TYPE_CHECKING:
@@ -39,21 +40,6 @@ EIGHTHS = {"train": range(6), "validation": range(6, 7), "test": range(7, 8)}  #
 ROUNDS = 200  # attempts to draw rows, after which a split counts as empty
 DRAWN_TOKENS = 2**24  # tokens that are drawn at once, so that long rows fit in memory
 SMALLEST_DOMAIN_BITS = 14  # of the number of different rows from which on they are split
-
-
-class Batch(NamedTuple):
-    """Rows of tokens.
-
-    tokens: the inputs
-    targets: the token to predict at each position; without meaning where the weight is 0
-    starts: whether a token is the first of a packed document
-    weights: of each position's loss
-    """
-
-    tokens: Int[np.ndarray, "B T"]
-    targets: Int[np.ndarray, "B T"]
-    starts: Bool[np.ndarray, "B T"]
-    weights: Float[np.ndarray, "B T"]
 
 
 class Score(NamedTuple):
@@ -112,6 +98,11 @@ class Task(abc.ABC):
     def options(cls) -> dict[str, Any]:
         """Returns the types of the task's options by name."""
         return {}
+
+    @classmethod
+    @abc.abstractmethod
+    def layout(cls, **options: Any) -> Layout:
+        """Returns which arrays the batches of the task with these options have."""
 
     @property
     @abc.abstractmethod
@@ -232,6 +223,11 @@ class Probe(Task):
         """The accuracy of guessing among all answers, whatever the row."""
 
     @property
+    def most_scored(self) -> int:
+        """The most positions of a row that are scored."""
+        return self.length
+
+    @property
     def domain_bits(self) -> float:
         """The logarithm to base 2 of the number of different rows; infinity where they abound."""
         return math.inf
@@ -275,6 +271,15 @@ class Probe(Task):
                 )
         return probe
 
+    @classmethod
+    def layout(cls, **options: Any) -> Layout:
+        return Layout(packed=False, scored=cls(**options)._gathered)
+
+    @property
+    def _gathered(self) -> int | None:
+        """The number of positions that batches list; None: all, as most are scored."""
+        return self.most_scored if 2 * self.most_scored <= self.length else None
+
     def varied(self, **options: Any) -> Self:
         """Returns the probe with other options; raises UserError for a value it cannot have."""
         known = self.options()
@@ -303,8 +308,7 @@ class Probe(Task):
     ) -> Iterator[Batch]:
         share = share_of(batch, process, processes)
         for index in itertools.count(start):
-            whole = as_batch(self.rows(split, seed, index, batch))
-            yield Batch(*(column[share] for column in whole))
+            yield self.as_batch(self.rows(split, seed, index, batch)).take(share)
 
     def rows(self, split: str, seed: int, index: int, count: int) -> Rows:
         """Returns `count` rows of a split, as a pure function of the arguments.
@@ -330,6 +334,16 @@ class Probe(Task):
             raise UserError(f"{self} has too few different rows for the split {split}; enlarge it")
         return Rows(*map(np.concatenate, zip(*found, strict=True)))
 
+    def as_batch(self, rows: Rows) -> Batch:
+        """Returns rows of this probe as a batch, with weight 1 at scored positions."""
+        tokens, targets = rows.tokens.astype(np.int32), rows.targets.astype(np.int32)
+        weights = rows.scored.astype(np.float32)
+        positions = select_scored(rows.scored, self._gathered)
+        if positions is not None:
+            targets = np.take_along_axis(targets, positions, axis=1)
+            weights = np.take_along_axis(weights, positions, axis=1)
+        return Batch(tokens, targets, None, weights, positions)
+
     def _eighths(
         self, rng: np.random.Generator, tokens: Int[np.ndarray, "B T"]
     ) -> Int[np.ndarray, "B"]:
@@ -340,18 +354,11 @@ class Probe(Task):
         return found
 
     def validation(self) -> tuple[Batch, int]:
-        return as_batch(self.rows("validation", HELD_OUT_SEED, 0, VALIDATION_ROWS)), 0
+        return self.as_batch(self.rows("validation", HELD_OUT_SEED, 0, VALIDATION_ROWS)), 0
 
     def validation_scores(self, sums: Sums, size: int) -> dict[str, float]:
         loss, accuracy = sums.nats / sums.weight, sums.correct / sums.weight
         return dict(validation_loss=loss, validation_accuracy=accuracy)
-
-
-def as_batch(rows: Rows) -> Batch:
-    """Returns rows as a batch without packed documents, with weight 1 at scored positions."""
-    tokens, targets = rows.tokens.astype(np.int32), rows.targets.astype(np.int32)
-    starts = np.zeros(tokens.shape, bool)
-    return Batch(tokens, targets, starts, rows.scored.astype(np.float32))
 
 
 def share_of(batch: int, process: int, processes: int) -> slice:

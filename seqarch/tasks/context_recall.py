@@ -51,6 +51,10 @@ class ContextRecall(Probe):
         return (self.vocab - self.noise_vocab) // 2
 
     @property
+    def most_scored(self) -> int:
+        return self.length // 2
+
+    @property
     def chance(self) -> float:
         return 1 / (self.vocab - self.noise_vocab - self._keys)
 

@@ -59,6 +59,10 @@ class Copy(Probe):
         return (self.length - 1) // 2
 
     @property
+    def most_scored(self) -> int:
+        return self._longest
+
+    @property
     def chance(self) -> float:
         return 1 / self._letters
 

@@ -46,6 +46,10 @@ class FlipFlop(Probe):
             raise UserError(f"flipflop needs an ignore in [0, 1]; ignore is {self.ignore}")
 
     @property
+    def most_scored(self) -> int:
+        return self.length // 2
+
+    @property
     def chance(self) -> float:
         return 1 / 2
 

@@ -42,6 +42,10 @@ class Induction(Probe):
             raise UserError(f"induction needs a vocab of 3 or more; vocab is {self.vocab}")
 
     @property
+    def most_scored(self) -> int:
+        return 1
+
+    @property
     def chance(self) -> float:
         return 1 / (self.vocab - 1)
 

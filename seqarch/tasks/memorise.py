@@ -52,6 +52,10 @@ class Memorise(Probe):
         return self._keys + values[: self._keys]
 
     @property
+    def most_scored(self) -> int:
+        return self.length // 2
+
+    @property
     def chance(self) -> float:
         return 1 / self._keys
 

@@ -82,6 +82,10 @@ class MQAR(Probe):
         return self.vocab // 2
 
     @property
+    def most_scored(self) -> int:
+        return self._queries
+
+    @property
     def chance(self) -> float:
         return 1 / (self.vocab - self._keys)
 

@@ -46,6 +46,10 @@ class Recall(Probe):
         return (self.vocab - 2) // 2
 
     @property
+    def most_scored(self) -> int:
+        return 1
+
+    @property
     def chance(self) -> float:
         return 1 / (self.vocab - 2 - self._keys)
 

@@ -52,6 +52,10 @@ class RunningProduct(Probe):
         """Returns the product of the tokens up to each one."""
 
     @property
+    def most_scored(self) -> int:
+        return self.length if self.labels == "every" else 1
+
+    @property
     def chance(self) -> float:
         return 1 / self.vocab
 

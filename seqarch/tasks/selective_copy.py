@@ -58,6 +58,10 @@ class SelectiveCopy(Probe):
             raise UserError(f"selective_copy needs a vocab of 4 or more; vocab is {self.vocab}")
 
     @property
+    def most_scored(self) -> int:
+        return self.copied
+
+    @property
     def chance(self) -> float:
         return 1 / (self.vocab - 2)
 

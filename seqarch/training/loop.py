@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -14,9 +14,11 @@ from seqarch.runtime.cluster import together
 from seqarch.runtime.progress import Progress, Say, print_line
 from seqarch.runtime.signals import StopRequests
 from seqarch.tasks import make_task
-from seqarch.tasks.base import Batch, Score, Task
+from seqarch.tasks.base import Score, Task
+from seqarch.tasks.batch import Batch
 from seqarch.training import rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
+from seqarch.training.dispatch import Dispatcher
 from seqarch.training.logging import Logger
 from seqarch.training.meter import Meter, Row, count_step_flops, make_meter
 from seqarch.training.profile import Profile
@@ -38,18 +40,18 @@ class Setup(NamedTuple):
     """What the steps of one start need.
 
     config: resolved
-    train_step: compiled
+    dispatcher: compiled
     hyper: the learning rate and the weight decay, on the devices
-    batches: of the steps that follow
+    batches: the steps of the dispatches that follow, and their batches
     validate: returns the columns of metrics.jsonl for a model
     meter: makes the rows of metrics.jsonl
     score: the metric of the task
     """
 
     config: Config
-    train_step: Callable
+    dispatcher: Dispatcher
     hyper: Hyper
-    batches: Iterator[Batch]
+    batches: Iterator[tuple[range, Batch]]
     validate: Validate
     meter: Meter
     score: Score
@@ -99,9 +101,9 @@ def train(
             return trained_already(config, before, workdir, mesh, say)
 
         # Errors of the model and of the task come here, before anything is written.
-        rows = _batches(resolved, mesh, task, start)
-        train_step, scalars = sharding.jit_train_step(resolved, mesh), _hyper(resolved, mesh)
-        flops = count_step_flops(resolved, train_step, *abstract, scalars)
+        dispatcher, scalars = Dispatcher(resolved, mesh), _hyper(resolved, mesh)
+        batches = dispatcher.batches(_rows(resolved, task, start), start)
+        flops = count_step_flops(resolved, dispatcher.train_step, *abstract, scalars)
         validate = make_validate(resolved, mesh, task)
 
         opened = together(lambda: _logger(config, workdir, start, say), UserError)
@@ -112,15 +114,15 @@ def train(
         reporter = stack.enter_context(_progress(config, start, say))
         stops = stack.enter_context(StopRequests())
         with reporter.compiling("the train step"):
-            train_step = train_step.lower(*abstract, scalars).compile()
+            dispatcher.compile(scalars)
         if stop := stops.received():
             raise Stopped(f"stopped before step {start + 1}; the same command goes on", stop)
         meter = make_meter(resolved, mesh, task, flops["model"])
         setup = Setup(
             config=resolved,
-            train_step=train_step,
+            dispatcher=dispatcher,
             hyper=scalars,
-            batches=rows,
+            batches=batches,
             validate=validate,
             meter=meter,
             score=task.score,
@@ -134,33 +136,48 @@ def train(
 
 def _steps(setup: Setup, state: TrainState, stops: StopRequests) -> Row:
     """Trains from `state` to the last step, or until a signal asks to stop."""
-    config, start, stop = setup.config, int(state.step), None
-    for step, batch in zip(range(start + 1, config.steps + 1), setup.batches):
-        setup.profile.before(step, state)
-        state, metrics = setup.train_step(state, batch, setup.hyper)
+    config, meter, stop, save = setup.config, setup.meter, None, False
+    start = step = int(state.step)
+    for steps, batch in setup.batches:  # prepared while the dispatch before runs
+        if step > start and (stop := _stop_request(setup, stops)):
+            break
+        step = steps[-1]
+        setup.profile.before(steps[0], state)
+        state, metrics = setup.dispatcher.run(state, batch, setup.hyper, len(steps))
         setup.profile.after(step, state)
-        rows = setup.meter.add(step, metrics, ends_block=step % config.log_every == 0)
+        rows = meter.add(steps, metrics, ends_block=step % config.log_every == 0)
         save = _due(step, config.checkpoint.every, config.steps)
         validate = _due(step, config.eval.every, config.steps)
-        stop = stops.received()
-        if save or validate or stop:
-            rows += setup.meter.drain()
+        if save or validate:
+            rows += meter.drain()
         if validate:
             rows[-1] |= setup.validate(state.model)
         _log(rows, setup)
         setup.checkpoints.check()
-        if save or stop:
+        if save:
             setup.checkpoints.save(state)
-        if stop:
-            break
         if save or validate:
-            setup.meter.restart()
+            meter.restart()
+    if stop and not save:
+        _log(meter.drain(), setup)
+        setup.checkpoints.check()
+        setup.checkpoints.save(state)
     setup.profile.stop(state)
     setup.checkpoints.wait()  # here, where the handlers of signals are still installed
     if stop:
         line = f"stopped at step {step} of {config.steps}, which is saved; the same command goes on"
         raise Stopped(line, stop)
     return rows[-1]
+
+
+def _stop_request(setup: Setup, stops: StopRequests) -> int | None:
+    """Returns the signal that asked to stop, if any.
+
+    Dispatches of several steps are waited for first, so that none is queued behind the running one.
+    """
+    if setup.dispatcher.most > 1:
+        setup.meter.wait()
+    return stops.received()
 
 
 def _log(rows: list[Row], setup: Setup) -> None:
@@ -211,9 +228,9 @@ def _claim(
     return task
 
 
-def _batches(config: Config, mesh: Mesh, task: Task, start: int) -> Iterator[Batch]:
-    """Returns the global batches of the steps after `start`."""
-    local = task.batches(
+def _rows(config: Config, task: Task, start: int) -> Iterator[Batch]:
+    """Returns this process's rows of the batches of the steps after `start`."""
+    return task.batches(
         "train",
         seed=config.seed.data,
         batch=config.batch,
@@ -221,7 +238,6 @@ def _batches(config: Config, mesh: Mesh, task: Task, start: int) -> Iterator[Bat
         process=jax.process_index(),
         processes=jax.process_count(),
     )
-    return (sharding.put_batch(rows, mesh) for rows in local)
 
 
 def _hyper(config: Config, mesh: Mesh) -> Hyper:

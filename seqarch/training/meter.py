@@ -1,7 +1,7 @@
 """Fetches the metrics of steps from the device, and measures speed and memory."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -22,9 +22,9 @@ Row = dict[str, float]
 class Meter:
     """Makes the rows of metrics.jsonl from blocks of steps.
 
-    A block is fetched once the first step of the next one is queued, so that the device never waits
-    for the host, and the time between two fetches is that of a block. At most one step is queued
-    behind the running one, so that a request to stop is answered between steps.
+    A block is fetched once the first dispatch of the next one is queued, so that the device never
+    waits for the host, and the time between two fetches is that of a block. At most one dispatch is
+    queued behind the running one, so that a request to stop is answered between dispatches.
 
     Args:
       tokens: of one step, on all devices.
@@ -38,7 +38,7 @@ class Meter:
     ):
         self._tokens, self._flops, self._tokens_per_byte = tokens, flops, tokens_per_byte
         self._peak = peak
-        self._block: list[tuple[int, Mapping[str, Array]]] = []
+        self._block: list[tuple[range, Mapping[str, Array]]] = []
         self._ended = False
         self._watch = Stopwatch()
 
@@ -46,25 +46,34 @@ class Meter:
         """Restarts the clock; call it after anything but training has taken time."""
         self._watch.restart()
 
-    def add(self, step: int, metrics: Mapping[str, Array], *, ends_block: bool) -> list[Row]:
-        """Adds the metrics of a step that was just queued.
-
-        Returns:
-          The rows of the block before, if this step is the first of a block, else [].
-        """
+    def wait(self) -> None:
+        """Waits for all steps that were added."""
         if self._block:
             jax.block_until_ready(self._block[-1][1])
+
+    def add(self, steps: range, metrics: Mapping[str, Array], *, ends_block: bool) -> list[Row]:
+        """Adds the metrics of a dispatch that was just queued.
+
+        Args:
+          steps: those of the dispatch.
+          metrics: by name, of one step or of each; an array may be longer than `steps`.
+          ends_block: whether the last step ends a block.
+
+        Returns:
+          The rows of the block before, if the first step begins a block, else [].
+        """
+        self.wait()
         rows = self.drain() if self._ended else []
-        self._block.append((step, metrics))
+        self._block.append((steps, metrics))
         self._ended = ends_block
         return rows
 
     def drain(self) -> list[Row]:
         """Returns the rows of all steps that were added and not yet returned; waits for them."""
         block, self._block, self._ended = jax.device_get(self._block), [], False
-        seconds = self._watch.lap() / max(len(block), 1)
+        seconds = self._watch.lap() / max(sum(len(steps) for steps, _ in block), 1)
         same = self._speed(seconds) | peak_memory()
-        return [self._row(step, metrics) | same for step, metrics in block]
+        return [row | same for steps, metrics in block for row in self._rows(steps, metrics)]
 
     def _speed(self, seconds: float) -> Row:
         rate = self._flops / seconds
@@ -73,12 +82,17 @@ class Meter:
         )
         return speed if self._peak is None else speed | dict(mfu=rate / self._peak)
 
-    def _row(self, step: int, metrics: Mapping[str, np.ndarray]) -> Row:
-        """Returns the row of a step without speed and memory.
+    def _rows(self, steps: range, metrics: Mapping[str, np.ndarray]) -> Iterator[Row]:
+        """Yields the rows of a dispatch without speed and memory."""
+        columns = {name: np.ravel(values).tolist() for name, values in metrics.items()}
+        for index, step in enumerate(steps):
+            yield self._row(step, {name: values[index] for name, values in columns.items()})
+
+    def _row(self, step: int, found: Row) -> Row:
+        """Returns the row of a step.
 
         Bits per byte follow from the text's mean bytes per token; a boundary has bits but no bytes.
         """
-        found = {name: value.item() for name, value in metrics.items()}
         row = dict(step=step, loss=found["loss"])
         if self._tokens_per_byte is not None:
             row["bits_per_byte"] = row["loss"] * self._tokens_per_byte / math.log(2)

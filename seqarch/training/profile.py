@@ -16,6 +16,11 @@ class Profile:
 
     LENGTH = 5  # steps
 
+    @classmethod
+    def boundaries(cls, first: int) -> tuple[int, ...]:
+        """Returns the steps after which a trace from step `first` on begins and ends; 0: none."""
+        return (first - 1, first - 1 + cls.LENGTH) if first else ()
+
     def __init__(self, run_dir: str | os.PathLike, first: int):
         self._run_dir, self._first, self._running = str(run_dir), first, False
 

@@ -20,9 +20,10 @@ from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from seqarch import tasks
 from seqarch.config import Config, MeshConfig
 from seqarch.errors import UserError, unknown
-from seqarch.tasks.base import Batch
+from seqarch.tasks.batch import Batch, Layout
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
 from seqarch.types import Array, PyTree
 
@@ -166,9 +167,29 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
             f"do not divide over {ways} devices; give a batch that is a multiple of "
             f"{ways * config.optim.accumulate}"
         )
-    shape, where = (config.batch, config.length), batch_sharding(mesh)
-    dtypes = Batch(tokens=jnp.int32, targets=jnp.int32, starts=jnp.bool, weights=jnp.float32)
-    return Batch(*(jax.ShapeDtypeStruct(shape, dtype, sharding=where) for dtype in dtypes))
+    packed, scored = batch_layout(config)
+    where, columns = batch_sharding(mesh), scored or config.length
+
+    def of(dtype: jnp.dtype, columns: int = config.length) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((config.batch, columns), dtype, sharding=where)
+
+    return Batch(
+        tokens=of(jnp.int32),
+        targets=of(jnp.int32, columns),
+        starts=of(jnp.bool) if packed else None,
+        weights=of(jnp.float32, columns),
+        positions=of(jnp.int32, columns) if scored else None,
+    )
+
+
+def batch_layout(config: Config) -> Layout:
+    """Returns the layout of the batches of a config, whose length may be another than its task's.
+
+    Raises:
+      UserError: for an impossible task.
+    """
+    packed, scored = tasks.layout(config.task)
+    return Layout(packed, scored if scored is not None and scored <= config.length else None)
 
 
 def init_state(config: Config, mesh: Mesh, key: jax.Array) -> TrainState:
@@ -182,7 +203,12 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable:
 
     The state is donated and keeps its sharding; metrics are replicated.
     """
-    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    step = make_step(config, mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=step_shardings(config, mesh))
+
+
+def make_step(config: Config, mesh: Mesh) -> Callable:
+    """Returns the train step of a resolved config, to be jitted for `mesh`."""
     step = make_train_step(config)
 
     def train_step(
@@ -192,8 +218,13 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return step(state, batch, hyper)
 
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(train_step, donate_argnums=0, out_shardings=(where, everywhere))
+    return train_step
+
+
+def step_shardings(config: Config, mesh: Mesh) -> tuple[PyTree, NamedSharding]:
+    """Returns the shardings of the state after a step, and of its metrics."""
+    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    return where, NamedSharding(mesh, PartitionSpec())
 
 
 def put_batch(local: Batch, mesh: Mesh) -> Batch:

@@ -11,7 +11,8 @@ from flax import nnx
 from seqarch import tasks
 from seqarch.config import Config
 from seqarch.model import LanguageModel
-from seqarch.tasks.base import ACCURACY, Batch
+from seqarch.tasks.base import ACCURACY
+from seqarch.tasks.batch import Batch
 from seqarch.training import optim
 from seqarch.types import Array, Bool, Float, Int, PyTree
 
@@ -73,15 +74,15 @@ def hyper(config: Config) -> Hyper:
 
 def token_losses(
     model: LanguageModel, batch: Batch, key: Array | None = None
-) -> Float[Array, "B T"]:
-    """Returns the unweighted -log p(target) of each token, in nats; a `key` turns on dropout."""
+) -> Float[Array, "B Q"]:
+    """Returns the unweighted -log p(target) at scored positions, in nats; `key`: with dropout."""
     return _losses(model, batch, key)[0]
 
 
 def token_scores(
     model: LanguageModel, batch: Batch
-) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
-    """Returns the nats of each token's target, and whether the target is the most likely token."""
+) -> tuple[Float[Array, "B Q"], Bool[Array, "B Q"]]:
+    """Returns the nats of each target, and whether it is the most likely token."""
     nats, _, logits = _losses(model, batch, None)
     return nats, logits.argmax(axis=-1) == batch.targets
 
@@ -177,12 +178,12 @@ def _accumulate(config: Config, model: LanguageModel, batch: Batch, key: Array |
 
 def _losses(
     model: LanguageModel, batch: Batch, key: Array | None
-) -> tuple[Float[Array, "B T"], Float[Array, "B T"], Float[Array, "B T Y"]]:
+) -> tuple[Float[Array, "B Q"], Float[Array, "B Q"], Float[Array, "B Q Y"]]:
     """Returns the nats of the targets, log Z, and the logits.
 
     The z-loss penalises the square of log Z (Chowdhery et al. 2022, "PaLM", section 5).
     """
-    logits = model(batch.tokens, batch.starts, key=key)
+    logits = model(batch.tokens, batch.starts, batch.positions, key=key)
     log_z = jax.nn.logsumexp(logits, axis=-1)
     target = jnp.take_along_axis(logits, batch.targets[..., None], axis=-1)[..., 0]
     return log_z - target, log_z, logits

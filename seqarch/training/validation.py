@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 
 from seqarch.config import Config
 from seqarch.model import LanguageModel
-from seqarch.tasks.base import Batch, Sums, Task
+from seqarch.tasks.base import Sums, Task
+from seqarch.tasks.batch import Batch
 from seqarch.training.sharding import put_batch
 from seqarch.training.state import token_scores
 from seqarch.types import Array
@@ -47,7 +48,7 @@ def micro_batches(config: Config, whole: Batch) -> list[Batch]:
     order = np.resize(np.arange(count), -(-count // rows) * rows)
     weights = whole.weights[order]
     weights[count:] = 0
-    padded = Batch(*(column[order] for column in whole[:3]), weights)
+    padded = whole.take(order)._replace(weights=weights)
     share = rows // jax.process_count()
     firsts = range(share * jax.process_index(), len(order), rows)
-    return [Batch(*(column[first : first + share] for column in padded)) for first in firsts]
+    return [padded.take(slice(first, first + share)) for first in firsts]

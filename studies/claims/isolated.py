@@ -19,7 +19,7 @@ from seqarch.evals.losses import bits_per_byte, texts, windowed_losses
 from seqarch.evals.speed import time_runs
 from seqarch.generate import Decoding, fork, prefill
 from seqarch.model import LanguageModel
-from seqarch.tasks.base import Batch
+from seqarch.tasks.batch import Batch
 from seqarch.tasks.text.corpus import locate
 from seqarch.tasks.text.tokenizer import BOUNDARY
 from seqarch.tasks.text.tokens import open_split

@@ -16,7 +16,7 @@ from seqarch import tasks
 from seqarch.config import Config, ModelConfig, parse
 from seqarch.errors import UserError
 from seqarch.tasks import TASKS, base, make_task
-from seqarch.tasks.base import EIGHTHS, SPLITS, Probe, Rows, as_batch, row_hashes
+from seqarch.tasks.base import EIGHTHS, SPLITS, Probe, Rows, row_hashes
 
 ROOT = Path(__file__).parents[2]
 PROBES = [name for name in TASKS if issubclass(tasks.find(name), Probe)]
@@ -203,10 +203,24 @@ def test_a_digest_names_the_options(probe):
 
 def test_a_batch_has_weight_where_it_is_scored(probe):
     rows = probe.rows("validation", 0, 0, 16)
-    batch = as_batch(rows)
-    np.testing.assert_array_equal(batch.weights, rows.scored.astype(np.float32))
-    assert not batch.starts.any() and batch.tokens.dtype == batch.targets.dtype == np.int32
+    batch = probe.as_batch(rows)
+    assert batch.starts is None and batch.tokens.dtype == batch.targets.dtype == np.int32
     assert batch.targets.max() < probe.vocab
+    places, row = batch.positions, np.arange(16)[:, None]
+    if places is None:
+        places = np.broadcast_to(np.arange(probe.length), rows.scored.shape)
+    weights, targets = np.zeros(rows.scored.shape), np.zeros(rows.scored.shape)
+    weights[row, places], targets[row, places] = batch.weights, batch.targets
+    np.testing.assert_array_equal(weights, rows.scored)
+    np.testing.assert_array_equal((targets * weights)[rows.scored], rows.targets[rows.scored])
+
+
+def test_no_row_has_more_scored_positions_than_its_task_says(probe):
+    counts = probe.rows("test", 3, 0, 2000).scored.sum(axis=1)
+    assert counts.max() <= probe.most_scored
+    positions = probe.as_batch(probe.rows("test", 3, 0, 8)).positions
+    assert (positions is None) == (2 * probe.most_scored > probe.length)
+    assert positions is None or all(len(set(row)) == probe.most_scored for row in positions)
 
 
 def test_a_task_too_small_for_a_split_is_told(monkeypatch):

@@ -3,7 +3,6 @@
 import json
 import math
 
-import jax
 import jax.numpy as jnp
 import pytest
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
@@ -246,7 +245,8 @@ def test_a_profile_is_written_on_request_only(tmp_path):
 def test_the_meter_returns_each_block_after_the_first_step_of_the_next():
     meter, seen = Meter(tokens=8, flops=16.0, tokens_per_byte=0.25), []
     for step in range(1, 8):
-        rows = meter.add(step, dict(loss=jnp.float32(step)), ends_block=step % 3 == 0)
+        one = range(step, step + 1)
+        rows = meter.add(one, dict(loss=jnp.float32(step)), ends_block=step % 3 == 0)
         seen.append([row["step"] for row in rows])
     assert seen == [[], [], [], [1, 2, 3], [], [], [4, 5, 6]]
     (last,) = meter.drain()
@@ -265,8 +265,8 @@ def test_the_meter_does_not_count_what_came_before_a_restart(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: next(now))
     meter = Meter(tokens=8, flops=16.0, tokens_per_byte=0.25)
     meter.restart()
-    meter.add(1, dict(loss=jax.numpy.float32(0)), ends_block=False)
-    meter.add(2, dict(loss=jax.numpy.float32(0)), ends_block=True)
+    meter.add(range(1, 2), dict(loss=jnp.float32(0)), ends_block=False)
+    meter.add(range(2, 3), dict(loss=jnp.float32(0)), ends_block=True)
     assert [row["step_seconds"] for row in meter.drain()] == [0.5, 0.5]
 
 
@@ -276,10 +276,20 @@ def test_mfu_is_the_share_of_a_known_peak(monkeypatch, peak, utilisation):
     monkeypatch.setattr("time.perf_counter", lambda: next(now))
     meter = Meter(tokens=8, flops=16.0, tokens_per_byte=0.25, peak=peak)
     for step in (1, 2):
-        meter.add(step, dict(loss=jnp.float32(0)), ends_block=step == 2)
+        meter.add(range(step, step + 1), dict(loss=jnp.float32(0)), ends_block=step == 2)
     for row in meter.drain():
         assert row["model_flops_per_s"] == 32.0
         assert {name: row[name] for name in row if name == "mfu"} == utilisation
+
+
+def test_the_meter_makes_a_row_for_each_step_of_a_dispatch():
+    """Arrays are as long as the longest dispatch; what lies beyond the steps is no row."""
+    meter = Meter(tokens=8, flops=16.0, tokens_per_byte=None)
+    meter.add(range(1, 4), dict(loss=jnp.array([1.0, 2.0, 3.0, 9.0])), ends_block=False)
+    meter.add(range(4, 6), dict(loss=jnp.array([4.0, 5.0, 9.0, 9.0])), ends_block=True)
+    rows = meter.add(range(6, 7), dict(loss=jnp.zeros(4)), ends_block=False)
+    assert [(row["step"], row["loss"]) for row in rows] == [(n, float(n)) for n in range(1, 6)]
+    assert len({row["step_seconds"] for row in rows}) == 1
 
 
 def test_mfu_is_shown_with_the_speeds(tmp_path):

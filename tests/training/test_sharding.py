@@ -20,7 +20,7 @@ from seqarch.config import Config, MeshConfig, ModelConfig, OptimConfig, to_dict
 from seqarch.errors import UserError
 from seqarch.generate import Sampling, generate
 from seqarch.mixers import MIXERS
-from seqarch.tasks.base import Batch
+from seqarch.tasks.batch import Batch
 from seqarch.training import serving, sharding
 from seqarch.training.checkpoint import Checkpointer, load_model, named
 from seqarch.training.digest import digests

@@ -18,7 +18,7 @@ from flax import nnx
 from seqarch.config import Config, ModelConfig, OptimConfig
 from seqarch.mixers import MIXERS
 from seqarch.mixers.base import SequenceMixer
-from seqarch.tasks.base import Batch
+from seqarch.tasks.batch import Batch
 from seqarch.training import optim
 from seqarch.training.state import Hyper, hyper, make_init, make_train_step, token_losses
 

@@ -12,7 +12,8 @@ import grain
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Batch, share_of
+from seqarch.tasks.base import share_of
+from seqarch.tasks.batch import Batch
 from seqarch.tasks.text.tokens import in_vocabulary
 
 

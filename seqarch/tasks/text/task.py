@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import BITS_PER_BYTE, Batch, Score, Sums, Task
+from seqarch.tasks.base import BITS_PER_BYTE, Score, Sums, Task
+from seqarch.tasks.batch import Batch, Layout
 from seqarch.tasks.text.corpus import locate
 from seqarch.tasks.text.tokens import TokenFile, in_vocabulary, open_split
 
@@ -39,6 +40,10 @@ class Text(Task):
     @classmethod
     def from_config(cls, config: "Config") -> Self:
         return cls(locate(config.data.path, config.model.vocab), config.length)
+
+    @classmethod
+    def layout(cls) -> Layout:
+        return Layout(packed=True, scored=None)
 
     @functools.cached_property
     def vocab(self) -> int:
