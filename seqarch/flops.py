@@ -72,7 +72,7 @@ def count_flops(fn: Callable, *args: Any) -> Flops:
     return _count(_open(jax.make_jaxpr(fn)(*args)))
 
 
-def forward_flops(model: Any, time: int) -> Flops:
+def forward_flops(model: Any, time: int, scored: int | None = None) -> Flops:
     """Returns the model FLOPs of a forward pass over one sequence.
 
     They are counted as those of `time` steps, each from a state with room for the tokens so far: a
@@ -82,6 +82,7 @@ def forward_flops(model: Any, time: int) -> Flops:
     Args:
       model: a LanguageModel, or another model with its `step` and `init_state`; may be abstract.
       time: tokens T of the sequence.
+      scored: tokens whose logits are computed; None: all.
 
     Source: Chowdhery et al. 2022, "PaLM", appendix B.
     """
@@ -99,7 +100,12 @@ def forward_flops(model: Any, time: int) -> Flops:
         states[shapes] = state
         return of_step(shapes)
 
-    return _sum_over(at, 1, time)
+    whole = _sum_over(at, 1, time)
+    if scored is None:
+        return whole
+    hidden = jax.ShapeDtypeStruct((model.head.shape[0],), model.dtype)
+    spared = count_flops(lambda model, x: model.logits(model.norm(x)), model, hidden)
+    return _sum((whole, _times(spared, scored - time)))
 
 
 def _sum_over(at: Callable[[int], Flops], first: int, last: int) -> Flops:

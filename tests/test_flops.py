@@ -241,9 +241,10 @@ def test_train_step_of_an_mlp_has_its_closed_form():
 D, F, Y, T_MODEL = 16, 24, 32, 40
 
 
-def model_flops(mixer: str, time: int = T_MODEL, **fields) -> Flops:
+def model_flops(mixer: str, time: int = T_MODEL, scored: int | None = None, **fields) -> Flops:
     config = ModelConfig(mixer=mixer, layers=2, dim=D, mlp=F, vocab=Y, **fields)
-    return forward_flops(jax.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0))), time)
+    model = jax.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0)))
+    return forward_flops(model, time, scored)
 
 
 def projections(per_layer: int, time: int = T_MODEL) -> float:
@@ -252,6 +253,11 @@ def projections(per_layer: int, time: int = T_MODEL) -> float:
         2 * D + 2 * D
     )  # RMSNorm's sum of squares and its broadcast are products with ones
     return time * (2 * 2 * (per_layer + 3 * D * F) + 2 * D * Y + norms)
+
+
+def test_logits_count_at_scored_positions_alone():
+    spared = model_flops("gru").matmul - model_flops("gru", scored=3).matmul
+    assert spared == (T_MODEL - 3) * (2 * D * Y + 4 * D)  # the head, and the norm before it
 
 
 @pytest.mark.parametrize("window", [None, 7])

@@ -7,19 +7,22 @@ from seqarch.evals.evaluator import Evaluator, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.flops import count_flops, forward_flops
 from seqarch.records import Record
+from seqarch.training.sharding import batch_layout
 
 
 def evaluate(run: LoadedRun) -> Iterator[Record]:
     """Yields FLOPs per token; a backward pass counts twice its forward pass."""
     config = run.config
-    forward = forward_flops(abstract(run.model), config.length)
+    model, scored = abstract(run.model), batch_layout(config).scored
+    forward = forward_flops(model, config.length)
+    train = forward_flops(model, config.length, scored)
     program = train_program(config, run.mesh)
     hardware = count_flops(program.fn, *program.args)
     tokens = config.batch * config.length
     yield Record("flops", "forward_per_token", forward.total / config.length)
     yield Record("flops", "forward_matmul_per_token", forward.matmul / config.length)
-    yield Record("flops", "train_per_token", 3 * forward.total / config.length)
-    yield Record("flops", "train_matmul_per_token", 3 * forward.matmul / config.length)
+    yield Record("flops", "train_per_token", 3 * train.total / config.length)
+    yield Record("flops", "train_matmul_per_token", 3 * train.matmul / config.length)
     yield Record("flops", "train_hardware_per_token", hardware.total / tokens)
     yield Record("flops", "uncounted_loops", hardware.uncounted_loops)
 
@@ -39,7 +42,7 @@ EVALUATOR = Evaluator(
             "train_per_token",
             title="training",
             unit="flops",
-            help="Model FLOPs of training, three times those of the forward pass.",
+            help="Model FLOPs of training, three times those of its forward pass.",
             lower=True,
         ),
         Metric(
@@ -68,8 +71,9 @@ EVALUATOR = Evaluator(
         TableSpec(
             "FLOPs per token",
             "FLOPs of the definition, whatever form computes it: each visible pair of tokens "
-            "counts once, and a backward pass counts twice its forward pass. As run: with what the "
-            "train step computes again and what its blocks mask.",
+            "counts once, and a backward pass counts twice its forward pass. In training, logits "
+            "count at scored positions alone. As run: with what the train step computes again and "
+            "what its blocks mask.",
             ("forward_per_token", "train_per_token", "train_hardware_per_token"),
         ),
     ),

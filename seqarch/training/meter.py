@@ -13,6 +13,7 @@ from seqarch.flops import count_flops, forward_flops
 from seqarch.runtime.resident import resident_peak
 from seqarch.runtime.stopwatch import Stopwatch
 from seqarch.tasks.base import Task
+from seqarch.training.sharding import batch_layout
 from seqarch.training.state import make_init
 from seqarch.types import Array, PyTree
 
@@ -135,7 +136,8 @@ def make_meter(config: Config, mesh: Mesh, task: Task, flops: float) -> Meter:
 def step_flops(config: Config) -> float:
     """Returns the model FLOPs of one train step over the global batch, three forward passes."""
     model = jax.eval_shape(make_init(config), jax.random.key(0)).model
-    return 3 * config.batch * forward_flops(model, config.length).total
+    scored = batch_layout(config).scored
+    return 3 * config.batch * forward_flops(model, config.length, scored).total
 
 
 def count_step_flops(config: Config, train_step: Callable, *arguments: PyTree) -> dict[str, float]:
