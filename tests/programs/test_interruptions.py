@@ -75,7 +75,7 @@ def main(given: str, workdir: str, how: str) -> None:
         step, number = {
             "kill": (5, signal.SIGKILL),
             "twice": (4, signal.SIGINT),
-            "term": (6, signal.SIGTERM),
+            "term": (7, signal.SIGTERM),
         }[how]
         Logger.log = signal_at(step, number)
     if how == "twice":
@@ -118,7 +118,7 @@ def test_a_run_that_was_cut_short_again_and_again_ends_where_the_whole_one_ends(
     assert 6 not in ends["save"][2]
     code, stderr, steps = ends["term"]
     assert code == 143 and stderr.startswith("stopped at step") and stderr.count("\n") == 1, ends
-    assert steps[-1] == 7
+    assert steps[-1] == 8
     loop.train(given, run, progress=lambda line: None)
     assert ends_alike(run, whole)
 
