@@ -39,10 +39,9 @@ def gru(
       valid: whether a token exists; where it does not, the state stays as it is.
       method: a name in FORMS, or "auto".
     """
-    keep = jnp.ones(u.shape[:2]) if starts is None else 1.0 - starts
-    valid = jnp.ones(u.shape[:2], bool) if valid is None else valid
-    time_major = [jnp.moveaxis(x, 1, 0) for x in (u, keep, valid)]
-    hs, h = FORMS.pick(method)(*time_major, W, b, h0)
+    keep = None if starts is None else 1.0 - starts
+    u_t, keep, valid = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (u, keep, valid))
+    hs, h = FORMS.pick(method)(u_t, keep, valid, W, b, h0)
     return jnp.moveaxis(hs, 0, 1).astype(u.dtype), h
 
 
@@ -59,13 +58,14 @@ def _project(h: Array, W: Array, b: Array) -> Array:
 
 
 def _sequential(
-    u: Array, keep: Array, valid: Array, W: Array, b: Array, h: Array
+    u: Array, keep: Array | None, valid: Array | None, W: Array, b: Array, h: Array
 ) -> tuple[Array, Array]:
     def step(h, inputs):
         u, keep, valid = inputs
-        before = h * keep[:, None]
+        before = h if keep is None else h * keep[:, None]
         _, z, n = _gates(u, _project(before, W, b))
-        h = jnp.where(valid[:, None], n + z * (before - n), h)
+        after = n + z * (before - n)
+        h = after if valid is None else jnp.where(valid[:, None], after, h)
         return h, h
 
     h, hs = jax.lax.scan(step, h, (u, keep, valid))
@@ -74,7 +74,7 @@ def _sequential(
 
 @jax.custom_vjp
 def _recompute(
-    u: Array, keep: Array, valid: Array, W: Array, b: Array, h: Array
+    u: Array, keep: Array | None, valid: Array | None, W: Array, b: Array, h: Array
 ) -> tuple[Array, Array]:
     """Does what `_sequential` does, and keeps only the states for the backward pass.
 
@@ -91,31 +91,37 @@ def _forward(u, keep, valid, W, b, h0):
 def _backward(saved, cotangents):
     u, keep, valid, W, b, h0, hs = saved
     d_hs, d_h = cotangents
-    before = jnp.concatenate([h0[None], hs[:-1]]) * keep[..., None]
+    before = jnp.concatenate([h0[None], hs[:-1]])
+    if keep is not None:
+        before = before * keep[..., None]
     s = _project(before, W, b[None])
     r, z, n = _gates(u, s)
-    exists = valid.astype(jnp.float32)[..., None]
     # The derivatives of h_t with respect to the arguments of n, z and r.
-    to_n = (1 - z) * (1 - n * n) * exists
-    to_z = (before - n) * z * (1 - z) * exists
+    to_n, to_z, through = (1 - z) * (1 - n * n), (before - n) * z * (1 - z), z
+    if valid is not None:
+        to_n, to_z = (jnp.where(valid[..., None], x, 0.0) for x in (to_n, to_z))
     to_r = to_n * jnp.split(s, 3, axis=-1)[2] * r * (1 - r)
 
     def step(d_h, inputs):
-        d_out, to_s, to_before = inputs
+        d_out, to_s, keep, through = inputs
         d_h = d_h + d_out
         d_s = jnp.tile(d_h, (1, 3)) * to_s
         d_before = dot("bf,ef->be", d_s.astype(W.dtype), W)
-        return d_before * to_before[0] + d_h * to_before[1], d_h
+        d_before = d_before if keep is None else d_before * keep[:, None]
+        return d_before + d_h * through, d_h
 
-    keep = keep[..., None]
     to_s = jnp.concatenate([to_r, to_z, to_n * r], axis=-1)
-    through = jnp.where(valid[..., None], z * keep, 1.0)
-    d_h0, d_h = jax.lax.scan(step, d_h, (d_hs, to_s, (keep, through)), reverse=True)
+    if keep is not None:
+        through = through * keep[..., None]
+    if valid is not None:
+        through = jnp.where(valid[..., None], through, 1.0)
+    d_h0, d_h = jax.lax.scan(step, d_h, (d_hs, to_s, keep, through), reverse=True)
     d_s = jnp.tile(d_h, (1, 1, 3)) * to_s
     d_u = jnp.concatenate([d_h * to_r, d_h * to_z, d_h * to_n], axis=-1)
     d_W = dot("tbe,tbf->ef", before, d_s).astype(W.dtype)
     d_b = dot("tb,tbf->f", jnp.ones(d_s.shape[:2]), d_s).astype(b.dtype)
-    return d_u.astype(u.dtype), jnp.zeros_like(keep[..., 0]), None, d_W, d_b, d_h0
+    d_keep = None if keep is None else jnp.zeros_like(keep)
+    return d_u.astype(u.dtype), d_keep, None, d_W, d_b, d_h0
 
 
 _recompute.defvjp(_forward, _backward)
