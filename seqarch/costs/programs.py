@@ -158,7 +158,8 @@ def _serving_shardings(
 def train_program(config: Config, mesh: Mesh) -> Program:
     """Returns the step that `train.py` runs: (state, batch, hyper) -> (state, metrics).
 
-    The state is donated.
+    The state is donated. Where steps are small, `train.py` runs several of them in one dispatch
+    (seqarch/training/dispatch.py).
     """
     config, replicated = resolve(config, mesh), NamedSharding(mesh, PartitionSpec())
 
