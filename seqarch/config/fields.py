@@ -156,7 +156,7 @@ class SeedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The text that a text task reads.
+    """The text that a task reads, if it reads one.
 
     path: "shakespeare", or a directory that scripts/prepare_data.py wrote
     """

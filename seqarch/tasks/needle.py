@@ -1,7 +1,7 @@
-"""Needle in a haystack: a fact hidden in real text is asked for at the end of the row.
+r"""Needle in a haystack: a fact hidden in real text is asked for at the end of the row.
 
-    tokens    ... wherefore \\nThe key of UV is 5498.\\nart thou ... \\nThe key of UV is 549
-    targets                                                                         5498
+    tokens    ... wherefore \nThe key of UV is 5498.\nart thou ... \nThe key of UV is 549
+    targets                                                                          5498
 
 Tokens are bytes. The rest of a row is a window of the text of config.data.path, of the works of its
 own split, so that training and held-out rows share no text; documents' boundaries stay in it, a
@@ -105,6 +105,10 @@ class Needle(Probe):
     def _reach(self) -> tuple[int, int]:
         """The shortest and the longest distance: that of the last place, and of the first."""
         return self._fact - 1, self._question - 2
+
+    @property
+    def most_scored(self) -> int:
+        return self.digits
 
     @property
     def chance(self) -> float:
