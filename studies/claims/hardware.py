@@ -14,7 +14,7 @@ from seqarch.records import Record, Results
 from seqarch.report.formats import format_bytes, needed
 from seqarch.report.tables import Column
 from studies.claims.base import Claim, Finding, verdict
-from studies.claims.evidence import EVALUATOR, STATE, places, record, unmeasured, value
+from studies.claims.evidence import EVALUATOR, LOCAL, STATE, places, record, unmeasured, value
 from studies.claims.setup import Setup
 from studies.claims.states import GROUPED, MILLION
 
@@ -71,14 +71,16 @@ def judge(found: Results) -> Finding:
     last = {}
     for each in places(found, TOTAL, dict.fromkeys(("model", "target", "chips"), str)):
         last["{model}, {target}".format(**each.at)] = each
-    grouped = [each.status for each in last.values() if each.at["model"] == GROUPED]
-    fits = [status == "ok" for status in grouped if status in ("ok", "oom")]
+    grouped = {each.at["target"]: each.status for each in last.values() if _is_grouped(each)}
+    here = {"ok": "does too", "oom": "does not"}.get(grouped.pop(LOCAL, ""))
+    fits = [status == "ok" for status in grouped.values() if status in ("ok", "oom")]
     if not fits:
-        raise UserError("nothing could be compiled")
+        raise UserError("no program could be compiled for an accelerator")
     return Finding(
         verdict(not each for each in fits),
         f"a cache of {format_bytes(value(found, STATE, model=GROUPED))}, which {sum(fits)} of the "
-        f"{len(fits)} targets that could be measured hold on at most eight chips",
+        f"{len(fits)} accelerators that could be compiled for hold on at most eight chips"
+        f"{f'; the local device {here}' if here else ''}",
         "One sequence of 2^20 tokens, 8B parameters in float32, keys and values in bfloat16, "
         "eight key/value heads of 128; parameters are split over the devices, and the cache by "
         "its heads, so over no more devices than heads. The bound is the roofline's of a "
@@ -87,6 +89,10 @@ def judge(found: Results) -> Finding:
         [Column("chips"), Column("each device"), Column("tokens/s at most", "rate")],
         {name: _cells(found, total) for name, total in last.items()},
     )
+
+
+def _is_grouped(total: Record) -> bool:
+    return total.at["model"] == GROUPED
 
 
 def _cells(found: Results, total: Record) -> tuple[str, str, float | None]:

@@ -8,7 +8,7 @@ from seqarch.costs.memory import state_bytes
 from seqarch.costs.programs import train_program
 from seqarch.flops import loop_turns
 from seqarch.records import Record, Results
-from seqarch.report.formats import format_bytes
+from seqarch.report.formats import format_bytes, format_rate
 from seqarch.report.tables import Column
 from seqarch.training.sharding import make_mesh
 from studies.claims import isolated
@@ -59,7 +59,7 @@ def judge_training(found: Results) -> Finding:
         "whose tokens are worked on at once; so is attention, in blocks. The rates are of one row "
         "on the machine named at the top: where there are two cores, a loop over tokens is not "
         "what costs.",
-        [Column("turns of loops, a layer", "rate"), Column("trained tokens/s", "rate")],
+        [Column("turns of loops, a layer", "number"), Column("trained tokens/s", "rate")],
         rows,
     )
 
@@ -96,9 +96,9 @@ def judge_decoding(found: Results) -> Finding:
     least = min(CONSTANT, key=lambda name: rates[name][-1])
     return Finding(
         verdict(slower),
-        f"after {CONTEXTS[-1]:,} tokens {rates['mamba'][-2]:,.0f} tokens/s (Mamba) against "
-        f"{far:,.0f}; with memory full {rates[least][-1]:,.0f} ({least}, the slowest) "
-        f"against {full:,.0f}",
+        f"after {CONTEXTS[-1]:,} tokens {format_rate(rates['mamba'][-2])} tokens/s (Mamba) "
+        f"against {format_rate(far)}; with memory full {format_rate(rates[least][-1])} ({least}, "
+        f"the slowest) against {format_rate(full)}",
         "Tokens a second in one compiled loop, at equal parameters, after prompts that were "
         f"really read; a full memory is {format_bytes(MEMORY)} of states or {MOST} sequences. "
         "Attention reads its filled cache block by block. A step of a recurrence works on its "

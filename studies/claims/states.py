@@ -71,8 +71,8 @@ def judge_vectors(found: Results) -> Finding:
         [
             Column("state", "bytes"),
             Column("hidden vectors a layer", "ratio"),
-            Column("tokens of a cache as large", "rate"),
-            Column("tokens of a grouped one", "rate"),
+            Column("tokens of a cache as large", "number"),
+            Column("tokens of a grouped one", "number"),
         ],
         rows,
     )

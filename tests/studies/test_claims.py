@@ -323,11 +323,13 @@ def test_a_million_tokens_are_feasible_where_their_cache_fits(setup):
     targets, name = ["local", "gpu-h100"], "a million tokens"
     found = finding(name, setup._replace(targets=[*targets, "tpu-v5e"]))
     assert found.verdict is Verdict.CONFIRMED
-    assert "0 of the 2 targets that could be measured hold" in found.number
+    assert "0 of the 1 accelerators that could be compiled for hold" in found.number
+    assert found.number.endswith("; the local device does not")
     assert found.rows["mamba, tpu-v5e"] == ("not measured", "no compiler", None)
     assert cells(found, "attention grouped, gpu-h100")["chips"] == "more than 8"
     found = finding(name, setup._replace(targets=targets, cache=FakeCache(memory=2**30)))
-    assert found.verdict is Verdict.REFUTED and "2 of the 2 targets" in found.number
+    assert found.verdict is Verdict.REFUTED and "1 of the 1 accelerators" in found.number
+    assert found.number.endswith("; the local device does too")
     rates = [cells(found, f"attention grouped, {target}")["tokens/s at most"] for target in targets]
     assert rates[0] is None and rates[1] > 0  # no data sheet tells of the local device
 
