@@ -36,6 +36,8 @@ class Metric(NamedTuple):
       lower: whether lower is better; None where neither is.
       at: the shape (`seqarch.files.has_shape`) of what it is measured at, such as
         {"context": int}, or {"document": [str]} of an array; {} where it is one number.
+      spread: name of the metric that is half the range of repetitions, as a share of this one,
+        their median; "" where it is not repeated.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Metric(NamedTuple):
     help: str
     lower: bool | None = None
     at: Mapping[str, Any] = {}
+    spread: str = ""
 
     def covers(self, at: Mapping[str, Any]) -> bool:
         """Returns whether `at` is what it is measured at."""

@@ -48,6 +48,11 @@ class Timing(NamedTuple):
     slowest: float
 
     @property
+    def spread(self) -> float:
+        """Half the range of the runs' speeds, as a share of the median run's speed."""
+        return self.median * (1 / self.fastest - 1 / self.slowest) / 2
+
+    @property
     def note(self) -> str:
         """The spread, as the note of a record."""
         return f"runs took {self.fastest:.3g} s to {self.slowest:.3g} s"
@@ -73,25 +78,27 @@ def evaluate(run: LoadedRun, *, contexts: Sequence[int] = (256, 1024, 4096)) -> 
         seconds = run.compile_seconds(train_program(config, run.mesh))
         yield Record("speed", "compile_seconds", seconds)
         tokens = config.batch * config.length
-        yield _speed(run, "train_tokens_per_s", tokens, _time_training(run), {})
+        yield from _speed(run, "train", tokens, _time_training(run), {})
     yield from _absent(skipped, ("train_tokens_per_s",), {})
     for context in contexts:
         at = {"context": context}
         with run.skipping(f"a context of {context} tokens") as skipped:
             prefill, decode = _time_serving(run, context)
-            yield _speed(run, "prefill_tokens_per_s", context, prefill, at)
-            yield _speed(run, "decode_tokens_per_s", DECODED, decode, at)
+            yield from _speed(run, "prefill", context, prefill, at)
+            yield from _speed(run, "decode", DECODED, decode, at)
         yield from _absent(skipped, ("prefill_tokens_per_s", "decode_tokens_per_s"), at)
 
 
 def _speed(
-    run: LoadedRun, metric: str, tokens: int, timing: Timing, at: Mapping[str, Any]
-) -> Record:
-    """Returns the record of a speed, and warns where the runs differ much."""
-    record = Record("speed", metric, tokens / timing.median, at, n=REPEATS, note=timing.note)
+    run: LoadedRun, phase: str, tokens: int, timing: Timing, at: Mapping[str, Any]
+) -> Iterator[Record]:
+    """Yields the speed of a phase and its spread, and warns where the runs differ much."""
+    metric, speed = f"{phase}_tokens_per_s", tokens / timing.median
+    record = Record("speed", metric, speed, at, n=REPEATS, note=timing.note)
     if timing.slowest > BUSY * timing.median:
         run.say(f"the machine is busy: {tag(record)}: {timing.note}")
-    return record
+    yield record
+    yield Record("speed", f"{phase}_spread", timing.spread, at, n=REPEATS)
 
 
 def _absent(
@@ -186,6 +193,11 @@ def run_seconds(run: Callable[[Any], Any], given: Any = None) -> float:
     return time.perf_counter() - start
 
 
+def _spread(phase: str, at: Mapping[str, Any]) -> Metric:
+    help = "Half the range of the runs' speeds, as a share of their median."
+    return Metric(f"{phase}_spread", "spread", "percent", help, True, at)
+
+
 EVALUATOR = Evaluator(
     evaluate,
     metrics=(
@@ -202,7 +214,9 @@ EVALUATOR = Evaluator(
             unit="rate",
             help="Tokens per second of the train step.",
             lower=False,
+            spread="train_spread",
         ),
+        _spread("train", {}),
         Metric(
             "prefill_tokens_per_s",
             title="prefill",
@@ -210,7 +224,9 @@ EVALUATOR = Evaluator(
             help="Tokens per second of the prefill of one prompt.",
             lower=False,
             at=BY_CONTEXT,
+            spread="prefill_spread",
         ),
+        _spread("prefill", BY_CONTEXT),
         Metric(
             "decode_tokens_per_s",
             title="decoding",
@@ -218,13 +234,15 @@ EVALUATOR = Evaluator(
             help="Tokens per second of decoding one sequence, after a real prefill.",
             lower=False,
             at=BY_CONTEXT,
+            spread="decode_spread",
         ),
+        _spread("decode", BY_CONTEXT),
     ),
     tables=(
         TableSpec(
             "Speed",
             "Tokens per second, compilation apart; decoding after a real prefill of so many "
-            "tokens.",
+            f"tokens. The median of {REPEATS} runs, with half their range where it was recorded.",
             (
                 "train_tokens_per_s",
                 "prefill_tokens_per_s",

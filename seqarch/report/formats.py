@@ -1,11 +1,24 @@
 """The formats of values; a number becomes a string only here."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from seqarch.stats.fit_rate import FitRate
 
 MISSING = "\N{EN DASH}"
+NOISY = 0.1  # spread over repetitions, as a share of the median, above which a speed is marked
+
+
+class Repeated(NamedTuple):
+    """A speed that was measured several times.
+
+    Attributes:
+      median: of the repetitions.
+      spread: half their range, as a share of the median.
+    """
+
+    median: float
+    spread: float
 
 
 def format_bytes(value: float) -> str:
@@ -41,6 +54,15 @@ def format_fit_rate(rate: FitRate) -> str:
     return f"{rate.rate:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
 
 
+def format_rate(speed: float | Repeated) -> str:
+    """Returns 28357.6 as "28,400", and of repetitions "28,400 ± 4 %"; a large spread is marked."""
+    if isinstance(speed, Repeated):
+        mark = " (noisy)" if speed.spread > NOISY else ""
+        return f"{format_rate(speed.median)} ± {100 * speed.spread:.0f} %{mark}"
+    rounded = float(f"{speed:.3g}")
+    return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:.3g}"
+
+
 def _scaled(value: float, base: int, units: Sequence[str]) -> str:
     power = 0
     while value >= base and power < len(units) - 1:
@@ -63,7 +85,8 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "ratio": "{:.2f}".format,
     "percent": format_percent,
     "count": "{:,}".format,
-    "rate": "{:,.0f}".format,
+    "number": "{:,.0f}".format,
+    "rate": format_rate,
     "price": "{:.3g}".format,
     "seconds": "{:.3g} s".format,
     "flops": format_si,
@@ -79,6 +102,7 @@ AXES = {  # titles of axes, by unit
     "flops": "FLOPs",
     "percent": "share",
 }
+BOUNDS = {"percent": (0.0, 1.0)}  # of what is drawn, by unit; others are at least 0
 TEXTS = ("text", "code", "revision")  # units that are aligned to the left
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from seqarch.errors import printable_line
+from seqarch.evals import evaluator
 from seqarch.evals.evaluator import Evaluator, TableSpec
+from seqarch.report.formats import Repeated
 from seqarch.report.members import Member, places
 
 NAMED = 64  # coordinates of an axis up to which each has a column
@@ -116,7 +118,14 @@ def metric_cell(title: str, unit: str, name: str, metric: str, at: Mapping[str, 
     """Returns the column of a metric at one place, such as "state @ 4,096"."""
     place = ", ".join(_place(axis, value) for axis, value in at.items())
     shown = f"{title} @ {place}" if place else title
-    return Cells(Column(shown, unit), lambda member: member.value(name, metric, **at))
+    return Cells(Column(shown, unit), lambda member: _measured(member, name, metric, at))
+
+
+def _measured(member: Member, name: str, metric: str, at: Mapping[str, Any]) -> Any:
+    """Returns a value, with the spread of its repetitions where that was recorded."""
+    value, spread = member.value(name, metric, **at), evaluator.find(name).metric(metric).spread
+    measured = member.value(name, spread, **at) if spread and value is not None else None
+    return value if measured is None else Repeated(value, measured)
 
 
 def _place(axis: str, value: Any) -> str:

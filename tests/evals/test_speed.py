@@ -33,14 +33,20 @@ def run(tmp_path_factory) -> LoadedRun:
 def test_speed_of_training_and_of_serving_at_every_context(run):
     found = list(speed.evaluate(run, contexts=(64, 80)))
     served = [
-        (f"{phase}_tokens_per_s", {"context": context})
+        (f"{phase}_{metric}", {"context": context})
         for context in (64, 80)
         for phase in ("prefill", "decode")
+        for metric in ("tokens_per_s", "spread")
     ]
-    trained = [("compile_seconds", {}), ("train_tokens_per_s", {})]
+    trained = [(name, {}) for name in ("compile_seconds", "train_tokens_per_s", "train_spread")]
     assert [(each.metric, each.at) for each in found] == [*trained, *served]
     assert all(speed.EVALUATOR.metric(each.metric).covers(each.at) for each in found)
     assert all(np.isfinite(each.value) and each.value > 0 for each in found)
+
+
+def test_the_spread_is_half_the_range_of_speeds_as_a_share_of_the_median():
+    """Speeds of 1/4, 1/5 and 1/8: half of 1/4 - 1/8 is 0.0625, of a median of 1/5."""
+    assert speed.Timing(median=5, fastest=4, slowest=8).spread == pytest.approx(0.3125)
 
 
 @pytest.mark.parametrize("context", [64, 80])
@@ -105,7 +111,8 @@ def test_the_spread_of_runs_is_a_note_and_a_wide_one_is_told(run, monkeypatch, s
     found = [each for each in speed.evaluate(noisy, contexts=()) if each.n]
     note = f"runs took 0.5 s to {slowest} s"
     assert [(each.metric, each.value, each.note) for each in found] == [
-        ("train_tokens_per_s", 64.0, note)
+        ("train_tokens_per_s", 64.0, note),
+        ("train_spread", (1 / 0.5 - 1 / slowest) / 2, ""),
     ]
     busy = [line for line in told if "busy" in line]
     assert busy == [f"the machine is busy: speed/train_tokens_per_s: {note}"] * warned

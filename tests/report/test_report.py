@@ -14,7 +14,7 @@ from seqarch.errors import printable_line
 from seqarch.records import Record, Results
 from seqarch.report import members
 from seqarch.report.comparison import comparison_figures, comparison_tables
-from seqarch.report.formats import MISSING, format_bytes, format_si, show
+from seqarch.report.formats import MISSING, Repeated, format_bytes, format_si, show
 from seqarch.report.pages import comparison_page, html_page, markdown_page, write_csv, write_report
 from seqarch.report.render import cells, latex_table, markdown_table, text_table
 from seqarch.report.single import run_text
@@ -340,6 +340,29 @@ def test_counts_are_readable(value, text):
 )
 def test_a_small_share_is_not_zero(share, text):
     assert show(share, "percent") == text
+
+
+@pytest.mark.parametrize(
+    "speed, text",
+    [
+        (28357.6, "28,400"),
+        (1590.4, "1,590"),
+        (12.345, "12.3"),
+        (Repeated(28357.6, 0.042), "28,400 ± 4 %"),
+        (Repeated(999.6, 0.23), "1,000 ± 23 % (noisy)"),
+    ],
+)
+def test_a_speed_has_three_digits_and_the_spread_of_its_repetitions(speed, text):
+    assert show(speed, "rate") == text
+
+
+def test_a_speed_stands_with_its_spread_where_that_was_recorded():
+    results = results_of("gru")
+    spread = Record("speed", "decode_spread", 0.25, {"context": 1024})
+    noisy = members.Member("gru", "run", (results._replace(records=(*results.records, spread)),))
+    table = comparison_tables(comparison_of(noisy))[0]
+    shown = dict(zip([column.title for column in table.columns], cells(table)[0], strict=True))
+    assert shown["tokens/s @ 1,024"] == "10,000 ± 25 % (noisy)"
 
 
 @pytest.mark.parametrize("value, unit, number", [(0.0, "bits", 0), (0, "count", 0)])
