@@ -54,7 +54,7 @@ def _figure(results: Sequence[Results], target: str, phase: str) -> Figure | Non
     with style.settings():
         drawing, axes = style.one_panel("context, tokens", "bytes")
         for name, (x, y) in curves.items():
-            axes.plot(x, y, color=looks[name].colour, marker=looks[name].marker, markersize=5)
+            axes.plot(x, y, markersize=5, **looks[name].plotted)
         scale_x(axes, "context")
         style.log_axis(axes.yaxis, format_bytes, 2)
         ends = {name: (x[-1], y[-1]) for name, (x, y) in curves.items()}

@@ -1,5 +1,6 @@
 """Figures of members: the curves that evaluators declare, and quality against state."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,13 @@ from matplotlib.axes import Axes
 
 from seqarch.evals.evaluator import Evaluator, FigureSpec
 from seqarch.report import style
-from seqarch.report.formats import AXES, FORMATS, format_bytes, format_si
+from seqarch.report.formats import AXES, BOUNDS, FORMATS, format_bytes, format_si
 from seqarch.report.labels import Label, label_points, shown_name
 from seqarch.report.members import Comparison, Member, places
 from seqarch.report.style import Figure, Style
 
 BINS = 20  # bins of positions
+POSITIVE = (0.0, math.inf)
 
 
 def evaluator_figure(
@@ -36,12 +38,12 @@ def evaluator_figure(
     with style.settings():
         drawing, axes = style.one_panel(_axis_title(spec.over), AXES.get(metric.unit, metric.title))
         for each, (x, y) in curves.items():
-            axes.plot(x, y, color=looks[each].colour, marker=looks[each].marker, markersize=4)
+            axes.plot(x, y, markersize=4, clip_on=False, **looks[each].plotted)
         scale_x(axes, spec.over)
         if spec.log:
             style.log_axis(axes.yaxis, FORMATS[metric.unit], 2 if metric.unit == "bytes" else 10)
         else:
-            style.linear_axis(axes.yaxis, "{:.4g}".format)
+            style.linear_axis(axes.yaxis, "{:.4g}".format, BOUNDS.get(metric.unit, POSITIVE))
         label_points(axes, [_last(each, curve, looks[each]) for each, curve in curves.items()])
         return style.finish(drawing, spec.name, spec.title, spec.caption)
 
@@ -101,7 +103,7 @@ def quality_against_state(comparison: Comparison) -> Figure | None:
             axes.errorbar([state], [mean], span, color=look.colour, **marks)
         axes.margins(x=0.08, y=0.12)
         style.log_axis(axes.xaxis, format_bytes, 2)
-        style.linear_axis(axes.yaxis, "{:.4g}".format)
+        style.linear_axis(axes.yaxis, "{:.4g}".format, POSITIVE)
         _draw_baselines(axes, comparison.baselines)
         labels = [
             Label(name, x, float(bits.mean()), looks[name].colour)
@@ -157,8 +159,7 @@ def _styles(members: Sequence[Member]) -> dict[str, Style]:
 
 def styles_of(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, Style]:
     """Returns the style of each member, from its config."""
-    models = {name: config.get("model", {}) for name, config in configs.items()}
-    return style.styles({name: model.get("mixer", name) for name, model in models.items()})
+    return {name: style.style_of(name, config.get("model", {})) for name, config in configs.items()}
 
 
 def decoding_figure(points: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
@@ -168,7 +169,7 @@ def decoding_figure(points: Mapping[str, Sequence[Mapping[str, float]]]) -> Figu
       points: by mixer, each point with its "tokens", "seconds" per token and "resident" bytes
         (studies.long_decode).
     """
-    looks = style.styles({name: name for name in points})
+    looks = styles_of(dict.fromkeys(points, {}))
     panels = {
         "seconds": ("time a token", "{:,.0f} us".format, 10, 1e6),
         "resident": ("resident memory", format_bytes, 2, 1),
@@ -180,7 +181,7 @@ def decoding_figure(points: Mapping[str, Sequence[Mapping[str, float]]]) -> Figu
             ends = []
             for name, found in points.items():
                 x, y = [each["tokens"] for each in found], [scale * each[key] for each in found]
-                axes.plot(x, y, color=looks[name].colour)
+                axes.plot(x, y, color=looks[name].colour, linestyle=looks[name].line)
                 ends.append(_last(name, (x, y), looks[name]))
             style.log_axis(axes.xaxis, format_si, 10)
             style.log_axis(axes.yaxis, format, base)

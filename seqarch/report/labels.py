@@ -1,5 +1,6 @@
 """Labels beside the points of a figure, spread so that none covers another."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -37,7 +38,7 @@ def shown_name(name: str) -> str:
 def label_points(axes: Axes, labels: Sequence[Label]) -> None:
     """Writes names to the right of the axes, with a line from each to its point.
 
-    The figure becomes higher where the names would not fit.
+    The lines do not cross. The figure becomes higher where the names would not fit.
     """
     if not labels:
         return
@@ -47,7 +48,7 @@ def label_points(axes: Axes, labels: Sequence[Label]) -> None:
     order = sorted(range(len(labels)), key=lambda index: places[index][1])
     gap = LABEL_POINTS / height
     heights = within(spread([places[index][1] for index in order], gap), gap)
-    for index, y in zip(order, heights, strict=True):
+    for index, y in zip(uncrossed(places, order, heights), heights, strict=True):
         label = labels[index]
         line = dict(arrowstyle="-", color=label.colour, alpha=0.35, linewidth=0.8)
         axes.annotate(
@@ -59,9 +60,47 @@ def label_points(axes: Axes, labels: Sequence[Label]) -> None:
             fontsize=8.5,
             color=label.colour,
             parse_math=False,
-            arrowprops=line | dict(shrinkA=0, shrinkB=3),
+            arrowprops=line | dict(shrinkA=0, shrinkB=3, relpos=(0, 0.5)),
             annotation_clip=False,
         )
+
+
+def uncrossed(
+    points: Sequence[tuple[float, float]], order: Sequence[int], heights: Sequence[float]
+) -> list[int]:
+    """Returns an order of the points in which no two lines to their labels cross.
+
+    Two that cross change their labels, which makes the lines shorter, until none do.
+
+    Args:
+      points: in fractions of the axes, left of LEFT.
+      order: their indices, from the lowest label to the highest.
+      heights: of the labels, which stand at LEFT.
+    """
+    order, pairs = list(order), list(itertools.combinations(range(len(order)), 2))
+    is_done = False
+    while not is_done:
+        is_done = True
+        for low, high in pairs:
+            lines = [(points[order[each]], (LEFT, heights[each])) for each in (low, high)]
+            if _cross(*lines):
+                order[low], order[high] = order[high], order[low]
+                is_done = False
+    return order
+
+
+Line = tuple[tuple[float, float], tuple[float, float]]
+
+
+def _cross(one: Line, other: Line) -> bool:
+    """Returns whether two lines have a point in common that is no end of either."""
+
+    def side(line: Line, point: tuple[float, float]) -> float:
+        (x, y), (u, v) = line
+        return (u - x) * (point[1] - y) - (v - y) * (point[0] - x)
+
+    apart = [side(one, other[0]) * side(one, other[1]), side(other, one[0]) * side(other, one[1])]
+    return all(each < -1e-12 for each in apart)
 
 
 def _raise_figure(axes: Axes, count: int) -> float:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from seqarch.records import Results
 from seqarch.report import style
 from seqarch.report.figures import styles_of
+from seqarch.report.formats import BOUNDS
 from seqarch.report.labels import shown_name
 from seqarch.report.members import Comparison, Member
 from seqarch.report.style import Figure, Style
@@ -170,7 +171,7 @@ def fit_figure(comparison: Comparison, found: Mapping[str, Outcome]) -> Figure |
         names = [shown_name(member.name) for member in models]
         axes.set_yticks(range(len(models)), names, parse_math=False)
         axes.set_ylim(len(models) - 0.5, -0.5)
-        style.linear_axis(axes.xaxis, "{:.4g}".format)
+        style.linear_axis(axes.xaxis, "{:.4g}".format, BOUNDS["percent"])
         caption = (
             "A point for each seed, and a line at the median. Dashed: the accuracy from which on "
             "the task counts as solved; dash-dotted: the best trivial rule; dotted: chance. A "

@@ -1,15 +1,18 @@
-"""The look of all figures: a colour for each family of mixers and a marker for each variant.
+"""The look of all figures: a colour for each family of mixers, a marker and a line for a variant.
 
-Text and axes are drawn in INK, which pages replace by the colour of their text, so that one drawing
-serves light and dark pages.
+A member's look follows from its own config alone, so it is the same in every figure. Text and axes
+are drawn in INK, which pages replace by the colour of their text, so that one drawing serves light
+and dark pages.
 """
 
 import contextlib
+import hashlib
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib import figure, ticker
@@ -21,9 +24,18 @@ from seqarch.patterns import read_pattern
 
 INK = "#010203"
 QUIET = "#808080"
-# Those of Okabe and Ito, and a brown.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
-MARKERS = "osD^vPX*hd"
+HYBRID = "hybrid"
+# Those of Okabe and Ito; families that are not named share the others.
+COLOURS = {
+    "gru": "#0072b2",
+    "attention": "#d55e00",
+    "linear_attention": "#009e73",
+    "mamba": "#cc79a7",
+    HYBRID: "#e69f00",
+}
+OTHERS = ("#56b4e9", "#8c6d31", "#7a5195", "#4d4d4d")
+MARKERS = "os^vDPX*hd"
+LINES = ("-", "--", "-.")
 INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 SETTINGS = {
     "font.size": 10,
@@ -59,21 +71,51 @@ class Figure(NamedTuple):
 
 
 class Style(NamedTuple):
-    """The colour and the marker of a member."""
+    """The colour, the marker and the line style of a member."""
 
     colour: str
     marker: str
+    line: str
+
+    @property
+    def plotted(self) -> dict[str, str]:
+        """The style as matplotlib's keywords of a curve."""
+        return dict(color=self.colour, marker=self.marker, linestyle=self.line)
 
 
-def styles(mixers: Mapping[str, str]) -> dict[str, Style]:
-    """Returns the style of each member; mixers: layer patterns by the members' names."""
-    families = {name: family(pattern) for name, pattern in mixers.items()}
-    colours = dict(zip(dict.fromkeys(families.values()), COLOURS * len(families), strict=False))
-    made, variants = {}, {}
-    for name, each in families.items():
-        variant = variants[each] = variants.get(each, -1) + 1
-        made[name] = Style(colours[each], MARKERS[variant % len(MARKERS)])
-    return made
+def style_of(name: str, model: Mapping[str, Any]) -> Style:
+    """Returns the style of a member.
+
+    The colour is that of its family. Marker and line are those of the variant: the options of its
+    mixers, and whether it has convolutions and MLPs. Two variants of a family may look alike, since
+    nothing but their names decides.
+
+    Args:
+      name: its name, which counts where there is no model.
+      model: the fields of its model.
+    """
+    pattern = model.get("mixer", name)
+    kind = family(pattern)
+    parts = [bool(model.get("conv")), model.get("mlp") == 0] if model else []
+    digest = _digest(f"{_layers(pattern)} {parts}")
+    colour = COLOURS.get(kind) or OTHERS[_digest(kind) % len(OTHERS)]
+    plain = pattern == kind and not any(parts)
+    if plain and kind in COLOURS:
+        return Style(colour, MARKERS[0], LINES[0])
+    marker = MARKERS[1 + digest % (len(MARKERS) - 1)]
+    return Style(colour, marker, LINES[digest // len(MARKERS) % len(LINES)])
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
+def _layers(pattern: str) -> str:
+    """Returns a pattern without what is only a way to write it."""
+    try:
+        return ",".join(map(str, read_pattern(pattern)))
+    except UserError:
+        return pattern
 
 
 def family(pattern: str) -> str:
@@ -82,7 +124,7 @@ def family(pattern: str) -> str:
         names = {layer.mixer for layer in read_pattern(pattern)}
     except UserError:
         return pattern
-    return names.pop() if len(names) == 1 else "hybrid"
+    return names.pop() if len(names) == 1 else HYBRID
 
 
 @contextlib.contextmanager
@@ -113,8 +155,13 @@ def log_axis(axis: Axis, format: Callable[[float], str], base: int) -> None:
     set_ticks(axis, log_ticks(*sorted(axis.get_view_interval()), base), format)
 
 
-def linear_axis(axis: Axis, format: Callable[[float], str]) -> None:
-    """Gives a linear axis at least LEAST_TICKS ticks."""
+def linear_axis(
+    axis: Axis, format: Callable[[float], str], bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> None:
+    """Gives a linear axis at least LEAST_TICKS ticks, and ends it at the bounds of its quantity."""
+    axis.axes.autoscale_view()
+    low, high = sorted(axis.get_view_interval())
+    getattr(axis.axes, f"set_{axis.axis_name}lim")(max(low, bounds[0]), min(high, bounds[1]))
     axis.set_major_locator(ticker.MaxNLocator(MOST_TICKS - 3, min_n_ticks=LEAST_TICKS))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: format(value)))
 

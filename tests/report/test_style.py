@@ -1,7 +1,6 @@
-"""The look of figures: labels that can be read, enough ticks, a colour a family and a marker a
-variant.
-"""
+"""The look of figures: labels that can be read, enough ticks, and the same look everywhere."""
 
+import itertools
 import re
 
 import numpy as np
@@ -15,21 +14,26 @@ from seqarch.report.style import LEAST_TICKS, MOST_TICKS
 from tests.report.conftest import baseline_of, comparison_of, member_of
 
 
-def test_a_family_has_a_colour_and_a_variant_a_marker():
-    patterns = {
-        "a": "attention",
-        "b": "attention(window=64)",
-        "c": "mamba",
-        "d": "mamba,attention",
-        "e": "attention,mamba,mamba",
-        "f": "$no pattern(",
-    }
-    found = style.styles(patterns)
-    colours = {name: each.colour for name, each in found.items()}
-    assert colours["a"] == colours["b"] and colours["d"] == colours["e"]
-    assert len(set(colours.values())) == 4
-    assert found["a"].marker != found["b"].marker and found["d"].marker != found["e"].marker
-    assert len(set(found.values())) == len(found)
+def look(pattern, **model):
+    return style.style_of("name", dict(mixer=pattern, **model))
+
+
+def test_a_family_has_a_colour_and_a_variant_a_marker_or_a_line():
+    patterns = ("attention", "attention(window=64)", "mamba", "mamba,attention", "$no pattern(")
+    found = {pattern: look(pattern) for pattern in patterns}
+    assert found["attention"].colour == found["attention(window=64)"].colour
+    assert len({each.colour for each in found.values()}) == 4
+    assert look("attention,mamba,mamba").colour == found["mamba,attention"].colour
+    variants = [look("attention"), look("attention(window=64)"), look("attention(window=128)")]
+    variants += [look("attention", conv=4), look("attention", mlp=0)]
+    assert len(set(variants)) == len(variants)
+
+
+def test_a_look_follows_from_the_members_own_config():
+    """Not from its name, from sizes, or from how its pattern is written."""
+    assert look("gru", dim=64, mlp=8) == style.style_of("other", dict(mixer="gru", mlp=128))
+    assert look("attention(window=64, heads=2)") == look("attention(window=64,heads=2)")
+    assert style.style_of("mamba", {}) == look("mamba")
 
 
 @pytest.mark.parametrize("values", [[0.5] * 7, [0.0, 0.0, 1.0], [0.1, 0.11, 0.8, 0.81], [1.0]])
@@ -60,6 +64,31 @@ def test_labels_lie_beside_the_axes_and_apart(count):
     middles = np.array([(each.y0 + each.y1) / 2 for each in found]) / point
     assert len(found) == count and all(np.diff(middles) >= LABEL_POINTS - 0.5)
     assert all(each.x0 >= box.x1 for each in found)
+
+
+def test_lines_to_labels_do_not_cross():
+    """By height, the line of the first point would cross that of the second, far above both."""
+    points, heights = [(0.1, 0.4), (0.9, 0.41)], [0.9, 1.0]
+    lines = [(point, (labels.LEFT, y)) for point, y in zip(points, heights, strict=True)]
+    assert labels._cross(*lines) and labels.uncrossed(points, [0, 1], heights) == [1, 0]
+    rng = np.random.default_rng(0)
+    points, heights = rng.uniform(size=(30, 2)).tolist(), np.linspace(0, 1, 30).tolist()
+    order = labels.uncrossed(points, sorted(range(30), key=lambda at: points[at][1]), heights)
+    lines = [(points[at], (labels.LEFT, y)) for at, y in zip(order, heights, strict=True)]
+    assert sorted(order) == list(range(30))
+    assert not any(labels._cross(*each) for each in itertools.combinations(lines, 2))
+
+
+@pytest.mark.parametrize("values", [[1.0] * 3, [0.0] * 3, [0.985, 1.0, 0.99], [0.4, 0.6, 0.5]])
+def test_an_axis_ends_at_the_bounds_of_its_quantity(values):
+    drawing, axes = style.one_panel("x", "accuracy")
+    axes.plot([1, 2, 3], values)
+    style.linear_axis(axes.yaxis, "{:.4g}".format, (0.0, 1.0))
+    drawing.draw_without_rendering()
+    low, high = axes.get_ylim()
+    assert 0 <= low <= min(values) and max(values) <= high <= 1 and low < high
+    ticks = [each for each in axes.get_yticks() if low <= each <= high]
+    assert len(ticks) >= LEAST_TICKS
 
 
 @pytest.mark.parametrize("base", [2, 10])
