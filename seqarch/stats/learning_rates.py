@@ -46,6 +46,12 @@ def half_octave_grid(low: float, high: float) -> tuple[float, ...]:
     return tuple(float(f"{low * 2 ** (k / 2):.4g}") for k in range(steps + 1))
 
 
+def is_half_octave_grid(lrs: Sequence[float]) -> bool:
+    """Returns whether rising learning rates are a factor of 2^(1/2) apart, to three digits."""
+    steps = [math.log2(other / one) for one, other in itertools.pairwise(lrs)]
+    return bool(steps) and all(abs(step - 1 / 2) < 0.01 for step in steps)
+
+
 def choose_learning_rate(scores: Scores, solved: float) -> float | None:
     """Returns the learning rate with the highest fit rate and, among equals, the highest median.
 

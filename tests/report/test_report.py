@@ -248,7 +248,7 @@ def test_a_document_has_a_column_and_a_long_array_has_none(comparison):
 
 
 def test_settings_are_told_once_where_they_are_shared(comparison):
-    provenance = comparison_tables(comparison)[-1]
+    (provenance,) = (each for each in comparison_tables(comparison) if each.title == "Provenance")
     assert "steps=300" in provenance.caption and "model.dim=128" in provenance.caption
     assert "model.mlp" not in provenance.caption and "seed" not in provenance.caption
 
@@ -257,9 +257,10 @@ def test_a_row_says_all_its_revisions():
     one, other = results_of("gru", seed=1), results_of("gru", seed=2)
     made = dict(other.source.provenance) | dict(revision="fedcba9876543210")
     other.source.__dict__["provenance"] = made
-    table = comparison_tables(comparison_of(members.Member("gru", "run", (one, other))))[-1]
+    *_, table, runs = comparison_tables(comparison_of(members.Member("gru", "run", (one, other))))
     (row,) = cells(table)
     assert "0123abcdef" in " ".join(row) and "fedcba9876" in " ".join(row)
+    assert [row[-2] for row in cells(runs)] == ["0123abcdef", "fedcba9876"]
 
 
 def test_facts_end_a_caption_or_are_columns(comparison):
