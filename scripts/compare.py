@@ -25,6 +25,7 @@ from seqarch.report.comparison import comparison_tables
 from seqarch.report.members import Member
 from seqarch.report.pages import write_report
 from seqarch.report.render import text_table
+from seqarch.report.run_files import with_files
 from seqarch.runtime import cli
 from seqarch.runtime.progress import print_line
 from seqarch.runtime.workers import check_workers
@@ -55,7 +56,7 @@ def main() -> None:
     found, failures = comparison.run(given, members, workdir, at_once, print_line)
     found = found._replace(members=tuple(_with_command(each, given) for each in found.members))
     if found.models and jax.process_index() == 0:
-        paths = write_report(found, workdir)
+        paths = write_report(with_files(found, workdir), workdir)
         print(f"\n{text_table(comparison_tables(found)[0])}\n\n{printable_line(found.notice)}\n")
         print("\n".join(f"wrote {path}" for path in paths))
     if failures:

@@ -158,6 +158,13 @@ def test_code_survives_markdown():
     )
 
 
+def test_a_bracket_begins_no_row_of_latex():
+    """It would be an argument of the line break before it."""
+    table = Table("", "", (Column("model"),), (Row(("[x]",)), Row(("a [r1]",))))
+    _, first, second = (line for line in latex_table(table).splitlines() if "\\\\" in line)
+    assert first.strip().startswith("{}[x]") and second.strip().startswith("a [r1]")
+
+
 def test_names_survive_latex(odd_page):
     """A row has as many cells as its head, and every special character is escaped."""
     for table in odd_page.tables:
