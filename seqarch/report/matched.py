@@ -36,7 +36,7 @@ def matching_table(comparison: Comparison) -> Table | None:
         return None
     columns = (Column("quantity"), Column("least", "size"), Column("most", "size"))
     caption = f"{_what(comparison)} {_said(matched)}"
-    return Table("What is compared", caption, (*columns, Column("ratio", "ratio")), tuple(rows))
+    return Table("What is compared", caption, (*columns, Column("ratio", "rate")), tuple(rows))
 
 
 def _quantities(models: Sequence[Member]) -> list[tuple[str, str, Callable[[Member], Any]]]:
