@@ -29,6 +29,7 @@ from seqarch.report.comparison import comparison_tables
 from seqarch.report.members import PROBE, Member
 from seqarch.report.pages import write_report
 from seqarch.report.render import text_table
+from seqarch.report.run_files import with_files
 from seqarch.runtime import cli
 from seqarch.runtime.progress import print_line
 from seqarch.runtime.workers import check_workers
@@ -76,7 +77,7 @@ def main() -> None:
         probes=tuple(_with_probe_command(each, given) for each in found.probes),
     )
     if found.models and jax.process_index() == 0:
-        paths = write_report(found, workdir)
+        paths = write_report(with_files(found, workdir), workdir)
         print(f"\n{text_table(comparison_tables(found)[0])}\n\n{printable_line(found.notice)}\n")
         print("\n".join(f"wrote {path}" for path in paths))
     if left:

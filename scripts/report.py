@@ -1,10 +1,10 @@
-"""Renders finished runs without measuring anything.
+"""Renders runs and sweeps without measuring anything.
 
     python scripts/report.py RUN [RUN ...] --out=DIR
 
-A RUN is a run that eval.py measured, a comparison's directory, or a records file. Runs of the same
-model that differ in their seeds are one member. Writes report.md, report.html, report.tex,
-results.csv and records.jsonl.
+A RUN is the directory of a run, of a sweep or of a comparison, or a records file. Runs of the same
+model that differ in their seeds are one member, and its learning rates stand together. Writes
+report.md, report.html, report.tex, results.csv and records.jsonl.
 """
 
 from pathlib import Path

@@ -9,14 +9,20 @@ from seqarch.evals import evaluator
 from seqarch.records import Record, Results
 from seqarch.report.abilities import ABILITIES, ability_cells, ability_tables
 from seqarch.report.ability_figure import ability_figure
+from seqarch.report.curves import curve_figures
 from seqarch.report.figures import evaluator_figure, quality_against_state
 from seqarch.report.frontier import frontier_tables
 from seqarch.report.frontier_figure import frontier_figures
+from seqarch.report.lines import is_sweep, line_name
+from seqarch.report.matched import matching_table
 from seqarch.report.members import Comparison, Member, evaluators, longest
+from seqarch.report.missing import lacking
 from seqarch.report.origin_tables import (
     learning_rate_table,
     model_table,
+    pattern_of,
     provenance_table,
+    run_table,
     scores_of,
     seeds_of,
 )
@@ -29,6 +35,7 @@ from seqarch.report.probes import (
     outcomes,
 )
 from seqarch.report.style import Figure
+from seqarch.report.sweeps import heat_maps, window_table
 from seqarch.report.tables import (
     NAME,
     Cells,
@@ -61,7 +68,9 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     made = [
         summary_table(comparison, judged, found),
         *ability_tables(comparison),
+        matching_table(comparison),
         fit_table(comparison, found),
+        window_table(comparison.models),
         *frontier_tables(comparison.results),
         difference_table(comparison, judged),
         learning_rate_table(comparison),
@@ -69,7 +78,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     for name in evaluators(comparison.members):
         entry = evaluator.find(name)
         made += [evaluator_table(spec, name, entry, comparison.members) for spec in entry.tables]
-    made += [model_table(comparison), provenance_table(comparison)]
+    made += [model_table(comparison), provenance_table(comparison), run_table(comparison)]
     return [table for table in made if table]
 
 
@@ -78,8 +87,10 @@ def comparison_figures(comparison: Comparison) -> list[Figure]:
     made = [
         quality_against_state(comparison),
         ability_figure(comparison),
+        *heat_maps(comparison.models),
         fit_figure(comparison, outcomes(comparison.models)),
         *frontier_figures(comparison.results),
+        *curve_figures(comparison.models),
     ]
     for name in evaluators(comparison.models):
         entry = evaluator.find(name)
@@ -90,9 +101,11 @@ def comparison_figures(comparison: Comparison) -> list[Figure]:
 def significance(models: Sequence[Member]) -> dict[str, Judgement]:
     """Returns judgements of the models, from the documents that all of them were scored on.
 
-    There are none where models differ in their documents or their number of seeds, and where seeds
-    or documents are too few.
+    There are none where models differ in their documents or their number of seeds, where seeds or
+    documents are too few, and of a sweep, whose learning rates are no models to be compared.
     """
+    if is_sweep(models):
+        return {}
     found = {member.name: [_documents(each) for each in member.results] for member in models}
     runs = {name: len(each) for name, each in found.items()}
     names = {tuple(record.at["document"]) for each in found.values() for record in each if record}
@@ -125,7 +138,8 @@ def summary_table(
     """
     members = comparison.members
     windows = sorted({at for member in members if (at := member.value("quality", "context"))})
-    cells = [NAME, *_score_cells(members, found), *([_letters(judged)] if judged else [])]
+    cells = [NAME, *_patterns(members), *_score_cells(members, found)]
+    cells += [_letters(judged)] if judged else []
     cells += ability_cells(comparison)
     carried = metric_cell("carried", "bits", "quality", "bits_per_byte_carried", {})
     cells += [carried] if any(carried.of(member) is not None for member in members) else []
@@ -137,6 +151,8 @@ def summary_table(
     cells += _at_longest(members, "memory", "train_bytes")
     cells += _at_longest(members, "memory", "decode_bytes")
     cells += _at_longest(members, "speed", "decode_tokens_per_s", "tokens/s")
+    if any(map(lacking, members)):
+        cells.append(Cells(Column("lacks"), lacking))
     titles = ", ".join(each.title for each in scores_of(members)) or "Nothing"
     caption = (
         f"Held-out data: {titles}. {f'{INTERVAL} ' if found else ''}"
@@ -144,7 +160,16 @@ def summary_table(
         "sequence, and the memory of the compiled programs."
     )
     once = {each.column.title: each for each in cells}  # the window may be the longest context
-    return member_table("At a glance", caption, members, list(once.values()))
+    shown = [each for each in once.values() if any(each.of(it) not in (None, "") for it in members)]
+    return member_table("At a glance", caption, members, shown)
+
+
+def _patterns(members: Sequence[Member]) -> list[Cells]:
+    """Returns the column of layer patterns; none where every model is named after its own."""
+    models = [member for member in members if pattern_of(member)]
+    if all(line_name(member) == pattern_of(member) for member in models):
+        return []
+    return [Cells(Column("layers of"), pattern_of)]
 
 
 def _score_cells(members: Sequence[Member], found: dict[str, Outcome]) -> list[Cells]:

@@ -34,15 +34,22 @@ def costs_page(title: str, results: Sequence[Results]) -> Page:
 
 
 def _what(results: Sequence[Results]) -> str:
-    """Returns the fields of the model that all members share, and the batch."""
+    """Returns the fields of the model that all members share, the batch, and layer patterns.
+
+    A pattern is told of a member that is not named after it.
+    """
     models, same = [each.source.config["model"] for each in results], []
     for name in ("dim", "layers", "vocab", "dtype"):
         value = models[0].get(name)
         if all(model.get(name) == value for model in models):
             same.append(f"{name} {value}")
-    if not same:
-        return "One sequence a device."
-    return f"All members: {', '.join(same)}; one sequence a device."
+    named = {
+        each.source.member: model.get("mixer") for each, model in zip(results, models, strict=True)
+    }
+    patterns = [f"{name} is {mixer}" for name, mixer in named.items() if mixer not in (None, name)]
+    said = f"All members: {', '.join(same)}; one sequence" if same else "One sequence"
+    layers = f" Layers: {'; '.join(patterns)}." if patterns else ""
+    return f"{said} a device.{layers}"
 
 
 def _figure(results: Sequence[Results], target: str, phase: str) -> Figure | None:

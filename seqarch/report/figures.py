@@ -134,10 +134,10 @@ def _draw_baselines(axes: Axes, baselines: Sequence[Member]) -> None:
     values = [(each.value("quality", "bits_per_byte"), each.name) for each in baselines]
     found = [(bits, name) for bits, name in values if bits]
     within = [(bits, name) for bits, name in found if low <= bits <= high]
-    quiet = dict(ha="right", va="bottom", fontsize=8, color=style.QUIET, parse_math=False)
+    quiet = dict(ha="left", va="bottom", fontsize=8, color=style.QUIET, parse_math=False)
     for bits, name in within:
         axes.axhline(bits, color=style.QUIET, linestyle="--", linewidth=1)
-        place = (0.99, bits)
+        place = (0.01, bits)
         axes.annotate(shown_name(name), place, xycoords=("axes fraction", "data"), **quiet)
     _name_beyond(axes, "top", sorted(each for each in found if each[0] > high))
     _name_beyond(axes, "bottom", sorted(each for each in found if each[0] < low))
@@ -150,7 +150,7 @@ def _name_beyond(axes: Axes, side: str, found: Sequence[tuple[float, str]]) -> N
     text = ", ".join(f"{shown_name(name)} {FORMATS['bits'](bits)}" for bits, name in found)
     arrow, y = {"top": ("\N{UPWARDS ARROW}", 0.99), "bottom": ("\N{DOWNWARDS ARROW}", 0.01)}[side]
     quiet = dict(fontsize=8, color=style.QUIET, parse_math=False)
-    axes.text(0.01, y, f"{arrow} {text}", transform=axes.transAxes, va=side, **quiet)
+    axes.text(0.2, y, f"{arrow} {text}", transform=axes.transAxes, va=side, **quiet)
 
 
 def _styles(members: Sequence[Member]) -> dict[str, Style]:

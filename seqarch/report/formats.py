@@ -100,7 +100,6 @@ AXES = {  # titles of axes, by unit
     "rate": "tokens per second",
     "seconds": "seconds",
     "flops": "FLOPs",
-    "percent": "share",
 }
 BOUNDS = {"percent": (0.0, 1.0)}  # of what is drawn, by unit; others are at least 0
 TEXTS = ("text", "code", "revision")  # units that are aligned to the left

@@ -23,12 +23,14 @@ class Member(NamedTuple):
       kind: "run" or "baseline".
       results: those of its runs, one for each seed.
       search: those of the runs that chose its learning rate.
+      mark: what stands behind its name in tables where members are of several revisions.
     """
 
     name: str
     kind: str
     results: tuple[Results, ...]
     search: Results | None = None
+    mark: str = ""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -130,8 +132,9 @@ def group(results: Iterable[Results]) -> tuple[Member, ...]:
             searches[each.source.member] = each
         elif not is_probe(each):
             runs.setdefault(each.source.member, []).append(each)
+    known = revisions(each for found in runs.values() for each in found)
     return tuple(
-        Member(name, found[0].source.kind, tuple(found), searches.get(name))
+        Member(name, found[0].source.kind, tuple(found), searches.get(name), _mark(found, known))
         for name, found in runs.items()
     )
 
@@ -139,6 +142,18 @@ def group(results: Iterable[Results]) -> tuple[Member, ...]:
 def is_probe(results: Results) -> bool:
     """Returns whether results are those of a probe beside a comparison's text."""
     return results.source.kind in (PROBE, PROBE_SEARCH)
+
+
+def revisions(results: Iterable[Results]) -> list[str]:
+    """Returns the revisions that measured results, in the order in which they first appear."""
+    measured = (each.source for each in results if each.source.provenance)
+    return list(dict.fromkeys(source.revision for source in measured))
+
+
+def _mark(found: Sequence[Results], known: Sequence[str]) -> str:
+    """Returns "[r1]" for results of the first revision of several; "" where there is one."""
+    numbers = [f"r{1 + known.index(each)}" for each in revisions(found)]
+    return f"[{', '.join(numbers)}]" if len(known) > 1 and numbers else ""
 
 
 def write(path: Path, comparison: Comparison) -> None:

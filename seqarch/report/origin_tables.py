@@ -1,4 +1,4 @@
-"""Tables that say how the models of a comparison were made, and where each number comes from."""
+"""Tables that say how models and runs were made, and where each number comes from."""
 
 import json
 import shlex
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from seqarch import tasks
 from seqarch.config import flatten
+from seqarch.records import Results
 from seqarch.report.formats import show
 from seqarch.report.members import Comparison, Member
-from seqarch.report.tables import NAME, Cells, Column, Table, member_table, metric_cell
+from seqarch.report.missing import lacking
+from seqarch.report.tables import NAME, Cells, Column, Row, Table, member_table, metric_cell
 from seqarch.tasks.base import Score
 
 MATCHING = "comparison"  # whose fact "match" says how a member was matched
@@ -72,7 +74,7 @@ def model_table(comparison: Comparison) -> Table | None:
         comparison.models,
         (
             NAME,
-            field("layers of", "model.mixer", "text"),
+            Cells(Column("layers of"), pattern_of),
             metric_cell("parameters", "count", "memory", "params", {}),
             Cells(Column("state", "bytes"), state),
             metric_cell("FLOPs", "flops", "flops", "train_per_token", {}),
@@ -94,7 +96,7 @@ def _matched(models: Sequence[Member]) -> str:
 
 
 def provenance_table(comparison: Comparison) -> Table | None:
-    """Returns what makes each row again; settings that all models share stand in the caption."""
+    """Returns where each row comes from; settings that all models share stand in the caption."""
     settings = [flatten(dict(member.config)) for member in comparison.models if member.config]
     names = dict.fromkeys(name for flat in settings for name in flat)
     shared = {}
@@ -105,7 +107,7 @@ def provenance_table(comparison: Comparison) -> Table | None:
     text = ", ".join(f"{name}={json.dumps(value)}" for name, value in shared.items())
     return member_table(
         "Provenance",
-        "What makes each row again, with the fields that a config had at that revision. Settings "
+        "Where each row comes from, with the fields that a config had at that revision. Settings "
         f"that all models share: {text or 'none'}.",
         comparison.members,
         (
@@ -113,9 +115,29 @@ def provenance_table(comparison: Comparison) -> Table | None:
             Cells(Column("split"), lambda member: member.results[0].source.split),
             Cells(Column("measured on"), _device),
             Cells(Column("git revision"), _revisions),
-            Cells(Column("command", "code"), _command),
         ),
     )
+
+
+def run_table(comparison: Comparison) -> Table | None:
+    """Returns what came of each run, and the command that makes it again; folded in a page."""
+    scores, rows = scores_of(comparison.members), []
+    for member in comparison.members:
+        for each in member.results:
+            seeds = ", ".join(f"{name} {seed}" for name, seed in each.source.seeds.items())
+            shown = [each.value(score.evaluator, score.metric) for score in scores]
+            lacks = lacking(member._replace(results=(each,)))
+            revision = each.source.revision if each.source.provenance else None
+            name = NAME.of(member)
+            rows.append(Row((name, seeds, *shown, lacks, revision, _command(each)), member.kind))
+    columns = [Column("model"), Column("seeds")]
+    columns += [Column(score.title, score.unit) for score in scores]
+    columns += [Column("lacks"), Column("git revision", "revision"), Column("command", "code")]
+    kept = [index for index in range(len(columns)) if any(row.cells[index] for row in rows)]
+    rows = [Row(tuple(row.cells[index] for index in kept), row.kind) for row in rows]
+    caption = "Each run, with the command that trains and measures it again."
+    titles = tuple(columns[index] for index in kept)
+    return Table("Runs", caption, titles, tuple(rows), folded=True) if rows else None
 
 
 def _revisions(member: Member) -> str:
@@ -129,9 +151,14 @@ def _device(member: Member) -> str:
     return "{count} x {kind} ({platform})".format(**devices) if devices else ""
 
 
-def _command(member: Member) -> str:
-    made = member.results[0].source.provenance
+def _command(results: Results) -> str:
+    made = results.source.provenance
     return made.get("again") or shlex.join(made.get("command", ()))
+
+
+def pattern_of(member: Member) -> str:
+    """Returns the layer pattern of a member; "" of a baseline."""
+    return member.config.get("model", {}).get("mixer", "")
 
 
 def seeds_of(member: Member) -> str:

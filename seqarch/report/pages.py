@@ -20,6 +20,7 @@ from seqarch.records import Results
 from seqarch.report import members
 from seqarch.report.comparison import comparison_figures, comparison_tables
 from seqarch.report.members import Comparison
+from seqarch.report.notices import notices
 from seqarch.report.render import cells, escape, latex_table, markdown_table
 from seqarch.report.style import INK, Figure
 from seqarch.report.tables import Table
@@ -50,6 +51,7 @@ class Page(NamedTuple):
 def comparison_page(comparison: Comparison) -> Page:
     """Returns the page of a comparison."""
     title, notice, command = map(printable_line, comparison[:3])
+    notice = "; ".join([*([notice] if notice else []), *notices(comparison)])
     tables, figures = comparison_tables(comparison), comparison_figures(comparison)
     return Page(title, tables, figures, notice, f"Made by {command}." if command else "")
 

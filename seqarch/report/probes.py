@@ -13,6 +13,7 @@ from seqarch.report import style
 from seqarch.report.figures import styles_of
 from seqarch.report.formats import BOUNDS
 from seqarch.report.labels import shown_name
+from seqarch.report.lines import is_sweep
 from seqarch.report.members import Comparison, Member
 from seqarch.report.style import Figure, Style
 from seqarch.report.tables import NAME, Cells, Column, Table, member_table
@@ -48,12 +49,13 @@ def outcomes(models: Sequence[Member]) -> dict[str, Outcome]:
     """Returns the outcomes of members with accuracies, by name; none where none has two runs.
 
     Letters are those of members with seeds enough for a verdict. The family of Holm's correction
-    is all pairs of members; where their tasks differ, there are no letters.
+    is all pairs of members. Where their tasks differ there are no letters, and none in a sweep,
+    whose learning rates are no models to be compared.
     """
-    found = {member.name: _outcome(member) for member in models if _scores(member)}
+    found = {member.name: made for member in models if (made := outcome_of(member))}
     if max((len(each.scores) for each in found.values()), default=0) < 2:
         return {}
-    if len({member.config.get("task") for member in models}) > 1:
+    if len({member.config.get("task") for member in models}) > 1 or is_sweep(models):
         return found
     shared = _letters({name: each.rate for name, each in found.items()}, _order(found))
     return {
@@ -68,8 +70,11 @@ def _scores(member: Member) -> list[float | None]:
     return [each.value for each in records if each and each.status in ("ok", "diverged")]
 
 
-def _outcome(member: Member) -> Outcome:
+def outcome_of(member: Member) -> Outcome | None:
+    """Returns what the runs of a member came to, without letters; None where none has a score."""
     scores, solved = tuple(_scores(member)), solved_from(member.results)
+    if not scores:
+        return None
     middle = median_score(scores)
     return Outcome(scores, middle if math.isfinite(middle) else None, fit_rate(scores, solved))
 
@@ -114,13 +119,19 @@ def verdict(rate: FitRate) -> str:
 
 
 def outcome_cells(found: Mapping[str, Outcome]) -> list[Cells]:
-    """Returns the columns of a summary: n, median, fit rate with its interval, and letters."""
-    return [
+    """Returns the columns of a summary: n, median, fit rate with its interval, any letters."""
+    cells = [
         _cell("n", "count", found, lambda each: each.rate.n),
         _cell("median accuracy", "percent", found, lambda each: each.median),
         _cell("fit rate", "fit_rate", found, lambda each: each.rate),
-        _cell("not told apart", "text", found, lambda each: each.letters),
     ]
+    if _has_letters(found):
+        cells.append(_cell("not told apart", "text", found, lambda each: each.letters))
+    return cells
+
+
+def _has_letters(found: Mapping[str, Outcome]) -> bool:
+    return any(each.letters for each in found.values())
 
 
 def _cell(
@@ -139,7 +150,7 @@ def fit_table(comparison: Comparison, found: Mapping[str, Outcome]) -> Table | N
     return member_table(
         "Fit rates",
         "A run fits where its accuracy reaches the task's threshold; a diverged run does not. "
-        f"{INTERVAL} {LETTERS}",
+        f"{INTERVAL}{f' {LETTERS}' if _has_letters(found) else ''}",
         comparison.models,
         (
             NAME,

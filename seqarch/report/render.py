@@ -48,7 +48,10 @@ def _code(text: str) -> str:
 
 def latex_table(table: Table) -> str:
     """Returns a table for LaTeX with the package booktabs."""
-    return _tabulate(table, cells(table), "latex_booktabs")
+    # A bracket at the beginning of a row would be an argument of the \\ before it.
+    return re.sub(
+        r"^(\s*)\[", r"\1{}[", _tabulate(table, cells(table), "latex_booktabs"), flags=re.M
+    )
 
 
 def _tabulate(table: Table, body: list[list[str]], format: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
 from matplotlib import figure, ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -34,6 +35,9 @@ COLOURS = {
     HYBRID: "#e69f00",
 }
 OTHERS = ("#56b4e9", "#8c6d31", "#7a5195", "#4d4d4d")
+# Colour maps of numbers, which rise in brightness also for the colour-blind: of squares, and the
+# part of one whose lines can be seen on light and on dark pages.
+SHADES, LINE_SHADES = "cividis", ("plasma", 0.25, 0.85)
 MARKERS = "os^vDPX*hd"
 LINES = ("-", "--", "-.")
 INKED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
@@ -52,6 +56,7 @@ SETTINGS = {
 }
 SIZE = (7.0, 4.2)  # inches of one panel
 LEAST_TICKS, MOST_TICKS = 3, 9  # of an axis
+STEPS = (1, 2, 2.5, 5, 10)  # between the ticks of a linear axis, times a power of 10
 
 
 class Figure(NamedTuple):
@@ -118,6 +123,12 @@ def _layers(pattern: str) -> str:
         return pattern
 
 
+def line_shades(count: int) -> list[tuple[float, ...]]:
+    """Returns the colours of lines that stand for rising numbers."""
+    name, first, last = LINE_SHADES
+    return list(map(tuple, matplotlib.colormaps[name](np.linspace(first, last, count))))
+
+
 def family(pattern: str) -> str:
     """Returns the mixer of a layer pattern, "hybrid" for several, or `pattern` if it is none."""
     try:
@@ -162,7 +173,7 @@ def linear_axis(
     axis.axes.autoscale_view()
     low, high = sorted(axis.get_view_interval())
     getattr(axis.axes, f"set_{axis.axis_name}lim")(max(low, bounds[0]), min(high, bounds[1]))
-    axis.set_major_locator(ticker.MaxNLocator(MOST_TICKS - 3, min_n_ticks=LEAST_TICKS))
+    axis.set_major_locator(ticker.MaxNLocator(MOST_TICKS - 3, steps=STEPS, min_n_ticks=LEAST_TICKS))
     axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: format(value)))
 
 
@@ -186,6 +197,11 @@ def log_ticks(low: float, high: float, base: int) -> list[float]:
         if LEAST_TICKS <= len(found) <= MOST_TICKS:
             return found
     return found
+
+
+def file_name(text: str) -> str:
+    """Returns a text such as "mqar(pairs=8)" as a part of a file's name."""
+    return re.sub(r"\W+", "-", text).strip("-")
 
 
 def finish(drawing: figure.Figure, name: str, title: str, caption: str) -> Figure:

@@ -37,12 +37,21 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table with its title and caption."""
+    """A table.
+
+    Attributes:
+      title: stands above it.
+      caption: stands between the title and the table.
+      columns: its columns.
+      rows: its rows, with a cell for each column.
+      folded: whether a page shows it on demand only.
+    """
 
     title: str
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    folded: bool = False
 
 
 class Cells(NamedTuple):
@@ -52,7 +61,7 @@ class Cells(NamedTuple):
     of: Callable[[Member], Any]
 
 
-NAME = Cells(Column("model"), lambda member: member.name)
+NAME = Cells(Column("model"), lambda member: f"{member.name} {member.mark}".rstrip())
 
 
 def member_table(

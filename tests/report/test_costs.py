@@ -99,6 +99,10 @@ def test_figures_are_of_each_target_and_phase(page):
     assert all("$$ mamba" in figure.svg for figure in page.figures)
 
 
+def test_a_pattern_is_told_of_a_member_that_is_not_named_after_it(page):
+    assert "$$ mamba is mamba" in page.made and "gru is" not in page.made
+
+
 def test_what_does_not_fit_says_what_it_needs():
     needs = needed(136 << 30, 16 << 30)
     assert "136 GiB" in needs and "16 GiB" in needs

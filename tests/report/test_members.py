@@ -12,7 +12,10 @@ from seqarch.errors import UserError
 from seqarch.records import Record, Results, Source
 from seqarch.report import members
 from seqarch.report.collect import collect
+from seqarch.report.comparison import comparison_tables
 from seqarch.report.members import Member, longest, places
+from seqarch.report.notices import notices
+from seqarch.report.render import cells
 from seqarch.training import rundir
 from tests.report.conftest import MADE, NOTICE, baseline_of, comparison_of, member_of, results_of
 
@@ -144,21 +147,6 @@ def test_a_seed_is_no_name_and_a_name_is_of_one_member(run):
     assert names == ["gru", "mamba", "attention", "attention #2"]
 
 
-def test_runs_of_a_sweep_are_named_without_their_seeds_and_diverged_ones_are_counted(run):
-    diverged = Record("quality", "bits_per_byte", status="diverged")
-    lost = results_of("", mlp=2, seed=1)._replace(records=(diverged,))
-    paths = [
-        run("optim.lr=0.1,seed.model=0,seed.data=0", results_of("", mlp=1)),
-        run("optim.lr=0.1,seed.model=1,seed.data=1", results_of("", mlp=1, seed=1)),
-        run("optim.lr=1.0,seed.model=0", results_of("", mlp=2)),
-        run("optim.lr=1.0,seed.model=1", lost),
-        run("seed.model=0", results_of("", "mamba")),
-    ]
-    found = collect(paths)
-    assert [each.name for each in found.members] == ["optim.lr=0.1", "optim.lr=1.0", "mamba"]
-    assert found.notice.startswith("1 of 5 runs diverged")
-
-
 def test_what_was_not_measured_alike_is_not_averaged(run):
     same = results_of("")
     paths = [
@@ -175,12 +163,15 @@ def test_runs_of_two_revisions_are_marked(run):
         run("one", results_of("", seed=1)),
         run("two", results_of("", seed=2), provenance=MADE | dict(revision="fedcba9876543210")),
     ]
-    found = collect(paths)
-    assert len(found.members) == 1
-    assert "2 revisions" in found.notice
-    assert "0123abcdef" in found.notice and "fedcba9876" in found.notice
-    dirty = run("three", results_of("", seed=3), provenance=MADE | dict(dirty=True))
-    assert "2 revisions" in collect([paths[0], dirty]).notice
+    mixed = collect(paths)
+    (line,) = notices(mixed)
+    assert "2 revisions" in line and "r1 is 0123abcdef" in line and "r2 is fedcba9876" in line
+    assert [member.mark for member in mixed.members] == ["[r1, r2]"]
+    assert all(row[0] == "one [r1, r2]" for row in cells(comparison_tables(mixed)[0]))
+    dirty = run("three", results_of("", "mamba"), provenance=MADE | dict(dirty=True))
+    found = collect([paths[0], dirty])
+    assert [member.mark for member in found.members] == ["[r1]", "[r2]"]
+    assert not notices(collect(paths[:1])) and not collect(paths[:1]).members[0].mark
 
 
 def test_a_comparison_keeps_its_names_searches_and_texts(run, tmp_path):

@@ -158,6 +158,13 @@ def test_code_survives_markdown():
     )
 
 
+def test_a_bracket_begins_no_row_of_latex():
+    """It would be an argument of the line break before it."""
+    table = Table("", "", (Column("model"),), (Row(("[x]",)), Row(("a [r1]",))))
+    _, first, second = (line for line in latex_table(table).splitlines() if "\\\\" in line)
+    assert first.strip().startswith("{}[x]") and second.strip().startswith("a [r1]")
+
+
 def test_names_survive_latex(odd_page):
     """A row has as many cells as its head, and every special character is escaped."""
     for table in odd_page.tables:
@@ -248,7 +255,7 @@ def test_a_document_has_a_column_and_a_long_array_has_none(comparison):
 
 
 def test_settings_are_told_once_where_they_are_shared(comparison):
-    provenance = comparison_tables(comparison)[-1]
+    (provenance,) = (each for each in comparison_tables(comparison) if each.title == "Provenance")
     assert "steps=300" in provenance.caption and "model.dim=128" in provenance.caption
     assert "model.mlp" not in provenance.caption and "seed" not in provenance.caption
 
@@ -257,9 +264,10 @@ def test_a_row_says_all_its_revisions():
     one, other = results_of("gru", seed=1), results_of("gru", seed=2)
     made = dict(other.source.provenance) | dict(revision="fedcba9876543210")
     other.source.__dict__["provenance"] = made
-    table = comparison_tables(comparison_of(members.Member("gru", "run", (one, other))))[-1]
+    *_, table, runs = comparison_tables(comparison_of(members.Member("gru", "run", (one, other))))
     (row,) = cells(table)
     assert "0123abcdef" in " ".join(row) and "fedcba9876" in " ".join(row)
+    assert [row[-2] for row in cells(runs)] == ["0123abcdef", "fedcba9876"]
 
 
 def test_facts_end_a_caption_or_are_columns(comparison):
