@@ -20,7 +20,7 @@ from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from seqarch.config import Config, MeshConfig
+from seqarch.config import CheckpointConfig, Config, DataConfig, EvalConfig, MeshConfig
 from seqarch.errors import UserError, unknown
 from seqarch.tasks.base import Batch
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
@@ -173,15 +173,24 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
 
 def init_state(config: Config, mesh: Mesh, key: jax.Array) -> TrainState:
     """Returns the initial state of a resolved config, computed in its sharding."""
-    init = make_init(config)
-    return jax.jit(init, out_shardings=shardings(jax.eval_shape(init, key), mesh))(key)
+    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    return jax.jit(make_init(config), out_shardings=where)(key)
 
 
 def jit_train_step(config: Config, mesh: Mesh) -> Callable:
     """Returns the train step of a resolved config, jitted for `mesh`.
 
-    The state is donated and keeps its sharding; metrics are replicated.
+    The state is donated and keeps its sharding; metrics are replicated. Runs in one process
+    that compute the same share the step, as they share `make_init`.
     """
+    if ":" in config.model.mixer:
+        return _jit_train_step(config, mesh)
+    beside = dict(data=DataConfig(), checkpoint=CheckpointConfig(), eval=EvalConfig(), evals={})
+    step = dataclasses.replace(config, log_every=1, profile=0, trackers=(), **beside)
+    return _shared_train_step(step, mesh)
+
+
+def _jit_train_step(config: Config, mesh: Mesh) -> Callable:
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
     step = make_train_step(config)
 
@@ -194,6 +203,9 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable:
 
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(train_step, donate_argnums=0, out_shardings=(where, everywhere))
+
+
+_shared_train_step = functools.lru_cache(maxsize=8)(_jit_train_step)
 
 
 def put_batch(local: Batch, mesh: Mesh) -> Batch:
