@@ -129,6 +129,7 @@ def stacked_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, *sharding.batch_sharding(mesh).spec))
 
 
+@sharding.shared_by_runs
 def jit_train_steps(config: Config, mesh: Mesh, most: int) -> Callable:
     """Returns up to `most` train steps as one function, jitted for `mesh`.
 

@@ -21,7 +21,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqarch import tasks
-from seqarch.config import Config, MeshConfig
+from seqarch.config import CheckpointConfig, Config, DataConfig, EvalConfig, MeshConfig
 from seqarch.errors import UserError, unknown
 from seqarch.tasks.batch import Batch, Layout
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
@@ -194,10 +194,29 @@ def batch_layout(config: Config) -> Layout:
 
 def init_state(config: Config, mesh: Mesh, key: jax.Array) -> TrainState:
     """Returns the initial state of a resolved config, computed in its sharding."""
-    init = make_init(config)
-    return jax.jit(init, out_shardings=shardings(jax.eval_shape(init, key), mesh))(key)
+    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
+    return jax.jit(make_init(config), out_shardings=where)(key)
 
 
+def shared_by_runs(jit: Callable) -> Callable:
+    """Makes runs in one process that compute the same share what `jit` returns for their config.
+
+    JAX then traces and compiles it once, as for `make_init`; but not with a user's own mixer.
+    """
+    cached = functools.lru_cache(maxsize=8)(jit)
+
+    @functools.wraps(jit)
+    def shared(config: Config, mesh: Mesh, *rest: Any) -> Callable:
+        if ":" in config.model.mixer:
+            return jit(config, mesh, *rest)
+        beside = dict(data=DataConfig(), checkpoint=CheckpointConfig(), eval=EvalConfig(), evals={})
+        step = dataclasses.replace(config, log_every=1, profile=0, trackers=(), **beside)
+        return cached(step, mesh, *rest)
+
+    return shared
+
+
+@shared_by_runs
 def jit_train_step(config: Config, mesh: Mesh) -> Callable:
     """Returns the train step of a resolved config, jitted for `mesh`.
 

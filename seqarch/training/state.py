@@ -1,5 +1,6 @@
 """The train state, the loss and the train step, as pure functions that callers jit or vmap."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ import optax
 from flax import nnx
 
 from seqarch import tasks
-from seqarch.config import Config
+from seqarch.config import Config, ModelConfig, OptimConfig
 from seqarch.model import LanguageModel
 from seqarch.tasks.base import ACCURACY
 from seqarch.tasks.batch import Batch
@@ -88,14 +89,25 @@ def token_scores(
 
 
 def make_init(config: Config) -> Callable[[Array], TrainState]:
-    """Returns the function from a key to the state before the first step."""
+    """Returns the function from a key to the state before the first step.
 
+    Runs of the same model in one process share it, so that JAX traces and compiles it once; but not
+    those of a user's own mixer, whose code may have changed between them.
+    """
+    make = _make_init if ":" in config.model.mixer else _shared_init
+    return make(config.model, config.optim)
+
+
+def _make_init(model: ModelConfig, optimizer: OptimConfig) -> Callable[[Array], TrainState]:
     def init(key: Array) -> TrainState:
-        model = LanguageModel(config.model, rngs=nnx.Rngs(key))
-        opt_state = OptState(optim.init(config.optim, model), jnp.int32(0))
-        return TrainState(jnp.int32(0), model, opt_state)
+        made = LanguageModel(model, rngs=nnx.Rngs(key))
+        opt_state = OptState(optim.init(optimizer, made), jnp.int32(0))
+        return TrainState(jnp.int32(0), made, opt_state)
 
     return init
+
+
+_shared_init = functools.lru_cache(maxsize=8)(_make_init)
 
 
 def make_train_step(

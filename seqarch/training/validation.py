@@ -26,17 +26,19 @@ def make_validate(config: Config, mesh: Mesh, task: Task) -> Validate:
     whole, size = task.validation()
     parts = [put_batch(part, mesh) for part in micro_batches(config, whole)]
 
-    @jax.jit
-    def sums(model: LanguageModel, batch: Batch) -> tuple[Array, ...]:
-        nats, correct = token_scores(model, batch)
-        return tuple((each * batch.weights).sum() for each in (nats, correct, jnp.ones(nats.shape)))
-
     def validate(model: LanguageModel) -> dict[str, float]:
-        found = [jax.device_get(sums(model, part)) for part in parts]
+        found = [jax.device_get(_sums(model, part)) for part in parts]
         total = Sums(*map(float, np.sum(found, axis=0, dtype=np.float64)))
         return task.validation_scores(total, size)
 
     return validate
+
+
+@jax.jit
+def _sums(model: LanguageModel, batch: Batch) -> tuple[Array, ...]:
+    """Returns the weighted sums of the nats, the right answers and the weights of a batch."""
+    nats, correct = token_scores(model, batch)
+    return tuple((each * batch.weights).sum() for each in (nats, correct, jnp.ones(nats.shape)))
 
 
 def micro_batches(config: Config, whole: Batch) -> list[Batch]:

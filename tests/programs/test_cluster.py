@@ -16,14 +16,15 @@ import jax
 import numpy as np
 import pytest
 
-from seqarch.config import MeshConfig
-from seqarch.errors import UserError
+from seqarch.config import Config, MeshConfig
+from seqarch.errors import Stopped, UserError
 from seqarch.runtime import peers
 from seqarch.runtime.cluster import gather, together
 from seqarch.training import loop, restore, rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import read_rows
-from tests.programs.test_train import corpus
+from tests.programs.test_probe_runs import config as probe
+from tests.programs.test_train import config, corpus
 from tests.training.test_checkpoint import CONFIG, STREAM
 
 ROOT = Path(__file__).parents[2]
@@ -62,114 +63,113 @@ def ends(started: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
     return [(process.returncode, *texts) for process, texts in zip(started, said, strict=True)]
 
 
-def test_stopped_and_interrupted_processes_go_on_where_a_single_one_would_be(corpus, tmp_path):
-    """The losses of every step agree to 1e-5, far closer than those of two batches: the order of
+def until(condition: Callable[[], bool]) -> None:
+    """Waits until `condition` holds."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, "nothing happens"
+        time.sleep(0.05)
+
+
+ENDLESS = 100_000  # steps, so that no run ends before it is stopped
+
+
+def small(corpus: Path, steps: int = ENDLESS) -> Config:
+    """Returns a config whose learning rate does not depend on the number of steps."""
+    optim = dict(warmup=0, final_lr=1.0)
+    save = dict(checkpoint=dict(every=20), eval=dict(every=0))
+    return config(corpus, steps=steps, log_every=1, optim=optim, **save)
+
+
+def losses(run: Path) -> dict[int, float]:
+    return {row["step"]: row["loss"] for row in read_rows(run)}
+
+
+def last(run: Path) -> int:
+    """Returns the last step that is logged."""
+    return max(losses(run), default=0)
+
+
+def test_whatever_ends_two_processes_the_next_start_goes_on_where_one_process_would_be(
+    corpus, tmp_path, monkeypatch
+):
+    """A run begins in one process, goes on in two, of which either is killed or asked to stop, and
+    ends in one.
+
+    What two processes compute again after a kill is the same to the bit. All losses agree with
+    those of an uncut run of one process to 1e-5, far closer than those of two batches: the order of
     sums is all that differs.
     """
-    run = tmp_path / "run"
-    train = [
-        "train.py",
-        "--config=configs/lm.py:gru",
-        f"--workdir={run}",
-        f"--config.data.path={corpus}",
-    ]
-    train += [
-        "--config.steps=80",
-        "--config.batch=4",
-        "--config.length=16",
-        "--config.log_every=1",
-        "--config.eval.every=0",
-    ]
-    train += [
-        "--config.model.dim=16",
-        "--config.model.mlp=16",
-        "--config.model.layers=1",
-        "--config.checkpoint.every=0",
-    ]
+    run, quiet = tmp_path / "run", lambda line: None
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        asked = iter([0, 0, 0, signal.SIGTERM])
+        patch.setattr(loop.StopRequests, "received", lambda self: next(asked))
+        loop.train(small(corpus), run, progress=quiet)
+    saved = 3
+    assert list(losses(run)) == [1, 2, 3] and restore.steps(run / "checkpoints") == [saved]
+
+    train = ["-c", f"from tests.programs import test_cluster as t; t.train({str(run)!r}, None)"]
+    for victim in (1, 0):
+        before = losses(run)
+        with processes(2, *train) as started:
+            until(lambda: max(restore.steps(run / "checkpoints")) > saved)  # noqa: B023
+            until(lambda: last(run) > max(restore.steps(run / "checkpoints")) + 2)
+            started[victim].kill()
+            stderr = started[1 - victim].communicate(timeout=LIMIT)[1]
+        assert stderr.startswith("error: another process of the cluster is gone"), stderr
+        assert stderr.count("\n") == 1, stderr
+        assert started[1 - victim].returncode == -signal.SIGABRT
+        after = losses(run)
+        assert all(before[step] == after[step] for step in before.keys() & after.keys())
+        saved = max(restore.steps(run / "checkpoints"))
+        assert last(run) > saved + 2
+
+    before, starts = losses(run), len(rundir.read_record(run)["continued"])
     with processes(2, *train) as started:
-        until = time.monotonic() + LIMIT
-        while (
-            not ((run / "metrics.jsonl").exists() and read_rows(run)) and time.monotonic() < until
-        ):
-            time.sleep(0.01)
+        until(lambda: len(rundir.read_record(run)["continued"]) > starts)
+        until(lambda: last(run) > max(before))
         started[1].send_signal(signal.SIGTERM)
         for code, _, stderr in ends(started):
-            assert (
-                code == 143 and stderr.startswith("stopped at step") and stderr.count("\n") == 1
-            ), stderr
-    (step,) = restore.steps(run / "checkpoints")
-    assert 0 < step < 80 and [row["step"] for row in read_rows(run)] == list(range(1, step + 1))
+            assert code == 143 and stderr.startswith("stopped at step"), stderr
+            assert stderr.count("\n") == 1, stderr
+    assert all(loss == losses(run)[step] for step, loss in before.items())
+    step = max(restore.steps(run / "checkpoints"))
+    assert list(losses(run)) == list(range(1, step + 1))
 
-    with processes(2, *train) as started:
-        until = time.monotonic() + LIMIT
-        while not rundir.read_record(run)["continued"] and time.monotonic() < until:
-            time.sleep(0.01)
-        started[1].send_signal(signal.SIGTERM)  # before the first step of a run that goes on
-        assert [code for code, *_ in ends(started)] == [143] * 2
-    step = restore.steps(run / "checkpoints")[-1]
-
-    with processes(2, *train) as started:
-        until = time.monotonic() + LIMIT
-        while read_rows(run)[-1]["step"] <= step and time.monotonic() < until:
-            time.sleep(0.01)
-        started[1].send_signal(signal.SIGINT)
+    with processes(2, "-c", train[1].replace("None", "1")) as started:
         assert [code for code, *_ in ends(started)] == [143, 130]
-    step = restore.steps(run / "checkpoints")[-1]
-    assert step < 80
+    assert max(restore.steps(run / "checkpoints")) == step
 
-    with processes(4, *train) as started:
-        done = ends(started)
-    assert [(code, stderr) for code, _, stderr in done] == [(0, "")] * 4
-    assert f"going on from step {step} of 80" in done[0][1]
-    loop.train(rundir.read_config(run), tmp_path / "whole", progress=lambda line: None)
-    ours, whole = ([row["loss"] for row in read_rows(each)] for each in (run, tmp_path / "whole"))
-    assert len(ours) == len(whole) == 80
+    said = []
+    loop.train(small(corpus, step + 3), run, progress=said.append)
+    assert f"going on from step {step} of {step + 3}" in said
+    loop.train(small(corpus, step + 3), tmp_path / "whole", progress=quiet)
+    ours, whole = (list(losses(each).values()) for each in (run, tmp_path / "whole"))
+    assert len(ours) == len(whole) == step + 3
     np.testing.assert_allclose(ours, whole, rtol=1e-5)
     assert min(abs(np.diff(whole))) > 1e-5 * max(whole)
 
 
-def test_survivors_end_within_a_minute_in_one_line_and_the_next_start_goes_on_bit_for_bit(
-    corpus, tmp_path
-):
-    def train(run: Path) -> list[str]:
-        command = [
-            "train.py",
-            "--config=configs/lm.py:gru",
-            f"--workdir={run}",
-            f"--config.data.path={corpus}",
-        ]
-        command += [
-            "--config.steps=160",
-            "--config.batch=4",
-            "--config.length=16",
-            "--config.log_every=1",
-        ]
-        command += ["--config.model.dim=16", "--config.model.mlp=16", "--config.model.layers=1"]
-        return [*command, "--config.eval.every=0", "--config.checkpoint.every=20"]
+def train(run: str, interrupted: int | None) -> None:
+    """Goes on with a run, as the test above does in processes of a cluster.
 
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    saved = 0
-    for victim in (1, 0):
-        with processes(2, *train(run)) as started:
-            until = time.monotonic() + LIMIT
-            while (
-                max(restore.steps(run / "checkpoints"), default=0) <= saved
-                and time.monotonic() < until
-            ):
-                time.sleep(0.01)
-            started[victim].kill()
-            stderr = started[1 - victim].communicate(timeout=60)[1]
-            assert stderr.startswith("error: another process of the cluster is gone"), stderr
-            assert stderr.count("\n") == 1 and started[1 - victim].returncode == -signal.SIGABRT, (
-                stderr
-            )
-        saved = max(restore.steps(run / "checkpoints"))
-        assert 0 < saved < 160
-    for each in (run, whole):
-        with processes(2, *train(each)) as started:
-            assert [(code, stderr) for code, _, stderr in ends(started)] == [(0, "")] * 2
-    ours, uncut = ([(row["step"], row["loss"]) for row in read_rows(each)] for each in (run, whole))
-    assert ours == uncut and len(uncut) == 160
+    Process `interrupted` gets Ctrl-C before the first step.
+    """
+    from seqarch.runtime import cli
+
+    @contextlib.contextmanager
+    def interrupt(*_) -> Iterator[None]:
+        if jax.process_index() == interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+        yield
+
+    def main() -> None:
+        if interrupted is not None:
+            loop.Progress.compiling = interrupt
+        loop.train(rundir.read_config(run), run)
+
+    sys.argv[1:] = []
+    cli.run(main)
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,30 @@ def test_filter_replaces_an_abort_for_a_gone_process_and_nothing_else(written, s
     assert done.stderr == shown
 
 
-def test_processes_decide_as_one(tmp_path):
-    program = f"from tests.programs import test_cluster; test_cluster.main({str(tmp_path)!r})"
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    """The directory in which two processes of a cluster have run `main`."""
+    directory = tmp_path_factory.mktemp("pair")
+    program = f"from tests.programs import test_cluster; test_cluster.main({str(directory)!r})"
     with processes(2, "-c", program) as started:
         for code, _, stderr in ends(started):
             assert code == 0, stderr
+    return directory
+
+
+def test_processes_decide_as_one(pair):
+    assert (pair / "decided").exists()
+
+
+def test_two_processes_train_on_the_rows_of_one(pair, tmp_path):
+    """The rows of a probe, which a text's are like."""
+    loop.train(probe(), tmp_path, progress=lambda line: None)
+    scores = ("step", "loss", "accuracy", "grad_norm", "learning_rate", "refused")
+    for ours, theirs in zip(read_rows(pair / "probe"), read_rows(tmp_path), strict=True):
+        ours, theirs = ({name: row[name] for name in scores} for row in (ours, theirs))
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    ours, theirs = (read_rows(run)[-1] for run in (pair / "probe", tmp_path))
+    assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-4)
 
 
 @contextlib.contextmanager
@@ -233,12 +252,13 @@ def fewer_steps(steps: Callable) -> Callable:
 
 
 def main(directory: str) -> None:
-    """What the test above runs in each of two processes."""
+    """What the fixture `pair` runs in each of two processes."""
     from seqarch.runtime.cluster import join_cluster
     from seqarch.runtime.process import quiet
 
     quiet()
     join_cluster()
+    loop.train(probe(), Path(directory) / "probe", progress=lambda line: None)
     mesh = sharding.make_mesh(MeshConfig())
     jax.set_mesh(mesh)
     abstract, start = (
@@ -269,6 +289,7 @@ def main(directory: str) -> None:
                 state._replace(step=state.step + 3)
             )  # and what follows is saved by both
     agreements()
+    (Path(directory) / "decided").touch()
 
 
 def agreements() -> None:

@@ -1,4 +1,4 @@
-"""Probes through the programs: trained, cut short, trained by two processes, measured, compared."""
+"""Probes through the programs: trained, cut short, measured, compared."""
 
 import dataclasses
 import json
@@ -21,7 +21,6 @@ from seqarch.tasks import make_task
 from seqarch.tasks.mqar import MQAR
 from seqarch.training import loop
 from seqarch.training.logging import read_rows
-from tests.programs.test_cluster import ends, processes
 
 TASK = "mqar(pairs=2,length=16,vocab=16)"
 SMALL = {"steps": 4, "batch": 4, "log_every": 2, "model.dim": 16, "model.layers": 1}
@@ -75,19 +74,6 @@ def test_another_task_is_another_run(whole):
     other = parse({**probes.get_config(f"{TASK},gru").to_dict(), "task": "mqar(pairs=2)"})
     with pytest.raises(UserError, match="the task mqar"):
         loop.train(other, whole, progress=quiet)
-
-
-@pytest.mark.slow
-def test_two_processes_train_on_the_rows_of_one(whole, tmp_path):
-    flags = [f"--config.{name}={value}" for name, value in SMALL.items()]
-    flags += ["--config.checkpoint.every=2", "--config.eval.every=2"]
-    command = ["train.py", f"--config=configs/probes.py:{TASK},gru", f"--workdir={tmp_path}/run"]
-    with processes(2, *command, *flags) as started:
-        assert [code for code, *_ in ends(started)] == [0, 0]
-    for ours, theirs in zip(rows(tmp_path / "run"), rows(whole), strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-4)
-    ours, theirs = (read_rows(run)[-1] for run in (tmp_path / "run", whole))
-    assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-4)
 
 
 def test_a_run_is_measured_on_either_split(whole):
