@@ -12,8 +12,14 @@ import numpy as np
 
 from seqarch.config import flatten
 from seqarch.evals.evaluator import Metric
-from seqarch.evals.frontier_runs import mixer_of, read_points, size_of, task_without
-from seqarch.records import UNMEASURED, Record, Results, Source
+from seqarch.evals.frontier_runs import (
+    mixer_of,
+    read_points,
+    shared_config,
+    size_of,
+    task_without,
+)
+from seqarch.records import Record, Results, Source
 from seqarch.stats.frontier import REACHED, Point, Reported, choose_runs, smallest_states
 from seqarch.stats.law import TERMS, Law, fit_law
 
@@ -149,7 +155,5 @@ def _source(mixer: str, runs: Sequence[Results], reported: Sequence[Reported]) -
         fresh=all(each.fresh for each in reported),
         reached=REACHED,
     )
-    config = {key: value for key, value in first.config.items() if key not in UNMEASURED}
-    return Source(
-        mixer, NAME, config, first.step, first.split, {}, first.provenance, {NAME: setting}
-    )
+    config, made = shared_config(first.config), first.provenance
+    return Source(mixer, NAME, config, first.step, first.split, {}, made, {NAME: setting})

@@ -6,7 +6,8 @@ and memory.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from seqarch import tasks
 from seqarch.config import flatten
@@ -82,6 +83,17 @@ def size_name(results: Sequence[Results]) -> str:
     """Returns the name of the option that makes the task of runs harder."""
     first = next(each.source for each in results if each.source.kind == "run")
     return size_of(first.config["task"])[0]
+
+
+def shared_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what all runs of a sweep have in common, of the config of one."""
+    shared: dict[str, Any] = {"task": task_without(config["task"], size_of(config["task"])[0])}
+    for field, value in config.items():
+        if isinstance(value, Mapping):
+            value = {name: value[name] for name in value if f"{field}.{name}" not in VARIED}
+        if field not in VARIED:
+            shared[field] = value
+    return shared
 
 
 def task_without(text: str, size: str) -> str:

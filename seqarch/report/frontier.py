@@ -17,7 +17,7 @@ from seqarch.stats.frontier import choose_runs
 from seqarch.stats.law import TERMS, Estimate
 
 ALONE = "Learning rates were chosen by the runs that are shown, which flatters them."
-FRESH = "Learning rates were chosen by runs of another seed."
+FRESH = "Where several learning rates were tried, runs of another seed chose."
 
 
 def frontier_tables(results: Sequence[Results]) -> list[Table]:

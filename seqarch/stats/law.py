@@ -59,8 +59,8 @@ class Law(NamedTuple):
     def state(self, size: float, error: float) -> Estimate | None:
         """Returns the bytes of state at which the share of wrong answers falls to `error`.
 
-        None where errors do not fall with the state. The interval has no upper end where more than
-        half of its error probability belongs to draws in which they don't.
+        None where errors do not fall with the state. The interval has no upper end where they do
+        not fall in more than one in forty draws.
 
         Args:
           size: that of the task.

@@ -9,9 +9,11 @@ import pytest
 from configs import compare, memory
 from seqarch import records
 from seqarch.errors import UserError
+from seqarch.evals.frontier import frontiers, slim
 from seqarch.records import Record, Results, Source
 from seqarch.report.members import read
 from studies.docs import render
+from tests.evals.frontier_runs import made_sweep
 
 ROOT = Path(__file__).parents[2]
 GROWING = {"attention materialised", "attention multi-head", "attention grouped"}
@@ -39,6 +41,19 @@ def test_regions_are_replaced_and_the_rest_stays(root):
     text = (root / "README.md").read_text()
     assert "old" not in text and "gru" in text and "2.500" in text
     assert text.startswith("before\n<!-- ") and text.endswith("<!-- end -->\nafter\n")
+
+
+def test_a_frontier_has_a_page_of_its_own(root):
+    runs = made_sweep()
+    (root / "docs/frontier").mkdir()
+    found = [*frontiers(runs), *map(slim, runs)]
+    about = dict(kind="frontier", title="Bytes")
+    records.write(root / "docs/frontier" / records.NAME, found, about)
+    region = "<!-- frontier/records.jsonl: The smallest state that recalls -->\n<!-- end -->\n"
+    (root / "docs/frontier.md").write_text(region)
+    written = {str(path.relative_to(root)) for path in render(root, write=True)}
+    assert {"docs/frontier/report.md", "docs/frontier/figures/frontier.svg"} <= written
+    assert "| gru     |      2 KiB |" in (root / "docs/frontier.md").read_text()
 
 
 @pytest.mark.parametrize(

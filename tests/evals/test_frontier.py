@@ -43,6 +43,8 @@ def test_smallest_states_and_the_law_of_each_mixer():
     assert (over.value, over.status) == (2**12, "over")
     setting = gru.source.facts[NAME]
     assert setting["task"] == "mqar(length=64,vocab=64)" and setting["sizes"] == [2, 4, 8]
+    shared = dict(layers=2, mlp=0, conv=4, vocab=64, dtype="float32")
+    assert gru.source.config["model"] == shared and "seed" not in gru.source.config
     assert setting["fresh"] and setting["reported"] == 15 and setting["runs"] == 60
 
 
