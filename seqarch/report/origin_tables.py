@@ -13,6 +13,10 @@ from seqarch.report.missing import lacking
 from seqarch.report.tables import NAME, Cells, Column, Row, Table, member_table, metric_cell
 from seqarch.tasks.base import Score
 
+COSTS = {  # what columns of the table of models mean
+    "state": "State: bytes of one sequence of the length of training.",
+    "FLOPs": "FLOPs: model FLOPs of training on a token.",
+}
 MATCHING = "comparison"  # whose fact "match" says how a member was matched
 MATCHED = {
     "params": "A comparison gives its models equal parameters by the width of their MLPs, or, "
@@ -67,17 +71,21 @@ def model_table(comparison: Comparison) -> Table | None:
     def state(member: Member) -> float | None:
         return member.value("memory", "state_bytes", context=member.config.get("length"))
 
+    costs = [
+        metric_cell("parameters", "count", "memory", "params", {}),
+        Cells(Column("state", "bytes"), state),
+        metric_cell("FLOPs", "flops", "flops", "train_per_token", {}),
+    ]
+    measured = [each for each in costs if any(map(each.of, comparison.models))]
+    notes = [note for each in measured if (note := COSTS.get(each.column.title))]
     return member_table(
         "Models",
-        f"What each model is. {_matched(comparison.models)} State: bytes of one sequence of the "
-        "length of training. FLOPs: model FLOPs of training on a token.",
+        " ".join(["What each model is.", _matched(comparison.models), *notes]),
         comparison.models,
         (
             NAME,
             Cells(Column("layers of"), pattern_of),
-            metric_cell("parameters", "count", "memory", "params", {}),
-            Cells(Column("state", "bytes"), state),
-            metric_cell("FLOPs", "flops", "flops", "train_per_token", {}),
+            *measured,
             field("layers", "model.layers"),
             field("width", "model.dim"),
             field("MLP width", "model.mlp"),
