@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from seqarch import records
-from seqarch.compare.solving import growth_knob, least_enough, state_bytes, width_knob
+from seqarch.compare.solving import growth_field, least_enough, state_bytes, width_field
 from seqarch.config import Config, ModelConfig, flatten
 from seqarch.errors import UserError
 from seqarch.evals.frontier import NAME, read_law
@@ -62,16 +62,22 @@ def needed(frontiers: list[Results], config: Config, facts: int) -> Need:
     given = dict(mixer=config.model.mixer, dim=config.model.dim)
     model = ModelConfig(**dict(shared["model"]) | given)
     length = shared["length"]
-    knob = growth_knob(model) or width_knob(model)
+    field = growth_field(model) or width_field(model)
 
     def measure(model: ModelConfig) -> float:
         return state_bytes(model, length)
 
     _check_within(state.value, setting["states"], f"{format_bytes(state.value)} of state", "bytes")
-    model = knob.set(least_enough(knob, measure, state.value))
+    model = field.set(least_enough(field, measure, state.value))
     _check_within(model.dim, setting["widths"], f"a width of {model.dim}", "wide")
+    if (kept := state_bytes(model, length)) < state.value:
+        raise UserError(
+            f"{config.model.mixer} of width {model.dim} keeps at most {format_bytes(kept)} over "
+            f"{length} tokens, and the law asks for {format_bytes(state.value)}; give a larger "
+            "model.dim"
+        )
     about = flatten(dict(shared)), found.source.revision
-    return Need(facts, state, model.mixer, model.dim, int(measure(model)), setting, *about)
+    return Need(facts, state, model.mixer, model.dim, kept, setting, *about)
 
 
 def _find(frontiers: list[Results], mixer: str) -> Results:

@@ -7,7 +7,7 @@ whole numbers that the searched field may have, since both grow with it.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from seqarch.config import ModelConfig
@@ -27,7 +27,7 @@ WIDEST_UNIT = 1024  # smallest width of the model that is tried as the unit of w
 Measure = Callable[[ModelConfig], float]
 
 
-class Knob(NamedTuple):
+class Field(NamedTuple):
     """A field of a model that is solved for.
 
     Attributes:
@@ -68,7 +68,7 @@ def match_state(model: ModelConfig, length: int, reference: ModelConfig) -> Mode
       UserError: where no value comes within the tolerance, or the member gets too large by it.
     """
     measure = functools.partial(state_bytes, length=length)
-    return _match(model, reference, measure, _state_knobs(model), format_bytes, "of state")
+    return _match(model, reference, measure, _state_fields(model), format_bytes, "of state")
 
 
 def match_flops(model: ModelConfig, length: int, reference: ModelConfig) -> ModelConfig:
@@ -83,28 +83,28 @@ def match_flops(model: ModelConfig, length: int, reference: ModelConfig) -> Mode
       UserError: where no width comes within TOLERANCE.
     """
     measure = functools.partial(training_flops, length=length)
-    knobs = (width_knob(each) for each in (model,))
-    return _match(model, reference, measure, knobs, format_si, "FLOPs a token")
+    fields = [width_field(model)]
+    return _match(model, reference, measure, fields, format_si, "FLOPs a token")
 
 
 def _match(
     model: ModelConfig,
     reference: ModelConfig,
     measure: Measure,
-    knobs: Iterator[Knob],
+    fields: Iterable[Field],
     show: Callable[[float], str],
     what: str,
 ) -> ModelConfig:
-    """Returns the model as it is where it matches exactly, or the first knob's that comes close."""
+    """Returns the model as it is if it matches exactly, else with the first field that does."""
     target, tried = measure(reference), []
     if measure(model) == target:
         return model
-    for knob in knobs:
-        value = nearest(knob, measure, target)
-        found = knob.set(value)
+    for field in fields:
+        value = nearest(field, measure, target)
+        found = field.set(value)
         if abs(measure(found) - target) <= TOLERANCE * target:
-            return _check_size(found, knob.name, value, reference)
-        tried.append(f"{knob.name}={value} has {show(measure(found))}")
+            return _check_size(found, field.name, value, reference)
+        tried.append(f"{field.name}={value} has {show(measure(found))}")
     raise UserError(
         f"{model.mixer!r} cannot come within {TOLERANCE:.0%} of {show(target)} {what}: "
         f"{', '.join(tried)}; give another reference, or the member other options"
@@ -123,18 +123,18 @@ def _check_size(model: ModelConfig, name: str, value: int, reference: ModelConfi
     return model
 
 
-def nearest(knob: Knob, measure: Measure, target: float) -> int:
-    """Returns the value of a knob at which a measure that grows with it is nearest to `target`."""
+def nearest(field: Field, measure: Measure, target: float) -> int:
+    """Returns the value of a field at which a measure that grows with it is nearest to `target`."""
 
     @functools.cache
     def at(units: int) -> float:
-        return measure(knob.set(units * knob.unit))
+        return measure(field.set(units * field.unit))
 
-    low = high = knob.start
+    low = high = field.start
     while at(high) < target and (high == low or at(high) > at(low)):
         low, high = high, math.ceil(high * max(2.0, target / at(high)))
     if at(high) < target:
-        return low * knob.unit  # more changes nothing
+        return low * field.unit  # more changes nothing
     while at(low) >= target and low > 1:
         low, high = max(1, math.floor(low * min(0.5, target / at(low)))), low
     bisect = False
@@ -144,28 +144,29 @@ def nearest(knob: Knob, measure: Measure, target: float) -> int:
         middle = min(max(low + math.ceil(share * (high - low)), low + 1), high - 1)
         low, high = (middle, high) if at(middle) < target else (low, middle)
         bisect = not bisect
-    return min((low, high), key=lambda units: abs(at(units) - target)) * knob.unit
+    return min((low, high), key=lambda units: abs(at(units) - target)) * field.unit
 
 
-def least_enough(knob: Knob, measure: Measure, target: float) -> int:
-    """Returns the smallest value of a knob at which a measure that grows reaches `target`."""
-    value = nearest(knob, measure, target)
-    return value if measure(knob.set(value)) >= target else value + knob.unit
+def least_enough(field: Field, measure: Measure, target: float) -> int:
+    """Returns the smallest value of a field at which a measure that grows reaches `target`."""
+    value = nearest(field, measure, target)
+    return value if measure(field.set(value)) >= target else value + field.unit
 
 
-def width_knob(model: ModelConfig) -> Knob:
+def width_field(model: ModelConfig) -> Field:
     """Returns the width of a model, in multiples of the smallest one that its heads divide."""
     layers = parse_pattern(model.mixer)
-    unit = next(unit for unit in range(1, WIDEST_UNIT) if all(_fits(each, unit) for each in layers))
+    units = (unit for unit in range(1, WIDEST_UNIT) if all(_fits(each, unit) for each in layers))
+    unit = next(units, 1)  # with which a mixer that fits none says what it needs
     start = max(1, model.dim // unit)
-    return Knob("model.dim", unit, lambda value: dataclasses.replace(model, dim=value), start)
+    return Field("model.dim", unit, lambda value: dataclasses.replace(model, dim=value), start)
 
 
-def growth_knob(model: ModelConfig) -> Knob | None:
+def growth_field(model: ModelConfig) -> Field | None:
     """Returns the option that bounds a state which grows with the context; None where none does."""
-    blocks = serving_model(model).blocks()
-    grows = any(not block.mixer.constant_state for block in blocks)
-    return next(_option_knobs(model), None) if grows else None
+    blocks = zip(model.stack, serving_model(model).blocks(), strict=True)
+    growing = [layer for layer, block in blocks if not block.mixer.constant_state]
+    return next(_option_fields(model, growing), None)
 
 
 def _fits(layer: Layer, dim: int) -> bool:
@@ -177,17 +178,17 @@ def _fits(layer: Layer, dim: int) -> bool:
     return True
 
 
-def _state_knobs(model: ModelConfig) -> Iterator[Knob]:
+def _state_fields(model: ModelConfig) -> Iterator[Field]:
     """Yields the options that size the states of layers and are not given, then the width."""
-    yield from _option_knobs(model)
-    yield width_knob(model)
+    yield from _option_fields(model, parse_pattern(model.mixer))
+    yield width_field(model)
 
 
-def _option_knobs(model: ModelConfig) -> Iterator[Knob]:
-    for layer in dict.fromkeys(parse_pattern(model.mixer)):
+def _option_fields(model: ModelConfig, layers: Iterable[Layer]) -> Iterator[Field]:
+    for layer in dict.fromkeys(layers):
         option = resolve_mixer(layer.mixer).state_option
         if option and option not in dict(layer.options):
-            yield Knob(
+            yield Field(
                 f"{layer.mixer}({option})", 1, functools.partial(_with_option, model, layer, option)
             )
 

@@ -73,6 +73,9 @@ def test_a_window_is_solved_where_the_state_grows(laws):
     per_token, fixed = 2 * (2 * 32 + 1) * 4, 2 * (1 + 3 * 32) * 4
     window = -(-(need.state.value - fixed) // per_token)
     assert need.mixer == f"attention(window={window:.0f})" and need.width == 32
+    narrow = of("attention(heads=8,kv_heads=1)", dim=16)
+    with pytest.raises(UserError, match="of width 16 keeps at most 2.88 KiB over 64 tokens"):
+        needed([laws[0]._replace(source=source)], narrow, 3)
 
 
 def test_a_missing_file_and_one_without_a_law_are_told(tmp_path):

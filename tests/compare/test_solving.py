@@ -7,14 +7,14 @@ import pytest
 from seqarch.compare.members import match_members
 from seqarch.compare.solving import (
     TOLERANCE,
-    Knob,
+    Field,
     least_enough,
     match_flops,
     match_state,
     nearest,
     state_bytes,
     training_flops,
-    width_knob,
+    width_field,
 )
 from seqarch.config import Config, ModelConfig
 from seqarch.errors import UserError
@@ -75,22 +75,22 @@ def test_a_state_that_makes_a_member_huge_is_refused():
 @pytest.mark.parametrize("target", [1, 100, 12345])
 def test_the_nearest_value_is_found_from_anywhere(start, target):
     for measure in (lambda v: 3 * v + 2, lambda v: v * v / 4 + v, lambda v: 10 * min(v, 40)):
-        found = nearest(Knob("x", 1, lambda value: value, start), measure, target)
+        found = nearest(Field("x", 1, lambda value: value, start), measure, target)
         errors = [abs(measure(value) - target) for value in range(1, 5000)]
         assert abs(measure(found) - target) == min(errors)
 
 
 def test_widths_are_multiples_that_heads_divide():
-    assert width_knob(of("attention(heads=3)")).unit == 6  # rotary heads have an even width
-    assert width_knob(of("linear_attention,mamba", layers=2)).unit == 4
+    assert width_field(of("attention(heads=3)")).unit == 6  # rotary heads have an even width
+    assert width_field(of("linear_attention,mamba", layers=2)).unit == 4
 
 
 def test_the_least_width_with_enough_state():
     def measure(model):
         return model.dim
 
-    knob = width_knob(of("linear_attention"))
-    assert [least_enough(knob, measure, target) for target in (60, 61, 63)] == [60, 64, 64]
+    field = width_field(of("linear_attention"))
+    assert [least_enough(field, measure, target) for target in (60, 61, 63)] == [60, 64, 64]
 
 
 def test_flops_are_three_times_those_of_the_forward_pass():
