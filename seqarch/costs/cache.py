@@ -93,6 +93,7 @@ class MeasurementCache:
             return self._known[path]
 
     def _measure(self, spec: ProgramSpec, path: Path, kind: type[NamedTuple]) -> Any:
+        path.parent.mkdir(parents=True, exist_ok=True)  # fails now, not after the compilation
         worker = self._idle.get()
         phase, size = PHASES[spec.phase], f"{spec.batch:,} x {spec.length:,} tokens"
         self._say(f"compiling a {phase} of {size} for {spec.target}")
@@ -103,7 +104,6 @@ class MeasurementCache:
         if isinstance(outcome, Exception):
             raise outcome
         if isinstance(outcome, kind):
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, outcome._asdict())
         return outcome
 

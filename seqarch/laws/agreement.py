@@ -49,11 +49,11 @@ def call_is_prefill(trial: Trial) -> None:
 
 
 def static_splits_are_whole(trial: Trial) -> None:
-    """Requires three prefills, of 1 token and of two other lengths, to be one prefill."""
+    """Requires three prefills, of 1 token and of about half of the others each, to be one."""
     example, T = trial.last.unpadded(), trial.time
     starts = example.starts.at[2:, 0].set(True)  # a document may begin with the very first token
     whole = trial.evaluate(masked, example._replace(starts=starts)).values
-    outputs, state, cuts = [], example.state, (0, 1, 1 + T // 3, T)
+    outputs, state, cuts = [], example.state, (0, 1, 1 + (T - 1) // 2, T)
     for a, b in pairwise(cuts):
         x = example.x[:, a:b]
         y, state = trial.prefill(example.mixer, x, state, starts[:, a:b], None)

@@ -76,12 +76,19 @@ def masked(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tupl
 
 def halves(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
     """Prefills the first b tokens of row b, then the rest, so that every split is tested."""
+
+    def segment(state: State, inputs: tuple[Array, Array]) -> tuple[State, Array]:
+        x, lengths = inputs
+        y, state = mixer.prefill(x, state, None, lengths)
+        return state, y
+
     B, T = x.shape[:2]
     first = jnp.arange(B)
-    y_a, state = mixer.prefill(x, state, None, first)
     rest = jnp.minimum(first[:, None] + jnp.arange(T)[None], T - 1)
     remaining = jnp.take_along_axis(x, rest[..., None], axis=1)
-    y_b, state = mixer.prefill(remaining, state, None, T - first)
+    # A loop, so that the prefill is compiled once.
+    segments = jnp.stack([x, remaining]), jnp.stack([first, T - first])
+    state, (y_a, y_b) = jax.lax.scan(segment, state, segments)
     back = jnp.maximum(jnp.arange(T)[None] - first[:, None], 0)
     y_b = jnp.take_along_axis(y_b, back[..., None], axis=1)
     return jnp.where(valid_tokens(first, B, T)[..., None], y_a, y_b), state

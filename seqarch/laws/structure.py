@@ -1,6 +1,5 @@
 """The clauses about shapes, dtypes and names of axes, for which nothing is computed."""
 
-import itertools
 from typing import Any
 
 import jax
@@ -22,7 +21,7 @@ def state_is_a_carry(trial: Trial) -> None:
     The axes of the state's arrays must be named, and its size must grow with max_len exactly if
     `constant_state` is False.
     """
-    for max_len, dtype in itertools.product((trial.time, 8 * trial.time), DTYPES):
+    for max_len, dtype in zip((trial.time, 8 * trial.time), DTYPES):
         mixer = trial.make_small(dtype=dtype, rngs=nnx.Rngs(0))
         state = jax.eval_shape(lambda: mixer.init_state(ROWS, max_len))  # noqa: B023
         for name, shape in (

@@ -177,10 +177,11 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
         "--config=configs/memory.py",
         f"--workdir={tmp_path}",
         "--lengths=64,128,1k",
-        "--config.members=('window = attention(window=64)',)",
+        "--config.members=('wide = gru(hidden=24)',)",
+        "--workers=1",
         "--config.model.dim=16",
         "--config.model.mlp=64",
-        "--targets=local,gpu-h10,local:3x1",
+        "--targets=local,gpu-h10,local:2x1",
     ]
     command = [sys.executable, "scripts/memory.py", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -192,21 +193,21 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
         and "did you mean 'gpu-h100'" in left_out[1]
     )
     assert " left]" in done.stdout
-    about, (window,) = records.read(tmp_path / records.NAME)
-    assert about["kind"] == "costs" and window.source.member == "window"
-    totals = window.all("costs", "total_bytes")
+    about, (wide,) = records.read(tmp_path / records.NAME)
+    assert about["kind"] == "costs" and wide.source.member == "wide"
+    totals = wide.all("costs", "total_bytes")
     assert all(each.value > 0 for each in totals)
     assert {(each.at["target"], each.at["phase"], each.at["context"]) for each in totals} == {
         (target, phase, context)
-        for target in ("local", "local:3x1")
+        for target in ("local", "local:2x1")
         for phase in ("train", "prefill", "decode")
         for context in (64, 128)
     }
     with (tmp_path / "results.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(window.records)
+        assert len(list(csv.DictReader(file))) == len(wide.records)
     report = (tmp_path / "report.md").read_text()
     assert "Sequences at once on local" in report and (tmp_path / "report.html").exists()
-    assert plotted(tmp_path / "tensorboard/local/window") == {64, 128}
+    assert plotted(tmp_path / "tensorboard/local/wide") == {64, 128}
 
 
 @pytest.mark.parametrize(

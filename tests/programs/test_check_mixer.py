@@ -80,9 +80,9 @@ def test_every_clause_has_a_hint():
     assert [clause.name for clause in laws.clauses(GRU)] == list(HINTS)
 
 
-def test_a_mixer_that_obeys_is_told_so(top):
+def test_a_mixer_that_obeys_is_told_so(top, run_here):
     usual = ("--dim=8", "--time=7", "--steps=100")
-    done = start(top, "scripts/check_mixer.py", "my_mixers:EMA", *usual)
+    done = run_here("scripts/check_mixer.py", "my_mixers:EMA", *usual, cwd=top)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == 2 + len(HINTS) + 2 and all(
@@ -94,10 +94,11 @@ def test_a_mixer_that_obeys_is_told_so(top):
     assert lines[-1] == f"{len(HINTS) + 2} of {len(HINTS) + 2} hold"
 
 
-def test_what_may_follow_from_another_failure_says_so(top, run_here):
+def test_what_may_follow_from_another_failure_says_so(top, run_here, monkeypatch):
     """A wrong step fails all that is compared with steps; the first line that fails is the one to
     mend.
     """
+    monkeypatch.setattr(laws, "LAW", laws.LAW[2:5])
     done = run_here("scripts/check_mixer.py", "broken:Mistaken(hidden=4)", *SMALL, cwd=top)
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILS")]
     assert done.returncode == 1 and len(failed) > 1
@@ -106,7 +107,8 @@ def test_what_may_follow_from_another_failure_says_so(top, run_here):
     assert "16 B after 1,024 tokens" in done.stdout
 
 
-def test_a_mixer_that_cannot_learn_has_its_verdict(top, run_here):
+def test_a_mixer_that_cannot_learn_has_its_verdict(top, run_here, monkeypatch):
+    monkeypatch.setattr(laws, "LAW", laws.LAW[:2])
     done = run_here("scripts/check_mixer.py", "broken:Exploding", *SMALL, cwd=top)
     assert (
         done.returncode == 1
@@ -121,7 +123,8 @@ def test_a_mixer_without_memory_does_not_learn(top, monkeypatch):
         check_learning("broken:Identity", steps=100)
 
 
-def test_a_mixer_that_raises_is_told_where(top, run_here):
+def test_a_mixer_that_raises_is_told_where(top, run_here, monkeypatch):
+    monkeypatch.setattr(laws, "LAW", laws.LAW[:3])
     usual = ("--dim=8", "--time=7", "--steps=100")  # in which its prefill learns
     done = run_here("scripts/check_mixer.py", "broken:Crashing", *usual, cwd=top)
     assert done.returncode == 1 and "Traceback" not in done.stderr
