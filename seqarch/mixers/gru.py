@@ -85,5 +85,14 @@ class GRU(SequenceMixer):
     def _run(self, x, state, method, **masks):
         W = whole(self.recurrent[...].astype(self.dtype))
         h0 = state.h.astype(jnp.float32)
-        hs, h = ops.gru(self.inp(x), W, self.bias[...], h0, method=method, **masks)
-        return self.out(hs), GRUState(h.astype(self.state_dtype))
+        u = _time_major(self.inp, x)
+        hs, h = ops.gru(u, W, self.bias[...], h0, method=method, **masks)
+        return _time_major(self.out, hs), GRUState(h.astype(self.state_dtype))
+
+
+def _time_major(linear: Linear, x: Float[Array, "B T D"]) -> Float[Array, "B T F"]:
+    """Returns linear(x), computed with time before rows, as the recurrence has it.
+
+    The compiler then transposes the D channels of the block, not the 3 E of the gates.
+    """
+    return jnp.swapaxes(linear(jnp.swapaxes(x, 0, 1)), 0, 1)

