@@ -10,6 +10,10 @@ trained from three other seeds and scored on the test works. With --minutes=150 
 order after that time, and the same command goes on. `full` is for an accelerator: 125M parameters,
 context 4096, bfloat16, on a directory that scripts/prepare_data.py wrote.
 
+`ladder` compares the members at three sizes, each at its own learning rate, and fits how bits per
+byte fall with parameters and training FLOPs: does the order hold as models grow? `ladder_full` does
+so from 10M to 300M parameters, on an accelerator.
+
 Members are layer patterns as in configs/lm.py; "name = pattern" gives one a name, "; field=value"
 sets fields of `model`. `match` says what they have in common with `reference`. "params": each gets
 the MLP width with which it has as many parameters or, if it sets `mlp` itself, the depth. "state":
@@ -33,9 +37,10 @@ RECALL = "recall = mqar(pairs=4,length=64,queries=28,vocab=64)"
 
 
 def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
-    """Returns the config of a comparison at the budget "tour", "long" or "full"."""
-    if budget not in ("tour", "long", "full"):
-        raise ValueError(f"no budget {budget!r} in configs/compare.py; give tour, long or full")
+    """Returns the config of a comparison at a budget of BUDGETS."""
+    if budget not in BUDGETS:
+        known = ", ".join(BUDGETS)
+        raise ValueError(f"no budget {budget!r} in configs/compare.py; give one of {known}")
     config = ml_collections.ConfigDict()
     config.name = budget
     config.notice = "tour: one learning rate, one seed, undertrained; not evidence"
@@ -44,6 +49,7 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.members = (*CORE, "hybrid = mamba,mamba,attention")
     config.probes = (f"{RECALL}; steps=300", "state tracking = parity; steps=150")
     config.probe_members = ()
+    config.sizes = ()
     config.lrs = ()
     config.seeds = (0,)
     config.split = "validation"
@@ -104,7 +110,11 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.mesh.data = 1
     config.mesh.fsdp = -1
     config.trackers = ("tensorboard",)
-    return {"tour": lambda tour: tour, "long": _long, "full": _full}[budget](config)
+    return BUDGETS[budget](config)
+
+
+def _tour(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    return config
 
 
 def _long(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -198,3 +208,62 @@ def _full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.evals.memory.compiled = (1024, 4096, 16384, 65536)
     config.evals.speed.contexts = (1024, 4096, 16384, 65536)
     return config
+
+
+def _ladder(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    config = _long(config)
+    config.notice = (
+        "42 to 660 thousand parameters, 0.65 million tokens of Shakespeare: evidence for this "
+        "budget, not for others"
+    )
+    config.members = (*CORE, "hybrid = mamba,attention")
+    config.probes = config.probe_members = ()
+    config.sizes = (
+        "small; model.dim=32; model.mlp=88",
+        "medium; model.dim=64; model.mlp=168",
+        "large; model.layers=4; model.dim=112; model.mlp=296",
+    )
+    config.evals = _ladder_evals((1024,), ())
+    return config
+
+
+def _ladder_evals(
+    contexts: tuple[int, ...], compiled: tuple[int, ...]
+) -> ml_collections.ConfigDict:
+    evals = ml_collections.ConfigDict(dict(quality={}, flops={}))
+    evals.memory = ml_collections.ConfigDict(dict(contexts=contexts, compiled=compiled))
+    return evals
+
+
+def _ladder_full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    config = _full(config)
+    config.notice = "20 tokens a parameter: evidence for this budget, not for others"
+    config.reference = "attention(heads=8)"
+    config.members = (
+        "gru",
+        "attention = attention(heads=8)",
+        "linear_attention = linear_attention(heads=8,decay=data)",
+        "mamba",
+        "hybrid = mamba,mamba,attention(heads=8)",
+    )
+    config.lrs = (3e-4, 1e-3, 3e-3)
+    config.seeds = (1, 2, 3)
+    config.split = "test"
+    config.batch, config.length = 256, 1024
+    config.sizes = (
+        "10M; steps=800; model.layers=12; model.dim=256; model.mlp=688; optim.warmup=80",
+        "30M; steps=2300; model.layers=12; model.dim=448; model.mlp=1192; optim.warmup=230",
+        "100M; steps=7600; model.layers=20; model.dim=640; model.mlp=1704; optim.warmup=760",
+        "300M; steps=23000; model.layers=24; model.dim=1024; model.mlp=2728",
+    )
+    config.evals = _ladder_evals((1024, 65536), (1024,))
+    return config
+
+
+BUDGETS = {
+    "tour": _tour,
+    "long": _long,
+    "full": _full,
+    "ladder": _ladder,
+    "ladder_full": _ladder_full,
+}

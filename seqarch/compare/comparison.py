@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from seqarch import records
 from seqarch.compare.deadline import Deadline, OutOfTime
-from seqarch.compare.members import match_members
 from seqarch.compare.probe_study import ProbeStudy
 from seqarch.compare.probing import score_probes
+from seqarch.compare.sizes import sized_members
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.compare.study import Study
 from seqarch.errors import NoResult, UserError
@@ -49,10 +49,11 @@ def studies(spec: ComparisonSpec, workdir: Path, deadline: Deadline = Deadline()
     Raises:
       UserError: for a wrong text or evaluator, and for a directory that holds other runs.
     """
-    configs = match_members(spec.base, spec.reference, spec.members, spec.match)
     make_task(spec.base)
     choose(spec.base)
-    found = [Study(name, config, spec, workdir, deadline) for name, config in configs.items()]
+    found = []
+    for name, (config, rung) in sized_members(spec).items():
+        found.append(Study(name, config, spec, workdir, deadline, rung))
     for study in found:
         study.check()
     return found

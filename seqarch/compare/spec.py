@@ -26,7 +26,9 @@ class ComparisonSpec:
       match: what members have in common with the reference: "params", "state" or "flops".
       probes: tasks that test one ability each, beside the task of `base`.
       probe_members: names of members, or texts as in `members`, that get the probes; none: all
-        members. Other members have not run them, and neither have mixers of MIXERS that none has.
+        members. Other members do not run them.
+      sizes: texts "name; field=value; ...", each of which gives fields of `base` other values; the
+        members are then compared at each size (seqarch.compare.sizes). None: at that of `base`.
     """
 
     name: str
@@ -40,6 +42,7 @@ class ComparisonSpec:
     match: str = "params"
     probes: tuple[ProbeSpec, ...] = ()
     probe_members: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()
 
     def __post_init__(self):
         if bad := [lr for lr in self.lrs if not isinstance(lr, (int, float))]:

@@ -8,12 +8,13 @@ from seqarch import tasks
 from seqarch.compare import execution
 from seqarch.compare.deadline import Deadline
 from seqarch.compare.learning_rate import search
+from seqarch.compare.sizes import Rung
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.config import Config, to_dict
 from seqarch.errors import Diverged
 from seqarch.evals import evaluator
 from seqarch.records import Record, Results, Source
-from seqarch.report.members import Member
+from seqarch.report.members import LADDER, Member
 from seqarch.report.origin_tables import MATCHING
 from seqarch.runtime.progress import Progress
 from seqarch.tasks.base import Probe
@@ -31,6 +32,7 @@ class Study:
       spec: the comparison.
       directory: that of the comparison's runs.
       deadline: the time until which runs are begun.
+      rung: the member and the size, where members are compared at several sizes.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Study:
     spec: ComparisonSpec
     directory: Path
     deadline: Deadline = Deadline()
+    rung: Rung | None = None
 
     def check(self) -> None:
         """Raises UserError where the directory of one of its first runs holds another run."""
@@ -90,6 +93,8 @@ class Study:
         for seed, each in self.seeded(config).items():
             measured = self._measured(seed, each, self._evaluators(seed), progress)
             facts = {**measured.source.facts, MATCHING: {"match": self.spec.match}}
+            if self.rung:
+                facts[LADDER] = self.rung._asdict()
             source = dataclasses.replace(measured.source, member=self.name, facts=facts)
             results.append(measured._replace(source=source))
         return Member(self.name, "run", tuple(results), self._search_results(config, found))

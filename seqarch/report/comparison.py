@@ -13,6 +13,7 @@ from seqarch.report.curves import curve_figures
 from seqarch.report.figures import evaluator_figure, quality_against_state
 from seqarch.report.frontier import frontier_tables
 from seqarch.report.frontier_figure import frontier_figures
+from seqarch.report.ladder import ladder_figure, ladder_table
 from seqarch.report.lines import is_sweep, line_name
 from seqarch.report.matched import matching_table
 from seqarch.report.members import Comparison, Member, evaluators, longest
@@ -69,6 +70,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
         summary_table(comparison, judged, found),
         *ability_tables(comparison),
         matching_table(comparison),
+        ladder_table(comparison, judged),
         fit_table(comparison, found),
         window_table(comparison.models),
         *frontier_tables(comparison.results),
@@ -88,6 +90,7 @@ def comparison_figures(comparison: Comparison) -> list[Figure]:
         quality_against_state(comparison),
         ability_figure(comparison),
         *heat_maps(comparison.models),
+        ladder_figure(comparison),
         fit_figure(comparison, outcomes(comparison.models)),
         *frontier_figures(comparison.results),
         *curve_figures(comparison.models),

@@ -1,4 +1,4 @@
-"""Fits of curves of bytes against length: the exponent over their tail, and their growth."""
+"""Fits of power laws, and of curves of bytes against length: their exponent and their growth."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ TAIL = 4  # number of the longest lengths, which an exponent is fitted to
 
 
 class Exponent(NamedTuple):
-    """The exponent of a power law, bytes ~ length^b.
+    """The exponent of a power law, y ~ x^b.
 
     Attributes:
       b: the exponent.
@@ -41,12 +41,25 @@ def exponent(lengths: Sequence[int], values: Sequence[float]) -> Exponent | None
     curvature and not noise. Fewer than three points give None.
     """
     points = sorted((n, v) for n, v in zip(lengths, values, strict=True) if v > 0)[-TAIL:]
-    if len(points) < 3:
-        return None
-    x, y = np.log(np.array(points, float)).T
+    return power_law(*zip(*points, strict=True)) if len(points) >= 3 else None
+
+
+def power_law(x: Sequence[float], y: Sequence[float]) -> Exponent:
+    """Returns the least-squares slope of log(y) against log(x), with Student's interval.
+
+        log y = a + b log x,  b +- t s / sqrt(sum (log x - mean)^2)
+
+    s^2 is the sum of squared residuals over n - 2, and t the quantile of n - 2 degrees of freedom.
+    Several values at one x count as points of their own.
+
+    Args:
+      x: positive numbers, at least three, not all equal.
+      y: positive numbers.
+    """
+    x, y = np.log(np.array(x, float)), np.log(np.array(y, float))
     slope, left = _line(x, y)
-    error = math.sqrt((left**2).sum() / (len(points) - 2) / ((x - x.mean()) ** 2).sum())
-    return Exponent(slope, float(special.stdtrit(len(points) - 2, 0.975) * error))
+    error = math.sqrt((left**2).sum() / (len(x) - 2) / ((x - x.mean()) ** 2).sum())
+    return Exponent(slope, float(special.stdtrit(len(x) - 2, 0.975) * error))
 
 
 def growth(lengths: Sequence[int], values: Sequence[float]) -> Growth:

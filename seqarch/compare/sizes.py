@@ -1,0 +1,46 @@
+"""Members at several sizes, each size with equal parameters."""
+
+from typing import NamedTuple
+
+from seqarch.compare.entries import parse_entry
+from seqarch.compare.members import match_members
+from seqarch.compare.spec import ComparisonSpec
+from seqarch.config import Config
+from seqarch.config.values import with_fields
+from seqarch.errors import UserError
+
+
+class Rung(NamedTuple):
+    """A member at one of several sizes.
+
+    Attributes:
+      member: the member's name.
+      size: the name of the size.
+    """
+
+    member: str
+    size: str
+
+
+def sized_members(spec: ComparisonSpec) -> dict[str, tuple[Config, Rung | None]]:
+    """Returns the config and the rung of each member at each size, by names such as "gru-small".
+
+    Without sizes, members have the size of `spec.base` and no rung.
+
+    Raises:
+      UserError: for a size that cannot be, or is there twice, and as `match_members`.
+    """
+    if not spec.sizes:
+        found = match_members(spec.base, spec.reference, spec.members, spec.match)
+        return {name: (config, None) for name, config in found.items()}
+    sized: dict[str, tuple[Config, Rung | None]] = {}
+    for text in spec.sizes:
+        name, size, settings = parse_entry(text, "size")
+        if name or not size:
+            raise UserError(f"config.sizes has {text!r}; write 'small; model.dim=32'")
+        base = with_fields(spec.base, settings)
+        for member, config in match_members(base, spec.reference, spec.members, spec.match).items():
+            if (sized_name := f"{member}-{size}") in sized:
+                raise UserError(f"config.sizes has {size!r} twice; give each size a name")
+            sized[sized_name] = config, Rung(member, size)
+    return sized
