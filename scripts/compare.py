@@ -6,9 +6,10 @@ RUNS gets a directory for each member with its runs, records.jsonl with the reco
 report.md, report.html, report.tex and results.csv. The same command continues what was cut short
 and reuses what is finished; --minutes cuts it short in good order. On a CPU members are trained
 side by side, each on a share of the cores (--workers), and so are the probes of config.probes. What
-the first seed's programs need is measured alone, after all members are trained.
+the first seed's programs need is measured alone, once all members are trained.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,21 +63,22 @@ def main() -> None:
     members = comparison.studies(given, workdir, deadline)
     probing = probe_studies(given, workdir, lambda each: parse(probes.get_config(each)), deadline)
     count = len(members) * (len(given.lrs) + len(given.seeds))
-    tokens = given.base.steps * given.base.batch * given.base.length
-    runs = f"{len(members)} members, {count} runs of {given.base.steps:,} steps = {tokens:,}"
-    print_line(f"{runs} tokens, in {workdir}")
+    budgets = {(each.config.steps, each.config.batch, each.config.length) for each in members}
+    sizes = [f"{each[0]:,} steps = {math.prod(each):,} tokens" for each in sorted(budgets)]
+    runs = f"{len(members)} members, {count} runs of {' or '.join(sizes)}"
+    print_line(f"{runs}, in {workdir}")
     if probing:
         count = sum(each.runs for each in probing)
         print_line(
             f"{len(given.probes)} probes, {count} runs, {sum(each.left() for each in probing)} left"
         )
-    at_once = min(check_workers(WORKERS.value), len(members) + len(probing))
+    at_once = check_workers(WORKERS.value)
     found, failures, left = comparison.run(given, members, workdir, at_once, print_line, probing)
     found = found._replace(
         members=tuple(_with_command(each, given) for each in found.members),
         probes=tuple(_with_probe_command(each, given) for each in found.probes),
     )
-    if found.models and jax.process_index() == 0:
+    if found.results and jax.process_index() == 0:
         paths = write_report(with_files(found, workdir), workdir)
         print(f"\n{text_table(comparison_tables(found)[0])}\n\n{printable_line(found.notice)}\n")
         print("\n".join(f"wrote {path}" for path in paths))

@@ -79,22 +79,31 @@ def run(
     """
     keep_compilations()  # before anything is compiled, since JAX opens its cache once
     baselines = baseline_members(spec, workdir, say)
-    untrained = {study.name: study for study in (*members, *probes) if not study.is_trained()}
-    if untrained and workers > 1:
-
-        def ended(name: str, result: Any, left: int) -> None:
-            end = f"no result, {result}" if isinstance(result, NoResult) else "done"
-            say(f"{name}: {end}; {left} of {len(untrained)} are left")
-
-        side_by_side(untrained, _train, workers, ended)
-    scored = score_probes(probes)
+    _train_all(members, workers, say)
     found, failures = _measure(members)
+    _train_all(probes, workers, say)
+    scored = score_probes(probes)
     left = sum(study.left() for study in (*members, *probes))
     unfinished = [f"{left} of its runs are not run yet"] if left else []
     notice = "; ".join([spec.notice, *failures, *unfinished])
     title = f"Sequence mixers compared: {spec.name}"
     made = Comparison(title, notice, shlex.join(command()), (*found, *baselines), scored)
     return Outcome(made, failures, left)
+
+
+def _train_all(
+    studies: Sequence[Study | ProbeStudy], workers: int, say: Callable[[str], None]
+) -> None:
+    """Trains studies side by side; one worker leaves that to the process that measures them."""
+    untrained = {study.name: study for study in studies if not study.is_trained()}
+    if not untrained or workers == 1:
+        return
+
+    def ended(name: str, result: Any, left: int) -> None:
+        end = f"no result, {result}" if isinstance(result, NoResult) else "done"
+        say(f"{name}: {end}; {left} of {len(untrained)} are left")
+
+    side_by_side(untrained, _train, min(workers, len(untrained)), ended)
 
 
 def _measure(members: Sequence[Study]) -> tuple[list[Member], list[str]]:

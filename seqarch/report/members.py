@@ -177,8 +177,8 @@ def read(path: Path) -> Comparison:
             f"{path} has records of the kind {kind!r}, which a report of runs does not show; give "
             "what eval.py or scripts/compare.py wrote"
         )
-    found = group(results)
-    if not found:
+    found, probes = group(results), tuple(filter(is_probe, results))
+    if not (found or probes):
         raise UserError(f"{path} has no results; measure a run with `python eval.py --workdir=RUN`")
     if wrong := next((each for _, found in results for each in found if not _fits(each)), None):
         raise UserError(
@@ -186,7 +186,7 @@ def read(path: Path) -> Comparison:
             "metric declares); move it away and measure again"
         )
     known = {name: str(about.get(name, "")) for name in ("title", "notice", "command")}
-    return Comparison(**known, members=found, probes=tuple(filter(is_probe, results)))
+    return Comparison(**known, members=found, probes=probes)
 
 
 def _fits(record: Record) -> bool:

@@ -53,6 +53,8 @@ def get_config():
     config.eval.limit = 200
     config.evals.memory = dict(contexts=(64,), compiled=(32,))
     config.evals.speed = dict(contexts=(64,))
+    tiny = "steps=2; batch=4; model.dim=16; model.layers=1; evals.accuracy.rows=8"
+    config.probes = (f"tracking = parity(length=16); {tiny}",)
     return config
 """
 
@@ -222,6 +224,11 @@ def test_whole_comparison_is_written(compared):
         ("flops", "train_per_token", {}),
     ):
         assert gru.value(name, metric, **at) > 0, (name, metric)
+    (probe,) = (each for each in found.probes if each.source.member == "second one")
+    assert 0 <= probe.value("accuracy", "accuracy") <= 1 and probe.source.split == "test"
+    again = shlex.join(["--config=configs/probes.py:parity(length=16),mine:Mine"])
+    assert again in probe.source.provenance["again"]
+    assert "second one/probes/tracking/seed-1" in probe.source.provenance["again"]
     with (runs / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == sum(len(each.records) for each in found.results)
@@ -238,7 +245,7 @@ def test_a_comparisons_directory_is_rendered_again_as_it_was(compared):
 def test_second_run_trains_nothing_and_says_the_same(compared):
     _, runs, run = compared
     before = read(runs / records.NAME).members
-    result, _ = run()
+    result, _ = run("--minutes=0")
     assert result.returncode == 0, result.stderr
     assert "is there already" in result.stdout
     assert not re.search(r"step \d+/4", result.stdout), "a member was trained again"
@@ -301,6 +308,7 @@ def test_evidence_is_a_learning_rate_from_a_grid_and_fresh_seeds_on_the_test_wor
         "lr-30",
         "seed-1",
         "seed-2",
+        "probes",
     }
     found = read(runs / records.NAME)
     for member in found.models:

@@ -198,7 +198,7 @@ MISTAKES = [
     (
         "scripts/compare.py",
         "--config=configs/compare.py:ful",
-        "no budget 'ful' in configs/compare.py; give tour, long or full",
+        "no budget 'ful' in configs/compare.py; give one of tour, long, full",
     ),
     (
         "scripts/compare.py",
@@ -337,6 +337,13 @@ MISTAKES = [
         "--config=configs/compare.py:long --config.seeds=(1,-1)",
         "config.seeds has -1; give whole numbers",
     ),
+    (
+        "scripts/compare.py",
+        "--config.probes=('parity; lr=1',)",
+        "unknown config field 'lr'; did you",
+    ),
+    ("scripts/compare.py", "--config.sizes=('small; model.dim=1',)", "cannot come within"),
+    ("scripts/compare.py", "--minutes=-1", "--minutes=-1"),
     ("scripts/compare.py", "--config.lrs=('a','b')", "config.lrs has 'a'; give numbers"),
     (
         "scripts/compare.py",
