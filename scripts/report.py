@@ -4,7 +4,7 @@
 
 A RUN is the directory of a run, of a sweep or of a comparison, or a records file. Runs of the same
 model that differ in their seeds are one member, and its learning rates stand together. Writes
-report.md, report.html, report.tex, results.csv and records.jsonl.
+report.md, report.html, report.tex, results.csv, runs.csv and records.jsonl.
 """
 
 from pathlib import Path

@@ -127,7 +127,7 @@ def provenance_table(comparison: Comparison) -> Table | None:
     )
 
 
-def run_table(comparison: Comparison) -> Table | None:
+def run_table(comparison: Comparison) -> Table:
     """Returns what came of each run, and the command that makes it again; folded in a page."""
     scores, rows = scores_of(comparison.members), []
     for member in comparison.members:
@@ -145,7 +145,7 @@ def run_table(comparison: Comparison) -> Table | None:
     rows = [Row(tuple(row.cells[index] for index in kept), row.kind) for row in rows]
     caption = "Each run, with the command that trains and measures it again."
     titles = tuple(columns[index] for index in kept)
-    return Table("Runs", caption, titles, tuple(rows), folded=True) if rows else None
+    return Table("Runs", caption, titles, tuple(rows), folded=True)
 
 
 def _revisions(member: Member) -> str:

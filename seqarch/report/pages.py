@@ -1,4 +1,4 @@
-"""The files of a report: report.md, report.html, report.tex, figures/*.svg and results.csv.
+"""The files of a report: report.md, report.html, report.tex, figures/*.svg and two of CSV.
 
 paths = write_report(comparison, directory)
 """
@@ -9,7 +9,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -21,6 +21,7 @@ from seqarch.report import members
 from seqarch.report.comparison import comparison_figures, comparison_tables
 from seqarch.report.members import Comparison
 from seqarch.report.notices import notices
+from seqarch.report.origin_tables import run_table
 from seqarch.report.render import cells, escape, latex_table, markdown_table
 from seqarch.report.style import INK, Figure
 from seqarch.report.tables import Table
@@ -62,7 +63,16 @@ def write_report(comparison: Comparison, directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     members.write(path, comparison)
     pages = write_page(comparison_page(comparison), directory)
-    return [*pages, write_csv(comparison.results, directory), path]
+    tables = [write_runs(comparison, directory), write_csv(comparison.results, directory)]
+    return [*pages, *tables, path]
+
+
+def write_runs(comparison: Comparison, directory: Path) -> Path:
+    """Writes runs.csv, a line for each run with its command; returns its path."""
+    table, path = run_table(comparison), directory / "runs.csv"
+    lines = [row.cells for row in table.rows]
+    write_text(path, csv_text([column.title for column in table.columns], lines))
+    return path
 
 
 def write_page(page: Page, directory: Path) -> list[Path]:
@@ -81,26 +91,28 @@ def write_page(page: Page, directory: Path) -> list[Path]:
 
 
 def write_csv(results: Iterable[Results], directory: Path) -> Path:
-    """Writes results.csv, a line for each record with its unformatted value; returns its path.
-
-    Control characters of texts are escaped.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV)
+    """Writes results.csv, a line for each record with its unformatted value; returns its path."""
+    lines = []
     for source, found in results:
         seeds = ", ".join(f"{name} {seed}" for name, seed in source.seeds.items())
         for record in found:
             value = json.dumps(record.value) if isinstance(record.value, list) else record.value
             about = (source.member, source.kind, seeds, source.step, source.split)
             measured = (record.evaluator, record.metric, json.dumps(record.at), record.n, value)
-            line = (*about, *measured, record.status, record.note, source.revision)
-            writer.writerow(
-                printable_line(each) if isinstance(each, str) else each for each in line
-            )
+            lines.append((*about, *measured, record.status, record.note, source.revision))
     path = directory / "results.csv"
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(CSV, lines))
     return path
+
+
+def csv_text(titles: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """Returns lines of unformatted values as CSV; control characters of texts are escaped."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(titles)
+    for line in lines:
+        writer.writerow(printable_line(each) if isinstance(each, str) else each for each in line)
+    return text.getvalue()
 
 
 def write_svg(figure: Figure, path: Path) -> None:

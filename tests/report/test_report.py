@@ -48,7 +48,8 @@ def report(comparison, tmp_path_factory):
     directory = tmp_path_factory.mktemp("report")
     paths = write_report(comparison._replace(title="Mixers <compared>"), directory)
     names = {path.name for path in paths}
-    assert names == {"report.md", "report.html", "report.tex", "results.csv", "records.jsonl"}
+    tables = {"results.csv", "runs.csv", "records.jsonl"}
+    assert names == {"report.md", "report.html", "report.tex"} | tables
     return {path.suffix[1:]: path.read_text() for path in paths} | {"directory": directory}
 
 

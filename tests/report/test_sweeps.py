@@ -1,5 +1,6 @@
 """Reports of sweeps: read as one, with heat maps, windows of learning rates, and what runs lack."""
 
+import csv
 import dataclasses
 import json
 import math
@@ -91,6 +92,10 @@ def test_a_sweep_is_read_as_one(sweep):
 def test_a_report_of_a_sweep_is_read_again_as_it_was_written(sweep, tmp_path):
     found = collect([sweep])
     write_report(found, tmp_path / "out")
+    with (tmp_path / "out/runs.csv").open(newline="") as file:
+        runs = list(csv.DictReader(file))
+    assert len(runs) == 8 and runs[0]["accuracy"] == "1.0"
+    assert runs[0]["command"].startswith("python train.py --config=configs/probes.py:mqar,gru")
     assert collect([tmp_path / "out"]) == found
     both = collect([sweep, tmp_path / "out"])
     assert [len(member.results) for member in both.members] == [2] * 4
