@@ -9,7 +9,7 @@ import dataclasses
 from seqarch.records import Results
 from seqarch.report.formats import show
 from seqarch.report.members import PROBE, PROBE_SEARCH, Comparison, Member
-from seqarch.report.origin_tables import provenance_table
+from seqarch.report.origin_tables import provenance_table, run_table
 from seqarch.report.probe_rates import rate_table
 from seqarch.report.probes import EVALUATOR, fit_table, outcomes, solved_from
 from seqarch.report.tables import NAME, Cells, Column, Table, member_table, metric_cell
@@ -138,6 +138,6 @@ def ability_tables(comparison: Comparison) -> list[Table]:
     for title in titles:
         probe = probe_comparison(comparison, title)
         found = [size_table(probe), fit_table(probe, outcomes(probe.models)), rate_table(probe)]
-        found.append(provenance_table(probe))
+        found += [provenance_table(probe), run_table(probe)]
         made += [each._replace(title=f"{each.title}: {title}") for each in found if each]
     return [table for table in made if table]

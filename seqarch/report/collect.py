@@ -141,8 +141,13 @@ def _lacks_step(results: Results) -> bool:
 
 
 def _run(source: Source) -> tuple:
-    """Returns what identifies a run: model, seeds, step and split."""
-    return _model(source), json.dumps(source.seeds, sort_keys=True), source.step, source.split
+    """Returns what identifies a run: model, seeds, step and split.
+
+    The step does not count where each run ends at its own, when it has solved its task.
+    """
+    own = source.config.get("eval", {}).get("stop_when_solved")
+    step = None if own else source.step
+    return _model(source), json.dumps(source.seeds, sort_keys=True), step, source.split
 
 
 def _model(source: Source, without: str = "") -> str:

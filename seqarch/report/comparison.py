@@ -14,7 +14,7 @@ from seqarch.report.figures import evaluator_figure, quality_against_state
 from seqarch.report.frontier import frontier_tables
 from seqarch.report.frontier_figure import frontier_figures
 from seqarch.report.ladder import ladder_figure, ladder_table
-from seqarch.report.lines import is_sweep, line_name
+from seqarch.report.lines import has_rates, line_name
 from seqarch.report.matched import matching_table
 from seqarch.report.members import Comparison, Member, evaluators, longest
 from seqarch.report.missing import lacking
@@ -107,7 +107,7 @@ def significance(models: Sequence[Member]) -> dict[str, Judgement]:
     There are none where models differ in their documents or their number of seeds, where seeds or
     documents are too few, and of a sweep, whose learning rates are no models to be compared.
     """
-    if is_sweep(models):
+    if has_rates(models):
         return {}
     found = {member.name: [_documents(each) for each in member.results] for member in models}
     runs = {name: len(each) for name, each in found.items()}

@@ -1,8 +1,8 @@
 """Curves of training: their records, and figures with a line for each seed and their median."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import figure
@@ -17,6 +17,7 @@ from seqarch.report.formats import BOUNDS, format_si
 from seqarch.report.labels import shown_name
 from seqarch.report.lines import Line, lines
 from seqarch.report.members import Member
+from seqarch.report.missing import has_diverged
 from seqarch.report.style import Figure
 from seqarch.tasks.base import ACCURACY, BITS_PER_BYTE, Score
 from seqarch.types import Float
@@ -56,28 +57,46 @@ def curve_records(
     return found
 
 
-def curve(results: Results, metric: str) -> dict[int, float]:
-    """Returns the values of a run's curve by step; {} where it has none."""
+class Curve(NamedTuple):
+    """The curve of a run.
+
+    Attributes:
+      values: by step.
+      diverged: whether training diverged at its end.
+    """
+
+    values: Mapping[int, float]
+    diverged: bool = False
+
+
+def curve_of(results: Results, metric: str) -> Curve | None:
+    """Returns the curve of a run; None where it has none."""
     found = results.all(EVALUATOR, metric)
-    return dict(zip(found[0].at["step"], found[0].value, strict=True)) if found else {}
+    if not found:
+        return None
+    values = dict(zip(found[0].at["step"], found[0].value, strict=True))
+    return Curve(values, has_diverged(results))
 
 
-def median_curve(
-    curves: Sequence[Mapping[int, float]], lower: bool
-) -> tuple[list[int], Float[np.ndarray, "n"]]:
+def median_curve(curves: Sequence[Curve], lower: bool) -> tuple[list[int], Float[np.ndarray, "n"]]:
     """Returns the steps and the median of several curves.
 
-    A run that has ended early, as one does that diverges, counts as the worst. The median ends
-    where half of the runs have.
+    After its end a run that diverged counts as the worst, and another one, such as one that had
+    solved its task, keeps its last value. The median ends where it is that of a diverged run.
 
     Args:
-      curves: of runs, by step.
+      curves: of runs.
       lower: whether lower is better.
     """
-    steps = sorted({step for each in curves for step in each})
+    steps = sorted({step for each in curves for step in each.values})
     worst = math.inf if lower else -math.inf
-    values = [[each.get(step, worst) for step in steps] for each in curves]
-    middle = np.median(np.array(values), axis=0)
+    values = []
+    for each in curves:
+        last = each.values[max(each.values)]
+        ended, end = worst if each.diverged else last, max(each.values)
+        # A run that ends between two points of others has none at the next of these.
+        values.append([each.values.get(at, ended if at > end else math.nan) for at in steps])
+    middle = np.nanmedian(np.array(values), axis=0)
     kept = np.isfinite(middle)
     return [step for step, keep in zip(steps, kept, strict=True) if keep], middle[kept]
 
@@ -88,15 +107,15 @@ def curve_figures(models: Sequence[Member]) -> list[Figure]:
     for task in dict.fromkeys(line.task for line in found):
         of_task = [line for line in found if line.task == task]
         for metric in METRICS[tasks.find(task).score.metric]:
-            shown = [line for line in of_task if any(_curves(line, metric))]
+            shown = [line for line in of_task if _curves(line, metric)]
             if shown:
                 made.append(_figure(task, metric, shown, lower=metric != ACCURACY.metric))
     return made
 
 
-def _curves(line: Line, metric: str) -> Iterable[dict[int, float]]:
-    for member in line.rates.values():
-        yield from (curve(each, metric) for each in member.results)
+def _curves(line: Line, metric: str) -> list[Curve]:
+    runs = (each for member in line.rates.values() for each in member.results)
+    return [found for each in runs if (found := curve_of(each, metric))]
 
 
 def _figure(task: str, metric: str, found: Sequence[Line], lower: bool) -> Figure:
@@ -124,8 +143,9 @@ def _figure(task: str, metric: str, found: Sequence[Line], lower: bool) -> Figur
         width = _width(found, metric)
         caption = (
             f"The {AXES[metric]} of training batches on {task}: a thin line for each seed, and a "
-            "thick one for their median. A cross: training diverged or was cut short there, which "
-            f"counts as the worst.{f' A point is the mean of {width} steps.' if width > 1 else ''}"
+            "thick one for their median. A cross: training diverged there, which counts as the "
+            "worst; other runs that ended early keep their last value."
+            f"{f' A point is the mean of {width} steps.' if width > 1 else ''}"
         )
         asked = "How does the loss fall" if metric == "loss" else "How fast is it learned"
         name = f"training-{metric.replace('_', '-')}-{style.file_name(task)}"
@@ -150,8 +170,7 @@ def _colours(found: Sequence[Line]) -> dict[float, tuple[float, ...]]:
 
 def _width(found: Sequence[Line], metric: str) -> int:
     """Returns the number of steps of which a point is the mean."""
-    steps = [list(each) for line in found for each in _curves(line, metric) if each]
-    return max(each[0] for each in steps)
+    return max(min(each.values) for line in found for each in _curves(line, metric))
 
 
 def _draw(
@@ -160,12 +179,11 @@ def _draw(
     for rate, member in line.rates.items():
         look = styles_of({member.name: member.config})[member.name]
         colour = colours.get(rate, look.colour)
-        last = max((step for each in _curves(line, metric) for step in each), default=0)
-        found = [each for results in member.results if (each := curve(results, metric))]
-        for each in found:
-            axes.plot(list(each), list(each.values()), color=colour, linewidth=0.7, alpha=0.45)
-            end = max(each)
-            if end < last:
-                axes.plot([end], [each[end]], marker="x", color=colour, linestyle="none")
+        found = [each for run in member.results if (each := curve_of(run, metric))]
+        for values, diverged in found:
+            axes.plot(*zip(*values.items(), strict=True), color=colour, linewidth=0.7, alpha=0.45)
+            if diverged:
+                end = max(values)
+                axes.plot([end], [values[end]], marker="x", color=colour, linestyle="none")
         if found:
             axes.plot(*median_curve(found, lower), color=colour)

@@ -49,6 +49,6 @@ def lines(models: Sequence[Member]) -> list[Line]:
     return [Line(*key, dict(sorted(rates.items()))) for key, rates in found.items()]
 
 
-def is_sweep(models: Sequence[Member]) -> bool:
+def has_rates(models: Sequence[Member]) -> bool:
     """Returns whether any model was trained with several learning rates."""
     return any(len(line.rates) > 1 for line in lines(models))

@@ -52,9 +52,9 @@ def _quantities(models: Sequence[Member]) -> list[tuple[str, str, Callable[[Memb
 
 
 def _tokens(member: Member) -> int | None:
-    """Returns the tokens that a member was trained on."""
-    config = member.config
-    sizes = [config.get(name) for name in ("steps", "batch", "length")]
+    """Returns the tokens of the longest of a member's runs; one may end when it has solved."""
+    steps = [step for each in member.results if (step := each.source.step)]
+    sizes = [max(steps, default=None), *(member.config.get(name) for name in ("batch", "length"))]
     return None if None in sizes else sizes[0] * sizes[1] * sizes[2]
 
 

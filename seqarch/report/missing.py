@@ -37,3 +37,8 @@ def _reason(results: Results) -> str:
         return ""
     said = SAID.get(record.status, f"without {score.title}")
     return f"{said} ({record.note})" if record.note else said
+
+
+def has_diverged(results: Results) -> bool:
+    """Returns whether records say that their run diverged (seqarch.compare.execution.failure)."""
+    return any(record.status == "diverged" and not record.at for record in results.records)

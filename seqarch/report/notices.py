@@ -1,14 +1,14 @@
 """What a reader must know of records before believing a number."""
 
-from seqarch.records import Record
 from seqarch.report.formats import show
 from seqarch.report.members import Comparison, revisions
+from seqarch.report.missing import has_diverged
 
 
 def notices(comparison: Comparison) -> list[str]:
     """Returns a line that counts diverged runs, and one that names revisions that are mixed."""
     runs = [each for member in comparison.models for each in member.results]
-    diverged = sum(any(map(_says_diverged, each.records)) for each in runs)
+    diverged = sum(map(has_diverged, runs))
     made = []
     if diverged:
         made.append(
@@ -22,8 +22,3 @@ def notices(comparison: Comparison) -> list[str]:
             f"{', '.join(named)}"
         )
     return made
-
-
-def _says_diverged(record: Record) -> bool:
-    """Returns whether a record says that its run diverged (seqarch.compare.execution.failure)."""
-    return record.status == "diverged" and not record.at

@@ -13,7 +13,7 @@ from seqarch.report import style
 from seqarch.report.figures import styles_of
 from seqarch.report.formats import BOUNDS
 from seqarch.report.labels import shown_name
-from seqarch.report.lines import is_sweep
+from seqarch.report.lines import has_rates
 from seqarch.report.members import Comparison, Member
 from seqarch.report.style import Figure, Style
 from seqarch.report.tables import NAME, Cells, Column, Table, member_table
@@ -55,7 +55,7 @@ def outcomes(models: Sequence[Member]) -> dict[str, Outcome]:
     found = {member.name: made for member in models if (made := outcome_of(member))}
     if max((len(each.scores) for each in found.values()), default=0) < 2:
         return {}
-    if len({member.config.get("task") for member in models}) > 1 or is_sweep(models):
+    if len({member.config.get("task") for member in models}) > 1 or has_rates(models):
         return found
     shared = _letters({name: each.rate for name, each in found.items()}, _order(found))
     return {

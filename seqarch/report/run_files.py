@@ -55,9 +55,8 @@ def unmeasured(path: Path) -> Comparison:
     score = tasks.find(config.task).score
     diverged = bool(rows) and loop.diverged(rows[-1], config.steps)
     at = rows[-1]["step"] if rows else 0
-    trained = (
-        "trained" if at == last_step(path, config) else f"trained to step {at} of {config.steps}"
-    )
+    done = at == last_step(path, config)
+    trained = "trained" if done else f"trained to step {at} of {config.steps}"
     ended = dict(status="diverged") if diverged else dict(status="not_run", note=trained)
     seeds = dict(model=config.seed.model, data=config.seed.data)
     known = rundir.read_record(path) or {}

@@ -14,8 +14,8 @@ from seqarch.errors import UserError
 from seqarch.records import Record, Results, Source
 from seqarch.report.collect import collect
 from seqarch.report.comparison import comparison_figures, comparison_tables
-from seqarch.report.curves import curve, curve_records, median_curve
-from seqarch.report.lines import is_sweep, lines
+from seqarch.report.curves import Curve, curve_of, curve_records, median_curve
+from seqarch.report.lines import has_rates, lines
 from seqarch.report.members import Member
 from seqarch.report.missing import lacking
 from seqarch.report.notices import notices
@@ -86,7 +86,7 @@ def test_a_sweep_is_read_as_one(sweep):
     again = collect(sorted(sweep.iterdir(), reverse=True))
     assert {each.name for each in again.members} == set(names)
     assert [each.name for each in again.members[:2]] == names[2:]
-    assert is_sweep(found.models) and not is_sweep([found.models[0]])
+    assert has_rates(found.models) and not has_rates([found.models[0]])
 
 
 def test_a_report_of_a_sweep_is_read_again_as_it_was_written(sweep, tmp_path):
@@ -223,20 +223,40 @@ def test_a_curve_is_of_means_over_as_many_steps():
     assert not curve_records([], 10, BITS_PER_BYTE)
 
 
-def test_the_median_counts_a_run_that_ended_as_the_worst():
-    curves = [{1: 3.0, 2: 2.0, 3: 1.0}, {1: 5.0, 2: 4.0, 3: 3.0}, {1: 4.0}]
-    steps, values = median_curve(curves, lower=True)
-    assert steps == [1, 2, 3] and values.tolist() == [4.0, 4.0, 3.0]
-    steps, values = median_curve(curves, lower=False)
-    assert values.tolist() == [4.0, 2.0, 1.0]
-    assert median_curve(curves[1:], lower=True)[0] == [1]
+def test_the_median_counts_a_diverged_run_as_the_worst_and_holds_the_end_of_others():
+    values = [{1: 3.0, 2: 2.0, 3: 1.0}, {1: 5.0, 2: 4.0, 3: 3.0}, {1: 4.0}]
+    curves = [Curve(each) for each in values]
+    diverged = [*curves[:2], Curve(values[2], diverged=True)]
+    steps, middle = median_curve(diverged, lower=True)
+    assert steps == [1, 2, 3] and middle.tolist() == [4.0, 4.0, 3.0]
+    assert median_curve(diverged, lower=False)[1].tolist() == [4.0, 2.0, 1.0]
+    assert median_curve(diverged[1:], lower=True)[0] == [1]
+    assert median_curve(curves, lower=True)[1].tolist() == [4.0, 4.0, 3.0]
+    assert median_curve(curves, lower=False)[1].tolist() == [4.0, 4.0, 3.0]
+    between = [Curve({2: 8.0, 4: 6.0}), Curve({2: 4.0, 3: 2.0})]
+    assert median_curve(between, lower=True)[1].tolist() == [6.0, 2.0, 4.0]
+
+
+def test_runs_that_end_when_they_have_solved_are_one_member(sweep):
+    """Each at its own step."""
+    for number, path in enumerate(
+        sorted(sweep.glob("model.mixer=gru,optim.lr=0.001*/records.jsonl"))
+    ):
+        about, (results,) = records.read(path)
+        config = results.source.config | dict(eval=dict(stop_when_solved=True))
+        source = dataclasses.replace(results.source, config=config, step=10 + number)
+        records.write(path, [results._replace(source=source)], about)
+    found = collect([sweep]).members
+    steps = [[each.source.step for each in member.results] for member in found]
+    assert len(found) == 4 and [10, 11] in steps
 
 
 def test_curves_are_data_of_the_runs_and_are_drawn(sweep):
     found = collect([sweep])
     first, lost = found.members[0].results[0], found.members[1].results[1]
-    assert curve(first, "loss")[40] == pytest.approx(1 / 40, rel=1e-4)
-    assert max(curve(lost, "loss")) == 20
+    assert curve_of(first, "loss").values[40] == pytest.approx(1 / 40, rel=1e-4)
+    assert max(curve_of(lost, "loss").values) == 20
+    assert curve_of(lost, "loss").diverged and not curve_of(first, "loss").diverged
     names = [figure.name for figure in comparison_figures(found)]
     assert {"training-loss-mqar", "training-accuracy-mqar", "learning-rates-mqar"} <= set(names)
 
