@@ -72,10 +72,11 @@ def test_the_search_chooses_the_rate_at_which_most_seeds_fit():
 
 def test_the_page_has_every_result_and_says_what_was_not_run():
     page = reproductions_page(results(1.0, 0.98, None))
-    table, section = page.tables
+    glance, table, section = page.tables
     shown = {row[-1].removeprefix("python scripts/reproduce.py "): row for row in cells(table)}
     assert shown.keys() == REPRODUCTIONS.keys()
     assert shown["mqar_published"][4] == "not run"
+    assert [row[0] for row in cells(glance)] == [REPRODUCTIONS["gru_state_tracking"].said]
     assert "98.0%, 1 of 3" in shown["gru_state_tracking"][3]
     assert section.rows[0].cells[:3] == ("parity", "0.003", 3)
     assert section.rows[0].cells[5] == "98.0 100.0 diverged"
