@@ -36,10 +36,10 @@ def main() -> None:
     from seqarch import records
     from seqarch.report.pages import markdown_page
 
-    jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
     if SHOW.value:
         print(markdown_page(bench_page(read(Path(SHOW.value)))))
         return
+    jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
     for results in bench.run(ONLY.value, say=_say, peers=PEERS.value):
         if OUT.value:  # after each group, so that a run that is cut short leaves what it has
             records.write(Path(OUT.value), [results], dict(kind="benchmark"))

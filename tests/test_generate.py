@@ -99,6 +99,7 @@ def test_a_stream_is_the_same_with_the_same_key(model):
     assert run().shape == (3, 7) and (run() == run()).all()
 
 
+@pytest.mark.slow
 def test_sampling_keeps_what_it_says():
     logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
     draw = lambda sampling: {
@@ -224,6 +225,7 @@ def test_steps_beyond_the_room_are_refused(cached):
         cached.step(jnp.array([65]), states)
 
 
+@pytest.mark.slow
 def test_a_second_prompt_beyond_the_room_is_refused(cached):
     runs = (
         lambda states: cached.prefill(jnp.full((1, 6), 65), states),
@@ -235,6 +237,7 @@ def test_a_second_prompt_beyond_the_room_is_refused(cached):
             run(states)
 
 
+@pytest.mark.slow
 def test_the_room_is_that_of_a_document_without_padding(cached):
     states = cached.init_state(2, 8)
     starts = jnp.zeros((2, 10), bool).at[:, 4].set(True)
@@ -294,6 +297,7 @@ def test_steps_are_nan_from_the_first_token_without_a_slot(cached):
     assert np.isnan(full[8:]).all() and np.isfinite(ample).all()
 
 
+@pytest.mark.slow
 def test_few_programs_serve_prompts_of_all_lengths():
     model = LanguageModel(
         ModelConfig(mixer="attention", layers=1, dim=8, mlp=0, vocab=16), rngs=nnx.Rngs(0)

@@ -31,7 +31,7 @@ def tokens():
     return jnp.asarray(np.random.default_rng(0).integers(0, 257, (2, 12)))
 
 
-@pytest.mark.parametrize("conv", [0, 3])
+@pytest.mark.parametrize("conv", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_training_prefill_and_steps_are_one_function(tokens, conv):
     model = build(conv=conv)
     expected = call(model, tokens)
@@ -135,6 +135,7 @@ def test_projections_to_the_residual_stream_shrink_with_depth():
     assert 1.7 < ratio < 2.3  # sqrt(8 / 2)
 
 
+@pytest.mark.slow
 def test_the_first_prediction_is_uniform(tokens):
     model = build(dim=64)
     loss = -jax.nn.log_softmax(call(model, tokens)).mean()
@@ -151,6 +152,7 @@ def test_dropout_needs_a_key_and_each_key_is_another_noise(tokens):
     assert (call(build(), tokens, key=jax.random.key(0)) == plain).all()
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_and_logits_in_float32(tokens):
     model = build(dtype="bfloat16", mixer="mamba,attention")
     assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {jnp.dtype("float32")}
@@ -196,6 +198,7 @@ def test_tokens_outside_the_vocabulary_are_refused(token):
         model.step(jnp.array([token]), model.init_state(1, 4))
 
 
+@pytest.mark.slow
 def test_a_document_that_no_slot_keeps_cannot_go_on():
     """A cache without slots serves one call; a second one gives NaN for rows that go on."""
     mixer = resolve_mixer("attention")(8, heads=2, dtype=jnp.float32, rngs=nnx.Rngs(0))

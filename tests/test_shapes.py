@@ -28,6 +28,7 @@ def test_a_mixer_refuses_an_input_without_time(name):
         mixer(jnp.ones((2, 16)))
 
 
+@pytest.mark.slow
 def test_programs_check_nothing_by_default():
     code = "from seqarch.ops import linear_scan; print(hasattr(linear_scan, '__wrapped__'))"
     environment = {k: v for k, v in os.environ.items() if k != "SEQARCH_CHECK_SHAPES"}

@@ -70,6 +70,7 @@ def test_off_the_cpu_linear_recurrences_never_go_token_by_token(platform):
     )
 
 
+@pytest.mark.slow
 def test_every_form_is_timed_once_in_every_size_that_matters():
     found = [dict(options) for options, _ in candidates(Layer("mamba"), TINY)]
     forms = MIXERS["mamba"].forms

@@ -3,8 +3,6 @@ they come from.
 """
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -199,13 +197,11 @@ def test_requirements_name_what_peers_need():
     )
 
 
-def test_tables_of_an_earlier_run_are_shown(results, tmp_path):
+def test_tables_of_an_earlier_run_are_shown(results, tmp_path, run_here):
     file = tmp_path / "bench.jsonl"
     records.write(file, [results], dict(kind="benchmark"))
-    command = [sys.executable, "scripts/bench.py", f"--show={file}"]
-    root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert "## Ratios" in done.stdout
+    done = run_here("scripts/bench.py", f"--show={file}")
+    assert done.returncode == 0 and "## Ratios" in done.stdout
     records.write(file, [results], dict(kind="costs"))
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    done = run_here("scripts/bench.py", f"--show={file}")
     assert done.returncode == 2 and "is no benchmark" in done.stderr

@@ -103,6 +103,7 @@ def test_median_of_runs_that_were_waited_for_without_their_preparation(monkeypat
     assert speed.time_runs(run, prepare) == Timing(median=6.0, fastest=3.0, slowest=31.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slowest, warned", [(1.5, False), (1.6, True)])
 def test_the_spread_of_runs_is_a_note_and_a_wide_one_is_told(run, monkeypatch, slowest, warned):
     told = []

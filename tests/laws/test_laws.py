@@ -31,7 +31,7 @@ VARIANTS = {
 }
 
 
-QUICK = ("gru", "linear_attention")
+QUICK = ("linear_attention",)
 
 
 @pytest.mark.parametrize(

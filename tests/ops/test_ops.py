@@ -226,6 +226,7 @@ def test_attention_to_nothing_is_zero(method):
     assert o == 0 and not gradient.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ATTENTION)
 def test_attention_to_a_cache_and_to_new_tokens_merge_to_attention(method):
     """Also where the cache is no multiple of the block, rows are filled differently, one of them

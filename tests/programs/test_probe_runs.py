@@ -93,6 +93,7 @@ def test_a_learning_rate_is_chosen_by_the_highest_accuracy(whole):
     assert found == -read_rows(whole)[-1]["validation_accuracy"]
 
 
+@pytest.mark.slow
 def test_members_are_compared_by_accuracy(tmp_path):
     given = compare.get_config()
     given.update_from_flattened_dict(SMALL | {"task": TASK, "length": 16, "model.vocab": 16})
@@ -150,6 +151,7 @@ def test_a_diverged_seed_of_a_probe_is_a_failure(tmp_path, diverging):
         assert outcome.rate.n == 3 and outcome.scores.count(None) == 2
 
 
+@pytest.mark.slow
 def test_the_only_seed_that_diverged_is_no_result(tmp_path, diverging):
     diverging(1)
     members = comparison.studies(of_seeds(1), tmp_path)

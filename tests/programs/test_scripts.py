@@ -205,7 +205,7 @@ def test_keep_running_passes_sigterm_on_and_does_not_start_again(tmp_path):
     with subprocess.Popen(script, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "up\n"
         process.terminate()
-        assert process.wait(20) == 143
+        assert process.wait(120) == 143
 
 
 FAULTS = """

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_a_sweep_goes_on_whatever_was_killed_and_runs_nothing_twice(tmp_path):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
             program.communicate()
-    assert "1 finished" in said or "2 finished" in said, said
+    assert re.search(r"\b[1-4] finished", said), said
     assert said.count("its process was killed; another one goes on with it") == 1, said
     assert "4 of 5 runs are done, 1 diverged" in said and "all of them are finished" in again
     assert (first.directory / records.NAME).stat().st_mtime_ns == before

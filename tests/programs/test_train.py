@@ -67,7 +67,7 @@ OPTIONS = dict(
 
 @pytest.mark.parametrize(
     ("mixer", "options"),
-    [*((mixer, {}) for mixer in sorted(MIXERS)), ("gru,attention(window=8),gru", OPTIONS)],
+    [*((mixer, {}) for mixer in sorted(MIXERS)), ("gru,attention(window=8)", OPTIONS)],
 )
 def test_every_config_runs_two_steps(corpus, tmp_path, mixer, options):
     said = []

@@ -359,6 +359,7 @@ def test_decoding_is_slower_where_its_rates_are(setup, monkeypatch, recurrent, e
     assert "grows 16.0 times with attention, 1.0 with gru" in found.why
 
 
+@pytest.mark.slow
 def test_what_is_linear_in_the_state_trains_in_fewer_turns_than_tokens(setup, monkeypatch):
     monkeypatch.setattr(Setup, "run_isolated", lambda self, function, *args: 1000.0)
     monkeypatch.setattr(speed, "LENGTH", 256)

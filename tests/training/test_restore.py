@@ -23,7 +23,7 @@ def largest(checkpoint: Path, item: str = "model") -> Path:
     """The file that holds the item's arrays."""
     return max(
         (path for path in (checkpoint / item).rglob("*") if path.is_file()),
-        key=lambda path: path.stat().st_size,
+        key=lambda path: (path.stat().st_size, path),
     )
 
 

@@ -179,6 +179,7 @@ def test_clipping_bounds_the_global_norm_and_leaves_small_gradients():
     assert equal(optim.clip(grads, math.inf), grads)
 
 
+@pytest.mark.slow
 def test_accumulation_is_one_large_batch():
     """Weights differ between micro-batches, so that means of means would be another number."""
     rows = batch()._replace(
@@ -191,6 +192,7 @@ def test_accumulation_is_one_large_batch():
     assert_close(whole.opt_state.adam.mu, parts.opt_state.adam.mu, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_whole_runs_can_be_vmapped_over_key_and_learning_rate():
     def run(key, lr):
         state = make_init(CONFIG)(key)
