@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seqarch.config import Config, ModelConfig, OptimConfig
+from seqarch.config import Config, DataConfig, ModelConfig, OptimConfig
 from seqarch.errors import UserError
 from seqarch.flops import loop_turns
 from seqarch.model import LanguageModel
 from seqarch.stats.exponents import growth
+from seqarch.tasks.text import tokens
 from studies.claims import approximation, isolated
 from studies.claims.swap import swapped
 
@@ -57,12 +58,16 @@ def test_rates_of_what_really_runs():
 
 @pytest.mark.slow
 def test_bits_of_a_run_under_another_mixer(tmp_path):
+    text = b"To be, or not to be, that is it. " * 20
+    documents = [(split, split, text) for split in tokens.SPLITS]
+    tokens.write(tmp_path / "text", documents, {}, replace=False)
     config = Config(
         steps=1,
         batch=2,
         length=32,
         model=ModelConfig("attention(rope=None)", layers=1, dim=8, mlp=8),
         optim=OptimConfig(),
+        data=DataConfig(path=str(tmp_path / "text")),
     )
     config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, limit=64, batch=2))
     scores = isolated.bits(config, str(tmp_path / "run"), [approximation.LINEAR])

@@ -32,14 +32,12 @@ def test_caches_double_while_their_bytes_are_allowed():
     assert [point.state for point in points] == [slots * slot + 4 for slots in (4 * LAST, 8 * LAST)]
 
 
+SMALL = ("--tokens=1000", "--config.model.dim=8", "--config.model.mlp=8")
+
+
 def program(tmp_path, *arguments):
-    small = [
-        "--tokens=1000",
-        "--config.model.dim=8",
-        "--config.model.mlp=8",
-        f"--out={tmp_path}",
-    ]
-    command = [sys.executable, "scripts/long_decode.py", *small, *arguments]
+    out = f"--out={tmp_path}"
+    command = [sys.executable, "scripts/long_decode.py", *SMALL, out, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
@@ -87,9 +85,9 @@ def test_program_writes_records_and_a_figure_and_keeps_other_mixers(tmp_path):
     "mixer, old, said",
     [("grus", None, "did you mean 'gru'"), ("gru", '{"points": 1}', "holds no records")],
 )
-def test_mistakes_are_a_line(tmp_path, mixer, old, said):
+def test_mistakes_are_a_line(tmp_path, run_here, mixer, old, said):
     if old:
         (tmp_path / records.NAME).write_text(old)
-    done = program(tmp_path, f"--mixers={mixer}")
+    done = run_here("scripts/long_decode.py", *SMALL, f"--out={tmp_path}", f"--mixers={mixer}")
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
     assert not old or (tmp_path / records.NAME).read_text() == old
