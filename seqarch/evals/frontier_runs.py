@@ -149,5 +149,5 @@ def _point(results: Results, accuracy: Record, state: int) -> Point:
         accuracy=accuracy.value,
         n=accuracy.n,
         lr=config["optim"]["lr"],
-        seed=results.source.seeds["model"],
+        seed=results.source.seeds.get("model", 0),
     )
