@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seqarch import records, tasks
-from seqarch.config import flatten, to_dict
+from seqarch.config import flatten
 from seqarch.files import has_shape, read_json
 from seqarch.records import Record, Results, Source
 from seqarch.report.curves import EVALUATOR, curve_records
@@ -61,7 +61,8 @@ def unmeasured(path: Path) -> Comparison:
     seeds = dict(model=config.seed.model, data=config.seed.data)
     known = rundir.read_record(path) or {}
     made = {name: known[name] for each in records.PROVENANCE if (name := each.rstrip("?")) in known}
-    source = Source(path.name, "run", to_dict(config), seeds=seeds, provenance=made)
+    given = read_json(path / "config.json")  # with the fields of its revision, as its records have
+    source = Source(path.name, "run", given, seeds=seeds, provenance=made)
     found = Results(source, (Record(score.evaluator, score.metric, **ended),))
     return Comparison("", "", "", group([_with_files(found, path)]))
 
