@@ -34,6 +34,7 @@ def result_of(name, accuracy, *, lr, seed=0, mixer="gru", task="mqar", status="o
     """Results of a run; without an accuracy it diverged."""
     seeds = dict(model=seed, data=0)
     config = to_dict(parse(dict(steps=40, task=task, length=64, seed=seeds)))
+    del config["mesh"]  # as a revision writes it that has no such field
     config["model"] |= dict(mixer=mixer, vocab=8192)
     config["optim"] |= dict(lr=lr)
     if accuracy is None:
