@@ -262,6 +262,20 @@ def test_curves_are_data_of_the_runs_and_are_drawn(sweep):
     assert {"training-loss-mqar", "training-accuracy-mqar", "learning-rates-mqar"} <= set(names)
 
 
+def test_runs_of_a_comparison_bring_their_curves(tmp_path):
+    """Each run's directory is that with the config of its records."""
+    runs = [result_of("gru", 1.0, lr=1e-3, seed=seed) for seed in (1, 2)]
+    for results in runs:
+        run = tmp_path / "gru" / f"seed-{results.source.seeds['model']}"
+        run.mkdir(parents=True)
+        (run / "config.json").write_text(json.dumps(results.source.config))
+        row = dict(step=1, loss=float(results.source.seeds["model"]), accuracy=0.5)
+        (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    records.write(tmp_path / records.NAME, runs)
+    (member,) = collect([tmp_path]).members
+    assert [curve_of(each, "loss").values for each in member.results] == [{1: 1.0}, {1: 2.0}]
+
+
 def test_what_is_compared_is_told_with_what_is_equal(sweep):
     tables = {table.title: table for table in comparison_tables(collect([sweep]))}
     told = tables["What is compared"]
