@@ -3,7 +3,7 @@
     python train.py --config=configs/lm.py:mamba --workdir=runs/mamba
 
 Expect 2.74 validation bits per byte with --config=configs/lm.py:gru --config.steps=200
---config.batch=8, in under a minute on two CPU cores.
+--config.batch=8.
 
 The argument is the layer pattern, repeated over the depth: gru, attention, linear_attention, mamba,
 a hybrid such as mamba,attention,mamba, options in parentheses as in attention(window=64), or your
