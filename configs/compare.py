@@ -33,7 +33,7 @@ from seqarch.stats.learning_rates import half_octave_grid
 # The five members that every comparison has; "hybrid" differs between them.
 CORE = ("gru", "attention", "linear_attention = linear_attention(decay=data)", "mamba")
 CORE_NAMES = ("gru", "attention", "linear_attention", "mamba", "hybrid")
-RECALL = "recall = mqar(pairs=4,length=64,queries=28,vocab=64)"
+RECALL = "recall = mqar(pairs=4,length=32,queries=12,vocab=32)"
 
 
 def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
@@ -47,7 +47,7 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.reference = "attention"
     config.match = "params"
     config.members = (*CORE, "hybrid = mamba,mamba,attention")
-    config.probes = (f"{RECALL}; steps=300", "state tracking = parity; steps=150")
+    config.probes = (f"{RECALL}; steps=250", "state tracking = parity; steps=100")
     config.probe_members = ()
     config.sizes = ()
     config.lrs = ()
