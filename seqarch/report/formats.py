@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from seqarch.stats.fit_rate import FitRate
+from seqarch.stats.learning_rates import Window
 
 MISSING = "\N{EN DASH}"
+LESS, MORE = "\N{LESS-THAN OR EQUAL TO} ", "\N{GREATER-THAN OR EQUAL TO} "
 NOISY = 0.1  # spread over repetitions, as a share of the median, above which a speed is marked
 
 
@@ -61,6 +63,18 @@ def format_rate(speed: float | Repeated) -> str:
         return f"{format_rate(speed.median)} ± {100 * speed.spread:.0f} %{mark}"
     rounded = float(f"{speed:.3g}")
     return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:.3g}"
+
+
+def window_cells(window: Window | None) -> tuple[str, str, str]:
+    """Returns the ends of a window and its width in octaves, as text.
+
+    Those that the grid cuts off have a sign.
+    """
+    if window is None:
+        return "none", "none", "none"
+    low, high = LESS * window.censored_low, MORE * window.censored_high
+    wider = MORE * (window.censored_low or window.censored_high)
+    return f"{low}{window.low:g}", f"{high}{window.high:g}", f"{wider}{window.octaves:.1f}"
 
 
 def _scaled(value: float, base: int, units: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """The learning rates of a probe: which each member chose, and the window of those that work."""
 
 from seqarch.records import Value
+from seqarch.report.formats import LESS, MORE, window_cells
 from seqarch.report.members import Comparison, Member
 from seqarch.report.probes import solved_from
 from seqarch.report.tables import NAME, Cells, Column, Table, member_table
@@ -11,8 +12,6 @@ from seqarch.stats.learning_rates import (
     learning_rate_window,
 )
 from seqarch.tasks.base import ACCURACY
-
-LESS, MORE = "\N{LESS-THAN OR EQUAL TO} ", "\N{GREATER-THAN OR EQUAL TO} "
 
 
 def rate_table(probe: Comparison) -> Table | None:
@@ -74,18 +73,9 @@ def _grid(member: Member) -> str | None:
 
 def _window_text(member: Member) -> str | None:
     found = measured_window(member)
-    if found is False:
-        return None
-    if found is None:
-        return "none"
-    low = LESS if found.censored_low else ""
-    high = MORE if found.censored_high else ""
-    return f"{low}{found.low:g} to {high}{found.high:g}"
+    return None if found is False else " to ".join(dict.fromkeys(window_cells(found)[:2]))
 
 
 def _octaves(member: Member) -> str | None:
     found = measured_window(member)
-    if not found:
-        return None
-    censored = MORE if found.censored_low or found.censored_high else ""
-    return f"{censored}{found.octaves:.1f}"
+    return window_cells(found)[2] if found else None

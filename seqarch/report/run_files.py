@@ -22,7 +22,7 @@ from seqarch.training import loop, rundir
 from seqarch.training.logging import read_rows
 from seqarch.training.solved import last_step
 
-SWEPT = "sweep.json"  # has the fields that a sweep gave to a run (seqarch.sweep.work)
+SWEPT = "sweep.json"  # in a run's directory: the fields that a sweep gave it, and its seconds
 # Fields that follow from a task which a sweep sets (seqarch.config.values).
 OF_TASK = ("length", "model.vocab", "evals.accuracy.lengths", "evals.accuracy.sizes")
 

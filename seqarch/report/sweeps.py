@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from seqarch import tasks
 from seqarch.report import style
-from seqarch.report.formats import show
+from seqarch.report.formats import show, window_cells
 from seqarch.report.labels import shown_name
 from seqarch.report.lines import Line, lines
 from seqarch.report.members import Member
@@ -20,7 +20,6 @@ from seqarch.report.tables import Column, Row, Table
 from seqarch.stats.fit_rate import median_score
 from seqarch.stats.learning_rates import (
     WINDOW_SEEDS,
-    Window,
     is_half_octave_grid,
     learning_rate_window,
 )
@@ -139,13 +138,3 @@ def _scores(line: Line) -> dict[float, tuple[float | None, ...]] | None:
     if any(each is None or len(each.scores) < WINDOW_SEEDS for each in found.values()):
         return None
     return {rate: each.scores for rate, each in found.items()}
-
-
-def window_cells(window: Window | None) -> tuple[str, str, str]:
-    """Returns the ends of a window and its width, as text; an end may be the grid's."""
-    if window is None:
-        return "none", "none", "none"
-    low = f"{'≤ ' if window.censored_low else ''}{window.low:g}"
-    high = f"{'≥ ' if window.censored_high else ''}{window.high:g}"
-    wider = "≥ " if window.censored_low or window.censored_high else ""
-    return low, high, f"{wider}{window.octaves:.1f}"

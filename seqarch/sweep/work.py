@@ -8,12 +8,12 @@ from seqarch import records, tasks
 from seqarch.compare import execution
 from seqarch.errors import Diverged
 from seqarch.files import has_shape, read_json, write_json
+from seqarch.report.run_files import SWEPT
 from seqarch.runtime.process import keep_compilations
 from seqarch.runtime.progress import Progress
 from seqarch.sweep.plan import Run
 from seqarch.training.logging import read_rows
 
-NAME = "sweep.json"  # of the file in a run's directory with its fields and seconds
 SAY_EVERY_S = 60.0  # time between lines of one run
 DONE, DIVERGED = "done", "diverged"
 
@@ -71,13 +71,13 @@ def work(run: Run, say: Callable[[str], None]) -> End:
         failure = execution.failure(run.directory, run.config, run.split)
         records.write(run.directory / records.NAME, [failure])
     seconds = None if begun else time.monotonic() - began
-    write_json(run.directory / NAME, dict(fields=dict(run.fields), seconds=seconds))
+    write_json(run.directory / SWEPT, dict(fields=dict(run.fields), seconds=seconds))
     return find_end(run) or End(DONE, None, seconds)
 
 
 def _seconds(run: Run) -> float | None:
     try:
-        known = read_json(run.directory / NAME)
+        known = read_json(run.directory / SWEPT)
     except (OSError, ValueError):
         return None
     return known["seconds"] if has_shape(known, {"seconds": float, "*": object}) else None

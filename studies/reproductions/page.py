@@ -5,7 +5,7 @@ from typing import Any
 
 from seqarch.errors import UserError
 from seqarch.records import Results
-from seqarch.report.formats import format_percent, show
+from seqarch.report.formats import format_percent, show, window_cells
 from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
 from seqarch.runtime.progress import duration
@@ -102,16 +102,10 @@ def _reached(study: Reproduction, found: Outcomes, arm: str) -> str:
             if last != ACCURACY:
                 said += f" ({format_percent(found.median(arm, last))} {last.title})"
             return said
-        window = found.window(arm)
-        return _window(window) if window else "no learning rate at which half of the runs solve it"
+        low, high, octaves = window_cells(found.window(arm))
+        return f"window {low} to {high}, {octaves} octaves"
     except UserError as error:
         return str(error)
-
-
-def _window(window: Any) -> str:
-    """A window of learning rates; an end that the grid cuts off is marked."""
-    low, high = "at most " * window.censored_low, "at least " * window.censored_high
-    return f"{low}{window.low:g} to {high}{window.high:g}, {window.octaves:.1f} octaves"
 
 
 def _section(study: Reproduction, results: Sequence[Results]) -> Table:

@@ -16,9 +16,10 @@ from seqarch.config import parse
 from seqarch.files import read_json
 from seqarch.provenance import cpus
 from seqarch.report.collect import collect
+from seqarch.report.run_files import SWEPT
 from seqarch.sweep import hyper
 from seqarch.sweep.plan import Run, plan
-from seqarch.sweep.work import DIVERGED, DONE, NAME, find_end
+from seqarch.sweep.work import DIVERGED, DONE, find_end
 from seqarch.training.logging import find_faults, read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +122,7 @@ def test_a_sweep_goes_on_whatever_was_killed_and_runs_nothing_twice(tmp_path):
     assert (first.directory / records.NAME).stat().st_mtime_ns == before
     assert [find_end(run).status for run in runs] == [*[DONE] * 4, DIVERGED]
     assert not any(find_faults(run.directory, STEPS) for run in runs[:4])
-    assert read_json(runs[-1].directory / NAME)["fields"] == {"optim.lr": RATES[-1]}
+    assert read_json(runs[-1].directory / SWEPT)["fields"] == {"optim.lr": RATES[-1]}
 
     found = collect([run.directory for run in runs])
     assert found.notice == "1 of 5 runs diverged; fit rates count them, and means do not"
