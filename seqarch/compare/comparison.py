@@ -117,7 +117,7 @@ def _measure(members: Sequence[Study]) -> tuple[list[Member], list[str]]:
             try:
                 found.append(study.measure(progress))
             except OutOfTime as error:
-                progress.say(str(error))
+                progress.say(f"{study.name}: {error}")
             except NoResult as error:
                 progress.say(f"no result: {error}")
                 failures.append(f"{study.name} is missing: {error}")

@@ -339,10 +339,10 @@ MISTAKES = [
     ),
     (
         "scripts/compare.py",
-        "--config.probes=('parity; lr=1',)",
+        "--config.probes=('parity;lr=1',)",
         "unknown config field 'lr'; did you",
     ),
-    ("scripts/compare.py", "--config.sizes=('small; model.dim=1',)", "cannot come within"),
+    ("scripts/compare.py", "--config.sizes=('a;model.dmi=1',)", "unknown config field 'model.dmi'"),
     ("scripts/compare.py", "--minutes=-1", "--minutes=-1"),
     ("scripts/compare.py", "--config.lrs=('a','b')", "config.lrs has 'a'; give numbers"),
     (
