@@ -12,7 +12,8 @@ from seqarch.evals.evaluate import evaluate, source
 from seqarch.records import Results
 from seqarch.report.events import write_evaluation
 from seqarch.runtime.progress import Progress
-from seqarch.training import loop, rundir
+from seqarch.training import rundir
+from seqarch.training.divergence import is_diverged
 from seqarch.training.logging import read_rows
 from seqarch.training.loop import train
 from seqarch.training.solved import is_solved, last_step
@@ -131,7 +132,7 @@ def finished(run: Path, config: Config) -> bool:
 def diverged(run: Path, config: Config) -> bool:
     """Returns whether training was given up."""
     rows = read_rows(run)
-    return bool(rows) and loop.diverged(rows[-1], config.steps)
+    return bool(rows) and is_diverged(rows[-1], config.steps)
 
 
 def with_choice(config: Config, *, lr: float | None = None, seed: int | None = None) -> Config:

@@ -18,7 +18,8 @@ from seqarch.files import has_shape, read_json
 from seqarch.records import Record, Results, Source
 from seqarch.report.curves import EVALUATOR, curve_records
 from seqarch.report.members import Comparison, group
-from seqarch.training import loop, rundir
+from seqarch.training import rundir
+from seqarch.training.divergence import is_diverged
 from seqarch.training.logging import read_rows
 from seqarch.training.solved import last_step
 
@@ -53,7 +54,7 @@ def unmeasured(path: Path) -> Comparison:
     """
     config, rows = rundir.stored_config(path), read_rows(path)
     score = tasks.find(config.task).score
-    diverged = bool(rows) and loop.diverged(rows[-1], config.steps)
+    diverged = bool(rows) and is_diverged(rows[-1], config.steps)
     at = rows[-1]["step"] if rows else 0
     done = at == last_step(path, config)
     trained = "trained" if done else f"trained to step {at} of {config.steps}"

@@ -1,65 +1,33 @@
-"""The training loop, which also continues a run that was cut short."""
+"""The training loop, which also continues runs that were cut short.
+
+It trains one run, or several members by one program: `train` is `train_together` with one member.
+"""
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from seqarch.config import Config, resolve
-from seqarch.errors import Diverged, Stopped, UserError
-from seqarch.runtime.cluster import together
+from seqarch.config import Config
+from seqarch.errors import Diverged, Stopped
 from seqarch.runtime.progress import Progress, Say, print_line
 from seqarch.runtime.signals import StopRequests
-from seqarch.tasks import make_task
-from seqarch.tasks.base import Score, Task
 from seqarch.tasks.batch import Batch
 from seqarch.training import rundir, sharding
-from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.dispatch import Dispatcher
-from seqarch.training.logging import Logger
-from seqarch.training.meter import Meter, Row, count_step_flops, make_meter
+from seqarch.training.group import Group
+from seqarch.training.member import Member, open_member
+from seqarch.training.meter import Row, count_step_flops, make_meter
 from seqarch.training.profile import Profile
-from seqarch.training.solved import is_solved, last_step
-from seqarch.training.start import (
-    check_alike,
-    open_checkpoints,
-    record_start,
-    start_state,
-    trained_already,
-)
 from seqarch.training.state import Hyper, TrainState, hyper
-from seqarch.training.validation import Validate, make_validate
+from seqarch.training.validation import make_validate
 
-PATIENCE = 10  # steps; a run that refuses so many in a row has diverged
-LAST_REFUSED = 2  # steps; so has one that ends with so many refused (one may be an outlier)
+WARNING = "warning: "  # how warnings begin
 
-
-class Setup(NamedTuple):
-    """What the steps of one start need.
-
-    config: resolved
-    dispatcher: compiled
-    hyper: the learning rate and the weight decay, on the devices
-    batches: the steps of the dispatches that follow, and their batches
-    validate: returns the columns of metrics.jsonl for a model
-    meter: makes the rows of metrics.jsonl
-    score: the metric of the task
-    """
-
-    config: Config
-    dispatcher: Dispatcher
-    hyper: Hyper
-    batches: Iterator[tuple[range, Batch]]
-    validate: Validate
-    meter: Meter
-    score: Score
-    checkpoints: Checkpointer
-    logger: Logger
-    profile: Profile
-    progress: Progress
+Ends = list[Row | Diverged | None]
 
 
 def train(
@@ -86,159 +54,140 @@ def train(
       Diverged: where too many steps in a row were refused because they were not finite.
       Stopped: at SIGTERM and Ctrl-C, once the run is saved.
     """
+    (end,) = train_together([(config, workdir)], progress=progress, strict_restore=strict_restore)
+    if isinstance(end, Diverged):
+        raise end
+    return end
+
+
+def train_together(
+    runs: Sequence[tuple[Config, str | os.PathLike]],
+    *,
+    progress: Say | None = None,
+    strict_restore: bool = False,
+) -> Ends:
+    """Trains runs by one program, each as `train` would, in its own directory.
+
+    Args:
+      runs: configs with their directories, in which `program_key` is the same. Those that stand at
+        another step than the first one that is not finished are left as they are.
+      progress: as in `train`.
+      strict_restore: as in `train`.
+
+    Returns:
+      For each run the last step's row of metrics.jsonl, or Diverged, which does not end the others;
+      None where it was left as it is.
+
+    Raises:
+      UserError, Stopped: as in `train`.
+    """
     say = _silent if jax.process_index() else (progress or print_line)
-    mesh = sharding.make_mesh(config.mesh)
-    resolved = resolve(rundir.with_recorded_forms(workdir, config, mesh), mesh)
-    abstract = sharding.abstract_state(resolved, mesh), sharding.abstract_batch(resolved, mesh)
+    mesh = sharding.make_mesh(runs[0][0].mesh)
     with contextlib.ExitStack() as stack:
-        task = together(lambda: _claim(config, workdir, stack, say), UserError)
-        check_alike(config, task.digest, workdir)
-        before = rundir.config_before(workdir)
-        stack.enter_context(rundir.full_disk_told(workdir))
         stack.enter_context(jax.set_mesh(mesh))
-        checkpoints = stack.enter_context(open_checkpoints(config, workdir, task))
-        state = start_state(resolved, mesh, abstract[0], checkpoints, strict_restore, say)
-        if (start := int(state.step)) == (last := last_step(workdir, config)):
-            return trained_already(config, before, workdir, mesh, say, last)
-
-        # Errors of the model and of the task come here, before anything is written.
-        dispatcher, scalars = Dispatcher(resolved, mesh), _hyper(resolved, mesh)
-        batches = dispatcher.batches(_rows(resolved, task, start), start)
-        flops = count_step_flops(resolved, dispatcher.train_step, *abstract, scalars)
-        validate = make_validate(resolved, mesh, task)
-
-        opened = together(lambda: _logger(config, workdir, start, say), UserError)
-        logger = stack.enter_context(opened)
-        record_start(config, resolved, before, workdir, start, mesh, flops, logger, say)
-        if jax.process_index() == 0:
-            task.save(workdir)
-        reporter = stack.enter_context(_progress(config, start, say))
-        stops = stack.enter_context(StopRequests())
-        with reporter.compiling("the train step"):
-            dispatcher.compile(scalars)
-        if stop := stops.received():
-            raise Stopped(f"stopped before step {start + 1}; the same command goes on", stop)
-        meter = make_meter(resolved, mesh, task, flops["model"])
-        setup = Setup(
-            config=resolved,
-            dispatcher=dispatcher,
-            hyper=scalars,
-            batches=batches,
-            validate=validate,
-            meter=meter,
-            score=task.score,
-            checkpoints=checkpoints,
-            logger=logger,
-            profile=Profile(workdir, config.profile),
-            progress=reporter,
-        )
-        return _steps(setup, state, stops)
+        stack.enter_context(rundir.full_disk_told(runs[0][1]))
+        members = []
+        for config, workdir in runs:
+            told = say if len(runs) == 1 else _named(Path(workdir).name, say)
+            opened = open_member(config, workdir, mesh, stack, strict=strict_restore, say=told)
+            members.append(opened)
+        left = [member for member in members if member.end is None]
+        group = [member for member in left if member.program == left[0].program]
+        for member in left:
+            if member not in group:
+                member.close()
+        if group:
+            _train_group(group, mesh, stack, say)
+        return [member.end for member in members]
 
 
-def _steps(setup: Setup, state: TrainState, stops: StopRequests) -> Row:
+def _train_group(
+    members: Sequence[Member], mesh: Mesh, stack: contextlib.ExitStack, say: Say
+) -> None:
+    """Trains members that stand at the same step, and sets the `end` of each."""
+    first, config, start = members[0], members[0].resolved, members[0].start
+    # Errors of the model and of the task come here, before anything is written.
+    dispatcher = Dispatcher(config, mesh, len(members))
+    batches = dispatcher.batches([_rows(each) for each in members], start)
+    scalars = [_hyper(each.resolved, mesh) for each in members]
+    abstract = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh)
+    flops = count_step_flops(config, dispatcher.train_step, *abstract, scalars[0])
+    validate = make_validate(config, mesh, first.task)
+
+    for member in members:
+        member.record(mesh, flops)
+    reporter = stack.enter_context(_progress(config, start, len(members), say))
+    stops = stack.enter_context(StopRequests())
+    hypers = dispatcher.stack(scalars)
+    with reporter.compiling("the train step"):
+        dispatcher.compile(hypers)
+    if stop := stops.received():
+        raise Stopped(f"stopped before step {start + 1}; the same command goes on", stop)
+    meter = make_meter(config, mesh, first.task, flops["model"], len(members))
+    group = Group(config, members, dispatcher, validate, meter, first.task.score, reporter)
+    profile = Profile(first.workdir, config.profile)
+    state = dispatcher.stack([member.state for member in members])
+    for member in members:
+        member.state = None  # it is donated
+    _steps(group, state, start, hypers, batches, profile, stops)
+
+
+def _steps(
+    group: Group,
+    state: TrainState,
+    start: int,
+    hyper: Hyper,
+    batches: Iterator[tuple[range, Batch]],
+    profile: Profile,
+    stops: StopRequests,
+) -> None:
     """Trains from `state` to the last step, or until a signal asks to stop."""
-    config, meter, stop, save = setup.config, setup.meter, None, False
-    start = step = int(state.step)
-    for steps, batch in setup.batches:  # prepared while the dispatch before runs
-        if step > start and (stop := _stop_request(setup, stops)):
+    config, meter, stop, save, step = group.config, group.meter, None, False, start
+    for steps, batch in batches:  # prepared while the dispatch before runs
+        if step > start and (stop := _stop_request(group, stops)):
             break
         step = steps[-1]
-        setup.profile.before(steps[0], state)
-        state, metrics = setup.dispatcher.run(state, batch, setup.hyper, len(steps))
-        setup.profile.after(step, state)
+        profile.before(steps[0], state)
+        state, metrics = group.dispatcher.run(state, batch, hyper, group.counts(steps))
+        profile.after(step, state)
         rows = meter.add(steps, metrics, ends_block=step % config.log_every == 0)
         save = _due(step, config.checkpoint.every, config.steps)
         validate = _due(step, config.eval.every, config.steps)
         if save or validate:
-            rows += meter.drain()
-        if validate:
-            rows[-1] |= setup.validate(state.model)
-        solved = validate and is_solved(rows[-1], config)
-        _log(rows, setup)
-        setup.checkpoints.check()
-        if save or solved:
-            setup.checkpoints.save(state)
-        if solved:
+            rows = [before + last for before, last in zip(rows, meter.drain(), strict=True)]
+        group.finish(rows, state, save=save, validate=validate)
+        if not group.active:
             break
         if save or validate:
             meter.restart()
     if stop and not save:
-        _log(meter.drain(), setup)
-        setup.checkpoints.check()
-        setup.checkpoints.save(state)
-    setup.profile.stop(state)
-    setup.checkpoints.wait()  # here, where the handlers of signals are still installed
+        group.finish(meter.drain(), state, save=True, validate=False)
+    profile.stop(state)
+    for _, member in group.active:
+        member.checkpoints.wait()  # here, where the handlers of signals are still installed
     if stop:
         line = f"stopped at step {step} of {config.steps}, which is saved; the same command goes on"
         raise Stopped(line, stop)
-    return rows[-1]
 
 
-def _stop_request(setup: Setup, stops: StopRequests) -> int | None:
+def _stop_request(group: Group, stops: StopRequests) -> int | None:
     """Returns the signal that asked to stop, if any.
 
     Dispatches of several steps are waited for first, so that none is queued behind the running one.
     """
-    if setup.dispatcher.most > 1:
-        setup.meter.wait()
+    if group.dispatcher.most > 1:
+        group.meter.wait()
     return stops.received()
 
 
-def _log(rows: list[Row], setup: Setup) -> None:
-    """Logs rows and reports progress; raises Diverged at a row that shows divergence."""
-    for row in rows:
-        setup.logger.log(row)
-        if diverged(row, setup.config.steps):
-            raise Diverged(
-                f"{row['refused']} steps in a row up to step {row['step']} had a loss, "
-                "gradient or update that is not finite and were not applied; lower optim.lr, "
-                "lengthen optim.warmup, or compute in model.dtype=float32"
-            )
-    if not rows:
-        return
-    metric, title = setup.score.metric, setup.score.title
-    text, validated = f"{rows[-1][metric]:.3f} {title}", f"validation_{metric}"
-    if validated in rows[-1]:
-        text += f", validation {rows[-1][validated]:.3f} {title}"
-    seconds = sum(row["step_seconds"] for row in rows)
-    setup.progress.advance(len(rows), text, seconds=seconds, always=validated in rows[-1])
-
-
-def diverged(row: Row, steps: int) -> bool:
-    """Returns whether a row of metrics.jsonl shows that a run of `steps` has diverged.
-
-    It has after PATIENCE refused steps in a row, after LAST_REFUSED at the run's end, and, if it is
-    shorter than that, where all steps but the first were refused.
-    """
-    limit = PATIENCE
-    if row["step"] == steps:
-        limit = max(1, min(LAST_REFUSED, steps - 1))
-    return row.get("refused", 0) >= limit
-
-
-def _claim(
-    config: Config, workdir: str | os.PathLike, stack: contextlib.ExitStack, say: Say
-) -> Task:
-    """Opens the task, locks the directory until `stack` ends, and returns the task.
-
-    Its errors can differ between hosts, so callers run it in `together`.
-    """
-    task = make_task(config)
-    for split in ("train", "validation"):
-        task.open(split)
-    rundir.check(workdir, config)
-    if jax.process_index() == 0:
-        stack.enter_context(rundir.lock(workdir, say))
-    return task
-
-
-def _rows(config: Config, task: Task, start: int) -> Iterator[Batch]:
-    """Returns this process's rows of the batches of the steps after `start`."""
-    return task.batches(
+def _rows(member: Member) -> Iterator[Batch]:
+    """Returns this process's rows of the batches of the steps that follow."""
+    config = member.resolved
+    return member.task.batches(
         "train",
         seed=config.seed.data,
         batch=config.batch,
-        start=start,
+        start=member.start,
         process=jax.process_index(),
         processes=jax.process_count(),
     )
@@ -248,19 +197,24 @@ def _hyper(config: Config, mesh: Mesh) -> Hyper:
     return jax.device_put(hyper(config), NamedSharding(mesh, PartitionSpec()))
 
 
-def _logger(config: Config, workdir: str | os.PathLike, start: int, say: Say) -> Logger:
-    writes = jax.process_index() == 0
-    return Logger(workdir, start, write=writes, trackers=config.trackers, say=say)
-
-
-def _progress(config: Config, start: int, say: Say) -> Progress:
-    tokens = config.batch * config.length
+def _progress(config: Config, start: int, members: int, say: Say) -> Progress:
+    tokens = config.batch * config.length * members
     return Progress(config.steps, "step", done=start, rate="tokens/s", scale=tokens, say=say)
 
 
 def _due(step: int, every: int, last: int) -> bool:
     """Returns whether `step` is the last one or a multiple of `every`; 0 has no multiples."""
     return step == last or bool(every and step % every == 0)
+
+
+def _named(name: str, say: Say) -> Say:
+    """Returns a function that says lines with a member's name, after "warning:" if they have it."""
+
+    def named(line: str) -> None:
+        text = line.removeprefix(WARNING)
+        say(f"{WARNING if text != line else ''}{name}: {text}")
+
+    return named
 
 
 def _silent(line: str) -> None:

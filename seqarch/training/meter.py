@@ -32,13 +32,22 @@ class Meter:
       flops: model FLOPs of one step, on all devices.
       tokens_per_byte: of the text, boundaries included; None: rows have no "bits_per_byte".
       peak: FLOP/s of all devices, see `total_peak_flops`; None: rows have no "mfu".
+      members: runs that are trained at once.
+
+    Attributes:
+      sharing: the members that share the time; each is given an equal part of it.
     """
 
     def __init__(
-        self, tokens: int, flops: float, tokens_per_byte: float | None, peak: float | None = None
+        self,
+        tokens: int,
+        flops: float,
+        tokens_per_byte: float | None,
+        peak: float | None = None,
+        members: int = 1,
     ):
         self._tokens, self._flops, self._tokens_per_byte = tokens, flops, tokens_per_byte
-        self._peak = peak
+        self._peak, self._members, self.sharing = peak, members, members
         self._block: list[tuple[range, Mapping[str, Array]]] = []
         self._ended = False
         self._watch = Stopwatch()
@@ -52,29 +61,36 @@ class Meter:
         if self._block:
             jax.block_until_ready(self._block[-1][1])
 
-    def add(self, steps: range, metrics: Mapping[str, Array], *, ends_block: bool) -> list[Row]:
+    def add(
+        self, steps: range, metrics: Mapping[str, Array], *, ends_block: bool
+    ) -> list[list[Row]]:
         """Adds the metrics of a dispatch that was just queued.
 
         Args:
           steps: those of the dispatch.
-          metrics: by name, of one step or of each; an array may be longer than `steps`.
+          metrics: by name, of one step or of each, and of each member where there are several; an
+            array may be longer than `steps`.
           ends_block: whether the last step ends a block.
 
         Returns:
-          The rows of the block before, if the first step begins a block, else [].
+          The rows of each member in the block before, if the first step begins a block, else none.
         """
         self.wait()
-        rows = self.drain() if self._ended else []
+        rows = self.drain() if self._ended else [[] for _ in range(self._members)]
         self._block.append((steps, metrics))
         self._ended = ends_block
         return rows
 
-    def drain(self) -> list[Row]:
-        """Returns the rows of all steps that were added and not yet returned; waits for them."""
+    def drain(self) -> list[list[Row]]:
+        """Returns each member's rows of the steps that were added since, once they are done."""
         block, self._block, self._ended = jax.device_get(self._block), [], False
-        seconds = self._watch.lap() / max(sum(len(steps) for steps, _ in block), 1)
-        same = self._speed(seconds) | peak_memory()
-        return [row | same for steps, metrics in block for row in self._rows(steps, metrics)]
+        count = sum(len(steps) for steps, _ in block) * self.sharing
+        same = self._speed(self._watch.lap() / max(count, 1)) | peak_memory()
+        rows: list[list[Row]] = [[] for _ in range(self._members)]
+        for steps, metrics in block:
+            for member, found in enumerate(rows):
+                found += [row | same for row in self._rows(steps, metrics, member)]
+        return rows
 
     def _speed(self, seconds: float) -> Row:
         rate = self._flops / seconds
@@ -83,9 +99,11 @@ class Meter:
         )
         return speed if self._peak is None else speed | dict(mfu=rate / self._peak)
 
-    def _rows(self, steps: range, metrics: Mapping[str, np.ndarray]) -> Iterator[Row]:
-        """Yields the rows of a dispatch without speed and memory."""
-        columns = {name: np.ravel(values).tolist() for name, values in metrics.items()}
+    def _rows(self, steps: range, metrics: Mapping[str, np.ndarray], member: int) -> Iterator[Row]:
+        """Yields a member's rows of a dispatch, without speed and memory."""
+        columns = {}
+        for name, values in metrics.items():
+            columns[name] = np.reshape(values, (self._members, -1))[member].tolist()
         for index, step in enumerate(steps):
             yield self._row(step, {name: values[index] for name, values in columns.items()})
 
@@ -127,10 +145,18 @@ def total_peak_flops(devices: Iterable[jax.Device], dtype: str) -> float | None:
     return None if dtype != "bfloat16" or None in rates else sum(rates)
 
 
-def make_meter(config: Config, mesh: Mesh, task: Task, flops: float) -> Meter:
-    """Returns the meter of a run on `task` whose steps have `flops` model FLOPs on all devices."""
+def make_meter(config: Config, mesh: Mesh, task: Task, flops: float, members: int) -> Meter:
+    """Returns the meter of runs on `task`.
+
+    Args:
+      config: of one of them.
+      mesh: the devices.
+      task: of all.
+      flops: model FLOPs of a step of each, on all devices.
+      members: their number.
+    """
     peak = total_peak_flops(mesh.devices.flat, config.model.dtype)
-    return Meter(config.batch * config.length, flops, task.tokens_per_byte, peak)
+    return Meter(config.batch * config.length, flops, task.tokens_per_byte, peak, members)
 
 
 def step_flops(config: Config) -> float:

@@ -22,7 +22,14 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqarch import tasks
-from seqarch.config import CheckpointConfig, Config, DataConfig, EvalConfig, MeshConfig
+from seqarch.config import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    EvalConfig,
+    MeshConfig,
+    SeedConfig,
+)
 from seqarch.errors import UserError, unknown
 from seqarch.tasks.batch import Batch, Layout
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
@@ -211,8 +218,11 @@ def shared_by_runs(jit: Callable) -> Callable:
         if ":" in config.model.mixer:
             return jit(config, mesh, *rest)
         beside = dict(data=DataConfig(), checkpoint=CheckpointConfig(), eval=EvalConfig(), evals={})
+        if not config.model.dropout:  # which draws from the model seed within the program
+            beside |= dict(seed=SeedConfig())
+        optim = dataclasses.replace(config.optim, lr=1.0, weight_decay=0.0)  # these are arguments
         step = dataclasses.replace(config, log_every=1, profile=0, trackers=(), **beside)
-        return cached(step, mesh, *rest)
+        return cached(dataclasses.replace(step, optim=optim), mesh, *rest)
 
     return shared
 

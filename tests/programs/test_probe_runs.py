@@ -20,6 +20,7 @@ from seqarch.runtime.progress import Progress
 from seqarch.tasks import make_task
 from seqarch.tasks.mqar import MQAR
 from seqarch.training import loop
+from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import read_rows
 
 TASK = "mqar(pairs=2,length=16,vocab=16)"
@@ -181,7 +182,7 @@ def test_a_run_stops_where_its_task_is_solved(whole, solved_early, tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Checkpointer, "save", killed)
+        patch.setattr(Checkpointer, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             loop.train(early, tmp_path / "run", progress=quiet)
     found = execution.measured(tmp_path / "run", early, "validation", ("accuracy",), Progress(1))

@@ -34,6 +34,7 @@ from seqarch.runtime.trackers.tensorboard import HPARAMS_FILE
 from seqarch.tasks.text import tokens
 from seqarch.training import loop, meter, restore, sharding
 from seqarch.training.checkpoint import load_model
+from seqarch.training.divergence import PATIENCE, is_diverged
 from seqarch.training.logging import read_rows
 from tests.training.test_restore import flip, largest
 
@@ -240,7 +241,7 @@ def test_ten_steps_that_are_not_finite_end_the_run(corpus, tmp_path):
     with pytest.raises(UserError, match="not finite.*lower optim.lr"):
         loop.train(given, tmp_path, progress=lambda line: None)
     rows = read_rows(tmp_path)
-    assert rows[-1]["refused"] == loop.PATIENCE
+    assert rows[-1]["refused"] == PATIENCE
     assert len(rows) < 20
 
 
@@ -249,8 +250,8 @@ def test_ten_steps_that_are_not_finite_end_the_run(corpus, tmp_path):
     [(1, 1, True), (2, 1, True), (6, 0, False), (6, 1, False), (6, 2, True), (6, 5, True)],
 )
 def test_a_run_does_not_end_as_trained_on_refused_steps(steps, refused, ends):
-    assert loop.diverged(dict(step=steps, refused=refused), steps) == ends
-    assert not loop.diverged(dict(step=steps, refused=refused), steps + 1)
+    assert is_diverged(dict(step=steps, refused=refused), steps) == ends
+    assert not is_diverged(dict(step=steps, refused=refused), steps + 1)
 
 
 def test_a_short_run_that_diverges_does_not_end_as_trained(corpus, tmp_path):

@@ -40,9 +40,9 @@ def test_a_dispatch_ends_where_something_is_due(before, most, profile, last):
 
 
 def test_only_small_steps_share_a_dispatch():
-    model = {"a": jax.ShapeDtypeStruct((SMALL // (16 * 256),), np.float32)}
-    assert most_steps(EVERY, model) == MOST
-    assert most_steps(dataclasses.replace(EVERY, batch=17), model) == 1
+    parameters = SMALL // (EVERY.batch * EVERY.length)
+    assert most_steps(EVERY, parameters) == MOST
+    assert most_steps(EVERY, parameters + 1) == 1
 
 
 def test_the_bits_of_steps_do_not_depend_on_where_dispatches_end():
@@ -61,8 +61,8 @@ def test_the_bits_of_steps_do_not_depend_on_where_dispatches_end():
         state = sharding.init_state(config, mesh, jax.random.key(0))
         done, losses = 0, []
         for size in sizes:
-            batch = dispatcher.put(rows[done : done + size])
-            state, metrics = dispatcher.run(state, batch, scalars, size)
+            batch = dispatcher.put([rows[done : done + size]])
+            state, metrics = dispatcher.run(state, batch, scalars, [size])
             losses += metrics["loss"].tolist()[:size]
             done += size
         return state, losses

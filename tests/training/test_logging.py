@@ -246,10 +246,10 @@ def test_the_meter_returns_each_block_after_the_first_step_of_the_next():
     meter, seen = Meter(tokens=8, flops=16.0, tokens_per_byte=0.25), []
     for step in range(1, 8):
         one = range(step, step + 1)
-        rows = meter.add(one, dict(loss=jnp.float32(step)), ends_block=step % 3 == 0)
+        (rows,) = meter.add(one, dict(loss=jnp.float32(step)), ends_block=step % 3 == 0)
         seen.append([row["step"] for row in rows])
     assert seen == [[], [], [], [1, 2, 3], [], [], [4, 5, 6]]
-    (last,) = meter.drain()
+    ((last,),) = meter.drain()
     assert (
         last["step"] == 7
         and last["loss"] == 7.0
@@ -257,7 +257,7 @@ def test_the_meter_returns_each_block_after_the_first_step_of_the_next():
     )
     assert math.isclose(last["tokens_per_s"] * last["step_seconds"], 8)
     assert math.isclose(last["model_flops_per_s"] * last["step_seconds"], 16)
-    assert meter.drain() == []
+    assert meter.drain() == [[]]
 
 
 def test_the_meter_does_not_count_what_came_before_a_restart(monkeypatch):
@@ -267,7 +267,7 @@ def test_the_meter_does_not_count_what_came_before_a_restart(monkeypatch):
     meter.restart()
     meter.add(range(1, 2), dict(loss=jnp.float32(0)), ends_block=False)
     meter.add(range(2, 3), dict(loss=jnp.float32(0)), ends_block=True)
-    assert [row["step_seconds"] for row in meter.drain()] == [0.5, 0.5]
+    assert [row["step_seconds"] for row in meter.drain()[0]] == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("peak, utilisation", [(128.0, dict(mfu=0.25)), (None, {})])
@@ -277,7 +277,7 @@ def test_mfu_is_the_share_of_a_known_peak(monkeypatch, peak, utilisation):
     meter = Meter(tokens=8, flops=16.0, tokens_per_byte=0.25, peak=peak)
     for step in (1, 2):
         meter.add(range(step, step + 1), dict(loss=jnp.float32(0)), ends_block=step == 2)
-    for row in meter.drain():
+    for row in meter.drain()[0]:
         assert row["model_flops_per_s"] == 32.0
         assert {name: row[name] for name in row if name == "mfu"} == utilisation
 
@@ -287,9 +287,23 @@ def test_the_meter_makes_a_row_for_each_step_of_a_dispatch():
     meter = Meter(tokens=8, flops=16.0, tokens_per_byte=None)
     meter.add(range(1, 4), dict(loss=jnp.array([1.0, 2.0, 3.0, 9.0])), ends_block=False)
     meter.add(range(4, 6), dict(loss=jnp.array([4.0, 5.0, 9.0, 9.0])), ends_block=True)
-    rows = meter.add(range(6, 7), dict(loss=jnp.zeros(4)), ends_block=False)
+    (rows,) = meter.add(range(6, 7), dict(loss=jnp.zeros(4)), ends_block=False)
     assert [(row["step"], row["loss"]) for row in rows] == [(n, float(n)) for n in range(1, 6)]
     assert len({row["step_seconds"] for row in rows}) == 1
+
+
+def test_the_meter_gives_members_equal_parts_of_the_time(monkeypatch):
+    now = iter([0.0, 12.0, 20.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    meter = Meter(tokens=8, flops=16.0, tokens_per_byte=None, members=2)
+    losses = jnp.array([[1.0, 2.0, 9.0], [3.0, 4.0, 9.0]])
+    meter.add(range(1, 3), dict(loss=losses), ends_block=True)
+    rows = meter.drain()
+    assert [[row["loss"] for row in each] for each in rows] == [[1.0, 2.0], [3.0, 4.0]]
+    assert rows[0][0]["step_seconds"] == rows[1][1]["step_seconds"] == 3.0
+    meter.sharing = 1  # the other has ended
+    meter.add(range(3, 5), dict(loss=losses), ends_block=True)
+    assert meter.drain()[0][0]["step_seconds"] == 4.0
 
 
 def test_mfu_is_shown_with_the_speeds(tmp_path):

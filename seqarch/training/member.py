@@ -1,0 +1,160 @@
+"""A run as it is trained, alone or beside others: its directory, its state, and its log."""
+
+import contextlib
+import dataclasses
+import os
+
+import jax
+from jax.sharding import Mesh
+
+from seqarch.config import Config, resolve
+from seqarch.errors import Diverged, UserError
+from seqarch.runtime.cluster import together
+from seqarch.runtime.progress import Say
+from seqarch.tasks import make_task
+from seqarch.tasks.base import Task
+from seqarch.training import rundir, sharding
+from seqarch.training.checkpoint import Checkpointer
+from seqarch.training.dispatch import program_key
+from seqarch.training.divergence import is_diverged
+from seqarch.training.logging import Logger
+from seqarch.training.meter import Row
+from seqarch.training.solved import last_step
+from seqarch.training.start import (
+    check_alike,
+    open_checkpoints,
+    record_start,
+    start_state,
+    trained_already,
+)
+from seqarch.training.state import TrainState
+
+
+@dataclasses.dataclass(eq=False)
+class Member:
+    """A run whose directory is held until `close`.
+
+    Attributes:
+      config: as the user gives it.
+      resolved: `config` for this machine.
+      before: the config of the last start.
+      workdir: the run's directory.
+      task: its task, with the training and validation data open.
+      checkpoints: of the run.
+      state: that of the latest checkpoint, or the initial one.
+      start: the step of `state`.
+      say: takes lines of progress.
+      end: the last step's row, or what ended the run; None as long as there is neither.
+    """
+
+    config: Config
+    resolved: Config
+    before: Config | None
+    workdir: str | os.PathLike
+    task: Task
+    checkpoints: Checkpointer
+    state: TrainState
+    start: int
+    say: Say
+    end: Row | Diverged | None
+    _stack: contextlib.ExitStack
+    _logger: Logger | None = None
+
+    @property
+    def program(self) -> tuple[str, int]:
+        """What members that are trained by one program have in common."""
+        return program_key(self.resolved), self.start
+
+    def record(self, mesh: Mesh, flops: dict[str, float]) -> None:
+        """Opens the run's log, and writes what it starts with; call it after all checks."""
+        self._logger = together(self._open_logger, UserError)
+        self._stack.enter_context(self._logger)
+        record_start(
+            self.config,
+            self.resolved,
+            self.before,
+            self.workdir,
+            self.start,
+            mesh,
+            flops,
+            self._logger,
+            self.say,
+        )
+        if jax.process_index() == 0:
+            self.task.save(self.workdir)
+
+    def log(self, rows: list[Row]) -> None:
+        """Logs rows; at one that shows divergence the run ends, and its directory is released."""
+        for row in rows:
+            self._logger.log(row)
+            if is_diverged(row, self.config.steps):
+                error = Diverged(
+                    f"{row['refused']} steps in a row up to step {row['step']} had a loss, "
+                    "gradient or update that is not finite and were not applied; lower optim.lr, "
+                    "lengthen optim.warmup, or compute in model.dtype=float32"
+                )
+                with contextlib.suppress(Diverged), self._stack.pop_all():
+                    raise error
+                self.end = error
+                return
+
+    def close(self) -> None:
+        """Releases the run's directory."""
+        self._stack.close()
+
+    def _open_logger(self) -> Logger:
+        writes, trackers = jax.process_index() == 0, self.config.trackers
+        return Logger(self.workdir, self.start, write=writes, trackers=trackers, say=self.say)
+
+
+def open_member(
+    config: Config,
+    workdir: str | os.PathLike,
+    mesh: Mesh,
+    stack: contextlib.ExitStack,
+    *,
+    strict: bool,
+    say: Say,
+) -> Member:
+    """Returns a run whose directory is held until it is closed, or `stack` ends.
+
+    Args:
+      config: as the user gives it.
+      workdir: the run's directory.
+      mesh: the devices, which are in force (`jax.set_mesh`).
+      stack: closes the run.
+      strict: refuse a damaged checkpoint instead of continuing from the one before.
+      say: takes lines of progress.
+
+    Raises:
+      UserError: where the config, the data, the devices or the directory don't fit together.
+    """
+    resolved = resolve(rundir.with_recorded_forms(workdir, config, mesh), mesh)
+    abstract = sharding.abstract_state(resolved, mesh)
+    sharding.abstract_batch(resolved, mesh)
+    own = stack.enter_context(contextlib.ExitStack())
+    task = together(lambda: _claim(config, workdir, own, say), UserError)
+    check_alike(config, task.digest, workdir)
+    before = rundir.config_before(workdir)
+    checkpoints = own.enter_context(open_checkpoints(config, workdir, task))
+    state = start_state(resolved, mesh, abstract, checkpoints, strict, say)
+    start, end = int(state.step), None
+    if start == (last := last_step(workdir, config)):
+        end = trained_already(config, before, workdir, mesh, say, last)
+    return Member(config, resolved, before, workdir, task, checkpoints, state, start, say, end, own)
+
+
+def _claim(
+    config: Config, workdir: str | os.PathLike, stack: contextlib.ExitStack, say: Say
+) -> Task:
+    """Opens the task, locks the directory until `stack` ends, and returns the task.
+
+    Its errors can differ between hosts, so callers run it in `together`.
+    """
+    task = make_task(config)
+    for split in ("train", "validation"):
+        task.open(split)
+    rundir.check(workdir, config)
+    if jax.process_index() == 0:
+        stack.enter_context(rundir.lock(workdir, say))
+    return task
