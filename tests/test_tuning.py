@@ -41,9 +41,9 @@ def resolved(mixer: str) -> str:
 
 
 def test_what_was_recorded_is_what_auto_means_and_a_config_overrides_it():
-    assert resolved("mamba,gru") == "mamba(method=recompute),gru(method=recompute)"
+    assert resolved("mamba,gru") == "mamba(method=recompute),gru(method=stepwise)"
     tuning.record(jax.devices()[0], OTHER)
-    assert resolved("mamba,gru") == "mamba(method=chunked,chunk=16),gru(method=recompute)"
+    assert resolved("mamba,gru") == "mamba(method=chunked,chunk=16),gru(method=stepwise)"
     assert resolved("mamba(method=auto,chunk=4)") == "mamba(chunk=4,method=chunked)"
     assert resolved("mamba(method=associative)") == "mamba(method=associative)"
     tuning.record(jax.devices()[0], {"gru": {"method": "sequential"}})
