@@ -41,7 +41,14 @@ ONLY = flags.DEFINE_list(
 WORKERS = flags.DEFINE_integer(
     "workers",
     None,
-    "Runs at once, each on its share of a CPU's cores; default: one a core.",
+    "Processes at once, each on its share of a CPU's cores; default: one a core.",
+)
+ENSEMBLE = flags.DEFINE_integer(
+    "ensemble",
+    None,
+    "The most runs that a process trains at once, by one program, where they differ in learning "
+    f"rate, weight decay and seeds alone; default: {local.ENSEMBLE}.",
+    lower_bound=1,
 )
 DRY = flags.DEFINE_bool("dry_run", False, "Show all runs and the time, and start nothing.")
 CLUSTER = flags.DEFINE_enum("cluster", "local", ["local", "slurm"], "Where runs are trained.")
@@ -73,7 +80,8 @@ def main() -> None:
 
         def train(left: Sequence[Run], ended: Ended) -> None:
             if here:
-                local.train_here(left, state.at_once, ended, print_line)
+                most = ENSEMBLE.value or local.ENSEMBLE
+                local.train_here(left, state.at_once, ended, print_line, most)
             else:
                 slurm.train_on_slurm(left, workdir, OPTIONS.value, ended, print_line)
 
@@ -91,6 +99,8 @@ def check_flags(here: bool) -> None:
         )
     if here and OPTIONS.value:
         raise UserError("--cluster_options are those of --cluster=slurm; give both")
+    if not here and ENSEMBLE.value:
+        raise UserError("--ensemble is for runs on this machine; a job of a cluster has one run")
     if not here and WORKERS.value:
         raise UserError(
             "--workers is for runs on this machine; give array_parallelism in --cluster_options"

@@ -10,35 +10,52 @@ from pathlib import Path
 from seqarch.errors import UserError
 from seqarch.runtime.progress import print_line
 from seqarch.runtime.workers import side_by_side
-from seqarch.sweep.plan import Run
-from seqarch.sweep.work import End, work
+from seqarch.sweep.plan import Run, ensembles
+from seqarch.sweep.work import End, work_together
 
 LOCK = ".lock"  # name of a file in the sweep's directory, which shells' * leaves out
 TRIES = 2  # starts of a run whose process is killed
 WAIT_S = 60.0  # time for the workers of a sweep that was killed to save and end
+ENSEMBLE = 1  # runs that a process trains at once
 POLL_S = 0.5  # time between tries to take the lock
 
 Ended = Callable[[Run, End, int], None]
 
 
-def train_here(runs: Sequence[Run], workers: int, ended: Ended, say: Callable[[str], None]) -> None:
-    """Trains and measures runs, `workers` at once; with one worker in this process.
+def train_here(
+    runs: Sequence[Run],
+    workers: int,
+    ended: Ended,
+    say: Callable[[str], None],
+    ensemble: int = ENSEMBLE,
+) -> None:
+    """Trains and measures runs in `workers` processes at once; with one worker in this process.
 
     Args:
       runs: those that are to be trained or measured.
       workers: processes at once.
       ended: is called with each run that has ended, its end, and the number of runs left.
       say: takes lines of progress.
+      ensemble: the most runs that a process trains at once, by one program.
 
     Raises:
       UserError, OSError: the error of a run, once all others have saved and stopped.
       Stopped: at SIGTERM and Ctrl-C, likewise.
     """
+    left = len(runs)
+
+    def end(name: str, results: Sequence[End], _: int) -> None:
+        nonlocal left
+        for run, result in zip(by_name[name], results, strict=True):
+            left -= 1
+            ended(run, result, left)
+
+    groups = ensembles(runs, ensemble, workers)
+    by_name, killed = {group[0].name: group for group in groups}, []
     if workers == 1:
-        for left, run in zip(reversed(range(len(runs))), runs, strict=True):
-            ended(run, _named(run, lambda run=run: work(run, say)), left)
+        for name, group in by_name.items():
+            end(name, _named(group, functools.partial(work_together, group, say)), 0)
         return
-    by_name, killed = {run.name: run for run in runs}, []
 
     def again(name: str) -> bool:
         killed.append(name)
@@ -47,25 +64,25 @@ def train_here(runs: Sequence[Run], workers: int, ended: Ended, say: Callable[[s
             say(f"{name}: its process was killed; another one goes on with it")
         return more
 
-    def end(name: str, result: End, left: int) -> None:
-        ended(by_name[name], result, left)
-
     side_by_side(by_name, _work, workers, end, again)
 
 
-def _work(run: Run) -> End:
-    """Trains and measures a run in a worker, which holds the directory as long as it does so."""
-    with _shared(run.directory.parent):
-        return _named(run, functools.partial(work, run, print_line))
+def _work(group: Sequence[Run]) -> list[End]:
+    """Trains and measures runs in a worker, which holds the directory as long as it does so."""
+    with _shared(group[0].directory.parent):
+        return _named(group, functools.partial(work_together, group, print_line))
 
 
-def _named(run: Run, call: Callable[[], End]) -> End:
-    """Returns call(); puts the run's name before the error of a user's mistake."""
+def _named(group: Sequence[Run], call: Callable[[], list[End]]) -> list[End]:
+    """Returns call(); puts the first run's name before the error of a user's mistake."""
     try:
         return call()
     except UserError as error:
-        said = str(error)
-        raise UserError(said if run.name in said else f"{run.name}: {said}") from error
+        said, others = str(error), len(group) - 1
+        if any(run.name in said for run in group):
+            raise
+        name = f"{group[0].name} and {others} more" if others else group[0].name
+        raise UserError(f"{name}: {said}") from error
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The runs of a sweep: their names, configs and directories, checked before any is started."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ from seqarch.sweep.hyper import Sweep
 from seqarch.sweep.names import run_name
 from seqarch.tasks import make_task
 from seqarch.tasks.base import SPLITS
-from seqarch.training import sharding
+from seqarch.training import restore, sharding
+from seqarch.training.dispatch import most_steps, program_key
 
 
 class Run(NamedTuple):
@@ -40,12 +42,7 @@ class Run(NamedTuple):
     @property
     def program(self) -> str:
         """What runs that train with equal programs, and so in equal time, have in common."""
-        config = to_dict(self.config)
-        optim = {name: config["optim"][name] for name in config["optim"] if name not in TRACED}
-        return json.dumps(config | dict(seed=None, optim=optim), sort_keys=True)
-
-
-TRACED = ("lr", "weight_decay")  # fields of `optim` that are arguments of the compiled step
+        return program_key(self.config)
 
 
 def plan(
@@ -134,6 +131,33 @@ def _check_config(run: Run, here: bool) -> None:
     if here:
         mesh = sharding.make_mesh(config.mesh)
         sharding.abstract_batch(resolve(config, mesh), mesh)
+
+
+def ensembles(runs: Sequence[Run], most: int, processes: int) -> list[list[Run]]:
+    """Returns the runs in groups, of which each is trained by one program from one step on.
+
+    Groups of one program are of nearly equal size, and as many for each process, so that processes
+    end together. Runs whose steps are not small, and those that are profiled, are alone.
+
+    Args:
+      runs: the runs, in the order in which they start.
+      most: members of the largest group.
+      processes: groups that are trained at once.
+    """
+    alike: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        steps = restore.steps(run.directory / "checkpoints")
+        alike.setdefault((run.program, steps[-1] if steps else 0), []).append(run)
+    groups: list[tuple[int, list[Run]]] = []
+    for several in alike.values():
+        config, count = several[0].config, len(several)
+        if config.profile or most_steps(config, count_parameters(config.model)) == 1:
+            parts = count
+        else:
+            turns = math.ceil(math.ceil(count / most) / processes)
+            parts = min(count, turns * processes)
+        groups += [(part, several[part::parts]) for part in range(parts)]
+    return [group for _, group in sorted(groups, key=lambda group: group[0])]
 
 
 def spread(runs: Sequence[Run]) -> list[Run]:

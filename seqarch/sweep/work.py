@@ -1,7 +1,7 @@
 """Trains and measures one run of a sweep, and tells how it stands."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from seqarch import records, tasks
@@ -13,6 +13,7 @@ from seqarch.runtime.process import keep_compilations
 from seqarch.runtime.progress import Progress
 from seqarch.sweep.plan import Run
 from seqarch.training.logging import read_rows
+from seqarch.training.loop import train_together
 
 SAY_EVERY_S = 60.0  # time between lines of one run
 DONE, DIVERGED = "done", "diverged"
@@ -51,26 +52,50 @@ def find_end(run: Run) -> End | None:
     return End(DONE, found.value if found else None, _seconds(run))
 
 
-def work(run: Run, say: Callable[[str], None]) -> End:
+def work_together(runs: Sequence[Run], say: Callable[[str], None]) -> list[End]:
+    """Trains runs by one program, and then measures them, as `work` does each.
+
+    Args:
+      runs: runs whose `program` is the same.
+      say: takes lines of progress.
+
+    Raises:
+      UserError, Stopped: as in `work`.
+    """
+    keep_compilations()
+    for run in runs:
+        execution.check(run.directory, run.config)
+    begun, began = any(read_rows(run.directory) for run in runs), time.monotonic()
+    left = [run for run in runs if not execution.finished(run.directory, run.config)]
+    while len(left) > 1:  # those that stand at another step are left for another turn
+        together = [(run.config, run.directory) for run in left]
+        ends = train_together(together, progress=_seldom(f"{len(left)} runs", say))
+        left = [run for run, end in zip(left, ends, strict=True) if end is None]
+    seconds = None if begun else (time.monotonic() - began) / len(runs)
+    return [work(run, say, seconds) for run in runs]
+
+
+def work(run: Run, say: Callable[[str], None], trained: float | None = None) -> End:
     """Trains and measures a run; what is done already is not done again.
 
     Args:
       run: the run.
       say: takes lines of progress.
+      trained: seconds of its training, if it was trained just before.
 
     Raises:
       UserError: where the run cannot be trained or measured.
       Stopped: at SIGTERM and Ctrl-C, once the run is saved.
     """
     keep_compilations()
-    begun, began = bool(read_rows(run.directory)), time.monotonic()
+    begun, began = bool(read_rows(run.directory)) and trained is None, time.monotonic()
     progress = Progress(1, say=_seldom(run.name, say))
     try:
         execution.measured(run.directory, run.config, run.split, run.evaluators, progress)
     except Diverged:
         failure = execution.failure(run.directory, run.config, run.split)
         records.write(run.directory / records.NAME, [failure])
-    seconds = None if begun else time.monotonic() - began
+    seconds = None if begun else time.monotonic() - began + (trained or 0.0)
     write_json(run.directory / SWEPT, dict(fields=dict(run.fields), seconds=seconds))
     return find_end(run) or End(DONE, None, seconds)
 

@@ -1,5 +1,7 @@
 """The runs of a sweep before any is started: names, configs, checks, and the time they take."""
 
+import dataclasses
+
 import pytest
 
 from configs import probes
@@ -10,7 +12,7 @@ from seqarch.errors import UserError
 from seqarch.sweep import hyper
 from seqarch.sweep.estimate import Estimate
 from seqarch.sweep.names import run_name
-from seqarch.sweep.plan import check, plan, spread, varied
+from seqarch.sweep.plan import check, ensembles, plan, spread, varied
 
 BASE = parse(probes.get_config("mqar,gru"))
 
@@ -128,3 +130,27 @@ def test_time_is_that_of_equal_programs_and_unknown_before_any_has_ended(tmp_pat
     estimate.add(second, 30.0)
     assert estimate.left(rest, 1) == 40 and estimate.left(rest, 2) == 30
     assert estimate.text(rest, 1) == "about 40 s"
+
+
+def test_runs_with_one_program_are_trained_together(tmp_path):
+    sweep = [
+        {"model.mixer": mixer, "optim.lr": lr}
+        for mixer in ("gru", "mamba")
+        for lr in (1e-3, 2e-3, 3e-3)
+    ]
+    runs = planned(tmp_path, *sweep)
+
+    def sizes(most, processes, runs=runs):
+        groups = ensembles(runs, most, processes)
+        assert all(len({run.program for run in group}) == 1 for group in groups)
+        assert sorted(run.name for group in groups for run in group) == sorted(
+            run.name for run in runs
+        )
+        return sorted(map(len, groups))
+
+    assert sizes(8, 1) == [3, 3] and sizes(2, 1) == [1, 1, 2, 2] and sizes(1, 1) == [1] * 6
+    assert sizes(8, 2) == [1, 1, 2, 2]  # a group of each program for each process
+    (tmp_path / "sweep" / runs[0].name / "checkpoints" / "20").mkdir(parents=True)
+    assert sizes(8, 1) == [1, 2, 3]  # it goes on from another step
+    large = planned(tmp_path, *sweep, base=dataclasses.replace(BASE, batch=2**16))
+    assert sizes(8, 1, large) == [1] * 6

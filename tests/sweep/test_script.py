@@ -39,6 +39,8 @@ def test_the_runs_and_an_unknown_time_are_shown(said):
         (["--grid=steps=1", "--workers=99"], "--workers is 99"),
         (["--grid=steps=1", "--cluster_options=a=1"], "those of --cluster=slurm"),
         (["--grid=steps=1", "--cluster=slurm", "--workers=1"], "give array_parallelism"),
+        (["--grid=steps=1", "--cluster=slurm", "--ensemble=2"], "a job of a cluster has one run"),
+        (["--grid=steps=1", "--ensemble=0"], "ensemble"),
         (["--grid=steps=1", "--cluster=pbs"], "slurm"),
     ],
 )
