@@ -103,7 +103,7 @@ def test_members_are_compared_by_accuracy(tmp_path):
     asked = spec.read(given.to_dict())
     said = []
     members = comparison.studies(asked, tmp_path)
-    found, failures = comparison.run(asked, members, tmp_path, 1, said.append)
+    found, failures, *_ = comparison.run(asked, members, tmp_path, 1, said.append)
     assert not failures and not found.baselines and not any("baseline" in line for line in said)
     summary = comparison_tables(found)[0]
     assert [column.title for column in summary.columns][:2] == ["model", "accuracy"]
@@ -143,7 +143,7 @@ def test_a_diverged_seed_of_a_probe_is_a_failure(tmp_path, diverging):
     diverging(1, 3)
     for _ in range(2):  # the second time from what the directories hold
         members = comparison.studies(of_seeds(1, 2, 3), tmp_path)
-        found, failures = comparison.run(of_seeds(1, 2, 3), members, tmp_path, 1, quiet)
+        found, failures, *_ = comparison.run(of_seeds(1, 2, 3), members, tmp_path, 1, quiet)
         assert not failures and members[0].is_trained() and not members[0].left()
         statuses = [each.find("accuracy", "accuracy").status for each in found.models[0].results]
         assert statuses == ["diverged", "ok", "diverged"]
@@ -156,7 +156,7 @@ def test_a_diverged_seed_of_a_probe_is_a_failure(tmp_path, diverging):
 def test_the_only_seed_that_diverged_is_no_result(tmp_path, diverging):
     diverging(1)
     members = comparison.studies(of_seeds(1), tmp_path)
-    found, failures = comparison.run(of_seeds(1), members, tmp_path, 1, quiet)
+    found, failures, *_ = comparison.run(of_seeds(1), members, tmp_path, 1, quiet)
     assert not found.models and "gru is missing: training diverged" in failures[0]
 
 
