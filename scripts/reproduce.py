@@ -15,12 +15,13 @@ from absl import flags
 
 from _root import ROOT
 from seqarch import records
-from seqarch.errors import UserError, unknown
+from seqarch.errors import unknown
 from seqarch.files import write_text
 from seqarch.report.pages import markdown_page
 from seqarch.runtime import cli
 from seqarch.runtime.progress import print_line
 from seqarch.runtime.workers import check_workers
+from studies.out import check
 from studies.reproductions.page import REPRODUCTIONS, reproductions_page, verdict_of
 from studies.reproductions.run import KIND, by_reproduction, reproduce, write
 
@@ -32,8 +33,7 @@ WORKERS = flags.DEFINE_integer("workers", None, "Runs at once; default: one a co
 def main(*names: str) -> None:
     chosen = _chosen(names)
     workers, path = check_workers(WORKERS.value), Path(OUT.value) / records.NAME
-    if path.exists() and records.read(path).about.get("kind") != KIND:
-        raise UserError(f"{path} holds no reproductions; give another --out")
+    check(path, KIND)
     for name in chosen:
         study = REPRODUCTIONS[name]
         print_line(study.said)

@@ -16,19 +16,21 @@ from seqarch import records
 from seqarch.errors import UserError
 from seqarch.runtime import cli
 from seqarch.runtime.progress import duration, print_line
-from studies.walk import walk, write
+from studies.out import check
+from studies.walk import KIND, walk, write
 
 SKIP = flags.DEFINE_list("skip", [], "Beginnings of commands that are left out.")
 OUT = cli.define_path("out", "runs/walk", "The directory to write.")
 
 
 def main(*pages: str) -> None:
-    ran = []
+    ran, path = [], Path(OUT.value) / records.NAME
+    check(path, KIND)
     for outcome in walk(_root.ROOT, [Path(page) for page in pages], SKIP.value):
         ran.append(outcome)
         took = f"exit code {outcome.code} after {duration(outcome.seconds)}"
         print_line(f"{outcome.command}\n  {took}: {outcome.said}")
-        write(Path(OUT.value) / records.NAME, ran)
+        write(path, ran)
     if failed := sum(outcome.code != 0 for outcome in ran):
         raise UserError(f"{failed} commands failed; see above")
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from seqarch import records
+from seqarch.errors import UserError
 from seqarch.provenance import provenance
 from seqarch.records import Record, Results, Source
 from seqarch.report.formats import show
 from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
 from seqarch.runtime.progress import duration
-from studies.commands import commands
+from studies.commands import PROGRAMS, commands
 
 KIND = "walk"  # of the records file
 SERVERS = ("tensorboard",)  # they run until they are stopped
@@ -46,11 +47,18 @@ def walk(root: Path, pages: Sequence[Path], skip: Collection[str] = ()) -> Itera
       root: of the repository.
       pages: files in markdown.
       skip: beginnings of commands that are left out; servers are left out too.
+
+    Raises:
+      UserError: where no command is left.
     """
     shown = dict.fromkeys(command for page in pages for command in commands(page))
-    for command in shown:
-        if command.startswith((*SERVERS, *skip)):
-            continue
+    left = [command for command in shown if not command.startswith((*SERVERS, *skip))]
+    if not left:
+        raise UserError(
+            f"{', '.join(map(str, pages))} shows no command to run; a command is an indented line "
+            f"that begins with one of {', '.join(PROGRAMS)}"
+        )
+    for command in left:
         began, load = time.monotonic(), os.getloadavg()[0]
         done = subprocess.run(
             ["bash", "-c", f"{ENVIRONMENT}\n{command}"],

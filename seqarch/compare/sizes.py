@@ -38,6 +38,8 @@ def sized_members(spec: ComparisonSpec) -> dict[str, tuple[Config, Rung | None]]
         name, size, settings = parse_entry(text, "size")
         if name or not size:
             raise UserError(f"config.sizes has {text!r}; write 'small; model.dim=32'")
+        if "/" in size:
+            raise UserError(f"the size {size!r} has no name that a directory can have; leave out /")
         base = with_fields(spec.base, settings)
         for member, config in match_members(base, spec.reference, spec.members, spec.match).items():
             if (sized_name := f"{member}-{size}") in sized:

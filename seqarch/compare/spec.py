@@ -8,6 +8,8 @@ from seqarch.compare.probe_spec import ProbeSpec, read_probes
 from seqarch.config import Config, parse
 from seqarch.errors import UserError, unknown
 
+SEVERAL = ("members", "lrs", "seeds", "probe_members", "sizes")  # fields with several values
+
 
 @dataclasses.dataclass(frozen=True)
 class ComparisonSpec:
@@ -45,6 +47,13 @@ class ComparisonSpec:
     sizes: tuple[str, ...] = ()
 
     def __post_init__(self):
+        for name in SEVERAL:
+            given = getattr(self, name)
+            if not isinstance(given, (tuple, list)):
+                raise UserError(f"config.{name} is {given!r}; give several, as ({given!r},)")
+        for name in ("probe_members", "sizes"):
+            if bad := [each for each in getattr(self, name) if not isinstance(each, str)]:
+                raise UserError(f"config.{name} has {bad[0]!r}; give texts, as for members")
         if bad := [lr for lr in self.lrs if not isinstance(lr, (int, float))]:
             raise UserError(f"config.lrs has {bad[0]!r}; give numbers")
         for seed in self.seeds:

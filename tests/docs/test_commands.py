@@ -12,10 +12,12 @@ from absl import flags
 from seqarch import records
 from seqarch.compare.spec import FIELDS
 from seqarch.config import parse
+from seqarch.errors import UserError
 from seqarch.report.render import cells
 from seqarch.runtime import cli
 from seqarch.runtime.command_line import parse_flags
 from seqarch.sweep.grid import parse_grid
+from studies import out
 from studies.commands import commands
 from studies.walk import Outcome, walk, walk_page, write
 
@@ -81,6 +83,22 @@ def test_a_walk_runs_each_command_once_and_tells_how_it_ended(tmp_path):
     assert (first.code, first.said) == (0, "one") and first.command.endswith("; cat file'")
     assert (second.command, second.code) == ("bash -c 'exit 3'", 3)
     assert first.seconds > 0
+
+
+def test_a_walk_without_commands_is_a_mistake(tmp_path):
+    (page := tmp_path / "page.md").write_text("no command\n\n    pip no\n")
+    with pytest.raises(UserError, match="page.md shows no command to run; a command is an inden"):
+        next(walk(tmp_path, [page], ["pip"]))
+
+
+def test_a_study_writes_no_records_over_those_of_another_kind(tmp_path):
+    path = tmp_path / "new/records.jsonl"
+    out.check(path, "walk")
+    records.write(path, [], dict(kind="decoding"))
+    with pytest.raises(UserError, match="records.jsonl holds no walk records; give another --out"):
+        out.check(path, "walk")
+    with pytest.raises(UserError, match="cannot make --out .*: Not a directory"):
+        out.check(path / "new/records.jsonl", "walk")
 
 
 def test_times_of_other_commands_stay_in_the_records(tmp_path):

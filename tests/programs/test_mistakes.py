@@ -343,6 +343,9 @@ MISTAKES = [
         "unknown config field 'lr'; did you",
     ),
     ("scripts/compare.py", "--config.sizes=('a;model.dmi=1',)", "unknown config field 'model.dmi'"),
+    ("scripts/compare.py", "--config.sizes=(3,)", "config.sizes has 3; give texts"),
+    ("scripts/compare.py", "--config.sizes=('a/b',)", "the size 'a/b' has no name that a direc"),
+    ("scripts/compare.py", "--config.probe_members=(3,)", "config.probe_members has 3; give texts"),
     ("scripts/compare.py", "--minutes=-1", "--minutes=-1"),
     ("scripts/compare.py", "--config.lrs=('a','b')", "config.lrs has 'a'; give numbers"),
     (

@@ -16,6 +16,7 @@ from seqarch.config import parse
 from seqarch.files import read_json
 from seqarch.provenance import cpus
 from seqarch.report.collect import collect
+from seqarch.report.notices import notices
 from seqarch.report.run_files import SWEPT
 from seqarch.sweep import hyper
 from seqarch.sweep.plan import Run, plan
@@ -125,5 +126,5 @@ def test_a_sweep_goes_on_whatever_was_killed_and_runs_nothing_twice(tmp_path):
     assert read_json(runs[-1].directory / SWEPT)["fields"] == {"optim.lr": RATES[-1]}
 
     found = collect([run.directory for run in runs])
-    assert found.notice == "1 of 5 runs diverged; fit rates count them, and means do not"
-    assert found.models[0].name == "optim.lr=0.001"
+    assert notices(found) == ["1 of 5 runs diverged; fit rates count them, and means do not"]
+    assert found.models[0].name == "gru, lr 0.001"

@@ -8,6 +8,7 @@ import itertools
 import tarfile
 import threading
 
+import jax
 import numpy as np
 import pytest
 
@@ -220,8 +221,9 @@ COUNTER = np.arange(1000, dtype=np.uint16)  # a token tells its place
 def test_rows_are_windows_with_their_next_tokens():
     stream = COUNTER % 257
     for batch in _take(20, stream, length=16, batch=4, seed=0):
-        assert [leaf.dtype for leaf in batch] == [np.int32, np.int32, bool, np.float32]
-        assert {leaf.shape for leaf in batch} == {(4, 16)}
+        leaves = jax.tree.leaves(batch)
+        assert [leaf.dtype for leaf in leaves] == [np.int32, np.int32, bool, np.float32]
+        assert {leaf.shape for leaf in leaves} == {(4, 16)} and batch.positions is None
         np.testing.assert_array_equal(batch.targets, (batch.tokens + 1) % 257)
         np.testing.assert_array_equal(batch.starts, batch.tokens == BOUNDARY)
         assert (batch.weights == 1).all()
