@@ -9,16 +9,27 @@ from seqarch.config import Config, ModelConfig, flatten
 from seqarch.errors import UserError
 from seqarch.evals.frontier import NAME, read_law
 from seqarch.evals.frontier_runs import mixer_of
+from seqarch.files import has_shape
 from seqarch.records import Results
 from seqarch.report.facts import Need
 from seqarch.report.formats import format_bytes
+
+SETTING = {  # what the facts of a frontier say of its runs
+    "task": str,
+    "size": str,
+    "sizes": [int | float],
+    "states": [int | float],
+    "widths": [int],
+    "reported": int,
+    "reached": float,
+}
 
 
 def read_frontiers(path: Path) -> list[Results]:
     """Returns the frontiers of mixers that a records file holds.
 
     Raises:
-      UserError: where there is no such file, or it holds none.
+      UserError: where there is no such file, it holds none, or one without its setting.
     """
     if not path.exists():
         raise UserError(
@@ -28,6 +39,13 @@ def read_frontiers(path: Path) -> list[Results]:
     found = [each for each in records.read(path).results if each.source.kind == NAME]
     if not found:
         raise UserError(f"{path} holds no frontier; give a file that scripts/frontier.py wrote")
+    for each in found:
+        setting = each.source.facts.get(NAME)
+        if not has_shape(setting, SETTING) or not all(setting[name] for name in SETTING):
+            raise UserError(
+                f"{path} does not say in which setting the law of {each.source.member} was "
+                "measured; write it anew by scripts/frontier.py"
+            )
     return found
 
 

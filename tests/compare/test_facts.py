@@ -84,3 +84,11 @@ def test_a_missing_file_and_one_without_a_law_are_told(tmp_path):
     records.write(tmp_path / "records.jsonl", made_sweep())
     with pytest.raises(UserError, match="holds no frontier"):
         read_frontiers(tmp_path / "records.jsonl")
+
+
+@pytest.mark.parametrize("facts", [{}, {NAME: 3}, {NAME: {"sizes": []}}])
+def test_a_law_without_its_setting_is_refused(laws, tmp_path, facts):
+    source = dataclasses.replace(laws[0].source, facts=facts)
+    records.write(path := tmp_path / "records.jsonl", [laws[0]._replace(source=source)])
+    with pytest.raises(UserError, match="does not say in which setting the law of gru|is damaged"):
+        read_frontiers(path)

@@ -40,6 +40,12 @@ def given(*texts, **changes):
     )
 
 
+@pytest.mark.parametrize("field, value", [("members", "gru"), ("lrs", 3), ("seeds", 1)])
+def test_one_value_for_several_is_refused(field, value):
+    with pytest.raises(UserError, match=rf"config.{field} is '?{value}'?; give several, as \("):
+        given(**{field: value})
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """Runs get the score that `score(config, split)` says in place of training; None: diverged."""
