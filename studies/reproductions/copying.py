@@ -18,7 +18,7 @@ REPRODUCTION = Reproduction(
     name="copying",
     said="A Transformer copies strings that a state-space model of its size does not.",
     source="Jelassi et al. 2024, Repeat after me, section 3 and figure 1",
-    published="Transformers copy better, in efficiency and in generalization, than models of fixed state",
+    published="Transformers copy more efficiently and generalize better than models of fixed state",
     setting=(
         "Strings of 1 to 31 letters, width 64, two layers, 1,000 steps of 64 rows. Mamba has more "
         "parameters at this width than attention."
