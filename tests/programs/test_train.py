@@ -33,9 +33,10 @@ from seqarch.runtime import accelerator, cluster
 from seqarch.runtime.trackers.tensorboard import HPARAMS_FILE
 from seqarch.tasks.text import tokens
 from seqarch.training import loop, meter, restore, sharding
-from seqarch.training.checkpoint import load_model
+from seqarch.training.checkpoint import Checkpointer, load_model
 from seqarch.training.divergence import PATIENCE, is_diverged
 from seqarch.training.logging import read_rows
+from seqarch.training.state import TrainState
 from tests.training.test_restore import flip, largest
 
 ROOT = Path(__file__).parents[2]
@@ -200,17 +201,20 @@ class Killed(Exception):
     pass
 
 
-def test_a_run_cut_short_goes_on_to_where_the_whole_one_ends(corpus, tmp_path):
-    """Cut after step 5, two steps beyond the last checkpoint, when some of them are logged."""
+def test_a_run_cut_short_goes_on_to_where_the_whole_one_ends(corpus, tmp_path, monkeypatch):
+    """Cut after step 6, three steps beyond the last checkpoint, when all of them are logged."""
     whole, short = tmp_path / "whole", tmp_path / "short"
     loop.train(config(corpus), whole, progress=lambda line: None)
+    save = Checkpointer.save
 
-    def kill(line: str) -> None:
-        if "step 6/6" in line:
+    def save_or_die(checkpoints: Checkpointer, state: TrainState) -> None:
+        if int(state.step) == 6:
             raise Killed
+        save(checkpoints, state)
 
-    with pytest.raises(Killed):
-        loop.train(config(corpus), short, progress=kill)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Checkpointer, "save", save_or_die)
+        loop.train(config(corpus), short, progress=lambda line: None)
     assert [row["step"] for row in read_rows(short)] == [1, 2, 3, 4, 5, 6]
     assert {path.name for path in (short / "checkpoints").iterdir()} == {"3"}
     said = []

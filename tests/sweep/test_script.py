@@ -68,7 +68,8 @@ def test_a_wrong_get_hyper_is_one_line(said, body, message, tmp_path):
 def test_a_get_hyper_takes_the_argument_of_the_config(said, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
-        "from configs import lm\n\ndef get_config(argument='2'):\n    return lm.get_config()\n\n"
+        "from configs import probes\n\n"
+        "def get_config(argument='2'):\n    return probes.get_config('parity,gru')\n\n"
         "def get_hyper(h, last='2'):\n    return h.sweep('steps', range(1, 1 + int(last)))\n"
     )
     assert said("--only=flops", config=str(file))[1][2:-1] == ["  steps=1", "  steps=2"]
