@@ -96,6 +96,11 @@ def own_flags() -> Iterator[None]:
         delattr(flags.FLAGS, name)
     before = set(flags.FLAGS)
     yield
+    drop_flags(before)
+
+
+def drop_flags(before: set[str]) -> None:
+    """Removes the flags that have been defined since there were those of `before`."""
     for name in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, name)
 
@@ -121,8 +126,10 @@ def run_here(own_flags, monkeypatch, capfd) -> Callable[..., Ended]:
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(cli, "quiet", lambda: None)
         monkeypatch.setattr(sys, "argv", [program, *arguments])
+        before = set(flags.FLAGS)
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(TESTS.parent / program), run_name="__main__")
+        drop_flags(before)  # a second call defines them again
         return Ended(end.value.code, *capfd.readouterr())
 
     return run
