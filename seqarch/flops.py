@@ -76,8 +76,7 @@ def forward_flops(model: Any, time: int, scored: int | None = None) -> Flops:
     """Returns the model FLOPs of a forward pass over one sequence.
 
     They are counted as those of `time` steps, each from a state with room for the tokens so far: a
-    mixer's step has no forms, computes nothing twice and attends to each visible key once. A
-    backward pass has twice the FLOPs of a forward pass, so a train step has three times as many.
+    mixer's step has no forms, computes nothing twice and attends to each visible key once.
 
     Args:
       model: a LanguageModel, or another model with its `step` and `init_state`; may be abstract.
@@ -106,6 +105,14 @@ def forward_flops(model: Any, time: int, scored: int | None = None) -> Flops:
     hidden = jax.ShapeDtypeStruct((model.head.shape[0],), model.dtype)
     spared = count_flops(lambda model, x: model.logits(model.norm(x)), model, hidden)
     return _sum((whole, _times(spared, scored - time)))
+
+
+def train_flops(model: Any, time: int, scored: int | None = None) -> Flops:
+    """Returns the model FLOPs of training on one sequence; the arguments are `forward_flops`'s.
+
+    A backward pass has twice the FLOPs of a forward pass.
+    """
+    return _times(forward_flops(model, time, scored), 3)
 
 
 def _sum_over(at: Callable[[int], Flops], first: int, last: int) -> Flops:

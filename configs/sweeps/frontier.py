@@ -4,9 +4,9 @@
     python scripts/frontier.py runs/sweeps/frontier/* --out=runs/sweeps/frontier-report
 
 Each mixer keeps states of several sizes, by its width or by an option. The lowest seed chooses the
-learning rate of each model for each number of pairs, and the other seeds are reported. The default
-grid has 144 runs of about 35 seconds of one CPU core. The argument "full" has longer rows with up
-to 64 pairs, larger states, more seeds and a longer training, for an accelerator.
+learning rate of each model for each number of pairs, and the other seeds are reported. --dry_run
+lists the runs. The argument "full" has longer rows with up to 64 pairs, larger states, more seeds
+and a longer training, for an accelerator.
 
 Expect that attention recalls as many pairs as its window reaches, and that the states of linear
 attention and Mamba have to grow with the number of pairs. The GRU does not learn to recall more

@@ -14,11 +14,18 @@ class Entry(NamedTuple):
       name: the name that it gives; "" where it gives none.
       value: a member's layer pattern, a probe's task; "" where it only sets fields.
       settings: values of fields by name.
+      text: all of it.
     """
 
     name: str
     value: str
     settings: dict[str, Any]
+    text: str
+
+    @property
+    def title(self) -> str:
+        """The name, which is the text where it gives none."""
+        return self.name or self.text
 
 
 def parse_entry(text: str, kind: str = "member") -> Entry:
@@ -46,10 +53,4 @@ def parse_entry(text: str, kind: str = "member") -> Entry:
             raise UserError(
                 f"cannot read {setting!r} in the {kind} {text!r}; write 'field=value' after a ';'"
             )
-    return Entry(name or "", pattern, settings)
-
-
-def name_and_pattern(text: str) -> tuple[str, str]:
-    """Returns the name of a member, which is its text where it has no other, and its pattern."""
-    name, pattern, _ = parse_entry(text)
-    return name or "; ".join(part.strip() for part in text.split(";")), pattern
+    return Entry(name or "", pattern, settings, "; ".join([pattern, *rest]))

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from seqarch.compare.entries import name_and_pattern, parse_entry
+from seqarch.compare.entries import parse_entry
 from seqarch.compare.matching import match_depth, match_parameters
 from seqarch.compare.solving import match_flops, match_state
 from seqarch.config import Config, ModelConfig, parse, to_dict
@@ -68,11 +68,12 @@ def match_members(
     target = dataclasses.replace(base.model, mixer=reference)
     configs: dict[str, Config] = {}
     for member in members:
-        settings, (name, pattern) = parse_entry(member).settings, name_and_pattern(member)
+        entry = parse_entry(member)
+        name, settings = entry.title, entry.settings
         if name in configs:
             raise UserError(f"config.members has {name!r} twice; write 'another name = {member}'")
         config = to_dict(base)
-        config["model"] |= dict(mixer=pattern) | settings
+        config["model"] |= dict(mixer=entry.value) | settings
         config = parse(config)
         model = _match(config, target, settings, match)
         configs[name] = dataclasses.replace(config, model=model)

@@ -95,7 +95,7 @@ def read_probes(texts: Sequence[str]) -> tuple[ProbeSpec, ...]:
         raise UserError(f"config.probes is {texts!r}; give tasks, such as ('parity', 'mqar')")
     found: dict[str, ProbeSpec] = {}
     for text in texts:
-        name, task, settings = parse_entry(text, "probe")
+        name, task, settings, _ = parse_entry(text, "probe")
         own = {field: settings.pop(field) for field in OWN if field in settings}
         probe = ProbeSpec(name or task, task, **own, fields=settings)
         if probe.title in found:

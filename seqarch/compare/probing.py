@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqarch.compare.deadline import Deadline
-from seqarch.compare.entries import name_and_pattern
+from seqarch.compare.entries import parse_entry
 from seqarch.compare.probe_spec import Start
 from seqarch.compare.probe_study import ProbeStudy
 from seqarch.compare.spec import ComparisonSpec
@@ -51,13 +51,12 @@ def probe_studies(
 
 def _patterns(spec: ComparisonSpec) -> dict[str, str]:
     """Returns the layer patterns of the members that get probes, by name."""
-    members = dict(map(name_and_pattern, spec.members))
+    members = {entry.title: entry.value for entry in map(parse_entry, spec.members)}
     if not spec.probe_members:
         return members
     chosen = {}
-    for text in spec.probe_members:
-        name, pattern = (text, members[text]) if text in members else name_and_pattern(text)
-        chosen[name] = pattern
+    for entry in map(parse_entry, spec.probe_members):
+        chosen[entry.title] = members.get(entry.text, entry.value)
     return chosen
 
 

@@ -35,7 +35,7 @@ def sized_members(spec: ComparisonSpec) -> dict[str, tuple[Config, Rung | None]]
         return {name: (config, None) for name, config in found.items()}
     sized: dict[str, tuple[Config, Rung | None]] = {}
     for text in spec.sizes:
-        name, size, settings = parse_entry(text, "size")
+        name, size, settings, _ = parse_entry(text, "size")
         if name or not size:
             raise UserError(f"config.sizes has {text!r}; write 'small; model.dim=32'")
         if "/" in size:

@@ -14,7 +14,7 @@ from seqarch.config import ModelConfig
 from seqarch.costs.memory import state_size
 from seqarch.costs.programs import serving_model
 from seqarch.errors import UserError
-from seqarch.flops import forward_flops
+from seqarch.flops import train_flops
 from seqarch.mixers import resolve_mixer
 from seqarch.model import count_parameters
 from seqarch.patterns import Layer, parse_pattern
@@ -48,9 +48,9 @@ def state_bytes(model: ModelConfig, length: int) -> int:
     return state_size(serving_model(model), length).bytes
 
 
-def training_flops(model: ModelConfig, length: int) -> float:
+def flops_per_token(model: ModelConfig, length: int) -> float:
     """Returns the model FLOPs of training on a token of rows of `length` tokens."""
-    return 3 * forward_flops(serving_model(model), length).total / length
+    return train_flops(serving_model(model), length).total / length
 
 
 def match_state(model: ModelConfig, length: int, reference: ModelConfig) -> ModelConfig:
@@ -82,7 +82,7 @@ def match_flops(model: ModelConfig, length: int, reference: ModelConfig) -> Mode
     Raises:
       UserError: where no width comes within TOLERANCE.
     """
-    measure = functools.partial(training_flops, length=length)
+    measure = functools.partial(flops_per_token, length=length)
     fields = [width_field(model)]
     return _match(model, reference, measure, fields, format_si, "FLOPs a token")
 

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-from seqarch.compare.members import MATCHES
 from seqarch.compare.probe_spec import ProbeSpec, read_probes
 from seqarch.config import Config, parse
 from seqarch.errors import UserError, unknown
@@ -73,8 +72,6 @@ class ComparisonSpec:
                 f"config.seeds {self.seeds} has the seed that learning rates are chosen with; "
                 "give fresh ones"
             )
-        if self.match not in MATCHES:
-            raise unknown("config.match", self.match, MATCHES)
         if self.split not in ("validation", "test"):
             raise unknown("split", self.split, ("validation", "test"))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from seqarch.costs.programs import abstract, train_program
 from seqarch.evals.evaluator import Evaluator, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
-from seqarch.flops import count_flops, forward_flops
+from seqarch.flops import count_flops, forward_flops, train_flops
 from seqarch.records import Record
 from seqarch.training.sharding import batch_layout
 
@@ -15,14 +15,14 @@ def evaluate(run: LoadedRun) -> Iterator[Record]:
     config = run.config
     model, scored = abstract(run.model), batch_layout(config).scored
     forward = forward_flops(model, config.length)
-    train = forward_flops(model, config.length, scored)
+    train = train_flops(model, config.length, scored)
     program = train_program(config, run.mesh)
     hardware = count_flops(program.fn, *program.args)
     tokens = config.batch * config.length
     yield Record("flops", "forward_per_token", forward.total / config.length)
     yield Record("flops", "forward_matmul_per_token", forward.matmul / config.length)
-    yield Record("flops", "train_per_token", 3 * train.total / config.length)
-    yield Record("flops", "train_matmul_per_token", 3 * train.matmul / config.length)
+    yield Record("flops", "train_per_token", train.total / config.length)
+    yield Record("flops", "train_matmul_per_token", train.matmul / config.length)
     yield Record("flops", "train_hardware_per_token", hardware.total / tokens)
     yield Record("flops", "uncounted_loops", hardware.uncounted_loops)
 

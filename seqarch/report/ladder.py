@@ -10,11 +10,11 @@ from typing import NamedTuple
 from matplotlib import figure
 from matplotlib.axes import Axes
 
-from seqarch.records import Results
 from seqarch.report import style
 from seqarch.report.figures import styles_of
 from seqarch.report.formats import FORMATS, format_si
 from seqarch.report.labels import Label, label_points
+from seqarch.report.matched import trained_tokens
 from seqarch.report.members import LADDER, Comparison, Member
 from seqarch.report.style import Figure
 from seqarch.report.tables import Column, Row, Table
@@ -46,17 +46,11 @@ def ladder(comparison: Comparison) -> dict[str, dict[str, Member]]:
 def points(member: Member) -> list[Point]:
     """Returns a point for each seed of a member at one size; none where it was not measured."""
     params = member.value("memory", "params")
-    per_token = member.value("flops", "train_per_token")
+    per_token, tokens = member.value("flops", "train_per_token"), trained_tokens(member)
     bits = [each.value("quality", "bits_per_byte") for each in member.results]
-    if not params or not per_token:
+    if not params or not per_token or not tokens:
         return []
-    flops = per_token * _tokens(member.results[0])
-    return [Point(params, flops, each) for each in bits if each]
-
-
-def _tokens(results: Results) -> int:
-    config = results.source.config
-    return config["batch"] * config["length"] * config["steps"]
+    return [Point(params, per_token * tokens, each) for each in bits if each]
 
 
 def fit(rungs: Mapping[str, Member], axis: str) -> Exponent | None:

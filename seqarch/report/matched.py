@@ -47,11 +47,11 @@ def _quantities(models: Sequence[Member]) -> list[tuple[str, str, Callable[[Memb
         found.append((title, "bytes", metric_cell("", "bytes", "memory", "state_bytes", at).of))
     flops = metric_cell("", "flops", "flops", "train_per_token", {}).of
     found.append(("training FLOPs a token", "flops", flops))
-    found.append(("tokens of training", "flops", _tokens))
+    found.append(("tokens of training", "flops", trained_tokens))
     return found
 
 
-def _tokens(member: Member) -> int | None:
+def trained_tokens(member: Member) -> int | None:
     """Returns the tokens of the longest of a member's runs; one may end when it has solved."""
     steps = [step for each in member.results if (step := each.source.step)]
     sizes = [max(steps, default=None), *(member.config.get(name) for name in ("batch", "length"))]

@@ -12,9 +12,7 @@ from seqarch.evals import evaluator
 from seqarch.files import has_shape
 from seqarch.records import Record, Results, Value
 
-LADDER = (
-    "ladder"  # name of the facts "member" and "size" of a run, where members have several sizes
-)
+LADDER = "ladder"  # has the facts "member" and "size" of a run, where members have several sizes
 PROBE, PROBE_SEARCH = "probe", "probe_search"  # kinds of sources, beside "run" and "search"
 
 

@@ -82,7 +82,7 @@ class SweepState:
     def summary(self) -> list[str]:
         """Returns the counts of ends, and the command of a report."""
         done = len(self.ends) - self.diverged
-        report = f"python scripts/report.py {shlex.quote(str(self.workdir))}/*"
+        report = f"python scripts/report.py {shlex.quote(str(self.workdir))}"
         return [f"{done} of {len(self.runs)} runs are done, {self.diverged} diverged", report]
 
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 
 from seqarch.config import Config
 from seqarch.devices import peak_flops
-from seqarch.flops import count_flops, forward_flops
+from seqarch.flops import count_flops, train_flops
 from seqarch.runtime.resident import resident_peak
 from seqarch.runtime.stopwatch import Stopwatch
 from seqarch.tasks.base import Task
@@ -160,10 +160,10 @@ def make_meter(config: Config, mesh: Mesh, task: Task, flops: float, members: in
 
 
 def step_flops(config: Config) -> float:
-    """Returns the model FLOPs of one train step over the global batch, three forward passes."""
+    """Returns the model FLOPs of one train step over the global batch."""
     model = jax.eval_shape(make_init(config), jax.random.key(0)).model
     scored = batch_layout(config).scored
-    return 3 * config.batch * forward_flops(model, config.length, scored).total
+    return config.batch * train_flops(model, config.length, scored).total
 
 
 def count_step_flops(config: Config, train_step: Callable, *arguments: PyTree) -> dict[str, float]:

@@ -15,6 +15,7 @@ from studies.claims.base import Claim
 from studies.claims.evidence import EVALUATOR
 from studies.claims.page import CLAIMS
 from studies.claims.setup import Setup
+from studies.out import check
 
 
 def record_all(setup: Setup, path: Path) -> list[Results]:
@@ -28,11 +29,11 @@ def record_all(setup: Setup, path: Path) -> list[Results]:
       The records of each claim.
 
     Raises:
-      UserError: where `path` is another file.
+      UserError: where `path` is another file, or its directory cannot be made.
     """
+    check(path, EVALUATOR)
     found, made = _known(path), provenance()  # now: the tree may change meanwhile
     facts = {EVALUATOR: dict(targets=list(setup.targets))}
-    path.parent.mkdir(parents=True, exist_ok=True)
     for claim in CLAIMS:
         setup.say(claim.said)
         source = Source(claim.name, "program", provenance=made, facts=facts)
@@ -54,13 +55,9 @@ def _records(claim: Claim, setup: Setup) -> tuple[Record, ...]:
 
 
 def _known(path: Path) -> dict[str, Results]:
-    """What an earlier call measured, by claim; raises UserError for another file."""
-    if not path.exists():
-        return {}
-    about, results = records.read(path)
-    if about.get("kind") != EVALUATOR:
-        raise UserError(f"{path} holds no claims; give another --out")
-    return {each.source.member: each for each in results}
+    """What an earlier call measured, by claim."""
+    known = records.read(path).results if path.exists() else []
+    return {each.source.member: each for each in known}
 
 
 def parse_target(name: str) -> str:

@@ -8,12 +8,12 @@ from seqarch.compare.members import match_members
 from seqarch.compare.solving import (
     TOLERANCE,
     Field,
+    flops_per_token,
     least_enough,
     match_flops,
     match_state,
     nearest,
     state_bytes,
-    training_flops,
     width_field,
 )
 from seqarch.config import Config, ModelConfig
@@ -36,10 +36,10 @@ def test_every_mixer_gets_the_state_of_a_wider_one(mixer):
 
 
 def test_a_model_gets_the_flops_of_a_wider_one_and_of_another_mixer():
-    wider, target = of("linear_attention", dim=48), training_flops(of("mamba"), 2)
+    wider, target = of("linear_attention", dim=48), flops_per_token(of("mamba"), 2)
     assert match_flops(of("linear_attention"), 2, wider) == wider
     found = match_flops(of("linear_attention"), 2, of("mamba"))
-    assert abs(training_flops(found, 2) - target) <= TOLERANCE * target
+    assert abs(flops_per_token(found, 2) - target) <= TOLERANCE * target
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def rung(member, size, bits):
         )
         config = dict(batch=2, length=10, steps=5, model=dict(mixer=member))
         facts = {LADDER: dict(member=member, size=size)}
-        source = Source(f"{member}-{size}", config=config, seeds=dict(model=seed), facts=facts)
+        ran = dict(config=config, step=config["steps"], seeds=dict(model=seed))
+        source = Source(f"{member}-{size}", **ran, facts=facts)
         results.append(Results(source, records))
     return Member(f"{member}-{size}", "run", tuple(results))
 
