@@ -23,7 +23,7 @@ from configs import lm
 from seqarch import tasks
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
-from seqarch.tasks.base import Probe
+from seqarch.tasks.probe import Probe
 
 
 def get_config(argument: str = "mqar,attention") -> ml_collections.ConfigDict:

@@ -17,7 +17,7 @@ from seqarch.records import Record, Results, Source
 from seqarch.report.members import LADDER, Member
 from seqarch.report.origin_tables import MATCHING
 from seqarch.runtime.progress import Progress
-from seqarch.tasks.base import Probe
+from seqarch.tasks.probe import Probe
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 from seqarch import tasks
 from seqarch.config import Config, flatten, parse, to_dict
 from seqarch.errors import UserError, unknown_field
-from seqarch.tasks.base import Probe
+from seqarch.tasks.probe import Probe
 
 Fields = Mapping[str, Any]  # values by the dotted names of fields, such as {"optim.lr": 1e-3}
 

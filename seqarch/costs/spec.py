@@ -21,9 +21,9 @@ from seqarch.provenance import version
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 SOURCES = (
-    *(f"{name}.py" for name in ("tasks/base", "devices", "flops", "generate")),
+    *(f"{name}.py" for name in ("devices", "flops", "generate")),
     *(f"{name}.py" for name in ("layers", "model", "patterns", "tuning")),
-    *("config/*.py", "ops/*.py", "mixers/*.py", "training/*.py"),
+    *("config/*.py", "ops/*.py", "mixers/*.py", "tasks/*.py", "training/*.py"),
     *(f"costs/{name}.py" for name in ("compiler", "devices", "memory", "peak", "programs")),
 )
 

@@ -18,13 +18,8 @@ from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, T
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Fact, Record
 from seqarch.tasks import make_task
-from seqarch.tasks.base import (
-    ACCURACY,
-    HELD_OUT_SEED,
-    SMALLEST_DOMAIN_BITS,
-    Probe,
-    Rows,
-)
+from seqarch.tasks.base import ACCURACY
+from seqarch.tasks.probe import HELD_OUT_SEED, SMALLEST_DOMAIN_BITS, Probe, Rows
 from seqarch.tasks.trivial import trivial_accuracy
 from seqarch.training.state import token_scores
 from seqarch.types import Bool

@@ -15,7 +15,7 @@ from seqarch.errors import UserError
 from seqarch.patterns import Layer, read_entry, read_pattern
 from seqarch.records import UNMEASURED, Record, Results
 from seqarch.stats.frontier import Point
-from seqarch.tasks.base import Probe
+from seqarch.tasks.probe import Probe
 
 VARIED = ("task", "model.mixer", "model.dim", "optim.lr", "seed", "eval", "evals", *UNMEASURED)
 FIELDS = ("task", "length", "model.mixer", "model.dim", "model.dtype", "optim.lr")  # that all have

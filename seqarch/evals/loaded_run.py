@@ -18,7 +18,8 @@ from seqarch.errors import UserError, first_line
 from seqarch.model import LanguageModel
 from seqarch.runtime.progress import Progress
 from seqarch.tasks import make_task
-from seqarch.tasks.base import HeldOut, Task
+from seqarch.tasks.base import Task
+from seqarch.tasks.probe import HeldOut
 from seqarch.tasks.text.tokens import TokenFile
 from seqarch.training.sharding import make_mesh
 

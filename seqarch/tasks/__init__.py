@@ -3,7 +3,7 @@
     task = make_task(config)                  # config.task: "text", "mqar(pairs=8,length=128)"
     batch = next(task.batches("train", seed=0, batch=64))
 
-A new task is a file with a subclass of `seqarch.tasks.base.Probe`, and an entry in TASKS.
+A new task is a file with a subclass of `seqarch.tasks.probe.Probe`, and an entry in TASKS.
 """
 
 import importlib

@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Probe, Rows
+from seqarch.tasks.probe import Probe, Rows
 from seqarch.types import Float, Int
 
 

@@ -20,8 +20,8 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Probe, Rows
 from seqarch.tasks.draws import distinct, first
+from seqarch.tasks.probe import Probe, Rows
 from seqarch.types import Int
 
 

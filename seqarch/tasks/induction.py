@@ -19,7 +19,7 @@ import math
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Probe, Rows
+from seqarch.tasks.probe import Probe, Rows
 from seqarch.types import Int
 
 

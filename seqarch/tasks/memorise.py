@@ -16,7 +16,7 @@ import dataclasses
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Probe, Rows
+from seqarch.tasks.probe import Probe, Rows
 from seqarch.types import Int
 
 TABLE_SEED = 12345

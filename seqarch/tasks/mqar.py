@@ -25,8 +25,8 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError, unknown
-from seqarch.tasks.base import Probe, Rows
 from seqarch.tasks.draws import distinct
+from seqarch.tasks.probe import Probe, Rows
 from seqarch.types import Int
 
 VARIANTS = ("fresh", "zoology")

@@ -17,8 +17,8 @@ import math
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import Probe, Rows
 from seqarch.tasks.draws import one_of, previous
+from seqarch.tasks.probe import Probe, Rows
 from seqarch.types import Int
 
 

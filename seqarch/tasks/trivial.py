@@ -6,8 +6,8 @@ often it occurs. A model that is no better has not been shown to read more.
 
 import numpy as np
 
-from seqarch.tasks.base import Rows
 from seqarch.tasks.draws import occurrences
+from seqarch.tasks.probe import Rows
 from seqarch.types import Bool, Int
 
 

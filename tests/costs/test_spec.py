@@ -1,10 +1,10 @@
-"""Cells: what decides their programs, the cache, and workers that crash or hang and lose one
-spec.
-"""
+"""Specs of programs: what decides them, the cache, and workers that crash or hang and lose one."""
 
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -138,3 +138,22 @@ def test_an_error_of_the_compiler_is_a_line(monkeypatch):
 
     monkeypatch.setattr(worker, "measure", fails)
     assert worker._outcome(spec(), Measurement) == Failed("the compiler fails: INTERNAL: no tile")
+
+
+HARMLESS = {"errors.py", "files.py", "provenance.py", "types.py"}  # they change no program
+
+
+def test_measurements_depend_on_every_module_that_makes_the_programs():
+    """A module that the programs import and the sources lack would leave stale measurements."""
+    listing = (
+        "import sys, seqarch.costs.programs\n"
+        "ours = (module for name, module in sys.modules.items() if name.startswith('seqarch.'))\n"
+        "print(*(module.__file__ for module in ours), sep='\\n')"
+    )
+    command = [sys.executable, "-c", listing]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    root = Path(specs.__file__).parents[1]
+    files = {Path(line).relative_to(root) for line in found.stdout.splitlines() if line != "None"}
+    sources = {path.relative_to(root) for each in specs.SOURCES for path in root.glob(each)}
+    left = {file for file in files - sources if file.parts[0] != "runtime"}
+    assert files and {str(file) for file in left if file.name != "__init__.py"} <= HARMLESS

@@ -16,8 +16,9 @@ from configs import probes
 from seqarch import tasks
 from seqarch.config import Config, ModelConfig, parse
 from seqarch.errors import UserError
-from seqarch.tasks import TASKS, base, make_task
-from seqarch.tasks.base import EIGHTHS, SPLITS, Probe, Rows, row_hashes
+from seqarch.tasks import TASKS, make_task
+from seqarch.tasks.base import SPLITS
+from seqarch.tasks.probe import EIGHTHS, Probe, Rows, row_hashes
 
 ROOT = Path(__file__).parents[2]
 PROBES = [name for name in TASKS if issubclass(tasks.find(name), Probe)]
@@ -154,7 +155,7 @@ def test_long_rows_are_drawn_a_few_at_a_time(monkeypatch):
         counts.append(count)
         return draw(self, rng, count)
 
-    monkeypatch.setattr(base, "DRAWN_TOKENS", 3 * 4096)
+    monkeypatch.setattr("seqarch.tasks.probe.DRAWN_TOKENS", 3 * 4096)
     monkeypatch.setattr(type(probe), "draw", counted)
     rows = probe.rows("test", 0, 0, 5)
     assert rows.tokens.shape == (5, 4096) and set(counts) <= {1, 2, 3}
@@ -187,7 +188,7 @@ def test_another_process_draws_the_same_rows():
         f"print({name!r}, row_hashes(probes.find_probe({name!r}).rows('train', 7, 3, 4).tokens))"
         for name in PROBES + VARIANTS
     )
-    program = "from configs import probes\nfrom seqarch.tasks.base import row_hashes\n" + program
+    program = "from configs import probes\nfrom seqarch.tasks.probe import row_hashes\n" + program
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
