@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from seqarch.costs.compiler import compiled_bytes
-from seqarch.mixers import MIXERS
+from seqarch.mixers import MIXERS, resolve_mixer
 from seqarch.mixers.mamba import Mamba
 from seqarch.ops.numerics import rows
 from seqarch.types import Array, PyTree
@@ -126,14 +126,14 @@ class Unscanned(Mamba):
 
 def labelled_forms(name: str) -> dict[str, str | None]:
     """Returns the forms of a mixer by label; a mixer without forms has one, None."""
-    forms = MIXERS[name].forms
+    forms = resolve_mixer(name).forms
     return {f"{name}, {form}": form for form in forms} if forms else {name: None}
 
 
 def make_mixer(name: str, sizes: Sizes, method: str | None = None) -> nnx.Module:
     """Returns a mixer of MIXERS in these sizes, in its default form where `method` is None."""
     options = dict(options_of(name, sizes)) | ({"method": method} if method else {})
-    return MIXERS[name](sizes.dim, **options, rngs=nnx.Rngs(0))
+    return resolve_mixer(name)(sizes.dim, **options, rngs=nnx.Rngs(0))
 
 
 def is_constant(name: str, sizes: Sizes) -> bool:

@@ -42,6 +42,8 @@ os.environ["SEQARCH_FORMS"] = str(Path(__file__).parents[1] / ".pytest_cache" / 
 shapes.install()  # in this process alone: a program that a test starts takes a second more with it
 
 TESTS = Path(__file__).parent
+# The mixers that costly tests run, one of each family; the law is tested for all of MIXERS.
+CORE = ("attention", "gru", "linear_attention", "mamba")
 # Files whose tests start several programs, kill them, or need gigabytes. A single such test, or one
 # that takes more than some seconds, has the mark `slow` itself.
 SLOW = {

@@ -11,9 +11,10 @@ from flax import nnx
 
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
-from seqarch.mixers import MIXERS, resolve_mixer
+from seqarch.mixers import resolve_mixer
 from seqarch.model import LanguageModel
 from seqarch.training.checkpoint import named
+from tests.conftest import CORE
 
 TINY = ModelConfig(mixer="gru,attention(window=4)", layers=5, dim=16, mlp=16)
 
@@ -49,7 +50,7 @@ def test_training_prefill_and_steps_are_one_function(tokens, conv):
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_a_model_that_serves_is_the_same_function_to_the_bit(tokens, dtype):
-    mixers = [*MIXERS, "linear_attention(decay=data)", "attention(qk_norm=True)"]
+    mixers = [*CORE, "linear_attention(decay=data)", "attention(qk_norm=True)"]
     model = build(mixer=",".join(mixers), layers=len(mixers), dtype=dtype, conv=3)
     # noise gives every parameter, biases included, digits that a cast drops
     noise = lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape)

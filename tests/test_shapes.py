@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import TypeCheckError
 
 from seqarch import ops
-from seqarch.mixers import MIXERS
+from seqarch.mixers import MIXERS, resolve_mixer
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +23,7 @@ def test_an_op_refuses_shapes_that_do_not_agree():
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_mixer_refuses_an_input_without_time(name):
-    mixer = MIXERS[name](16, rngs=nnx.Rngs(0))
+    mixer = resolve_mixer(name)(16, rngs=nnx.Rngs(0))
     with pytest.raises(TypeCheckError, match="parameter 'x'"):
         mixer(jnp.ones((2, 16)))
 

@@ -18,7 +18,7 @@ from benchmarks.tune import _best, candidates, tune
 from seqarch import tuning
 from seqarch.config import Config, MeshConfig, ModelConfig, resolve, to_dict, with_forms
 from seqarch.errors import UserError
-from seqarch.mixers import MIXERS
+from seqarch.mixers import MIXERS, resolve_mixer
 from seqarch.patterns import Layer
 from seqarch.tasks.text import tokens
 from seqarch.training import loop, sharding
@@ -62,18 +62,15 @@ def test_what_was_tuned_on_one_device_means_nothing_on_another():
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_off_the_cpu_linear_recurrences_never_go_token_by_token(platform):
     parallel = {"associative", "chunked", "parallel", "blockwise"}
-    nonlinear = {"gru"}  # has no other form
-    assert all(
-        mixer.forms.auto(platform) in parallel
-        for name, mixer in MIXERS.items()
-        if name not in nonlinear
-    )
+    forms = [resolve_mixer(name).forms for name in MIXERS]
+    linear = [each for each in forms if each and parallel & set(each)]
+    assert linear and all(each.auto(platform) in parallel for each in linear)
 
 
 @pytest.mark.slow
 def test_every_form_is_timed_once_in_every_size_that_matters():
     found = [dict(options) for options, _ in candidates(Layer("mamba"), TINY)]
-    forms = MIXERS["mamba"].forms
+    forms = resolve_mixer("mamba").forms
     assert {options["method"] for options in found} == set(forms)
     assert [options for options in found if options["method"] == "associative"] == [
         {"method": "associative", "chunk": 64}
@@ -88,7 +85,7 @@ def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast
         model=dataclasses.replace(TINY.model, mixer="gru,gru,linear_attention(method=chunked)"),
     )
     choices, figures = tune(config, Limits(rounds=(2, 2), seconds=0.0), say=lambda line: None)
-    assert set(choices) == {"gru"} and len(figures) == len(MIXERS["gru"].forms)
+    assert set(choices) == {"gru"} and len(figures) == len(resolve_mixer("gru").forms)
     assert all(figure.seconds > 0 for figure in figures)
     figure = lambda seconds: Timing("mamba", "", "", "train", seconds)
     usual, other = (("method", "recompute"), ("chunk", 64)), (("method", "chunked"), ("chunk", 16))

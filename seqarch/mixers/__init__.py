@@ -1,4 +1,8 @@
-"""The registry of mixers; one outside the repository is named `package.module:Class` instead."""
+"""The registry of mixers, family by family.
+
+A mixer is a file with a subclass of `seqarch.mixers.base.SequenceMixer`, and an entry in FAMILIES.
+One outside the repository is named `package.module:Class` instead.
+"""
 
 import contextlib
 import importlib
@@ -9,18 +13,24 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from seqarch.errors import UserError, first_line, unknown
-from seqarch.mixers.attention import Attention
 from seqarch.mixers.base import SequenceMixer
-from seqarch.mixers.gru import GRU
-from seqarch.mixers.linear_attention import LinearAttention
-from seqarch.mixers.mamba import Mamba
 
-MIXERS: dict[str, type[SequenceMixer]] = {
-    "attention": Attention,
-    "gru": GRU,
-    "linear_attention": LinearAttention,
-    "mamba": Mamba,
+# Figures draw a family in one colour.
+FAMILIES = {
+    "recurrent": {
+        "gru": "seqarch.mixers.gru:GRU",
+    },
+    "attention": {
+        "attention": "seqarch.mixers.attention:Attention",
+    },
+    "linear attention": {
+        "linear_attention": "seqarch.mixers.linear_attention:LinearAttention",
+    },
+    "state space": {
+        "mamba": "seqarch.mixers.mamba:Mamba",
+    },
 }
+MIXERS = {name: where for family in FAMILIES.values() for name, where in family.items()}
 
 # A directory that has all files of one of these is a run's, or a comparison's.
 RUN_FILES = (
@@ -43,7 +53,8 @@ def resolve_mixer(name: str) -> type[SequenceMixer]:
     if ":" not in name:
         if name not in MIXERS:
             raise unknown("mixer", name, MIXERS)
-        return MIXERS[name]
+        module, _, attribute = MIXERS[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
     module, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise UserError(f"cannot load the mixer {name!r}; give package.module:Class")

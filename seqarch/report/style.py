@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 
 from seqarch.errors import UserError
+from seqarch.mixers import FAMILIES
 from seqarch.patterns import read_pattern
 
 INK = "#010203"
@@ -28,10 +29,10 @@ QUIET = "#808080"
 HYBRID = "hybrid"
 # Those of Okabe and Ito; families that are not named share the others.
 COLOURS = {
-    "gru": "#0072b2",
+    "recurrent": "#0072b2",
     "attention": "#d55e00",
-    "linear_attention": "#009e73",
-    "mamba": "#cc79a7",
+    "linear attention": "#009e73",
+    "state space": "#cc79a7",
     HYBRID: "#e69f00",
 }
 OTHERS = ("#56b4e9", "#8c6d31", "#7a5195", "#4d4d4d")
@@ -91,9 +92,9 @@ class Style(NamedTuple):
 def style_of(name: str, model: Mapping[str, Any]) -> Style:
     """Returns the style of a member.
 
-    The colour is that of its family. Marker and line are those of the variant: the options of its
-    mixers, and whether it has convolutions and MLPs. Two variants of a family may look alike, since
-    nothing but their names decides.
+    The colour is that of its family. A mixer of FAMILIES has its own marker there. Those of a
+    variant follow from its options, and from whether it has convolutions and MLPs. Two variants of
+    a family may look alike, since nothing but their names decides.
 
     Args:
       name: its name, which counts where there is no model.
@@ -104,9 +105,10 @@ def style_of(name: str, model: Mapping[str, Any]) -> Style:
     parts = [bool(model.get("conv")), model.get("mlp") == 0] if model else []
     digest = _digest(f"{_layers(pattern)} {parts}")
     colour = COLOURS.get(kind) or OTHERS[_digest(kind) % len(OTHERS)]
-    plain = pattern == kind and not any(parts)
-    if plain and kind in COLOURS:
-        return Style(colour, MARKERS[0], LINES[0])
+    mixers = list(FAMILIES.get(kind, ()))
+    if pattern in mixers and not any(parts):
+        line, marker = divmod(mixers.index(pattern), len(MARKERS))
+        return Style(colour, MARKERS[marker], LINES[line % len(LINES)])
     marker = MARKERS[1 + digest % (len(MARKERS) - 1)]
     return Style(colour, marker, LINES[digest // len(MARKERS) % len(LINES)])
 
@@ -130,12 +132,18 @@ def line_shades(count: int) -> list[tuple[float, ...]]:
 
 
 def family(pattern: str) -> str:
-    """Returns the mixer of a layer pattern, "hybrid" for several, or `pattern` if it is none."""
+    """Returns the family of a layer pattern, "hybrid" for several mixers.
+
+    A mixer that is not in FAMILIES, or a pattern that cannot be read, is a family of its own.
+    """
     try:
         names = {layer.mixer for layer in read_pattern(pattern)}
     except UserError:
         return pattern
-    return names.pop() if len(names) == 1 else HYBRID
+    if len(names) > 1:
+        return HYBRID
+    (name,) = names
+    return next((family for family, mixers in FAMILIES.items() if name in mixers), name)
 
 
 @contextlib.contextmanager

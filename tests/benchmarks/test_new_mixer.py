@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import programs
-from seqarch.mixers import GRU, MIXERS
+from seqarch.mixers import MIXERS
+from seqarch.mixers.gru import GRU
 from tests.benchmarks.test_bench import TINY
 
 
@@ -18,7 +19,7 @@ class Formless(GRU):
 
 
 def test_a_new_mixer_without_forms_is_measured_by_its_line_in_the_registry(monkeypatch):
-    monkeypatch.setitem(MIXERS, "formless", Formless)
+    monkeypatch.setitem(MIXERS, "formless", f"{__name__}:Formless")
     for group in ("mixers", "train_step", "decoding", "generation"):
         forms = [case.form for together in programs.GROUPS[group](TINY) for case in together]
         assert "formless" in forms

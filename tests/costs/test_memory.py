@@ -13,9 +13,9 @@ from seqarch.costs.memory import count, measure, state_size, tree_bytes
 from seqarch.costs.programs import Program, decode_loop_program, prefill_program, programs
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
-from seqarch.mixers import MIXERS
 from seqarch.model import LanguageModel
 from seqarch.training.sharding import abstract_state, make_mesh
+from tests.conftest import CORE
 
 CONTEXTS = (64, 256, 4096, 1_048_576)
 DIM, LAYERS, HEADS = 16, 2, 4
@@ -175,7 +175,7 @@ CLOSED_FORMS = {
 }
 
 
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("mixer", CORE)
 def test_state_bytes_of_shapes_of_the_decoding_loop_and_of_the_closed_form_agree(mixer):
     batch, length = 3, 128
     config = Config(length=length, model=ModelConfig(mixer, layers=LAYERS, dim=DIM, mlp=16))

@@ -8,8 +8,11 @@ import pytest
 from flax import nnx
 
 from seqarch import laws, ops
-from seqarch.mixers import GRU, MIXERS, Attention, LinearAttention, Mamba
-from seqarch.mixers.gru import GRUState
+from seqarch.mixers import MIXERS, resolve_mixer
+from seqarch.mixers.attention import Attention
+from seqarch.mixers.gru import GRU, GRUState
+from seqarch.mixers.linear_attention import LinearAttention
+from seqarch.mixers.mamba import Mamba
 from seqarch.mixers.short_conv import ShortConv
 
 
@@ -21,7 +24,7 @@ def convolved(make, dim):
 
 
 VARIANTS = {
-    **{name: partial(mixer, 16) for name, mixer in MIXERS.items()},
+    **{name: partial(resolve_mixer(name), 16) for name in MIXERS},
     "attention_window_grouped_normed": partial(
         Attention, 16, kv_heads=2, qk_norm=True, window=5, block=8
     ),

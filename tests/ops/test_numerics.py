@@ -13,7 +13,8 @@ from seqarch import ops
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
 from seqarch.layers import Linear
-from seqarch.mixers import GRU, LinearAttention
+from seqarch.mixers.gru import GRU
+from seqarch.mixers.linear_attention import LinearAttention
 from seqarch.model import LanguageModel
 from seqarch.ops.numerics import rows
 from seqarch.ops.rope import angles

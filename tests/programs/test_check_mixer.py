@@ -10,14 +10,14 @@ import pytest
 from seqarch import laws
 from seqarch.laws.hints import HINTS
 from seqarch.laws.learning import check_learning
-from seqarch.mixers import GRU
+from seqarch.mixers.gru import GRU
 from seqarch.tasks.text import tokens
 
 ROOT = Path(__file__).parents[2]
 BROKEN = """
 import jax
 import jax.numpy as jnp
-from seqarch.mixers import GRU
+from seqarch.mixers.gru import GRU
 
 class Mistaken(GRU):
     def step(self, x, state):

@@ -181,7 +181,8 @@ def compared(tmp_path_factory):
     prepare(str(directory / "*.txt"), str(directory / "text"), validation=0.25, test=0.25)
     (directory / "tiny.py").write_text(TINY)
     (directory / "mine.py").write_text(
-        "from seqarch.mixers import LinearAttention\n\nclass Mine(LinearAttention):\n    pass\n"
+        "from seqarch.mixers.linear_attention import LinearAttention\n\n"
+        "class Mine(LinearAttention):\n    pass\n"
     )
 
     def run(*arguments, workdir="runs"):

@@ -27,7 +27,6 @@ from seqarch.costs.programs import train_program
 from seqarch.devices import DEVICES, Device
 from seqarch.errors import Diverged, Stopped, UserError
 from seqarch.flops import count_flops
-from seqarch.mixers import MIXERS
 from seqarch.runs import load_run
 from seqarch.runtime import accelerator, cluster
 from seqarch.runtime.trackers.tensorboard import HPARAMS_FILE
@@ -37,6 +36,7 @@ from seqarch.training.checkpoint import Checkpointer, load_model
 from seqarch.training.divergence import PATIENCE, is_diverged
 from seqarch.training.logging import read_rows
 from seqarch.training.state import TrainState
+from tests.conftest import CORE
 from tests.training.test_restore import flip, largest
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ OPTIONS = dict(
 
 @pytest.mark.parametrize(
     ("mixer", "options"),
-    [*((mixer, {}) for mixer in sorted(MIXERS)), ("gru,attention(window=8)", OPTIONS)],
+    [*((mixer, {}) for mixer in CORE), ("gru,attention(window=8)", OPTIONS)],
 )
 def test_every_config_runs_two_steps(corpus, tmp_path, mixer, options):
     said = []

@@ -16,11 +16,11 @@ import pytest
 from flax import nnx
 
 from seqarch.config import Config, ModelConfig, OptimConfig
-from seqarch.mixers import MIXERS
 from seqarch.mixers.base import SequenceMixer
 from seqarch.tasks.batch import Batch
 from seqarch.training import optim
 from seqarch.training.state import Hyper, hyper, make_init, make_train_step, token_losses
+from tests.conftest import CORE
 
 TINY = ModelConfig(mixer="linear_attention", layers=1, dim=32, mlp=0)
 ROWS, LENGTH, STEPS = 8, 32, 60
@@ -96,7 +96,7 @@ def assert_close(a, b, **tolerance) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mixer", sorted(MIXERS))
+@pytest.mark.parametrize("mixer", CORE)
 def test_learns_text_and_cannot_see_the_future(mixer):
     losses, _ = program(mixer)(cut(text(), STEPS), cut(text(), STEPS))
     assert losses[20:25].mean() < losses[0] - 2
