@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch.ops.forms import Forms
+from seqarch.ops.numerics import valid_tokens
 from seqarch.types import Array, Bool, Float, Int, State
 
 
@@ -106,3 +107,15 @@ def select_rows(rows: Bool[Array, "B"], then: State, otherwise: State) -> State:
         return jnp.where(rows.reshape(rows.shape + (1,) * (a.ndim - 1)), a, b)
 
     return jax.tree.map(pick, then, otherwise)
+
+
+def masks(
+    x: Float[Array, "B T D"],
+    starts: Bool[Array, "B T"] | None,
+    lengths: Int[Array, "B"] | None,
+) -> tuple[Bool[Array, "B T"] | None, Bool[Array, "B T"] | None]:
+    """Returns which tokens of `x` begin a document and which exist; None: none, and all."""
+    valid = None if lengths is None else valid_tokens(lengths, *x.shape[:2])
+    if valid is not None and starts is not None:
+        starts = starts & valid
+    return starts, valid
