@@ -8,7 +8,7 @@ Einsums and shape annotations everywhere in seqarch use these letters:
     K  key channels         V  value channels        N  state channels of an SSM
     E  inner channels of an SSM or a recurrent cell
     C  tokens in a chunk    M  chunks or blocks
-    L  layers               Y  vocabulary           U  gates of a recurrent cell (U = 3 E)
+    L  layers               Y  vocabulary           U  gates of a recurrent cell (U = 3 E or 4 E)
 
 Annotations are jaxtyping's: `Float[Array, "B T D"]`. Those of ops, layers and mixers are checked at
 every call in the tests, and in any program where SEQARCH_CHECK_SHAPES=1.

@@ -19,6 +19,7 @@ from seqarch.mixers.base import SequenceMixer
 FAMILIES = {
     "recurrent": {
         "gru": "seqarch.mixers.gru:GRU",
+        "lstm": "seqarch.mixers.lstm:LSTM",
     },
     "attention": {
         "attention": "seqarch.mixers.attention:Attention",

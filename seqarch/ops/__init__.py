@@ -7,6 +7,7 @@ from seqarch.ops.attention import attention
 from seqarch.ops.conv import causal_conv, causal_conv_step
 from seqarch.ops.gru import gru
 from seqarch.ops.linear_attention import linear_attention
+from seqarch.ops.lstm import lstm
 from seqarch.ops.rope import rope
 from seqarch.ops.scan import linear_scan
 from seqarch.ops.selective_scan import selective_scan
@@ -18,6 +19,7 @@ __all__ = [
     "gru",
     "linear_attention",
     "linear_scan",
+    "lstm",
     "rope",
     "selective_scan",
 ]

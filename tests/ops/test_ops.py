@@ -18,23 +18,16 @@ from seqarch.ops.blockwise import merge
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.gru import FORMS as GRU
 from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
+from seqarch.ops.lstm import FORMS as LSTM
 from seqarch.ops.scan import FORMS as LINEAR_SCAN
 from seqarch.ops.selective_scan import FORMS as SELECTIVE_SCAN
 from seqarch.ops.visibility import Places, Rule
+from tests.oracle import RNG, assert_form, normal, sigmoid
 
 B, T, H, G, K, V, E, N = 2, 19, 4, 2, 4, 3, 5, 3
 CHUNK = 8  # shorter than T, and no divisor of it
-RNG = np.random.default_rng(0)
 STARTS = RNG.random((B, T)) < 0.15
 STARTS[1, [0, 8, 9]] = True
-
-
-def normal(*shape):
-    return RNG.normal(size=shape)
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def linear_scan(a, b, h, starts):
@@ -79,6 +72,18 @@ def gru(u, W, b, h, starts, valid):
     return np.stack(hs, 1), h
 
 
+def lstm(u, W, h, c, starts, valid):
+    hs = []
+    for t in range(T):
+        before, kept = (np.where(starts[:, t, None], 0, x) for x in (h, c))
+        i, f, z, o = np.split(u[:, t] + before @ W, 4, -1)
+        after = sigmoid(f) * kept + sigmoid(i) * np.tanh(z)
+        c = np.where(valid[:, t, None], after, c)
+        h = np.where(valid[:, t, None], sigmoid(o) * np.tanh(after), h)
+        hs.append(h)
+    return np.stack(hs, 1), (h, c)
+
+
 def attention(q, k, v, segment, window, causal):
     o = np.zeros_like(q)
     for b, t, h in np.ndindex(B, T, H):
@@ -92,43 +97,6 @@ def attention(q, k, v, segment, window, causal):
         weights = np.exp(scores - scores.max())
         o[b, t, h] = weights @ v[b, seen, h // (H // G)] / weights.sum()
     return o
-
-
-def assert_form(function, oracle, arguments, tolerance=1e-5):
-    """`function` in float32 has the values of `oracle` in float64, and its gradients by central
-    differences.
-    """
-    arrays = [jnp.asarray(x, jnp.float32) for x in arguments]
-    weights = [normal(*np.shape(x)) for x in jax.tree.leaves(oracle(*arguments))]
-
-    def loss(f, xp, *arguments):
-        return sum(
-            (xp.asarray(w) * y).sum() for w, y in zip(weights, jax.tree.leaves(f(*arguments)))
-        )
-
-    def value(*arrays):
-        y = function(*arrays)
-        return sum(
-            (jnp.asarray(w, jnp.float32) * y).sum() for w, y in zip(weights, jax.tree.leaves(y))
-        ), y
-
-    gradients, y = jax.jit(jax.grad(value, argnums=tuple(range(len(arrays))), has_aux=True))(
-        *arrays
-    )
-    jax.tree.map(
-        lambda a, b: assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max()),
-        y,
-        oracle(*arguments),
-    )
-    for i, gradient in enumerate(gradients):
-        direction = normal(*gradient.shape)
-        shifted = [
-            [x + s * 1e-5 * direction if i == j else x for j, x in enumerate(arguments)]
-            for s in (1, -1)
-        ]
-        expected = (loss(oracle, np, *shifted[0]) - loss(oracle, np, *shifted[1])) / 2e-5
-        scale = np.linalg.norm(np.asarray(gradient, np.float64)) * np.linalg.norm(direction)
-        assert abs((gradient * direction).sum() - expected) <= 10 * tolerance * scale + 1e-6
 
 
 @pytest.mark.parametrize("starts", [None, STARTS], ids=["one", "packed"])
@@ -201,6 +169,18 @@ def test_gru(method, monkeypatch):
     assert_form(
         function, oracle, [normal(B, T, 3 * E), normal(E, 3 * E), normal(3 * E), normal(B, E)]
     )
+
+
+@pytest.mark.parametrize("scale", [1, 20], ids=["moderate", "saturated"])
+@pytest.mark.parametrize("method", LSTM)
+def test_lstm(method, scale):
+    valid = np.arange(T)[None] < np.array([T, T - 4])[:, None]
+    function = lambda *arguments: ops.lstm(
+        *arguments, starts=STARTS & valid, valid=valid, method=method
+    )
+    oracle = lambda *arguments: lstm(*arguments, STARTS & valid, valid)
+    arguments = [scale * normal(B, T, 4 * E), normal(E, 4 * E), normal(B, E), normal(B, E)]
+    assert_form(function, oracle, arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,152 @@
+"""Nonlinear recurrent cells, whose gates depend on the last output through a product W h:
+
+    s_t = W h_{t-1},    (h_t, ...) = update(u_t, s_t, (h_{t-1}, ...))
+
+u_t is the projection of the input, which is computed before the loop. The next state is no affine
+function of the last one, so every form is sequential in T.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqarch.ops.forms import Forms
+from seqarch.ops.numerics import dot
+from seqarch.types import Array, Bool, Float
+
+
+class Cell(NamedTuple):
+    """A cell whose state arrays are [B, *S], and whose gates u and s are [B, G, *S].
+
+    update: (u, s, state) -> state, for one token, in float32; h is the state's first array
+    h: the einsum letters of S
+    W: those of the recurrent weights
+    s: those of G and S, the result of the product
+    """
+
+    update: Callable[[Array, Array, tuple[Array, ...]], tuple[Array, ...]]
+    h: str
+    W: str
+    s: str
+
+    def product(self, h: Array, W: Array) -> Array:
+        """Returns W h."""
+        return dot(f"...{self.h},{self.W}->...{self.s}", h.astype(W.dtype), W)
+
+    def to_state(self, d_s: Array, W: Array) -> Array:
+        """Returns the cotangent of h, given that of W h."""
+        return dot(f"...{self.s},{self.W}->...{self.h}", d_s.astype(W.dtype), W)
+
+    def to_weights(self, h: Array, d_s: Array) -> Array:
+        """Returns the cotangent of W over all tokens [T, B], given that of W h."""
+        return dot(f"xy{self.h},xy{self.s}->{self.W}", h, d_s)
+
+
+def run(
+    cell: Cell,
+    u: Float[Array, "B T *U"],
+    W: Array,
+    state: tuple[Array, ...],
+    *,
+    starts: Bool[Array, "B T"] | None,
+    valid: Bool[Array, "B T"] | None,
+    method: str,
+) -> tuple[Array, tuple[Array, ...]]:
+    """Returns all h in u's dtype, and the last state in float32.
+
+    Args:
+      cell: the cell.
+      u: projections of the inputs.
+      W: recurrent weights.
+      state: the state before the first token; an empty one is zero.
+      starts: whether the state is forgotten before a token.
+      valid: whether a token exists; where it does not, the state stays as it is.
+      method: a name in FORMS, or "auto".
+    """
+    keep = None if starts is None else 1.0 - starts
+    u_t, keep, valid = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (u, keep, valid))
+    hs, state = FORMS.pick(method)(cell, u_t, keep, valid, W, state)
+    return jnp.moveaxis(hs, 0, 1).astype(u.dtype), state
+
+
+def _scaled(keep: Array | None, state: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Returns the state times `keep` [...], which has its leading axes."""
+    return state if keep is None else tuple(x * _like(keep, x) for x in state)
+
+
+def _chosen(valid: Array | None, then: tuple, otherwise: tuple) -> tuple[Array, ...]:
+    """Returns the rows of `then` where they are valid, else those of `otherwise`."""
+    if valid is None:
+        return then
+    return tuple(jnp.where(_like(valid, a), a, b) for a, b in zip(then, otherwise, strict=True))
+
+
+def _like(mask: Array, x: Array) -> Array:
+    return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+
+
+def _states(
+    cell: Cell, u: Array, keep: Array | None, valid: Array | None, W: Array, state: tuple
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Returns the states after all tokens [T, B, *S], and the last one."""
+
+    def step(state, inputs):
+        u, keep, valid = inputs
+        before = _scaled(keep, state)
+        after = cell.update(u, cell.product(before[0], W), before)
+        state = _chosen(valid, after, state)
+        return state, state
+
+    state, states = jax.lax.scan(step, state, (u, keep, valid))
+    return states, state
+
+
+def _sequential(cell, u, keep, valid, W, state):
+    states, state = _states(cell, u, keep, valid, W, state)
+    return states[0], state
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _recompute(cell, u, keep, valid, W, state):
+    """Does what `_sequential` does, and keeps only the states for the backward pass.
+
+    The backward pass recomputes W h by one product over all tokens, and the gates of a token where
+    it needs them. The gradient of W is one product over all tokens.
+    """
+    return _sequential(cell, u, keep, valid, W, state)
+
+
+def _forward(cell, u, keep, valid, W, state):
+    states, last = _states(cell, u, keep, valid, W, state)
+    return (states[0], last), (u, keep, valid, W, state, states)
+
+
+def _backward(cell, saved, cotangents):
+    u, keep, valid, W, state, states = saved
+    d_hs, d_state = cotangents
+    previous = tuple(jnp.concatenate([x[None], xs[:-1]]) for x, xs in zip(state, states))
+    before = _scaled(keep, previous)
+
+    def step(d_state, inputs):
+        d_h, u, s, before, keep, valid = inputs
+        d_state = (d_state[0] + d_h, *d_state[1:])
+        _, pull = jax.vjp(cell.update, u, s, before)
+        zeros = tuple(jnp.zeros_like(x) for x in d_state)
+        d_u, d_s, (d_h, *rest) = pull(_chosen(valid, d_state, zeros))
+        d_before = _scaled(keep, (d_h + cell.to_state(d_s, W), *rest))
+        return _chosen(valid, d_before, d_state), (d_u, d_s)
+
+    inputs = (d_hs, u, cell.product(before[0], W), before, keep, valid)
+    d_state, (d_u, d_s) = jax.lax.scan(step, d_state, inputs, reverse=True)
+    d_W = cell.to_weights(before[0], d_s).astype(W.dtype)
+    return d_u, None if keep is None else jnp.zeros_like(keep), None, d_W, d_state
+
+
+_recompute.defvjp(_forward, _backward)
+
+FORMS = Forms(
+    {"sequential": _sequential, "recompute": _recompute}, cpu="recompute", accelerator="recompute"
+)

@@ -1,0 +1,131 @@
+"""Compares a function in float32 with its step-by-step definition in float64: values and gradients.
+
+The definition, the oracle, is numpy alone; its derivatives are central differences.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from numpy.testing import assert_allclose
+
+from seqarch.mixers.base import SequenceMixer
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape):
+    return RNG.normal(size=shape)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def softplus(x):
+    return np.logaddexp(0, x)
+
+
+def assert_form(function, oracle, arguments, tolerance=1e-5):
+    """`function` in float32 has the values of `oracle` in float64, and its gradients by central
+    differences.
+    """
+    arrays = [jnp.asarray(x, jnp.float32) for x in arguments]
+    weights = [normal(*np.shape(x)) for x in jax.tree.leaves(oracle(*arguments))]
+
+    def loss(f, xp, *arguments):
+        return sum(
+            (xp.asarray(w) * y).sum() for w, y in zip(weights, jax.tree.leaves(f(*arguments)))
+        )
+
+    def value(*arrays):
+        y = function(*arrays)
+        return sum(
+            (jnp.asarray(w, jnp.float32) * y).sum() for w, y in zip(weights, jax.tree.leaves(y))
+        ), y
+
+    gradients, y = jax.jit(jax.grad(value, argnums=tuple(range(len(arrays))), has_aux=True))(
+        *arrays
+    )
+    jax.tree.map(
+        lambda a, b: assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max()),
+        y,
+        oracle(*arguments),
+    )
+    for i, gradient in enumerate(gradients):
+        direction = normal(*gradient.shape)
+        shifted = [
+            [x + s * 1e-5 * direction if i == j else x for j, x in enumerate(arguments)]
+            for s in (1, -1)
+        ]
+        expected = (loss(oracle, np, *shifted[0]) - loss(oracle, np, *shifted[1])) / 2e-5
+        scale = np.linalg.norm(np.asarray(gradient, np.float64)) * np.linalg.norm(direction)
+        assert abs((gradient * direction).sum() - expected) <= 10 * tolerance * scale + 1e-6
+
+
+def assert_mixer(
+    make: Callable[..., SequenceMixer],
+    step: Callable[[dict[str, np.ndarray], np.ndarray, Any], tuple[np.ndarray, Any]],
+    *,
+    scale: float = 1.0,
+    time: int = 11,
+    dim: int = 8,
+    tolerance: float = 1e-5,
+) -> None:
+    """Requires a mixer's prefill to be a loop over `step`, also for gradients of all parameters.
+
+    Its three rows have a state, several documents and padding. Parameters are moved from where they
+    start, so that none is zero. An empty state is zero.
+
+    Args:
+      make: constructs the mixer from `dim` and `rngs`.
+      step: (parameters by dotted name, inputs [B, D], state) -> (outputs [B, D], state); in numpy.
+      scale: of the inputs.
+      time: T.
+      dim: D.
+      tolerance: as a fraction of an array's largest entry.
+    """
+    mixer = make(dim, rngs=nnx.Rngs(0))
+    paths, structure = jax.tree_util.tree_flatten_with_path(mixer)
+    names = [".".join(str(getattr(k, "key", getattr(k, "name", k))) for k in p) for p, _ in paths]
+    names = [name.removesuffix(".value") for name in names]
+    parameters = [np.asarray(leaf, np.float64) + 0.1 * normal(*leaf.shape) for _, leaf in paths]
+    before = _prefill(mixer, scale * normal(3, 5, dim))
+    state = [np.asarray(leaf, np.float64) for leaf in before]
+    starts = np.zeros((3, time), bool)
+    starts[0, [0, 4, 5]] = True
+    lengths = np.array([time, time - 4, 0])
+    valid = np.arange(time) < lengths[:, None]
+    count = len(parameters)
+
+    def prefill(*leaves):
+        given = structure.unflatten(leaves[:count])
+        y, state = given.prefill(
+            leaves[count], type(before)(*leaves[count + 1 :]), starts, jnp.asarray(lengths)
+        )
+        return jnp.where(valid[..., None], y, 0), tuple(state)
+
+    def loop(*leaves):
+        given, x = dict(zip(names, leaves[:count], strict=True)), leaves[count]
+        state, ys = leaves[count + 1 :], []
+        for t in range(time):
+            entering = [_rows(starts[:, t] & valid[:, t], 0 * s, s) for s in state]
+            y, after = step(given, x[:, t], type(before)(*entering))
+            state = [_rows(valid[:, t], a, s) for a, s in zip(after, state, strict=True)]
+            ys.append(y)
+        return np.where(valid[..., None], np.stack(ys, 1), 0), tuple(state)
+
+    assert_form(prefill, loop, [*parameters, scale * normal(3, time, dim), *state], tolerance)
+
+
+@jax.jit
+def _prefill(mixer, x):
+    x = jnp.asarray(x, jnp.float32)
+    return mixer.prefill(x, mixer.init_state(*x.shape[:2]))[1]
+
+
+def _rows(rows: np.ndarray, then: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    return np.where(rows.reshape(-1, *(1,) * (then.ndim - 1)), then, otherwise)
