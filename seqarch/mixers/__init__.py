@@ -20,6 +20,8 @@ FAMILIES = {
     "recurrent": {
         "gru": "seqarch.mixers.gru:GRU",
         "lstm": "seqarch.mixers.lstm:LSTM",
+        "min_gru": "seqarch.mixers.min_gru:MinGRU",
+        "min_lstm": "seqarch.mixers.min_lstm:MinLSTM",
     },
     "attention": {
         "attention": "seqarch.mixers.attention:Attention",
