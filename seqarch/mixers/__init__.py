@@ -22,6 +22,7 @@ FAMILIES = {
         "lstm": "seqarch.mixers.lstm:LSTM",
         "min_gru": "seqarch.mixers.min_gru:MinGRU",
         "min_lstm": "seqarch.mixers.min_lstm:MinLSTM",
+        "rg_lru": "seqarch.mixers.rg_lru:RGLRU",
     },
     "attention": {
         "attention": "seqarch.mixers.attention:Attention",

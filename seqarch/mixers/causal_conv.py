@@ -1,0 +1,49 @@
+"""The short causal convolution inside a mixer, with its parameters and its state."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from seqarch import ops
+from seqarch.ops.numerics import rows
+from seqarch.types import Array, Bool, DTypeLike, Float, Int
+
+
+class CausalConv(nnx.Module):
+    """The convolution y_t = sum_j w_j x_{t-W+1+j} + b of each channel.
+
+    Its state is the last W - 1 inputs.
+
+    Args:
+      weights: w [W, E] before training.
+      axis: logical name of the channels.
+      dtype: of the computation and the state.
+    """
+
+    def __init__(self, weights: Float[Array, "W E"], *, axis: str, dtype: DTypeLike):
+        channels = weights.shape[1]
+        self.weights = nnx.Param(weights, axes=(None, axis), decay=False)
+        self.bias = nnx.Param(jnp.zeros(channels), axes=(axis,), decay=False, cast=jnp.dtype(dtype))
+        self.dtype = dtype
+
+    def init_state(self, batch: int) -> Float[Array, "B _ E"]:
+        """Returns the inputs before the first token, which are zero."""
+        width, channels = self.weights.shape
+        return jnp.zeros((batch, width - 1, channels), self.dtype)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T E"],
+        state: Float[Array, "B _ E"],
+        starts: Bool[Array, "B T"] | None,
+        lengths: Int[Array, "B"] | None,
+    ) -> tuple[Float[Array, "B T E"], Float[Array, "B _ E"]]:
+        """Returns the outputs and the state after them; see ops.causal_conv."""
+        y, state = ops.causal_conv(x, self.weights[...], state, starts=starts, lengths=lengths)
+        return y + rows(self.bias[...], y), state
+
+    def step(
+        self, x: Float[Array, "B E"], state: Float[Array, "B _ E"]
+    ) -> tuple[Float[Array, "B E"], Float[Array, "B _ E"]]:
+        """Returns the output for one token a row, and the state after it."""
+        y, state = ops.causal_conv_step(x, self.weights[...], state)
+        return y + rows(self.bias[...], y), state
