@@ -51,7 +51,7 @@ def assert_form(function, oracle, arguments, tolerance=1e-5):
         *arrays
     )
     jax.tree.map(
-        lambda a, b: assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max()),
+        lambda a, b: assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max(initial=0)),
         y,
         oracle(*arguments),
     )
