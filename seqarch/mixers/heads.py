@@ -9,16 +9,15 @@ from seqarch.types import Array, DTypeLike, Float
 
 
 class BlockLinear(nnx.Module):
-    """The projection y = x W + b with a block-diagonal W: each head's channels have a block.
+    """The projection y = x W + b of each head's channels to several gates of as many channels.
 
     Products are summed and returned in float32, as gates of recurrences are computed in.
 
     Args:
-      heads: number of blocks H.
-      features_in: channels of x in a block.
-      features_out: channels of y in a block.
+      heads: number of heads H.
+      channels: channels K of x in a head, and of each gate.
+      gates: number of gates, at least 2. With one, XLA on CPU has no such product of bfloat16.
       scale: standard deviation of W's entries.
-      axis: logical name of the blocks' output channels.
       rngs: for W.
       dtype: of the factors.
       bias: whether there is a b.
@@ -27,30 +26,29 @@ class BlockLinear(nnx.Module):
     def __init__(
         self,
         heads: int,
-        features_in: int,
-        features_out: int,
+        channels: int,
+        gates: int,
         *,
         scale: float,
-        axis: str,
         rngs: nnx.Rngs,
         dtype: DTypeLike,
         bias: bool = False,
     ):
-        kernel = scale * jax.random.normal(rngs.params(), (heads, features_in, features_out))
-        self.kernel = nnx.Param(kernel, axes=("heads", None, axis), cast=jnp.dtype(dtype))
+        shape, axes = (heads, channels, gates, channels), ("heads", None, None, "inner")
+        kernel = scale * jax.random.normal(rngs.params(), shape)
+        self.kernel = nnx.Param(kernel, axes=axes, cast=jnp.dtype(dtype))
         b = None
         if bias:
-            b = nnx.Param(jnp.zeros(heads * features_out), axes=(axis,), decay=False)
+            b = nnx.Param(jnp.zeros(heads * gates * channels), axes=("inner",), decay=False)
         self.bias, self.dtype = b, dtype
 
-    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... H V"]:
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... H _ K"]:
         W = self.kernel[...].astype(self.dtype)
-        x = x.astype(self.dtype).reshape(-1, *W.shape[:2]), x.shape[:-1]
-        y = dot("nhk,hkv->nhv", x[0], W)
+        flat = x.astype(self.dtype).reshape(-1, *W.shape[:2])
+        y = dot("nhk,hkgj->nhgj", flat, W).reshape(len(flat), -1)
         if self.bias is not None:
-            flat = y.reshape(len(y), -1)
-            y = (flat + rows(self.bias[...], flat)).reshape(y.shape)
-        return y.reshape(*x[1], *y.shape[1:])
+            y = y + rows(self.bias[...], y)
+        return y.reshape(*x.shape[:-1], W.shape[0], *W.shape[2:])
 
 
 class HeadNorm(nnx.Module):
@@ -61,19 +59,18 @@ class HeadNorm(nnx.Module):
 
     Args:
       heads: number of heads H.
-      channels: channels of all heads together.
+      channels: channels K of a head.
       eps: added to the variance.
     """
 
     def __init__(self, heads: int, channels: int, *, eps: float = 1e-5):
-        self.heads, self.eps = heads, eps
-        self.scale = nnx.Param(jnp.ones(channels), axes=(None,), decay=False)
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones(heads * channels), axes=(None,), decay=False)
 
-    def __call__(self, x: Float[Array, "... E"]) -> Float[Array, "... E"]:
-        x32 = x.astype(jnp.float32).reshape(*x.shape[:-1], self.heads, -1)
-        size = x32.shape[-1]
-        ones = jnp.ones(size)
-        centred = x32 - spread(dot("...k,k->...", x32, ones) / size, size)
+    def __call__(self, x: Float[Array, "... H K"]) -> Float[Array, "... E"]:
+        x32, size = x.astype(jnp.float32), x.shape[-1]
+        centred = x32 - spread(dot("...k,k->...", x32, jnp.ones(size)) / size, size)
         variance = dot("...k,...k->...", centred, centred) / size
-        y = (centred * spread(jax.lax.rsqrt(variance + self.eps), size)).reshape(x.shape)
+        y = centred * spread(jax.lax.rsqrt(variance + self.eps), size)
+        y = y.reshape(*x.shape[:-2], -1)
         return (y * rows(self.scale[...], y)).astype(x.dtype)

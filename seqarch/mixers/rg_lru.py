@@ -85,10 +85,8 @@ class RGLRU(SequenceMixer):
         self.inp = Linear(dim, 2 * E, ("embed", "inner"), rngs=rngs, dtype=dtype, bias=True)
         weights = 0.1 * conv_width**-0.5 * jax.random.normal(rngs.params(), (conv_width, E))
         self.conv = CausalConv(weights, axis="inner", dtype=dtype)
-        self.gates = BlockLinear(
-            H, E // H, 2 * E // H, scale=(E // H) ** -0.5, axis="inner", rngs=rngs, dtype=dtype,
-            bias=True,
-        )  # fmt: skip
+        K = E // H
+        self.gates = BlockLinear(H, K, 2, scale=K**-0.5, rngs=rngs, dtype=dtype, bias=True)
         squared = jax.random.uniform(rngs.params(), (E,), minval=FASTEST**2, maxval=SLOWEST**2)
         odds = jnp.expm1(-0.5 * jnp.log(squared))  # 1 / a - 1
         self.Lambda = nnx.Param(-jnp.log(odds), axes=("inner",), decay=False)
@@ -120,7 +118,7 @@ class RGLRU(SequenceMixer):
 
     def _affine(self, u: Float[Array, "... E"]) -> tuple[Float[Array, "... E"], ...]:
         """Returns a_t and the input of the recurrence, in float32."""
-        r, i = jnp.split(jax.nn.sigmoid(self.gates(u)), 2, axis=-1)
+        r, i = jnp.unstack(jax.nn.sigmoid(self.gates(u)), axis=-2)
         r, i = r.reshape(u.shape), i.reshape(u.shape)
         log_a = C * r * rows(jax.nn.log_sigmoid(self.Lambda[...]), r)
         return jnp.exp(log_a), bounded_sqrt(-jnp.expm1(2 * log_a)) * i * u.astype(jnp.float32)

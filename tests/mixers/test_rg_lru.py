@@ -22,10 +22,10 @@ def step(p, x, state):
     u, gate = np.split(x @ p["inp.kernel"] + p["inp.bias"], 2, -1)
     window = np.concatenate([state.conv, u[:, None]], 1)
     u = (window * p["conv.weights"]).sum(1) + p["conv.bias"]
-    H, K, _ = p["gates.kernel"].shape
-    gates = np.einsum("bhk,hkv->bhv", u.reshape(-1, H, K), p["gates.kernel"])
-    gates = sigmoid(gates + p["gates.bias"].reshape(H, 2 * K))
-    r, i = gates[..., :K].reshape(u.shape), gates[..., K:].reshape(u.shape)
+    H, K = p["gates.kernel"].shape[:2]
+    gates = np.einsum("bhk,hkgj->bghj", u.reshape(-1, H, K), p["gates.kernel"])
+    bias = p["gates.bias"].reshape(H, 2, K).swapaxes(0, 1)
+    r, i = np.moveaxis(sigmoid(gates + bias).reshape(-1, 2, H * K), 1, 0)
     a = sigmoid(p["Lambda"]) ** (8 * r)
     h = a * state.h + np.sqrt(1 - a**2) * (i * u)
     return (gelu(gate) * h) @ p["out.kernel"] + p["out.bias"], (window[:, 1:], h)
