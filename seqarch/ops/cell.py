@@ -19,12 +19,12 @@ from seqarch.types import Array, Bool, Float
 
 
 class Cell(NamedTuple):
-    """A cell whose state arrays are [B, *S], and whose gates u and s are [B, G, *S].
+    """A cell whose state arrays are [B, *S]; its gates u and s have an axis more before the last.
 
     update: (u, s, state) -> state, for one token, in float32; h is the state's first array
     h: the einsum letters of S
     W: those of the recurrent weights
-    s: those of G and S, the result of the product
+    s: those of the gates
     """
 
     update: Callable[[Array, Array, tuple[Array, ...]], tuple[Array, ...]]

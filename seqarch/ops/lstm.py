@@ -46,7 +46,7 @@ def lstm(
 
 
 def _update(u: Array, s: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-    i, f, z, o = jnp.unstack(u.astype(jnp.float32) + s, axis=1)
+    i, f, z, o = jnp.unstack(u.astype(jnp.float32) + s, axis=-2)
     c = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(z)
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
