@@ -23,6 +23,7 @@ FAMILIES = {
         "min_gru": "seqarch.mixers.min_gru:MinGRU",
         "min_lstm": "seqarch.mixers.min_lstm:MinLSTM",
         "rg_lru": "seqarch.mixers.rg_lru:RGLRU",
+        "slstm": "seqarch.mixers.slstm:SLSTM",
     },
     "attention": {
         "attention": "seqarch.mixers.attention:Attention",

@@ -11,6 +11,7 @@ from seqarch.ops.lstm import lstm
 from seqarch.ops.rope import rope
 from seqarch.ops.scan import linear_scan
 from seqarch.ops.selective_scan import selective_scan
+from seqarch.ops.slstm import slstm
 
 __all__ = [
     "attention",
@@ -22,4 +23,5 @@ __all__ = [
     "lstm",
     "rope",
     "selective_scan",
+    "slstm",
 ]
