@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from seqarch.ops.forms import Forms
-from seqarch.types import Array, PyTree
+from seqarch.ops.numerics import dot
+from seqarch.types import Array, Float, PyTree
 
 
 class Affine(NamedTuple):
@@ -28,24 +29,47 @@ class Affine(NamedTuple):
     def __call__(self, h: Array) -> Array:
         return self.decay * h + self.value
 
+    def after(self, first: "Affine") -> "Affine":
+        """Returns the map that applies `first`, then this one."""
+        return Affine(self.decay * first.decay, self(first.value))
 
-def compose(first: Affine, then: Affine) -> Affine:
+
+class MatrixAffine(NamedTuple):
+    """The map h -> decay h + value, where `decay` is a matrix."""
+
+    decay: Float[Array, "... K K"]
+    value: Float[Array, "... K V"]
+
+    def __call__(self, h: Array) -> Array:
+        return dot("...kj,...jv->...kv", self.decay, h) + self.value
+
+    def after(self, first: "MatrixAffine") -> "MatrixAffine":
+        """Returns the map that applies `first`, then this one."""
+        return MatrixAffine(dot("...kj,...ji->...ki", self.decay, first.decay), self(first.value))
+
+
+def compose(first: Affine | MatrixAffine, then: Affine | MatrixAffine) -> Affine | MatrixAffine:
     """Returns the map that applies `first`, then `then`."""
-    return Affine(then.decay * first.decay, then(first.value))
+    return then.after(first)
 
 
 class Recurrence(NamedTuple):
     """A linear recurrence in terms of chunks, which are pytrees of arrays [B, C, ...].
 
-    summarise: chunk -> Affine on the state [B, ...]
-    read: (chunk, state entering it) -> outputs [B, C, ...]
+    summarise: prepared chunk -> Affine, or MatrixAffine, on the state [B, ...]
+    read: (prepared chunk, state entering it) -> outputs [B, C, ...]
     identity: a pytree like a chunk, of the scalars with which a token leaves the state alone;
       padding consists of them
+    prepare: chunk -> prepared chunk, what both need
+    advance: (prepared chunk, state entering it) -> (state leaving it, outputs), where this takes
+      less than `summarise` and `read`
     """
 
-    summarise: Callable[[PyTree], Affine]
+    summarise: Callable[[PyTree], Affine | MatrixAffine]
     read: Callable[[PyTree, Array], Array]
     identity: PyTree
+    prepare: Callable[[PyTree], PyTree] = lambda chunk: chunk
+    advance: Callable[[PyTree, Array], tuple[Array, Array]] | None = None
 
 
 def scan(
@@ -63,6 +87,9 @@ def scan(
     """
 
     def body(h: Array, chunk: PyTree) -> tuple[Array, Array]:
+        chunk = recurrence.prepare(chunk)
+        if recurrence.advance is not None:
+            return recurrence.advance(chunk, h)
         return recurrence.summarise(chunk)(h), recurrence.read(chunk, h)
 
     chunks = split(recurrence.identity, tokens, chunk)
@@ -77,7 +104,7 @@ def associative(
 
     Its depth is log(T / chunk), and all chunks are in memory at once.
     """
-    chunks = split(recurrence.identity, tokens, chunk)
+    chunks = jax.vmap(recurrence.prepare)(split(recurrence.identity, tokens, chunk))
     prefixes = jax.lax.associative_scan(compose, jax.vmap(recurrence.summarise)(chunks))
     after = jax.vmap(lambda prefix: prefix(h))(prefixes)
     entering = jnp.concatenate([h[None], after[:-1]])

@@ -1,13 +1,21 @@
-"""Linear attention: a matrix-valued state, written by outer products and read by queries.
+"""Linear attention: a matrix-valued state that keys write, queries read and a delta rule erases.
 
-    S_t = exp(g_t) S_{t-1} + k_t v_t^T,    o_t = q_t S_t
+    S_t = diag(a_t) S_{t-1} - p_t (r_t^T S_{t-1}) + k_t v_t^T,    o_t = S_t^T q_t
 
-It has no feature map, scaling or normaliser. The decay g is per head or per key channel. Within a
-chunk it is computed as attention with a decay mask.
+The decay a_t = exp(g_t) is per head or per key channel, or 1; it may be negative. Without p and r
+nothing is erased. There is no feature map, scaling or normaliser.
+
+Within a chunk, u_t = S_{t-1}^T r_t is what the state holds at r_t. Unrolled from the state S that
+enters the chunk, with the decays D between tokens, it solves a triangular system:
+
+    u_t = (D_{t-1} r_t)^T S + sum_{s<t} (r_t^T D_{t-1,s} k_s) v_s - (r_t^T D_{t-1,s} p_s) u_s
+
+so that U = W S + Z, which is the WY form of a product of Householder matrices.
 
 Source: Katharopoulos et al. 2020, "Transformers are RNNs", equations 16-20; Dao and Gu 2024,
 "Transformers are SSMs", section 6 (decay per head); Yang et al. 2023, "Gated linear attention
-transformers with hardware-efficient training", section 4 (decay per key channel).
+transformers with hardware-efficient training", section 4 (decay per key channel); Yang et al. 2024,
+"Parallelizing linear transformers with the delta rule over sequence length", section 3.2 (WY form).
 """
 
 from typing import NamedTuple
@@ -15,20 +23,58 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from seqarch.ops import affine
-from seqarch.ops.numerics import cumsum, dot, segments, spread
+from seqarch.ops.decay import LogSum, decayed, log_sums, scores
+from seqarch.ops.numerics import dot, segments
+from seqarch.ops.triangular import unit_inverse
 from seqarch.types import Array, Bool, Float
 
 FORMS = affine.FORMS
 
 
-class Chunk(NamedTuple):
-    """The arguments of `linear_attention` for some tokens."""
+class Tokens(NamedTuple):
+    """What some tokens do to a state: the arguments of `linear_attention`."""
+
+    q: Float[Array, "B T H K"]
+    k: Float[Array, "B T H K"]
+    v: Float[Array, "B T H V"]
+    log_decay: Float[Array, "B T H *K"] | None = None
+    p: Float[Array, "B T H K"] | None = None
+    r: Float[Array, "B T H K"] | None = None
+    negative: Bool[Array, "B T H *K"] | None = None
+    starts: Bool[Array, "B T"] | None = None
+
+
+class Solved(NamedTuple):
+    """A chunk in terms of the state S that enters it.
+
+    q: queries that read S, decayed from it
+    k: keys, decayed to the end of the chunk
+    v: values
+    qk: what each query reads of each value within the chunk
+    decay: of S over the chunk
+    erased: what the delta rule erases; None: nothing
+    """
 
     q: Float[Array, "B C H K"]
     k: Float[Array, "B C H K"]
     v: Float[Array, "B C H V"]
-    log_decay: Float[Array, "B C H *K"] | None
-    starts: Bool[Array, "B C"] | None
+    qk: Float[Array, "B H C C"]
+    decay: Float[Array, "#B #H #K 1"]
+    erased: "Erased | None"
+
+
+class Erased(NamedTuple):
+    """What the delta rule erases in a chunk, U = W S + Z.
+
+    p: the keys at which it erases, decayed to the end of the chunk
+    qp: what each query reads of each erased value
+    W, Z: what is erased, in terms of the state S that enters the chunk
+    """
+
+    p: Float[Array, "B C H K"]
+    qp: Float[Array, "B H C C"]
+    W: Float[Array, "B H C K"]
+    Z: Float[Array, "B H C V"]
 
 
 def linear_attention(
@@ -38,6 +84,9 @@ def linear_attention(
     log_decay: Float[Array, "B T H *K"] | None = None,
     state: Float[Array, "B H K V"] | None = None,
     *,
+    p: Float[Array, "B T H K"] | None = None,
+    r: Float[Array, "B T H K"] | None = None,
+    negative: Bool[Array, "B T H *K"] | None = None,
     starts: Bool[Array, "B T"] | None = None,
     method: str = "auto",
     chunk: int = 64,
@@ -48,64 +97,152 @@ def linear_attention(
       q: queries.
       k: keys.
       v: values.
-      log_decay: g <= 0, per head or per key channel; None: no decay.
+      log_decay: g = log |a| <= 0, per head or per key channel; None: no decay.
       state: before the first token; None: zeros.
+      p: keys at which the delta rule erases; None: k.
+      r: keys at which it reads what it erases; None: nothing is erased.
+      negative: where the decay a is negative; None: nowhere.
       starts: whether the state is forgotten before a token.
       method: a name in FORMS, or "auto".
       chunk: tokens of a chunk.
     """
     if state is None:
         state = jnp.zeros((q.shape[0], *q.shape[2:], v.shape[-1]), jnp.float32)
-    tokens = Chunk(q, k, v, log_decay, starts)
-    no_decay = None if log_decay is None else 0.0
-    no_start = None if starts is None else False
-    identity = Chunk(0.0, 0.0, 0.0, no_decay, no_start)
-    recurrence = affine.Recurrence(_summarise, _read, identity)
+    tokens = Tokens(q, k, v, log_decay, p, r, negative, starts)
+    recurrence = affine.Recurrence(_summarise, _read, identity(tokens), _solve, _advance)
     return FORMS.pick(method)(recurrence, tokens, state, chunk=chunk)
 
 
-def _summarise(c: Chunk) -> affine.Affine:
-    decay, k = jnp.ones((1, 1, 1, 1)), c.k
+def linear_attention_step(
+    tokens: Tokens, state: Float[Array, "B H K V"]
+) -> tuple[Float[Array, "B H V"], Float[Array, "B H K V"]]:
+    """Computes `linear_attention` for one token a row, whose arrays have no axis T."""
+    q, k, v, log_decay, p, r, negative, _ = tokens
+    S = state.astype(jnp.float32)
+    u = None if r is None else dot("bhk,bhkv->bhv", r.astype(jnp.float32), S)
+    if log_decay is not None:
+        a = jnp.exp(log_decay) if negative is None else _signed(jnp.exp(log_decay), negative)
+        S = S * a.reshape(*a.shape[:2], -1, 1)
+    if u is not None:
+        S = S - dot("bhk,bhv->bhkv", (k if p is None else p).astype(jnp.float32), u)
+    S = S + dot("bhk,bhv->bhkv", k, v)
+    return dot("bhk,bhkv->bhv", q.astype(jnp.float32), S).astype(v.dtype), S
+
+
+def identity(tokens: Tokens) -> Tokens:
+    """Returns the values with which a token leaves the state alone, where `tokens` has arrays."""
+    nothing = Tokens(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, False, False)
+    return Tokens(*(None if x is None else fill for x, fill in zip(tokens, nothing)))
+
+
+def idle(tokens: Tokens, valid: Bool[Array, "B T"]) -> Tokens:
+    """Returns the tokens with those that are not valid leaving the state alone."""
+
+    def keep(x: Array | None, otherwise: float) -> Array | None:
+        if x is None:
+            return None
+        return jnp.where(valid.reshape(*valid.shape, *(1,) * (x.ndim - 2)), x, otherwise)
+
+    return tokens._replace(
+        k=keep(tokens.k, 0.0),
+        p=keep(tokens.p, 0.0),
+        log_decay=keep(tokens.log_decay, 0.0),
+        negative=keep(tokens.negative, False),
+    )
+
+
+def _solve(c: Tokens) -> Solved:
+    """Returns a chunk in terms of the state that enters it."""
+    q, k, p, r = c.q, c.k, c.k if c.p is None else c.p, c.r
+    last = jnp.ones((1, 1, 1, 1))  # the sign of the decay over the chunk
+    if c.negative is not None:
+        sign = jnp.cumprod(_signed(jnp.ones(c.negative.shape), c.negative), axis=1)
+        before = _signed(sign, c.negative)  # the product without the token's own sign
+        sign, before = (x if x.ndim == 4 else x[..., None] for x in (sign, before))
+        q, k, p, r = q * sign, k * sign, p * sign, None if r is None else r * before
+        last = sign[:, -1:]
+    after = upto = None
+    decay = jnp.moveaxis(last, 1, -1)
     if c.log_decay is not None:
-        g = cumsum(c.log_decay)
-        decay = jnp.exp(g[:, -1]).reshape(g.shape[0], g.shape[2], -1, 1)
-        k = _decayed(k, g[:, -1:] - g)
-    if c.starts is not None:
-        segment = segments(c.starts)
-        decay = jnp.where((segment[:, -1] == 0)[:, None, None, None], decay, 0.0)
-        k = jnp.where((segment == segment[:, -1:])[:, :, None, None], k, 0.0)
-    return affine.Affine(decay, dot("bshk,bshv->bhkv", k, c.v))
+        after, upto = log_sums(c.log_decay)
+        factor = jnp.exp(after.value[:, -1])
+        decay = decay * factor.reshape(*factor.shape[:2], -1, 1)
+    visible, enters, leaves = _visibility(c)
+    decay = decay * enters[:, -1, None, None, None]
+    qk, erased = scores(q, after, k, after, visible), None
+    if r is not None:
+        strict = visible & ~jnp.eye(visible.shape[-1], dtype=bool)[None]
+        rp = rk = scores(r, upto, k, after, strict)
+        qp = qk
+        if c.p is not None:
+            rp, qp = scores(r, upto, p, after, strict), scores(q, after, p, after, visible)
+        W, Z = _eliminate(rp, _entering(r, upto, enters), rk, c.v)
+        erased = Erased(_leaving(p * last, after, leaves), qp, W, Z)
+    q, k = _entering(q, after, enters), _leaving(k * last.astype(k.dtype), after, leaves)
+    return Solved(q, k, c.v, qk.astype(c.v.dtype), decay, erased)
 
 
-def _read(c: Chunk, state: Float[Array, "B H K V"]) -> Float[Array, "B C H V"]:
-    q, scores = c.q, _scores(c)
-    visible = jnp.tril(jnp.ones(scores.shape[-2:], bool))[None, None]
-    if c.log_decay is not None:
-        q = _decayed(q, cumsum(c.log_decay))
-    if c.starts is not None:
-        segment = segments(c.starts)
-        q = jnp.where((segment == 0)[:, :, None, None], q, 0.0)
-        visible = visible & (segment[:, :, None] == segment[:, None, :])[:, None]
-    scores = jnp.where(visible, scores, 0.0).astype(c.v.dtype)
-    o = dot("bhts,bshv->bthv", scores, c.v) + dot("bthk,bhkv->bthv", q.astype(jnp.float32), state)
-    return o.astype(c.v.dtype)
+def _visibility(c: Tokens) -> tuple[Bool[Array, "#B C C"], Float[Array, "#B C"], Array]:
+    """Returns which keys a query sees, and which tokens share the state that enters and leaves."""
+    visible = jnp.tril(jnp.ones((c.q.shape[1],) * 2, bool))[None]
+    if c.starts is None:
+        ones = jnp.ones((1, c.q.shape[1]))
+        return visible, ones, ones
+    segment = segments(c.starts)
+    visible = visible & (segment[:, :, None] == segment[:, None, :])
+    return visible, 1.0 * (segment == 0), 1.0 * (segment == segment[:, -1:])
 
 
-def _scores(c: Chunk) -> Float[Array, "B H C C"]:
-    """Returns q_t . k_s exp(g_{s+1} + ... + g_t), by differences of cumulative sums of g."""
-    if c.log_decay is None:
-        return dot("bthk,bshk->bhts", c.q, c.k)
-    g = cumsum(c.log_decay)
-    later = jnp.triu(jnp.ones((g.shape[1],) * 2, bool), 1)
-    if g.ndim == 3:
-        g, size = jnp.moveaxis(g, 1, 2), g.shape[1]
-        difference = spread(g, size) - jnp.swapaxes(spread(g, size), -1, -2)
-        decay = jnp.exp(jnp.where(later[None, None], 0.0, difference))
-        return dot("bthk,bshk->bhts", c.q, c.k) * decay
-    difference = jnp.where(later[None, :, :, None, None], 0.0, g[:, :, None] - g[:, None])
-    return dot("bthk,bshk,btshk->bhts", c.q, c.k, jnp.exp(difference))
+def _entering(q: Array, sums: LogSum | None, enters: Float[Array, "#B C"]) -> Array:
+    """Returns queries as they read the state that enters the chunk."""
+    q = q.astype(jnp.float32) if sums is None else decayed(q, sums.value)
+    return q * enters[..., None, None]
 
 
-def _decayed(x: Float[Array, "B C H K"], g: Float[Array, "B C H *K"]) -> Float[Array, "B C H K"]:
-    factor = jnp.exp(g)
-    return (x * (spread(factor, x.shape[-1]) if factor.ndim == 3 else factor)).astype(x.dtype)
+def _leaving(k: Array, sums: LogSum | None, leaves: Float[Array, "#B C"]) -> Array:
+    """Returns keys as they are in the state that leaves the chunk."""
+    after = k if sums is None else decayed(k, sums.at(slice(-1, None)).minus(sums))
+    return (after * leaves[..., None, None]).astype(k.dtype)
+
+
+def _eliminate(
+    rp: Float[Array, "B H C C"],
+    r: Float[Array, "B C H K"],
+    rk: Float[Array, "B H C C"],
+    v: Float[Array, "B C H V"],
+) -> tuple[Float[Array, "B H C K"], Float[Array, "B H C V"]]:
+    """Solves (I + rp) (W, Z) = (r, rk v), where rp is strictly lower triangular."""
+    inverse = unit_inverse(rp)
+    W = dot("bhts,bshk->bhtk", inverse, r)
+    return W, dot("bhts,bshv->bhtv", dot("bhtu,bhus->bhts", inverse, rk), v)
+
+
+def _summarise(c: Solved) -> affine.Affine | affine.MatrixAffine:
+    value = dot("bshk,bshv->bhkv", c.k, c.v)
+    if c.erased is None:
+        return affine.Affine(c.decay, value)
+    p, _, W, Z = c.erased
+    decay = c.decay * jnp.eye(p.shape[-1])[None, None] - dot("bshk,bhsj->bhkj", p, W)
+    return affine.MatrixAffine(decay, value - dot("bshk,bhsv->bhkv", p, Z))
+
+
+def _read(c: Solved, state: Float[Array, "B H K V"]) -> Float[Array, "B C H V"]:
+    return _advance(c, state)[1]
+
+
+def _advance(
+    c: Solved, state: Float[Array, "B H K V"]
+) -> tuple[Float[Array, "B H K V"], Float[Array, "B C H V"]]:
+    """Returns the state that leaves a chunk, and its outputs."""
+    o = dot("bhts,bshv->bthv", c.qk, c.v) + dot("bthk,bhkv->bthv", c.q, state)
+    after = c.decay * state + dot("bshk,bshv->bhkv", c.k, c.v)
+    if c.erased is not None:
+        p, qp, W, Z = c.erased
+        u = Z + dot("bhtk,bhkv->bhtv", W, state)
+        o = o - dot("bhts,bhsv->bthv", qp, u)
+        after = after - dot("bshk,bhsv->bhkv", p, u)
+    return after, o.astype(c.v.dtype)
+
+
+def _signed(x: Array, negative: Bool[Array, "..."]) -> Array:
+    return jnp.where(negative, -x, x)
