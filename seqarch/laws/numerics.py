@@ -43,17 +43,25 @@ def bfloat16_is_close(trial: Trial) -> None:
         y, pullback = jax.vjp(call, mixer, x)
         return y, pullback(weight)
 
+    def rounded() -> PyTree:
+        """Float32 results for arguments that bfloat16 can hold."""
+        round_ = lambda leaf: leaf.astype(jnp.bfloat16).astype(leaf.dtype)
+        return split(outputs(jax.tree.map(round_, mixers[0]), jnp.float32, round_(x), weight))
+
+    def split(result: tuple[Array, PyTree]) -> tuple[PyTree, PyTree]:
+        y, (parameters, dx) = result
+        return {"values": y, "gradients": (None, dx)}, {"gradients": (parameters,)}
+
     keys = jax.random.split(jax.random.key(0))
     x, weight = (jax.random.normal(key, (1, BFLOAT16_TIME, trial.dim)) for key in keys)
-    exact, rough = (
-        outputs(trial.make(dtype=dtype, rngs=nnx.Rngs(0)), dtype, x, weight)
-        for dtype in (jnp.float32, jnp.bfloat16)
-    )
+    dtypes = (jnp.float32, jnp.bfloat16)
+    mixers = [trial.make(dtype=dtype, rngs=nnx.Rngs(0)) for dtype in dtypes]
+    exact, rough = (split(outputs(*each, x, weight)) for each in zip(mixers, dtypes, strict=True))
     says = f"bfloat16 against float32 over {BFLOAT16_TIME} tokens"
-    expected, given = ({"values": y, "gradients": (None, dx)} for y, (_, dx) in (exact, rough))
-    require_close_rms(says, expected, given, BFLOAT16_TOLERANCE)
-    expected, given = ({"gradients": (parameters,)} for _, (parameters, _) in (exact, rough))
-    require_close_rms(says, expected, given, BFLOAT16_PARAMETERS_TOLERANCE)
+    tolerances = (BFLOAT16_TOLERANCE, BFLOAT16_PARAMETERS_TOLERANCE)
+    for index, tolerance in enumerate(tolerances):
+        reference = lambda index=index: rounded()[index]
+        require_close_rms(says, exact[index], rough[index], tolerance, reference)
 
 
 def bfloat16_steps_are_prefill(trial: Trial) -> None:
