@@ -30,9 +30,16 @@ FAMILIES = {
     },
     "linear attention": {
         "linear_attention": "seqarch.mixers.linear_attention:LinearAttention",
+        "retnet": "seqarch.mixers.retnet:RetNet",
+        "gla": "seqarch.mixers.gla:GLA",
+        "deltanet": "seqarch.mixers.deltanet:DeltaNet",
+        "deltaproduct": "seqarch.mixers.deltaproduct:DeltaProduct",
+        "gated_deltanet": "seqarch.mixers.gated_deltanet:GatedDeltaNet",
+        "kda": "seqarch.mixers.kda:KDA",
     },
     "state space": {
         "mamba": "seqarch.mixers.mamba:Mamba",
+        "mamba2": "seqarch.mixers.mamba2:Mamba2",
     },
 }
 MIXERS = {name: where for family in FAMILIES.values() for name, where in family.items()}

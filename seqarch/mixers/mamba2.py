@@ -1,0 +1,92 @@
+"""Mamba-2, a selective state-space model with one decay per head (Dao and Gu 2024, section 7):
+
+    z, x, B, C, d = W_in x_t                x, B, C = silu(conv(x, B, C))
+    delta = softplus(d + b),    a_t = exp(-A delta)         one per head
+    S_t = a_t S_{t-1} + B_t (delta_t x_t)^T,    o_t = S_t^T C_t + D x_t
+    y_t = W_out norm(o_t * silu(z_t))
+
+B is the key, x the value and C the query of linear attention. All heads share B and C. With
+negative_eigenvalues the decay is 2 a_t - 1, in (-1, 1) (Grazzi et al. 2025, section 4.1).
+
+Source: Dao and Gu 2024, "Transformers are SSMs: generalized models and efficient algorithms through
+structured state space duality".
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqarch.errors import UserError
+from seqarch.layers import Linear, RMSNorm
+from seqarch.mixers.matrix_state import MatrixMixer, split_heads
+from seqarch.mixers.step_size import StepSize
+from seqarch.ops.decay import doubled
+from seqarch.ops.linear_attention import Tokens
+from seqarch.ops.numerics import spread
+from seqarch.types import DTypeLike
+
+
+class Mamba2(MatrixMixer):
+    """Mamba-2.
+
+    expand: inner channels per channel of the model, E / D
+    state_dim: channels N of B and C
+    head_dim: inner channels of a head; all E where these are fewer
+    conv_width: width of the convolution, in tokens; 0: none
+    negative_eigenvalues: whether decays reach to -1
+    method: a form of ops.linear_attention; "auto": the best one on the device
+    chunk: tokens per chunk of the forms in chunks
+    state_dtype: dtype of the state between calls
+    """
+
+    state_option = "state_dim"
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        expand: int = 2,
+        state_dim: int = 128,
+        head_dim: int = 64,
+        conv_width: int = 4,
+        negative_eigenvalues: bool = False,
+        method: str = "auto",
+        chunk: int = 64,
+        dtype: DTypeLike = jnp.float32,
+        state_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        E, V = expand * dim, min(head_dim, expand * dim)
+        if V < 1 or E % V or state_dim < 1:
+            raise UserError(
+                f"mamba2: {E} inner channels, head_dim {head_dim}, state_dim {state_dim}; "
+                "head_dim must divide the inner channels, and state_dim be at least 1"
+            )
+        H = E // V
+        how = dict(method=method, chunk=chunk, dtype=dtype, state_dtype=state_dtype, rngs=rngs)
+        shape = dict(heads=H, key=state_dim, value=V, channels=E + 2 * state_dim)
+        super().__init__(dim, **shape, conv_width=conv_width, gate=jax.nn.silu, **how)
+        self.negative = negative_eigenvalues
+        self.norm = RMSNorm(E, eps=1e-5, rngs=rngs)
+        self.delta = Linear(dim, H, ("embed", None), rngs=rngs, dtype=jnp.float32)
+        self.decay = StepSize(H, H, rngs=rngs)
+        self.D = nnx.Param(jnp.ones(H), axes=(None,), decay=False)
+
+    def _tokens(self, x, u):
+        value, B, C = self._parts(u)
+        delta, g = self.decay(self.delta(x.astype(jnp.float32)))
+        g, negative = doubled(g) if self.negative else (g, None)
+        C, B = (jnp.repeat(each[..., None, :], self.heads, axis=-2) for each in (C, B))
+        return Tokens(C, B, value * spread(delta, self.value), g, negative=negative)
+
+    def _output(self, o, x, u):
+        value, _, _ = self._parts(u)
+        y = o + spread(jnp.broadcast_to(self.D[...], value.shape[:-1]), self.value) * value
+        y = y.reshape(*y.shape[:-2], -1) * self.activation(self.gate(x))
+        return self.out(self.norm(y).astype(self.dtype))
+
+    def _parts(self, u):
+        """Returns the values [..., H, V], and B and C [..., N]."""
+        E = self.heads * self.value
+        value, B, C = jnp.split(jax.nn.silu(u), [E, E + self.key], axis=-1)
+        return split_heads(value, self.heads), B, C

@@ -1,0 +1,42 @@
+"""The step size delta_t of a discretised recurrence, and the decay a_t that follows from it.
+
+    delta_t = softplus(d_t + b),    log a_t = -A delta_t
+
+Source: Gu and Dao 2023, "Mamba", section 3.6; Dao and Gu 2024, "Transformers are SSMs", section 7.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqarch.ops.numerics import rows
+from seqarch.types import Array, Float
+
+SMALLEST, LARGEST = 1e-3, 1e-1  # of delta where d_t = 0, before training
+STRONGEST = 16.0  # A before training is uniform between 1 and it
+
+
+class StepSize(nnx.Module):
+    """Step sizes and log-decays of a recurrence, in float32.
+
+    b starts so that delta is log-uniform in [SMALLEST, LARGEST].
+
+    Args:
+      sizes: number of step sizes.
+      decays: number of A's; each is for equally many neighbouring step sizes.
+      rngs: for A and b.
+    """
+
+    def __init__(self, sizes: int, decays: int, *, rngs: nnx.Rngs):
+        low, high = jnp.log(SMALLEST), jnp.log(LARGEST)
+        delta = jnp.exp(jax.random.uniform(rngs.params(), (sizes,), minval=low, maxval=high))
+        inverse_softplus = delta + jnp.log(-jnp.expm1(-delta))
+        self.bias = nnx.Param(inverse_softplus, axes=(None,), decay=False)
+        A = jax.random.uniform(rngs.params(), (decays,), minval=1.0, maxval=STRONGEST)
+        self.log_A = nnx.Param(jnp.log(A), axes=(None,), decay=False)
+
+    def __call__(self, d: Float[Array, "... E"]) -> tuple[Float[Array, "... E"], ...]:
+        """Returns delta and log a."""
+        delta = jax.nn.softplus(d + rows(self.bias[...], d))
+        A = jnp.repeat(jnp.exp(self.log_A[...]), d.shape[-1] // self.log_A.shape[0])
+        return delta, -delta * rows(A, delta)
