@@ -2,12 +2,16 @@
 
     python scripts/plan.py --config=configs/lm.py:mamba --target=tpu-v5e:2x2 --context=131072
     python scripts/plan.py --config=configs/lm.py:mamba --facts=8
+    python scripts/plan.py --hf=config.json --target=gpu-h100
 
 Programs are compiled for the target, which need not be here; see seqarch/costs/devices.py. With
 --out=DIR the numbers are also written as records, to DIR/records.jsonl.
 
 --facts asks instead how much state the recall of so many facts needs, by a law that
 scripts/frontier.py fitted to runs. Nothing is compiled then.
+
+--hf asks what a Hugging Face model needs, by its config.json alone: parameters, the state of a
+sequence at --contexts, and how many sequences fit --target. It is arithmetic: nothing is compiled.
 """
 
 import functools
@@ -24,13 +28,18 @@ from seqarch.config import parse
 from seqarch.costs import capacity
 from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.devices import place
+from seqarch.costs.hf.families import read_model
+from seqarch.costs.hf.plan import outside_records, outside_source
 from seqarch.costs.results import program_source
 from seqarch.errors import NoResult, UserError
 from seqarch.records import Results
 from seqarch.report.capacity import heading, serving_lines, source_line, training_lines
 from seqarch.report.facts import need_lines
+from seqarch.report.outside import outside_heading, outside_notes, outside_tables
+from seqarch.report.render import text_table
 from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
+from seqarch.runtime.overrides import missing_config
 
 LOCAL = spare_accelerator()  # JAX_PLATFORMS of the workers
 CONFIG = cli.define_config()
@@ -51,7 +60,10 @@ FACTS = flags.DEFINE_integer(
 LAW = cli.define_path(
     "law", str(ROOT / "docs/frontier/records.jsonl"), "Records of the law that --facts asks."
 )
-flags.mark_flag_as_required("config")
+HF = cli.define_path("hf", None, "config.json of a Hugging Face model, in place of --config.")
+CONTEXTS = flags.DEFINE_list(
+    "contexts", ["4096", "131072", "1048576"], "Tokens at which --hf counts the state."
+)
 PHASES = {
     "training": (capacity.training_capacity, training_lines),
     "serving": (capacity.serving_capacity, serving_lines),
@@ -59,6 +71,13 @@ PHASES = {
 
 
 def main() -> None:
+    if OUT.value:
+        Path(OUT.value).mkdir(parents=True, exist_ok=True)
+    if HF.value is not None:
+        plan_outside(Path(HF.value))
+        return
+    if CONFIG.value is None:
+        raise missing_config(sys.argv)
     given = CONFIG.value.to_dict()
     # Of a comparison, what its members share is planned.
     config = parse({name: value for name, value in given.items() if name not in FIELDS})
@@ -70,8 +89,6 @@ def main() -> None:
     context = config.length if CONTEXT.value is None else CONTEXT.value
     if context < 1:
         raise UserError(f"--context is {context}; give a number of tokens of at least 1")
-    if OUT.value:
-        Path(OUT.value).mkdir(parents=True, exist_ok=True)
     results = Results(program_source(config.model.mixer, config), ())
     results = results.with_found(capacity.target_facts(config, placement, context))
     print(title := heading(results))
@@ -89,12 +106,36 @@ def main() -> None:
                 failures.append(f"{phase}: {error}")
     if line := source_line(results):
         print(line)
+    write_records(results, title)
+    if failures:
+        raise NoResult("; ".join(failures))
+
+
+def plan_outside(path: Path) -> None:
+    """Prints what a Hugging Face model needs."""
+    for name in ("config", "context", "facts", "price"):
+        if flags.FLAGS[name].value is not None:
+            raise UserError(f"--hf and --{name} cannot be combined; leave one of them out")
+    contexts = cli.read_lengths(CONTEXTS.value, "contexts")
+    placement = place(TARGET.value) if flags.FLAGS["target"].present else None
+    model = read_model(path)
+    results = Results(outside_source(model, path), ())
+    results = results.with_found(outside_records(model, contexts, placement))
+    print(title := outside_heading(results))
+    for table in outside_tables(results):
+        print(f"\n{text_table(table)}")
+    print()
+    for line in outside_notes(results):
+        print(line)
+    write_records(results, title)
+
+
+def write_records(results: Results, title: str) -> None:
+    """Writes records to --out where it is given."""
     if OUT.value:
         path = Path(OUT.value) / records.NAME
         records.write(path, [results], dict(kind="capacity", title=title))
         print(f"wrote {path}")
-    if failures:
-        raise NoResult("; ".join(failures))
 
 
 if __name__ == "__main__":

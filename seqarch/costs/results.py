@@ -39,16 +39,26 @@ METRICS = (
     Metric("batch_beyond", "batch beyond", "count", "Rows of a larger one that does not fit."),
     Metric("bound_tokens_per_s", "speed bound", "rate", "Tokens/s that a roofline allows.", False),
     Metric("million_tokens_cost", "cost bound", "price", "Least cost of 10^6 tokens.", True),
+    # Of models from outside, which are derived from a config (seqarch.costs.hf).
+    Metric("params_around", "outside of layers", "count", "Elements outside of the layers."),
+    Metric("positions", "positions", "count", "Tokens up to which a config says it reads."),
+    Metric("layer_params", "parameters", "count", "Elements of each layer's parameters."),
+    Metric("layer_token_bytes", "cache of a token", "bytes", "Bytes of a token's keys, values."),
+    Metric("layer_constant_bytes", "constant state", "bytes", "Bytes of arrays of fixed size."),
+    Metric("growing_bytes", "growing", "bytes", "Bytes of the caches that still grow.", True),
+    Metric("constant_bytes", "constant", "bytes", "Bytes of the rest of the state.", True),
+    Metric("unbounded_bytes", "without windows", "bytes", "Bytes if windows keep all.", True),
 )
 
 
 def program_source(name: str, config: Config) -> Source:
     """Returns the source of the programs of a config."""
-    return Source(name, "program", to_dict(config), provenance=_provenance())
+    return Source(name, "program", to_dict(config), provenance=program_provenance())
 
 
 @functools.cache
-def _provenance() -> dict[str, Any]:
+def program_provenance() -> dict[str, Any]:
+    """Returns the revision, the command and the versions that records of costs are traced to."""
     made = provenance()
     kept = {name: made[name] for name in ("revision", "dirty", "command")}
     return kept | dict(versions=versions())

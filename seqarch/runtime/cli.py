@@ -171,8 +171,8 @@ def define_lengths() -> flags.FlagHolder:
     return flags.DEFINE_list("lengths", default, "Tokens of context.")
 
 
-def read_lengths(texts: Iterable[str]) -> list[int]:
-    """Returns the different lengths of --lengths, ascending.
+def read_lengths(texts: Iterable[str], flag: str = "lengths") -> list[int]:
+    """Returns the different lengths of a list flag, ascending.
 
     Those that are no number of at least 1 are left out as in `readable`.
     """
@@ -180,7 +180,7 @@ def read_lengths(texts: Iterable[str]) -> list[int]:
     def read(text: str) -> int:
         if not text.strip().isdecimal() or int(text) < 1:
             raise UserError(
-                f"--lengths has {text!r}; give numbers of tokens of at least 1, separated by commas"
+                f"--{flag} has {text!r}; give numbers of tokens of at least 1, separated by commas"
             )
         return int(text)
 

@@ -1,0 +1,106 @@
+"""The registry of families, and the model that a config.json describes.
+
+model = read_model(Path("config.json"))
+model.params, model.state_bytes(131_072)
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from seqarch.costs.hf.attention import gpt_oss, llama, mistral, qwen3
+from seqarch.costs.hf.fields import Fields
+from seqarch.costs.hf.hybrids import falcon_h1, jamba, qwen3_next, recurrent_gemma
+from seqarch.costs.hf.layers import DTYPE_BYTES, Layer, OutsideModel
+from seqarch.costs.hf.nemotron_h import nemotron_h
+from seqarch.costs.hf.recurrent import mamba1, mamba2
+from seqarch.errors import UserError, unknown
+from seqarch.files import read_json
+
+
+class Family(NamedTuple):
+    """A family of models.
+
+    Attributes:
+      layers: yields the layers that a config describes.
+      tied: whether embeddings and head share their parameters where the config does not say so.
+    """
+
+    layers: Callable[[Fields], Iterator[Layer]]
+    tied: bool = False
+
+
+FAMILIES: dict[str, Family] = {  # by model_type
+    "llama": Family(llama),
+    "mistral": Family(mistral),
+    "qwen3": Family(qwen3),
+    "qwen3_next": Family(qwen3_next),
+    "gpt_oss": Family(gpt_oss),
+    "mamba": Family(mamba1, tied=True),
+    "mamba2": Family(mamba2),
+    "jamba": Family(jamba),
+    "falcon_h1": Family(falcon_h1),
+    "nemotron_h": Family(nemotron_h),
+    "recurrent_gemma": Family(recurrent_gemma, tied=True),
+}
+
+
+def read_model(path: Path) -> OutsideModel:
+    """Returns the model that a config.json describes.
+
+    Raises:
+      UserError: where there is no such file, or it holds no config of a known family.
+    """
+    try:
+        values = read_json(path)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no {path}; give the config.json of a model") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a directory; give the config.json in it") from error
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON; give the config.json of a model") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no JSON object; give the config.json of a model")
+    return describe(values, str(path))
+
+
+def describe(values: dict[str, Any], path: str = "config.json") -> OutsideModel:
+    """Returns the model that the fields of a config describe.
+
+    Args:
+      values: the fields.
+      path: the file that they are from, which errors name.
+
+    Raises:
+      UserError: where they are no config of a known family.
+    """
+    fields = Fields(values, path)
+    name = fields.get("model_type")
+    if not isinstance(name, str):
+        raise fields.error("model_type is missing; give the config.json of a model")
+    if fields.get("is_encoder_decoder"):
+        raise fields.error(f"{name} is an encoder-decoder model; only decoders are planned")
+    if name not in FAMILIES:
+        raise fields.error(str(unknown("model_type", name, FAMILIES)))
+    family = FAMILIES[name]
+    width = fields.count("hidden_size", "d_model")
+    tied = fields.flag("tie_word_embeddings", family.tied)
+    around = fields.count("vocab_size") * width * (1 if tied else 2) + width
+    layers = tuple(family.layers(fields))
+    dtype, notes = _dtype(fields)
+    method = fields.quantization()
+    if method and not any(layer.mxfp4 for layer in layers):
+        notes += (f"The quantization of its weights ({method}) is left out: {dtype} is counted.",)
+    positions = fields.optional("max_position_embeddings")
+    return OutsideModel(name, layers, around, dtype, positions, notes)
+
+
+def _dtype(fields: Fields) -> tuple[str, tuple[str, ...]]:
+    """Returns the dtype of a config, and a note where it gives none."""
+    given = fields.get("dtype") or fields.get("torch_dtype")
+    if given is None:
+        return "float32", ("The config gives no dtype; float32 is assumed.",)
+    name = str(given).removeprefix("torch.")
+    if name not in DTYPE_BYTES:
+        raise fields.error(f"dtype is {given!r}; it may be {', '.join(DTYPE_BYTES)}")
+    return name, ()
