@@ -34,12 +34,13 @@ from seqarch.errors import Stopped, UserError, is_full_disk, printable, printabl
 from seqarch.files import local_path
 from seqarch.runtime.accelerator import check_accelerator
 from seqarch.runtime.cluster import held_for_abort, join_cluster
-from seqarch.runtime.command_line import one_line, parse_flags
+from seqarch.runtime.command_line import INT_END, one_line, parse_flags
 from seqarch.runtime.help import help_text
 from seqarch.runtime.process import keep_memory, quiet
 from seqarch.runtime.streams import open_streams, printable_stdout
 
 HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
+LONGEST = 20  # characters of a number that is read; Python refuses thousands
 
 flags.disclaim_key_flags()  # `define_path` defines flags of the programs that call it
 
@@ -174,14 +175,17 @@ def define_lengths() -> flags.FlagHolder:
 def read_lengths(texts: Iterable[str], flag: str = "lengths") -> list[int]:
     """Returns the different lengths of a list flag, ascending.
 
-    Those that are no number of at least 1 are left out as in `readable`.
+    Those that are no number of at least 1 and below 2^31 are left out as in `readable`.
     """
 
     def read(text: str) -> int:
-        if not text.strip().isdecimal() or int(text) < 1:
+        is_long = len(text) > LONGEST
+        if not text.strip().isdecimal() or not is_long and int(text) < 1:
             raise UserError(
                 f"--{flag} has {text!r}; give numbers of tokens of at least 1, separated by commas"
             )
+        if is_long or int(text) >= INT_END:
+            raise UserError(f"--{flag} has {text[:LONGEST]}; give numbers of tokens below 2^31")
         return int(text)
 
     return sorted(set(readable(texts, read)))

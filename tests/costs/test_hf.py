@@ -246,6 +246,7 @@ def test_the_program_prints_tables_and_writes_records(path, run_here, tmp_path):
     [
         (["--hf=nowhere.json"], "there is no nowhere.json; give the config.json of a model"),
         (["--hf={path}", "--contexts=0"], "--contexts has '0'; give numbers of tokens"),
+        (["--hf={path}", "--contexts=" + "9" * 5000], "; give numbers of tokens below 2^31"),
         (["--hf={path}", "--target=gpu-x100"], "unknown target 'gpu-x100'"),
         (["--hf={path}", "--facts=3"], "--hf and --facts cannot be combined"),
         (["--hf={path}", "--config=configs/lm.py:gru"], "--hf and --config cannot be combined"),
