@@ -40,7 +40,7 @@ from seqarch.runtime.process import keep_memory, quiet
 from seqarch.runtime.streams import open_streams, printable_stdout
 
 HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
-LONGEST = 20  # characters of a number that is read; Python refuses thousands
+LONGEST = 20  # characters of a length; int() refuses thousands of them
 
 flags.disclaim_key_flags()  # `define_path` defines flags of the programs that call it
 

@@ -1,17 +1,24 @@
-"""Families whose layers all attend: Llama, Mistral, Qwen3, gpt-oss."""
+"""Families whose layers all attend: Llama, Mistral, Mixtral, gpt-oss."""
 
 from collections.abc import Iterator
 
 from seqarch.costs.hf.fields import Fields
 from seqarch.costs.hf.layers import Layer
-from seqarch.costs.hf.parts import attention, attention_layer, gated_mlp, heads, linear
+from seqarch.costs.hf.parts import (
+    attention,
+    attention_layer,
+    gated_mlp,
+    heads,
+    linear,
+    mixture,
+)
 
 ATTENTION = "full_attention", "sliding_attention"
 
 
 def llama(fields: Fields) -> Iterator[Layer]:
     """Yields the layers of Llama, which attend to the whole context."""
-    width, head = fields.count("hidden_size"), heads(fields)
+    width, head = fields.count("hidden_size"), heads(fields, grouped=False)
     params = attention(width, head, fields.flag("attention_bias", False))
     params += gated_mlp(width, fields.count("intermediate_size"), fields.flag("mlp_bias", False))
     for _ in range(fields.depth()):
@@ -22,24 +29,19 @@ def mistral(fields: Fields) -> Iterator[Layer]:
     """Yields the layers of Mistral, which attend to a window unless sliding_window is null."""
     width, head = fields.count("hidden_size"), heads(fields)
     params = attention(width, head) + gated_mlp(width, fields.count("intermediate_size"))
+    window = fields.optional("sliding_window", absent=4096)
     for _ in range(fields.depth()):
-        yield attention_layer(params + 2 * width, head, fields.optional("sliding_window"))
+        yield attention_layer(params + 2 * width, head, window)
 
 
-def qwen3(fields: Fields) -> Iterator[Layer]:
-    """Yields the layers of Qwen3, which normalise queries and keys; the last may have a window."""
-    width, head = fields.count("hidden_size"), heads(fields, 128)
-    params = attention(width, head, fields.flag("attention_bias", False)) + 2 * head.width
-    params += gated_mlp(width, fields.count("intermediate_size"))
-    window = None
-    if fields.flag("use_sliding_window", False):
-        window = fields.optional("sliding_window")
-    depth, first = fields.depth(), fields.count("max_window_layers", default=28, least=0)
-    types = layer_types(fields, [ATTENTION[index >= first] for index in range(depth)])
-    for each in types:
-        yield attention_layer(
-            params + 2 * width, head, window if each == "sliding_attention" else None
-        )
+def mixtral(fields: Fields) -> Iterator[Layer]:
+    """Yields the layers of Mixtral, which have experts."""
+    width, head = fields.count("hidden_size"), heads(fields)
+    inner, experts = fields.count("intermediate_size"), fields.count("num_local_experts")
+    params = attention(width, head) + mixture(width, inner, experts) + 2 * width
+    window = fields.optional("sliding_window")
+    for _ in range(fields.depth()):
+        yield attention_layer(params, head, window, f"{experts} experts")
 
 
 def gpt_oss(fields: Fields) -> Iterator[Layer]:
@@ -49,7 +51,7 @@ def gpt_oss(fields: Fields) -> Iterator[Layer]:
     params = attention(width, head, fields.flag("attention_bias", True)) + head.queries  # sinks
     params += experts * gated_mlp(width, inner, True) + linear(width, experts, True)
     packed = experts * gated_mlp(width, inner) if fields.quantization() == "mxfp4" else 0
-    window = fields.optional("sliding_window")
+    window = fields.optional("sliding_window", absent=128)
     types = layer_types(fields, [ATTENTION[1 - index % 2] for index in range(fields.depth())])
     for each in types:
         kept = window if each == "sliding_attention" else None

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqarch.costs.hf.attention import gpt_oss, llama, mistral, qwen3
+from seqarch.costs.hf.attention import gpt_oss, llama, mistral, mixtral
 from seqarch.costs.hf.fields import Fields
-from seqarch.costs.hf.hybrids import falcon_h1, jamba, qwen3_next, recurrent_gemma
+from seqarch.costs.hf.hybrids import falcon_h1, granite, jamba, recurrent_gemma
 from seqarch.costs.hf.layers import DTYPE_BYTES, Layer, OutsideModel
 from seqarch.costs.hf.nemotron_h import nemotron_h
+from seqarch.costs.hf.qwen import qwen2, qwen3, qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next
 from seqarch.costs.hf.recurrent import mamba1, mamba2
 from seqarch.errors import UserError, unknown
 from seqarch.files import read_json
@@ -33,13 +34,19 @@ class Family(NamedTuple):
 FAMILIES: dict[str, Family] = {  # by model_type
     "llama": Family(llama),
     "mistral": Family(mistral),
+    "mixtral": Family(mixtral),
+    "qwen2": Family(qwen2),
     "qwen3": Family(qwen3),
+    "qwen3_moe": Family(qwen3_moe),
     "qwen3_next": Family(qwen3_next),
+    "qwen3_5_text": Family(qwen3_5),
+    "qwen3_5_moe_text": Family(qwen3_5_moe),
     "gpt_oss": Family(gpt_oss),
     "mamba": Family(mamba1, tied=True),
     "mamba2": Family(mamba2),
     "jamba": Family(jamba),
     "falcon_h1": Family(falcon_h1),
+    "granitemoehybrid": Family(granite),
     "nemotron_h": Family(nemotron_h),
     "recurrent_gemma": Family(recurrent_gemma, tied=True),
 }
@@ -80,7 +87,10 @@ def describe(values: dict[str, Any], path: str = "config.json") -> OutsideModel:
         raise fields.error("model_type is missing; give the config.json of a model")
     if fields.get("is_encoder_decoder"):
         raise fields.error(f"{name} is an encoder-decoder model; only decoders are planned")
+    text = fields.get("text_config")
     if name not in FAMILIES:
+        if isinstance(text, dict) and str(text.get("model_type")) in FAMILIES:
+            return _describe_text(values, text, path)
         raise fields.error(str(unknown("model_type", name, FAMILIES)))
     family = FAMILIES[name]
     width = fields.count("hidden_size", "d_model")
@@ -93,6 +103,17 @@ def describe(values: dict[str, Any], path: str = "config.json") -> OutsideModel:
         notes += (f"The quantization of its weights ({method}) is left out: {dtype} is counted.",)
     positions = fields.optional("max_position_embeddings")
     return OutsideModel(name, layers, around, dtype, positions, notes)
+
+
+def _describe_text(values: dict[str, Any], text: dict[str, Any], path: str) -> OutsideModel:
+    """Returns the part of a model of several media that reads and writes text."""
+    outer = ("tie_word_embeddings", "dtype", "torch_dtype", "quantization_config")
+    shared = {name: values.get(name) for name in outer if text.get(name) is None}
+    note = (
+        f"Only the text model of {values['model_type']} is counted, not how it reads other media."
+    )
+    model = describe(text | shared, path)
+    return model._replace(name=values["model_type"], notes=(*model.notes, note))
 
 
 def _dtype(fields: Fields) -> tuple[str, tuple[str, ...]]:

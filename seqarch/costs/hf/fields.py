@@ -12,7 +12,7 @@ MOST_LAYERS = 10_000
 class Fields:
     """The fields of a config, whose methods check what they return.
 
-    A field that is null counts as missing, as it does for transformers.
+    A field that is null counts as missing, except for `has` and `optional`.
     """
 
     def __init__(self, values: Mapping[str, Any], path: str):
@@ -23,6 +23,10 @@ class Fields:
     def get(self, name: str) -> Any:
         """Returns the value of a field; None where it is missing."""
         return self._values.get(name)
+
+    def has(self, name: str) -> bool:
+        """Returns whether there is a field, which may be null."""
+        return name in self._values
 
     def count(self, *names: str, default: int | None = None, least: int = 1) -> int:
         """Returns a whole number.
@@ -46,8 +50,10 @@ class Fields:
             raise self.error(f"{found[0]} is {value!r}; give a whole number from {least} to 2^40")
         return value
 
-    def optional(self, name: str) -> int | None:
-        """Returns a whole number of at least 1; None where the field is missing."""
+    def optional(self, name: str, absent: int | None = None) -> int | None:
+        """Returns a whole number of at least 1, None for null, and `absent` without the field."""
+        if not self.has(name):
+            return absent
         return None if self.get(name) is None else self.count(name)
 
     def flag(self, name: str, default: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Families with attention in some layers: Qwen3-Next, Jamba, RecurrentGemma; Falcon-H1 in all."""
+"""Families of attention and recurrence: Jamba, Falcon-H1, Granite 4, RecurrentGemma."""
 
 import itertools
 from collections.abc import Iterator
@@ -20,50 +20,6 @@ from seqarch.costs.hf.parts import (
     mixture,
 )
 from seqarch.costs.hf.recurrent import rank
-
-
-def qwen3_next(fields: Fields) -> Iterator[Layer]:
-    """Yields the layers of Qwen3-Next: the gated delta rule, and attention in each fourth."""
-    width, head, delta = fields.count("hidden_size"), heads(fields, 256), _delta_rule(fields)
-    attended = attention(width, head, fields.flag("attention_bias", False), gate=True)
-    experts = fields.count("num_experts", default=512, least=0)
-    step = fields.count("decoder_sparse_step", default=1)
-    dense = fields.get("mlp_only_layers") or []
-    if not isinstance(dense, list):
-        raise fields.error(f"mlp_only_layers is {dense!r}; give a list of layers")
-    every = fields.count("full_attention_interval", default=4)
-    known = "linear_attention", "full_attention"
-    default = [known[(index + 1) % every == 0] for index in range(fields.depth())]
-    for index, each in enumerate(layer_types(fields, default, known)):
-        if experts and index not in dense and (index + 1) % step == 0:
-            then, params = f"{experts} experts", _shared_mixture(fields, width, experts)
-        else:
-            then, params = "mlp", gated_mlp(width, fields.count("intermediate_size"))
-        params += 2 * width
-        if each == "full_attention":
-            yield attention_layer(params + attended + 2 * head.width, head, then=then)
-        else:
-            yield Layer(f"gated_delta_rule + {then}", params + delta.params, states=delta.states)
-
-
-def _shared_mixture(fields: Fields, width: int, experts: int) -> int:
-    """Returns the parameters of experts, and of the one that all tokens share, with its gate."""
-    shared = fields.count("shared_expert_intermediate_size")
-    routed = mixture(width, fields.count("moe_intermediate_size"), experts)
-    return routed + gated_mlp(width, shared) + width
-
-
-def _delta_rule(fields: Fields) -> Part:
-    """Returns the gated delta rule (arXiv 2412.06464), whose state is a matrix for each head."""
-    width, kernel = fields.count("hidden_size"), fields.count("linear_conv_kernel_dim", default=4)
-    key, value = fields.count("linear_key_head_dim"), fields.count("linear_value_head_dim")
-    count = fields.count("linear_num_value_heads")
-    keys, values = fields.count("linear_num_key_heads") * key, count * value
-    mixed = 2 * keys + values  # channels of the convolution: q, k, v
-    params = linear(width, mixed + values) + linear(width, 2 * count) + mixed * kernel
-    params += 2 * count + value + linear(values, width)  # A, the bias of the steps, the norm
-    states = State("conv", mixed * kernel), State("delta", count * key * value, ACCUMULATED)
-    return Part(params, states)
 
 
 def jamba(fields: Fields) -> Iterator[Layer]:
@@ -103,9 +59,11 @@ def _jamba_mamba(fields: Fields, width: int) -> Part:
 
 
 def falcon_h1(fields: Fields) -> Iterator[Layer]:
-    """Yields the layers of Falcon-H1, each with attention beside Mamba-2."""
+    """Yields the layers of Falcon-H1, each with attention beside Mamba-2 (arXiv 2507.22448)."""
     width, head = fields.count("hidden_size"), heads(fields)
-    part = _falcon_mamba2(fields, width)
+    inner = fields.optional("mamba_d_ssm", absent=1024)
+    norm = fields.flag("mamba_rms_norm", False)
+    part = _mamba2(fields, inner, fields.flag("projectors_bias", False), norm)
     params = attention(width, head, fields.flag("attention_bias", False)) + part.params
     params += gated_mlp(width, fields.count("intermediate_size"), fields.flag("mlp_bias", False))
     for _ in range(fields.depth()):
@@ -113,9 +71,39 @@ def falcon_h1(fields: Fields) -> Iterator[Layer]:
         yield Layer(kind, params + 2 * width, head.cache, states=part.states)
 
 
-def _falcon_mamba2(fields: Fields, width: int) -> Part:
-    count = fields.count("mamba_n_heads")
-    inner = fields.optional("mamba_d_ssm") or fields.count("mamba_expand", default=2) * width
+def granite(fields: Fields) -> Iterator[Layer]:
+    """Yields the layers of Granite 4: Mamba-2, attention in some, an MLP that experts may join."""
+    width, head = fields.count("hidden_size"), heads(fields, grouped=False)
+    part = _mamba2(fields, None, fields.flag("mamba_proj_bias", False), True)
+    attended = attention(width, head, fields.flag("attention_bias", False))
+    experts = fields.count("num_local_experts", default=0, least=0)
+    params = gated_mlp(width, fields.count("shared_intermediate_size")) + 2 * width
+    if experts:
+        params += mixture(width, fields.count("intermediate_size"), experts)
+    then, depth = f"{experts} experts" if experts else "mlp", fields.depth()
+    attends = "attention", "full_attention"
+    known = "mamba", "linear_attention", *attends
+    for each in layer_types(fields, ["mamba"] * depth, known):
+        if each in attends:
+            yield attention_layer(params + attended, head, then=then)
+        else:
+            yield Layer(f"mamba2 + {then}", params + part.params, states=part.states)
+
+
+def _mamba2(fields: Fields, inner: int | None, out_bias: bool, norm: bool) -> Part:
+    """Returns the Mamba-2 that fields named mamba_* describe.
+
+    Args:
+      fields: the config.
+      inner: the inner width; None: as many times the model's as mamba_expand says.
+      out_bias: whether the projection out has a bias.
+      norm: whether its outputs are normalised.
+
+    Raises:
+      UserError: where the heads do not make up the inner width.
+    """
+    width, count = fields.count("hidden_size"), fields.count("mamba_n_heads")
+    inner = inner or fields.count("mamba_expand", default=2) * width
     named = fields.get("mamba_d_head") not in (None, "auto")
     head = fields.count("mamba_d_head") if named else inner // count
     if head * count != inner:
@@ -131,9 +119,9 @@ def _falcon_mamba2(fields: Fields, width: int) -> Part:
         fields.count("mamba_d_state", default=256),
         fields.count("mamba_d_conv", default=4),
         fields.flag("mamba_proj_bias", False),
-        fields.flag("projectors_bias", False),
+        out_bias,
         fields.flag("mamba_conv_bias", True),
-        fields.flag("mamba_rms_norm", False),
+        norm,
     ).part()
 
 

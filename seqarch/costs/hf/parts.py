@@ -47,18 +47,21 @@ def linear(inputs: int, outputs: int, bias: bool = False) -> int:
     return outputs * (inputs + bias)
 
 
-def heads(fields: Fields, width: int | None = None) -> Heads:
+def heads(fields: Fields, width: int | None = None, grouped: bool = True) -> Heads:
     """Returns the heads that a config describes.
 
     Args:
       fields: the config.
       width: that of a head where the config gives none; None: the heads share the model's width.
+      grouped: whether the config must say how many heads of keys there are, null for as many as of
+        queries.
 
     Raises:
       UserError: where heads of keys do not divide those of queries, and heads not the width.
     """
     queries = fields.count("num_attention_heads")
-    keys = fields.count("num_key_value_heads", default=queries)
+    is_open = fields.has("num_key_value_heads") or not grouped
+    keys = fields.count("num_key_value_heads", default=queries if is_open else None)
     if queries % keys:
         raise fields.error(
             f"num_key_value_heads is {keys}, which does not divide num_attention_heads, {queries}"
