@@ -1,9 +1,12 @@
 """The registry of families, and the model that a config.json describes.
 
-model = read_model(Path("config.json"))
-model.params, model.state_bytes(131_072)
+    model = read_model(Path("config.json"))
+    model.params, model.state_bytes(131_072)
+
+Missing fields have the defaults of transformers, as configs on the hub leave them out.
 """
 
+import reprlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +94,7 @@ def describe(values: dict[str, Any], path: str = "config.json") -> OutsideModel:
     if name not in FAMILIES:
         if isinstance(text, dict) and str(text.get("model_type")) in FAMILIES:
             return _describe_text(values, text, path)
-        raise fields.error(str(unknown("model_type", name, FAMILIES)))
+        raise fields.error(str(unknown("model_type", name[:40], FAMILIES)))
     family = FAMILIES[name]
     width = fields.count("hidden_size", "d_model")
     tied = fields.flag("tie_word_embeddings", family.tied)
@@ -123,5 +126,5 @@ def _dtype(fields: Fields) -> tuple[str, tuple[str, ...]]:
         return "float32", ("The config gives no dtype; float32 is assumed.",)
     name = str(given).removeprefix("torch.")
     if name not in DTYPE_BYTES:
-        raise fields.error(f"dtype is {given!r}; it may be {', '.join(DTYPE_BYTES)}")
+        raise fields.error(f"dtype is {reprlib.repr(given)}; it may be {', '.join(DTYPE_BYTES)}")
     return name, ()

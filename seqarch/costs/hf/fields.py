@@ -1,5 +1,6 @@
 """The fields of a config.json, with one line for each that is missing or has no usable value."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,9 @@ class Fields:
         value = self.get(found[0])
         is_whole = isinstance(value, int) and not isinstance(value, bool)
         if not is_whole or not least <= value <= LARGEST:
-            raise self.error(f"{found[0]} is {value!r}; give a whole number from {least} to 2^40")
+            raise self.error(
+                f"{found[0]} is {reprlib.repr(value)}; give a whole number from {least} to 2^40"
+            )
         return value
 
     def optional(self, name: str, absent: int | None = None) -> int | None:
@@ -62,7 +65,7 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, bool):
-            raise self.error(f"{name} is {value!r}; give true or false")
+            raise self.error(f"{name} is {reprlib.repr(value)}; give true or false")
         return value
 
     def depth(self) -> int:
@@ -96,7 +99,7 @@ class Fields:
             raise self.error(f"{field} is no list of names; give one for each layer")
         for name in value:
             if name not in known:
-                raise self.error(str(unknown(f"name in {field}:", str(name), known)))
+                raise self.error(str(unknown(f"name in {field}:", str(name)[:40], known)))
         return value
 
     def divided(self, name: str, by: str) -> int:

@@ -1,5 +1,6 @@
 """The families of Qwen: attention in all layers, or the gated delta rule in three of four."""
 
+import reprlib
 from collections.abc import Iterator
 
 from seqarch.costs.hf.attention import ATTENTION, layer_types
@@ -101,7 +102,7 @@ def _dense_or(fields: Fields, experts: int, index: int, shared: bool) -> tuple[s
     """
     width, dense = fields.count("hidden_size"), fields.get("mlp_only_layers") or []
     if not isinstance(dense, list):
-        raise fields.error(f"mlp_only_layers is {dense!r}; give a list of layers")
+        raise fields.error(f"mlp_only_layers is {reprlib.repr(dense)}; give a list of layers")
     step = fields.count("decoder_sparse_step", default=1)
     if not experts or index in dense or (index + 1) % step:
         return "mlp", gated_mlp(width, fields.count("intermediate_size")) + 2 * width
