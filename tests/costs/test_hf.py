@@ -85,9 +85,13 @@ def test_windows_bound_the_cache_in_their_layers_alone():
 
 
 def test_experts_in_mxfp4_take_17_bytes_for_32_numbers():
-    """gpt-oss-120b takes 65,248,815,744 bytes by github.com/alvarobartt/hf-mem/issues/60."""
+    """gpt-oss-120b takes 65,248,815,744 bytes, and 73,728 for the first token of a sequence.
+
+    Source: github.com/alvarobartt/hf-mem/issues/60, the second as vLLM's log shows it.
+    """
     model = public("gpt-oss-20b", num_hidden_layers=36, num_local_experts=128)
     assert (model.params, model.parameters_bytes) == (116_829_156_672, 65_248_815_744)
+    assert model.state_bytes(1) == 73_728
     plain = public("gpt-oss-20b", quantization_config=None)
     assert plain.parameters_bytes == 2 * plain.params
 

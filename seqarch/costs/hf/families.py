@@ -3,7 +3,7 @@
     model = read_model(Path("config.json"))
     model.params, model.state_bytes(131_072)
 
-Missing fields have the defaults of transformers, as configs on the hub leave them out.
+A missing field has the default that it has in transformers, or an error names it.
 """
 
 import reprlib
