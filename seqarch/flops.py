@@ -32,13 +32,14 @@ SCATTERS = frozenset(("scatter-add", "scatter_add", "scatter-sub", "scatter_sub"
 
 
 class Flops(NamedTuple):
-    """Floating-point operations of one call.
+    """Floating-point operations of one call, on real numbers.
 
     matmul: two for each multiply-add of contractions and convolutions (products with padding
       included)
     elementwise: one for each element that an arithmetic or transcendental operation writes, a
       reduction reads or a scatter combines; comparisons, selections, casts, data movement and
-      integer arithmetic are free
+      integer arithmetic are free. A complex product counts as six, any other complex operation as
+      two
     uncounted_loops: `while` loops of unknown trip count; each counts as one trip
     """
 
@@ -169,7 +170,8 @@ def _equation(eqn: Any) -> Flops:
     if name == "conv_general_dilated":
         return Flops(matmul=_conv(eqn))
     if name in ELEMENTWISE:
-        return Flops(elementwise=_elements(eqn.outvars[0]))
+        factor = 3 if name == "mul" and _is_complex(eqn.outvars[0]) else 1
+        return Flops(elementwise=factor * _elements(eqn.outvars[0]))
     if name in REDUCTIONS:
         return Flops(elementwise=_elements(eqn.invars[0]))
     if name in SCATTERS:
@@ -187,14 +189,22 @@ def _equation(eqn: Any) -> Flops:
 
 
 def _elements(atom: Any) -> float:
-    return math.prod(atom.aval.shape) if jnp.issubdtype(atom.aval.dtype, jnp.inexact) else 0.0
+    """Returns the number of an array's floating-point numbers, two for each complex element."""
+    if not jnp.issubdtype(atom.aval.dtype, jnp.inexact):
+        return 0.0
+    return math.prod(atom.aval.shape) * (2 if _is_complex(atom) else 1)
+
+
+def _is_complex(atom: Any) -> bool:
+    return jnp.issubdtype(atom.aval.dtype, jnp.complexfloating)
 
 
 def _dot(eqn: Any) -> float:
-    """Returns 2 x elements of the result x contracted elements for each."""
+    """Returns 2 x elements of the result x contracted elements for each; 8 x for complex ones."""
     (contracted, _), _ = eqn.params["dimension_numbers"]
     terms = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
-    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * terms
+    operations = 8.0 if _is_complex(eqn.outvars[0]) else 2.0
+    return operations * math.prod(eqn.outvars[0].aval.shape) * terms
 
 
 def _conv(eqn: Any) -> float:

@@ -48,6 +48,12 @@ def test_elements_that_arithmetic_writes_and_reductions_read():
     assert flops == Flops(elementwise=3 * 12)
 
 
+def test_complex_numbers_count_as_the_real_operations_of_their_arithmetic():
+    x, y = shape(3, 4, dtype=jnp.complex64), shape(4, 5, dtype=jnp.complex64)
+    assert count_flops(lambda x: x * x + x, x) == Flops(elementwise=(6 + 2) * 12)
+    assert count_flops(jnp.matmul, x, y) == Flops(matmul=(6 + 2) * 60)
+
+
 def test_integer_arithmetic_and_movement_are_free():
     assert (
         count_flops(
