@@ -19,10 +19,20 @@ from typing import Any
 import jax
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Inexact, Int
 
 Array = jax.Array | np.ndarray  # ops take both and return JAX's
 State = Any  # a NamedTuple of arrays with B as their leading axis; every mixer declares its own
 PyTree = Any
 
-__all__ = ["Array", "Bool", "DTypeLike", "Float", "Int", "PyTree", "State"]
+__all__ = [
+    "Array",
+    "Bool",
+    "Complex",
+    "DTypeLike",
+    "Float",
+    "Inexact",
+    "Int",
+    "PyTree",
+    "State",
+]

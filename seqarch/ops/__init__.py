@@ -5,6 +5,7 @@ The module of an op with several forms has FORMS, a dict from a form's name to i
 
 from seqarch.ops.attention import attention
 from seqarch.ops.conv import causal_conv, causal_conv_step
+from seqarch.ops.diagonal_ssm import diagonal_ssm
 from seqarch.ops.gru import gru
 from seqarch.ops.linear_attention import linear_attention
 from seqarch.ops.lstm import lstm
@@ -17,6 +18,7 @@ __all__ = [
     "attention",
     "causal_conv",
     "causal_conv_step",
+    "diagonal_ssm",
     "gru",
     "linear_attention",
     "linear_scan",

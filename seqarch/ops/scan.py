@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from seqarch.ops import affine
 from seqarch.ops.forms import Forms
-from seqarch.types import Array, Bool, Float
+from seqarch.types import Array, Bool, Inexact
 
 # On a CPU a chunk's prefixes cost 2 to 8 times as much as the loop over tokens, in training.
 FORMS = Forms(affine.FORMS, cpu="sequential", accelerator="parallel")
@@ -27,15 +27,15 @@ RECURRENCE = affine.Recurrence(
 
 
 def linear_scan(
-    a: Float[Array, "B T *X"],
-    b: Float[Array, "B T *X"],
-    h0: Float[Array, "B *X"] | None = None,
+    a: Inexact[Array, "B T *X"],
+    b: Inexact[Array, "B T *X"],
+    h0: Inexact[Array, "B *X"] | None = None,
     *,
     starts: Bool[Array, "B T"] | None = None,
     method: str = "auto",
     chunk: int = 64,
-) -> tuple[Float[Array, "B T *X"], Float[Array, "B *X"]]:
-    """Returns all states h [B,T,...] and the last one, in float32.
+) -> tuple[Inexact[Array, "B T *X"], Inexact[Array, "B *X"]]:
+    """Returns all states h [B,T,...] and the last one, in float32; in complex64 if b is complex.
 
     Args:
       a: decays.
@@ -45,7 +45,7 @@ def linear_scan(
       method: a name in FORMS, or "auto".
       chunk: tokens of a chunk.
     """
-    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    a, b = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (a, b))
     h0 = jnp.zeros_like(b[:, 0]) if h0 is None else h0
     if starts is not None:
         a = jnp.where(starts.reshape(starts.shape + (1,) * (a.ndim - 2)), 0.0, a)
