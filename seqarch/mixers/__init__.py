@@ -40,6 +40,8 @@ FAMILIES = {
     "state space": {
         "mamba": "seqarch.mixers.mamba:Mamba",
         "mamba2": "seqarch.mixers.mamba2:Mamba2",
+        "s4d": "seqarch.mixers.s4d:S4D",
+        "s5": "seqarch.mixers.s5:S5",
     },
 }
 MIXERS = {name: where for family in FAMILIES.values() for name, where in family.items()}
