@@ -6,7 +6,8 @@
     y_t = W_out ((C . h_t + D u) * silu(z))
 
 with the paper's initialisation: A = -(1, ..., N) in every channel, delta log-uniform in [0.001,
-0.1], D = 1.
+0.1], D = 1. With negative eigenvalues, 2 exp(delta A) - 1 stands in place of exp(delta A) (Grazzi
+et al. 2025, "Unlocking state-tracking in linear RNNs through negative eigenvalues").
 """
 
 from typing import NamedTuple
@@ -17,9 +18,9 @@ from flax import nnx
 
 from seqarch import ops
 from seqarch.layers import Linear
-from seqarch.mixers.base import SequenceMixer
-from seqarch.ops.numerics import dot, rows, valid_tokens
-from seqarch.ops.selective_scan import FORMS
+from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.ops.numerics import dot, rows
+from seqarch.ops.selective_scan import FORMS, decays
 from seqarch.types import Array, DTypeLike, Float
 
 
@@ -37,6 +38,7 @@ class Mamba(SequenceMixer):
     state_dim: state entries N per inner channel
     conv_width: width W of the convolution, in tokens
     delta_rank: rank R of the projection to delta; None: D / 16, rounded up
+    negative_eigenvalues: let a token turn the sign of the state, for state tracking
     method: a form of ops.selective_scan; "auto": the best one on the device
     chunk: tokens per chunk of the forms in chunks
     state_dtype: dtype of the state between calls
@@ -53,6 +55,7 @@ class Mamba(SequenceMixer):
         state_dim: int = 16,
         conv_width: int = 4,
         delta_rank: int | None = None,
+        negative_eigenvalues: bool = False,
         method: str = "auto",
         chunk: int = 64,
         dtype: DTypeLike = jnp.float32,
@@ -62,6 +65,7 @@ class Mamba(SequenceMixer):
         E, N, W, R = expand * dim, state_dim, conv_width, delta_rank or -(-dim // 16)
         self.inner, self.state_dim, self.conv_width, self.delta_rank = E, N, W, R
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
+        self.negative_eigenvalues = negative_eigenvalues
         self.inp = Linear(dim, 2 * E, ("embed", "inner"), rngs=rngs, dtype=dtype)
 
         def uniform(shape: tuple[int, ...], low: float | Array, high: float | Array) -> Array:
@@ -88,14 +92,12 @@ class Mamba(SequenceMixer):
         return MambaState(conv, jnp.zeros((batch, self.state_dim, self.inner), self.state_dtype))
 
     def prefill(self, x, state, starts=None, lengths=None):
-        valid = None if lengths is None else valid_tokens(lengths, *x.shape[:2])
-        if valid is not None and starts is not None:
-            starts = starts & valid
+        starts, valid = masks(x, starts, lengths)
         u, z = jnp.split(self.inp(x), 2, axis=-1)
         u, conv = ops.causal_conv(u, self.conv[...], state.conv, starts=starts, lengths=lengths)
         u, delta, B, C = self._select(u)
         if valid is not None:
-            # exp(0 A) = 1 and 0 u B = 0, so padding leaves the state alone.
+            # exp(0 A) = 1, 2 exp(0 A) - 1 = 1 and 0 u B = 0, so padding leaves the state alone.
             delta = jnp.where(valid[..., None], delta, 0.0)
         y, h = self._scan(u, delta, B, C, state.h.astype(jnp.float32), starts)
         return self.out(y * jax.nn.silu(z)), MambaState(conv, h.astype(self.state_dtype))
@@ -104,9 +106,8 @@ class Mamba(SequenceMixer):
         u, z = jnp.split(self.inp(x), 2, axis=-1)
         u, conv = ops.causal_conv_step(u, self.conv[...], state.conv)
         u, delta, B, C = self._select(u)
-        A = -jnp.exp(self.log_A[...]).T[None]
-        u32 = u.astype(jnp.float32)
-        decay, h = jnp.exp(delta[:, None] * A), state.h.astype(jnp.float32)
+        decay = decays(delta, -jnp.exp(self.log_A[...]).T, self.negative_eigenvalues)
+        u32, h = u.astype(jnp.float32), state.h.astype(jnp.float32)
         h = decay * h + (delta * u32)[:, None] * B[..., None]
         y = (dot("bne,bn->be", h, C) + rows(self.D[...], u32) * u32).astype(u.dtype)
         return self.out(y * jax.nn.silu(z)), MambaState(conv, h.astype(self.state_dtype))
@@ -114,7 +115,17 @@ class Mamba(SequenceMixer):
     def _scan(self, u, delta, B, C, h, starts):
         A = -jnp.exp(self.log_A[...])
         return ops.selective_scan(
-            u, delta, A, B, C, self.D[...], h, starts=starts, method=self.method, chunk=self.chunk
+            u,
+            delta,
+            A,
+            B,
+            C,
+            self.D[...],
+            h,
+            starts=starts,
+            negative_eigenvalues=self.negative_eigenvalues,
+            method=self.method,
+            chunk=self.chunk,
         )
 
     def _select(self, u: Float[Array, "... E"]):

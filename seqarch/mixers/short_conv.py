@@ -16,8 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch import ops
-from seqarch.mixers.base import SequenceMixer
-from seqarch.ops.numerics import valid_tokens
+from seqarch.mixers.base import SequenceMixer, masks
 from seqarch.types import Array, DTypeLike, Float, State
 
 
@@ -65,9 +64,7 @@ class ShortConv(SequenceMixer):
         return self.mixer.room(state.mixer, fresh=fresh)
 
     def prefill(self, x, state, starts=None, lengths=None):
-        begun = starts
-        if starts is not None and lengths is not None:
-            begun = starts & valid_tokens(lengths, *x.shape[:2])
+        begun, _ = masks(x, starts, lengths)
         mixed, conv = ops.causal_conv(x, self.conv[...], state.conv, starts=begun, lengths=lengths)
         y, inner = self.mixer.prefill(x + mixed, state.mixer, starts, lengths)
         return y, ShortConvState(conv, inner)

@@ -2,10 +2,14 @@
 
     h_t = exp(delta_t A) h_{t-1} + delta_t x_t B_t,    y_t = C_t . h_t + D x_t
 
+With negative eigenvalues, 2 exp(delta_t A) - 1 stands in place of exp(delta_t A), so that a token
+can also turn the sign of the state, as counting modulo 2 needs.
+
 The state is [B, N, E]: the many inner channels are the last axis, over which loops vectorise.
 
 Source: Gu and Dao 2023, "Mamba: linear-time sequence modeling with selective state spaces", section
-3.2, algorithm 2.
+3.2, algorithm 2; Grazzi et al. 2025, "Unlocking state-tracking in linear RNNs through negative
+eigenvalues".
 """
 
 from functools import partial
@@ -46,6 +50,7 @@ def selective_scan(
     h0: Float[Array, "B N E"] | None = None,
     *,
     starts: Bool[Array, "B T"] | None = None,
+    negative_eigenvalues: bool = False,
     method: str = "auto",
     chunk: int = 64,
 ) -> tuple[Float[Array, "B T E"], Float[Array, "B N E"]]:
@@ -60,22 +65,31 @@ def selective_scan(
       D: weights of the skip connection.
       h0: the state before the first token; None: zeros.
       starts: whether the state is forgotten before a token.
+      negative_eigenvalues: whether decays are in (-1, 1) in place of (0, 1).
       method: a name in FORMS, or "auto".
       chunk: tokens of a chunk.
     """
     h0 = jnp.zeros((x.shape[0], *A.T.shape), jnp.float32) if h0 is None else h0
     keep = jnp.ones(x.shape[:2]) if starts is None else 1.0 - starts
     tokens = Chunk(*(t.astype(jnp.float32) for t in (x, delta, B, C, keep)))
-    y, h = FORMS.pick(method)(tokens, A, h0, chunk=chunk)
+    y, h = FORMS.pick(method)(tokens, A, h0, negative_eigenvalues, chunk=chunk)
     return (y + rows(D, y) * tokens.x).astype(x.dtype), h
 
 
-def _decay(c: Chunk, At: Float[Array, "N E"]) -> Float[Array, "*BC N E"]:
-    """Returns the factor by which each token decays the state.
+def decays(
+    delta: Float[Array, "*BT E"], At: Float[Array, "N E"], negative_eigenvalues: bool
+) -> Float[Array, "*BT N E"]:
+    """Returns the factor by which each token decays a state that it does not forget.
 
     It takes A transposed, because XLA would read A.T with a stride inside a loop.
     """
-    return jnp.exp(c.delta[..., None, :] * At[(None,) * c.keep.ndim]) * c.keep[..., None, None]
+    a = jnp.exp(delta[..., None, :] * At[(None,) * (delta.ndim - 1)])
+    return 2 * a - 1 if negative_eigenvalues else a
+
+
+def _decay(c: Chunk, At: Float[Array, "N E"], negative: bool) -> Float[Array, "*BC N E"]:
+    """Returns the factor by which each token decays the state, 0 where it is forgotten."""
+    return decays(c.delta, At, negative) * c.keep[..., None, None]
 
 
 def _value(c: Chunk) -> Float[Array, "*BC N E"]:
@@ -83,11 +97,13 @@ def _value(c: Chunk) -> Float[Array, "*BC N E"]:
     return (c.delta * c.x)[..., None, :] * c.B[..., None]
 
 
-def _arranged(form: str, c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Array]:
+def _arranged(
+    form: str, c: Chunk, A: Array, h: Array, negative: bool, *, chunk: int
+) -> tuple[Array, Array]:
     """Computes a form of affine.py; within a chunk, by an associative scan over tokens."""
 
     def prefixes(c: Chunk) -> affine.Affine:
-        maps = affine.Affine(_decay(c, A.T), _value(c))
+        maps = affine.Affine(_decay(c, A.T, negative), _value(c))
         return jax.lax.associative_scan(affine.compose, maps, axis=1)
 
     recurrence = affine.Recurrence(
@@ -98,7 +114,7 @@ def _arranged(form: str, c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[A
     return affine.FORMS[form](recurrence, c, h, chunk=chunk)
 
 
-def _recompute(c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Array]:
+def _recompute(c: Chunk, A: Array, h: Array, negative: bool, *, chunk: int) -> tuple[Array, Array]:
     """Computes token by token, keeping only the state that enters each chunk for the backward pass.
 
     Rows are computed one after the other, so that the data of a token stay in a core's cache:
@@ -108,39 +124,39 @@ def _recompute(c: Chunk, A: Array, h: Array, *, chunk: int) -> tuple[Array, Arra
     chunks = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), affine.split(_IDENTITY, c, chunk))
 
     def row(inputs):
-        return _row(*inputs, A.T)
+        return _row(negative, *inputs, A.T)
 
     one_by_one = jax.sharding.get_abstract_mesh().size <= 1
     y, h = jax.lax.map(row, (chunks, h)) if one_by_one else jax.vmap(row)((chunks, h))
     return affine.join(jnp.moveaxis(y, 1, 0), c.x.shape[1]), h
 
 
-@jax.custom_vjp
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _row(
-    c: Chunk, h: Float[Array, "N E"], At: Float[Array, "N E"]
+    negative: bool, c: Chunk, h: Float[Array, "N E"], At: Float[Array, "N E"]
 ) -> tuple[Float[Array, "M C E"], Float[Array, "N E"]]:
     """Scans one sequence of chunks [M, C, ...].
 
     The decays of a chunk are computed at once, in an array that is large enough for several cores.
     """
-    return _row_forward(c, h, At)[0]
+    return _row_forward(negative, c, h, At)[0]
 
 
-def _row_forward(c, h, At):
+def _row_forward(negative, c, h, At):
     def step(h, token):
         decay, c = token
         h = decay * h + _value(c)
         return h, dot("ne,n->e", h, c.C)
 
     def chunk_body(h, c):
-        after, y = jax.lax.scan(step, h, (_decay(c, At), c))
+        after, y = jax.lax.scan(step, h, (_decay(c, At, negative), c))
         return after, (y, h)
 
     h, (y, entering) = jax.lax.scan(chunk_body, h, c)
     return (y, h), (c, At, entering)
 
 
-def _row_backward(saved, cotangents):
+def _row_backward(negative, saved, cotangents):
     c, At, entering = saved
     dy, dh = cotangents
     ones = jnp.ones(len(At))
@@ -154,16 +170,17 @@ def _row_backward(saved, cotangents):
         dh, dAt = carry
         (decay, c), dy, h = inputs  # h is h_{t-1}
         dh = dh + c.C[:, None] * dy[None]
-        through = dh * decay
-        exponent = through * h  # the gradient of delta_t A
+        # 2 exp(x) - 1 has the slope 2 exp(x), one more than its value.
+        slope = decay + c.keep if negative else decay
+        exponent = dh * slope * h  # the gradient of delta_t A
         by_B = dot("ne,n->e", dh, c.B)
         d_delta = dot("ne,n->e", exponent * At, ones) + by_B * c.x
         d_B = dot("ne,e->n", dh, c.delta * c.x)
-        return (through, dAt + exponent * c.delta[None]), (by_B * c.delta, d_delta, d_B)
+        return (dh * decay, dAt + exponent * c.delta[None]), (by_B * c.delta, d_delta, d_B)
 
     def chunk_body(carry, inputs):
         c, dy, h = inputs
-        tokens = _decay(c, At), c
+        tokens = _decay(c, At, negative), c
         _, (before, d_C) = jax.lax.scan(again, h, (tokens, dy))
         carry, (dx, d_delta, d_B) = jax.lax.scan(step, carry, (tokens, dy, before), reverse=True)
         return carry, Chunk(dx, d_delta, d_B, d_C, jnp.zeros_like(c.keep))

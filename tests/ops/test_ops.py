@@ -49,14 +49,13 @@ def linear_attention(q, k, v, g, S, starts):
     return np.stack(os, 1), S
 
 
-def selective_scan(x, delta, A, Bt, C, D, h, starts):
-    ys = []
+def selective_scan(x, delta, A, Bt, C, D, h, starts, negative):
+    ys, scale = [], 2 if negative else 1
     for t in range(T):
         h = np.where(starts[:, t, None, None], 0, h)
-        h = (
-            np.exp(delta[:, t, None] * A.T) * h
-            + (delta[:, t] * x[:, t])[:, None] * Bt[:, t, :, None]
-        )
+        h = (scale * np.exp(delta[:, t, None] * A.T) - (scale - 1)) * h + (delta[:, t] * x[:, t])[
+            :, None
+        ] * Bt[:, t, :, None]
         ys.append(np.einsum("bne,bn->be", h, C[:, t]) + D * x[:, t])
     return np.stack(ys, 1), h
 
@@ -138,13 +137,14 @@ def test_linear_attention(method, decay, starts):
 
 
 @pytest.mark.parametrize("starts", [None, STARTS], ids=["one", "packed"])
+@pytest.mark.parametrize("negative", [False, True], ids=["positive", "negative"])
 @pytest.mark.parametrize("method", SELECTIVE_SCAN)
-def test_selective_scan(method, starts):
+def test_selective_scan(method, negative, starts):
     function = lambda *arguments: ops.selective_scan(
-        *arguments, starts=starts, method=method, chunk=CHUNK
+        *arguments, starts=starts, negative_eigenvalues=negative, method=method, chunk=CHUNK
     )
     begins = np.zeros((B, T), bool) if starts is None else starts
-    oracle = lambda *arguments: selective_scan(*arguments, begins)
+    oracle = lambda *arguments: selective_scan(*arguments, begins, negative)
     delta, A = np.log1p(np.exp(normal(B, T, E))), -np.exp(normal(E, N))
     arguments = [
         normal(B, T, E),
