@@ -4,9 +4,12 @@
     z_t = a_t z_{t-1} + phi(k_t)
     y_t = phi(q_t) S_t / (phi(q_t) . z_t + eps)
 
-with phi(x) = elu(x) + 1 and a_t = 1. With decay="data", a_t = sigmoid(w . x_t + b) is one scalar
-per head and token, as in gated linear attention (Yang et al. 2023, section 4.2, there one per key
-channel) and Mamba-2.
+with phi(x) = elu(x) + 1, or another map of ops/feature_maps.py, and a_t = 1. Without normalisation,
+y_t = phi(q_t) S_t. With feature_map="taylor" it is the linear attention of Based (Arora et al.
+2024, "Simple linear attention language models balance the recall-throughput tradeoff", section
+4.1), whose queries and keys have 16 channels per head. With decay="data", a_t = sigmoid(w . x_t +
+b) is one scalar per head and token, as in gated linear attention (Yang et al. 2023, section 4.2,
+there one per key channel) and Mamba-2.
 """
 
 from typing import NamedTuple
@@ -18,16 +21,17 @@ from flax import nnx
 from seqarch import ops
 from seqarch.errors import UserError, unknown
 from seqarch.layers import Linear
-from seqarch.mixers.base import SequenceMixer
+from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.ops.feature_maps import FEATURE_MAPS
 from seqarch.ops.linear_attention import FORMS
-from seqarch.ops.numerics import dot, spread, valid_tokens
+from seqarch.ops.numerics import dot, spread
 from seqarch.types import Array, DTypeLike, Float
 
 EPS = 1e-6  # added to the normaliser phi(q) . z
 
 
 class LinearAttentionState(NamedTuple):
-    """The sums S of key-value products and z of keys."""
+    """The sums S of key-value products and z of keys; z is empty without normalisation."""
 
     S: Float[Array, "B H K V"]
     z: Float[Array, "B H K"]
@@ -37,6 +41,9 @@ class LinearAttention(SequenceMixer):
     """Linear attention.
 
     heads: number H of heads
+    feature_map: phi: elu, relu, squared_relu, softmax (over features), taylor or identity
+    feature_dim: channels of a head's queries and keys before phi; None: D / heads
+    normalise: divide by phi(q) . z; identity needs normalise=False
     decay: how the state decays: "none", or "data" for a gate per head and token
     method: a form of ops.linear_attention; "auto": the best one on the device
     chunk: tokens per chunk of the forms in chunks
@@ -51,6 +58,9 @@ class LinearAttention(SequenceMixer):
         dim: int,
         *,
         heads: int = 4,
+        feature_map: str = "elu",
+        feature_dim: int | None = None,
+        normalise: bool = True,
         decay: str = "none",
         method: str = "auto",
         chunk: int = 64,
@@ -60,6 +70,15 @@ class LinearAttention(SequenceMixer):
     ):
         if dim % heads:
             raise UserError(f"linear_attention: dim {dim} does not divide into {heads} heads")
+        if feature_map not in FEATURE_MAPS:
+            raise unknown("feature_map of linear_attention", feature_map, FEATURE_MAPS)
+        if feature_map == "identity" and normalise:
+            raise UserError(
+                "linear_attention: feature_map is identity, whose products may be negative and "
+                "sum to 0; give normalise=False"
+            )
+        if feature_dim is not None and feature_dim < 1:
+            raise UserError(f"linear_attention: feature_dim is {feature_dim}; give at least 1")
         if decay not in ("none", "data"):
             raise unknown("decay of linear_attention", decay, ("none", "data"))
         if jnp.finfo(state_dtype).nmant < jnp.finfo(jnp.float32).nmant:
@@ -67,10 +86,12 @@ class LinearAttention(SequenceMixer):
                 f"linear_attention: state_dtype is {state_dtype}, in which a sum over many "
                 "tokens loses what each adds; give float32"
             )
-        self.heads, self.head_dim = heads, dim // heads
+        self.heads, self.head_dim, self.feature_map = heads, dim // heads, feature_map
+        self.feature_dim, self.normalise = feature_dim or self.head_dim, normalise
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
+        sizes = (self.feature_dim * heads, self.feature_dim * heads, dim)
         self.q, self.k, self.v = (
-            Linear(dim, dim, ("embed", "heads"), rngs=rngs, dtype=dtype) for _ in range(3)
+            Linear(dim, size, ("embed", "heads"), rngs=rngs, dtype=dtype) for size in sizes
         )
         gate = gate_bias = None  # assigned once, since nnx takes an attribute of None for static
         if decay == "data":
@@ -83,25 +104,38 @@ class LinearAttention(SequenceMixer):
         self.out = Linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
 
     def init_state(self, batch, max_len):
-        S = jnp.zeros((batch, self.heads, self.head_dim, self.head_dim), self.state_dtype)
-        return LinearAttentionState(S, jnp.zeros(S.shape[:-1], self.state_dtype))
+        channels = jax.ShapeDtypeStruct((self.feature_dim,), self.dtype)
+        features = jax.eval_shape(FEATURE_MAPS[self.feature_map], channels).size
+        S = jnp.zeros((batch, self.heads, features, self.head_dim), self.state_dtype)
+        z = jnp.zeros((batch, self.heads, features if self.normalise else 0), self.state_dtype)
+        return LinearAttentionState(S, z)
 
     def prefill(self, x, state, starts=None, lengths=None):
         q, k, v, log_a = self._project(x)
-        if lengths is not None:
-            valid = valid_tokens(lengths, *x.shape[:2])
+        starts, valid = masks(x, starts, lengths)
+        if valid is not None:
             k = jnp.where(valid[..., None, None], k, 0)
             log_a = None if log_a is None else jnp.where(valid[..., None], log_a, 0.0)
-            starts = None if starts is None else starts & valid
-        # The normaliser is the same recurrence with v = 1, so it is one more value channel.
-        v1 = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
-        S1 = jnp.concatenate([state.S, state.z[..., None]], axis=-1).astype(jnp.float32)
-        o, S1 = ops.linear_attention(
-            q, k, v1, log_a, S1, starts=starts, method=self.method, chunk=self.chunk
+        S = state.S
+        if self.normalise:
+            # The normaliser is the same recurrence with v = 1, so it is one more value channel.
+            v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+            S = jnp.concatenate([S, state.z[..., None]], axis=-1)
+        o, S = ops.linear_attention(
+            q,
+            k,
+            v,
+            log_a,
+            S.astype(jnp.float32),
+            starts=starts,
+            method=self.method,
+            chunk=self.chunk,
         )
-        S1 = S1.astype(self.state_dtype)
+        S = S.astype(self.state_dtype)
+        if not self.normalise:
+            return self._output(o), LinearAttentionState(S, state.z)
         y = self._output(o[..., :-1], o[..., -1])
-        return y, LinearAttentionState(S1[..., :-1], S1[..., -1])
+        return y, LinearAttentionState(S[..., :-1], S[..., -1])
 
     def step(self, x, state):
         q, k, v, log_a = self._project(x)
@@ -109,30 +143,26 @@ class LinearAttention(SequenceMixer):
         if log_a is not None:
             a = jnp.exp(log_a)[..., None]
             S, z = a[..., None] * S, a * z
-        S, z = S + dot("bhk,bhv->bhkv", k, v), z + k
+        S, z = S + dot("bhk,bhv->bhkv", k, v), z + k if self.normalise else z
         q = q.astype(jnp.float32)
-        y = self._output(dot("bhk,bhkv->bhv", q, S), dot("bhk,bhk->bh", q, z))
+        normaliser = dot("bhk,bhk->bh", q, z) if self.normalise else None
+        y = self._output(dot("bhk,bhkv->bhv", q, S), normaliser)
         return y, LinearAttentionState(S.astype(self.state_dtype), z.astype(self.state_dtype))
 
     def _project(self, x: Float[Array, "... D"]):
         """Returns phi(q), phi(k), v [..., H, K] and log a [..., H] in float32, None for a = 1."""
-        shape = (*x.shape[:-1], self.heads, self.head_dim)
-        q, k, v = (p(x).reshape(shape) for p in (self.q, self.k, self.v))
+        heads = (*x.shape[:-1], self.heads, -1)
+        q, k, v = (p(x).reshape(heads) for p in (self.q, self.k, self.v))
+        phi = FEATURE_MAPS[self.feature_map]
         log_a = None
         if self.gate is not None:
             gate = self.gate(x.astype(jnp.float32))
             log_a = jax.nn.log_sigmoid(gate + jnp.broadcast_to(self.gate_bias[...], gate.shape))
         return phi(q), phi(k), v, log_a
 
-    def _output(self, numerator: Float[Array, "... H V"], normaliser: Float[Array, "... H"]):
-        inverse = 1 / (normaliser.astype(jnp.float32) + EPS)
-        y = numerator * spread(inverse, self.head_dim)
+    def _output(
+        self, y: Float[Array, "... H V"], normaliser: Float[Array, "... H"] | None = None
+    ) -> Float[Array, "... D"]:
+        if normaliser is not None:
+            y = y * spread(1 / (normaliser.astype(jnp.float32) + EPS), self.head_dim)
         return self.out(y.reshape(*y.shape[:-2], -1).astype(self.dtype))
-
-
-def phi(x: Array) -> Array:
-    """Returns elu(x) + 1 (equation 7), as exp(x) for x <= 0.
-
-    Computed as (exp(x) - 1) + 1, small values would round to 0 in bfloat16.
-    """
-    return jnp.where(x > 0, x + 1, jnp.exp(jnp.where(x > 0, 0, x)))

@@ -29,6 +29,12 @@ VARIANTS = {
         Attention, 16, kv_heads=2, qk_norm=True, window=5, block=8
     ),
     "linear_attention_decay": partial(LinearAttention, 16, decay="data", method="parallel"),
+    "linear_attention_taylor": partial(
+        LinearAttention, 16, feature_map="taylor", feature_dim=2, decay="data"
+    ),
+    "linear_attention_unnormalised": partial(
+        LinearAttention, 16, feature_map="identity", normalise=False
+    ),
     "mamba_chunked": partial(Mamba, 16, state_dim=4, method="chunked"),
     "gru_wide_after_convolution": convolved(partial(GRU, hidden=24), 16),
 }
