@@ -19,6 +19,7 @@ from flax import nnx
 from seqarch import ops
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.mixers.steps import log_steps
 from seqarch.ops.numerics import dot, rows
 from seqarch.ops.selective_scan import FORMS, decays
 from seqarch.types import Array, DTypeLike, Float
@@ -79,7 +80,7 @@ class Mamba(SequenceMixer):
         )
         self.select = Linear(E, R + 2 * N, ("inner", None), rngs=rngs, dtype=dtype)
         self.delta = nnx.Param(uniform((R, E), -(R**-0.5), R**-0.5), axes=(None, "inner"))
-        delta = jnp.exp(uniform((E,), jnp.log(1e-3), jnp.log(1e-1)))
+        delta = jnp.exp(log_steps(E, rngs))
         inverse_softplus = delta + jnp.log(-jnp.expm1(-delta))
         self.delta_bias = nnx.Param(inverse_softplus, axes=("inner",), decay=False)
         A = jnp.broadcast_to(jnp.arange(1.0, N + 1), (E, N))

@@ -22,11 +22,10 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.mixers.steps import log_steps
 from seqarch.ops.diagonal_ssm import FORMS, from_parts, zero_order_hold
 from seqarch.ops.numerics import rows
 from seqarch.types import Array, DTypeLike, Float
-
-SHORTEST, LONGEST = 1e-3, 1e-1  # delta before training
 
 
 class S4DState(NamedTuple):
@@ -63,9 +62,7 @@ class S4D(SequenceMixer):
         N = state_dim
         self.dim, self.state_dim, self.dtype, self.state_dtype = dim, N, dtype, state_dtype
         self.method, self.chunk = method, chunk
-        bounds = dict(minval=jnp.log(SHORTEST), maxval=jnp.log(LONGEST))
-        log_delta = jax.random.uniform(rngs.params(), (dim,), **bounds)
-        self.log_delta = nnx.Param(log_delta, axes=("inner",), decay=False)
+        self.log_delta = nnx.Param(log_steps(dim, rngs), axes=("inner",), decay=False)
         decay, turn = jnp.full((N, dim), 0.5), jnp.pi * jnp.arange(N)
         self.log_decay = nnx.Param(jnp.log(decay), axes=(None, "inner"), decay=False)
         turn = jnp.broadcast_to(turn[:, None], decay.shape)

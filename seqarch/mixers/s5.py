@@ -26,6 +26,7 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.mixers.steps import log_steps
 from seqarch.ops.diagonal_ssm import from_parts, parts, zero_order_hold
 from seqarch.ops.numerics import project, rows
 from seqarch.ops.scan import FORMS
@@ -33,7 +34,6 @@ from seqarch.types import Array, Complex, DTypeLike, Float
 
 MOST_BLOCKS = 8  # of the paper's experiments
 SLOWEST = -1e-4  # largest real part of Lambda
-SHORTEST, LONGEST = 1e-3, 1e-1  # delta before training
 
 
 class S5State(NamedTuple):
@@ -78,9 +78,7 @@ class S5(SequenceMixer):
         self.method, self.chunk = method, chunk
         Lambda, V = hippo(2 * N // J)
         self.Lambda = nnx.Param(parts(jnp.tile(Lambda, J), 0), axes=(None, "inner"), decay=False)
-        bounds = dict(minval=jnp.log(SHORTEST), maxval=jnp.log(LONGEST))
-        log_delta = jax.random.uniform(rngs.params(), (N,), **bounds)
-        self.log_delta = nnx.Param(log_delta, axes=("inner",), decay=False)
+        self.log_delta = nnx.Param(log_steps(N, rngs), axes=("inner",), decay=False)
         cast = jnp.dtype(dtype)
         random = nnx.initializers.lecun_normal()(rngs.params(), (J, 2 * N // J, 3 * dim))
         B, *C = jnp.split(random, 3, axis=-1)
