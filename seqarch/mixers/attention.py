@@ -1,13 +1,26 @@
-"""Multi-head softmax attention with grouped heads, rotary positions, QK-norm and sliding window.
+"""Multi-head softmax attention: grouped heads, rotary positions, QK-norm, window, sinks and gates.
 
-    y_t = O sum_s softmax_s(q_t . k_s / sqrt(K)) v_s        over 0 <= t - s < window
+    y_t = O (g_t * sum_s softmax_s(q_t . k_s / sqrt(K) + b_ts) v_s)       over 0 <= t - s < window
+
+    output gate     g_t = sigmoid(W x_t); 1 without
+    ALiBi           b_ts = -2^(-8 h / H) (t - s) for head h = 1 .. H
+    forget gates    b_ts = sum of log f_l over l = s+1 .. t, f_l = sigmoid(w . x_l + b) of each head
+    sinks           the first n tokens stay visible, and positions are counted within the cache
+
+With n sinks and a window of w, a token of the cache has its rank there as its position. So the
+distance to a key in the window is the true one; the distance to sink s is min(t, n + w - 1) - s.
 
 Its state is a cache of keys and values with one slot per token; with a window it is a ring of
-`window` slots. A token beyond the last slot makes the outputs of its row NaN from there on.
+n + w slots. With forget gates it has, for each key and head, the sum of the log gates from the key
+to the newest token, to which a step adds: so sums that matter, which are small, are exact, however
+many tokens came before.
 
 Source: Vaswani et al. 2017, "Attention is all you need", section 3.2; Ainslie et al. 2023, "GQA"
 (grouped heads); Su et al. 2021, "RoFormer" (rotary positions); Henry et al. 2020 and Dehghani et
-al. 2023 (QK-norm); Beltagy et al. 2020, "Longformer" (sliding window).
+al. 2023 (QK-norm); Beltagy et al. 2020, "Longformer" (sliding window); Xiao et al. 2024, "Efficient
+streaming language models with attention sinks", section 3.2 (sinks); Press et al. 2022, "Train
+short, test long" (ALiBi); Lin et al. 2025, "Forgetting transformer" (forget gates); Qiu et al.
+2025, "Gated attention for large language models" (output gate, position G1).
 """
 
 from functools import partial
@@ -20,38 +33,41 @@ from flax import nnx
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear, RMSNorm
-from seqarch.mixers.base import SequenceMixer
+from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens
 from seqarch.ops.attention import FORMS
-from seqarch.ops.blockwise import NOTHING, Partial, merge
+from seqarch.ops.bias import cumulate, difference
 from seqarch.ops.cache_attention import cache_attention
-from seqarch.ops.numerics import segments, valid_tokens
+from seqarch.ops.online_softmax import merge
 from seqarch.ops.visibility import Places, Rule
-from seqarch.types import Array, Bool, DTypeLike, Float, Int
+from seqarch.types import Array, DTypeLike, Float, Int
 
 
 class KVCache(NamedTuple):
-    """A cache that holds token p of the current document in slot p, or, as a ring, in slot p mod S.
+    """A cache of keys, rotated at their own positions, and values.
 
     position: the position of the token in each slot; -1 where the slot is empty
     length: tokens of the current document so far, which is the next position
-
-    Heads come before slots, so that a block of slots is a contiguous matrix. XLA on CPU, which has
-    no bfloat16 scatter, converts a whole bfloat16 cache to float32 around each write.
+    fade: sums of log forget gates after each token up to the newest; None: no gates
     """
 
     k: Float[Array, "B G S K"]
     v: Float[Array, "B G S K"]
     position: Int[Array, "B S"]
     length: Int[Array, "B"]
+    fade: Float[Array, "B H S"] | None = None
 
 
-class Attention(SequenceMixer):
+class Attention(CachedMixer):
     """Softmax attention.
 
     heads: number H of query heads
     kv_heads: number G of key and value heads; None: H
     window: number of tokens that a token sees, itself included; None: all up to itself
+    sink: first tokens of a document that stay visible besides the window
     rope: base of the rotary frequencies; None: no positions
+    alibi: whether scores fall with the distance, with ALiBi's slopes; instead of rope
+    forget: whether each head has a forget gate, computed from the token
+    gated: whether the heads' outputs are multiplied by a sigmoid gate, computed from the token
     qk_norm: whether queries and keys are normalised
     method: a form of ops.attention; "auto": the best one on the device
     block: keys per block of the blockwise form
@@ -59,12 +75,6 @@ class Attention(SequenceMixer):
     """
 
     forms, state_option = FORMS, "window"
-    state_axes = KVCache(
-        k=("batch", "heads", None, None),
-        v=("batch", "heads", None, None),
-        position=("batch", None),
-        length=("batch",),
-    )
 
     def __init__(
         self,
@@ -73,7 +83,11 @@ class Attention(SequenceMixer):
         heads: int = 4,
         kv_heads: int | None = None,
         window: int | None = None,
+        sink: int = 0,
         rope: float | None = 10_000.0,
+        alibi: bool = False,
+        forget: bool = False,
+        gated: bool = False,
         qk_norm: bool = False,
         method: str = "auto",
         block: int = 512,
@@ -82,24 +96,16 @@ class Attention(SequenceMixer):
         rngs: nnx.Rngs,
     ):
         kv_heads = kv_heads or heads
-        if dim % heads or heads % kv_heads or (rope and dim // heads % 2):
+        _check_heads(type(self).__name__.lower(), dim, heads, kv_heads, rope)
+        _check_window(window, sink)
+        if alibi and rope is not None:
             raise UserError(
-                f"attention: dim {dim}, heads {heads}, kv_heads {kv_heads}; heads must divide "
-                "dim, kv_heads must divide heads, and with rope a head must have an even number "
-                "of channels"
-            )
-        if window is not None and window < 1:
-            raise UserError(
-                f"attention: window is {window}; give a number of tokens of at least 1, or None "
-                "for all"
-            )
-        if rope is not None and not rope > 0:
-            raise UserError(
-                f"attention: rope is {rope}; give a base above 0, or None for no positions"
+                f"attention: alibi is True and rope is {rope}; give rope=None with alibi, since "
+                "one kind of position is enough"
             )
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
-        self.window, self.rope, self.dtype = window, rope, dtype
-        self.method, self.block = method, block
+        self.window, self.sink, self.rope, self.alibi = window, sink, rope, alibi
+        self.method, self.block, self.dtype = method, block, dtype
         self.state_dtype = state_dtype or dtype
         projection = partial(Linear, dim, axes=("embed", "heads"), rngs=rngs, dtype=dtype)
         self.q = projection(dim)
@@ -107,158 +113,95 @@ class Attention(SequenceMixer):
         self.v = projection(kv_heads * self.head_dim)
         self.q_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
+        self.forget = projection(heads, bias=True) if forget else None
+        self.gate = projection(dim) if gated else None
         self.out = Linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
 
     @property
-    def constant_state(self):
-        return self.window is not None
+    def state_axes(self):
+        kv = ("batch", "heads", None, None)
+        fade = None if self.forget is None else ("batch", "heads", None)
+        return KVCache(k=kv, v=kv, position=("batch", None), length=("batch",), fade=fade)
 
     def init_state(self, batch, max_len):
-        slots = max_len if self.window is None else min(self.window, max_len)
+        slots = self._slots(max_len)
         shape = (batch, self.kv_heads, slots, self.head_dim)
         k, v = jnp.zeros(shape, self.state_dtype), jnp.zeros(shape, self.state_dtype)
-        return KVCache(k, v, jnp.full((batch, slots), -1, jnp.int32), jnp.zeros(batch, jnp.int32))
+        fade = None if self.forget is None else jnp.zeros((batch, self.heads, slots))
+        return KVCache(k, v, **no_tokens(batch, slots), fade=fade)
 
-    def room(self, state, *, fresh=False):
-        slots = state.k.shape[2]
-        if slots == self.window:
-            return None
-        return slots - (jnp.zeros_like(state.length) if fresh else state.length)
-
-    def prefill(self, x, state, starts=None, lengths=None):
-        (B, T), slots = x.shape[:2], state.k.shape[2]
-        if 0 < slots < T and slots != self.window and starts is None and lengths is None:
-            raise UserError(
-                f"{T} tokens do not fit a key/value cache of {slots}; give init_state a larger "
-                "max_len"
-            )
-        valid, packed = valid_tokens(lengths, B, T), starts is not None
-        starts = starts & valid if packed else jnp.zeros((B, T), bool)
-        segment, position = segments(starts), jnp.where(valid, _positions(starts, state.length), -1)
-        q, k, v = self._project(x, position)
-        at = Places(position, segment)
-        new = FORMS.pick(self.method)(q, k, v, at, at, Rule(True, self.window), block=self.block)
-        y, count = new.o, valid.sum(1, dtype=jnp.int32)
-        if slots:
-            old = self._attend_cache(q, at, state)
-            y, count = self._poison(merge(old, new), position, slots), _after(old, count)
-        else:  # without slots, a document that began before this call cannot continue
-            y = jnp.where((position > jnp.arange(T)[None])[:, :, None, None], jnp.nan, y)
-        last = jnp.take_along_axis(segment, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
-        document = jnp.where(count > 0, last, 0)
-        state = _forget(state, document > 0) if packed else state
-        state = self._write(state, k, v, position, segment == document[:, None], count)
-        return self.out(y.reshape(B, T, -1)), state
-
-    def step(self, x, state):
-        if not state.k.shape[2]:
-            raise UserError(
-                "a step needs a key/value cache with slots; give init_state a max_len of at least 1"
-            )
-        position = state.length[:, None]
-        q, k, v = self._project(x[:, None], position)
-        one = jnp.ones_like(state.length)
-        state = self._write(state, k, v, position, jnp.ones_like(position, bool), one)
-        y = self._attend_cache(q, Places(position, jnp.zeros_like(position)), state).o
-        y = self._poison(y, position, state.k.shape[2])
-        return self.out(y.reshape(x.shape[0], -1)), state
-
-    def _attend_cache(self, q: Float[Array, "B T H K"], at: Places, state: KVCache) -> Partial:
-        return cache_attention(
-            q, state.k, state.v, at, state.position, state.length.max(), self.window
-        )
-
-    def _poison(self, y: Float[Array, "B T H K"], position: Int[Array, "B T"], slots: int) -> Array:
-        """Returns `y` with NaN for tokens without a slot, which would see only a part of theirs."""
-        if slots == self.window:
-            return y
-        return jnp.where((position >= slots)[:, :, None, None], jnp.nan, y)
-
-    def _project(self, x: Float[Array, "B T D"], position: Int[Array, "B T"]):
+    def _project(self, x, at):
         q, k, v = (p(x).reshape(*x.shape[:2], -1, self.head_dim) for p in (self.q, self.k, self.v))
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if self.rope is not None:
-            q, k = ops.rope(q, position, self.rope), ops.rope(k, position, self.rope)
-        return q, k, v
+        tokens = Tokens(q, {"k": self._rotate(k, at), "v": v})
+        if self.forget is None:
+            return tokens
+        log_gate = jax.nn.log_sigmoid(self.forget(x).astype(jnp.float32))
+        gates = cumulate(jnp.where((at.position >= 0)[:, :, None], log_gate, 0))
+        last = jax.tree.map(lambda x: x[:, -1:], gates)
+        return Tokens(q, {**tokens.cached, "fade": difference(last, gates)}, gates)
 
-    def _write(
-        self, state: KVCache, k, v, position, current: Bool[Array, "B T"], count: Int[Array, "B"]
-    ) -> KVCache:
-        """Returns the cache after the first `count` new tokens.
+    def _rotate(self, x: Float[Array, "B T H K"], at: Places) -> Array:
+        return x if self.rope is None else ops.rope(x, at.position, self.rope)
 
-        Only those of the `current` document are kept.
-        """
-        slots, rows = state.k.shape[2], jnp.arange(k.shape[0])
-        last = position[rows, jnp.maximum(count - 1, 0)]
-        length = jnp.where(count > 0, last + 1, state.length)
-        if not slots:
-            return state._replace(length=length)
-        keep = (position >= 0) & current
-        if slots == self.window:
-            slot = jnp.where(keep & (position >= length[:, None] - slots), position % slots, slots)
-        else:
-            slot = jnp.where(keep, position, slots)  # beyond the last slot `_put` drops the token
-        places = state.position.at[rows[:, None], slot].set(position, mode="drop")
-        return KVCache(_put(state.k, k, slot), _put(state.v, v, slot), places, length)
+    def _groups(self, q: Float[Array, "B T H K"], at: Places) -> list[tuple[Array, Places, Rule]]:
+        """Returns queries, their places and a rule for each group of keys, sinks last."""
+        groups = [(self._rotate(q, at), at, Rule(True, self.window, first=self.sink))]
+        if self.sink:
+            rank = jnp.minimum(at.position, self.sink + self.window - 1)
+            ranked = at._replace(position=rank)
+            groups.append((self._rotate(q, ranked), ranked, Rule(end=self.sink)))
+        return groups
 
+    def _attend(self, tokens, at):
+        form, k, v = FORMS.pick(self.method), tokens.cached["k"], tokens.cached["v"]
+        gates = None if tokens.gates is None else (tokens.gates, tokens.gates)
+        how = dict(block=self.block, alibi=self.alibi, gates=gates)
+        groups = self._groups(tokens.q, at)
+        return merge(*(form(q, k, v, there, at, rule, **how) for q, there, rule in groups))
 
-def _put(
-    cache: Float[Array, "B G S K"], new: Float[Array, "B T G K"], slot: Int[Array, "B T"]
-) -> Array:
-    """Returns `cache` with each token in its slot; tokens beyond the last slot are dropped.
+    def _attend_cache(self, tokens, at, state):
+        parts, slots = [], state.length.max()
+        for q, there, rule in self._groups(tokens.q, at):
+            filled = slots if rule.end is None else jnp.minimum(slots, rule.end)
+            given = q, state.k, state.v, there, state.position, filled, rule
+            how = dict(alibi=self.alibi, gate=tokens.gates, fade=state.fade)
+            parts.append(cache_attention(*given, **how))
+        return merge(*parts)
 
-    Every head has an index of its own: with a shared one, TPUs copy the cache, and prefill on v5e
-    with 262,144 slots of two heads of 128 has 131 MiB of temporaries instead of none. A single
-    token has a shared index, with which it is a dynamic_update_slice: with indices of their own,
-    narrow heads are copied, and a decoding step of four layers with 65,536 slots of four heads of
-    64 has 449 MiB instead of none.
-    """
-    B, T, G, _ = new.shape
-    row, new = jnp.arange(B)[:, None], new.astype(cache.dtype)
-    if B * T == 1:
-        return cache.at[row, :, slot].set(new, mode="drop")
-    return cache.at[row[..., None], jnp.arange(G)[:, None], slot[:, None]].set(
-        new.swapaxes(1, 2), mode="drop"
-    )
+    def _write(self, state, tokens, *args):
+        if tokens.gates is not None:
+            total = difference(tokens.gates, jax.tree.map(jnp.zeros_like, tokens.gates))[:, -1]
+            total = jnp.where((state.position >= 0)[:, None], total[:, :, None], 0)
+            state = state._replace(fade=state.fade + total)
+        return super()._write(state, tokens, *args)
 
-
-def _after(read: Partial, count: Int[Array, "B"]) -> Int[Array, "B"]:
-    """Returns `count`, but so that it depends on `read` for XLA.
-
-    The condition below never holds, also for NaN, which XLA does not know. So the cache is written
-    after it was read; otherwise XLA on CPU would copy the cache to read from.
-    """
-    return jnp.where((read.log_total < NOTHING).any((1, 2)), 0, count)
+    def _output(self, y, x):
+        y = y.reshape(*x.shape[:2], -1)
+        return self.out(y if self.gate is None else y * jax.nn.sigmoid(self.gate(x)))
 
 
-def _forget(state: KVCache, rows: Bool[Array, "B"]) -> KVCache:
-    """Returns `state` with the slots of `rows` empty, where a new document has begun."""
-    k, v = _zero((state.k, state.v), rows)
-    return state._replace(k=k, v=v, position=jnp.where(rows[:, None], -1, state.position))
+def _check_heads(mixer: str, dim: int, heads: int, kv_heads: int, rope: float | None) -> None:
+    """Raises UserError unless numbers of heads and the base of rotary frequencies can be used."""
+    if heads < 1 or dim % heads or heads % kv_heads or (rope and dim // heads % 2):
+        raise UserError(
+            f"{mixer}: dim {dim}, heads {heads}, kv_heads {kv_heads}; heads must divide "
+            "dim, kv_heads must divide heads, and with rope a head must have an even number "
+            "of channels"
+        )
+    if rope is not None and not rope > 0:
+        raise UserError(f"{mixer}: rope is {rope}; give a base above 0, or None for no positions")
 
 
-@jax.custom_vjp
-def _zero(caches: tuple[Float[Array, "B G S K"], ...], rows: Bool[Array, "B"]) -> tuple[Array, ...]:
-    """Returns `caches` with zeros in `rows`; the function is linear and its own transpose.
-
-    It is a loop of one turn or none, because the branches of a `cond` copy whole caches on GPUs.
-    Such a loop has no reverse mode, hence the custom one.
-    """
-
-    def zero(_, caches):
-        return jax.tree.map(lambda x: jnp.where(rows[:, None, None, None], 0, x), caches)
-
-    return jax.lax.fori_loop(0, rows.any().astype(jnp.int32), zero, caches)
-
-
-_zero.defvjp(
-    lambda caches, rows: (_zero(caches, rows), rows), lambda rows, d: (_zero(d, rows), None)
-)
-
-
-def _positions(starts: Bool[Array, "B T"], length: Int[Array, "B"]) -> Int[Array, "B T"]:
-    """Each token's position in its document; those before the first start continue the state's."""
-    index = jnp.arange(starts.shape[1])[None]
-    begun = jax.lax.cummax(jnp.where(starts, index, -1), axis=1)
-    return jnp.where(begun < 0, length[:, None] + index, index - begun)
+def _check_window(window: int | None, sink: int) -> None:
+    """Raises UserError unless a window and a number of sinks go together."""
+    if window is not None and window < 1:
+        raise UserError(
+            f"attention: window is {window}; give a number of tokens of at least 1, or None for all"
+        )
+    if sink < 0 or (sink and window is None):
+        raise UserError(
+            f"attention: sink is {sink} and window is {window}; give a number of at least 0, and "
+            "a window with sinks, since without one all tokens stay visible"
+        )

@@ -4,9 +4,10 @@ Key j is visible to query i iff
 
     k_pos[j] >= 0,   their segments agree,   and, when causal, 0 <= q_pos[i] - k_pos[j] < window
 
-The materialised form stores the O(T S) matrix of scores; the blockwise form never builds it, and
-the tiled form is the blockwise one with smaller blocks. Forms return a Partial, so that attention
-to a cache can be merged with them.
+(a `seqarch.ops.visibility.Rule` can say more). Scores may have biases (`seqarch.ops.bias`). The
+materialised form stores the O(T S) matrix of scores; the blockwise form never builds it, and the
+tiled form is the blockwise one with smaller blocks. Forms return a Partial, so that attention to a
+cache can be merged with them.
 
 Source: Vaswani et al. 2017, "Attention is all you need", equation 1; Ainslie et al. 2023, "GQA".
 """
@@ -14,9 +15,12 @@ Source: Vaswani et al. 2017, "Attention is all you need", equation 1; Ainslie et
 import jax
 import jax.numpy as jnp
 
-from seqarch.ops.blockwise import NOTHING, Partial, blockwise
+from seqarch.ops.bias import Gates, cumulate
+from seqarch.ops.blocks import pick, score_bias, split_keys, split_queries
+from seqarch.ops.blockwise import blockwise
 from seqarch.ops.forms import Forms
 from seqarch.ops.numerics import dot
+from seqarch.ops.online_softmax import NOTHING, Partial
 from seqarch.ops.visibility import Places, Rule, visible
 from seqarch.types import Array, Float, Int
 
@@ -24,7 +28,7 @@ from seqarch.types import Array, Float, Int
 def attention(
     q: Float[Array, "B T H K"],
     k: Float[Array, "B S G K"],
-    v: Float[Array, "B S G K"],
+    v: Float[Array, "B S G V"],
     q_pos: Int[Array, "B T"] | None = None,
     k_pos: Int[Array, "B S"] | None = None,
     *,
@@ -32,9 +36,11 @@ def attention(
     k_seg: Int[Array, "B S"] | None = None,
     window: int | None = None,
     causal: bool = True,
+    alibi: bool = False,
+    log_gate: Float[Array, "B T H"] | None = None,
     method: str = "auto",
     block: int = 512,
-) -> Float[Array, "B T H K"]:
+) -> Float[Array, "B T H V"]:
     """Returns softmax(q k^T / sqrt(K)) v over the visible keys, and 0 for a query that sees none.
 
     Args:
@@ -47,11 +53,17 @@ def attention(
       k_seg: segments of the keys; default: all 0.
       window: positions that a query sees, its own included; None: all.
       causal: whether a query sees no later position.
+      alibi: whether a score falls with the distance, with the slopes of ALiBi.
+      log_gate: logs of forget gates; the score of query i and key j rises by their sum over the
+        tokens j + 1 to i. Queries and keys must be of the same tokens. None: no gates.
       method: a name in FORMS, or "auto".
       block: keys per block of the blockwise form.
     """
     at_q, at_k = _places(q, q_pos, q_seg), _places(k, k_pos, k_seg)
-    return FORMS.pick(method)(q, k, v, at_q, at_k, Rule(causal, window), block=block).o
+    gates = None if log_gate is None else (cumulate(log_gate),) * 2
+    rule = Rule(causal, window)
+    form = FORMS.pick(method)
+    return form(q, k, v, at_q, at_k, rule, block=block, alibi=alibi, gates=gates).o
 
 
 def _places(x: Array, position: Array | None, segment: Array | None) -> Places:
@@ -61,31 +73,46 @@ def _places(x: Array, position: Array | None, segment: Array | None) -> Places:
 
 
 def _materialised(
-    q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int
+    q: Array,
+    k: Array,
+    v: Array,
+    at_q: Places,
+    at_k: Places,
+    rule: Rule,
+    *,
+    block: int,
+    alibi: bool = False,
+    gates: tuple[Gates, Gates] | None = None,
 ) -> Partial:
     grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])
     scores = dot("btgrk,bsgk->bgrts", grouped, k) * q.shape[-1] ** -0.5
+    if alibi or gates is not None:
+        q_gate, k_gate = gates or (None, None)
+        queries = split_queries(q, at_q, k.shape[2], q.shape[1], alibi=alibi, gate=q_gate)
+        keys = split_keys(k, v, at_k, k.shape[1], gate=k_gate)
+        scores = scores + score_bias(pick(queries, 0), pick(keys, 0)).reshape(scores.shape)
     seen = visible(at_q, at_k, rule)[:, None, None]
     scores = jnp.where(seen, scores, NOTHING)
     m = jax.lax.stop_gradient(scores.max(-1, keepdims=True, initial=NOTHING))
     weights = jnp.where(seen, jnp.exp(scores - m), 0.0)
     total = weights.sum(-1, keepdims=True)
     some, total = total > 0, jnp.where(total > 0, total, 1.0)
-    o = dot("bgrts,bsgk->btgrk", (weights / total).astype(v.dtype), v)
-    o = o.reshape(q.shape).astype(q.dtype)
+    o = dot("bgrts,bsgv->btgrv", (weights / total).astype(v.dtype), v)
+    o = o.reshape(*q.shape[:3], -1).astype(q.dtype)
     log_total = jnp.where(some, m + jnp.log(total), NOTHING)
     return Partial(o, jnp.moveaxis(log_total[..., 0], 3, 1).reshape(q.shape[:3]))
 
 
 def _tiled(
-    q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int
+    q: Array, k: Array, v: Array, at_q: Places, at_k: Places, rule: Rule, *, block: int, **bias
 ) -> Partial:
     """Computes attention by blocks that fit a core's cache, at least four per sequence.
 
     Causality then hides 3/8 of them. On two CPU cores, forward and backward of eight rows of 256
     tokens take 2.7 times as long in one block.
     """
-    return blockwise(q, k, v, at_q, at_k, rule, block=min(block, max(LEAST, -(-k.shape[1] // 4))))
+    block = min(block, max(LEAST, -(-k.shape[1] // 4)))
+    return blockwise(q, k, v, at_q, at_k, rule, block=block, **bias)
 
 
 LEAST = 64  # tokens of the smallest block of the tiled form

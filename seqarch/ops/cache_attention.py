@@ -1,39 +1,38 @@
 """Attention to a key/value cache, read in place, block by block, up to its filled part.
 
-A prefill merges it with attention among its own tokens (`blockwise.merge`); decoding needs only it.
+A prefill merges it with attention among its own tokens (`online_softmax.merge`); decoding needs
+only it.
 """
 
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from seqarch.ops.blockwise import (
-    Partial,
-    absorb,
-    blockwise,
-    empty,
-    finish,
-    join_queries,
-    split_queries,
-)
+from seqarch.ops.bias import Gates
+from seqarch.ops.blocks import Keys, join_queries, score, split_queries
+from seqarch.ops.blockwise import blockwise
+from seqarch.ops.online_softmax import Partial, absorb, empty, finish, merge
 from seqarch.ops.visibility import Places, Rule, visible
 from seqarch.types import Array, Float, Int
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6, 7))
 def cache_attention(
     q: Float[Array, "B T H K"],
     k: Float[Array, "B G S K"],
-    v: Float[Array, "B G S K"],
+    v: Float[Array, "B G S V"],
     at_q: Places,
     k_pos: Int[Array, "B S"],
     filled: Int[Array, ""],
-    window: int | None = None,
+    *rules: Rule,
     block: int = 256,
+    alibi: bool = False,
+    gate: Gates | None = None,
+    fade: Float[Array, "B H S"] | None = None,
 ) -> Partial:
-    """Returns causal attention of each row's queries to its cache.
+    """Returns attention of each row's queries to its cache.
 
     A loop with a traced bound has no reverse mode, so the gradient is that of the blockwise form.
 
@@ -45,16 +44,26 @@ def cache_attention(
       at_q: places of the queries; all that is cached is of segment 0.
       k_pos: positions of the slots; -1 where a slot is empty.
       filled: slots from the first on that are read, in all rows.
-      window: positions that a query sees, its own included; None: all.
+      rules: a query sees the keys that one of these allows; no two allow the same.
       block: slots, and tokens, of a block.
+      alibi: whether scores have the bias of ALiBi.
+      gate: sums [B,T,H] of the log forget gates from the end of what `fade` covers to each query.
+      fade: sums of the log forget gates after each slot; None: no forget gates.
     """
+    if fade is not None and gate is None:
+        gate = Gates(jnp.zeros(q.shape[:3], jnp.int32), jnp.zeros(q.shape[:3]))
+    how = rules or (Rule(),), block, alibi
+    return _attend(q, k, v, gate, fade, at_q, k_pos, filled, how)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(8,))
+def _attend(q, k, v, gate, fade, at_q, k_pos, filled, how) -> Partial:
     B, G, S, _ = k.shape
+    rules, block, alibi = how
     size = min(block, S)
     blocks = -(-jnp.minimum(filled, S) // size)
 
-    def query_block(inputs):
-        queries, here = inputs
-
+    def query_block(queries):
         def body(j, running):
             # The last block may overlap the one before, whose slots count once.
             start = jnp.minimum(j * size, S - size)
@@ -62,12 +71,25 @@ def cache_attention(
             places = jnp.where(fresh, jax.lax.dynamic_slice_in_dim(k_pos, start, size, 1), -1)
             there = Places(places, jnp.zeros((B, size), jnp.int32))
             keys, values = (_slots(x, start, size).astype(q.dtype) for x in (k, v))
-            return absorb(running, queries, keys, values, visible(here, there, Rule(True, window)))
+            sums = None
+            if fade is not None:
+                sums = jax.lax.dynamic_slice_in_dim(fade, start, size, 2)
+                sums = _as_gates(sums.reshape(B, G, -1, size))
+            scores = score(queries, Keys(keys, values, there, sums))
+            seen = reduce(or_, (visible(queries.at, there, rule) for rule in rules))
+            return absorb(running, scores, values, seen)
 
+        start = empty(queries.q.shape[:-1], v.shape[-1])
         with jax.named_scope(f"at_most_{S / size}_trips"):  # tells seqarch.flops
-            return finish(jax.lax.fori_loop(0, blocks, body, empty(queries)), q.dtype)
+            return finish(jax.lax.fori_loop(0, blocks, body, start), q.dtype)
 
-    return join_queries(*jax.lax.map(query_block, split_queries(q, at_q, G, block)), like=q)
+    queries = split_queries(q, at_q, G, block, alibi=alibi, gate=gate)
+    return join_queries(*jax.lax.map(query_block, queries), like=q)
+
+
+def _as_gates(fade: Float[Array, "..."]) -> Gates:
+    """Returns the cumulative sums at slots, relative to the end of what `fade` covers."""
+    return Gates(jnp.zeros(fade.shape, jnp.int32), -fade)
 
 
 def _slots(x: Float[Array, "B G S K"], start: Int[Array, ""], size: int) -> Float[Array, "B G C K"]:
@@ -80,19 +102,28 @@ def _slots(x: Float[Array, "B G S K"], start: Int[Array, ""], size: int) -> Floa
     return with_layout_constraint(block, Layout(major_to_minor=(0, 1, 2, 3)))
 
 
-def _forward(q, k, v, at_q, k_pos, filled, window, block):
-    return cache_attention(q, k, v, at_q, k_pos, filled, window, block), (q, k, v, at_q, k_pos)
+def _forward(q, k, v, gate, fade, at_q, k_pos, filled, how):
+    y = _attend(q, k, v, gate, fade, at_q, k_pos, filled, how)
+    return y, (q, k, v, gate, fade, at_q, k_pos)
 
 
-def _backward(window, block, saved, cotangents):
-    q, k, v, at_q, k_pos = saved
+def _backward(how, saved, cotangents):
+    *floating, at_q, k_pos = saved
+    rules, block, alibi = how
 
-    def definition(q, k, v):
+    def definition(q, k, v, part, fade):
         k, v = (x.astype(q.dtype).transpose(0, 2, 1, 3) for x in (k, v))
-        at_k = Places(k_pos, jnp.zeros_like(k_pos))
-        return blockwise(q, k, v, at_q, at_k, Rule(True, window), block=block)
+        at_k, gates = Places(k_pos, jnp.zeros_like(k_pos)), None
+        if fade is not None:
+            gates = gate._replace(part=part), _as_gates(fade.swapaxes(1, 2))
+        how = dict(block=block, alibi=alibi, gates=gates)
+        return merge(*(blockwise(q, k, v, at_q, at_k, rule, **how) for rule in rules))
 
-    return *jax.vjp(definition, q, k, v)[1](cotangents), None, None, None
+    q, k, v, gate, fade = floating
+    part = None if gate is None else gate.part
+    dq, dk, dv, d_part, d_fade = jax.vjp(definition, q, k, v, part, fade)[1](cotangents)
+    d_gate = None if gate is None else Gates(None, d_part)
+    return dq, dk, dv, d_gate, d_fade, None, None, None
 
 
-cache_attention.defvjp(_forward, _backward)
+_attend.defvjp(_forward, _backward)

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
+
 from seqarch.types import Array, Bool, Int
 
 
@@ -17,23 +19,75 @@ class Places(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Which keys of its document a query sees.
+    """Which keys of its document a query sees: those that every field allows.
 
     causal: no key after it
     window: only keys less than `window` positions before it; None: all
+    first: only keys from this position of the document on
+    end: only keys before this position of the document; None: all
+    beyond: only keys at least `beyond` positions before it; None: all
+    stride: only keys a multiple of `stride` positions away; None: all
     """
 
     causal: bool = True
     window: int | None = None
+    first: int = 0
+    end: int | None = None
+    beyond: int | None = None
+    stride: int | None = None
 
 
 def visible(q: Places, k: Places, rule: Rule) -> Bool[Array, "B T S"]:
     """Returns whether each query sees each key: a present one of its segment that `rule` allows."""
     position, segment = k.position[:, None, :], k.segment[:, None, :]
-    seen = (position >= 0) & (q.segment[:, :, None] == segment)
+    distance = q.position[:, :, None] - position
+    seen = (position >= rule.first) & (q.segment[:, :, None] == segment)
     if rule.causal:
-        distance = q.position[:, :, None] - position
         seen = seen & (distance >= 0)
         if rule.window is not None:
             seen = seen & (distance < rule.window)
+    if rule.end is not None:
+        seen = seen & (position < rule.end)
+    if rule.beyond is not None:
+        seen = seen & (distance >= rule.beyond)
+    if rule.stride is not None:
+        seen = seen & (distance % rule.stride == 0)
     return seen
+
+
+def may_see(q: Places, k: Places, rule: Rule) -> Bool[Array, "M M2"]:
+    """Returns whether a query of each block [M,B,C] may see a key of each block [M2,B,C2].
+
+    It follows from the extremes of positions and segments in the blocks, which costs O(blocks^2)
+    instead of O(T S). A False is certain, a True is not.
+    """
+    (q_low, q_high), (k_low, k_high) = (_extremes(at.position) for at in (q, k))
+    q_low, q_high, k_low, k_high = q_low[:, None], q_high[:, None], k_low[None], k_high[None]
+    may = (k_high >= rule.first) & (q_high >= 0) & _overlap(q.segment, k.segment)
+    if rule.causal:
+        may &= k_low <= q_high
+        if rule.window is not None:
+            may &= q_low - k_high < rule.window
+    if rule.end is not None:
+        may &= k_low < rule.end
+    if rule.beyond is not None:
+        may &= q_high - k_low >= rule.beyond
+    if rule.stride is not None:
+        may &= _overlap(*(residues(at, rule.stride) for at in (q, k)))
+    return may.any(-1)
+
+
+def residues(at: Places, stride: int) -> Int[Array, "..."]:
+    """Returns the positions modulo `stride`; -1 for absent tokens."""
+    return jnp.where(at.position < 0, -1, at.position % stride)
+
+
+def _extremes(x: Int[Array, "M B C"]) -> tuple[Int[Array, "M B"], Int[Array, "M B"]]:
+    """Returns the least and the greatest number of each block, without the negative ones."""
+    return jnp.where(x >= 0, x, jnp.iinfo(jnp.int32).max).min(-1), x.max(-1)
+
+
+def _overlap(q: Int[Array, "M B C"], k: Int[Array, "M2 B C2"]) -> Bool[Array, "M M2 B"]:
+    """Returns whether the ranges of two blocks overlap."""
+    (q_low, q_high), (k_low, k_high) = _extremes(q), _extremes(k)
+    return (k_low[None] <= q_high[:, None]) & (k_high[None] >= q_low[:, None])

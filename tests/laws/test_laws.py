@@ -28,6 +28,11 @@ VARIANTS = {
     "attention_window_grouped_normed": partial(
         Attention, 16, kv_heads=2, qk_norm=True, window=5, block=8
     ),
+    "attention_forget_gated_grouped": partial(
+        Attention, 16, kv_heads=2, forget=True, gated=True, rope=None
+    ),
+    "attention_sink": partial(Attention, 16, window=5, sink=2, forget=True),
+    "attention_alibi": partial(Attention, 16, rope=None, alibi=True),
     "linear_attention_decay": partial(LinearAttention, 16, decay="data", method="parallel"),
     "linear_attention_taylor": partial(
         LinearAttention, 16, feature_map="taylor", feature_dim=2, decay="data"

@@ -13,12 +13,12 @@ from numpy.testing import assert_allclose
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.ops.attention import FORMS as ATTENTION
-from seqarch.ops.blockwise import merge
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.feature_maps import elu
 from seqarch.ops.gru import FORMS as GRU
 from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
 from seqarch.ops.lstm import FORMS as LSTM
+from seqarch.ops.online_softmax import merge
 from seqarch.ops.scan import FORMS as LINEAR_SCAN
 from seqarch.ops.selective_scan import FORMS as SELECTIVE_SCAN
 from seqarch.ops.visibility import Places, Rule
@@ -232,8 +232,9 @@ def test_attention_to_a_cache_and_to_new_tokens_merge_to_attention(method):
 
     def merged(q, k, v):
         q, cache = q[:, T:], [x[:, :T].transpose(0, 2, 1, 3) for x in (k, v)]
-        old = cache_attention(q, *cache, at, k_pos, filled.max(), 12, CHUNK)
-        return merge(old, ATTENTION[method](q, k[:, T:], v[:, T:], at, at, rule, block=CHUNK))
+        old = cache_attention(q, *cache, at, k_pos, jnp.int32(filled.max()), rule, block=CHUNK)
+        new = ATTENTION[method](q, k[:, T:], v[:, T:], at, at, rule, block=CHUNK)
+        return merge(old, new).o
 
     results = [
         jax.value_and_grad(lambda *qkv: (f(*qkv) ** 2).sum(), (0, 1, 2))(q, k, v)
@@ -256,7 +257,7 @@ def test_blocks_of_a_cache_beyond_its_filled_slots_are_not_read():
         for x in (k, v)
     )
     assert_allclose(
-        cache_attention(q, k, v, at, k_pos, jnp.int32(filled), None, CHUNK).o, expected, atol=1e-5
+        cache_attention(q, k, v, at, k_pos, jnp.int32(filled), block=CHUNK).o, expected, atol=1e-5
     )
 
 

@@ -1,0 +1,95 @@
+"""Biases of scores in every form and in a cache: values and gradients against loops in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from seqarch import ops
+from seqarch.ops.attention import FORMS
+from seqarch.ops.bias import cumulate, difference
+from seqarch.ops.cache_attention import cache_attention
+from seqarch.ops.online_softmax import merge
+from seqarch.ops.visibility import Places, Rule
+from tests.ops.test_ops import CHUNK, STARTS, B, G, H, K, T, V, assert_form, normal
+
+SEGMENT = np.cumsum(STARTS, axis=1)
+
+
+def attention(q, k, v, log_gate, alibi):
+    o = np.zeros((*q.shape[:3], v.shape[-1]))
+    for b, t, h in np.ndindex(B, T, H):
+        scores, group = [], h // (H // G)
+        seen = [s for s in range(t + 1) if SEGMENT[b, s] == SEGMENT[b, t]]
+        for s in seen:
+            bias = log_gate[b, s + 1 : t + 1, h].sum()
+            if alibi:
+                bias -= 2.0 ** (-8 * (h + 1) / H) * (t - s)
+            scores.append(k[b, s, group] @ q[b, t, h] / np.sqrt(K) + bias)
+        weights = np.exp(np.array(scores) - max(scores))
+        o[b, t, h] = weights @ v[b, seen, group] / weights.sum()
+    return o
+
+
+@pytest.mark.parametrize("alibi, gated", [(True, False), (True, True)])
+@pytest.mark.parametrize("method", FORMS)
+def test_biases(method, alibi, gated):
+    def function(q, k, v, *log_gate):
+        how = dict(q_seg=SEGMENT, k_seg=SEGMENT, method=method, block=CHUNK, alibi=alibi)
+        return ops.attention(q, k, v, log_gate=log_gate[0] if gated else None, **how)
+
+    def oracle(q, k, v, *log_gate):
+        return attention(q, k, v, log_gate[0] if gated else np.zeros((B, T, H)), alibi)
+
+    log_gate = -np.log1p(np.exp(normal(B, T, H)))
+    arguments = [normal(B, T, H, K), normal(B, T, G, K), normal(B, T, G, V)]
+    assert_form(function, oracle, [*arguments, log_gate] if gated else arguments)
+
+
+@pytest.mark.parametrize("method", ["materialised", "blockwise"])
+def test_attention_with_biases_to_a_cache_and_to_new_tokens_merges_to_attention(method):
+    """The last tokens of a row attend to the first ones in a cache and to each other."""
+    filled, rule = 11, Rule()
+    position = np.broadcast_to(np.arange(T)[None], (B, T))
+    at = Places(position[:, filled:], np.zeros((B, T - filled), int))
+
+    def merged(q, k, v, log_gate):
+        old, new = slice(None, filled), slice(filled, None)
+        fade = jnp.flip(jnp.cumsum(jnp.flip(log_gate[:, old], 1), 1), 1) - log_gate[:, old]
+        gates = cumulate(log_gate[:, new])
+        cache = [x[:, old].swapaxes(1, 2) for x in (k, v)]
+        given = q[:, new], *cache, at, position[:, old], jnp.int32(filled), rule
+        how = dict(block=4, alibi=True)
+        a = cache_attention(*given, gate=gates, fade=fade.swapaxes(1, 2), **how)
+        form = FORMS[method]
+        b = form(q[:, new], k[:, new], v[:, new], at, at, rule, gates=(gates, gates), **how)
+        return merge(a, b).o
+
+    def whole(q, k, v, log_gate):
+        o = ops.attention(q, k, v, alibi=True, log_gate=log_gate, method="materialised")
+        return o[:, filled:]
+
+    shapes = (B, T, H, K), (B, T, G, K), (B, T, G, V), (B, T, H)
+    *qkv, log_gate = (jnp.asarray(normal(*shape), jnp.float32) for shape in shapes)
+    arguments = *qkv, jax.nn.log_sigmoid(log_gate)
+    results = [
+        jax.jit(jax.value_and_grad(lambda *x: (f(*x) ** 2).sum(), (0, 1, 2, 3)))(*arguments)  # noqa: B023
+        for f in (merged, whole)
+    ]
+    jax.tree.map(lambda a, b: assert_allclose(a, b, atol=2e-5), *results)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 30.0])
+def test_cumulative_gates_keep_differences_of_neighbours(size):
+    log_gate = -size * np.abs(normal(1, 200_000, 1)).astype(np.float32)
+    gates = jax.jit(cumulate)(log_gate)
+    exact = np.cumsum(log_gate.astype(np.float64), axis=1)
+    for distance in (1, 10, 1000):
+        later, earlier = (
+            jax.tree.map(lambda x: x[:, at], gates)  # noqa: B023
+            for at in (slice(distance, None), slice(None, -distance))
+        )
+        expected = exact[:, distance:] - exact[:, :-distance]
+        # The bound is the rounding of the difference itself, and of the fractions.
+        assert_allclose(difference(later, earlier), expected, rtol=2e-7, atol=5e-6)
