@@ -27,6 +27,7 @@ FAMILIES = {
     },
     "attention": {
         "attention": "seqarch.mixers.attention:Attention",
+        "mla": "seqarch.mixers.mla:MLA",
     },
     "linear attention": {
         "linear_attention": "seqarch.mixers.linear_attention:LinearAttention",
