@@ -28,6 +28,7 @@ FAMILIES = {
     "attention": {
         "attention": "seqarch.mixers.attention:Attention",
         "mla": "seqarch.mixers.mla:MLA",
+        "sparse": "seqarch.mixers.sparse:Sparse",
     },
     "linear attention": {
         "linear_attention": "seqarch.mixers.linear_attention:LinearAttention",

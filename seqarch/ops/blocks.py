@@ -181,12 +181,17 @@ def _cut(at: Places, block: int) -> Places:
     return Places(cut(at.position, -1), cut(at.segment, -1))
 
 
-def spans(at_q: Places, at_k: Places, rule: Rule) -> tuple[Int[Array, "M 2"], Int[Array, "M2 2"]]:
+def spans(
+    at_q: Places, at_k: Places, rule: Rule, own: bool
+) -> tuple[Int[Array, "M 2"], Int[Array, "M2 2"]]:
     """Returns the key blocks that each query block may see, and the query blocks that may see each.
 
-    Both are ranges [first, end).
+    Both are ranges [first, end). The `own` keys of queries, those of the same tokens, stand in an
+    order in which a token sees none behind it.
     """
     needed = may_see(at_q, at_k, rule)
+    if own and rule.causal:
+        needed &= jnp.tril(jnp.ones(needed.shape, bool))
     return _ranges(needed), _ranges(needed.T)
 
 
@@ -210,5 +215,5 @@ def mean_trips(blocks: int, size: int, rule: Rule) -> float:
         return blocks
     reach = blocks if rule.window is None else 1 + (rule.window + size - 2) // size
     if rule.stride is not None:
-        reach = min(reach, 1 + blocks // rule.stride)
+        return max(1, (blocks / rule.stride + 2) / 2)
     return sum(min(i + 1, reach) for i in range(blocks)) / blocks

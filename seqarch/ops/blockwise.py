@@ -5,6 +5,7 @@ log of the denominator (Dao et al. 2022, "FlashAttention", algorithms 1 and 4).
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,26 +48,35 @@ def blockwise(
     q_gate, k_gate = gates or (None, None)
     queries = split_queries(q, at_q, k.shape[2], block, alibi=alibi, gate=q_gate)
     keys = split_keys(k, v, at_k, block, gate=k_gate)
-    trips = len(keys.k), len(queries.q)
-    if at_q is at_k or rule.end is not None:
+    own, trips = at_q is at_k, (len(keys.k), len(queries.q))
+    if own or rule.end is not None:
         trips = (mean_trips(len(keys.k), keys.k.shape[-2], rule),) * 2
-    return join_queries(*_attend(queries, keys, rule, trips), like=q)
+    return join_queries(*_attend(queries, keys, _How(rule, own, trips)), like=q)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _attend(
-    queries: Queries, keys: Keys, rule: Rule, trips: tuple[float, float]
-) -> tuple[Array, Array]:
-    """Returns the averages [M,B,G,N,V] and the logs of their denominators [M,B,G,N].
+class _How(NamedTuple):
+    """What is not differentiated.
 
-    `trips` are the mean numbers of key blocks per query block and of query blocks per key block,
-    which go to seqarch.flops.
+    rule: which keys a query sees
+    own: whether queries and keys are of the same tokens
+    trips: the mean numbers of key blocks per query block and of query blocks per key block, which
+      go to seqarch.flops
     """
-    return _attend_forward(queries, keys, rule, trips)[0]
+
+    rule: Rule
+    own: bool
+    trips: tuple[float, float]
 
 
-def _attend_forward(queries: Queries, keys: Keys, rule: Rule, trips: tuple[float, float]):
-    of_queries, _ = spans(queries.at, keys.at, rule)
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _attend(queries: Queries, keys: Keys, how: _How) -> tuple[Array, Array]:
+    """Returns the averages [M,B,G,N,V] and the logs of their denominators [M,B,G,N]."""
+    return _attend_forward(queries, keys, how)[0]
+
+
+def _attend_forward(queries: Queries, keys: Keys, how: _How):
+    rule, own, trips = how
+    of_queries, _ = spans(queries.at, keys.at, rule, own)
 
     def query_block(inputs):
         queries, (first, end) = inputs
@@ -84,10 +94,10 @@ def _attend_forward(queries: Queries, keys: Keys, rule: Rule, trips: tuple[float
     return (o, log_total), (queries, keys, o, log_total)
 
 
-def _attend_backward(rule: Rule, trips: tuple[float, float], saved, cotangents):
-    queries, keys, o, log_total = saved
+def _attend_backward(how: _How, saved, cotangents):
+    (rule, own, trips), (queries, keys, o, log_total) = how, saved
     do, d_log_total = cotangents
-    _, of_keys = spans(queries.at, keys.at, rule)
+    _, of_keys = spans(queries.at, keys.at, rule, own)
     along = dot("mbgnv,mbgnv->mbgn", do, o) - d_log_total
     log_total = jnp.where(log_total > NOTHING, log_total, -NOTHING)  # weight 0 where none is seen
 

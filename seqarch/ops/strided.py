@@ -1,0 +1,60 @@
+"""Attention to keys that are multiples of a stride away, as attention within residues.
+
+Two tokens whose distance is a multiple of the stride have equal positions modulo it. Ordered by
+document and residue, the tokens that see each other are neighbours, so that a blockwise form reads
+T / stride keys for each query, and no others than those of the blocks around them.
+
+Source: Child et al. 2019, "Generating long sequences with sparse transformers", section 4.2.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from seqarch.ops.online_softmax import Partial
+from seqarch.ops.visibility import Places, Rule, residues
+from seqarch.types import Array, Float, Int
+
+
+def strided(
+    form: Callable[..., Partial],
+    q: Float[Array, "B T H K"],
+    k: Float[Array, "B T G K"],
+    v: Float[Array, "B T G V"],
+    at: Places,
+    rule: Rule,
+    *,
+    block: int,
+) -> Partial:
+    """Returns attention of tokens to each other by `form`, of `seqarch.ops.attention`.
+
+    Args:
+      form: a form of attention.
+      q: queries.
+      k: keys of the same tokens.
+      v: values.
+      at: their places.
+      rule: a rule with a stride.
+      block: as in `form`.
+    """
+    order = jnp.lexsort((residues(at, rule.stride), at.segment), axis=-1)
+    back = jnp.argsort(order, axis=-1)
+    q, k, v = (_permute(x, order, back) for x in (q, k, v))
+    there = jax.tree.map(lambda x: jnp.take_along_axis(x, order, axis=1), at)
+    found = form(q, k, v, there, there, rule, block=block)
+    return Partial(*(_permute(x, back, order) for x in found))
+
+
+@jax.custom_vjp
+def _permute(
+    x: Float[Array, "B T *X"], order: Int[Array, "B T"], back: Int[Array, "B T"]
+) -> Float[Array, "B T *X"]:
+    """Returns the tokens in another order; its gradient is in order again without a scatter."""
+    return jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1)
+
+
+_permute.defvjp(
+    lambda x, order, back: (_permute(x, order, back), (order, back)),
+    lambda orders, d: (_permute(d, *orders[::-1]), None, None),
+)
