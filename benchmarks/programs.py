@@ -44,12 +44,12 @@ def _decoding_cases(sizes: Sizes) -> Iterator[list[Case]]:
         run = lambda at: compiled(model, at, jax.random.key(0))
         return planned(compiled)._replace(run=run, prepare=lambda: jax.tree.map(jnp.copy, at))
 
-    contexts = [(name, n, n) for name in MIXERS if is_constant(name, sizes) for n in sizes.contexts]
-    caches = [("attention", *cache) for cache in sizes.caches]
     cases = []
-    for name, filled, slots in contexts + caches:
-        begin = partial(start, name, filled, slots)
-        cases.append(Case("decoding", name, f"{filled} of {slots}", "token", begin, DECODED))
+    for name in MIXERS:
+        full = [(n, n) for n in sizes.contexts]
+        for filled, slots in full if is_constant(name, sizes) else sizes.caches:
+            begin = partial(start, name, filled, slots)
+            cases.append(Case("decoding", name, f"{filled} of {slots}", "token", begin, DECODED))
     yield cases
 
 

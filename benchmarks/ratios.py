@@ -181,18 +181,19 @@ def _decoding(timings: Timings) -> Iterator[Promise]:
         name = f"decoding with {mixer}: seconds a token, context {long} / {short}"
         yield Promise(name, ratio("seconds", mixer, long, short), 1 / RUN_NOISE, RUN_NOISE)
     small, roomy, full = (f"{filled} of {slots}" for filled, slots in timings.sizes["caches"])
-    name = "decoding with attention"
-    value = ratio("seconds", "attention", roomy, small)
-    yield Promise(f"{name}: seconds a token, {roomy} / {small}", value, most=RUN_NOISE)
     longer = timings.sizes["caches"][2][0] / timings.sizes["caches"][1][0]
-    filled = ratio("seconds", "attention", full, roomy)
-    yield Promise(
-        f"{name}: seconds a token and filled slot, {full} / {roomy}",
-        lambda: filled() / longer,
-        most=RUN_NOISE,
-    )
-    value = ratio("temporaries_bytes", "attention", roomy, small)
-    yield Promise(f"{name}: temporary bytes, {roomy} / {small}", value, most=1.1)
+    for mixer in MIXERS:  # only those with a cache were measured with these
+        name = f"decoding with {mixer}"
+        value = ratio("seconds", mixer, roomy, small)
+        yield Promise(f"{name}: seconds a token, {roomy} / {small}", value, most=RUN_NOISE)
+        filled = ratio("seconds", mixer, full, roomy)
+        yield Promise(
+            f"{name}: seconds a token and filled slot, {full} / {roomy}",
+            lambda filled=filled: filled() / longer,
+            most=RUN_NOISE,
+        )
+        value = ratio("temporaries_bytes", mixer, roomy, small)
+        yield Promise(f"{name}: temporary bytes, {roomy} / {small}", value, most=1.1)
 
 
 def _peers(timings: Timings) -> Iterator[Promise]:
