@@ -63,7 +63,7 @@ class Attention(CachedMixer):
     heads: number H of query heads
     kv_heads: number G of key and value heads; None: H
     window: number of tokens that a token sees, itself included; None: all up to itself
-    sink: first tokens of a document that stay visible besides the window
+    sink: number of first tokens of a document that stay visible besides the window; None: none
     rope: base of the rotary frequencies; None: no positions
     alibi: whether scores fall with the distance, with ALiBi's slopes; instead of rope
     forget: whether each head has a forget gate, computed from the token
@@ -83,7 +83,7 @@ class Attention(CachedMixer):
         heads: int = 4,
         kv_heads: int | None = None,
         window: int | None = None,
-        sink: int = 0,
+        sink: int | None = None,
         rope: float | None = 10_000.0,
         alibi: bool = False,
         forget: bool = False,
@@ -104,7 +104,7 @@ class Attention(CachedMixer):
                 "one kind of position is enough"
             )
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
-        self.window, self.sink, self.rope, self.alibi = window, sink, rope, alibi
+        self.window, self.sink, self.rope, self.alibi = window, sink or 0, rope, alibi
         self.method, self.block, self.dtype = method, block, dtype
         self.state_dtype = state_dtype or dtype
         projection = partial(Linear, dim, axes=("embed", "heads"), rngs=rngs, dtype=dtype)
@@ -194,14 +194,14 @@ def _check_heads(mixer: str, dim: int, heads: int, kv_heads: int, rope: float | 
         raise UserError(f"{mixer}: rope is {rope}; give a base above 0, or None for no positions")
 
 
-def _check_window(window: int | None, sink: int) -> None:
+def _check_window(window: int | None, sink: int | None) -> None:
     """Raises UserError unless a window and a number of sinks go together."""
     if window is not None and window < 1:
         raise UserError(
             f"attention: window is {window}; give a number of tokens of at least 1, or None for all"
         )
-    if sink < 0 or (sink and window is None):
+    if sink is not None and (sink < 1 or window is None):
         raise UserError(
-            f"attention: sink is {sink} and window is {window}; give a number of at least 0, and "
-            "a window with sinks, since without one all tokens stay visible"
+            f"attention: sink is {sink} and window is {window}; give a number of at least 1 with a "
+            "window, or sink=None, since without a window all tokens stay visible"
         )

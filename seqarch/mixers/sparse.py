@@ -35,7 +35,7 @@ class Sparse(Attention):
     heads: number H of query heads
     kv_heads: number G of key and value heads; None: H
     window: number of the last tokens that a token sees, itself included
-    globals: number of the first tokens of its document that a token sees
+    globals: number of the first tokens of its document that a token sees; None: none
     stride: distance of the earlier tokens that a token sees; None: sees none of them
     rope: base of the rotary frequencies; None: no positions
     method: a form of ops.attention; "auto": the best one on the device
@@ -52,7 +52,7 @@ class Sparse(Attention):
         heads: int = 4,
         kv_heads: int | None = None,
         window: int = 128,
-        globals: int = 0,
+        globals: int | None = None,
         stride: int | None = 128,
         rope: float | None = 10_000.0,
         method: str = "auto",
@@ -61,18 +61,19 @@ class Sparse(Attention):
         state_dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        if window < 1 or globals < 0 or (stride is not None and stride < 1):
+        if any(size is not None and size < 1 for size in (window, globals, stride)):
             raise UserError(
-                f"sparse: window is {window}, globals is {globals} and stride is {stride}; give a "
-                "window of at least 1, globals of at least 0, and a stride of at least 1 or None"
+                f"sparse: window is {window}, globals is {globals} and stride is {stride}; give "
+                "numbers of at least 1, or None for globals or stride"
             )
         common = dict(method=method, block=block, dtype=dtype, state_dtype=state_dtype, rngs=rngs)
         super().__init__(dim, heads=heads, kv_heads=kv_heads, rope=rope, **common)
-        rules = [Rule(window=window, first=globals)]
-        if globals:
-            rules.append(Rule(end=globals))
+        first = globals or 0
+        rules = [Rule(window=window, first=first)]
+        if first:
+            rules.append(Rule(end=first))
         if stride is not None:
-            rules.append(Rule(first=globals, beyond=window, stride=stride))
+            rules.append(Rule(first=first, beyond=window, stride=stride))
         self.rules = tuple(rules)
 
     def _attend(self, tokens, at):
