@@ -19,7 +19,7 @@ from flax import nnx
 from seqarch import ops
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
-from seqarch.mixers.steps import log_steps
+from seqarch.mixers.step_size import log_steps
 from seqarch.ops.numerics import dot, rows
 from seqarch.ops.selective_scan import FORMS, decays
 from seqarch.types import Array, DTypeLike, Float

@@ -22,7 +22,7 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
-from seqarch.mixers.steps import log_steps
+from seqarch.mixers.step_size import log_steps
 from seqarch.ops.diagonal_ssm import FORMS, from_parts, zero_order_hold
 from seqarch.ops.numerics import rows
 from seqarch.types import Array, DTypeLike, Float

@@ -26,7 +26,7 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
-from seqarch.mixers.steps import log_steps
+from seqarch.mixers.step_size import log_steps
 from seqarch.ops.diagonal_ssm import from_parts, parts, zero_order_hold
 from seqarch.ops.numerics import project, rows
 from seqarch.ops.scan import FORMS

@@ -1,4 +1,4 @@
-"""The step size delta_t of a discretised recurrence, and the decay a_t that follows from it.
+"""The step size delta_t of a recurrence in discrete time, and the decay a_t that follows from it.
 
     delta_t = softplus(d_t + b),    log a_t = -A delta_t
 
@@ -12,14 +12,14 @@ from flax import nnx
 from seqarch.ops.numerics import rows
 from seqarch.types import Array, Float
 
-SMALLEST, LARGEST = 1e-3, 1e-1  # of delta where d_t = 0, before training
+SHORTEST, LONGEST = 1e-3, 1e-1  # step sizes before training
 STRONGEST = 16.0  # A before training is uniform between 1 and it
 
 
 class StepSize(nnx.Module):
     """Step sizes and log-decays of a recurrence, in float32.
 
-    b starts so that delta is log-uniform in [SMALLEST, LARGEST].
+    b starts so that delta is log-uniform in [SHORTEST, LONGEST].
 
     Args:
       sizes: number of step sizes.
@@ -28,8 +28,7 @@ class StepSize(nnx.Module):
     """
 
     def __init__(self, sizes: int, decays: int, *, rngs: nnx.Rngs):
-        low, high = jnp.log(SMALLEST), jnp.log(LARGEST)
-        delta = jnp.exp(jax.random.uniform(rngs.params(), (sizes,), minval=low, maxval=high))
+        delta = jnp.exp(log_steps(sizes, rngs))
         inverse_softplus = delta + jnp.log(-jnp.expm1(-delta))
         self.bias = nnx.Param(inverse_softplus, axes=(None,), decay=False)
         A = jax.random.uniform(rngs.params(), (decays,), minval=1.0, maxval=STRONGEST)
@@ -40,3 +39,9 @@ class StepSize(nnx.Module):
         delta = jax.nn.softplus(d + rows(self.bias[...], d))
         A = jnp.repeat(jnp.exp(self.log_A[...]), d.shape[-1] // self.log_A.shape[0])
         return delta, -delta * rows(A, delta)
+
+
+def log_steps(size: int, rngs: nnx.Rngs) -> Float[Array, "E"]:
+    """Returns logarithms of random step sizes, uniform between those of SHORTEST and LONGEST."""
+    low, high = jnp.log(SHORTEST), jnp.log(LONGEST)
+    return jax.random.uniform(rngs.params(), (size,), minval=low, maxval=high)
