@@ -3,8 +3,8 @@
     python scripts/docs.py [--check]
 
 In a page, what stands between <!-- RECORDS: TITLE --> and <!-- end --> is the table of that title,
-made from docs/RECORDS; docs/api.md and docs/tasks.md are made from the source. With --check nothing
-is written, and pages that are out of date are named.
+made from docs/RECORDS; docs/api.md, docs/architectures.md and docs/tasks.md are made from the
+source. With --check nothing is written, and pages that are out of date are named.
 """
 
 from absl import flags

@@ -23,6 +23,7 @@ from seqarch.report.pages import Page, comparison_page, markdown_page, svg_text
 from seqarch.report.render import markdown_table
 from seqarch.report.tables import Table
 from studies.api import api_page
+from studies.architectures_page import architectures_page
 from studies.claims.page import claims_page
 from studies.long_decode import decoding_page
 from studies.reproductions.page import reproductions_page
@@ -63,6 +64,7 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
             yield path.parent / "figures" / f"{figure.name}.svg", svg_text(figure)
     if (root / "seqarch").is_dir():
         yield docs / "api.md", api_page(root)
+        yield docs / "architectures.md", architectures_page()
         yield docs / "tasks.md", tasks_page()
     yield from _written_pages(root, tables)
 

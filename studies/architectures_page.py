@@ -1,0 +1,91 @@
+"""docs/architectures.md: all mixers, with the equations that their files open with."""
+
+import inspect
+import math
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqarch.flops import count_flops
+from seqarch.mixers import FAMILIES, resolve_mixer
+from seqarch.mixers.base import SequenceMixer
+from seqarch.report.render import markdown_table
+from seqarch.report.tables import Column, Row, Table
+
+WIDTH = 256  # of the layers in the table
+CONTEXTS = (4096, 1 << 20)  # tokens
+HEAD = f"""# Architectures
+
+Every mixer is one file in `seqarch/mixers/` and works wherever a layer pattern is asked for:
+
+    python train.py --config=configs/lm.py:gated_deltanet --workdir=runs/gdn
+    python train.py --config="configs/probes.py:mqar,mamba2(state_dim=64)" --workdir=runs/recall
+    python scripts/check_mixer.py rg_lru
+
+All obey one law, which `tests/laws/test_laws.py` tests for each: training in parallel, a prompt and
+decoding step by step are the same function, in values, states and gradients.
+
+The table has one layer of width {WIDTH} in float32 with the options that a mixer has by default.
+*state*: bytes that one sequence keeps after so many tokens. *FLOPs*: of one step of decoding then.
+*constant*: whether the state has the
+same size at every context. *forms*: how a training row is computed, and which form is the default
+on a CPU and on accelerators; a nonlinear cell has no form that is parallel in time. The numbers are
+those of arrays and of traced programs; `python scripts/docs.py` makes this page from the source.
+"""
+COLUMNS = (
+    Column("mixer", "code"),
+    Column("family"),
+    Column("parameters", "count"),
+    *(Column(f"state @ {n:,}", "bytes") for n in CONTEXTS),
+    Column("constant"),
+    *(Column(f"FLOPs @ {n:,}", "count") for n in CONTEXTS),
+    Column("forms"),
+)
+
+
+def architectures_page() -> str:
+    """Returns docs/architectures.md: a table of all mixers, then the equations of each."""
+    rows, sections = [], []
+    for family, names in FAMILIES.items():
+        sections.append(f"## {family[0].upper()}{family[1:]}\n")
+        for name in names:
+            kind = resolve_mixer(name)
+            rows.append(_row(name, family, kind))
+            equations = inspect.cleandoc(sys.modules[kind.__module__].__doc__)
+            sections.append(f"### {name}\n\n{equations}\n")
+    table = markdown_table(Table("Architectures", "", COLUMNS, tuple(rows)))
+    return "\n".join([HEAD, table, "", *sections])
+
+
+def _row(name: str, family: str, kind: type[SequenceMixer]) -> Row:
+    mixer = jax.eval_shape(lambda: kind(WIDTH, rngs=nnx.Rngs(0)))
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(mixer))
+    states = [jax.eval_shape(partial(_empty, length=length), mixer) for length in CONTEXTS]
+    held = [sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(s)) for s in states]
+    x = jax.ShapeDtypeStruct((1, WIDTH), jnp.float32)
+    flops = [round(count_flops(_step, mixer, x, state).total) for state in states]
+    constant = "yes" if mixer.constant_state else "no"
+    return Row((name, family, parameters, *held, constant, *flops, _forms(kind)))
+
+
+def _empty(mixer: SequenceMixer, length: int):
+    return mixer.init_state(1, length)
+
+
+def _step(mixer: SequenceMixer, x: jax.Array, state):
+    return mixer.step(x, state)
+
+
+def _forms(kind: type[SequenceMixer]) -> str:
+    """Returns the names of a mixer's forms, with the platforms on which one is the default."""
+    if kind.forms is None:
+        return "–"
+    defaults = {"CPU": kind.forms.auto("cpu"), "accelerators": kind.forms.auto("tpu")}
+    texts = []
+    for form in kind.forms:
+        on = ", ".join(platform for platform, default in defaults.items() if default == form)
+        texts.append(f"{form} ({on})" if on else form)
+    return "; ".join(texts)
