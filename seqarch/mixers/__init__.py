@@ -38,6 +38,7 @@ FAMILIES = {
         "deltaproduct": "seqarch.mixers.deltaproduct:DeltaProduct",
         "gated_deltanet": "seqarch.mixers.gated_deltanet:GatedDeltaNet",
         "kda": "seqarch.mixers.kda:KDA",
+        "rwkv7": "seqarch.mixers.rwkv7:RWKV7",
     },
     "state space": {
         "mamba": "seqarch.mixers.mamba:Mamba",

@@ -95,7 +95,7 @@ class MatrixMixer(SequenceMixer):
 
     def prefill(self, x, state, starts=None, lengths=None):
         starts, valid = masks(x, starts, lengths)
-        u, conv = self.inp(x), state.conv
+        u, conv = self._channels(x), state.conv
         if self.conv is not None:
             u, conv = self.conv(u, conv, starts, lengths)
         tokens = self._tokens(x, u)
@@ -104,11 +104,15 @@ class MatrixMixer(SequenceMixer):
         return self._output(o, x, u), MatrixState(conv, S.astype(self.state_dtype))
 
     def step(self, x, state):
-        u, conv = self.inp(x), state.conv
+        u, conv = self._channels(x), state.conv
         if self.conv is not None:
             u, conv = self.conv.step(u, conv)
         o, S = self._recur_step(self._tokens(x, u), state.S.astype(jnp.float32))
         return self._output(o, x, u), MatrixState(conv, S.astype(self.state_dtype))
+
+    def _channels(self, x: Float[Array, "... D"]) -> Float[Array, "... E"]:
+        """Returns what the convolution mixes."""
+        return self.inp(x)
 
     def _tokens(self, x: Float[Array, "... D"], u: Float[Array, "... E"]) -> Tokens:
         """Returns what tokens do to the state, from the inputs and from the convolution's outputs.

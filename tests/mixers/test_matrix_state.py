@@ -16,6 +16,7 @@ from seqarch.mixers.kda import KDA
 from seqarch.mixers.mamba2 import Mamba2
 from seqarch.mixers.matrix_state import MatrixState
 from seqarch.mixers.retnet import RetNet
+from seqarch.mixers.rwkv7 import RWKV7
 from tests.oracle import assert_mixer, sigmoid, softplus
 
 H = 2
@@ -136,7 +137,29 @@ def mamba2(p, x, state, negative=False):
     return normed(p, y) @ p["out.kernel"], MatrixState(conv, S)
 
 
+def rwkv7(p, x, state):
+    before = state.conv[:, 0]
+    mixed = {c: x + p[f"mu.{c}"] * (before - x) for c in "rwkvag"}
+    low = {c: mixed[c] @ p[f"{c}.down.kernel"] for c in "wag"}
+    r, k, v = (mixed[c] @ p[f"{c}.kernel"] for c in "rkv")
+    w = np.exp(-np.exp(-0.5) * sigmoid(np.tanh(low["w"]) @ p["w.up"] + p["w.bias"]))
+    a = sigmoid(low["a"] @ p["a.up"] + p["a.bias"])
+    kappa = unit(heads(k * p["xi"]))
+    k = k * (1 + (a - 1) * p["alpha"])
+    S = heads(w)[..., None] * state.S
+    S = S - np.einsum("bhk,bhj,bhjv->bhkv", heads(a) * kappa, kappa, state.S)
+    S = written(S, np.ones((len(x), H)), heads(k), heads(v))
+    o = np.einsum("bhk,bhkv->bhv", heads(r), S)
+    centred = o - o.mean(-1, keepdims=True)
+    o = centred / np.sqrt(centred.var(-1, keepdims=True) + 64e-5)
+    own = heads(r * k * p["rho"]).sum(-1, keepdims=True) * heads(v)
+    y = o.reshape(len(o), -1) * p["norm.scale"] + own.reshape(len(o), -1)
+    y = y * (sigmoid(low["g"]) @ p["g.up"])
+    return y @ p["out.kernel"], MatrixState(x[:, None], S)
+
+
 CASES = {
+    "rwkv7": (partial(RWKV7, heads=H), rwkv7),
     "gla": (partial(GLA, heads=H), gla),
     "retnet": (partial(RetNet, heads=H), retnet),
     "deltanet": (partial(DeltaNet, heads=H), deltanet),
