@@ -34,6 +34,7 @@ FAMILIES = {
         "linear_attention": "seqarch.mixers.linear_attention:LinearAttention",
         "retnet": "seqarch.mixers.retnet:RetNet",
         "gla": "seqarch.mixers.gla:GLA",
+        "mlstm": "seqarch.mixers.mlstm:MLSTM",
         "deltanet": "seqarch.mixers.deltanet:DeltaNet",
         "deltaproduct": "seqarch.mixers.deltaproduct:DeltaProduct",
         "gated_deltanet": "seqarch.mixers.gated_deltanet:GatedDeltaNet",
