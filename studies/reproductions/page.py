@@ -13,14 +13,18 @@ from studies.reproductions import (
     copying,
     gru_state_tracking,
     h3_recall,
+    householder_products,
     hybrid_recall,
     induction_length,
     mqar_attention,
     mqar_published,
     mqar_width,
+    negative_eigenvalues,
     parity_beyond_training,
     recall_window,
+    selective_copying,
     short_convolution,
+    xlstm_parity,
 )
 from studies.reproductions.base import ACCURACY, Outcomes, Reproduction, Verdict
 from studies.reproductions.run import FACTS, by_reproduction
@@ -39,6 +43,10 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         recall_window,
         short_convolution,
         hybrid_recall,
+        negative_eigenvalues,
+        householder_products,
+        xlstm_parity,
+        selective_copying,
     )
 }
 TITLE = "Reproductions"

@@ -1,0 +1,43 @@
+"""Parity with both cells of xLSTM: the sLSTM tracks a state, the mLSTM does not."""
+
+import ml_collections
+
+from configs import probes
+from studies.reproductions.base import ACCURACY, Criterion, Reproduction, Tier, beyond
+
+LONG = beyond(256)
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = probes.get_config("parity(length=40),slstm")
+    config.evals.accuracy.lengths = (256,)
+    return config
+
+
+REPRODUCTION = Reproduction(
+    name="xlstm_parity",
+    said="The sLSTM learns parity, and the mLSTM does not.",
+    source="Beck et al. 2024, xLSTM, the experiments on formal languages",
+    published="scaled accuracy (chance is 0) 1.000 for the sLSTM, 0.087 for the mLSTM",
+    setting="Two layers of width 64, rows of 40 tokens with a label at every position, 400 steps "
+    "of 64 rows, scored at positions 41 to 256.",
+    tier=Tier.CPU,
+    config=get_config,
+    arms={"sLSTM": {"model.mixer": "slstm"}, "mLSTM": {"model.mixer": "mlstm"}},
+    measures=(ACCURACY, LONG),
+    lrs=(1e-3, 3e-3),
+    criteria=(
+        Criterion(
+            "sLSTM: at least 8 of 10 runs solve it at 40 tokens",
+            lambda found: found.fit_rate("sLSTM").rate >= 0.8,
+        ),
+        Criterion(
+            "sLSTM: the median beyond training is at least 90%",
+            lambda found: found.median("sLSTM", LONG) >= 0.9,
+        ),
+        Criterion(
+            "mLSTM: the median beyond training is at most 60%, where chance is 50%",
+            lambda found: found.median("mLSTM", LONG) <= 0.6,
+        ),
+    ),
+)
