@@ -3,11 +3,12 @@
 Their message is one line: what was given, what was expected, and what to do.
 """
 
+import contextlib
 import difflib
 import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -37,6 +38,15 @@ class Stopped(Exception):
 
     def __reduce__(self) -> tuple:
         return Stopped, (str(self), self.signal)  # pickle would call it with the line alone
+
+
+@contextlib.contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Puts `what`, such as "the probe 'recall'", before the message of a mistake within it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:

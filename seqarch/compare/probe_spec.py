@@ -7,7 +7,7 @@ from typing import Any
 from seqarch.compare.entries import parse_entry
 from seqarch.config import Config, parse, to_dict
 from seqarch.config.values import with_fields
-from seqarch.errors import UserError
+from seqarch.errors import UserError, naming
 
 Start = Callable[[str], Config]  # from "task,layer pattern" to the config of configs/probes.py
 
@@ -74,9 +74,18 @@ class ProbeSpec:
           start: returns what configs/probes.py gives.
 
         Raises:
-          UserError: for an unknown field, and for a value that a field refuses.
+          UserError: for an unknown field, for a value that a field refuses, and for lengths that
+            are not beyond training.
         """
-        config = start(f"{self.task},{mixer}")
+        with naming(f"the probe {self.title!r}"):
+            return self._config(start(f"{self.task},{mixer}"), base)
+
+    def _config(self, config: Config, base: Config) -> Config:
+        if any(length <= config.length for length in self.lengths):
+            raise UserError(
+                f"lengths are {self.lengths}; give lengths beyond the {config.length} tokens of "
+                "training"
+            )
         accuracy = dict(rows=ROWS, lengths=list(self.lengths))
         memory = dict(contexts=[max(self.lengths, default=config.length)], compiled=[])
         made = to_dict(config) | dict(evals=dict(accuracy=accuracy, memory=memory))

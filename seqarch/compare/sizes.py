@@ -7,7 +7,7 @@ from seqarch.compare.members import match_members
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.config import Config
 from seqarch.config.values import with_fields
-from seqarch.errors import UserError
+from seqarch.errors import UserError, naming
 
 
 class Rung(NamedTuple):
@@ -40,8 +40,10 @@ def sized_members(spec: ComparisonSpec) -> dict[str, tuple[Config, Rung | None]]
             raise UserError(f"config.sizes has {text!r}; write 'small; model.dim=32'")
         if "/" in size:
             raise UserError(f"the size {size!r} has no name that a directory can have; leave out /")
-        base = with_fields(spec.base, settings)
-        for member, config in match_members(base, spec.reference, spec.members, spec.match).items():
+        with naming(f"the size {size!r}"):
+            base = with_fields(spec.base, settings)
+            found = match_members(base, spec.reference, spec.members, spec.match)
+        for member, config in found.items():
             if (sized_name := f"{member}-{size}") in sized:
                 raise UserError(f"config.sizes has {size!r} twice; give each size a name")
             sized[sized_name] = config, Rung(member, size)

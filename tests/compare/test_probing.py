@@ -112,7 +112,7 @@ def test_a_probe_has_the_budget_of_its_config_file_and_the_pattern_of_the_member
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("parity; stepz=3", "unknown config field 'stepz'"),
+        ("parity; stepz=3", "the probe 'parity': unknown config field 'stepz'"),
         ("parity; seeds=3", r"seeds=3; give several"),
         ("parity; lrs=(1e-2, 1e-3)", "rising learning rates"),
         ("parity; lrs=(1e-3, 1e-2); search_seeds=(1,)", "no learning rate was chosen"),
@@ -123,7 +123,8 @@ def test_a_probe_has_the_budget_of_its_config_file_and_the_pattern_of_the_member
         ("a/b = parity", "no name that a directory can have"),
         ("text", "text is no probe"),
         ("mqar(pairs=99)", "99 queries needs a length of 396"),
-        ("parity; lengths=(0,)", "length"),
+        ("parity; lengths=(0,)", "give lengths beyond the 64 tokens of training"),
+        ("parity; lengths=(64,)", "give lengths beyond the 64 tokens of training"),
     ],
 )
 def test_wrong_probes_are_told(text, message, tmp_path):
