@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.deltanet import unit
 from seqarch.mixers.matrix_state import MatrixMixer, head_width
@@ -27,7 +28,7 @@ class GatedDeltaNet(MatrixMixer):
     """Gated DeltaNet.
 
     heads: number H of heads
-    expand_key: channels of keys per channel of the model
+    expand_key: channels of keys per channel of the model, rounded in each head
     conv_width: width of the convolution of q, k and v, in tokens; 0: none
     negative_eigenvalues: whether eigenvalues of transitions reach to -1
     method: a form of ops.linear_attention; "auto": the best one on the device
@@ -49,7 +50,9 @@ class GatedDeltaNet(MatrixMixer):
         state_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        K = head_width("gated_deltanet", round(expand_key * dim), heads)
+        K = round(expand_key * head_width("gated_deltanet", dim, heads))
+        if K < 1:
+            raise UserError(f"gated_deltanet: expand_key is {expand_key}, which leaves no channels")
         how = dict(method=method, chunk=chunk, dtype=dtype, state_dtype=state_dtype, rngs=rngs)
         super().__init__(
             dim,

@@ -12,6 +12,8 @@ Source: Dao and Gu 2024, "Transformers are SSMs: generalized models and efficien
 structured state space duality".
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -25,13 +27,15 @@ from seqarch.ops.linear_attention import Tokens
 from seqarch.ops.numerics import spread
 from seqarch.types import DTypeLike
 
+HEAD_DIM = 64  # channels of a head, where they divide the inner channels
+
 
 class Mamba2(MatrixMixer):
     """Mamba-2.
 
     expand: inner channels per channel of the model, E / D
     state_dim: channels N of B and C
-    head_dim: inner channels of a head; all E where these are fewer
+    head_dim: inner channels of a head; None: 64, or the largest power of two that divides E
     conv_width: width of the convolution, in tokens; 0: none
     negative_eigenvalues: whether decays reach to -1
     method: a form of ops.linear_attention; "auto": the best one on the device
@@ -47,7 +51,7 @@ class Mamba2(MatrixMixer):
         *,
         expand: int = 2,
         state_dim: int = 128,
-        head_dim: int = 64,
+        head_dim: int | None = None,
         conv_width: int = 4,
         negative_eigenvalues: bool = False,
         method: str = "auto",
@@ -56,8 +60,9 @@ class Mamba2(MatrixMixer):
         state_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        E, V = expand * dim, min(head_dim, expand * dim)
-        if V < 1 or E % V or state_dim < 1:
+        E = expand * dim
+        V = head_dim or math.gcd(HEAD_DIM, E)
+        if E < 1 or E % V or state_dim < 1:
             raise UserError(
                 f"mamba2: {E} inner channels, head_dim {head_dim}, state_dim {state_dim}; "
                 "head_dim must divide the inner channels, and state_dim be at least 1"
