@@ -1,5 +1,6 @@
 """The short causal convolution inside a mixer, with its parameters and its state."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -47,3 +48,12 @@ class CausalConv(nnx.Module):
         """Returns the output for one token a row, and the state after it."""
         y, state = ops.causal_conv_step(x, self.weights[...], state)
         return y + rows(self.bias[...], y), state
+
+
+def uniform_conv(
+    width: int, channels: int, axis: str, rngs: nnx.Rngs, dtype: DTypeLike
+) -> CausalConv:
+    """Returns a convolution whose weights start uniform in +-1 / sqrt(width)."""
+    bound = width**-0.5
+    weights = jax.random.uniform(rngs.params(), (width, channels), minval=-bound, maxval=bound)
+    return CausalConv(weights, axis=axis, dtype=dtype)

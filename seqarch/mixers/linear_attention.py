@@ -23,8 +23,8 @@ from seqarch.errors import UserError, unknown
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
 from seqarch.ops.feature_maps import FEATURE_MAPS
-from seqarch.ops.linear_attention import FORMS
-from seqarch.ops.numerics import dot, spread
+from seqarch.ops.linear_attention import FORMS, Tokens, idle, linear_attention_step
+from seqarch.ops.numerics import spread
 from seqarch.types import Array, DTypeLike, Float
 
 EPS = 1e-6  # added to the normaliser phi(q) . z
@@ -111,43 +111,41 @@ class LinearAttention(SequenceMixer):
         return LinearAttentionState(S, z)
 
     def prefill(self, x, state, starts=None, lengths=None):
-        q, k, v, log_a = self._project(x)
         starts, valid = masks(x, starts, lengths)
-        if valid is not None:
-            k = jnp.where(valid[..., None, None], k, 0)
-            log_a = None if log_a is None else jnp.where(valid[..., None], log_a, 0.0)
-        S = state.S
+        tokens = self._tokens(x)
+        q, k, v, log_a, *_ = tokens if valid is None else idle(tokens, valid)
+        how = dict(starts=starts, method=self.method, chunk=self.chunk)
+        return self._read_out(state, *ops.linear_attention(q, k, v, log_a, self._S(state), **how))
+
+    def step(self, x, state):
+        return self._read_out(state, *linear_attention_step(self._tokens(x), self._S(state)))
+
+    def _tokens(self, x: Float[Array, "... D"]) -> Tokens:
+        q, k, v, log_a = self._project(x)
         if self.normalise:
             # The normaliser is the same recurrence with v = 1, so it is one more value channel.
             v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+        return Tokens(q, k, v, log_a)
+
+    def _S(self, state: LinearAttentionState) -> Float[Array, "B H K _"]:
+        """Returns S in float32, with z as its last value channel where there is one."""
+        S = state.S
+        if self.normalise:
             S = jnp.concatenate([S, state.z[..., None]], axis=-1)
-        o, S = ops.linear_attention(
-            q,
-            k,
-            v,
-            log_a,
-            S.astype(jnp.float32),
-            starts=starts,
-            method=self.method,
-            chunk=self.chunk,
-        )
+        return S.astype(jnp.float32)
+
+    def _read_out(
+        self,
+        before: LinearAttentionState,
+        o: Float[Array, "... H _"],
+        S: Float[Array, "B H K _"],
+    ) -> tuple[Float[Array, "... D"], LinearAttentionState]:
+        """Returns the outputs and the state, from those of the op."""
         S = S.astype(self.state_dtype)
         if not self.normalise:
-            return self._output(o), LinearAttentionState(S, state.z)
+            return self._output(o), before._replace(S=S)
         y = self._output(o[..., :-1], o[..., -1])
         return y, LinearAttentionState(S[..., :-1], S[..., -1])
-
-    def step(self, x, state):
-        q, k, v, log_a = self._project(x)
-        S, z = state.S.astype(jnp.float32), state.z.astype(jnp.float32)
-        if log_a is not None:
-            a = jnp.exp(log_a)[..., None]
-            S, z = a[..., None] * S, a * z
-        S, z = S + dot("bhk,bhv->bhkv", k, v), z + k if self.normalise else z
-        q = q.astype(jnp.float32)
-        normaliser = dot("bhk,bhk->bh", q, z) if self.normalise else None
-        y = self._output(dot("bhk,bhkv->bhv", q, S), normaliser)
-        return y, LinearAttentionState(S.astype(self.state_dtype), z.astype(self.state_dtype))
 
     def _project(self, x: Float[Array, "... D"]):
         """Returns phi(q), phi(k), v [..., H, K] and log a [..., H] in float32, None for a = 1."""

@@ -19,7 +19,7 @@ from flax import nnx
 from seqarch import ops
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
-from seqarch.mixers.step_size import log_steps
+from seqarch.mixers.step_size import step_bias
 from seqarch.ops.numerics import dot, rows
 from seqarch.ops.selective_scan import FORMS, decays
 from seqarch.types import Array, DTypeLike, Float
@@ -80,9 +80,7 @@ class Mamba(SequenceMixer):
         )
         self.select = Linear(E, R + 2 * N, ("inner", None), rngs=rngs, dtype=dtype)
         self.delta = nnx.Param(uniform((R, E), -(R**-0.5), R**-0.5), axes=(None, "inner"))
-        delta = jnp.exp(log_steps(E, rngs))
-        inverse_softplus = delta + jnp.log(-jnp.expm1(-delta))
-        self.delta_bias = nnx.Param(inverse_softplus, axes=("inner",), decay=False)
+        self.delta_bias = nnx.Param(step_bias(E, rngs), axes=("inner",), decay=False)
         A = jnp.broadcast_to(jnp.arange(1.0, N + 1), (E, N))
         self.log_A = nnx.Param(jnp.log(A), axes=("inner", None), decay=False)
         self.D = nnx.Param(jnp.ones(E), axes=("inner",), decay=False)

@@ -22,7 +22,7 @@ from seqarch.errors import UserError
 from seqarch.layers import Linear, RMSNorm
 from seqarch.mixers.matrix_state import MatrixMixer, split_heads
 from seqarch.mixers.step_size import StepSize
-from seqarch.ops.decay import doubled
+from seqarch.ops.decay import widened
 from seqarch.ops.linear_attention import Tokens
 from seqarch.ops.numerics import spread
 from seqarch.types import DTypeLike
@@ -80,7 +80,7 @@ class Mamba2(MatrixMixer):
     def _tokens(self, x, u):
         value, B, C = self._parts(u)
         delta, g = self.decay(self.delta(x.astype(jnp.float32)))
-        g, negative = doubled(g) if self.negative else (g, None)
+        g, negative = widened(g) if self.negative else (g, None)
         C, B = (jnp.repeat(each[..., None, :], self.heads, axis=-2) for each in (C, B))
         return Tokens(C, B, value * spread(delta, self.value), g, negative=negative)
 

@@ -1,22 +1,23 @@
-"""What mixers share whose state is a matrix for each head (see seqarch/ops/linear_attention.py):
+"""What mixers share whose state is a matrix for each head.
 
-u = conv(W x)                           where the mixer has a convolution
-q, k, v, ... = tokens of (x_t, u_t)     what each of them defines
-S_t = diag(a_t) S_{t-1} - p_t (r_t^T S_{t-1}) + k_t v_t^T,    o_t = S_t^T q_t
-y_t = W_o (norm(o_t) * gate(x_t))       the norm is that of each head's channels
+    u = conv(W x)                           where the mixer has a convolution
+    q, k, v, ... = tokens of (x_t, u_t)     what each of them defines
+    S_t = diag(a_t) S_{t-1} - p_t (r_t^T S_{t-1}) + k_t v_t^T,    o_t = S_t^T q_t
+    y_t = W_o (norm(o_t) * gate(x_t))
+
+The recurrence is that of seqarch/ops/linear_attention.py; the norm is that of each head's channels.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from seqarch.errors import UserError
 from seqarch.layers import Linear, RMSNorm
 from seqarch.mixers.base import SequenceMixer, masks
-from seqarch.mixers.causal_conv import CausalConv
+from seqarch.mixers.causal_conv import uniform_conv
 from seqarch.ops.linear_attention import (
     FORMS,
     Tokens,
@@ -79,7 +80,9 @@ class MatrixMixer(SequenceMixer):
         self.channels = heads * (2 * key + value) if channels is None else channels
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
         self.inp = Linear(dim, self.channels, ("embed", "inner"), rngs=rngs, dtype=dtype)
-        self.conv = uniform_conv(conv_width, self.channels, rngs, dtype) if conv_width else None
+        self.conv = (
+            uniform_conv(conv_width, self.channels, "inner", rngs, dtype) if conv_width else None
+        )
         self.norm = RMSNorm(value, eps=1e-5, rngs=rngs)
         self.activation, width = gate, heads * value
         gated = Linear(dim, width, ("embed", "heads"), rngs=rngs, dtype=dtype) if gate else None
@@ -153,13 +156,6 @@ class MatrixMixer(SequenceMixer):
 def split_heads(x: Float[Array, "... E"], heads: int) -> Float[Array, "... H K"]:
     """Returns the channels of each head."""
     return x.reshape(*x.shape[:-1], heads, -1)
-
-
-def uniform_conv(width: int, channels: int, rngs: nnx.Rngs, dtype: DTypeLike) -> CausalConv:
-    """Returns a convolution whose weights start uniform in +-1 / sqrt(width)."""
-    bound = width**-0.5
-    weights = jax.random.uniform(rngs.params(), (width, channels), minval=-bound, maxval=bound)
-    return CausalConv(weights, axis="inner", dtype=dtype)
 
 
 def head_width(name: str, width: int, heads: int) -> int:

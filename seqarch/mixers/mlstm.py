@@ -26,8 +26,9 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.mixers.causal_conv import uniform_conv
 from seqarch.mixers.heads import BlockLinear, HeadNorm
-from seqarch.mixers.matrix_state import head_width, split_heads, uniform_conv
+from seqarch.mixers.matrix_state import head_width, split_heads
 from seqarch.ops.linear_attention import FORMS, Tokens, linear_attention_step
 from seqarch.ops.numerics import rows, spread
 from seqarch.ops.stabiliser import CLOSED, stabiliser
@@ -94,7 +95,7 @@ class MLSTM(SequenceMixer):
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
         self.up = Linear(dim, E, ("embed", "inner"), rngs=rngs, dtype=dtype)
         self.gate = Linear(dim, E, ("embed", "inner"), rngs=rngs, dtype=dtype)
-        self.conv = uniform_conv(conv_width, E, rngs, dtype)
+        self.conv = uniform_conv(conv_width, E, "inner", rngs, dtype)
         scale = (2 / (5 * E)) ** 0.5
         blocks = dict(scale=scale, rngs=rngs)
         self.qk = BlockLinear(E // BLOCK, BLOCK, 2, dtype=dtype, **blocks)

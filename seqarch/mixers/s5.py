@@ -85,9 +85,8 @@ class S5(SequenceMixer):
         B = parts(jnp.einsum("jnd,np->djp", B, V.conj()), 1).reshape(dim, 2 * N)
         self.B = nnx.Param(B, axes=("embed", "inner"), decay=False, cast=cast)
         C = jnp.einsum("jnd,np->jpd", jax.lax.complex(*C), V)
-        C = parts(C.conj(), 0).reshape(
-            2 * N, dim
-        )  # Re(C h) is a product of real and imaginary parts
+        # Re(C h) is a product of real and imaginary parts.
+        C = parts(C.conj(), 0).reshape(2 * N, dim)
         self.C = nnx.Param(C, axes=("inner", "embed"), cast=cast)
         self.D = nnx.Param(jax.random.normal(rngs.params(), (dim,)), axes=(None,), decay=False)
         self.gate = Linear(dim, dim, ("embed", None), rngs=rngs, dtype=dtype, bias=True)

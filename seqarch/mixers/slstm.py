@@ -28,7 +28,7 @@ from seqarch import ops
 from seqarch.errors import UserError, unknown
 from seqarch.layers import whole
 from seqarch.mixers.base import SequenceMixer, masks
-from seqarch.mixers.causal_conv import CausalConv
+from seqarch.mixers.causal_conv import uniform_conv
 from seqarch.mixers.heads import BlockLinear, HeadNorm
 from seqarch.ops.numerics import rows
 from seqarch.ops.slstm import FORGET, FORMS
@@ -95,12 +95,7 @@ class SLSTM(SequenceMixer):
         K = dim // heads
         self.dim, self.heads, self.forget, self.method = dim, heads, forget, method
         self.dtype, self.state_dtype = dtype, state_dtype
-        conv = None
-        if conv_width:
-            bound, shape = conv_width**-0.5, (conv_width, dim)
-            weights = jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
-            conv = CausalConv(weights, axis="embed", dtype=dtype)
-        self.conv = conv
+        self.conv = uniform_conv(conv_width, dim, "embed", rngs, dtype) if conv_width else None
         block = partial(BlockLinear, heads, K, 2, scale=(2 / (5 * dim)) ** 0.5)
         self.input_forget = block(rngs=rngs, dtype=dtype)
         self.proposal_output = block(rngs=rngs, dtype=dtype)

@@ -28,9 +28,7 @@ class StepSize(nnx.Module):
     """
 
     def __init__(self, sizes: int, decays: int, *, rngs: nnx.Rngs):
-        delta = jnp.exp(log_steps(sizes, rngs))
-        inverse_softplus = delta + jnp.log(-jnp.expm1(-delta))
-        self.bias = nnx.Param(inverse_softplus, axes=(None,), decay=False)
+        self.bias = nnx.Param(step_bias(sizes, rngs), axes=(None,), decay=False)
         A = jax.random.uniform(rngs.params(), (decays,), minval=1.0, maxval=STRONGEST)
         self.log_A = nnx.Param(jnp.log(A), axes=(None,), decay=False)
 
@@ -45,3 +43,9 @@ def log_steps(size: int, rngs: nnx.Rngs) -> Float[Array, "E"]:
     """Returns logarithms of random step sizes, uniform between those of SHORTEST and LONGEST."""
     low, high = jnp.log(SHORTEST), jnp.log(LONGEST)
     return jax.random.uniform(rngs.params(), (size,), minval=low, maxval=high)
+
+
+def step_bias(size: int, rngs: nnx.Rngs) -> Float[Array, "E"]:
+    """Returns b for which softplus(b) are the step sizes of `log_steps`."""
+    delta = jnp.exp(log_steps(size, rngs))
+    return delta + jnp.log(-jnp.expm1(-delta))

@@ -120,7 +120,7 @@ def _products(q: Float[Array, "B C H K"], k: Float[Array, "B C H K"]) -> Float[A
     return dot("bthk,bshk->bhts", q, k)
 
 
-def doubled(g: Float[Array, "..."]) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
+def widened(g: Float[Array, "..."]) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:
     """Returns log |2 a - 1| and whether 2 a - 1 is negative, for a = exp(g) in (0, 1).
 
     The logarithm is at least log LEAST, where it has no derivative.

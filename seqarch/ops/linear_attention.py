@@ -2,8 +2,9 @@
 
     S_t = diag(a_t) S_{t-1} - p_t (r_t^T S_{t-1}) + k_t v_t^T,    o_t = S_t^T q_t
 
-The decay a_t = exp(g_t) is per head or per key channel, or 1; it may be negative. Without p and r
-nothing is erased. There is no feature map, scaling or normaliser.
+The decay |a_t| = exp(g_t) is per head or per key channel, or 1; it may be negative. Without r
+nothing is erased, and without p what is erased is at k. There is no feature map, scaling or
+normaliser.
 
 Within a chunk, u_t = S_{t-1}^T r_t is what the state holds at r_t. Unrolled from the state S that
 enters the chunk, with the decays D between tokens, it solves a triangular system:
@@ -138,17 +139,15 @@ def identity(tokens: Tokens) -> Tokens:
 def idle(tokens: Tokens, valid: Bool[Array, "B T"]) -> Tokens:
     """Returns the tokens with those that are not valid leaving the state alone."""
 
-    def keep(x: Array | None, otherwise: float) -> Array | None:
+    def keep(x: Array | None, otherwise: float | None) -> Array | None:
         if x is None:
             return None
         return jnp.where(valid.reshape(*valid.shape, *(1,) * (x.ndim - 2)), x, otherwise)
 
-    return tokens._replace(
-        k=keep(tokens.k, 0.0),
-        p=keep(tokens.p, 0.0),
-        log_decay=keep(tokens.log_decay, 0.0),
-        negative=keep(tokens.negative, False),
-    )
+    kept = Tokens(*map(keep, tokens, identity(tokens)))
+    return kept._replace(
+        q=tokens.q, v=tokens.v, r=tokens.r
+    )  # without k and p, these change nothing
 
 
 def _solve(c: Tokens) -> Solved:

@@ -182,8 +182,7 @@ def test_state_bytes_of_shapes_of_the_decoding_loop_and_of_the_closed_form_agree
     loop = measure(config, "decode", batch, length, "local:1")
     expected = state_size(serving(mixer), length, batch).bytes
     assert loop.state == expected
-    if mixer in CLOSED_FORMS:
-        assert expected == LAYERS * 4 * CLOSED_FORMS[mixer](batch, length)
+    assert expected == LAYERS * 4 * CLOSED_FORMS[mixer](batch, length)
     assert (
         loop.arguments == loop.parameters + expected + batch * ROW
         and loop.aliased == expected + batch * ROW
