@@ -10,6 +10,9 @@ trained from three other seeds and scored on the test works. With --minutes=150 
 order after that time, and the same command goes on. `full` is for an accelerator: 125M parameters,
 context 4096, bfloat16, on a directory that scripts/prepare_data.py wrote.
 
+`abilities` trains no text: it gives the probes alone, the five members all and other mixers the two
+that are quick, each with ten fresh seeds. It takes hours, too, and `long` has the same probes.
+
 `ladder` compares the members at three sizes, each at its own learning rate, and fits how bits per
 byte fall with parameters and training FLOPs: does the order hold as models grow? `ladder_full` does
 so from 10M to 300M parameters, on an accelerator.
@@ -28,10 +31,10 @@ A model on a probe has the layer pattern of the member and the size of the probe
 import ml_collections
 
 from seqarch.mixers import MIXERS
-from seqarch.stats.learning_rates import half_octave_grid
 
 # The five members that every comparison has; "hybrid" differs between them.
 CORE = ("gru", "attention", "linear_attention = linear_attention(decay=data)", "mamba")
+HYBRID = "hybrid = mamba,attention"
 CORE_NAMES = ("gru", "attention", "linear_attention", "mamba", "hybrid")
 RECALL = "recall = mqar(pairs=4,length=32,queries=12,vocab=32)"
 
@@ -136,10 +139,9 @@ def _long(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         "mamba",
         "mamba-conv = mamba; conv=4",
         "mamba-bare = mamba; mlp=0",
-        "hybrid = mamba,attention",
+        HYBRID,
     )
-    config.probes = _long_probes()
-    config.probe_members = (*CORE_NAMES, *_others())
+    config.probes, config.probe_members = _long_probes(), (*CORE, HYBRID, *_others())
     config.lrs = (1e-3, 3e-3, 9e-3, 27e-3)
     config.seeds = (1, 2, 3)
     config.split = "test"
@@ -155,26 +157,31 @@ def _long(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def _long_probes() -> tuple[str, ...]:
-    """Returns the probes of the long comparison.
+    """Returns the probes of the long comparison, each with ten fresh seeds.
 
-    Each has ten fresh seeds. Recall has the grid on which the window of learning rates is measured.
     The members of CORE_NAMES get all, other mixers the two that are quick.
     """
-    fresh, some = "seeds=(10, 11, 12, 13, 14, 15, 16, 17, 18, 19)", "lrs=(1e-3, 3e-3, 9e-3)"
-    window = f"lrs={half_octave_grid(1e-3, 16e-3)}; search_seeds=(0, 1, 2, 3, 4)"
-    core = f"members={CORE_NAMES}"
+    seeds = "search_seeds=(0, 1); seeds=(10, 11, 12, 13, 14, 15, 16, 17, 18, 19)"
+    how = f"lrs=(1e-3, 3e-3, 9e-3); {seeds}"
+    core, lengths = f"{how}; members={CORE_NAMES}", "lengths=(128, 256, 1024)"
     return (
-        f"{RECALL}; {window}; {fresh}",
-        f"copying = copy(length=32); {some}; search_seeds=(0, 1); {fresh}; {core}",
-        "induction beyond training = induction(length=64); lengths=(128, 256, 1024); "
-        f"{some}; search_seeds=(0, 1); {fresh}; {core}",
-        f"state tracking = parity; {some}; search_seeds=(0, 1); {fresh}",
+        f"{RECALL}; {how}",
+        f"copying = copy(length=32); {core}",
+        f"induction beyond training = induction(length=64); {lengths}; {core}",
+        f"state tracking = parity; {how}",
     )
 
 
 def _others() -> tuple[str, ...]:
     """Returns the mixers of MIXERS that are no member of CORE."""
     return tuple(name for name in MIXERS if name not in CORE_NAMES)
+
+
+def _abilities(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    config = _long(config)
+    config.notice = "small models, hundreds of steps: evidence for this budget, not for others"
+    config.members = ()
+    return config
 
 
 def _full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -216,7 +223,7 @@ def _ladder(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         "42 to 660 thousand parameters, 0.65 million tokens of Shakespeare: evidence for this "
         "budget, not for others"
     )
-    config.members = (*CORE, "hybrid = mamba,attention")
+    config.members = (*CORE, HYBRID)
     config.probes = config.probe_members = ()
     config.sizes = (
         "small; model.dim=32; model.mlp=88",
@@ -263,6 +270,7 @@ def _ladder_full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict
 BUDGETS = {
     "tour": _tour,
     "long": _long,
+    "abilities": _abilities,
     "full": _full,
     "ladder": _ladder,
     "ladder_full": _ladder_full,

@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
 
 def studies(spec: ComparisonSpec, workdir: Path, deadline: Deadline = Deadline()) -> list[Study]:
-    """Returns the study of each member.
+    """Returns the study of each member; none where the comparison has nothing but probes.
 
     Args:
       spec: the comparison.
@@ -49,6 +49,8 @@ def studies(spec: ComparisonSpec, workdir: Path, deadline: Deadline = Deadline()
     Raises:
       UserError: for a wrong text or evaluator, and for a directory that holds other runs.
     """
+    if spec.only_probes:
+        return []
     make_task(spec.base)
     choose(spec.base)
     found = []
@@ -141,7 +143,7 @@ def baseline_members(
       UserError: where `workdir` holds runs on another text.
     """
     path, task = workdir / "baselines.jsonl", make_task(spec.base)
-    if not task.baselines:
+    if spec.only_probes or not task.baselines:
         return []
     fitted, held_out = task.open("train"), task.open(spec.split)
     scored = dict(documents=fitted.meta["splits"], split=spec.split, limit=spec.base.eval.limit)

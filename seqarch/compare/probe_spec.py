@@ -15,6 +15,7 @@ Start = Callable[[str], Config]  # from "task,layer pattern" to the config of co
 OWN = ("lrs", "search_seeds", "seeds", "lengths", "members")
 EVERY = 25  # steps between validations
 ROWS = 512  # held-out rows that are scored
+FAR = 2**20  # tokens, after which the state is measured, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,7 @@ class ProbeSpec:
                 "training"
             )
         accuracy = dict(rows=ROWS, lengths=list(self.lengths))
-        memory = dict(contexts=[max(self.lengths, default=config.length)], compiled=[])
+        memory = dict(contexts=[max(self.lengths, default=config.length), FAR], compiled=[])
         made = to_dict(config) | dict(evals=dict(accuracy=accuracy, memory=memory))
         config = dataclasses.replace(parse(made), mesh=base.mesh, trackers=base.trackers)
         stops = {"eval.every": EVERY, "eval.stop_when_solved": not self.lengths}

@@ -18,7 +18,8 @@ class ComparisonSpec:
       name: the comparison's name.
       notice: says what its numbers are not evidence of; it stands in the report.
       reference: the layer pattern that all members are matched to (seqarch.compare.members).
-      members: texts, each with a layer pattern (seqarch.compare.members).
+      members: texts, each with a layer pattern (seqarch.compare.members). Without any, the probes
+        alone are compared.
       lrs: learning rates from which each member chooses by its validation score; none: optim.lr.
       seeds: of initialisation and data order, with one run for each; data orders are paired across
         members.
@@ -74,6 +75,11 @@ class ComparisonSpec:
             )
         if self.split not in ("validation", "test"):
             raise unknown("split", self.split, ("validation", "test"))
+
+    @property
+    def only_probes(self) -> bool:
+        """Whether there are probes, whose members are no members of the comparison."""
+        return not self.members and bool(self.probes and self.probe_members)
 
 
 # Fields of a comparison's config file, beside those of a run; those with a default may be left out.

@@ -8,8 +8,8 @@ import dataclasses
 
 from seqarch.records import Results
 from seqarch.report.formats import show
-from seqarch.report.members import PROBE, PROBE_SEARCH, Comparison, Member
-from seqarch.report.origin_tables import provenance_table, run_table
+from seqarch.report.members import PROBE, PROBE_SEARCH, Comparison, Member, longest
+from seqarch.report.origin_tables import pattern_cells, provenance_table, run_table
 from seqarch.report.probe_rates import rate_table
 from seqarch.report.probes import EVALUATOR, fit_table, outcomes, solved_from
 from seqarch.report.tables import NAME, Cells, Column, Table, member_table, metric_cell
@@ -50,6 +50,15 @@ def probe_comparison(comparison: Comparison, title: str) -> Comparison:
     for name, found in runs.items():
         members.append(Member(name, "run", tuple(found), searches.get(name)))
     return Comparison(title, "", comparison.command, tuple(members))
+
+
+def probe_members(comparison: Comparison) -> list[Member]:
+    """Returns the members of all probes, with names such as "gru, recall"."""
+    return [
+        member._replace(name=f"{member.name}, {title}")
+        for title in probe_titles(comparison)
+        for member in probe_comparison(comparison, title).members
+    ]
 
 
 def _as_reported(results: Results) -> Results:
@@ -104,12 +113,20 @@ def ability_text(member: Member) -> str:
 
 def size_table(probe: Comparison) -> Table | None:
     """Returns the size of each member's model on a probe, its state, and the steps of its runs."""
+    parameters = metric_cell("parameters", "count", "memory", "params", {})
+    cells = [NAME, parameters, *_state_cells(probe), Cells(Column("steps"), _steps)]
+    return member_table("Models", SIZES, probe.members, cells)
+
+
+def _state_cells(probe: Comparison) -> list[Cells]:
+    """Returns columns of the state: where the probe reports, and at the longest context."""
     lengths = {reported_length(each) for member in probe.members for each in member.results}
-    cells = [metric_cell("parameters", "count", "memory", "params", {})]
-    for length in sorted(lengths - {None}):
-        cells.append(metric_cell("state", "bytes", "memory", "state_bytes", {"context": length}))
-    cells.append(Cells(Column("steps"), _steps))
-    return member_table("Models", SIZES, probe.members, [NAME, *cells])
+    far = longest(probe.members, "memory", "state_bytes") or {}
+    contexts = sorted({*lengths, far.get("context")} - {None})
+    return [
+        metric_cell("state", "bytes", "memory", "state_bytes", {"context": context})
+        for context in contexts
+    ]
 
 
 def _steps(member: Member) -> str | None:
@@ -125,14 +142,17 @@ def ability_tables(comparison: Comparison) -> list[Table]:
     names = dict.fromkeys(each.source.member for each in comparison.probes)
     if not titles:
         return []
-    rows = [Member(name, "run", ()) for name in names]
+    first = probe_comparison(comparison, titles[0])
+    models = {member.name: member for member in first.members}
+    rows = [models.get(name, Member(name, "run", ())) for name in names]
     made = [
         member_table(
             "What each can do",
             "Median accuracy of the seeds on test rows, and how many of them solved the task. "
-            f"No seed did: {UNSOLVED}; more steps may. {SIZES}",
+            f"No seed did: {UNSOLVED}; more steps may. The state of one sequence is that of the "
+            f"model on {titles[0]}. {SIZES}",
             rows,
-            [NAME, *ability_cells(comparison)],
+            [NAME, *pattern_cells(rows), *ability_cells(comparison), *_state_cells(first)],
         )
     ]
     for title in titles:

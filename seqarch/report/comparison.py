@@ -14,14 +14,14 @@ from seqarch.report.figures import evaluator_figure, quality_against_state
 from seqarch.report.frontier import frontier_tables
 from seqarch.report.frontier_figure import frontier_figures
 from seqarch.report.ladder import ladder_figure, ladder_table
-from seqarch.report.lines import has_rates, line_name
+from seqarch.report.lines import has_rates
 from seqarch.report.matched import matching_table
 from seqarch.report.members import Comparison, Member, evaluators, longest
 from seqarch.report.missing import lacking
 from seqarch.report.origin_tables import (
     learning_rate_table,
     model_table,
-    pattern_of,
+    pattern_cells,
     provenance_table,
     run_table,
     scores_of,
@@ -130,7 +130,7 @@ def _documents(results: Results) -> Record | None:
 def summary_table(
     comparison: Comparison, judged: dict[str, Judgement], found: dict[str, Outcome]
 ) -> Table | None:
-    """Returns quality, memory and speed in the width of a terminal.
+    """Returns quality, memory and speed in the width of a terminal; None without members.
 
     Memory and speed are those at the longest context that was measured.
 
@@ -140,8 +140,10 @@ def summary_table(
       found: outcomes of the seeds of probes, which stand in place of a mean accuracy.
     """
     members = comparison.members
+    if not members:
+        return None
     windows = sorted({at for member in members if (at := member.value("quality", "context"))})
-    cells = [NAME, *_patterns(members), *_score_cells(members, found)]
+    cells = [NAME, *pattern_cells(members), *_score_cells(members, found)]
     cells += [_letters(judged)] if judged else []
     cells += ability_cells(comparison)
     carried = metric_cell("carried", "bits", "quality", "bits_per_byte_carried", {})
@@ -165,14 +167,6 @@ def summary_table(
     once = {each.column.title: each for each in cells}  # the window may be the longest context
     shown = [each for each in once.values() if any(each.of(it) not in (None, "") for it in members)]
     return member_table("At a glance", caption, members, shown)
-
-
-def _patterns(members: Sequence[Member]) -> list[Cells]:
-    """Returns the column of layer patterns; none where every model is named after its own."""
-    models = [member for member in members if pattern_of(member)]
-    if all(line_name(member) == pattern_of(member) for member in models):
-        return []
-    return [Cells(Column("layers of"), pattern_of)]
 
 
 def _score_cells(members: Sequence[Member], found: dict[str, Outcome]) -> list[Cells]:

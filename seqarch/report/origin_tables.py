@@ -8,6 +8,7 @@ from seqarch import tasks
 from seqarch.config import flatten
 from seqarch.records import Results
 from seqarch.report.formats import show
+from seqarch.report.lines import line_name
 from seqarch.report.members import Comparison, Member
 from seqarch.report.missing import lacking
 from seqarch.report.tables import NAME, Cells, Column, Row, Table, member_table, metric_cell
@@ -127,8 +128,10 @@ def provenance_table(comparison: Comparison) -> Table | None:
     )
 
 
-def run_table(comparison: Comparison) -> Table:
+def run_table(comparison: Comparison) -> Table | None:
     """Returns what came of each run, and the command that makes it again; folded in a page."""
+    if not comparison.members:
+        return None
     scores, rows = scores_of(comparison.members), []
     for member in comparison.members:
         for each in member.results:
@@ -167,6 +170,14 @@ def _command(results: Results) -> str:
 def pattern_of(member: Member) -> str:
     """Returns the layer pattern of a member; "" of a baseline."""
     return member.config.get("model", {}).get("mixer", "")
+
+
+def pattern_cells(members: Sequence[Member]) -> list[Cells]:
+    """Returns the column of layer patterns; none where every model is named after its own."""
+    models = [member for member in members if pattern_of(member)]
+    if all(line_name(member) == pattern_of(member) for member in models):
+        return []
+    return [Cells(Column("layers of"), pattern_of)]
 
 
 def seeds_of(member: Member) -> str:

@@ -18,6 +18,7 @@ from seqarch.errors import printable_line
 from seqarch.files import write_text
 from seqarch.records import Results
 from seqarch.report import members
+from seqarch.report.abilities import probe_members
 from seqarch.report.comparison import comparison_figures, comparison_tables
 from seqarch.report.members import Comparison
 from seqarch.report.notices import notices
@@ -68,10 +69,11 @@ def write_report(comparison: Comparison, directory: Path) -> list[Path]:
 
 
 def write_runs(comparison: Comparison, directory: Path) -> Path:
-    """Writes runs.csv, a line for each run with its command; returns its path."""
-    table, path = run_table(comparison), directory / "runs.csv"
-    lines = [row.cells for row in table.rows]
-    write_text(path, csv_text([column.title for column in table.columns], lines))
+    """Writes runs.csv, a line for each run, also on probes, with its command; returns its path."""
+    members = (*comparison.members, *probe_members(comparison))
+    table, path = run_table(comparison._replace(members=members)), directory / "runs.csv"
+    titles, rows = ([], []) if table is None else (table.columns, table.rows)
+    write_text(path, csv_text([each.title for each in titles], [row.cells for row in rows]))
     return path
 
 

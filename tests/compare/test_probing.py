@@ -9,7 +9,7 @@ import pytest
 
 from configs import compare, probes
 from seqarch import records
-from seqarch.compare import execution, spec
+from seqarch.compare import comparison, execution, spec
 from seqarch.compare.deadline import Deadline
 from seqarch.compare.probe_spec import read_probes
 from seqarch.compare.probing import probe_studies, score_probes
@@ -22,6 +22,7 @@ from seqarch.report.abilities import ability_tables
 from seqarch.report.collect import collect
 from seqarch.report.comparison import comparison_figures, comparison_tables
 from seqarch.report.members import Comparison
+from seqarch.report.pages import write_report
 from seqarch.stats.learning_rates import half_octave_grid
 from tests.report.conftest import member_of
 
@@ -70,8 +71,8 @@ def trained(monkeypatch):
             source = execution.source(run.name, config, step, split)
             found = [Record("accuracy", "accuracy", score(config, split), n=8)]
             found += [Record("accuracy", "solved", 0.99), Record("memory", "params", 1)]
-            at = {"context": max(config.evals["memory"]["contexts"])}
-            found.append(Record("memory", "state_bytes", 512, at))
+            for context in config.evals["memory"]["contexts"]:
+                found.append(Record("memory", "state_bytes", 512, {"context": context}))
             for length in config.evals["accuracy"]["lengths"]:
                 at = {"context": length}
                 found.append(Record("accuracy", "length_accuracy", score(config, length), at))
@@ -92,8 +93,10 @@ def compared(asked, workdir, **options):
 
 
 def cells(found):
-    """The table of all probes, as texts by member."""
-    return {row.cells[0]: row.cells[1:] for row in ability_tables(found)[0].rows}
+    """The table of all probes, as texts by member, without states."""
+    table = ability_tables(found)[0]
+    texts = [index for index, column in enumerate(table.columns) if column.unit == "text"][1:]
+    return {row.cells[0]: tuple(row.cells[index] for index in texts) for row in table.rows}
 
 
 def test_a_probe_has_the_budget_of_its_config_file_and_the_pattern_of_the_member(tmp_path):
@@ -105,7 +108,7 @@ def test_a_probe_has_the_budget_of_its_config_file_and_the_pattern_of_the_member
     assert (config.batch, config.steps, config.model.conv, config.model.mlp) == (64, 30, 4, 0)
     assert (config.model.mixer, config.model.layers) == ("gru", 2) and deep.config.model.layers == 3
     assert config.evals["accuracy"] == dict(rows=64, lengths=(128,))
-    assert config.evals["memory"] == dict(contexts=(128,), compiled=())
+    assert config.evals["memory"] == dict(contexts=(128, 2**20), compiled=())
     assert not config.eval.stop_when_solved and parity.config.eval.stop_when_solved
 
 
@@ -135,6 +138,21 @@ def test_wrong_probes_are_told(text, message, tmp_path):
 def test_a_title_is_there_once():
     with pytest.raises(UserError, match="has 'parity' twice"):
         read_probes(("parity", "parity; steps=3"))
+
+
+def test_probes_may_be_compared_without_a_text(tmp_path, trained):
+    trained(lambda config, split: 1.0)
+    asked = given(TASK, members=(), probe_members=("a = gru(hidden=32)",))
+    assert comparison.studies(asked, tmp_path) == []
+    probed = probe_studies(asked, tmp_path, start)
+    made = comparison.run(asked, [], tmp_path, 1, print, probed).comparison
+    write_report(made, tmp_path / "report")
+    assert "a, recall" in (tmp_path / "report/runs.csv").read_text()
+    table = comparison_tables(made)[0]
+    assert [column.title for column in table.columns] == [
+        *("model", "layers of", "recall", "state @ 16", "state @ 1,048,576")
+    ]
+    assert table.rows[0].cells == ("a", "gru(hidden=32)", "100.0%, 1 seed", 512, 512)
 
 
 def test_every_registered_mixer_gets_probes_without_a_line(tmp_path, monkeypatch):
