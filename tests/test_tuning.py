@@ -20,7 +20,7 @@ from seqarch.config import Config, MeshConfig, ModelConfig, resolve, to_dict, wi
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS, resolve_mixer
 from seqarch.patterns import Layer
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import writer
 from seqarch.training import loop, sharding
 
 ROOT = Path(__file__).parents[1]
@@ -162,7 +162,7 @@ def test_a_run_that_goes_on_keeps_the_forms_that_it_began_with(tmp_path):
         ("validation", "b", source[20000:21000]),
         ("test", "c", source[21000:22000]),
     ]
-    tokens.write(tmp_path / "text", documents, {"name": "argparse"}, replace=False)
+    writer.write(tmp_path / "text", documents, {"name": "argparse"}, replace=False)
     config = dataclasses.replace(
         TINY, steps=1, data=dataclasses.replace(TINY.data, path=str(tmp_path / "text"))
     )

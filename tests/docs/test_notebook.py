@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 
 from seqarch.config import Config, DataConfig, ModelConfig
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 from seqarch.training.loop import train
 
 NOTEBOOK = json.loads((Path(__file__).parents[2] / "docs/notebook.ipynb").read_text("utf-8"))
@@ -20,7 +20,7 @@ def shown(tmp_path_factory) -> dict:
     """The names that the notebook's cells define, with runs/tour/mamba/seed-0 of two steps."""
     top = tmp_path_factory.mktemp("notebook")
     documents = [(split, split, b"To be, or not to be. " * 20) for split in tokens.SPLITS]
-    tokens.write(top / "text", documents, {}, replace=False)
+    writer.write(top / "text", documents, {}, replace=False)
     model = ModelConfig("mamba(state_dim=4)", layers=1, dim=8, mlp=0)
     config = Config(steps=2, batch=2, length=16, model=model, data=DataConfig(str(top / "text")))
     train(config, top / "runs/tour/mamba/seed-0", progress=lambda line: None)

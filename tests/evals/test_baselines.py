@@ -10,7 +10,7 @@ import pytest
 from seqarch.errors import UserError
 from seqarch.evals.baselines import BASELINES, NGram
 from seqarch.records import Results, Source
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 from seqarch.tasks.text.tokenizer import BOUNDARY
 
 RNG = np.random.default_rng(0)
@@ -34,7 +34,7 @@ def _stream(documents):
 def _splits(directory, train, held_out):
     documents = [("train", str(n), text) for n, text in enumerate(train)]
     documents += [("validation", str(n), text) for n, text in enumerate(held_out)]
-    tokens.write(directory, iter([*documents, ("test", "0", b"x")]), {}, replace=True)
+    writer.write(directory, iter([*documents, ("test", "0", b"x")]), {}, replace=True)
     return tokens.open_split(directory, "train"), tokens.open_split(directory, "validation")
 
 

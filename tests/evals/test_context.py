@@ -15,7 +15,7 @@ from seqarch.evals.context import target_ends, truncate
 from seqarch.evals.losses import Text, bits_per_byte, carried_losses, texts, windowed_losses
 from seqarch.model import LanguageModel
 from seqarch.records import Record, Results, Source
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 
 LENGTH = 8
 
@@ -32,7 +32,7 @@ def split(tmp_path_factory) -> tokens.TokenFile:
         for name, size in (("a", 64), ("b", 90), ("c", 63))
     ]
     directory = tmp_path_factory.mktemp("text") / "prepared"
-    tokens.write(
+    writer.write(
         directory, [(name, *pair) for name in tokens.SPLITS for pair in content], {}, replace=False
     )
     return tokens.open_split(directory, "validation")

@@ -19,7 +19,7 @@ from seqarch.evals.losses import (
     windowed_losses,
 )
 from seqarch.model import LanguageModel
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 from seqarch.tasks.text.tokenizer import BOUNDARY, BYTES, VOCAB
 
 LENGTH = 8
@@ -52,7 +52,7 @@ def split(tmp_path_factory) -> tokens.TokenFile:
     content = [("hamlet", b"To be, or not to be"), ("macbeth", b"Is this a dagger"), ("one", b"O")]
     given = [(name, title, text) for name in tokens.SPLITS for title, text in content]
     directory: Path = tmp_path_factory.mktemp("text") / "prepared"
-    tokens.write(directory, given, {}, replace=False)
+    writer.write(directory, given, {}, replace=False)
     return tokens.open_split(directory, "validation")
 
 

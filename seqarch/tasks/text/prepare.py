@@ -20,7 +20,7 @@ import numpy as np
 
 from seqarch.errors import UserError
 from seqarch.files import has_shape, local_path, parse_json
-from seqarch.tasks.text import tokenizer, tokens
+from seqarch.tasks.text import tokenizer, tokens, writer
 from seqarch.tasks.text.tokenizer import Tokenizer
 
 # The split of a .bin file, by its name.
@@ -66,13 +66,13 @@ def prepare(
     target = local_path(output).absolute()
     if paths[0].endswith(".bin"):
         source = {"input": pattern, "files": len(paths)}
-        return tokens.write(target, _bins(paths, encoder), source, tokenizer=encoder, replace=True)
+        return writer.write(target, _bins(paths, encoder), source, tokenizer=encoder, replace=True)
 
     encoder.encode("")  # raises an error before anything is read if its library is missing
     documents = _assigned(paths, (validation, test), seed, say)
     source = {"input": pattern, "files": len(paths)}
     source |= {"validation": validation, "test": test, "seed": seed}
-    return tokens.write(target, documents, source, tokenizer=encoder, replace=True)
+    return writer.write(target, documents, source, tokenizer=encoder, replace=True)
 
 
 def _assigned(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from seqarch.errors import UserError
-from seqarch.tasks.text import corpus, loader, tokens
+from seqarch.tasks.text import corpus, loader, tokens, writer
 from seqarch.tasks.text.tokenizer import BOUNDARY, BYTES
 
 DOCUMENTS = [
@@ -26,7 +26,7 @@ DOCUMENTS = [
 
 
 def _write(directory, documents=DOCUMENTS, replace=False):
-    return tokens.write(directory, iter(documents), {"name": "test"}, replace=replace)
+    return writer.write(directory, iter(documents), {"name": "test"}, replace=replace)
 
 
 def test_bytes_and_strings_survive_the_tokens():

@@ -10,7 +10,7 @@ from seqarch.config import Config, DataConfig, ModelConfig
 from seqarch.errors import UserError
 from seqarch.tasks import make_task
 from seqarch.tasks.base import Sums
-from seqarch.tasks.text import loader, tokens
+from seqarch.tasks.text import loader, tokens, writer
 from seqarch.tasks.text.task import WINDOWS, Text
 
 
@@ -19,7 +19,7 @@ def directory(tmp_path_factory) -> Path:
     content = np.random.default_rng(0).integers(97, 123, 5000, np.uint8).tobytes()
     cuts = {"train": content[:3000], "validation": content[3000:4500], "test": content[4500:]}
     made = tmp_path_factory.mktemp("task") / "text"
-    tokens.write(made, [(name, name, text) for name, text in cuts.items()], {}, replace=False)
+    writer.write(made, [(name, name, text) for name, text in cuts.items()], {}, replace=False)
     return made
 
 

@@ -15,7 +15,7 @@ from seqarch.errors import UserError
 from seqarch.evals import losses, quality
 from seqarch.evals.baselines import BASELINES
 from seqarch.evals.evaluate import evaluate
-from seqarch.tasks.text import corpus, loader, tokenizer, tokens
+from seqarch.tasks.text import corpus, loader, tokenizer, tokens, writer
 from seqarch.tasks.text.prepare import _stream, prepare
 from seqarch.tasks.text.tokenizer import BOUNDARY, BYTES
 from seqarch.training.logging import read_rows
@@ -73,7 +73,7 @@ def top(tmp_path_factory) -> Path:
     prepare(str(top / "bin/*.bin"), str(top / "tokens"), tokenizer_path=str(top / "tokenizer.json"))
     documents = [("train", f"train.bin:{n}", text) for n, text in enumerate(TEXTS[:4], 1)]
     documents += [("validation", f"val.bin:{n}", text) for n, text in enumerate(TEXTS[4:], 1)]
-    tokens.write(top / "bytes", documents, {}, replace=False)
+    writer.write(top / "bytes", documents, {}, replace=False)
     return top
 
 
@@ -162,7 +162,7 @@ def test_symbols_are_joined_from_blocks(top, monkeypatch):
 def test_large_vocabularies_take_four_bytes(tmp_path):
     large = tokenizer.Tokenizer([b"x"] * 70_000, "{}")
     documents = [(split, "d", np.array([69_999, 3])) for split in tokens.SPLITS]
-    tokens.write(tmp_path / "out", documents, {}, tokenizer=large, replace=False)
+    writer.write(tmp_path / "out", documents, {}, tokenizer=large, replace=False)
     assert tokens.read_meta(tmp_path / "out")["dtype"] == "<u4"
     assert (tmp_path / "out/train.bin").read_bytes() == np.array(
         [70_000, 69_999, 3], "<u4"
@@ -293,7 +293,7 @@ def test_mistakes_are_told_and_leave_nothing(tmp_path, files, tokenizer_json, me
 
 
 def test_another_tokenizer_in_a_prepared_directory_is_noticed(top, tmp_path):
-    tokens.write(
+    writer.write(
         tmp_path / "out", [(split, "d", b"text") for split in tokens.SPLITS], {}, replace=False
     )
     (tmp_path / "out/tokenizer.json").write_text(json.dumps(spec()))
