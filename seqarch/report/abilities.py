@@ -8,7 +8,15 @@ import dataclasses
 
 from seqarch.records import Results
 from seqarch.report.formats import show
-from seqarch.report.members import PROBE, PROBE_SEARCH, Comparison, Member, longest
+from seqarch.report.members import (
+    PROBE,
+    PROBE_SEARCH,
+    Comparison,
+    Member,
+    longest,
+    mark,
+    revisions,
+)
 from seqarch.report.origin_tables import pattern_cells, provenance_table, run_table
 from seqarch.report.probe_rates import rate_table
 from seqarch.report.probes import EVALUATOR, fit_table, outcomes, solved_from
@@ -46,9 +54,10 @@ def probe_comparison(comparison: Comparison, title: str) -> Comparison:
             searches[each.source.member] = each
         elif _title(each) == title:
             runs.setdefault(each.source.member, []).append(_as_reported(each))
-    members = []
+    known, members = revisions(comparison.results), []
     for name, found in runs.items():
-        members.append(Member(name, "run", tuple(found), searches.get(name)))
+        marked = mark(found, known)
+        members.append(Member(name, "run", tuple(found), searches.get(name), marked))
     return Comparison(title, "", comparison.command, tuple(members))
 
 

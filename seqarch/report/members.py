@@ -135,7 +135,7 @@ def group(results: Iterable[Results]) -> tuple[Member, ...]:
             runs.setdefault(each.source.member, []).append(each)
     known = revisions(each for found in runs.values() for each in found)
     return tuple(
-        Member(name, found[0].source.kind, tuple(found), searches.get(name), _mark(found, known))
+        Member(name, found[0].source.kind, tuple(found), searches.get(name), mark(found, known))
         for name, found in runs.items()
     )
 
@@ -151,7 +151,7 @@ def revisions(results: Iterable[Results]) -> list[str]:
     return list(dict.fromkeys(source.revision for source in measured))
 
 
-def _mark(found: Sequence[Results], known: Sequence[str]) -> str:
+def mark(found: Sequence[Results], known: Sequence[str]) -> str:
     """Returns "[r1]" for results of the first revision of several; "" where there is one."""
     numbers = [f"r{1 + known.index(each)}" for each in revisions(found)]
     return f"[{', '.join(numbers)}]" if len(known) > 1 and numbers else ""

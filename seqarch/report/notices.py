@@ -1,5 +1,8 @@
 """What a reader must know of records before believing a number."""
 
+from collections.abc import Iterable
+
+from seqarch.records import Results
 from seqarch.report.formats import show
 from seqarch.report.members import Comparison, revisions
 from seqarch.report.missing import has_diverged
@@ -14,11 +17,17 @@ def notices(comparison: Comparison) -> list[str]:
         made.append(
             f"{diverged} of {len(runs)} runs diverged; fit rates count them, and means do not"
         )
-    found = revisions(each for member in comparison.members for each in member.results)
-    if len(found) > 1:
-        named = [f"r{number} is {show(each, 'revision')}" for number, each in enumerate(found, 1)]
-        made.append(
-            f"Records of {len(found)} revisions are mixed, which may differ in more than is shown: "
-            f"{', '.join(named)}"
-        )
-    return made
+    mixed = mixed_revisions(comparison.results)
+    return [*made, mixed] if mixed else made
+
+
+def mixed_revisions(results: Iterable[Results]) -> str:
+    """Returns a line that names the revisions of results; "" where there is at most one."""
+    found = revisions(results)
+    if len(found) < 2:
+        return ""
+    named = [f"r{number} is {show(each, 'revision')}" for number, each in enumerate(found, 1)]
+    return (
+        f"Records of {len(found)} revisions are mixed, which may differ in more than is shown: "
+        f"{', '.join(named)}"
+    )

@@ -2,6 +2,7 @@
 show.
 """
 
+import dataclasses
 import json
 import math
 
@@ -22,6 +23,7 @@ from seqarch.report.abilities import ability_tables
 from seqarch.report.collect import collect
 from seqarch.report.comparison import comparison_figures, comparison_tables
 from seqarch.report.members import Comparison
+from seqarch.report.notices import notices
 from seqarch.report.pages import write_report
 from seqarch.stats.learning_rates import half_octave_grid
 from tests.report.conftest import member_of
@@ -153,6 +155,11 @@ def test_probes_may_be_compared_without_a_text(tmp_path, trained):
         *("model", "layers of", "recall", "state @ 16", "state @ 1,048,576")
     ]
     assert table.rows[0].cells == ("a", "gru(hidden=32)", "100.0%, 1 seed", 512, 512)
+    probes = list(made.probes)
+    source = dataclasses.replace(probes[0].source, member="b", provenance=dict(revision="other"))
+    mixed = made._replace(probes=(*probes, probes[0]._replace(source=source)))
+    assert "Records of 2 revisions are mixed" in notices(mixed)[0]
+    assert [row.cells[0] for row in comparison_tables(mixed)[0].rows] == ["a [r1]", "b [r2]"]
 
 
 def test_every_registered_mixer_gets_probes_without_a_line(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The report of a frontier, made of runs that follow a law exactly."""
 
+import dataclasses
 import re
 
 import pytest
@@ -41,6 +42,15 @@ def test_the_setting_stands_with_it(page):
     shared = table_of(page, "What all runs share")
     assert shared["task"] == ["mqar(length=64,vocab=64)"] and shared["steps"] == ["400"]
     assert "0123abcdef" in page.made
+
+
+def test_mixed_revisions_are_told(page):
+    assert page.notice == ""
+    runs = made_sweep()
+    made = dict(runs[0].source.provenance, revision="fedcba9876543210")
+    other = runs[0]._replace(source=dataclasses.replace(runs[0].source, provenance=made))
+    mixed = frontier_page("Frontier", [*frontiers(runs), *map(slim, (other, *runs[1:]))])
+    assert "Records of 2 revisions are mixed" in mixed.notice
 
 
 def test_the_figure_has_a_panel_for_each_number_of_pairs(page):
