@@ -11,11 +11,13 @@ from seqarch.report.tables import Column, Row, Table
 from seqarch.runtime.progress import duration
 from studies.reproductions import (
     copying,
+    flipflop_glitches,
     gru_state_tracking,
     h3_recall,
     householder_products,
     hybrid_recall,
     induction_length,
+    min_gru_s3,
     mqar_attention,
     mqar_published,
     mqar_width,
@@ -47,6 +49,8 @@ REPRODUCTIONS: dict[str, Reproduction] = {
         householder_products,
         xlstm_parity,
         selective_copying,
+        min_gru_s3,
+        flipflop_glitches,
     )
 }
 TITLE = "Reproductions"

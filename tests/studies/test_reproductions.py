@@ -88,7 +88,10 @@ def test_every_reproduction_can_be_planned(study, tmp_path):
     assert study.criteria and (study.seeds or study.searches)
     sweep = hyper.product([list(study.arms.values()), hyper.sweep("optim.lr", study.lrs)])
     for each in plan(parse(study.config().to_dict()), sweep, tmp_path, "test", ("accuracy",)):
-        make_task(each.config)
+        task, asked = make_task(each.config), each.config.evals["accuracy"]
+        measured = [{}, *({"context": length} for length in asked["lengths"])]
+        measured += [{task.size: size} for size in asked["sizes"]]
+        assert all(dict(measure.at) in measured for measure in study.measures)
 
 
 def test_a_reproduction_chooses_a_rate_and_reports_fresh_seeds(tmp_path):
