@@ -8,8 +8,8 @@ model answers. The last key is one that the row has. Chance: one in the number o
 
 Source: Poli et al. 2024, "Mechanistic design and scaling of hybrid architectures", and its code
 (mad-lab, `generate_in_context_recall_instance` with `multi_query`). There a loss at every token
-trains the model, on 12,800 fixed rows; here the scored positions of new rows do. There the last
-value is cut off.
+trains the model, on 12,800 fixed rows; here the scored positions do, by default of new rows. There
+the last value is cut off.
 """
 
 import dataclasses
@@ -31,12 +31,14 @@ class ContextRecall(Probe):
     Attributes:
       length: tokens of a row, an even number.
       vocab: number of keys and values, half of them each, and of noise tokens.
+      training_rows: rows that training has, in every epoch anew; 0: new ones in every batch.
     """
 
     noise: ClassVar[float] = 0.0
     noise_vocab: ClassVar[int] = 0
     length: int = 128
     vocab: int = 16
+    training_rows: int = 0
 
     def __post_init__(self):
         if self.length % 2 or self.length < 4:

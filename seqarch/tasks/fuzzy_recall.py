@@ -34,6 +34,7 @@ class FuzzyRecall(Probe):
       vocab: number of tokens of keys and of values, half of them each, and the padding.
       longest: tokens of the longest keys and values.
       shortest: tokens of the shortest keys.
+      training_rows: rows that training has, in every epoch anew; 0: new ones in every batch.
     """
 
     size: ClassVar[str] = "shortest"
@@ -42,6 +43,7 @@ class FuzzyRecall(Probe):
     vocab: int = 16
     longest: int = 3
     shortest: int = 1
+    training_rows: int = 0
 
     def __post_init__(self):
         if self.shortest > self.longest:

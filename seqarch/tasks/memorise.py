@@ -8,7 +8,8 @@ for what was trained on, and are not disjoint from training. An even vocabulary 
 key has. Chance: one in the number of keys.
 
 Source: Poli et al. 2024, "Mechanistic design and scaling of hybrid architectures", and its code
-(mad-lab, `generate_memorization_instance`). There 256 fixed rows are trained on; here new ones.
+(mad-lab, `generate_memorization_instance`). There 256 fixed rows are trained on; here, by default,
+new ones.
 """
 
 import dataclasses
@@ -29,10 +30,12 @@ class Memorise(Probe):
     Attributes:
       length: tokens of a row, an even number.
       vocab: number of keys and values, half of them each, and one.
+      training_rows: rows that training has, in every epoch anew; 0: new ones in every batch.
     """
 
     length: int = 32
     vocab: int = 256
+    training_rows: int = 0
 
     def __post_init__(self):
         if self.length % 2:

@@ -19,7 +19,6 @@ another seed; here they are disjoint from training.
 """
 
 import dataclasses
-import functools
 from typing import ClassVar
 
 import numpy as np
@@ -32,7 +31,6 @@ from seqarch.types import Int
 VARIANTS = ("fresh", "zoology")
 POWER = 0.01  # of gaps: slot i has a probability proportional to i^(POWER - 1)
 TRAINING_ROWS = 100_000  # of variant=zoology
-TRAINING_SEED = 0  # of these rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,15 +87,9 @@ class MQAR(Probe):
     def chance(self) -> float:
         return 1 / (self.vocab - self._keys)
 
-    def rows(self, split: str, seed: int, index: int, count: int) -> Rows:
-        if self.variant == "fresh" or split != "train":
-            return super().rows(split, seed, index, count)
-        found, places = training_rows(self), np.arange(index * count, (index + 1) * count)
-        epochs, places = np.divmod(places, TRAINING_ROWS)
-        chosen = np.empty(count, int)
-        for epoch in np.unique(epochs):
-            chosen[epochs == epoch] = order(seed, int(epoch))[places[epochs == epoch]]
-        return Rows(*(column[chosen] for column in found))
+    @property
+    def training_rows(self) -> int:
+        return TRAINING_ROWS if self.variant == "zoology" else 0
 
     def draw(self, rng: np.random.Generator, count: int) -> Rows:
         zoology = self.variant == "zoology"
@@ -162,16 +154,3 @@ class MQAR(Probe):
             found[tokens == tokens[:, 2 * pair, None]] = pair
         found[:, : 2 * self.pairs] = -1
         return found
-
-
-@functools.lru_cache(maxsize=2)
-def training_rows(task: MQAR) -> Rows:
-    """Returns the rows on which variant=zoology trains."""
-    drawn = Probe.rows(task, "train", TRAINING_SEED, 0, TRAINING_ROWS)
-    return Rows(drawn.tokens.astype(np.int32), drawn.targets.astype(np.int32), drawn.scored)
-
-
-@functools.lru_cache(maxsize=2)
-def order(seed: int, epoch: int) -> Int[np.ndarray, "n"]:
-    """Returns the order of the rows in an epoch of variant=zoology."""
-    return np.random.default_rng((seed, epoch)).permutation(TRAINING_ROWS)

@@ -27,6 +27,7 @@ class NoisyRecall(ContextRecall):
       vocab: number of keys and values, half of them each, and of noise tokens.
       noise: the probability that a pair is noise; the source tries 0.2 to 0.8.
       noise_vocab: number of noise tokens.
+      training_rows: rows that training has, in every epoch anew; 0: new ones in every batch.
     """
 
     size: ClassVar[str] = "noise"

@@ -27,6 +27,7 @@ from seqarch.errors import UserError, unknown
 from seqarch.patterns import check_option
 from seqarch.tasks.base import ACCURACY, SPLITS, Score, Sums, Task, share_of
 from seqarch.tasks.batch import Batch, Layout, select_scored
+from seqarch.tasks.epochs import in_epochs
 from seqarch.types import Bool, Float, Int
 
 if TYPE_CHECKING:
@@ -123,6 +124,11 @@ class Probe(Task):
         """Whether no held-out row is trained on; False for a fixed table or a small domain."""
         return self.domain_bits >= SMALLEST_DOMAIN_BITS
 
+    @property
+    def training_rows(self) -> int:
+        """The number of rows that training has, in every epoch anew; 0: new ones in every batch."""
+        return 0
+
     def kind_bits(self, tokens: Int[np.ndarray, "B T"]) -> Float[np.ndarray, "B"]:
         """Returns `domain_bits` of each row's kind, such as the rows with as long a string."""
         return np.full(len(tokens), self.domain_bits)
@@ -202,6 +208,12 @@ class Probe(Task):
         Raises:
           UserError: where there is no such split, or the task has too few different rows for it.
         """
+        if split == "train" and self.training_rows:
+            return in_epochs(self, seed, index, count)
+        return self.new_rows(split, seed, index, count)
+
+    def new_rows(self, split: str, seed: int, index: int, count: int) -> Rows:
+        """Does what `rows` does, with new rows for training too."""
         if split not in EIGHTHS:
             raise unknown("split", split, SPLITS)
         rng = np.random.default_rng((self.version, SPLITS.index(split), seed, index))

@@ -36,6 +36,7 @@ class SelectiveCopy(Probe):
       vocab: number of ordinary tokens, the blank and the marker.
       copied: number of tokens to copy.
       variant: "mamba" or "mad".
+      training_rows: rows that training has, in every epoch anew; 0: new ones in every batch.
     """
 
     ability: ClassVar[str] = "copying"
@@ -44,6 +45,7 @@ class SelectiveCopy(Probe):
     vocab: int = 16
     copied: int = 16
     variant: str = "mamba"
+    training_rows: int = 0
 
     def __post_init__(self):
         if self.variant not in VARIANTS:

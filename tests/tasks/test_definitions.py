@@ -8,8 +8,9 @@ import pytest
 from configs.probes import find_probe
 from seqarch.tasks.arithmetic import SYMBOLS
 from seqarch.tasks.draws import first, occurrences, one_of, previous
+from seqarch.tasks.epochs import order, training_rows
 from seqarch.tasks.group import GROUPS, table
-from seqarch.tasks.mqar import TRAINING_ROWS, order, training_rows
+from seqarch.tasks.mqar import TRAINING_ROWS
 
 COUNT = 500
 
@@ -163,10 +164,22 @@ def test_zoology_trains_on_the_same_rows_in_every_epoch():
     epochs = [probe.rows("train", 5, index, TRAINING_ROWS).tokens for index in range(2)]
     assert (epochs[0] != epochs[1]).any()
     for tokens, epoch in zip(epochs, range(2), strict=True):
-        np.testing.assert_array_equal(tokens, known.tokens[order(5, epoch)])
+        np.testing.assert_array_equal(tokens, known.tokens[order(5, epoch, TRAINING_ROWS)])
     across = probe.rows("train", 5, 1, 70_000).tokens  # rows 70,000 to 140,000
     np.testing.assert_array_equal(across[:30_000], epochs[0][70_000:])
     np.testing.assert_array_equal(across[30_000:], epochs[1][:40_000])
+
+
+@pytest.mark.parametrize(
+    "task", ("context_recall", "noisy_recall", "fuzzy_recall", "memorise", "selective_copy")
+)
+def test_a_task_of_mad_may_train_on_fixed_rows(task):
+    probe = find_probe(f"{task}(training_rows=12)")
+    first, second = (probe.rows("train", 3, index, 12).tokens for index in range(2))
+    assert (first != second).any()
+    assert sorted(map(tuple, first.tolist())) == sorted(map(tuple, second.tolist()))
+    other = find_probe(f"{task}(training_rows=12)").rows("train", 4, 0, 12).tokens
+    assert sorted(map(tuple, other.tolist())) == sorted(map(tuple, first.tolist()))
 
 
 def test_zoology_has_any_filler_and_asks_for_the_first_key_first_drawn():
