@@ -62,7 +62,7 @@ class LanguageModel(nnx.Module):
             self.period = jax.vmap(lambda key: make(nnx.Rngs(key)))(keys)
         self.tail = self._blocks(config, stack.tail, rngs)
         self.norm = RMSNorm(config.dim, rngs=rngs)
-        # Variance 1 / D^2 (Yang et al. 2021, "Tensor programs V", table 8), so that all tokens are
+        # Variance 1 / D^2 (Yang et al. 2021, "Tensor programs V", table 3), so that all tokens are
         # about equally likely before training.
         head = jax.random.normal(rngs.params(), (config.dim, config.vocab)) / config.dim
         self.head = nnx.Param(head, axes=("embed", "vocab"), cast=self.dtype)

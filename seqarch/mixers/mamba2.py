@@ -6,7 +6,7 @@
     y_t = W_out norm(o_t * silu(z_t))
 
 B is the key, x the value and C the query of linear attention. All heads share B and C. With
-negative_eigenvalues the decay is 2 a_t - 1, in (-1, 1) (Grazzi et al. 2025, section 4.1).
+negative_eigenvalues the decay is 2 a_t - 1, in (-1, 1) (Grazzi et al. 2025, section 4.2).
 
 Source: Dao and Gu 2024, "Transformers are SSMs: generalized models and efficient algorithms through
 structured state space duality".

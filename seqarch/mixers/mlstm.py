@@ -12,8 +12,8 @@
 m keeps the exponentials bounded and leaves h as it is. W_if starts at 0, the biases of the input
 gates near 0, and those of the forget gates evenly between 3 and 6.
 
-Source: Beck et al. 2024, "xLSTM: extended long short-term memory", equations 19 to 27 and the
-figure of the mLSTM block in the appendix.
+Source: Beck et al. 2024, "xLSTM: extended long short-term memory", equations 19 to 27 and
+figure 11 (the block).
 """
 
 from typing import NamedTuple

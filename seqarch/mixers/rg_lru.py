@@ -5,7 +5,8 @@
     i_t = sigmoid(W_i u_t + b_i)        h_t = a_t h_{t-1} + sqrt(1 - a_t^2) (i_t u_t)
     y_t = W_o (gelu(W_g x_t + b_g) h_t) + b_o
 
-W_r and W_i are block-diagonal. a starts with a^2 uniform in [0.9^2, 0.999^2], as in RecurrentGemma.
+W_r and W_i are block-diagonal. a starts with a^2 uniform in [0.9^2, 0.999^2], as in the code of
+RecurrentGemma; the paper has a^c uniform in [0.9, 0.999], which forgets more slowly.
 
 The factor sqrt(1 - a_t^2) stands before every token, as in the paper. RecurrentGemma's code has 1
 in its place at the first token of a document, and could not tell from a state of zeros whether a

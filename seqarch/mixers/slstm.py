@@ -13,8 +13,8 @@ As in the paper's code, the weights of the input start from a normal distributio
 5 - 12 (k / (K - 1))^p in channel k of a head's K, with p from 0.3 in the first layer to 1.6 in the
 last one. Here p = 0.95 in all layers, the middle, since a mixer does not know its depth.
 
-Source: Beck et al. 2024, "xLSTM: extended long short-term memory", section 2.2 and the figure of
-the sLSTM block in the appendix.
+Source: Beck et al. 2024, "xLSTM: extended long short-term memory", section 2.2 and figure 10 (the
+block).
 """
 
 from functools import partial

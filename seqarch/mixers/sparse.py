@@ -11,9 +11,10 @@ since the third has its tokens in the order of their positions modulo the stride
 Its state is a full cache of keys and values, with one slot per token, since with a stride every
 token is seen again; a step reads all of it. So decoding saves neither memory nor time.
 
-Source: Child et al. 2019, "Generating long sequences with sparse transformers", section 4.2, the
-strided pattern in one head (window and stride); Beltagy et al. 2020, "Longformer", section 3.1
-(global tokens; here they are the first ones, and see no later token, as causality demands).
+Source: Child et al. 2019, "Generating long sequences with sparse transformers", section 4.3, the
+strided pattern, in one merged head as in section 5.1 (window and stride); Beltagy et al. 2020,
+"Longformer", section 3.1 (global tokens; here they are the first ones, and see no later token, as
+causality demands).
 """
 
 import jax.numpy as jnp

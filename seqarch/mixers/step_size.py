@@ -2,7 +2,8 @@
 
     delta_t = softplus(d_t + b),    log a_t = -A delta_t
 
-Source: Gu and Dao 2023, "Mamba", section 3.6; Dao and Gu 2024, "Transformers are SSMs", section 7.
+Source: Gu and Dao 2023, "Mamba", section 3.6, and the code of Mamba and Mamba-2 for the values
+before training.
 """
 
 import jax

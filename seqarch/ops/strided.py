@@ -4,7 +4,7 @@ Two tokens whose distance is a multiple of the stride have equal positions modul
 document and residue, the tokens that see each other are neighbours, so that a blockwise form reads
 T / stride keys for each query, and no others than those of the blocks around them.
 
-Source: Child et al. 2019, "Generating long sequences with sparse transformers", section 4.2.
+Source: Child et al. 2019, "Generating long sequences with sparse transformers", section 4.3.
 """
 
 from collections.abc import Callable
