@@ -1,4 +1,4 @@
-"""DeltaNet, linear attention with the delta rule (Yang et al. 2024, sections 2.2 and 3.3):
+"""DeltaNet, linear attention with the delta rule (Yang et al. 2024, sections 2 and 3):
 
     q, k, v = silu(conv(W x)),    q, k of norm 1 in each head,    b_t = sigmoid(w . x_t)
     S_t = S_{t-1} - b_t k_t (k_t^T S_{t-1}) + b_t k_t v_t^T,    o_t = S_t^T q_t / sqrt(K)

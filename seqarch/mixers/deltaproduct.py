@@ -1,4 +1,4 @@
-"""DeltaProduct, several steps of the delta rule a token (Siems et al. 2025, section 3):
+"""DeltaProduct, several steps of the delta rule a token (Siems et al. 2025):
 
     q, k_1, ..., k_n, v_1, ..., v_n = silu(conv(W x)),    q and k_j of norm 1
     b_j = 2 sigmoid(w_j . x_t)

@@ -7,7 +7,7 @@ on; all others start at 0. Training is sequential in T, as the recurrence is not
 
 Source: Hochreiter and Schmidhuber 1997, "Long short-term memory"; Gers et al. 2000, "Learning to
 forget: continual prediction with LSTM", for the forget gate; Jozefowicz et al. 2015, "An empirical
-exploration of recurrent network architectures", section 2.2, for its bias.
+exploration of recurrent network architectures", for its bias.
 """
 
 from typing import NamedTuple

@@ -5,8 +5,7 @@
 
 v is the proposal, h with a tilde in the paper; g (see seqarch/mixers/minimal.py) keeps it above 0.
 
-Source: Feng et al. 2024, "Were RNNs all we needed?", section 3.1 and appendix B, the form in log
-space.
+Source: Feng et al. 2024, "Were RNNs all we needed?", appendix B, the form in log space.
 """
 
 import jax

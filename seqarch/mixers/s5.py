@@ -7,11 +7,11 @@
 h has N complex entries, and each stands for itself and its conjugate, so y is real; the paper
 counts both. Lambda starts as the eigenvalues of J diagonal blocks that are each the normal part of
 the HiPPO-LegS matrix, B and C as random real matrices in the basis of its eigenvectors, D normal,
-and delta log-uniform in [0.001, 0.1], one per entry of h. As in the paper's code, no real part of
-Lambda is above -1e-4.
+and delta log-uniform in [0.001, 0.1], one per entry of h. No real part of Lambda is above -1e-4,
+which the paper's code has as an option, for lengths that are not bounded.
 
-Source: Smith et al. 2023, "Simplified state space layers for sequence modeling", sections 3.1 to
-3.3 and appendix B.1.
+Source: Smith et al. 2023, "Simplified state space layers for sequence modeling", section 3, and
+its code for the values before training.
 """
 
 import math
@@ -32,7 +32,7 @@ from seqarch.ops.numerics import project, rows
 from seqarch.ops.scan import FORMS
 from seqarch.types import Array, Complex, DTypeLike, Float
 
-MOST_BLOCKS = 8  # of the paper's experiments
+MOST_BLOCKS = 8  # the default of the paper's code
 SLOWEST = -1e-4  # largest real part of Lambda
 
 

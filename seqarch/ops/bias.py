@@ -8,7 +8,7 @@ it is a multiple of 1/16. So it is kept as an integer and a fraction, whose diff
 1e-7 wherever they are small. A cache keeps, for each key, the sum from it to the newest token.
 
 Source: Press et al. 2022, "Train short, test long", section 3; Lin et al. 2025, "Forgetting
-transformer", equations 4-8.
+transformer".
 """
 
 from typing import NamedTuple

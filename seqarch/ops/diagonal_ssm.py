@@ -7,7 +7,7 @@ with the kernel K_j = Re(c . a^j b), and what is left of the state that enters i
 a chunk are not computed.
 
 Source: Gu et al. 2022, "On the parameterization and initialization of diagonal state space models",
-equations 2 to 4.
+section 3.
 """
 
 from functools import partial

@@ -16,7 +16,7 @@ so that U = W S + Z, which is the WY form of a product of Householder matrices.
 Source: Katharopoulos et al. 2020, "Transformers are RNNs", equations 16-20; Dao and Gu 2024,
 "Transformers are SSMs", section 6 (decay per head); Yang et al. 2023, "Gated linear attention
 transformers with hardware-efficient training", section 4 (decay per key channel); Yang et al. 2024,
-"Parallelizing linear transformers with the delta rule over sequence length", section 3.2 (WY form).
+"Parallelizing linear transformers with the delta rule over sequence length", section 3 (WY form).
 """
 
 from typing import NamedTuple

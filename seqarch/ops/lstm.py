@@ -7,7 +7,7 @@
 u is the projection of the input with its biases, computed outside the loop.
 
 Source: Hochreiter and Schmidhuber 1997, "Long short-term memory"; Gers et al. 2000, "Learning to
-forget: continual prediction with LSTM", section 3, for the forget gate.
+forget: continual prediction with LSTM", for the forget gate.
 """
 
 import jax

@@ -49,7 +49,7 @@ def paired_bootstrap(
       resamples: number of draws.
       seed: that of the draws; the same seed gives the same interval.
 
-    Source: Efron and Tibshirani 1993, sections 13.3 and 25.4.
+    Source: Efron and Tibshirani 1993, chapters 13 and 25.
     """
     d, w = np.atleast_2d(np.asarray(differences, np.float64)), np.asarray(weights, np.float64)
     mean, (rows, n) = float((d @ w).mean() / w.sum()), d.shape

@@ -61,7 +61,7 @@ def crossed_t(
     Source: Clark 1973, "The language-as-fixed-effect fallacy": (m^2 / v) is min F'. Its degrees of
     freedom are estimated and never fewer than those here, which Cameron and Miller 2015, "A
     practitioner's guide to cluster-robust inference", give for two-way clusters. The variance with
-    unequal weights is that of a ratio, Cochran 1977, section 6.4.
+    unequal weights is that of a ratio, Cochran 1977, chapter 6.
     """
     d, w = np.asarray(differences, np.float64), np.asarray(weights, np.float64)
     w, (seeds, works) = w / w.sum(), d.shape[-2:]
