@@ -9,8 +9,9 @@
     h_t = C_t^T q_t / max(|n_t . q_t|, exp(-m_t))
     y_t = W_o ((norm(h_t) + s * c_t) * silu(z_t))
 
-m keeps the exponentials bounded and leaves h as it is. W_if starts at 0, the biases of the input
-gates near 0, and those of the forget gates evenly between 3 and 6.
+m keeps the exponentials bounded and leaves h as it is. As in the paper's code, W_qk and W_v start
+from a normal distribution of variance 2 / (5 D), W_if at 0, the biases of the input gates near 0,
+and those of the forget gates evenly between 3 and 6.
 
 Source: Beck et al. 2024, "xLSTM: extended long short-term memory", equations 19 to 27 and
 figure 11 (the block).
@@ -96,8 +97,7 @@ class MLSTM(SequenceMixer):
         self.up = Linear(dim, E, ("embed", "inner"), rngs=rngs, dtype=dtype)
         self.gate = Linear(dim, E, ("embed", "inner"), rngs=rngs, dtype=dtype)
         self.conv = uniform_conv(conv_width, E, "inner", rngs, dtype)
-        scale = (2 / (5 * E)) ** 0.5
-        blocks = dict(scale=scale, rngs=rngs)
+        blocks = dict(scale=(2 / (5 * dim)) ** 0.5, rngs=rngs)
         self.qk = BlockLinear(E // BLOCK, BLOCK, 2, dtype=dtype, **blocks)
         self.v = BlockLinear(E // BLOCK, BLOCK, 1, dtype=jnp.float32, **blocks)
         self.gates = nnx.Param(jnp.zeros((3 * E, 2 * heads)), axes=("inner", None))
