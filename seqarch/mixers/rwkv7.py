@@ -10,7 +10,9 @@
 
 The paper mixes the first layer's values into those of later layers; a mixer knows no other layer,
 so that is left out. Its mu, and the biases of the decay, depend on the layer: here they start as in
-the middle one. Both factors of a low-rank projection start random, the second one small.
+the middle one. Ranks, and what vectors start from, are those of the paper's code. Both factors of a
+low-rank projection start random, the second one small; there the first one and W_o start at 0, and
+W_r, W_k and W_v smaller.
 
 Source: Peng et al. 2025, "RWKV-7 Goose with expressive dynamic state evolution".
 """
@@ -68,11 +70,11 @@ class RWKV7(MatrixMixer):
         make = lambda axes, **how: Linear(dim, dim, axes, rngs=rngs, dtype=dtype, **how)
         self.r, self.k, self.v = (make(("embed", "heads")) for _ in range(3))
         self.out = make(("heads", "embed"), residual=True)
-        rank = max(32, 32 * round(1.8 * math.sqrt(dim) / 32))
+        rank, gate_rank = (max(32, 32 * round(r / 32)) for r in (1.8 * dim**0.5, 0.6 * dim**0.8))
         fast = -6.5 + 5 * jnp.linspace(0, 1, dim) ** 1.557
         self.w = LowRank(dim, rank, jnp.tanh, fast, rngs=rngs)
         self.a = LowRank(dim, rank, None, jnp.zeros(dim), rngs=rngs)
-        self.g = LowRank(dim, 2 * rank, jax.nn.sigmoid, None, rngs=rngs)
+        self.g = LowRank(dim, gate_rank, jax.nn.sigmoid, None, rngs=rngs)
         self.xi = channels(jnp.full(dim, 0.85))
         self.alpha = channels(jnp.ones(dim))
         self.rho = channels(jnp.zeros(dim))
