@@ -1,13 +1,14 @@
-"""Kimi delta attention (Kimi Team 2025, section 3), Gated DeltaNet with a decay per key channel:
+"""Kimi delta attention (Kimi Team 2025), Gated DeltaNet with a decay per key channel:
 
     q, k, v = silu(conv(W x)),    q, k of norm 1 in each head,    b_t = sigmoid(w . x_t)
     a_t = exp(-A softplus(W_a2 W_a1 x_t + delta))       one per key channel; A is one per head
     S_t = (I - b_t k_t k_t^T) diag(a_t) S_{t-1} + b_t k_t v_t^T,    o_t = S_t^T q_t / sqrt(K)
-    y_t = W_o (norm(o_t) * sigmoid(W_g x_t))
+    y_t = W_o (norm(o_t) * sigmoid(W_g2 W_g1 x_t))
 
-A and delta start as in Mamba-2.
+The low-rank projections W_a2 W_a1 and W_g2 W_g1 have the rank K. A and delta start as in Mamba-2.
 
-Source: Kimi Team 2025, "Kimi Linear: an expressive, efficient attention architecture".
+Source: Kimi Team 2025, "Kimi Linear: an expressive, efficient attention architecture", sections 3
+(the recurrence) and 4 (the projections and gates).
 """
 
 import jax
@@ -49,8 +50,9 @@ class KDA(MatrixMixer):
     ):
         K = head_width("kda", dim, heads)
         how = dict(method=method, chunk=chunk, dtype=dtype, state_dtype=state_dtype, rngs=rngs)
-        gate = jax.nn.sigmoid
-        super().__init__(dim, heads=heads, key=K, value=K, conv_width=conv_width, gate=gate, **how)
+        gate = dict(gate=jax.nn.sigmoid, gate_rank=K)
+        shape = dict(heads=heads, key=K, value=K, conv_width=conv_width)
+        super().__init__(dim, **shape, **gate, **how)
         self.strength = 2.0 if negative_eigenvalues else 1.0
         at = dict(rngs=rngs, dtype=jnp.float32)
         self.beta = Linear(dim, heads, ("embed", None), **at)

@@ -48,6 +48,7 @@ class MatrixMixer(SequenceMixer):
       channels: channels E that W has and the convolution mixes; None: all of q, k and v.
       conv_width: width of the convolution in tokens; 0: none.
       gate: the activation of the output's gate; None: no gate.
+      gate_rank: channels between the factors of the gate's projection; None: a single factor.
       method: a form of ops.linear_attention.
       chunk: tokens per chunk of the forms in chunks.
       dtype: of the computation.
@@ -68,6 +69,7 @@ class MatrixMixer(SequenceMixer):
         channels: int | None = None,
         conv_width: int = 0,
         gate: Callable[[Array], Array] | None = None,
+        gate_rank: int | None = None,
         method: str,
         chunk: int,
         dtype: DTypeLike,
@@ -85,8 +87,13 @@ class MatrixMixer(SequenceMixer):
         )
         self.norm = RMSNorm(value, eps=1e-5, rngs=rngs)
         self.activation, width = gate, heads * value
-        gated = Linear(dim, width, ("embed", "heads"), rngs=rngs, dtype=dtype) if gate else None
-        self.gate = gated  # assigned once, since nnx takes an attribute of None for static
+        low = gated = None  # assigned once, since nnx takes an attribute of None for static
+        if gate and gate_rank:
+            low = Linear(dim, gate_rank, ("embed", None), rngs=rngs, dtype=dtype)
+            gated = Linear(gate_rank, width, (None, "heads"), rngs=rngs, dtype=dtype)
+        elif gate:
+            gated = Linear(dim, width, ("embed", "heads"), rngs=rngs, dtype=dtype)
+        self.gate_low, self.gate = low, gated
         self.out = Linear(width, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
 
     def init_state(self, batch, max_len):
@@ -144,7 +151,9 @@ class MatrixMixer(SequenceMixer):
         self, o: Float[Array, "... H V"], x: Float[Array, "... D"], u: Float[Array, "... E"]
     ) -> Float[Array, "... D"]:
         y = self.norm(o).reshape(*o.shape[:-2], -1).astype(self.dtype)
-        return self.out(y if self.gate is None else y * self.activation(self.gate(x)))
+        if self.gate is not None:
+            y = y * self.activation(self.gate(x if self.gate_low is None else self.gate_low(x)))
+        return self.out(y)
 
     def _split(self, u: Float[Array, "... E"]) -> tuple[Array, Array, Array]:
         """Returns q, k [..., H, K] and v [..., H, V] of the channels u."""

@@ -111,7 +111,7 @@ def kda(p, x, state, strength=1):
     b, k = strength * sigmoid(x @ p["beta.kernel"]), unit(k)
     a = heads(np.exp(log_decay(p, x @ p["low.kernel"] @ p["delta.kernel"], 4)))
     S = written(erased(a[..., None] * state.S, b, k), b, k, v)
-    y = normed(p, read(S, unit(q))) * sigmoid(x @ p["gate.kernel"])
+    y = normed(p, read(S, unit(q))) * sigmoid(x @ p["gate_low.kernel"] @ p["gate.kernel"])
     return y @ p["out.kernel"], MatrixState(conv, S)
 
 
