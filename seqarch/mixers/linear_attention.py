@@ -7,9 +7,9 @@
 with phi(x) = elu(x) + 1, or another map of ops/feature_maps.py, and a_t = 1. Without normalisation,
 y_t = phi(q_t) S_t. With feature_map="taylor" it is the linear attention of Based (Arora et al.
 2024, "Simple linear attention language models balance the recall-throughput tradeoff", section
-4), whose queries and keys have 16 channels per head. With decay="data", a_t = sigmoid(w . x_t + b)
-is one scalar per head and token, as in gated linear attention (Yang et al. 2023, section 4.1, there
-one per key channel) and Mamba-2.
+4.1), whose queries and keys have 16 channels per head. With decay="data", a_t = sigmoid(w . x_t +
+b) is one scalar per head and token, as in gated linear attention (Yang et al. 2023, section 4.1,
+there one per key channel) and Mamba-2.
 """
 
 from typing import NamedTuple

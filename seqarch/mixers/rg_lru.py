@@ -36,7 +36,7 @@ from seqarch.types import Array, DTypeLike, Float
 
 C = 8.0
 SLOWEST, FASTEST = 0.999, 0.9  # a before training
-MOST_BLOCKS = 16  # the paper's number
+MOST_BLOCKS = 16  # the paper's number (section 4.1)
 STEEPEST = 1000.0  # bound on the derivative of the square root
 
 
@@ -50,7 +50,7 @@ class RGLRUState(NamedTuple):
 class RGLRU(SequenceMixer):
     """Griffin's recurrent block. Gates and the state h stay float32 whatever `dtype` is.
 
-    hidden: width E of the recurrence; None: D
+    hidden: width E of the recurrence; None: D, as in RecurrentGemma; the paper has about 4 D / 3
     blocks: blocks of the gates' weights; None: 16, or as many as divide both E and 16
     conv_width: width W of the convolution, in tokens
     method: a form of ops.linear_scan; "auto": the best one on the device

@@ -5,8 +5,8 @@
 It lets a mixer compare a token with those just before it, on which much of the recall of recurrent
 mixers depends. It is therefore an option of every block, `model.conv`, rather than of one mixer.
 
-Source: Allen-Zhu 2025, "Physics of language models: part 4.1", the layer Canon-A without
-activation.
+Source: Allen-Zhu 2025, "Physics of language models: part 4.1", equation 4.1, the layer
+Canon-A without activation.
 """
 
 from typing import NamedTuple

@@ -43,7 +43,7 @@ def taylor(x: Float[Array, "... K"]) -> Float[Array, "... F"]:
     s = q . k / sqrt(K) of attention.
 
     Source: Arora et al. 2024, "Simple linear attention language models balance the
-    recall-throughput tradeoff", section 4.
+    recall-throughput tradeoff", section 4.1.
     """
     y = x.astype(jnp.float32) * x.shape[-1] ** -0.25
     square = y[..., :, None] * y[..., None, :] * 0.5**0.5
