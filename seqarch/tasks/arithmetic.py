@@ -11,7 +11,7 @@ n, -n, (n) or (-n). Expressions have 1 token up to all but one of the row; all l
 likely. Those of so few numbers that there are fewer than 2^14 of them are in every split. Only = is
 scored. Chance: one in the modulus.
 
-Source: Deletang et al. 2023, "Neural networks and the Chomsky hierarchy", table 1, and its code
+Source: Deletang et al. 2023, "Neural networks and the Chomsky hierarchy", table A.1, and its code
 (neural_networks_chomsky_hierarchy, `ModularArithmetic` and `ModularArithmeticBrackets`), with
 expressions of 1 to 40 tokens in training and of up to 500 in tests. There a row has no =, and its
 answer is that of the last token.

@@ -8,7 +8,7 @@ all others are random. Chance: one in the number of ordinary tokens.
 
 Source: Gu and Dao 2023, "Mamba", section 4.1.2 and appendix E.1: vocabulary 16, trained at 256
 tokens, tested at 64 to 2^20. Its code was not released; that the answer directly follows the
-trigger is from Dao et al. 2023, "Hungry hungry hippos", whose task it takes up. Very long rows need
+trigger is from Fu et al. 2023, "Hungry hungry hippos", whose task it takes up. Very long rows need
 few of them, and a small batch: `--config.evals.accuracy.lengths='(1048576,)'
 --config.evals.accuracy.rows=16 --config.eval.batch=1`.
 """

@@ -11,11 +11,12 @@ answer that is always the row's first value is right at one in the number of pai
 
 `variant=zoology` is the source: training has 100,000 rows, again and again in another order;
 filler is any token, which may be one of the row's; each key is asked for once, the first key first
-drawn a slot; token 0 is no key. `mqar(variant=zoology,vocab=8192)` is its figure 2.
+drawn a slot; token 0 is no key. `mqar(variant=zoology,vocab=8192)` is the easiest setting of its
+figure 2 but for the filler, which is token 0 in that figure.
 
 Source: Arora et al. 2023, "Zoology: Measuring and improving recall in efficient language models",
-section 3 and appendix E, and its code (zoology, `multiquery_ar`). There the rows of a test are of
-another seed; here they are disjoint from training.
+and its code (zoology, `multiquery_ar`). There the rows of a test are of another seed; here they are
+disjoint from training.
 """
 
 import dataclasses

@@ -6,9 +6,9 @@
 Bits are random. Chance: one in two. A row of 13 tokens or fewer is one of so few that training has
 all of them, and held-out rows are not disjoint from it.
 
-Source: Deletang et al. 2023, "Neural networks and the Chomsky hierarchy", table 1, and its code
+Source: Deletang et al. 2023, "Neural networks and the Chomsky hierarchy", table A.1, and its code
 (neural_networks_chomsky_hierarchy, `ParityCheck`), which scores the end of rows of 1 to 40 bits in
-training and of up to 500 in tests: `parity(length=40,labels=end,shortest=1)`. Grazzi et al. 2024,
+training and of up to 500 in tests: `parity(length=40,labels=end,shortest=1)`. Grazzi et al. 2025,
 "Unlocking state-tracking in linear RNNs through negative eigenvalues", has 3 to 40, and 256.
 """
 

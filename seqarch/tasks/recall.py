@@ -6,7 +6,7 @@
 Keys are drawn with replacement, and each has one value in a row. The query is one of the row's
 keys. Chance: one in the number of values.
 
-Source: Dao et al. 2023, "Hungry hungry hippos", and its code (safari, `generate_assoc_recall`).
+Source: Fu et al. 2023, "Hungry hungry hippos", and its code (safari, `generate_assoc_recall`).
 There a loss at every token trains the model; here the answer alone does. As there, 20 tokens are 9
 keys, 9 values, the query sign, and a sign for keys that the row lacks, which is not used.
 """
