@@ -7,7 +7,7 @@ from studies.reproductions.base import Criterion, Reproduction, Tier
 REPRODUCTION = Reproduction(
     name="hybrid_recall",
     said="One attention layer among recurrent ones recovers recall.",
-    source="Arora et al. 2023, Zoology, section 5",
+    source="Arora et al. 2023, Zoology, abstract",
     published="hybrids with sparse attention close 97.4% of the gap to attention",
     setting=(
         "4 pairs in 64 tokens, vocabulary 256, conv=4, 400 steps of 64 rows, two layers of width "

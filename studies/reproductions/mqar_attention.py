@@ -7,7 +7,7 @@ REPRODUCTION = Reproduction(
     name="mqar_attention",
     said="Attention solves multi-query associative recall.",
     source="Arora et al. 2023, Zoology, figure 2",
-    published="attention near 100% at every width and length",
+    published="attention solves it at every width and length",
     setting=(
         "64 tokens, 4 pairs, vocabulary 256, new rows at every step, a short convolution "
         "(conv=4) and 400 steps of 64 rows; the source has vocabulary 8,192, no convolution, and "

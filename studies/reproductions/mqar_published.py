@@ -23,8 +23,13 @@ REPRODUCTION = Reproduction(
     name="mqar_published",
     said="Attention solves multi-query associative recall without a convolution, given 64 epochs.",
     source="Arora et al. 2023, Zoology, figure 2",
-    published="attention near 100% at every width",
-    setting="As published, but for rotary in place of learned positions.",
+    published="attention solves it at every width",
+    setting=(
+        "100,000 rows of 64 tokens, 4 pairs, vocabulary 8,192, 64 epochs in batches of 512 and "
+        "width 64, as in the code of the source. It has learned positions, one head and dropout of "
+        "0.1, where these runs have rotary positions, four heads and none; its filler is one token "
+        "and here any; it chooses among four learning rates from 1e-4 to 1e-2."
+    ),
     tier=Tier.HOURS,
     config=get_config,
     arms={"attention": {"model.mixer": "attention"}},

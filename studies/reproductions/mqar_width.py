@@ -22,8 +22,9 @@ def falls(found: Outcomes, name: str) -> bool:
 REPRODUCTION = Reproduction(
     name="mqar_width",
     said="Attention recalls at every width, while models with a fixed state need width to grow.",
-    source="Arora et al. 2023, Zoology, figure 2 and section 4",
-    published="attention near 100% from width 64 on; gated convolutions fall with the pairs",
+    source="Arora et al. 2023, Zoology, figure 2",
+    published="attention solves it at every width; gated convolutions need width to grow with the "
+    "length of rows",
     setting=(
         "8 pairs in 64 tokens, vocabulary 256, conv=4, 400 steps of 64 rows, widths 16 to 64; the "
         "source has widths 64 to 512, up to 64 pairs in 512 tokens, and other mixers."

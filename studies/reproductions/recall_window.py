@@ -15,7 +15,8 @@ REPRODUCTION = Reproduction(
     name="recall_window",
     said="Recurrent models recall in a narrow window of learning rates, attention in a wide one.",
     source="Okpekpe and Orvieto 2025, Revisiting associative recall, arXiv 2508.19029",
-    published="recurrent models succeed only in an extremely narrow window, Transformers widely",
+    published="the window of learning rates is relatively narrow for Mamba and Hyena, wide for "
+    "attention",
     setting="4 pairs in 64 tokens, vocabulary 256, conv=4, 400 steps of 64 rows.",
     tier=Tier.HOURS,
     config=lambda: probes.get_config("mqar,attention"),

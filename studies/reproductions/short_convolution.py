@@ -9,9 +9,11 @@ WITH, WITHOUT = "conv=4", "conv=0"
 REPRODUCTION = Reproduction(
     name="short_convolution",
     said="A short convolution before attention makes recall easy to learn.",
-    source="Arora et al. 2024, Based, section 3, and 2023, Zoology, section 3",
-    published="short convolutions close most of the gap in recall",
-    setting="4 pairs in 64 tokens, vocabulary 256, 400 steps of 64 rows, attention of width 64.",
+    source="Okpekpe and Orvieto 2025, Revisiting associative recall, arXiv 2508.19029, ablations",
+    published="one layer of attention solves multi-query recall with a convolution on queries, "
+    "keys and values, and not without",
+    setting="Two layers of width 64, which need no convolution when trained for long, a "
+    "convolution before each, 4 pairs in 64 tokens, vocabulary 256, 400 steps of 64 rows.",
     tier=Tier.CPU,
     config=lambda: probes.get_config("mqar,attention"),
     arms={WITH: {"model.conv": 4}, WITHOUT: {"model.conv": 0}},
