@@ -10,9 +10,9 @@ probability proportional to i^-0.99. Queries are scored. Chance: one in the numb
 answer that is always the row's first value is right at one in the number of pairs.
 
 `variant=zoology` is the source: training has 100,000 rows, again and again in another order;
-filler is any token, which may be one of the row's; each key is asked for once, the first key first
-drawn a slot; token 0 is no key. `mqar(variant=zoology,vocab=8192)` is the easiest setting of its
-figure 2 but for the filler, which is token 0 in that figure.
+filler is token 0, which is no key; each key is asked for once, the first key first drawn a slot.
+`mqar(variant=zoology,vocab=8192)` is the easiest setting of its figure 2. By default the code of
+the source has random filler, which the configs of that figure replace.
 
 Source: Arora et al. 2023, "Zoology: Measuring and improving recall in efficient language models",
 and its code (zoology, `multiquery_ar`). There the rows of a test are of another seed; here they are
@@ -108,9 +108,9 @@ class MQAR(Probe):
         return Rows(tokens, targets, scored)
 
     def _filler(self, rng: np.random.Generator, context: np.ndarray) -> Int[np.ndarray, "B T"]:
-        """Rows of tokens that are not in `context`, or of any tokens in the variant zoology."""
+        """Rows of tokens that are not in `context`; of token 0 in the variant zoology."""
         if self.variant == "zoology":
-            return rng.integers(self.vocab, size=(len(context), self.length))
+            return np.zeros((len(context), self.length), int)
         used = np.sort(context, axis=1)
         tokens = rng.integers(self.vocab - used.shape[1], size=(len(context), self.length))
         # the i-th unused token is i and as many as there are used ones below it, of which j has

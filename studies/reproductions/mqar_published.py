@@ -25,14 +25,14 @@ REPRODUCTION = Reproduction(
     source="Arora et al. 2023, Zoology, figure 2",
     published="attention solves it at every width",
     setting=(
-        "100,000 rows of 64 tokens, 4 pairs, vocabulary 8,192, 64 epochs in batches of 512 and "
-        "width 64, as in the code of the source. It has learned positions, one head and dropout of "
-        "0.1, where these runs have rotary positions, four heads and none; its filler is one token "
-        "and here any; it chooses among four learning rates from 1e-4 to 1e-2."
+        "100,000 rows of 64 tokens, 4 pairs, vocabulary 8,192, 64 epochs in batches of 512, width "
+        "64 and one head, as in the code of the source. It has learned positions and dropout of "
+        "0.1, where these runs have rotary positions and none, and it chooses among four learning "
+        "rates from 1e-4 to 1e-2."
     ),
     tier=Tier.HOURS,
     config=get_config,
-    arms={"attention": {"model.mixer": "attention"}},
+    arms={"attention": {"model.mixer": "attention(heads=1)"}},
     seeds=1,
     lrs=(1e-3,),
     criteria=(
