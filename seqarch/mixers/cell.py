@@ -2,7 +2,8 @@
 
     u_t = W_u x_t + b,    h_t = cell(u_t, h_{t-1}),    y_t = O h_t
 
-Training is sequential in T: the recurrence is not linear, so no scan of it is associative.
+Training is sequential in T: the recurrence is not linear, so no scan of it is associative. But see
+method=newton (seqarch/ops/newton.py).
 """
 
 from typing import ClassVar

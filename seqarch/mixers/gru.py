@@ -2,7 +2,8 @@
 
     u_t = W x_t + b,    h_t = GRU(u_t, h_{t-1}),    y_t = O h_t
 
-Training is sequential in T: the recurrence is not linear, so no scan of it is associative.
+Training is sequential in T: the recurrence is not linear, so no scan of it is associative. But see
+method=newton (seqarch/ops/newton.py).
 
 Source: Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder".
 """

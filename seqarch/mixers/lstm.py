@@ -3,7 +3,8 @@
     u_t = W x_t + b,    h_t, c_t = LSTM(u_t, h_{t-1}, c_{t-1}),    y_t = O h_t
 
 The bias of the forget gate starts at 1, so that the memory lasts from the first step of training
-on; all others start at 0. Training is sequential in T, as the recurrence is not linear.
+on; all others start at 0. Training is sequential in T, as the recurrence is not linear; but see
+method=newton (seqarch/ops/newton.py).
 
 Source: Hochreiter and Schmidhuber 1997, "Long short-term memory"; Gers et al. 2000, "Learning to
 forget: continual prediction with LSTM", for the forget gate; Jozefowicz et al. 2015, "An empirical

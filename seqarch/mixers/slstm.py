@@ -6,7 +6,8 @@
 
 All weights are block-diagonal: each head has its own, for the input and for h. The norm is that of
 each head's channels. As in the paper there is no projection of the output, since the MLP after the
-mixer has one. Training is sequential in T, as the recurrence is not linear.
+mixer has one. Training is sequential in T, as the recurrence is not linear; but see method=newton
+(seqarch/ops/newton.py).
 
 As in the paper's code, the weights of the input start from a normal distribution of variance
 2 / (5 D), recurrent weights and biases at 0, except for those of the forget gates. These are

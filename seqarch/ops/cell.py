@@ -3,7 +3,7 @@
     s_t = W h_{t-1},    (h_t, ...) = update(u_t, s_t, (h_{t-1}, ...))
 
 u_t is the projection of the input, which is computed before the loop. The next state is no affine
-function of the last one, so every form is sequential in T.
+function of the last one, so all forms but "newton" are sequential in T.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from seqarch.ops.forms import Forms
+from seqarch.ops.newton import newton
 from seqarch.ops.numerics import dot
 from seqarch.types import Array, Bool, Float
 
@@ -35,6 +36,11 @@ class Cell(NamedTuple):
     def product(self, h: Array, W: Array) -> Array:
         """Returns W h."""
         return dot(f"...{self.h},{self.W}->...{self.s}", h.astype(W.dtype), W)
+
+    def within(self, W: Array) -> Array:
+        """Returns the derivative of the gates s of a unit with respect to its own h."""
+        e, f = self.h[-1], self.s[-1]
+        return jnp.einsum(f"{self.W.replace(f, e)}->{self.s.replace(f, e)}", W)
 
     def to_state(self, d_s: Array, W: Array) -> Array:
         """Returns the cotangent of h, given that of W h."""
@@ -148,5 +154,7 @@ def _backward(cell, saved, cotangents):
 _recompute.defvjp(_forward, _backward)
 
 FORMS = Forms(
-    {"sequential": _sequential, "recompute": _recompute}, cpu="recompute", accelerator="recompute"
+    {"sequential": _sequential, "recompute": _recompute, "newton": newton},
+    cpu="recompute",
+    accelerator="recompute",
 )

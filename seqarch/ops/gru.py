@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from seqarch.ops.forms import Forms
+from seqarch.ops.newton import newton
 from seqarch.ops.numerics import dot
 from seqarch.types import Array, Bool, Float
 
@@ -179,8 +180,40 @@ def _backward_stepwise(saved, cotangents):
 
 _stepwise.defvjp(_forward, _backward_stepwise)
 
+
+class GRUCell:
+    """The GRU as a cell whose weights are (W, b), for Newton's method."""
+
+    def update(self, u: Array, s: Array, state: tuple[Array]) -> tuple[Array]:
+        _, z, n = _gates(u, s)
+        return (n + z * (state[0] - n),)
+
+    def product(self, h: Array, weights: tuple[Array, Array]) -> Array:
+        W, b = weights
+        return _project(h, W, b.reshape((1,) * (h.ndim - 2) + b.shape))
+
+    def within(self, weights: tuple[Array, Array]) -> Array:
+        W = weights[0]
+        return jnp.einsum("ege->ge", W.reshape(len(W), 3, -1)).reshape(-1)
+
+
+CELL = GRUCell()
+
+
+def _newton(
+    u: Array, keep: Array | None, valid: Array | None, W: Array, b: Array, h: Array
+) -> tuple[Array, Array]:
+    hs, (h,) = newton(CELL, u, keep, valid, (W, b), (h,))
+    return hs, h
+
+
 FORMS = Forms(
-    {"sequential": _sequential, "recompute": _recompute, "stepwise": _stepwise},
+    {
+        "sequential": _sequential,
+        "recompute": _recompute,
+        "stepwise": _stepwise,
+        "newton": _newton,
+    },
     cpu="stepwise",
     accelerator="recompute",
 )
