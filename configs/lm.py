@@ -35,6 +35,12 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config.model.precision = "highest"  # of products with parameters, in float32; or high, default
     config.model.remat = False  # recompute activations in the backward pass, to save memory
     config.model.dropout = 0.0  # rate in [0, 1)
+    config.model.norm_eps = 1e-6  # added to the mean square in norms
+    config.model.mlp_activation = "silu"  # of the MLP's gate, or gelu
+    config.model.mlp_bias = False  # whether the MLP's projections have a bias
+    config.model.tied = False  # whether the embedding is also the head
+    config.model.embedding_scale = 1.0  # factor of the embeddings
+    config.model.logits_cap = 0.0  # soft bound of the logits; 0 for none
 
     config.optim = ml_collections.ConfigDict()
     config.optim.lr = 3e-3  # learning rate at the end of the warm-up, the highest

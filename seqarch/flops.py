@@ -103,7 +103,7 @@ def forward_flops(model: Any, time: int, scored: int | None = None) -> Flops:
     whole = _sum_over(at, 1, time)
     if scored is None:
         return whole
-    hidden = jax.ShapeDtypeStruct((model.head.shape[0],), model.dtype)
+    hidden = jax.ShapeDtypeStruct((model.embedding.shape[1],), model.dtype)
     spared = count_flops(lambda model, x: model.logits(model.norm(x)), model, hidden)
     return _sum((whole, _times(spared, scored - time)))
 

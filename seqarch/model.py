@@ -53,6 +53,7 @@ class LanguageModel(nnx.Module):
         stack = config.stack
         self.remat, self.precision = config.remat, config.precision
         self.dtype, self.repeats = jnp.dtype(config.dtype), stack.repeats
+        self.embedding_scale, self.logits_cap = config.embedding_scale, config.logits_cap
         embedding = jax.random.normal(rngs.params(), (config.vocab, config.dim)) * config.dim**-0.5
         self.embedding = nnx.Param(embedding, axes=("vocab", "embed"), decay=False, cast=self.dtype)
         self.period = nnx.List()
@@ -61,11 +62,8 @@ class LanguageModel(nnx.Module):
             make = partial(self._blocks, config, stack.period)
             self.period = jax.vmap(lambda key: make(nnx.Rngs(key)))(keys)
         self.tail = self._blocks(config, stack.tail, rngs)
-        self.norm = RMSNorm(config.dim, rngs=rngs)
-        # Variance 1 / D^2 (Yang et al. 2021, "Tensor programs V", table 3), so that all tokens are
-        # about equally likely before training.
-        head = jax.random.normal(rngs.params(), (config.dim, config.vocab)) / config.dim
-        self.head = nnx.Param(head, axes=("embed", "vocab"), cast=self.dtype)
+        self.norm = RMSNorm(config.dim, eps=config.norm_eps, rngs=rngs)
+        self.head = None if config.tied else self._untied(config, rngs)
 
     @_at_precision
     def __call__(
@@ -193,7 +191,10 @@ class LanguageModel(nnx.Module):
     @_at_precision
     def logits(self, x: Float[Array, "... D"]) -> Float[Array, "... Y"]:
         """Returns the unembedding of hidden vectors, in float32."""
-        return project(x, self.head[...].astype(x.dtype), jnp.float32)
+        head = self.embedding[...].T if self.head is None else self.head[...]
+        logits = project(x, head.astype(x.dtype), jnp.float32)
+        cap = self.logits_cap
+        return cap * jnp.tanh(logits / cap) if cap else logits
 
     def blocks(self) -> list[Block]:
         """Returns all blocks from the bottom up, each with parameters of its own."""
@@ -223,7 +224,8 @@ class LanguageModel(nnx.Module):
     def _embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
         self._check_tokens(tokens)
         # Gathered before the cast, so that the gradient is summed in float32.
-        return self.embedding[...][tokens].astype(self.dtype)
+        x = self.embedding[...][tokens].astype(self.dtype)
+        return x if self.embedding_scale == 1 else x * self.embedding_scale
 
     def _check_tokens(self, tokens: Int[Array, "..."]) -> None:
         """Raises UserError for a token outside the vocabulary; traced ones are not checked."""
@@ -233,6 +235,15 @@ class LanguageModel(nnx.Module):
         if (wrong := given[(given < 0) | (given >= size)]).size:
             raise UserError(f"there is a token {wrong[0]}; the model's are 0 to {size - 1}")
 
+    def _untied(self, config: ModelConfig, rngs: nnx.Rngs) -> nnx.Param:
+        """Returns the parameters of a head of its own.
+
+        With variance 1 / D^2 (Yang et al. 2021, "Tensor programs V", table 3) all tokens are about
+        equally likely before training.
+        """
+        head = jax.random.normal(rngs.params(), (config.dim, config.vocab)) / config.dim
+        return nnx.Param(head, axes=("embed", "vocab"), cast=self.dtype)
+
     def _blocks(self, config: ModelConfig, layers: tuple[Layer, ...], rngs: nnx.Rngs) -> nnx.List:
         def block(layer: Layer) -> Block:
             mixer = resolve_mixer(layer.mixer)(
@@ -241,6 +252,8 @@ class LanguageModel(nnx.Module):
             if config.conv:
                 mixer = ShortConv(mixer, config.dim, width=config.conv, dtype=self.dtype, rngs=rngs)
             parts = dict(mlp=config.mlp, dropout=config.dropout, dtype=self.dtype, rngs=rngs)
+            parts |= dict(norm_eps=config.norm_eps)
+            parts |= dict(activation=config.mlp_activation, bias=config.mlp_bias)
             return _scale_residual(Block(mixer, config.dim, **parts), (2 * config.layers) ** -0.5)
 
         return nnx.List([block(layer) for layer in layers])

@@ -113,7 +113,7 @@ def measure(config: Config, mixer: str, tokens: int, cache_bytes: int) -> Iterat
 
 def _begin(model: LanguageModel, slots: int) -> Decoding:
     states = jax.jit(lambda model: model.init_state(1, slots))(model)
-    return Decoding(jnp.zeros((1, model.head.shape[1])), states, jnp.zeros(1, bool))
+    return Decoding(jnp.zeros((1, model.embedding.shape[0])), states, jnp.zeros(1, bool))
 
 
 def _filled(model: LanguageModel, slots: int, count: int) -> Decoding:

@@ -94,7 +94,7 @@ def assert_mixer(
     names = [name.removesuffix(".value") for name in names]
     parameters = [np.asarray(leaf, np.float64) + 0.1 * normal(*leaf.shape) for _, leaf in paths]
     before = _prefill(mixer, scale * normal(3, 5, dim))
-    state = [np.asarray(leaf, np.float64) for leaf in before]
+    state = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(before)]
     starts = np.zeros((3, time), bool)
     starts[0, [0, 4, 5]] = True
     lengths = np.array([time, time - 4, 0])
@@ -106,7 +106,7 @@ def assert_mixer(
         y, state = given.prefill(
             leaves[count], type(before)(*leaves[count + 1 :]), starts, jnp.asarray(lengths)
         )
-        return jnp.where(valid[..., None], y, 0), tuple(state)
+        return jnp.where(valid[..., None], y, 0), tuple(jax.tree.leaves(state))
 
     def loop(*leaves):
         given, x = dict(zip(names, leaves[:count], strict=True)), leaves[count]

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from numpy.testing import assert_allclose
 
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
 from seqarch.mixers import resolve_mixer
-from seqarch.model import LanguageModel
+from seqarch.model import LanguageModel, count_parameters
 from seqarch.training.checkpoint import named
 from tests.conftest import CORE
 
@@ -210,3 +211,30 @@ def test_a_document_that_no_slot_keeps_cannot_go_on():
     second, _ = jax.jit(lambda x, state: mixer.prefill(x, state, starts))(x, state)
     assert jnp.isnan(second[0]).all()
     np.testing.assert_array_equal(second[1], first[1])
+
+
+def test_a_tied_head_is_the_embedding_and_logits_are_bounded():
+    config = ModelConfig("gru", layers=1, dim=8, mlp=8, vocab=6, tied=True)
+    config = dataclasses.replace(config, embedding_scale=3.0, logits_cap=0.5)
+    model = LanguageModel(config, rngs=nnx.Rngs(0))
+    assert model.head is None
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8)), jnp.float32)
+    plain = x @ model.embedding[...].T
+    assert_allclose(model.logits(x), 0.5 * jnp.tanh(plain / 0.5), rtol=1e-5, atol=1e-6)
+    assert_allclose(model._embed(np.array([4])), 3 * model.embedding[...][4:5])
+    bare = dataclasses.replace(config, tied=False)
+    assert count_parameters(bare) - count_parameters(config) == 6 * 8
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (dict(norm_eps=0.0), "model.norm_eps is 0.0"),
+        (dict(embedding_scale=0.0), "a finite factor other than 0"),
+        (dict(logits_cap=-1.0), "model.logits_cap is -1.0"),
+        (dict(mlp_activation="gello"), "did you mean 'gelu'"),
+    ],
+)
+def test_values_of_a_model_that_cannot_be_are_a_line(fields, words):
+    with pytest.raises(UserError, match=words):
+        ModelConfig(**fields)

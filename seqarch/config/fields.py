@@ -12,6 +12,7 @@ import numpy as np
 
 from seqarch import tasks
 from seqarch.errors import UserError, unknown
+from seqarch.layers import ACTIVATIONS
 from seqarch.patterns import Stack, parse_pattern
 from seqarch.runtime.trackers import TRACKERS
 
@@ -45,6 +46,12 @@ class ModelConfig:
     remat: recompute each block's activations in the backward pass; on CPU XLA keeps those of the
       layers after the last whole repetition of the pattern
     dropout: rate of dropout after each mixer and MLP, in [0, 1)
+    norm_eps: number that the norms of the residual stream add to the mean square
+    mlp_activation: activation of the MLP's gate, "silu" or "gelu"
+    mlp_bias: whether the MLP's projections have a bias
+    tied: whether the embedding is also the head
+    embedding_scale: factor of the embeddings
+    logits_cap: bound c of the logits l, which are c tanh(l / c); 0 for none
     """
 
     mixer: str = "mamba"
@@ -57,6 +64,12 @@ class ModelConfig:
     precision: str = "highest"
     remat: bool = False
     dropout: float = 0.0
+    norm_eps: float = 1e-6
+    mlp_activation: str = "silu"
+    mlp_bias: bool = False
+    tied: bool = False
+    embedding_scale: float = 1.0
+    logits_cap: float = 0.0
 
     def __post_init__(self):
         _positive(self, "layers", "dim", "vocab")
@@ -76,6 +89,15 @@ class ModelConfig:
             raise unknown("model.dtype", self.dtype, ("float32", "bfloat16"))
         if self.precision not in PRECISIONS:
             raise unknown("model.precision", self.precision, PRECISIONS)
+        if self.mlp_activation not in ACTIVATIONS:
+            raise unknown("model.mlp_activation", self.mlp_activation, ACTIVATIONS)
+        if not (0 < self.norm_eps < math.inf and 0 < abs(self.embedding_scale) < math.inf):
+            raise UserError(
+                f"model.norm_eps is {self.norm_eps} and model.embedding_scale "
+                f"{self.embedding_scale}; give a number above 0, and a finite factor other than 0"
+            )
+        if not 0 <= self.logits_cap < math.inf:
+            raise UserError(f"model.logits_cap is {self.logits_cap}; give a bound, or 0 for none")
 
     @property
     def stack(self) -> Stack:

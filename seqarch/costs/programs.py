@@ -189,7 +189,7 @@ def decode_loop_program(model: LanguageModel, batch: int, max_len: int) -> Progr
 
     It is (model, decoding, key) -> (tokens, decoding).
     """
-    logits = jax.ShapeDtypeStruct((batch, model.head.shape[1]), jnp.float32)
+    logits = jax.ShapeDtypeStruct((batch, model.embedding.shape[0]), jnp.float32)
     done = jax.ShapeDtypeStruct((batch,), jnp.bool)
     at = generate.Decoding(logits, abstract_states(model, batch, max_len), done)
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -133,7 +133,7 @@ def _time_serving(run: LoadedRun, context: int) -> tuple[Timing, Timing]:
     decode = run.compiled(decode_loop_program(model, 1, context))
     prompt = _text(run, 1, math.ceil(context / segment) * segment)
     empty, key = model.init_state(1, context), jax.random.key(0)
-    dim, vocab = model.head.shape
+    vocab, dim = model.embedding.shape
     hidden = jnp.zeros((1, dim), model.dtype)
 
     def read(states: States, size: int = context) -> States:

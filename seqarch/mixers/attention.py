@@ -38,6 +38,7 @@ from seqarch.ops.attention import FORMS
 from seqarch.ops.bias import cumulate, difference
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.online_softmax import merge
+from seqarch.ops.rope_scaling import read_scaling
 from seqarch.ops.visibility import Places, Rule
 from seqarch.types import Array, DTypeLike, Float, Int
 
@@ -62,13 +63,20 @@ class Attention(CachedMixer):
 
     heads: number H of query heads
     kv_heads: number G of key and value heads; None: H
+    head_dim: channels K of a head; None: D / H
+    bias: whether the projections to queries, keys and values have a bias
+    out_bias: whether the projection of the heads' outputs has a bias
     window: number of tokens that a token sees, itself included; None: all up to itself
     sink: number of first tokens of a document that stay visible besides the window; None: none
     rope: base of the rotary frequencies; None: no positions
+    rope_scaling: frequencies for a longer context: linear:FACTOR, llama3:FACTOR:LOW:HIGH:LENGTH,
+      yarn:FACTOR:FAST:SLOW:LENGTH:SCALE; None: as they are
+    rope_share: share of a head's channels that are rotated, its first ones
     alibi: whether scores fall with the distance, with ALiBi's slopes; instead of rope
     forget: whether each head has a forget gate, computed from the token
     gated: whether the heads' outputs are multiplied by a sigmoid gate, computed from the token
     qk_norm: whether queries and keys are normalised
+    norm_eps: number that QK-norm adds to the mean square
     method: a form of ops.attention; "auto": the best one on the device
     block: keys per block of the blockwise form
     state_dtype: dtype of the cache of keys and values; None: that of the computation
@@ -82,13 +90,19 @@ class Attention(CachedMixer):
         *,
         heads: int = 4,
         kv_heads: int | None = None,
+        head_dim: int | None = None,
+        bias: bool = False,
+        out_bias: bool = False,
         window: int | None = None,
         sink: int | None = None,
         rope: float | None = 10_000.0,
+        rope_scaling: str | None = None,
+        rope_share: float = 1.0,
         alibi: bool = False,
         forget: bool = False,
         gated: bool = False,
         qk_norm: bool = False,
+        norm_eps: float = 1e-6,
         method: str = "auto",
         block: int = 512,
         dtype: DTypeLike = jnp.float32,
@@ -96,26 +110,34 @@ class Attention(CachedMixer):
         rngs: nnx.Rngs,
     ):
         kv_heads = kv_heads or heads
-        _check_heads(type(self).__name__.lower(), dim, heads, kv_heads, rope)
+        inner = dim if head_dim is None else heads * head_dim
+        _check_heads(type(self).__name__.lower(), inner, heads, kv_heads)
+        self.rotated = _rotated(type(self).__name__.lower(), inner // heads, rope, rope_share)
         _check_window(window, sink)
         if alibi and rope is not None:
             raise UserError(
                 f"attention: alibi is True and rope is {rope}; give rope=None with alibi, since "
                 "one kind of position is enough"
             )
-        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
+        if rope_scaling is not None:
+            read_scaling(rope_scaling)  # refuses what is none
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, inner // heads
         self.window, self.sink, self.rope, self.alibi = window, sink or 0, rope, alibi
+        self.rope_scaling = rope_scaling
         self.method, self.block, self.dtype = method, block, dtype
         self.state_dtype = state_dtype or dtype
         projection = partial(Linear, dim, axes=("embed", "heads"), rngs=rngs, dtype=dtype)
-        self.q = projection(dim)
-        self.k = projection(kv_heads * self.head_dim)
-        self.v = projection(kv_heads * self.head_dim)
-        self.q_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
-        self.k_norm = RMSNorm(self.head_dim, rngs=rngs) if qk_norm else None
+        self.q = projection(inner, bias=bias)
+        self.k = projection(kv_heads * self.head_dim, bias=bias)
+        self.v = projection(kv_heads * self.head_dim, bias=bias)
+        norm = partial(RMSNorm, self.head_dim, eps=norm_eps, rngs=rngs)
+        self.q_norm = norm() if qk_norm else None
+        self.k_norm = norm() if qk_norm else None
         self.forget = projection(heads, bias=True) if forget else None
-        self.gate = projection(dim) if gated else None
-        self.out = Linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
+        self.gate = projection(inner) if gated else None
+        self.out = Linear(
+            inner, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, bias=out_bias, residual=True
+        )
 
     @property
     def state_axes(self):
@@ -143,7 +165,10 @@ class Attention(CachedMixer):
         return Tokens(q, {**tokens.cached, "fade": difference(last, gates)}, gates)
 
     def _rotate(self, x: Float[Array, "B T H K"], at: Places) -> Array:
-        return x if self.rope is None else ops.rope(x, at.position, self.rope)
+        if self.rope is None:
+            return x
+        how = dict(scaling=self.rope_scaling, rotated=self.rotated)
+        return ops.rope(x, at.position, self.rope, **how)
 
     def _groups(self, q: Float[Array, "B T H K"], at: Places) -> list[tuple[Array, Places, Rule]]:
         """Returns queries, their places and a rule for each group of keys, sinks last."""
@@ -182,16 +207,30 @@ class Attention(CachedMixer):
         return self.out(y if self.gate is None else y * jax.nn.sigmoid(self.gate(x)))
 
 
-def _check_heads(mixer: str, dim: int, heads: int, kv_heads: int, rope: float | None) -> None:
-    """Raises UserError unless numbers of heads and the base of rotary frequencies can be used."""
-    if heads < 1 or dim % heads or heads % kv_heads or (rope and dim // heads % 2):
+def _check_heads(mixer: str, inner: int, heads: int, kv_heads: int) -> None:
+    """Raises UserError unless heads make up the inner channels and keys' heads divide them."""
+    if heads < 1 or inner % heads or heads % kv_heads:
         raise UserError(
-            f"{mixer}: dim {dim}, heads {heads}, kv_heads {kv_heads}; heads must divide "
-            "dim, kv_heads must divide heads, and with rope a head must have an even number "
-            "of channels"
+            f"{mixer}: dim {inner}, heads {heads}, kv_heads {kv_heads}; heads must divide "
+            "dim, and kv_heads must divide heads"
         )
+
+
+def _rotated(mixer: str, channels: int, rope: float | None, share: float) -> int:
+    """Returns how many of a head's channels are rotated.
+
+    Raises:
+      UserError: where the base of the frequencies cannot be used, or the channels are no pairs.
+    """
     if rope is not None and not rope > 0:
         raise UserError(f"{mixer}: rope is {rope}; give a base above 0, or None for no positions")
+    rotated = channels * share
+    if rope is not None and (rotated % 2 or not 0 < rotated <= channels):
+        raise UserError(
+            f"{mixer}: rope_share {share} of a head's {channels} channels is rotated; with rope "
+            "that must be an even number of channels"
+        )
+    return int(rotated)
 
 
 def _check_window(window: int | None, sink: int | None) -> None:

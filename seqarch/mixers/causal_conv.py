@@ -18,13 +18,18 @@ class CausalConv(nnx.Module):
       weights: w [W, E] before training.
       axis: logical name of the channels.
       dtype: of the computation and the state.
+      bias: whether there is a b.
     """
 
-    def __init__(self, weights: Float[Array, "W E"], *, axis: str, dtype: DTypeLike):
-        channels = weights.shape[1]
+    def __init__(
+        self, weights: Float[Array, "W E"], *, axis: str, dtype: DTypeLike, bias: bool = True
+    ):
         self.weights = nnx.Param(weights, axes=(None, axis), decay=False)
-        self.bias = nnx.Param(jnp.zeros(channels), axes=(axis,), decay=False, cast=jnp.dtype(dtype))
-        self.dtype = dtype
+        b = None
+        if bias:
+            zeros, cast = jnp.zeros(weights.shape[1]), jnp.dtype(dtype)
+            b = nnx.Param(zeros, axes=(axis,), decay=False, cast=cast)
+        self.bias, self.dtype = b, dtype
 
     def init_state(self, batch: int) -> Float[Array, "B _ E"]:
         """Returns the inputs before the first token, which are zero."""
@@ -40,20 +45,23 @@ class CausalConv(nnx.Module):
     ) -> tuple[Float[Array, "B T E"], Float[Array, "B _ E"]]:
         """Returns the outputs and the state after them; see ops.causal_conv."""
         y, state = ops.causal_conv(x, self.weights[...], state, starts=starts, lengths=lengths)
-        return y + rows(self.bias[...], y), state
+        return self._shifted(y), state
 
     def step(
         self, x: Float[Array, "B E"], state: Float[Array, "B _ E"]
     ) -> tuple[Float[Array, "B E"], Float[Array, "B _ E"]]:
         """Returns the output for one token a row, and the state after it."""
         y, state = ops.causal_conv_step(x, self.weights[...], state)
-        return y + rows(self.bias[...], y), state
+        return self._shifted(y), state
+
+    def _shifted(self, y: Float[Array, "... E"]) -> Float[Array, "... E"]:
+        return y if self.bias is None else y + rows(self.bias[...], y)
 
 
 def uniform_conv(
-    width: int, channels: int, axis: str, rngs: nnx.Rngs, dtype: DTypeLike
+    width: int, channels: int, axis: str, rngs: nnx.Rngs, dtype: DTypeLike, bias: bool = True
 ) -> CausalConv:
     """Returns a convolution whose weights start uniform in +-1 / sqrt(width)."""
     bound = width**-0.5
     weights = jax.random.uniform(rngs.params(), (width, channels), minval=-bound, maxval=bound)
-    return CausalConv(weights, axis=axis, dtype=dtype)
+    return CausalConv(weights, axis=axis, dtype=dtype, bias=bias)

@@ -39,6 +39,8 @@ class Mamba(SequenceMixer):
     state_dim: state entries N per inner channel
     conv_width: width W of the convolution, in tokens
     delta_rank: rank R of the projection to delta; None: D / 16, rounded up
+    bias: whether W_in and W_out have a bias
+    conv_bias: whether the convolution has a bias
     negative_eigenvalues: let a token turn the sign of the state, for state tracking
     method: a form of ops.selective_scan; "auto": the best one on the device
     chunk: tokens per chunk of the forms in chunks
@@ -56,6 +58,8 @@ class Mamba(SequenceMixer):
         state_dim: int = 16,
         conv_width: int = 4,
         delta_rank: int | None = None,
+        bias: bool = False,
+        conv_bias: bool = True,
         negative_eigenvalues: bool = False,
         method: str = "auto",
         chunk: int = 64,
@@ -67,7 +71,7 @@ class Mamba(SequenceMixer):
         self.inner, self.state_dim, self.conv_width, self.delta_rank = E, N, W, R
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
         self.negative_eigenvalues = negative_eigenvalues
-        self.inp = Linear(dim, 2 * E, ("embed", "inner"), rngs=rngs, dtype=dtype)
+        self.inp = Linear(dim, 2 * E, ("embed", "inner"), rngs=rngs, dtype=dtype, bias=bias)
 
         def uniform(shape: tuple[int, ...], low: float | Array, high: float | Array) -> Array:
             return jax.random.uniform(rngs.params(), shape, minval=low, maxval=high)
@@ -75,16 +79,17 @@ class Mamba(SequenceMixer):
         self.conv = nnx.Param(
             uniform((W, E), -(W**-0.5), W**-0.5), axes=(None, "inner"), decay=False
         )
-        self.conv_bias = nnx.Param(
-            jnp.zeros(E), axes=("inner",), decay=False, cast=jnp.dtype(dtype)
-        )
+        shift = nnx.Param(jnp.zeros(E), axes=("inner",), decay=False, cast=jnp.dtype(dtype))
+        self.conv_bias = shift if conv_bias else None
         self.select = Linear(E, R + 2 * N, ("inner", None), rngs=rngs, dtype=dtype)
         self.delta = nnx.Param(uniform((R, E), -(R**-0.5), R**-0.5), axes=(None, "inner"))
         self.delta_bias = nnx.Param(step_bias(E, rngs), axes=("inner",), decay=False)
         A = jnp.broadcast_to(jnp.arange(1.0, N + 1), (E, N))
         self.log_A = nnx.Param(jnp.log(A), axes=("inner", None), decay=False)
         self.D = nnx.Param(jnp.ones(E), axes=("inner",), decay=False)
-        self.out = Linear(E, dim, ("inner", "embed"), rngs=rngs, dtype=dtype, residual=True)
+        self.out = Linear(
+            E, dim, ("inner", "embed"), rngs=rngs, dtype=dtype, bias=bias, residual=True
+        )
 
     def init_state(self, batch, max_len):
         conv = jnp.zeros((batch, self.conv_width - 1, self.inner), self.dtype)
@@ -129,7 +134,7 @@ class Mamba(SequenceMixer):
 
     def _select(self, u: Float[Array, "... E"]):
         """Returns u after the convolution's activation, and delta, B and C in float32."""
-        u = jax.nn.silu(u + rows(self.conv_bias[...], u))
+        u = jax.nn.silu(u if self.conv_bias is None else u + rows(self.conv_bias[...], u))
         R, N = self.delta_rank, self.state_dim
         low, B, C = jnp.split(self.select(u).astype(jnp.float32), [R, R + N], axis=-1)
         delta = dot("...r,re->...e", low, self.delta[...])

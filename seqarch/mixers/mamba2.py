@@ -5,8 +5,9 @@
     S_t = a_t S_{t-1} + B_t (delta_t x_t)^T,    o_t = S_t^T C_t + D x_t
     y_t = W_out norm(o_t * silu(z_t))
 
-B is the key, x the value and C the query of linear attention. All heads share B and C. With
-negative_eigenvalues the decay is 2 a_t - 1, in (-1, 1) (Grazzi et al. 2025, section 4.2).
+B is the key, x the value and C the query of linear attention. The heads of a group share B and C,
+and have a norm of their own. With negative_eigenvalues the decay is 2 a_t - 1, in (-1, 1) (Grazzi
+et al. 2025, section 4.2).
 
 Source: Dao and Gu 2024, "Transformers are SSMs: generalized models and efficient algorithms through
 structured state space duality".
@@ -36,7 +37,11 @@ class Mamba2(MatrixMixer):
     expand: inner channels per channel of the model, E / D
     state_dim: channels N of B and C
     head_dim: inner channels of a head; None: 64, or the largest power of two that divides E
+    groups: number of groups of heads
+    bias: whether W_in and W_out have a bias
     conv_width: width of the convolution, in tokens; 0: none
+    conv_bias: whether the convolution has a bias
+    norm_eps: number that the norm adds to the mean square
     negative_eigenvalues: whether decays reach to -1
     method: a form of ops.linear_attention; "auto": the best one on the device
     chunk: tokens per chunk of the forms in chunks
@@ -52,7 +57,11 @@ class Mamba2(MatrixMixer):
         expand: int = 2,
         state_dim: int = 128,
         head_dim: int | None = None,
+        groups: int = 1,
+        bias: bool = False,
         conv_width: int = 4,
+        conv_bias: bool = True,
+        norm_eps: float = 1e-5,
         negative_eigenvalues: bool = False,
         method: str = "auto",
         chunk: int = 64,
@@ -68,11 +77,14 @@ class Mamba2(MatrixMixer):
                 "head_dim must divide the inner channels, and state_dim be at least 1"
             )
         H = E // V
+        if H % groups:
+            raise UserError(f"mamba2: {H} heads, groups {groups}; groups must divide the heads")
         how = dict(method=method, chunk=chunk, dtype=dtype, state_dtype=state_dtype, rngs=rngs)
-        shape = dict(heads=H, key=state_dim, value=V, channels=E + 2 * state_dim)
-        super().__init__(dim, **shape, conv_width=conv_width, gate=jax.nn.silu, **how)
-        self.negative = negative_eigenvalues
-        self.norm = RMSNorm(E, eps=1e-5, rngs=rngs)
+        shape = dict(heads=H, key=state_dim, value=V, channels=E + 2 * groups * state_dim)
+        how |= dict(conv_width=conv_width, conv_bias=conv_bias, gate=jax.nn.silu, bias=bias)
+        super().__init__(dim, **shape, **how)
+        self.negative, self.groups = negative_eigenvalues, groups
+        self.norm = RMSNorm(E, eps=norm_eps, groups=groups, rngs=rngs)
         self.delta = Linear(dim, H, ("embed", None), rngs=rngs, dtype=jnp.float32)
         self.decay = StepSize(H, H, rngs=rngs)
         self.D = nnx.Param(jnp.ones(H), axes=(None,), decay=False)
@@ -81,7 +93,7 @@ class Mamba2(MatrixMixer):
         value, B, C = self._parts(u)
         delta, g = self.decay(self.delta(x.astype(jnp.float32)))
         g, negative = widened(g) if self.negative else (g, None)
-        C, B = (jnp.repeat(each[..., None, :], self.heads, axis=-2) for each in (C, B))
+        C, B = (jnp.repeat(each, self.heads // self.groups, axis=-2) for each in (C, B))
         return Tokens(C, B, value * spread(delta, self.value), g, negative=negative)
 
     def _output(self, o, x, u):
@@ -91,7 +103,7 @@ class Mamba2(MatrixMixer):
         return self.out(self.norm(y).astype(self.dtype))
 
     def _parts(self, u):
-        """Returns the values [..., H, V], and B and C [..., N]."""
+        """Returns the values [..., H, V], and B and C [..., G, N] of the groups."""
         E = self.heads * self.value
-        value, B, C = jnp.split(jax.nn.silu(u), [E, E + self.key], axis=-1)
-        return split_heads(value, self.heads), B, C
+        value, B, C = jnp.split(jax.nn.silu(u), [E, E + self.groups * self.key], axis=-1)
+        return split_heads(value, self.heads), *(split_heads(x, self.groups) for x in (B, C))

@@ -47,8 +47,10 @@ class MatrixMixer(SequenceMixer):
       value: channels V of a head's values.
       channels: channels E that W has and the convolution mixes; None: all of q, k and v.
       conv_width: width of the convolution in tokens; 0: none.
+      conv_bias: whether the convolution has a bias.
       gate: the activation of the output's gate; None: no gate.
       gate_rank: channels between the factors of the gate's projection; None: a single factor.
+      bias: whether W, the gate's projection and W_o have a bias.
       method: a form of ops.linear_attention.
       chunk: tokens per chunk of the forms in chunks.
       dtype: of the computation.
@@ -68,8 +70,10 @@ class MatrixMixer(SequenceMixer):
         value: int,
         channels: int | None = None,
         conv_width: int = 0,
+        conv_bias: bool = True,
         gate: Callable[[Array], Array] | None = None,
         gate_rank: int | None = None,
+        bias: bool = False,
         method: str,
         chunk: int,
         dtype: DTypeLike,
@@ -81,20 +85,22 @@ class MatrixMixer(SequenceMixer):
         self.heads, self.key, self.value = heads, key, value
         self.channels = heads * (2 * key + value) if channels is None else channels
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
-        self.inp = Linear(dim, self.channels, ("embed", "inner"), rngs=rngs, dtype=dtype)
-        self.conv = (
-            uniform_conv(conv_width, self.channels, "inner", rngs, dtype) if conv_width else None
-        )
+        linear = dict(rngs=rngs, dtype=dtype, bias=bias)
+        self.inp = Linear(dim, self.channels, ("embed", "inner"), **linear)
+        conv = None
+        if conv_width:
+            conv = uniform_conv(conv_width, self.channels, "inner", rngs, dtype, conv_bias)
+        self.conv = conv
         self.norm = RMSNorm(value, eps=1e-5, rngs=rngs)
         self.activation, width = gate, heads * value
         low = gated = None  # assigned once, since nnx takes an attribute of None for static
         if gate and gate_rank:
-            low = Linear(dim, gate_rank, ("embed", None), rngs=rngs, dtype=dtype)
-            gated = Linear(gate_rank, width, (None, "heads"), rngs=rngs, dtype=dtype)
+            low = Linear(dim, gate_rank, ("embed", None), **linear)
+            gated = Linear(gate_rank, width, (None, "heads"), **linear)
         elif gate:
-            gated = Linear(dim, width, ("embed", "heads"), rngs=rngs, dtype=dtype)
+            gated = Linear(dim, width, ("embed", "heads"), **linear)
         self.gate_low, self.gate = low, gated
-        self.out = Linear(width, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
+        self.out = Linear(width, dim, ("heads", "embed"), **linear, residual=True)
 
     def init_state(self, batch, max_len):
         conv = jnp.zeros((batch, 0, self.channels), self.dtype)

@@ -11,11 +11,17 @@ Source: Su et al. 2021, "RoFormer", section 3.2.2; channel i is paired with chan
 import jax.numpy as jnp
 import numpy as np
 
+from seqarch.ops.rope_scaling import frequencies, magnitude
 from seqarch.types import Array, Float, Int
 
 
 def rope(
-    x: Float[Array, "B T H K"], position: Int[Array, "B T"], base: float = 10_000.0
+    x: Float[Array, "B T H K"],
+    position: Int[Array, "B T"],
+    base: float = 10_000.0,
+    *,
+    scaling: str | None = None,
+    rotated: int | None = None,
 ) -> Float[Array, "B T H K"]:
     """Rotates the channel pairs (i, i + K/2) of `x` by the angle position * base^(-2i/K).
 
@@ -23,22 +29,31 @@ def rope(
       x: queries or keys of any floating dtype; K is even. The rotation is computed in float32.
       position: of each token, any int32; at absent tokens (-1) the result means nothing.
       base: the base of the frequencies.
+      scaling: of the frequencies, as in seqarch/ops/rope_scaling.py; None: none.
+      rotated: the number of first channels that take the place of K, an even one; the others stay
+        as they are. None: K.
     """
-    half = x.shape[-1] // 2
-    angle = angles(position, base, half)[:, :, None]
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    a, b = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+    half = (x.shape[-1] if rotated is None else rotated) // 2
+    angle, m = angles(position, base, half, scaling)[:, :, None], magnitude(scaling)
+    cos, sin = m * jnp.cos(angle), m * jnp.sin(angle)
+    a, b, rest = jnp.split(x, [half, 2 * half], axis=-1)
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+    turned = [each.astype(x.dtype) for each in (a * cos - b * sin, b * cos + a * sin)]
+    return jnp.concatenate([*turned, rest], axis=-1)
 
 
-def angles(position: Int[Array, "B T"], base: float, half: int) -> Float[Array, "B T {half}"]:
-    """Returns position * base^(-i/half) for i < half, as an angle in [-pi, pi], in float32.
+def angles(
+    position: Int[Array, "B T"], base: float, half: int, scaling: str | None = None
+) -> Float[Array, "B T {half}"]:
+    """Returns position * frequency for each of `half` pairs, as an angle in [-pi, pi], in float32.
+
+    The frequencies are base^(-i/half) for i < half, scaled.
 
     The turn per position is a binary fraction of 64 bits, high.low. Of its product with the
     position the first 32 bits after the point are kept: position * high, in which whole turns
     overflow, plus the carry of position * low.
     """
-    turn = float(base) ** (-np.arange(half) / half) / (2 * np.pi)
+    turn = frequencies(base, half, scaling) / (2 * np.pi)
     high, rest = np.divmod(turn * 2.0**32, 1)
     high = np.uint64(high % 2.0**32).astype(np.uint32)[None, None]
     low = np.uint64(rest * 2.0**32).astype(np.uint32)[None, None]

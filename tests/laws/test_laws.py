@@ -13,6 +13,8 @@ from seqarch.mixers.attention import Attention
 from seqarch.mixers.gru import GRU, GRUState
 from seqarch.mixers.linear_attention import LinearAttention
 from seqarch.mixers.mamba import Mamba
+from seqarch.mixers.mamba2 import Mamba2
+from seqarch.mixers.rg_lru import RGLRU
 from seqarch.mixers.short_conv import ShortConv
 
 
@@ -33,6 +35,9 @@ VARIANTS = {
     ),
     "attention_sink": partial(Attention, 16, window=5, sink=2, forget=True),
     "attention_alibi": partial(Attention, 16, rope=None, alibi=True),
+    "attention_biased_wide_scaled": partial(
+        Attention, 16, head_dim=8, bias=True, out_bias=True, rope_share=0.5, rope_scaling="linear:2"
+    ),
     "linear_attention_decay": partial(LinearAttention, 16, decay="data", method="parallel"),
     "linear_attention_taylor": partial(
         LinearAttention, 16, feature_map="taylor", feature_dim=2, decay="data"
@@ -41,6 +46,11 @@ VARIANTS = {
         LinearAttention, 16, feature_map="identity", normalise=False
     ),
     "mamba_chunked": partial(Mamba, 16, state_dim=4, method="chunked"),
+    "mamba_biased": partial(Mamba, 16, state_dim=4, bias=True, conv_bias=False),
+    "mamba2_grouped_biased": partial(
+        Mamba2, 16, state_dim=4, head_dim=8, groups=2, bias=True, conv_bias=False
+    ),
+    "rg_lru_unit_start": partial(RGLRU, 16, unit_start=True),
     "gru_wide_after_convolution": convolved(partial(GRU, hidden=24), 16),
 }
 
