@@ -31,6 +31,7 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config.model.mlp = 256  # inner width of the gated MLP in each block; 0 for none
     config.model.conv = 0  # width of a causal convolution before each mixer, in tokens; 0 for none
     config.model.vocab = 257  # tokens: 257 for bytes, else the number from prepare_data.py
+    config.model.boundary = -1  # the token that begins a document; -1 for the vocabulary's last
     config.model.dtype = "float32"  # of the computation, or bfloat16; parameters are always float32
     config.model.precision = "highest"  # of products with parameters, in float32; or high, default
     config.model.remat = False  # recompute activations in the backward pass, to save memory

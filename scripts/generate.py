@@ -50,11 +50,15 @@ def main() -> None:
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
     # Passed on without a name of its own, so that the model as it was loaded is freed.
     model = serve(load_model(WORKDIR.value, ALLOW_MODULES.value, mesh=mesh)[1], mesh)
-    coder = tokenizer.kept(WORKDIR.value)
+    coder, vocab = tokenizer.kept(WORKDIR.value), model.embedding.shape[0]
+    if coder.vocab != vocab:
+        raise UserError(
+            f"{WORKDIR.value} has no tokenizer.json for its {vocab} tokens; put the model's there"
+        )
     prompt = os.fsencode(PROMPT.value)  # the bytes that were typed, which may be no UTF-8
     sys.stdout.buffer.write(prompt)
     sys.stdout.buffer.flush()
-    options = dict(steps=STEPS.value, sampling=sampling, stop=model.boundary)
+    options = dict(steps=STEPS.value, sampling=sampling, stop=coder.end)
     prompts, key = [coder.encode(prompt) if prompt else []], jax.random.key(SEED.value)
     for tokens in stream(model, prompts, key=key, **options):
         sys.stdout.buffer.write(coder.decode(tokens[0]))

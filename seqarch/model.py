@@ -53,6 +53,7 @@ class LanguageModel(nnx.Module):
         stack = config.stack
         self.remat, self.precision = config.remat, config.precision
         self.dtype, self.repeats = jnp.dtype(config.dtype), stack.repeats
+        self.boundary = config.boundary % config.vocab  # the token that begins a document
         self.embedding_scale, self.logits_cap = config.embedding_scale, config.logits_cap
         embedding = jax.random.normal(rngs.params(), (config.vocab, config.dim)) * config.dim**-0.5
         self.embedding = nnx.Param(embedding, axes=("vocab", "embed"), decay=False, cast=self.dtype)
@@ -106,11 +107,6 @@ class LanguageModel(nnx.Module):
             x, _ = jax.lax.scan(body, x, (self.period, firsts), unroll=not looped)
         x = run(x, self.tail, width * self.repeats)
         return self.logits(self.norm(x if positions is None else _gather(x, positions)))
-
-    @property
-    def boundary(self) -> int:
-        """The token that begins a document, which is the vocabulary's last."""
-        return self.embedding.shape[0] - 1
 
     def init_state(self, batch: int, max_len: int) -> tuple[State, ...]:
         """Returns the empty state of every layer.

@@ -37,8 +37,9 @@ class ModelConfig:
     dim: width D of the residual stream
     mlp: inner width F of the gated MLP in each block; 0 for none
     conv: width W of a short causal convolution before each mixer; 0 for none
-    vocab: tokens of the vocabulary, of which the last is the boundary: 257 for bytes, else the
-      number that prepare_data.py prints
+    vocab: tokens of the vocabulary, the boundary included: 257 for bytes, else the number that
+      prepare_data.py prints
+    boundary: the token that begins a document; -1 for the vocabulary's last
     dtype: dtype of the computation, "float32" or "bfloat16"; parameters are always float32
     precision: precision of products of float32 with parameters: "highest" is float32; "default" is
       the device's fastest (bfloat16 on TPUs, TF32 on GPUs); "high" is between the two. Products in
@@ -60,6 +61,7 @@ class ModelConfig:
     mlp: int = 256
     conv: int = 0
     vocab: int = 257
+    boundary: int = -1
     dtype: str = "float32"
     precision: str = "highest"
     remat: bool = False
@@ -95,6 +97,11 @@ class ModelConfig:
             raise UserError(
                 f"model.norm_eps is {self.norm_eps} and model.embedding_scale "
                 f"{self.embedding_scale}; give a number above 0, and a finite factor other than 0"
+            )
+        if not -1 <= self.boundary < self.vocab:
+            raise UserError(
+                f"model.boundary is {self.boundary}; give a token below model.vocab, "
+                f"{self.vocab}, or -1 for the last"
             )
         if not 0 <= self.logits_cap < math.inf:
             raise UserError(f"model.logits_cap is {self.logits_cap}; give a bound, or 0 for none")

@@ -41,7 +41,8 @@ FILES: dict[str, tuple[Any, Callable[[Path], Any]]] = {
         lambda path: restore.read_record(path.parents[1]),
     ),
     "meta.json": (
-        tokens.layout("bytes", 257) | {"source": {}, "splits": dict(train=SPLIT, validation=SPLIT)},
+        tokens.layout("bytes", 257, 256)
+        | {"source": {}, "splits": dict(train=SPLIT, validation=SPLIT)},
         lambda path: tokens.read_meta(path.parent),
     ),
     "tokenizer.json": ({"model": {"vocab": {"a": 0, "b": 1}}}, tokenizer.load),

@@ -60,15 +60,16 @@ TRAIN = tuple(
 )
 
 
-def locate(path: str, vocab: int | None = None) -> Path:
+def locate(path: str, vocab: int | None = None, boundary: int = -1) -> Path:
     """Returns the prepared directory of a config's `data.path`.
 
     Args:
       path: "shakespeare", which is fetched and prepared on first use, or a prepared directory.
       vocab: of the model; None: it is not compared.
+      boundary: of the model; -1: the vocabulary's last token.
 
     Raises:
-      UserError: where there is no prepared directory, or it has another vocabulary.
+      UserError: where there is no prepared directory, or it has another vocabulary or boundary.
     """
     directory = _shakespeare() if path == "shakespeare" else local_path(path)
     meta = tokens.read_meta(directory)
@@ -76,6 +77,11 @@ def locate(path: str, vocab: int | None = None) -> Path:
         raise UserError(
             f"model.vocab is {vocab}, the text in {directory} has {meta['vocab']} tokens "
             f"({meta['tokenizer']} and the boundary); set --config.model.vocab={meta['vocab']}"
+        )
+    if vocab is not None and boundary % vocab != meta["boundary"]:
+        raise UserError(
+            f"model.boundary is {boundary % vocab}, documents in {directory} begin with "
+            f"{meta['boundary']}; set --config.model.boundary={meta['boundary']}"
         )
     return directory
 
@@ -94,7 +100,9 @@ def _shakespeare() -> Path:
             f"cannot make {error.filename}: {error.strerror}; set XDG_CACHE_HOME to a directory of "
             "your own"
         ) from error
-    identity = json.dumps([tokens.layout(BYTES.name, BYTES.vocab), SOURCE, TRAIN, HELD_OUT])
+    identity = json.dumps(
+        [tokens.layout(BYTES.name, BYTES.vocab, BYTES.boundary), SOURCE, TRAIN, HELD_OUT]
+    )
     directory = cache / f"shakespeare-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
     if not directory.exists():
         print(f"preparing Shakespeare's works in {directory}", flush=True)

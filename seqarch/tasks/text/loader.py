@@ -24,6 +24,7 @@ def batches(
     length: int,
     batch: int,
     seed: int,
+    vocab: int | None = None,
     start: int = 0,
     process: int = 0,
     processes: int = 1,
@@ -34,10 +35,11 @@ def batches(
 
     Args:
       tokens: the stream.
-      boundary: the token that begins a document, the vocabulary's last.
+      boundary: the token that begins a document.
       length: tokens of a row.
       batch: rows of the global batch.
       seed: of phases and order, in [0, 2^32).
+      vocab: the number of tokens; None: the boundary is the last.
       start: the first step.
       process: the index of this process, which gets its share of each batch's rows.
       processes: the number of processes.
@@ -64,7 +66,8 @@ def batches(
         return window * length + phase(index // windows)
 
     def read(offsets: np.ndarray) -> Batch:
-        return _read(tokens, offsets[rows], length, boundary)
+        windows = _windows(tokens, offsets[rows], length)
+        return _read(in_vocabulary(windows, vocab or boundary + 1), boundary)
 
     offsets = grain.MapDataset.range(windows).seed(seed).shuffle().repeat().map_with_index(offset)
     steps = offsets.batch(batch, drop_remainder=True).map(read)[start:]
@@ -78,9 +81,13 @@ def _cut(size: int, length: int) -> tuple[int, int]:
     return windows, min(length, pairs - windows * length + 1)
 
 
-def _read(tokens: np.ndarray, offsets: np.ndarray, length: int, boundary: int) -> Batch:
-    """Returns the windows that begin at `offsets` as a batch."""
-    window = tokens[offsets[:, None] + np.arange(length + 1)]
-    window = in_vocabulary(window, boundary).astype(np.int32)
+def _windows(tokens: np.ndarray, offsets: np.ndarray, length: int) -> np.ndarray:
+    """Returns the tokens of the windows that begin at `offsets`, with one more for the targets."""
+    return tokens[offsets[:, None] + np.arange(length + 1)]
+
+
+def _read(window: np.ndarray, boundary: int) -> Batch:
+    """Returns windows as a batch."""
+    window = window.astype(np.int32)
     inputs = window[:, :-1]
     return Batch(inputs, window[:, 1:], inputs == boundary, np.ones(inputs.shape, np.float32))

@@ -129,11 +129,13 @@ def _bins(paths: list[str], encoder: Tokenizer) -> Iterator[tuple[str, str, np.n
     for path, split in zip(paths, splits, strict=True):
         stream = _stream(path, encoder)
         for number, document in enumerate(_cut(stream, end), 1):
-            if len(document) and document.max() >= encoder.boundary:
+            if len(document) and document.max() > encoder.last:
                 raise UserError(
                     f"{path} has a token {document.max()}, the tokenizer's are 0 to "
-                    f"{encoder.boundary - 1}; give the --tokenizer that made the file"
+                    f"{encoder.last}; give the --tokenizer that made the file"
                 )
+            if encoder.boundary <= encoder.last:
+                document = document[document != encoder.boundary]
             if encoder.sizes[document].any():
                 yield split, f"{Path(path).name}:{number}", document
 
@@ -144,11 +146,11 @@ def _stream(path: str, encoder: Tokenizer) -> np.ndarray:
     Raises:
       UserError: where the file's size is no multiple of that width, or it seems to be uint32.
     """
-    size, width = os.path.getsize(path), 2 if encoder.boundary <= 1 << 16 else 4
+    size, width = os.path.getsize(path), 2 if encoder.last < 1 << 16 else 4
     if size % width or not size:
         raise UserError(
             f"{path} has {size} bytes; expected tokens of {width} bytes each, which a "
-            f"vocabulary of {encoder.boundary} needs; write them as uint{8 * width}"
+            f"vocabulary of {encoder.last + 1} needs; write them as uint{8 * width}"
         )
     tokens = np.memmap(path, f"<u{width}", "r")
     if width == 2 and len(tokens) > 2 and len(tokens) % 2 == 0 and not tokens[1::2].any():

@@ -39,7 +39,8 @@ class Text(Task):
 
     @classmethod
     def from_config(cls, config: "Config") -> Self:
-        return cls(locate(config.data.path, config.model.vocab), config.length)
+        model = config.model
+        return cls(locate(config.data.path, model.vocab, model.boundary), config.length)
 
     @classmethod
     def layout(cls) -> Layout:
@@ -78,6 +79,7 @@ class Text(Task):
         return batches(
             text.tokens,
             boundary=text.boundary,
+            vocab=text.vocab,
             length=self.length,
             batch=batch,
             seed=seed,
@@ -97,7 +99,7 @@ class Text(Task):
                 "give it more text"
             )
         starts = np.linspace(0, len(tokens) - 1 - length, count).astype(np.int64)
-        window = in_vocabulary(tokens[starts[:, None] + np.arange(length + 1)], text.boundary)
+        window = in_vocabulary(tokens[starts[:, None] + np.arange(length + 1)], text.vocab)
         inputs, targets = window[:, :-1].astype(np.int32), window[:, 1:].astype(np.int32)
         weights = np.ones(inputs.shape, np.float32)
         size = int(text.tokenizer.sizes[targets].sum())

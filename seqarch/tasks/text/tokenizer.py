@@ -3,7 +3,12 @@
 A token has the same bytes wherever it is, and the bytes of a document's tokens are the document.
 Bytes are therefore counted, not estimated, and bits per byte compare across tokenizers. A tokenizer
 that loses something, by lower case or unknown words, is refused at the first document that shows
-it. The last token is always the boundary, which comes before each document and has no bytes.
+it. One token is the boundary, which comes before each document and has no bytes. It is one more
+than those of the vocabulary, the last, unless the tokenizer.json of an imported model says which
+token that model reads as one:
+
+    "seqarch": {"vocab": 50280, "boundary": 0, "end": 0}
+
 `tokenizer.json` is read as data, and only `encode` needs the package `tokenizers`.
 """
 
@@ -18,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from seqarch.errors import UserError, first_line
-from seqarch.files import local_path, parse_json
+from seqarch.files import has_shape, local_path, parse_json
 from seqarch.types import Int
 
 VOCAB = 257  # tokens: the bytes and their boundary
 BOUNDARY = 256
 FILE = "tokenizer.json"
+OURS = "seqarch"  # what an import adds to a tokenizer.json: {"vocab", "boundary", "end"}
 MOST_TOKENS = 1 << 24  # tokens of a vocabulary; a file that claims more would fill the memory
 
 
@@ -31,24 +37,37 @@ class Tokenizer:
     """A vocabulary, with the bytes of each token.
 
     Args:
-      table: the bytes of each token but the boundary, which is the last token.
+      table: the bytes of each token.
       spec: the text of the tokenizer.json; None for bytes.
+      boundary: the token of `table` that is the boundary; None: one more, the last.
+      end: the token that a model predicts at the end of a document; None: the boundary.
 
     Attributes:
-      boundary: the last token.
+      boundary: the token that comes before each document.
+      end: the token that a model predicts at the end of a document.
+      last: the last token that is not an added boundary.
       sizes: Int32[Y], the number of bytes of each token.
     """
 
-    def __init__(self, table: Sequence[bytes], spec: str | None = None):
-        self.boundary, self.spec = len(table), spec
-        self.sizes = np.array([*map(len, table), 0], np.int32)
-        content = np.frombuffer(b"".join(table), np.uint8)
-        self._symbols = np.append(content, BOUNDARY).astype(np.uint16)
+    def __init__(
+        self,
+        table: Sequence[bytes],
+        spec: str | None = None,
+        boundary: int | None = None,
+        end: int | None = None,
+    ):
+        self.last, self.spec = len(table) - 1, spec
+        self.boundary = len(table) if boundary is None else boundary
+        table = [*table[: self.boundary], b"", *table[self.boundary + 1 :]]
+        self.end = self.boundary if end is None else end
+        self.sizes = np.array([*map(len, table)], np.int32)
+        content = np.frombuffer(b"".join(table), np.uint8).astype(np.uint16)
+        self._symbols = np.insert(content, self.sizes[: self.boundary].sum(), BOUNDARY)
 
     @property
     def vocab(self) -> int:
         """The number of tokens Y, the boundary included."""
-        return self.boundary + 1
+        return len(self.sizes)
 
     @property
     def name(self) -> str:
@@ -88,7 +107,7 @@ class Tokenizer:
         """Returns the bytes of tokens, with BOUNDARY for each boundary."""
         if self.spec is None:
             return tokens
-        widths = np.append(self.sizes[:-1], 1)  # a boundary is one symbol
+        widths = self.sizes + (np.arange(self.vocab) == self.boundary)  # a boundary is one symbol
         first, taken = (np.cumsum(widths) - widths)[tokens], widths[tokens]
         offsets = np.arange(taken.sum()) - np.repeat(np.cumsum(taken) - taken, taken)
         return self._symbols[np.repeat(first, taken) + offsets]
@@ -111,7 +130,8 @@ class Tokenizer:
                 f"{FILE} needs the package tokenizers to encode text; pip install tokenizers"
             ) from error
         try:
-            library = tokenizers.Tokenizer.from_str(self.spec)
+            spec = {name: part for name, part in json.loads(self.spec).items() if name != OURS}
+            library = tokenizers.Tokenizer.from_str(json.dumps(spec))
         except Exception as error:  # the library raises no other kind
             raise UserError(
                 f"the package tokenizers cannot read this {FILE}: {first_line(error)}; give a file "
@@ -129,8 +149,9 @@ BYTES = Tokenizer([bytes([value]) for value in range(256)])
 def load(path: str | os.PathLike) -> Tokenizer:
     """Returns the tokenizer of a tokenizer.json; raises UserError where it cannot be read."""
     try:
-        spec = local_path(path).read_text("utf-8")
-        return Tokenizer(_table(parse_json(spec)), spec)
+        text = local_path(path).read_text("utf-8")
+        spec = parse_json(text)
+        return Tokenizer(*_imported(_table(spec), text, spec.get(OURS)))
     except OSError as error:
         raise UserError(
             f"cannot read the tokenizer {path}: {error.strerror}; give a {FILE}"
@@ -139,6 +160,19 @@ def load(path: str | os.PathLike) -> Tokenizer:
         raise UserError(
             f"{path} is no {FILE} of Hugging Face's tokenizers; give a file that they saved"
         ) from error
+
+
+def _imported(table: list[bytes], text: str, given: dict | None) -> tuple:
+    """Returns the arguments of a Tokenizer, with what an import added to the tokenizer.json."""
+    if given is None:
+        return table, text
+    if not has_shape(given, {name: int for name in ("vocab", "boundary", "end")}):
+        raise ValueError(f"no tokens: {given!r}")
+    vocab, boundary, end = (given[name] for name in ("vocab", "boundary", "end"))
+    inside = 0 <= min(boundary, end) <= max(boundary, end) < vocab
+    if not (len(table) <= vocab <= MOST_TOKENS and inside):
+        raise ValueError(f"no tokens: {given!r}")
+    return [*table, *[b""] * (vocab - len(table))], text, boundary, end
 
 
 def kept(directory: str | os.PathLike) -> Tokenizer:

@@ -9,7 +9,8 @@ tokenizer.json. All splits share
                  "source": {...}, "splits": {"train": {"tokens": ..., "bytes": ...,
                                                        "documents": ..., "sha256": ...}, ...}}
 
-Only the split "test" may be absent.
+The boundary is the last token, unless the tokenizer.json is that of an imported model. Only the
+split "test" may be absent.
 """
 
 import dataclasses
@@ -27,7 +28,12 @@ from seqarch.types import Int
 SPLITS = ("train", "validation", "test")
 BLOCK = 1 << 24  # tokens that are scanned or written at once
 _SPLIT = {"tokens": int, "bytes": int, "documents": int, "sha256": str}
-META = {"vocab": int, "source": dict, "splits": {"*": _SPLIT}}  # shape of meta.json beside `layout`
+META = {
+    "vocab": int,
+    "boundary": int,
+    "source": dict,
+    "splits": {"*": _SPLIT},
+}  # shape of meta.json beside `layout`
 
 
 class Document(NamedTuple):
@@ -68,14 +74,25 @@ class TokenFile:
         """The token that begins a document."""
         return self.meta["boundary"]
 
+    @property
+    def vocab(self) -> int:
+        """The number of tokens, the boundary included."""
+        return self.meta["vocab"]
+
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer; raises UserError where it is not that of meta.json."""
         found = kept(self.directory)
-        if found.vocab != self.meta["vocab"]:
-            path, said = self.directory / FILE, self.meta["vocab"]
+        if found.vocab != self.vocab:
+            path, said = self.directory / FILE, self.vocab
             raise UserError(
                 f"{path} has {found.vocab} tokens, meta.json says {said}; prepare the text again"
+            )
+        if found.boundary != self.boundary:
+            path, said = self.directory / FILE, self.boundary
+            raise UserError(
+                f"{path} has the boundary {found.boundary}, meta.json says {said}; prepare the "
+                "text again"
             )
         return found
 
@@ -109,7 +126,7 @@ class TokenFile:
             at least one. 0: all tokens.
         """
         stop = min(document.stop, document.start + 1 + limit) if limit else document.stop
-        tokens = in_vocabulary(self.tokens[document.start + 1 : stop], self.boundary)
+        tokens = in_vocabulary(self.tokens[document.start + 1 : stop], self.vocab)
         tokens = tokens.astype(np.int32)
         if not limit:
             return tokens
@@ -123,10 +140,10 @@ class TokenFile:
     def last_symbols(self, count: int) -> Int[np.ndarray, "S"]:
         """Returns the split's last `count` symbols: bytes, and BOUNDARY for each boundary."""
         if self.tokenizer is BYTES:
-            return in_vocabulary(self.tokens[-count:], self.boundary)
+            return in_vocabulary(self.tokens[-count:], self.vocab)
         parts, found, block = [], 0, min(BLOCK, 1 << 20)
         for stop in range(len(self.tokens), 0, -block):
-            tokens = in_vocabulary(self.tokens[max(0, stop - block) : stop], self.boundary)
+            tokens = in_vocabulary(self.tokens[max(0, stop - block) : stop], self.vocab)
             parts.insert(0, self.tokenizer.symbols(tokens))
             found += len(parts[0])
             if found >= count:
@@ -134,11 +151,11 @@ class TokenFile:
         return np.concatenate(parts)[-count:]
 
 
-def in_vocabulary(tokens: np.ndarray, boundary: int) -> np.ndarray:
-    """Returns `tokens`; raises UserError where one is above the boundary, the last token."""
-    if tokens.size and tokens.max() > boundary:
+def in_vocabulary(tokens: np.ndarray, vocab: int) -> np.ndarray:
+    """Returns `tokens`; raises UserError where one is not below `vocab`."""
+    if tokens.size and tokens.max() >= vocab:
         raise UserError(
-            f"the text has a token {tokens.max()}, its vocabulary ends at {boundary}; prepare "
+            f"the text has a token {tokens.max()}, its vocabulary ends at {vocab - 1}; prepare "
             "the text again"
         )
     return tokens
@@ -158,8 +175,9 @@ def read_meta(directory: Path) -> dict:
         )
     try:
         meta = read_json(path)
-        expected = layout(meta["tokenizer"], meta["vocab"])
+        expected = layout(meta["tokenizer"], meta["vocab"], meta["boundary"])
         matches = {name: meta[name] for name in expected} == expected
+        matches &= 0 <= meta["boundary"] < meta["vocab"]
         matches &= meta["tokenizer"] in ("bytes", FILE)
         matches &= {"train", "validation"} <= set(meta["splits"]) <= set(SPLITS)
         matches &= has_shape(meta, META)
@@ -170,15 +188,16 @@ def read_meta(directory: Path) -> dict:
     return meta
 
 
-def layout(tokenizer: str, vocab: int) -> dict:
+def layout(tokenizer: str, vocab: int, boundary: int) -> dict:
     """Returns the fields of meta.json that describe tokens.
 
     Args:
       tokenizer: "bytes" or "tokenizer.json".
       vocab: number of tokens, the boundary included.
+      boundary: the token that begins a document.
     """
     dtype = "<u2" if vocab <= 1 << 16 else "<u4"
-    tokens = {"vocab": vocab, "boundary": vocab - 1, "dtype": dtype}
+    tokens = {"vocab": vocab, "boundary": boundary, "dtype": dtype}
     return {"format": 1, "tokenizer": tokenizer} | tokens
 
 

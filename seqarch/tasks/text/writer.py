@@ -58,7 +58,8 @@ def write(
         partial.mkdir(parents=True)
         tokenizer.save(partial)
         splits = _write_splits(partial, documents, tokenizer)
-        meta = {**layout(tokenizer.name, tokenizer.vocab), "source": source, "splits": splits}
+        described = layout(tokenizer.name, tokenizer.vocab, tokenizer.boundary)
+        meta = {**described, "source": source, "splits": splits}
         (partial / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
         _publish(partial, output, replace)
     except OSError as error:
@@ -76,7 +77,8 @@ class _SplitWriter:
     def __init__(
         self, directory: Path, split: str, tokenizer: Tokenizer, files: contextlib.ExitStack
     ):
-        self.tokenizer, self.dtype = tokenizer, layout(tokenizer.name, tokenizer.vocab)["dtype"]
+        described = layout(tokenizer.name, tokenizer.vocab, tokenizer.boundary)
+        self.tokenizer, self.dtype = tokenizer, described["dtype"]
         self.file = files.enter_context(open(directory / f"{split}.bin", "wb"))
         self.names = files.enter_context(
             open(directory / f"{split}.names", "w", -1, "utf-8", "surrogateescape", "\n")

@@ -376,3 +376,36 @@ def test_the_vocabulary_decides_the_width_of_bin_files(tmp_path):
         _stream(str(path), large)
     small = tokenizer.Tokenizer([b"x"] * 65_536)
     assert _stream(str(path), small).tolist() == [3, 4, 5]
+
+
+def test_a_boundary_that_an_import_names_is_a_token_of_the_vocabulary(tmp_path):
+    (path := tmp_path / "tokenizer.json").write_text(
+        json.dumps(spec() | dict(seqarch=dict(vocab=264, boundary=260, end=2)))
+    )
+    found = tokenizer.load(path)
+    assert (found.vocab, found.boundary, found.end, found.last) == (264, 260, 2, 263)
+    text = f"the then {END} the".encode()
+    assert found.decode([260, *found.encode(text), 263]) == text
+    assert list(found.symbols(np.array([260, 65, 260]))) == [256, 65, 256]
+    (tmp_path / "texts").mkdir()
+    for number, text in enumerate(TEXTS):
+        (tmp_path / f"texts/{number}.txt").write_bytes(text)
+    meta = prepare(str(tmp_path / "texts/*"), str(tmp_path / "out"), tokenizer_path=str(path))
+    assert (meta["vocab"], meta["boundary"]) == (264, 260)
+    split = tokens.open_split(tmp_path / "out", "train")
+    assert (split.tokens == 260).sum() == meta["splits"]["train"]["documents"]
+    assert split.read(split.documents[0]).tobytes() in TEXTS
+    assert corpus.locate(str(tmp_path / "out"), 264, 260) == tmp_path / "out"
+    with pytest.raises(UserError, match="model.boundary is 263, documents in .* begin with 260"):
+        corpus.locate(str(tmp_path / "out"), 264)
+
+
+@pytest.mark.parametrize(
+    "changes", [dict(vocab=260), dict(boundary=264), dict(end=-1), dict(end="")]
+)
+def test_a_boundary_that_cannot_be_is_told(tmp_path, changes):
+    (path := tmp_path / "tokenizer.json").write_text(
+        json.dumps(spec() | dict(seqarch=dict(vocab=264, boundary=260, end=2) | changes))
+    )
+    with pytest.raises(UserError, match="is no tokenizer.json of Hugging Face's tokenizers"):
+        tokenizer.load(path)
