@@ -13,7 +13,7 @@ ROOMS = """
     shapes types errors files provenance records devices stats runtime
     ops layers mixers patterns tuning
     evals.evaluator tasks config flops model training generate
-    laws costs evals report runs compare sweep
+    laws costs pretrained evals report runs compare sweep
     runtime.help runtime.cli
 """.split()
 

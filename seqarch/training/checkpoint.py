@@ -116,6 +116,15 @@ class Checkpointer:
         # Without `force`, Orbax may skip a step silently.
         self._manager.save(int(state.step), args=args, force=True)
 
+    def save_model(self, step: int, model: Mapping[str, Array]) -> None:
+        """Starts a save of parameters without an optimizer's state, by their names in a state.
+
+        `load_model` reads it; training does not go on from it.
+        """
+        record = restore.make_record(step, model, self.stream, self.config)
+        items = dict(model=ocp.args.StandardSave(dict(model)), record=ocp.args.JsonSave(record))
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
     def restore(
         self, abstract: TrainState, *, strict: bool = False, say: Callable[[str], None] = print
     ) -> TrainState:

@@ -61,6 +61,11 @@ def read_model(path: Path) -> OutsideModel:
     Raises:
       UserError: where there is no such file, or it holds no config of a known family.
     """
+    return describe(read_values(path), str(path))
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Returns the fields of a config.json; raises UserError where there are none."""
     try:
         values = read_json(path)
     except FileNotFoundError as error:
@@ -71,7 +76,7 @@ def read_model(path: Path) -> OutsideModel:
         raise UserError(f"{path} is no JSON; give the config.json of a model") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no JSON object; give the config.json of a model")
-    return describe(values, str(path))
+    return values
 
 
 def describe(values: dict[str, Any], path: str = "config.json") -> OutsideModel:

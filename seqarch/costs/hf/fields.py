@@ -1,5 +1,6 @@
 """The fields of a config.json, with one line for each that is missing or has no usable value."""
 
+import math
 import reprlib
 from collections.abc import Mapping
 from typing import Any
@@ -58,6 +59,48 @@ class Fields:
         if not self.has(name):
             return absent
         return None if self.get(name) is None else self.count(name)
+
+    def number(self, *names: str, default: float | None = None) -> float:
+        """Returns a number above 0, such as an epsilon.
+
+        Args:
+          names: the field's name, and after it others that may stand for it.
+          default: what is returned where it is missing; None: it must be there.
+
+        Raises:
+          UserError: where it is missing, and where it is no such number.
+        """
+        found = [name for name in names if self.get(name) is not None]
+        if not found and default is not None:
+            return default
+        if not found:
+            raise self.error(f"{names[0]} is missing")
+        value = self.get(found[0])
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 < value < math.inf:
+            raise self.error(f"{found[0]} is {reprlib.repr(value)}; give a number above 0")
+        return float(value)
+
+    def choice(self, *names: str, default: str, known: tuple[str, ...]) -> str:
+        """Returns a name of `known`, or the default; raises UserError for another value.
+
+        `names` are the field's name, and after it those that it had before.
+        """
+        found = [name for name in names if self.get(name) is not None]
+        value = self.get(found[0]) if found else default
+        if value not in known:
+            raise self.error(f"{found[0]} is {reprlib.repr(value)}; known: {', '.join(known)}")
+        return value
+
+    def inner(self, *names: str) -> "Fields":
+        """Returns the fields of the first of several groups that is there; none has no fields."""
+        for name in names:
+            value = self.get(name)
+            if value is not None and not isinstance(value, dict):
+                raise self.error(f"{name} is {reprlib.repr(value)}; give fields")
+            if value is not None:
+                return Fields(value, f"{self._path}: {name}")
+        return Fields({}, self._path)
 
     def flag(self, name: str, default: bool) -> bool:
         """Returns a truth value; raises UserError where the field has another one."""
