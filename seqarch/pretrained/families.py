@@ -11,12 +11,15 @@ from seqarch.costs.hf.layers import OutsideModel
 from seqarch.patterns import Layer
 from seqarch.pretrained.attention import llama, mistral, qwen2, qwen3
 from seqarch.pretrained.outside import Outside
+from seqarch.pretrained.recurrent import mamba1, mamba2
 
 FAMILIES: dict[str, Callable[[Fields, OutsideModel], Outside]] = {  # by model_type
     "llama": llama,
     "mistral": mistral,
     "qwen2": qwen2,
     "qwen3": qwen3,
+    "mamba": mamba1,
+    "mamba2": mamba2,
 }
 
 

@@ -55,6 +55,31 @@ CASES = {
         rope_theta=1000.0,
         rope_scaling=YARN,
     ),
+    "mamba": dict(model_type="mamba", **MAMBA, conv_kernel=3, time_step_rank=2),
+    "mamba_biased": dict(
+        model_type="mamba",
+        **MAMBA,
+        use_bias=True,
+        use_conv_bias=False,
+        expand=1,
+        tie_word_embeddings=False,
+        layer_norm_epsilon=1e-3,
+    ),
+    "mamba2": dict(
+        model_type="mamba2", **MAMBA, num_heads=4, head_dim=8, n_groups=1, use_bias=True
+    ),
+    "mamba2_groups": dict(
+        model_type="mamba2",
+        **MAMBA,
+        num_heads=4,
+        head_dim=4,
+        expand=1,
+        n_groups=2,
+        use_conv_bias=False,
+        conv_kernel=3,
+        layer_norm_epsilon=1e-3,
+        tie_word_embeddings=True,
+    ),
 }
 
 

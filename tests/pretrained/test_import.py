@@ -126,6 +126,13 @@ MISTAKES = [  # a family, changes of its config, words of the answer
     ("qwen3", dict(intermediate_size=8), "gate_proj.weight of shape [20, 16], which do not make"),
     ("qwen3", dict(vocab_size=128), "bos_token_id is 260"),
     ("qwen3", dict(vocab_size=250, bos_token_id=0, eos_token_id=0), "tokenizer.json has 261 tok"),
+    ("mamba2", dict(time_step_limit=[0, 0.1]), "time_step_limit is [0, 0.1]; bounds of time steps"),
+    (
+        "mamba",
+        dict(time_step_rank=3),
+        "dt_proj.weight of shape [32, 2], which do not make the [3, 32]",
+    ),
+    ("mamba", dict(expand=3), "mixer.D of shape [32], which do not make the [48]"),
     (
         "qwen3",
         dict(model_type="mixtral", num_local_experts=8),
