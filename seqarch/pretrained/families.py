@@ -12,6 +12,7 @@ from seqarch.patterns import Layer
 from seqarch.pretrained.attention import llama, mistral, qwen2, qwen3
 from seqarch.pretrained.outside import Outside
 from seqarch.pretrained.recurrent import mamba1, mamba2
+from seqarch.pretrained.recurrent_gemma import recurrent_gemma
 
 FAMILIES: dict[str, Callable[[Fields, OutsideModel], Outside]] = {  # by model_type
     "llama": llama,
@@ -20,6 +21,7 @@ FAMILIES: dict[str, Callable[[Fields, OutsideModel], Outside]] = {  # by model_t
     "qwen3": qwen3,
     "mamba": mamba1,
     "mamba2": mamba2,
+    "recurrent_gemma": recurrent_gemma,
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 VOCAB, LENGTH = 24, 14
 SIZES = dict(vocab_size=VOCAB, hidden_size=16, intermediate_size=20, num_hidden_layers=2)
 ATTENTION = SIZES | dict(
-    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5
+    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-2
 )
 LLAMA3 = dict(
     rope_type="llama3",
@@ -19,7 +19,9 @@ LLAMA3 = dict(
 YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=16)
 MAMBA = dict(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2, state_size=3)
 GEMMA = SIZES | dict(
+    hidden_size=24,
     num_hidden_layers=5,
+    rms_norm_eps=1e-2,
     num_attention_heads=2,
     num_key_value_heads=1,
     attention_window_size=6,
@@ -63,7 +65,7 @@ CASES = {
         use_conv_bias=False,
         expand=1,
         tie_word_embeddings=False,
-        layer_norm_epsilon=1e-3,
+        layer_norm_epsilon=1e-2,
     ),
     "mamba2": dict(
         model_type="mamba2", **MAMBA, num_heads=4, head_dim=8, n_groups=1, use_bias=True
@@ -77,8 +79,15 @@ CASES = {
         n_groups=2,
         use_conv_bias=False,
         conv_kernel=3,
-        layer_norm_epsilon=1e-3,
+        layer_norm_epsilon=1e-2,
         tie_word_embeddings=True,
+    ),
+    "recurrent_gemma": dict(model_type="recurrent_gemma", **GEMMA),
+    "recurrent_gemma_biased": dict(
+        model_type="recurrent_gemma",
+        **GEMMA | dict(num_hidden_layers=2, block_types=["attention", "recurrent"]),
+        attention_bias=True,
+        logits_soft_cap=1.0,
     ),
 }
 
