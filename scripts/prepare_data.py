@@ -34,8 +34,10 @@ def main() -> None:
         line = f"{name}: {summary['documents']:,} documents, {summary['bytes']:,} bytes"
         per_token = summary["bytes"] / summary["tokens"]
         print(line + (f", {per_token:.3f} a token" if TOKENIZER.value else ""))
-    vocab = f" --config.model.vocab={meta['vocab']}" if TOKENIZER.value else ""
-    print(f"train on it with --config.data.path={shlex.quote(OUTPUT.value)}{vocab}")
+    more = f" --config.model.vocab={meta['vocab']}" if TOKENIZER.value else ""
+    if meta["boundary"] != meta["vocab"] - 1:
+        more += f" --config.model.boundary={meta['boundary']}"
+    print(f"train on it with --config.data.path={shlex.quote(OUTPUT.value)}{more}")
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def _attention_model(
     """
     eps, tied = fields.number("rms_norm_eps", default=1e-6), is_tied(fields)
     fields.choice("hidden_act", default="silu", known=("silu",))
-    options = dict(heads=head.queries, kv_heads=head.keys, head_dim=head.width, **rotary(fields))
-    options |= {name: True for name, on in dict(bias=bias, out_bias=out_bias).items() if on}
+    options = dict(heads=head.queries, kv_heads=head.keys, head_dim=head.width, bias=bias)
+    options |= dict(out_bias=out_bias, **rotary(fields))
     if qk_norm:
         options |= dict(qk_norm=True, norm_eps=eps)
 

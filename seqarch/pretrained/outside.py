@@ -1,8 +1,10 @@
 """What a family of models says of one: our layers, and the weights that their parameters are."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from seqarch.mixers import resolve_mixer
 from seqarch.patterns import Layer
 from seqarch.pretrained.parts import Parts
 
@@ -26,6 +28,7 @@ class Outside(NamedTuple):
 
 
 def layer(mixer: str, **options: Any) -> Layer:
-    """Returns a layer with options; those that are None are left out."""
-    given = {name: value for name, value in options.items() if value is not None}
+    """Returns a layer with those options that differ from the mixer's defaults."""
+    defaults = inspect.signature(resolve_mixer(mixer).__init__).parameters
+    given = {name: value for name, value in options.items() if value != defaults[name].default}
     return Layer(mixer, tuple(given.items()))

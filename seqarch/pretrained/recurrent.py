@@ -16,15 +16,15 @@ def mamba1(fields: Fields, plan: OutsideModel) -> Outside:
     """Returns Mamba; raises UserError for an activation without a counterpart."""
     width = fields.count("hidden_size", "d_model")
     bias, conv_bias = fields.flag("use_bias", False), fields.flag("use_conv_bias", True)
+    R, N = rank(fields, "time_step_rank", width), fields.count("state_size", default=16)
     options = dict(
         expand=fields.count("expand", default=2),
-        state_dim=fields.count("state_size", default=16),
+        state_dim=N,
         conv_width=fields.count("conv_kernel", default=4),
-        delta_rank=rank(fields, "time_step_rank", width),
+        delta_rank=None if R == math.ceil(width / 16) else R,
         bias=bias,
         conv_bias=conv_bias,
     )
-    R, N = options["delta_rank"], options["state_dim"]
 
     def block(index: int) -> Parts:
         at = f"backbone.layers.{index}"

@@ -65,7 +65,7 @@ def _layer(fields: Fields, cache: int, window: int | None) -> Layer:
         "attention",
         heads=heads,
         kv_heads=fields.count("num_key_value_heads", default=heads),
-        bias=fields.flag("attention_bias", False) or None,
+        bias=fields.flag("attention_bias", False),
         out_bias=True,
         window=window,
         **rotary(fields, share=0.5),

@@ -13,7 +13,7 @@ KINDS = ("default", "linear", "llama3", "yarn")
 
 
 def rotary(fields: Fields, share: float = 1.0) -> dict[str, Any]:
-    """Returns the options of attention: rope, and rope_scaling and rope_share where they differ.
+    """Returns the options of attention: rope, rope_share, rope_scaling.
 
     Args:
       fields: the config.
@@ -24,21 +24,16 @@ def rotary(fields: Fields, share: float = 1.0) -> dict[str, Any]:
     """
     inner = fields.inner("rope_parameters", "rope_scaling")
     theta = inner.number("rope_theta", default=fields.number("rope_theta", default=THETA))
-    options: dict[str, Any] = {"rope": theta}
     outer = fields.number("partial_rotary_factor", default=share)
     share = inner.number("partial_rotary_factor", default=outer)
-    if share != 1:
-        options["rope_share"] = share
-    if scaling := _scaling(fields, inner):
-        options["rope_scaling"] = scaling
-    return options
+    return dict(rope=theta, rope_share=share, rope_scaling=_scaling(fields, inner))
 
 
-def _scaling(fields: Fields, inner: Fields) -> str:
-    """Returns the option rope_scaling; "" where the frequencies are as they are."""
+def _scaling(fields: Fields, inner: Fields) -> str | None:
+    """Returns the option rope_scaling; None where the frequencies are as they are."""
     kind = inner.choice("rope_type", "type", default="default", known=KINDS)
     if kind == "default":
-        return ""
+        return None
     factor = inner.number("factor")
     if kind == "linear":
         return _text(kind, factor)

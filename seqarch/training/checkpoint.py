@@ -169,6 +169,11 @@ class Checkpointer:
         def read() -> tuple[dict[str, Any], dict[str, Array]]:
             record = restore.read_record(path)
             restore.check_origin(path, record, self.config)
+            if not any(name.startswith("opt_state.") for name in record["arrays"]):
+                raise UserError(
+                    f"{path} has imported weights without an optimizer's state, which are not "
+                    "trained on; give another --workdir"
+                )
             self._check_stream(path, record)
             restore.check(path, record, model | rest)
             return record, restore.read_arrays(path, model=model, optimizer=rest)

@@ -10,12 +10,18 @@ import pytest
 
 import seqarch
 from seqarch.config import ModelConfig
+from seqarch.errors import UserError
 from seqarch.evals.evaluate import evaluate
 from seqarch.files import read_json
+from seqarch.model import count_parameters
 from seqarch.patterns import parse_pattern
 from seqarch.pretrained.families import period, read_import
+from seqarch.pretrained.run import import_run
 from seqarch.tasks.text import tokens
 from seqarch.tasks.text.prepare import prepare
+from seqarch.training.checkpoint import Checkpointer
+from seqarch.training.state import make_init
+from tests.conftest import TESTS
 from tests.pretrained.cases import CASES, draw
 from tests.pretrained.test_logits import EXPECTED
 from tests.tasks.text.test_tokenizer import spec
@@ -103,6 +109,15 @@ def test_parts_and_short_floats_are_read(write, tmp_path, run_here, parts, dtype
     assert read_json(run / "run.json")["imported"]["model_type"] == "llama"
 
 
+def test_training_does_not_go_on_from_imported_weights(write, tmp_path):
+    config = import_run(write("llama"), tmp_path / "run", say=lambda line: None)
+    state = make_init(config)
+    abstract = jax.eval_shape(state, jax.random.key(0))
+    with pytest.raises(UserError, match="has imported weights without an optimizer's state"):
+        with Checkpointer(tmp_path / "run/checkpoints") as checkpoints:
+            checkpoints.restore(abstract)
+
+
 def test_a_directory_with_a_run_stays_as_it_is(write, tmp_path, run_here):
     run = tmp_path / "run"
     run.mkdir()
@@ -188,3 +203,10 @@ def test_the_shortest_pattern_is_found():
     assert period(layers) == layers[:3] and period(layers[:3]) == layers[:3]
     assert period(layers[:2]) == layers[:1]
     assert isinstance(read_import(CASES["llama"]).config, ModelConfig)
+
+
+def test_a_model_of_defaults_is_named_without_options():
+    public = read_json(TESTS / "costs/hf_models.json")["public"]["mamba-130m-hf"]["config"]
+    config = read_import(public).config
+    assert (config.mixer, config.layers, config.dim, config.vocab) == ("mamba", 24, 768, 50280)
+    assert count_parameters(config) == 129_135_360
