@@ -61,16 +61,16 @@ def import_run(
         data=DataConfig(data or str(Path(workdir) / "text")),
         eval=EvalConfig(batch=1),
     )
-    with Weights(source.parent) as weights:
-        _check_empty(workdir)
-        rundir.check(workdir, config)
-        with rundir.lock(workdir, say), rundir.full_disk_told(workdir):
+    _check_empty(workdir)
+    rundir.check(workdir, config)
+    with rundir.lock(workdir, say), rundir.full_disk_told(workdir):
+        with Weights(source.parent) as weights:
             arrays = filled(imported.config, imported.outside, weights, str(source.parent))
-            say(f"{imported.name}: {sum(each.size for each in arrays.values()):,} parameters")
-            _save(workdir, config, arrays)
-            if spec:
-                write_text(Path(workdir) / tokenizer.FILE, spec)
-            rundir.write(workdir, to_dict(config), _record(source, imported))
+        say(f"{imported.name}: {sum(each.size for each in arrays.values()):,} parameters")
+        _save(workdir, config, arrays)
+        if spec:
+            write_text(Path(workdir) / tokenizer.FILE, spec)
+        rundir.write(workdir, to_dict(config), _record(source, imported))
     return config
 
 
