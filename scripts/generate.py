@@ -60,6 +60,8 @@ def main() -> None:
     sys.stdout.buffer.flush()
     options = dict(steps=STEPS.value, sampling=sampling, stop=coder.end)
     prompts, key = [coder.encode(prompt) if prompt else []], jax.random.key(SEED.value)
+    if coder.boundary <= coder.last:  # an imported model's own token, with which its texts begin
+        prompts = [[coder.boundary, *prompts[0]]]
     for tokens in stream(model, prompts, key=key, **options):
         sys.stdout.buffer.write(coder.decode(tokens[0]))
         sys.stdout.buffer.flush()

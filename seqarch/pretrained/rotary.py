@@ -12,21 +12,24 @@ THETA = 10_000.0  # base of the frequencies where a config has none, as in trans
 KINDS = ("default", "linear", "llama3", "yarn")
 
 
-def rotary(fields: Fields, share: float = 1.0) -> dict[str, Any]:
+def rotary(fields: Fields, share: float | None = None) -> dict[str, Any]:
     """Returns the options of attention: rope, rope_share, rope_scaling.
 
     Args:
       fields: the config.
-      share: of a head's channels that are rotated, where the config does not say it.
+      share: of a head's channels that are rotated, where the config does not say it; None: the
+        family always rotates all.
 
     Raises:
       UserError: for frequencies that have no counterpart.
     """
     inner = fields.inner("rope_parameters", "rope_scaling")
     theta = inner.number("rope_theta", default=fields.number("rope_theta", default=THETA))
-    outer = fields.number("partial_rotary_factor", default=share)
-    share = inner.number("partial_rotary_factor", default=outer)
-    return dict(rope=theta, rope_share=share, rope_scaling=_scaling(fields, inner))
+    outer = fields.number("partial_rotary_factor", default=share or 1.0)
+    given = inner.number("partial_rotary_factor", default=outer)
+    if share is None and given != 1:
+        raise fields.error(f"partial_rotary_factor is {given}; this family rotates whole heads")
+    return dict(rope=theta, rope_share=given, rope_scaling=_scaling(fields, inner))
 
 
 def _scaling(fields: Fields, inner: Fields) -> str | None:

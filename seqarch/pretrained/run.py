@@ -1,7 +1,6 @@
 """Writes the weights of a model from outside as a run, which programs read as any other."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from seqarch.errors import UserError
 from seqarch.files import local_path, write_text
 from seqarch.pretrained.families import Imported, read_import
 from seqarch.pretrained.filling import filled
+from seqarch.pretrained.vocabulary import run_tokenizer
 from seqarch.pretrained.weights import Weights
 from seqarch.tasks.text import tokenizer
 from seqarch.training import rundir
@@ -52,7 +52,10 @@ def import_run(
     given = local_path(path)
     source = given / "config.json" if given.is_dir() else given
     imported = read_import(read_values(source), str(source), dtype=dtype)
-    spec = _tokenizer(source.parent, imported)
+    spec, tokens = "", source.parent / tokenizer.FILE
+    if tokens.exists():
+        model = imported.config
+        spec = run_tokenizer(tokens, model.vocab, model.boundary, imported.end)
     config = Config(
         steps=1,
         batch=1,
@@ -72,21 +75,6 @@ def import_run(
             write_text(Path(workdir) / tokenizer.FILE, spec)
         rundir.write(workdir, to_dict(config), _record(source, imported))
     return config
-
-
-def _tokenizer(directory: Path, imported: Imported) -> str:
-    """Returns the tokenizer.json of the run, which has the model's boundary; "" without one."""
-    path, vocab = directory / tokenizer.FILE, imported.config.vocab
-    if not path.exists():
-        return ""
-    found = tokenizer.load(path)
-    if found.last >= vocab:
-        raise UserError(
-            f"{path} has {found.last + 1} tokens, its config.json has a vocab_size of {vocab}; "
-            "give the files of one model"
-        )
-    ours = dict(vocab=vocab, boundary=imported.config.boundary, end=imported.end)
-    return json.dumps(json.loads(found.spec) | {tokenizer.OURS: ours}, ensure_ascii=False)
 
 
 def _check_empty(workdir: str | os.PathLike) -> None:

@@ -134,6 +134,7 @@ MISTAKES = [  # a family, changes of its config, words of the answer
     ("qwen3", dict(rope_scaling=[]), "rope_scaling is []; give fields"),
     ("qwen3", dict(rope_scaling=dict(type="dynamic", factor=2)), "type is 'dynamic'; known: def"),
     ("qwen3", dict(rope_scaling=dict(type="linear")), "config.json: rope_scaling: factor is miss"),
+    ("qwen3", dict(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5; this family rotates"),
     ("qwen3", dict(bos_token_id=999), "bos_token_id is 999; give a token below vocab_size, 264"),
     ("qwen3", dict(quantization_config=dict(quant_method="awq")), "weights are quantised (awq)"),
     ("qwen3", dict(num_hidden_layers=1), "has weights that its config.json does not tell of: mo"),
