@@ -71,10 +71,17 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.model.mlp = 256
     config.model.conv = 0
     config.model.vocab = 257
+    config.model.boundary = -1
     config.model.dtype = "float32"
     config.model.precision = "highest"
     config.model.remat = False
     config.model.dropout = 0.0
+    config.model.norm_eps = 1e-6
+    config.model.mlp_activation = "silu"
+    config.model.mlp_bias = False
+    config.model.tied = False
+    config.model.embedding_scale = 1.0
+    config.model.logits_cap = 0.0
 
     config.optim = ml_collections.ConfigDict()
     config.optim.lr = 3e-3

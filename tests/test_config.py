@@ -7,7 +7,8 @@ import math
 
 import pytest
 
-from configs import lm
+from configs import lm, runs
+from seqarch.compare.members import read_members
 from seqarch.config import Config, ModelConfig, OptimConfig, parse, resolve, to_dict, with_forms
 from seqarch.errors import UserError
 from seqarch.evals import evaluator
@@ -108,3 +109,19 @@ def test_mistakes_are_told(change, complaint):
 
 def test_an_integer_serves_as_a_number():
     assert dataclasses.asdict(parse(dict(optim=dict(lr=1))))["optim"]["lr"] == 1.0
+
+
+def test_models_of_runs_are_members_as_they_are(tmp_path):
+    models = {
+        "a": ModelConfig("mamba,attention(window=4)", layers=4, dim=16, mlp=0, tied=True),
+        "b": ModelConfig("attention(heads=2,rope_scaling=linear:2)", vocab=99, boundary=3),
+    }
+    for name, model in models.items():
+        (tmp_path / name).mkdir()
+        config = json.dumps(to_dict(Config(model=model)))
+        (tmp_path / name / "config.json").write_text(config)
+    given = runs.get_config(",".join(str(tmp_path / name) for name in models))
+    name, configs = read_members(given.to_dict())
+    assert name == "memory-a-b" and {each: configs[each].model for each in configs} == models
+    with pytest.raises(UserError, match="give configs/runs.py:RUN,RUN"):
+        runs.get_config("")

@@ -23,7 +23,7 @@ from studies.walk import Outcome, walk, walk_page, write
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
-THEIRS = ("probes.py:first,", "my_mixers:")  # what the reader of a page has written
+THEIRS = ("probes.py:first,", "my_mixers:", "configs/runs.py:")  # what a page's reader has written
 SHOWN = [(page.name, command) for page in PAGES for command in commands(page)]
 PYTHON = [(page, command) for page, command in SHOWN if command.startswith("python ")]
 
