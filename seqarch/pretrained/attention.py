@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from seqarch.costs.hf.families import FAMILIES as PLANNED
 from seqarch.costs.hf.fields import Fields
 from seqarch.costs.hf.layers import OutsideModel
 from seqarch.costs.hf.parts import heads
@@ -96,9 +97,9 @@ def mlp(at: str, bias: bool, inside: str = "mlp") -> Parts:
     return parts
 
 
-def is_tied(fields: Fields, default: bool = False) -> bool:
+def is_tied(fields: Fields) -> bool:
     """Returns whether the embedding is also the head."""
-    return fields.flag("tie_word_embeddings", default)
+    return fields.flag("tie_word_embeddings", PLANNED[fields.get("model_type")].tied)
 
 
 def around_blocks(embedding: str, norm: str, tied: bool) -> Parts:

@@ -14,14 +14,29 @@ from seqarch.pretrained.outside import Outside
 from seqarch.pretrained.recurrent import mamba1, mamba2
 from seqarch.pretrained.recurrent_gemma import recurrent_gemma
 
-FAMILIES: dict[str, Callable[[Fields, OutsideModel], Outside]] = {  # by model_type
-    "llama": llama,
-    "mistral": mistral,
-    "qwen2": qwen2,
-    "qwen3": qwen3,
-    "mamba": mamba1,
-    "mamba2": mamba2,
-    "recurrent_gemma": recurrent_gemma,
+
+class Family(NamedTuple):
+    """A family of models.
+
+    Attributes:
+      read: takes a config and what it needs, and returns our layers and the weights.
+      begin: the token that begins a document where the config does not say it, as in transformers.
+      end: the token that ends one, likewise.
+    """
+
+    read: Callable[[Fields, OutsideModel], Outside]
+    begin: int | None = None
+    end: int | None = None
+
+
+FAMILIES: dict[str, Family] = {  # by model_type
+    "llama": Family(llama, 1, 2),
+    "mistral": Family(mistral, 1, 2),
+    "qwen2": Family(qwen2),
+    "qwen3": Family(qwen3),
+    "mamba": Family(mamba1, 0, 0),
+    "mamba2": Family(mamba2, 0, 2),
+    "recurrent_gemma": Family(recurrent_gemma, 2, 1),
 }
 
 
@@ -57,9 +72,9 @@ def read_import(values: dict[str, Any], path: str = "config.json", **model: Any)
     fields = Fields(values, path)
     plan = describe(values, path)
     _refuse(fields, plan)
-    outside = FAMILIES[plan.name](fields, plan)
-    vocab = fields.count("vocab_size")
-    boundary, end = _bounds(fields, vocab)
+    family, vocab = FAMILIES[plan.name], fields.count("vocab_size")
+    outside = family.read(fields, plan)
+    boundary, end = _bounds(fields, family, vocab)
     config = ModelConfig(
         mixer=",".join(map(str, period(outside.layers))),
         layers=len(outside.layers),
@@ -87,19 +102,20 @@ def _refuse(fields: Fields, plan: OutsideModel) -> None:
         raise fields.error(f"its weights are quantised ({method}); give them in bfloat16 or more")
 
 
-def _bounds(fields: Fields, vocab: int) -> tuple[int, int]:
+def _bounds(fields: Fields, family: Family, vocab: int) -> tuple[int, int]:
     """Returns the token that begins a document, and the one that ends it.
 
     A model without the first begins with the second; one without either has the vocabulary's last.
     """
-    begin, end = (_token(fields, name, vocab) for name in ("bos_token_id", "eos_token_id"))
+    begin = _token(fields, "bos_token_id", family.begin, vocab)
+    end = _token(fields, "eos_token_id", family.end, vocab)
     given = [token for token in (begin, end) if token is not None] or [vocab - 1]
     return given[0], given[-1]
 
 
-def _token(fields: Fields, name: str, vocab: int) -> int | None:
+def _token(fields: Fields, name: str, default: int | None, vocab: int) -> int | None:
     """Returns a token, the first where the config lists several; None where it has none."""
-    value = fields.get(name)
+    value = fields.get(name) if fields.has(name) else default
     value = value[0] if isinstance(value, list) and value else value
     if value is None:
         return None

@@ -43,7 +43,7 @@ def mamba1(fields: Fields, plan: OutsideModel) -> Outside:
             parts["mixer.conv_bias"] = same(f"{at}.mixer.conv1d.bias")
         return parts
 
-    return _outside(fields, (layer("mamba", **options),) * len(plan.layers), block, tied=True)
+    return _outside(fields, (layer("mamba", **options),) * len(plan.layers), block)
 
 
 def mamba2(fields: Fields, plan: OutsideModel) -> Outside:
@@ -84,7 +84,7 @@ def mamba2(fields: Fields, plan: OutsideModel) -> Outside:
             parts["mixer.conv.bias"] = same(f"{at}.mixer.conv1d.bias")
         return parts
 
-    return _outside(fields, (layer("mamba2", **options),) * len(plan.layers), block, tied=False)
+    return _outside(fields, (layer("mamba2", **options),) * len(plan.layers), block)
 
 
 def _step_bias(name: str, inp: str, first: int, bias: bool) -> Part:
@@ -94,15 +94,10 @@ def _step_bias(name: str, inp: str, first: int, bias: bool) -> Part:
     return Part((name, f"{inp}.bias"), lambda own, projected: own + projected[first:])
 
 
-def _outside(
-    fields: Fields, layers: tuple[Layer, ...], block: Callable[[int], Parts], *, tied: bool
-) -> Outside:
-    """Returns a model of blocks without an MLP, with what is around them.
-
-    `tied` says whether the embedding is also the head where the config does not.
-    """
+def _outside(fields: Fields, layers: tuple[Layer, ...], block: Callable[[int], Parts]) -> Outside:
+    """Returns a model of blocks without an MLP, with what is around them."""
     fields.choice("hidden_act", default="silu", known=("silu",))
-    tied = is_tied(fields, tied)
+    tied = is_tied(fields)
     model = dict(norm_eps=fields.number("layer_norm_epsilon", default=1e-5), mlp=0, tied=tied)
     around = around_blocks("backbone.embeddings", "backbone.norm_f", tied)
     return Outside(layers, model, block, around, ("lm_head.weight",) if tied else ())

@@ -22,7 +22,7 @@ def recurrent_gemma(fields: Fields, plan: OutsideModel) -> Outside:
     """Returns RecurrentGemma; raises UserError for what has no counterpart."""
     width, bias = fields.count("hidden_size"), fields.flag("attention_bias", False)
     fields.choice("hidden_activation", default=ACTIVATIONS[0], known=ACTIVATIONS)
-    tied = is_tied(fields, True)
+    tied = is_tied(fields)
     layers = tuple(_layer(fields, each.cache, each.window) for each in plan.layers)
 
     def block(index: int) -> Parts:

@@ -109,6 +109,31 @@ def test_parts_and_short_floats_are_read(write, tmp_path, run_here, parts, dtype
     assert read_json(run / "run.json")["imported"]["model_type"] == "llama"
 
 
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("qwen3", {"lm_head.weight": np.ones((VOCAB, 16))}),  # tied: the embedding stands for it
+        ("llama", {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(2)}),
+        ("mamba", {"backbone.embeddings.weight": None, "backbone.embedding.weight": True}),
+    ],
+)
+def test_names_of_older_files_are_known(write, tmp_path, name, more):
+    if "backbone.embedding.weight" in more:
+        more["backbone.embedding.weight"] = weights_of(name, VOCAB)["backbone.embeddings.weight"]
+    import_run(write(name, weights=more), tmp_path / "run", say=lambda line: None)
+    assert (tmp_path / "run/config.json").exists()
+
+
+def test_tokens_that_a_config_does_not_name_are_those_of_transformers():
+    plain = dict(CASES["recurrent_gemma"])
+    imported = read_import(plain)
+    assert (imported.config.boundary, imported.end) == (2, 1)
+    imported = read_import(plain | dict(bos_token_id=None, eos_token_id=[7, 8]))
+    assert (imported.config.boundary, imported.end) == (7, 7)
+    imported = read_import(CASES["qwen3"])
+    assert imported.config.boundary == imported.end == imported.config.vocab - 1
+
+
 def test_training_does_not_go_on_from_imported_weights(write, tmp_path):
     config = import_run(write("llama"), tmp_path / "run", say=lambda line: None)
     state = make_init(config)
