@@ -1,7 +1,10 @@
 """scripts/import_hf.py: a run that other programs read, and mistakes that are one line."""
 
+import contextlib
+import importlib.util
 import json
 import math
+import sys
 
 import jax
 import ml_dtypes
@@ -15,6 +18,7 @@ from seqarch.evals.evaluate import evaluate
 from seqarch.files import read_json
 from seqarch.model import count_parameters
 from seqarch.patterns import parse_pattern
+from seqarch.pretrained import weights
 from seqarch.pretrained.families import period, read_import
 from seqarch.pretrained.run import import_run
 from seqarch.tasks.text import tokens
@@ -27,6 +31,7 @@ from tests.pretrained.test_logits import EXPECTED
 from tests.tasks.text.test_tokenizer import spec
 
 VOCAB, BEGIN = 264, 260  # three tokens more than the tokenizer has
+HAS_SAFETENSORS = importlib.util.find_spec("safetensors") is not None
 TEXTS = [f"the {n} the then".encode() * 3 for n in range(5)]
 
 
@@ -40,9 +45,11 @@ def weights_of(name, vocab):
 
 
 @pytest.fixture
-def write(tmp_path):
-    """Writes the directory of a model, with changes of its config and its weights."""
-    numpy = pytest.importorskip("safetensors.numpy")
+def write(tmp_path, monkeypatch):
+    """Writes the directory of a model, with changes of its config and its weights.
+
+    Without the package safetensors, one file of weights is a dict; several need the package.
+    """
 
     def write(name="qwen3", parts=1, dtype=np.float32, weights=None, **changes):
         directory = tmp_path / "model"
@@ -52,6 +59,11 @@ def write(tmp_path):
         (directory / "tokenizer.json").write_text(json.dumps(spec()))
         arrays = weights_of(name, VOCAB) | (weights or {})
         arrays = {each: array.astype(dtype) for each, array in arrays.items() if array is not None}
+        if parts == 1 and not HAS_SAFETENSORS:
+            given = contextlib.nullcontext(arrays)
+            monkeypatch.setattr("seqarch.pretrained.run.Weights", lambda directory: given)
+            return directory
+        numpy = pytest.importorskip("safetensors.numpy")
         if parts == 1:
             numpy.save_file(arrays, directory / "model.safetensors")
             return directory
@@ -119,6 +131,7 @@ def test_parts_and_short_floats_are_read(write, tmp_path, run_here, parts, dtype
 )
 def test_names_of_older_files_are_known(write, tmp_path, name, more):
     if "backbone.embedding.weight" in more:
+        pytest.importorskip("safetensors")
         more["backbone.embedding.weight"] = weights_of(name, VOCAB)["backbone.embeddings.weight"]
     import_run(write(name, weights=more), tmp_path / "run", say=lambda line: None)
     assert (tmp_path / "run/config.json").exists()
@@ -199,6 +212,8 @@ def test_a_mistake_is_a_line(write, tmp_path, run_here, name, changes, words):
 
 
 def test_files_that_are_missing_or_damaged_are_a_line(write, tmp_path, run_here):
+    pytest.importorskip("safetensors")
+
     def answer(path):
         done = run_here("scripts/import_hf.py", str(path), f"--workdir={tmp_path / 'run'}")
         assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
@@ -217,7 +232,17 @@ def test_files_that_are_missing_or_damaged_are_a_line(write, tmp_path, run_here)
     assert "it has pytorch_model.bin, which is not read" in answer(directory)
 
 
+def test_without_the_package_a_line_says_what_to_install(write, tmp_path, run_here, monkeypatch):
+    directory = write()
+    monkeypatch.setattr("seqarch.pretrained.run.Weights", weights.Weights)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    done = run_here("scripts/import_hf.py", str(directory), f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "weights need safetensors; pip install -r requirements-hf.txt" in done.stderr
+
+
 def test_weights_in_whole_numbers_are_a_line(write, tmp_path, run_here):
+    pytest.importorskip("safetensors")
     done = run_here(
         "scripts/import_hf.py", str(write(dtype=np.int32)), f"--workdir={tmp_path / 'run'}"
     )
