@@ -173,7 +173,7 @@ MISTAKES = [
     (
         "train.py",
         "--config.model.width=1",
-        "unknown config field 'model.width'; known: conv, dim, dropout, dtype, ",
+        "unknown config field 'model.width'; known: ",
     ),
     ("train.py", "--config.steps.x=1", "config field steps is 1000 and has no field 'x'"),
     ("train.py", "--config..lr=1", "unknown config field ''; known: batch, checkpoint"),
