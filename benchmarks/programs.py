@@ -77,7 +77,8 @@ def _one_layer(name: str, sizes: Sizes) -> LanguageModel:
     return LanguageModel(config, rngs=nnx.Rngs(0)).serving()
 
 
-def _train_config(mixer: str, layers: int, sizes: Sizes) -> Config:
+def train_config(mixer: str, layers: int, sizes: Sizes) -> Config:
+    """Returns the config of a model whose train step is measured."""
     B, T = sizes.train
     model = ModelConfig(mixer, layers=layers, dim=sizes.dim, mlp=2 * sizes.dim)
     return Config(batch=B, length=T, model=model)
@@ -87,11 +88,11 @@ def _mesh() -> jax.sharding.Mesh:
     return make_mesh(MeshConfig(), jax.devices()[:1])
 
 
-def _train_step_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """A train step with its optimizer, of two layers with MLPs, on one device."""
+def train_step_case(name: str, sizes: Sizes) -> Case:
+    """Returns a train step with its optimizer, of two layers with MLPs, on one device."""
 
-    def start(name: str) -> Ready:
-        config, mesh = _train_config(name, 2, sizes), _mesh()
+    def start() -> Ready:
+        config, mesh = train_config(name, 2, sizes), _mesh()
         shape = config.batch, config.length + 1
         tokens = np.random.default_rng(0).integers(0, 256, shape, np.int32)
         starts, weights = np.zeros(sizes.train, bool), np.ones(sizes.train, np.float32)
@@ -103,14 +104,18 @@ def _train_step_cases(sizes: Sizes) -> Iterator[list[Case]]:
         return planned(compiled)._replace(run=run, prepare=lambda: jax.tree.map(jnp.copy, state))
 
     B, T = sizes.train
-    yield [Case("train_step", name, f"B{B} T{T}", "train", partial(start, name)) for name in MIXERS]
+    return Case("train_step", name, f"B{B} T{T}", "train", start)
+
+
+def _train_step_cases(sizes: Sizes) -> Iterator[list[Case]]:
+    yield [train_step_case(name, sizes) for name in MIXERS]
 
 
 def _compile_cases(sizes: Sizes) -> Iterator[list[Case]]:
     """Tracing, lowering and compiling of a train step, each time anew, by depth."""
 
     def start(layers: int) -> Ready:
-        config = _train_config(",".join(DEEP), layers, sizes)
+        config = train_config(",".join(DEEP), layers, sizes)
         prepare = lambda: train_program(config, _mesh())
         return Ready(lambda program: program.compile() and None, prepare)
 

@@ -1,0 +1,47 @@
+"""The doctor's tables say what a machine has and how fast it is."""
+
+import jax
+import pytest
+
+from benchmarks import doctor
+from benchmarks.bench import Limits
+from benchmarks.cases import Sizes
+from seqarch.mixers import MIXERS, resolve_mixer
+from seqarch.report.render import cells
+
+
+@pytest.fixture(scope="module")
+def tables():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(doctor, "CORE", ("gru",))
+        patch.setattr(doctor, "SIDE", 64)
+        patch.setattr(doctor, "SIZES", Sizes(dim=8, train=(2, 8)))
+        patch.setattr(doctor, "LIMITS", Limits(rounds=(1, 1)))
+        said = []
+        found = {table.title: table for table in doctor.examine(said.append)}
+        assert len(said) == 2
+        return found
+
+
+def test_software_and_devices_are_told(tables):
+    told = {row[0]: row[1] for row in cells(tables["Software"])}
+    assert told["jax"] == jax.__version__
+    (device,) = cells(tables["Devices"])
+    assert device[1] == "cpu" and device[-1] == "no data sheet"
+
+
+def test_every_mixer_with_forms_has_one(tables):
+    told = {row[0]: row[1] for row in cells(tables["Forms"])}
+    assert told.keys() == {name for name in MIXERS if resolve_mixer(name).forms}
+    assert told["mamba"] == "method=recompute"
+
+
+def test_speed_is_measured_against_the_data_sheet(tables, monkeypatch):
+    assert [row.cells[0] for row in tables["Products"].rows] == ["float32", "bfloat16"]
+    assert all(row.cells[1] > 0 and row.cells[2] is None for row in tables["Products"].rows)
+    (step,) = tables["Train steps"].rows
+    name, seconds, rate, flops, share, program, _ = step.cells
+    assert name == "gru" and rate == pytest.approx(16 / seconds) and program > 0
+    assert flops * seconds > 6 * 2 * 8 * 8 * 257 and share is None
+    monkeypatch.setattr(doctor, "peak_flops", lambda device: 1e9)
+    assert doctor.products().rows[1].cells[2] > 0
