@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from seqarch.laws import agreement, dependence, numerics, structure
+from seqarch.laws import agreement, dependence, differences, numerics, structure
 from seqarch.laws.compare import LawBroken
 from seqarch.laws.forms import halves, masked, prefill, steps
 from seqarch.laws.trial import Trial
@@ -86,7 +86,7 @@ LAW = (
     ("long", "beyond a chunk or block, the forms agree", numerics.long_forms_agree),
     ("axes", "every parameter names its axes", structure.parameters_name_axes),
     ("used", "every parameter has a gradient", dependence.parameters_have_gradients),
-    ("differences", "gradients are finite differences", numerics.gradients_are_differences),
+    ("differences", "gradients are finite differences", differences.gradients_are_differences),
     ("large", "inputs 30 times larger stay finite", numerics.large_inputs_are_finite),
     ("reuse", "a state can be reused, forked, reordered and reset", agreement.states_can_be_reused),
 )

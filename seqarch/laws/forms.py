@@ -33,11 +33,11 @@ class Example(NamedTuple):
 
 
 class Cotangent(NamedTuple):
-    """Random cotangents of a form: their key, and weights of each token and of the state."""
+    """Random cotangents of a form: their key, and weights of each token and of each row's state."""
 
     key: Array
     tokens: Float[Array, "B T"]
-    state: Float[Array, ""]
+    state: Float[Array, "B"]
 
 
 class Result(NamedTuple):
@@ -131,7 +131,8 @@ def cotangents(outputs: list[Array], cotangent: Cotangent) -> list[Array]:
         for index, leaf in enumerate(outputs)
     ]
     first, *rest = noise
-    return [cotangent.tokens[..., None] * first, *(cotangent.state * leaf for leaf in rest)]
+    of_rows = lambda leaf: cotangent.state.reshape(-1, *(1,) * (leaf.ndim - 1))
+    return [cotangent.tokens[..., None] * first, *(of_rows(leaf) * leaf for leaf in rest)]
 
 
 def is_float(leaf: Array) -> bool:

@@ -35,7 +35,10 @@ HINTS = {
     "long": "look at what is handed from one chunk or block to the next",
     "axes": "give each nnx.Param axes=(...), a logical name or None for each dimension",
     "used": "remove the parameter, or look for a stop_gradient or a product with zero",
-    "differences": "look for stop_gradient, custom_vjp rules and rounding in the backward pass",
+    "differences": (
+        "look for stop_gradient, custom_vjp rules and rounding in the backward pass; a mixer that "
+        "makes choices must say so by `piecewise = True`"
+    ),
     "large": "subtract the maximum before exp, or bound what goes into it",
     "reuse": (
         "keep everything about the past in the state, with the batch as the first axis of "

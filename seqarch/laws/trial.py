@@ -43,16 +43,18 @@ class Trial:
             cotangent = self.cotangent()
         return self._compile(form)(example, cotangent)
 
-    def cotangent(self, *, tokens=None, state: float = 1.0) -> Cotangent:
+    def cotangent(self, *, tokens=None, state: float = 1.0, rows=None) -> Cotangent:
         """Returns random cotangents.
 
         Args:
           tokens: which tokens [B T] have a cotangent; None: all.
           state: weight of the state's cotangents.
+          rows: which rows [B] have a cotangent; None: all.
         """
         shape = (self.time + 1, self.time)
         weights = jnp.ones(shape) if tokens is None else jnp.asarray(tokens, jnp.float32)
-        return Cotangent(jax.random.key(0), weights, jnp.float32(state))
+        by_row = jnp.ones(shape[0]) if rows is None else jnp.asarray(rows, jnp.float32)
+        return Cotangent(jax.random.key(0), weights * by_row[:, None], state * by_row)
 
     def _result(
         self, form: Callable, seed: int, documents: bool = False, padding: bool = False

@@ -37,12 +37,15 @@ class SequenceMixer(nnx.Module):
     Attributes:
       forms: the forms of its op, where the constructor takes `method`.
       state_axes: the logical axes of the state's arrays, in a state of the same type.
+      piecewise: whether it makes choices, such as hashes or the best of several, so that its
+        function jumps where one changes. Its gradient is that with the choices held.
       state_option: the option of the constructor that sizes the state alone, so that members of a
         comparison can be given equal states; None: only the width of the model sizes it.
     """
 
     forms: ClassVar[Forms | None] = None
     state_axes: ClassVar[State]
+    piecewise: ClassVar[bool] = False
     state_option: ClassVar[str | None] = None
 
     @property

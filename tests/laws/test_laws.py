@@ -239,9 +239,57 @@ class Hidden(GRU):
         return super().__call__(x, starts) + 0.1 * leak
 
 
+class Unstated(GRU):
+    """Doubles tokens by a digit of their sum, a choice that it does not state."""
+
+    digit = 32
+
+    def _choose(self, x):
+        return x * (1 + jnp.floor(x.sum(-1, keepdims=True) * self.digit) % 2)
+
+    def prefill(self, x, state, starts=None, lengths=None):
+        return super().prefill(self._choose(x), state, starts, lengths)
+
+    def step(self, x, state):
+        return super().step(self._choose(x), state)
+
+
+class Stated(Unstated):
+    """States it."""
+
+    piecewise = True
+
+
+class StatedStopped(Stated, HalfStopped):
+    """Has a wrong gradient besides."""
+
+
+class Rounded(Stated):
+    """Rounds its inputs and takes their gradient for that of the rounded ones."""
+
+    def prefill(self, x, state, starts=None, lengths=None):
+        x = x + jax.lax.stop_gradient(jnp.round(x * 64) / 64 - x)
+        return super().prefill(x, state, starts, lengths)
+
+
+class Jumping(Stated):
+    """Has choices that every small step changes."""
+
+    digit = 2**16
+
+
+def test_gradients_of_a_mixer_that_states_its_choices_are_judged_between_them():
+    clauses = {clause.name: clause for clause in laws.clauses(partial(Stated, 8), dim=8, seeds=1)}
+    clauses["differences"].test()
+
+
 @pytest.mark.parametrize(
     "mixer, name, complaint",
     [
+        (Unstated, "differences", "of the inputs, .* differs from finite differences"),
+        (StatedStopped, "differences", "recurrent.* differs from finite differences"),
+        (Rounded, "differences", "of the inputs, .* differs from finite differences"),
+        (Jumping, "differences", "of the inputs, .* jumps in"),
         (RoundedState, "bfloat16_step", "steps against float32 prefill"),
         (ForgetfulOfChunks, "long", "over 1030 tokens"),
         (LeakyBeyond, "long", "step is prefill"),
