@@ -29,6 +29,7 @@ FAMILIES = {
         "attention": "seqarch.mixers.attention:Attention",
         "mla": "seqarch.mixers.mla:MLA",
         "sparse": "seqarch.mixers.sparse:Sparse",
+        "lsh": "seqarch.mixers.lsh:LSH",
     },
     "linear attention": {
         "linear_attention": "seqarch.mixers.linear_attention:LinearAttention",

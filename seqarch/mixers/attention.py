@@ -111,8 +111,9 @@ class Attention(CachedMixer):
     ):
         kv_heads = kv_heads or heads
         inner = dim if head_dim is None else heads * head_dim
-        _check_heads(type(self).__name__.lower(), inner, heads, kv_heads)
-        self.rotated = _rotated(type(self).__name__.lower(), inner // heads, rope, rope_share)
+        name = type(self).__name__.lower()
+        check_heads(name, inner, heads, kv_heads)
+        self.rotated = rotated_channels(name, inner // heads, rope, rope_share)
         _check_window(window, sink)
         if alibi and rope is not None:
             raise UserError(
@@ -152,7 +153,7 @@ class Attention(CachedMixer):
         fade = None if self.forget is None else jnp.zeros((batch, self.heads, slots))
         return KVCache(k, v, **no_tokens(batch, slots), fade=fade)
 
-    def _project(self, x, at):
+    def _project(self, x, at, state):
         q, k, v = (p(x).reshape(*x.shape[:2], -1, self.head_dim) for p in (self.q, self.k, self.v))
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
@@ -207,7 +208,7 @@ class Attention(CachedMixer):
         return self.out(y if self.gate is None else y * jax.nn.sigmoid(self.gate(x)))
 
 
-def _check_heads(mixer: str, inner: int, heads: int, kv_heads: int) -> None:
+def check_heads(mixer: str, inner: int, heads: int, kv_heads: int) -> None:
     """Raises UserError unless heads make up the inner channels and keys' heads divide them."""
     if heads < 1 or inner % heads or heads % kv_heads:
         raise UserError(
@@ -216,7 +217,7 @@ def _check_heads(mixer: str, inner: int, heads: int, kv_heads: int) -> None:
         )
 
 
-def _rotated(mixer: str, channels: int, rope: float | None, share: float) -> int:
+def rotated_channels(mixer: str, channels: int, rope: float | None, share: float = 1.0) -> int:
     """Returns how many of a head's channels are rotated.
 
     Raises:

@@ -5,7 +5,7 @@ first n tokens are in slots 0 to n - 1, and a later token p in slot n + (p - n) 
 beyond the last slot makes the outputs of its row NaN from there on.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ class Tokens(NamedTuple):
     """
 
     q: Float[Array, "B T H K"]
-    cached: dict[str, Float[Array, "B T G *K"]]
+    cached: dict[str, Float[Array, "B T G *K"] | Int[Array, "B T G *K"]]
     gates: Gates | None = None
 
 
@@ -44,12 +44,15 @@ class CachedMixer(SequenceMixer):
     Attributes:
       window: slots w of the ring; None: the cache is no ring.
       sink: tokens n that stay besides the window.
+      document: further arrays of the state, which are zero where a document begins.
     """
 
     window: int | None = None
     sink: int = 0
+    document: ClassVar[tuple[str, ...]] = ()
 
-    def _project(self, x: Float[Array, "B T D"], at: Places) -> Tokens:
+    def _project(self, x: Float[Array, "B T D"], at: Places, state: State) -> Tokens:
+        """Returns the projections; tokens of segment 0 continue the document of `state`."""
         raise AssertionError(f"{type(self).__name__} does not define _project")
 
     def _attend(self, tokens: Tokens, at: Places) -> Partial:
@@ -92,7 +95,7 @@ class CachedMixer(SequenceMixer):
         starts = starts & valid if packed else jnp.zeros((B, T), bool)
         segment, position = segments(starts), jnp.where(valid, _positions(starts, state.length), -1)
         at = Places(position, segment)
-        tokens = self._project(x, at)
+        tokens = self._project(x, at, state)
         new, count = self._attend(tokens, at), valid.sum(1, dtype=jnp.int32)
         if slots:
             old = self._attend_cache(tokens, at, state)
@@ -101,7 +104,8 @@ class CachedMixer(SequenceMixer):
             y = jnp.where((position > jnp.arange(T)[None])[:, :, None, None], jnp.nan, new.o)
         last = jnp.take_along_axis(segment, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
         document = jnp.where(count > 0, last, 0)
-        state = _forget(state, tuple(tokens.cached), document > 0) if packed else state
+        if packed:
+            state = _forget(state, (*tokens.cached, *self.document), document > 0)
         state = self._write(state, tokens, position, segment == document[:, None], count)
         return self._output(y, x), state
 
@@ -112,7 +116,7 @@ class CachedMixer(SequenceMixer):
             )
         position = state.length[:, None]
         at = Places(position, jnp.zeros_like(position))
-        tokens = self._project(x[:, None], at)
+        tokens = self._project(x[:, None], at, state)
         one = jnp.ones_like(state.length)
         state = self._write(state, tokens, position, jnp.ones_like(position, bool), one)
         y = self._attend_cache(tokens._replace(gates=None), at, state).o
@@ -162,7 +166,9 @@ def no_tokens(batch: int, slots: int) -> dict[str, Int[Array, "..."]]:
 
 
 def _put(
-    cache: Float[Array, "B G S *K"], new: Float[Array, "B T G *K"], slot: Int[Array, "B T"]
+    cache: Float[Array, "B G S *K"] | Int[Array, "B G S *K"],
+    new: Float[Array, "B T G *K"] | Int[Array, "B T G *K"],
+    slot: Int[Array, "B T"],
 ) -> Array:
     """Returns `cache` with each token in its slot; tokens beyond the last slot are dropped.
 
@@ -192,9 +198,13 @@ def _after(read: Partial, count: Int[Array, "B"]) -> Int[Array, "B"]:
 
 def _forget(state: State, names: tuple[str, ...], rows: Bool[Array, "B"]) -> State:
     """Returns `state` with the slots of `rows` empty, where a new document has begun."""
-    arrays = _zero(tuple(getattr(state, name) for name in names), rows)
+    arrays = {name: getattr(state, name) for name in names}
+    floats = {name: x for name, x in arrays.items() if jnp.issubdtype(x.dtype, jnp.floating)}
+    zeros = dict(zip(floats, _zero(tuple(floats.values()), rows), strict=True))
+    of = lambda x: rows.reshape(-1, *[1] * (x.ndim - 1))
+    whole = {name: jnp.where(of(x), 0, x) for name, x in arrays.items() if name not in floats}
     position = jnp.where(rows[:, None], -1, state.position)
-    return state._replace(**dict(zip(names, arrays, strict=True)), position=position)
+    return state._replace(**zeros, **whole, position=position)
 
 
 @jax.custom_vjp

@@ -104,7 +104,7 @@ class MLA(CachedMixer):
         latent = jnp.zeros((batch, 1, max_len, self.rank + self.rope_dim), self.state_dtype)
         return LatentCache(latent, **no_tokens(batch, max_len))
 
-    def _project(self, x, at):
+    def _project(self, x, at, state):
         q = self.q(x if self.down_q is None else self.q_norm(self.down_q(x)))
         q, q_rope = self._split(q.reshape(*x.shape[:2], self.heads, -1), self.head_dim, at)
         latent, k_rope = self._split(self.down(x)[:, :, None], self.rank, at)

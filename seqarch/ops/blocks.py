@@ -116,7 +116,7 @@ def split_queries(
     grouped = q.reshape(B, T, groups, R, K).transpose(0, 2, 3, 1, 4)
     blocks = _blocks(grouped * jnp.asarray(K**-0.5, q.dtype), block)
     M, C = blocks.shape[0], blocks.shape[-2]
-    at = jax.tree.map(lambda x: jnp.tile(x, (1, 1, R)), _cut(at, block))
+    at = jax.tree.map(lambda x: jnp.concatenate([x] * R, axis=2), _cut(at, block))
     slope = None
     if alibi:
         slope = jnp.repeat(bias.slopes(H).reshape(groups, R), C, axis=1)
@@ -172,13 +172,13 @@ def _by_head(x: Array, groups: int, block: int) -> Array:
 def _cut(at: Places, block: int) -> Places:
     """Returns the places of blocks [M, B, C], with padding marked as absent."""
     block = max(1, min(block, at.position.shape[1]))
-    pad = [(0, 0), (0, -at.position.shape[1] % block)]
 
-    def cut(x: Array, fill: int) -> Array:
-        padded = jnp.pad(x, pad, constant_values=fill)
-        return jnp.moveaxis(padded.reshape(x.shape[0], -1, block), 1, 0)
+    def cut(x: Array) -> Array:
+        pad = [(0, 0), (0, -x.shape[1] % block), *[(0, 0)] * (x.ndim - 2)]
+        padded = jnp.pad(x, pad, constant_values=-1)
+        return jnp.moveaxis(padded.reshape(x.shape[0], -1, block, *x.shape[2:]), 1, 0)
 
-    return Places(cut(at.position, -1), cut(at.segment, -1))
+    return jax.tree.map(cut, at)
 
 
 def spans(
@@ -207,13 +207,17 @@ def mean_trips(blocks: int, size: int, rule: Rule) -> float:
     """Returns the mean number of key blocks per query block, and of query blocks per key block.
 
     It is that of a sequence that is one document, in `blocks` blocks of `size` tokens; with a
-    stride, of one that is ordered by residues, in which a query sees one residue.
+    stride, of one that is ordered by residues, in which a query sees one residue; with a round of
+    hashing, of one that is ordered by addresses.
     """
     if rule.end is not None:
         return min(blocks, -(-rule.end // size))
     if not rule.causal:
         return blocks
-    reach = blocks if rule.window is None else 1 + (rule.window + size - 2) // size
+    window = rule.window
+    if rule.hashed is not None and rule.hashed.round is not None:
+        window = rule.hashed.window + 1
+    reach = blocks if window is None else 1 + (window + size - 2) // size
     if rule.stride is not None:
         return max(1, (blocks / rule.stride + 2) / 2)
     return sum(min(i + 1, reach) for i in range(blocks)) / blocks

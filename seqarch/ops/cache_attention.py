@@ -24,13 +24,14 @@ def cache_attention(
     k: Float[Array, "B G S K"],
     v: Float[Array, "B G S V"],
     at_q: Places,
-    k_pos: Int[Array, "B S"],
+    k_pos: Int[Array, "_ S"],
     filled: Int[Array, ""],
     *rules: Rule,
     block: int = 256,
     alibi: bool = False,
     gate: Gates | None = None,
     fade: Float[Array, "B H S"] | None = None,
+    address: Int[Array, "B S rounds"] | None = None,
 ) -> Partial:
     """Returns attention of each row's queries to its cache.
 
@@ -42,22 +43,24 @@ def cache_attention(
         it.
       v: cached values, likewise.
       at_q: places of the queries; all that is cached is of segment 0.
-      k_pos: positions of the slots; -1 where a slot is empty.
+      k_pos: positions of the slots; -1 where a slot is empty. Its rows may be fewer than B: each is
+        of as many neighbouring rows of the others.
       filled: slots from the first on that are read, in all rows.
       rules: a query sees the keys that one of these allows; no two allow the same.
       block: slots, and tokens, of a block.
       alibi: whether scores have the bias of ALiBi.
       gate: sums [B,T,H] of the log forget gates from the end of what `fade` covers to each query.
       fade: sums of the log forget gates after each slot; None: no forget gates.
+      address: addresses of the slots in each round of hashing; None: not hashed.
     """
     if fade is not None and gate is None:
         gate = Gates(jnp.zeros(q.shape[:3], jnp.int32), jnp.zeros(q.shape[:3]))
     how = rules or (Rule(),), block, alibi
-    return _attend(q, k, v, gate, fade, at_q, k_pos, filled, how)
+    return _attend(q, k, v, gate, fade, at_q, (k_pos, address), filled, how)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(8,))
-def _attend(q, k, v, gate, fade, at_q, k_pos, filled, how) -> Partial:
+def _attend(q, k, v, gate, fade, at_q, slots, filled, how) -> Partial:
     B, G, S, _ = k.shape
     rules, block, alibi = how
     size = min(block, S)
@@ -68,8 +71,9 @@ def _attend(q, k, v, gate, fade, at_q, k_pos, filled, how) -> Partial:
             # The last block may overlap the one before, whose slots count once.
             start = jnp.minimum(j * size, S - size)
             fresh = (start + jnp.arange(size) >= j * size)[None]
-            places = jnp.where(fresh, jax.lax.dynamic_slice_in_dim(k_pos, start, size, 1), -1)
-            there = Places(places, jnp.zeros((B, size), jnp.int32))
+            block_of = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, 1)
+            there = _places(*jax.tree.map(block_of, slots), B)
+            there = there._replace(position=jnp.where(fresh, there.position, -1))
             keys, values = (_slots(x, start, size).astype(q.dtype) for x in (k, v))
             sums = None
             if fade is not None:
@@ -87,6 +91,11 @@ def _attend(q, k, v, gate, fade, at_q, k_pos, filled, how) -> Partial:
     return join_queries(*jax.lax.map(query_block, queries), like=q)
 
 
+def _places(k_pos: Array, address: Array | None, rows: int) -> Places:
+    position = jnp.repeat(k_pos, rows // len(k_pos), axis=0)
+    return Places(position, jnp.zeros_like(position), address)
+
+
 def _as_gates(fade: Float[Array, "..."]) -> Gates:
     """Returns the cumulative sums at slots, relative to the end of what `fade` covers."""
     return Gates(jnp.zeros(fade.shape, jnp.int32), -fade)
@@ -102,18 +111,18 @@ def _slots(x: Float[Array, "B G S K"], start: Int[Array, ""], size: int) -> Floa
     return with_layout_constraint(block, Layout(major_to_minor=(0, 1, 2, 3)))
 
 
-def _forward(q, k, v, gate, fade, at_q, k_pos, filled, how):
-    y = _attend(q, k, v, gate, fade, at_q, k_pos, filled, how)
-    return y, (q, k, v, gate, fade, at_q, k_pos)
+def _forward(q, k, v, gate, fade, at_q, slots, filled, how):
+    y = _attend(q, k, v, gate, fade, at_q, slots, filled, how)
+    return y, (q, k, v, gate, fade, at_q, slots)
 
 
 def _backward(how, saved, cotangents):
-    *floating, at_q, k_pos = saved
+    *floating, at_q, slots = saved
     rules, block, alibi = how
 
     def definition(q, k, v, part, fade):
         k, v = (x.astype(q.dtype).transpose(0, 2, 1, 3) for x in (k, v))
-        at_k, gates = Places(k_pos, jnp.zeros_like(k_pos)), None
+        at_k, gates = _places(*slots, len(k)), None
         if fade is not None:
             gates = gate._replace(part=part), _as_gates(fade.swapaxes(1, 2))
         how = dict(block=block, alibi=alibi, gates=gates)

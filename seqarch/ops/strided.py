@@ -9,12 +9,12 @@ Source: Child et al. 2019, "Generating long sequences with sparse transformers",
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
 from seqarch.ops.online_softmax import Partial
+from seqarch.ops.order import in_order
 from seqarch.ops.visibility import Places, Rule, residues
-from seqarch.types import Array, Float, Int
+from seqarch.types import Array, Float
 
 
 def strided(
@@ -39,22 +39,4 @@ def strided(
       block: as in `form`.
     """
     order = jnp.lexsort((residues(at, rule.stride), at.segment), axis=-1)
-    back = jnp.argsort(order, axis=-1)
-    q, k, v = (_permute(x, order, back) for x in (q, k, v))
-    there = jax.tree.map(lambda x: jnp.take_along_axis(x, order, axis=1), at)
-    found = form(q, k, v, there, there, rule, block=block)
-    return Partial(*(_permute(x, back, order) for x in found))
-
-
-@jax.custom_vjp
-def _permute(
-    x: Float[Array, "B T *X"], order: Int[Array, "B T"], back: Int[Array, "B T"]
-) -> Float[Array, "B T *X"]:
-    """Returns the tokens in another order; its gradient is in order again without a scatter."""
-    return jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1)
-
-
-_permute.defvjp(
-    lambda x, order, back: (_permute(x, order, back), (order, back)),
-    lambda orders, d: (_permute(d, *orders[::-1]), None, None),
-)
+    return in_order(form, q, k, v, at, rule, order, block=block)

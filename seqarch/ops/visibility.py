@@ -12,10 +12,23 @@ class Places(NamedTuple):
 
     position: of a token in its document; -1 for an absent one
     segment: the number of its document
+    address: its address in each round of hashing (`seqarch.ops.lsh`); None: not hashed
     """
 
     position: Int[Array, "B T"]
     segment: Int[Array, "B T"]
+    address: Int[Array, "B T rounds"] | None = None
+
+
+class Hashed(NamedTuple):
+    """Which keys a query sees by hashes: the last ones before it in its bucket.
+
+    window: how many in a bucket
+    round: the round of hashing, without those that an earlier round finds; None: those of all
+    """
+
+    window: int
+    round: int | None = None
 
 
 class Rule(NamedTuple):
@@ -27,6 +40,7 @@ class Rule(NamedTuple):
     end: only keys before this position of the document; None: all
     beyond: only keys at least `beyond` positions before it; None: all
     stride: only keys a multiple of `stride` positions away; None: all
+    hashed: only keys of its bucket; None: all
     """
 
     causal: bool = True
@@ -35,6 +49,7 @@ class Rule(NamedTuple):
     end: int | None = None
     beyond: int | None = None
     stride: int | None = None
+    hashed: Hashed | None = None
 
 
 def visible(q: Places, k: Places, rule: Rule) -> Bool[Array, "B T S"]:
@@ -52,7 +67,21 @@ def visible(q: Places, k: Places, rule: Rule) -> Bool[Array, "B T S"]:
         seen = seen & (distance >= rule.beyond)
     if rule.stride is not None:
         seen = seen & (distance % rule.stride == 0)
+    if rule.hashed is not None:
+        seen = seen & _finds(q.address, k.address, rule.hashed)
     return seen
+
+
+def _finds(
+    q: Int[Array, "B T rounds"], k: Int[Array, "B S rounds"], hashed: Hashed
+) -> Bool[Array, "B T S"]:
+    """Returns whether each query finds each key by their addresses."""
+    rounds = q.shape[-1] if hashed.round is None else hashed.round + 1
+    gaps = [q[:, :, None, r] - k[:, None, :, r] for r in range(rounds)]
+    *before, finds = [(gap > 0) & (gap <= hashed.window) for gap in gaps]
+    for other in before:
+        finds = finds | other if hashed.round is None else finds & ~other
+    return finds
 
 
 def may_see(q: Places, k: Places, rule: Rule) -> Bool[Array, "M M2"]:
@@ -74,6 +103,13 @@ def may_see(q: Places, k: Places, rule: Rule) -> Bool[Array, "M M2"]:
         may &= q_high - k_low >= rule.beyond
     if rule.stride is not None:
         may &= _overlap(*(residues(at, rule.stride) for at in (q, k)))
+    if rule.hashed is not None and rule.hashed.round is not None:
+        (q_low, q_high), (k_low, k_high) = (
+            _extremes(jnp.where(at.position < 0, -1, at.address[..., rule.hashed.round]))
+            for at in (q, k)
+        )
+        may &= k_low[None] < q_high[:, None]
+        may &= q_low[:, None] - k_high[None] <= rule.hashed.window
     return may.any(-1)
 
 
