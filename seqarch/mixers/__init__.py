@@ -30,6 +30,7 @@ FAMILIES = {
         "mla": "seqarch.mixers.mla:MLA",
         "sparse": "seqarch.mixers.sparse:Sparse",
         "lsh": "seqarch.mixers.lsh:LSH",
+        "nsa": "seqarch.mixers.nsa:NSA",
     },
     "linear attention": {
         "linear_attention": "seqarch.mixers.linear_attention:LinearAttention",

@@ -5,7 +5,7 @@ first n tokens are in slots 0 to n - 1, and a later token p in slot n + (p - n) 
 beyond the last slot makes the outputs of its row NaN from there on.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +25,13 @@ class Tokens(NamedTuple):
     q: queries
     cached: what goes to the arrays of the state with these names
     gates: cumulative log forget gates [B,T,H] from the call's first token on; None: none
+    more: what a mixer hands to its own methods besides
     """
 
     q: Float[Array, "B T H K"]
     cached: dict[str, Float[Array, "B T G *K"] | Int[Array, "B T G *K"]]
     gates: Gates | None = None
+    more: Any = None
 
 
 class CachedMixer(SequenceMixer):
@@ -151,11 +153,9 @@ class CachedMixer(SequenceMixer):
             n, w = self.sink, self.window
             keep &= (position < n) | (position >= length[:, None] - w)
             slot = jnp.where(position < n, position, n + (position - n) % w)
-        slot = jnp.where(keep, slot, slots)  # beyond the last slot `_put` drops the token
+        slot = jnp.where(keep, slot, slots)  # beyond the last slot `put` drops the token
         places = state.position.at[rows[:, None], slot].set(position, mode="drop")
-        cached = {
-            name: _put(getattr(state, name), new, slot) for name, new in tokens.cached.items()
-        }
+        cached = {name: put(getattr(state, name), new, slot) for name, new in tokens.cached.items()}
         return state._replace(**cached, position=places, length=length)
 
 
@@ -165,7 +165,7 @@ def no_tokens(batch: int, slots: int) -> dict[str, Int[Array, "..."]]:
     return dict(position=position, length=jnp.zeros(batch, jnp.int32))
 
 
-def _put(
+def put(
     cache: Float[Array, "B G S *K"] | Int[Array, "B G S *K"],
     new: Float[Array, "B T G *K"] | Int[Array, "B T G *K"],
     slot: Int[Array, "B T"],

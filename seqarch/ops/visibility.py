@@ -1,5 +1,7 @@
 """The keys that a query sees, computed from positions and segments, so that no mask is stored."""
 
+from functools import reduce
+from operator import or_
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -13,11 +15,13 @@ class Places(NamedTuple):
     position: of a token in its document; -1 for an absent one
     segment: the number of its document
     address: its address in each round of hashing (`seqarch.ops.lsh`); None: not hashed
+    chosen: numbers of the blocks that it chose (`seqarch.ops.nsa`); None: it chose none
     """
 
     position: Int[Array, "B T"]
     segment: Int[Array, "B T"]
     address: Int[Array, "B T rounds"] | None = None
+    chosen: Int[Array, "B T count"] | None = None
 
 
 class Hashed(NamedTuple):
@@ -41,6 +45,7 @@ class Rule(NamedTuple):
     beyond: only keys at least `beyond` positions before it; None: all
     stride: only keys a multiple of `stride` positions away; None: all
     hashed: only keys of its bucket; None: all
+    chosen: only keys of the blocks of so many positions that it chose; None: all
     """
 
     causal: bool = True
@@ -50,6 +55,7 @@ class Rule(NamedTuple):
     beyond: int | None = None
     stride: int | None = None
     hashed: Hashed | None = None
+    chosen: int | None = None
 
 
 def visible(q: Places, k: Places, rule: Rule) -> Bool[Array, "B T S"]:
@@ -69,6 +75,10 @@ def visible(q: Places, k: Places, rule: Rule) -> Bool[Array, "B T S"]:
         seen = seen & (distance % rule.stride == 0)
     if rule.hashed is not None:
         seen = seen & _finds(q.address, k.address, rule.hashed)
+    if rule.chosen is not None:
+        of = position // rule.chosen
+        numbers = jnp.moveaxis(q.chosen, -1, 0)
+        seen = seen & reduce(or_, (number[:, :, None] == of for number in numbers))
     return seen
 
 

@@ -1,0 +1,289 @@
+"""Native sparse attention (NSA): compressed blocks, chosen blocks and a window, each gated.
+
+    y_t = O sum_c g_t^c * attention_c(q_t)       over the branches c; g_t = sigmoid(W x_t), per head
+
+    compressed   over the blocks complete by t, with the keys sum_j w_j k_j and values sum_j u_j v_j
+                 of block tokens j; queries and keys without positions
+    chosen       over the tokens s <= t of `chosen` blocks: that of t, the first, the previous one,
+                 and those whose compressed keys have the greatest products with the queries
+    window       over the tokens s <= t with t - s < window
+
+Blocks are of `size` tokens and begin with the document. A block is chosen for all heads that share
+its keys, by the sum of their products, from weights and inputs rounded to about nine bits: these
+products are exact (`seqarch.ops.exact`), so that a step and a prompt choose the same blocks. The
+gradient is that for the chosen blocks.
+
+Where the paper leaves a function open or has more parts, this is simpler: a block is compressed by
+a learned weight for each of its places and each channel, at first those of the mean, instead of an
+MLP; compressed blocks are those that can be chosen, and do not overlap; a group of heads chooses by
+the sum of their scores instead of that of their probabilities (with one head, both choose the
+same); the branches share keys and values.
+
+Its state is a cache of keys and values with one slot per token, a compressed key and value per
+block, and the sums of the incomplete block. A step reads the compressed blocks, the chosen blocks
+and the window: max_len / size + chosen size + window keys instead of max_len.
+
+Source: Yuan et al. 2025, "Native sparse attention", section 3.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from seqarch import ops
+from seqarch.errors import UserError
+from seqarch.layers import Linear
+from seqarch.mixers.attention import check_heads
+from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens, put
+from seqarch.ops.attention import FORMS as ATTENTION
+from seqarch.ops.cache_attention import cache_attention
+from seqarch.ops.exact import exact_product, whole_numbers
+from seqarch.ops.nsa import FORMS, Spans, block_spans, block_sums, choose, gathered
+from seqarch.ops.online_softmax import Partial
+from seqarch.ops.visibility import Places, Rule
+from seqarch.types import Array, DTypeLike, Float, Int
+
+FRACTION = 2.0**-16  # the keys by which blocks are chosen are sums of multiples of it
+CHUNK = 64  # queries that choose together
+
+
+class Sums(NamedTuple):
+    """Weighted sums over blocks: of keys, of values, and of exact keys in units of FRACTION."""
+
+    k: Float[Array, "B M G K"]
+    v: Float[Array, "B M G K"]
+    key: Int[Array, "B M G K"]
+
+
+class BlockCache(NamedTuple):
+    """A cache of keys, rotated at their own positions, values and compressed blocks.
+
+    ck, cv, key: compressed keys, values and exact keys of the complete blocks
+    pk, pv, part: the sums of the incomplete block
+    position: the position of the token in each slot; -1 where the slot is empty
+    length: tokens of the current document so far, which is the next position
+    """
+
+    k: Float[Array, "B G S K"]
+    v: Float[Array, "B G S K"]
+    ck: Float[Array, "B G M K"]
+    cv: Float[Array, "B G M K"]
+    key: Int[Array, "B G M K"]
+    pk: Float[Array, "B G K"]
+    pv: Float[Array, "B G K"]
+    part: Int[Array, "B G K"]
+    position: Int[Array, "B S"]
+    length: Int[Array, "B"]
+
+
+class Chosen(NamedTuple):
+    """What `_project` hands on: unrotated queries, chosen blocks, and the blocks of the call."""
+
+    q: Float[Array, "B T H K"]
+    blocks: Int[Array, "B T G count"]
+    spans: Spans
+    sums: Sums
+
+
+class NSA(CachedMixer):
+    """Native sparse attention.
+
+    heads: number H of query heads
+    kv_heads: number G of key and value heads, each of which chooses blocks; None: H
+    size: tokens of a block
+    chosen: number of blocks that a token attends to, its own included
+    window: number of the last tokens that a token attends to, itself included
+    rope: base of the rotary frequencies; None: no positions
+    method: a form of ops.nsa; "auto": the best one on the device
+    block: keys per block of the blockwise form of attention
+    state_dtype: dtype of the cache of keys and values; None: that of the computation
+    """
+
+    forms, piecewise = FORMS, True
+    document = ("ck", "cv", "key", "pk", "pv", "part")
+    state_axes = BlockCache(
+        *(("batch", "heads", None, None),) * 5,
+        *(("batch", "heads", None),) * 3,
+        position=("batch", None),
+        length=("batch",),
+    )
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int = 4,
+        kv_heads: int | None = None,
+        size: int = 32,
+        chosen: int = 16,
+        window: int = 512,
+        rope: float | None = 10_000.0,
+        method: str = "auto",
+        block: int = 128,
+        dtype: DTypeLike = jnp.float32,
+        state_dtype: DTypeLike | None = None,
+        rngs: nnx.Rngs,
+    ):
+        kv_heads = kv_heads or heads
+        check_heads("nsa", dim, heads, kv_heads, rope)
+        if min(size, chosen, window) < 1:
+            raise UserError(
+                f"nsa: size is {size}, chosen is {chosen} and window is {window}; give numbers of "
+                "at least 1"
+            )
+        self.heads, self.kv_heads, self.head_dim, self.rope = heads, kv_heads, dim // heads, rope
+        self.size, self.chosen, self.reach = size, chosen, window
+        self.method, self.block, self.dtype = method, block, dtype
+        self.state_dtype = state_dtype or dtype
+        projection = partial(Linear, dim, axes=("embed", "heads"), rngs=rngs, dtype=dtype)
+        self.q = projection(dim)
+        self.k, self.v = (projection(kv_heads * self.head_dim) for _ in range(2))
+        mean = jnp.full((size, kv_heads * self.head_dim), 1 / size)
+        self.weigh_k, self.weigh_v = (nnx.Param(mean, axes=(None, "heads")) for _ in range(2))
+        self.gate = projection(3 * heads)
+        self.out = Linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
+
+    def init_state(self, batch, max_len):
+        zeros = lambda *shape, dtype=self.state_dtype: jnp.zeros(
+            (batch, self.kv_heads, *shape, self.head_dim), dtype
+        )
+        blocks = -(-max_len // self.size)
+        return BlockCache(
+            *(zeros(max_len), zeros(max_len), zeros(blocks), zeros(blocks)),
+            zeros(blocks, dtype=jnp.int32),
+            *(zeros(dtype=jnp.float32), zeros(dtype=jnp.float32), zeros(dtype=jnp.int32)),
+            **no_tokens(batch, max_len),
+        )
+
+    def _project(self, x, at, state):
+        q, k, v = (p(x).reshape(*x.shape[:2], -1, self.head_dim) for p in (self.q, self.k, self.v))
+        turn = lambda x: x if self.rope is None else ops.rope(x, at.position, self.rope)
+        spans = block_spans(at, state.length, self.size)
+        exact = exact_product(x, self.k.kernel[...]).reshape(k.shape)
+        key = jnp.round(self._weigh(self.weigh_k, exact, at) / FRACTION).astype(jnp.int32)
+        given = self._weigh(self.weigh_k, k, at), self._weigh(self.weigh_v, v, at), key
+        before = state.pk, state.pv, state.part
+        sums = Sums(*(block_sums(*each, spans, self.size) for each in zip(given, before)))
+        blocks = self._choose(x, at, state, spans, sums)
+        return Tokens(turn(q), {"k": turn(k), "v": v}, more=Chosen(q, blocks, spans, sums))
+
+    def _weigh(self, weight, x, at) -> Float[Array, "B T G K"]:
+        """Returns keys or values times the weights of their places in their blocks."""
+        return weight[...][at.position % self.size].reshape(x.shape) * x.astype(jnp.float32)
+
+    def _choose(self, x, at, state, spans, sums) -> Int[Array, "B T G count"]:
+        """Returns the numbers of the blocks that tokens choose among the state's and their own."""
+        W = whole_numbers(self.q.kernel[...])
+        W = W.reshape(len(W), self.kv_heads, -1, self.head_dim).sum(2)  # of the heads of a group
+        q = exact_product(x, W.reshape(len(W), -1)).reshape(*x.shape[:2], *W.shape[1:])
+        keys = jnp.concatenate([state.key.swapaxes(1, 2), sums.key[:, :-1]], axis=1)
+        old = self._complete(state)
+        blocks = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), old, spans.at)
+        given = _fold(q), self._by_group(at), _fold(keys).astype(jnp.float32)
+        how = dict(size=self.size, count=self.chosen, chunk=CHUNK)
+        chosen = choose(*given, self._by_group(blocks), **how)
+        return chosen.reshape(len(x), self.kv_heads, *chosen.shape[1:]).swapaxes(1, 2)
+
+    def _complete(self, state) -> Places:
+        """Returns the places of the last tokens of the state's blocks."""
+        number = jnp.arange(state.key.shape[2])[None]
+        complete = number < state.length[:, None] // self.size
+        position = jnp.where(complete, (number + 1) * self.size - 1, -1)
+        return Places(position, jnp.zeros_like(position))
+
+    def _by_group(self, at: Places, chosen: Array | None = None) -> Places:
+        """Returns places for each group as a row of its own."""
+        at = jax.tree.map(lambda x: jnp.repeat(x, self.kv_heads, axis=0), at)
+        return at if chosen is None else at._replace(chosen=_fold(chosen))
+
+    def _attend(self, tokens, at):
+        form, more, kv = ATTENTION["blockwise"], tokens.more, tokens.cached.values()
+        compressed = (x[:, :-1].astype(tokens.q.dtype) for x in more.sums[:2])
+        how = dict(block=self.block)
+        chosen = FORMS.pick(self.method)(
+            _fold(self._grouped(tokens.q)),
+            *map(_fold, kv),
+            self._by_group(at, more.blocks),
+            size=self.size,
+            **how,
+        )
+        return _branches(
+            form(more.q, *compressed, at, more.spans.at, Rule(), **how),
+            self._by_head(chosen),
+            form(tokens.q, *kv, at, at, Rule(window=self.reach), **how),
+        )
+
+    def _attend_cache(self, tokens, at, state):
+        more, filled = tokens.more, state.length.max()
+        complete = self._complete(state).position
+        compressed = cache_attention(
+            more.q, state.ck, state.cv, at, complete, filled // self.size, Rule()
+        )
+        if at.position.shape[1] == 1:
+            return _branches(compressed, *self._gather_cache(tokens, at, state))
+        places = self._by_group(at, more.blocks)
+        k, v = (x.reshape(-1, 1, *x.shape[2:]) for x in state[:2])
+        q, rule = _fold(self._grouped(tokens.q)), Rule(chosen=self.size)
+        chosen = cache_attention(q, k, v, places, state.position, filled, rule)
+        given = tokens.q, state.k, state.v, at, state.position, filled
+        window = cache_attention(*given, Rule(window=self.reach))
+        return _branches(compressed, self._by_head(chosen), window)
+
+    def _gather_cache(self, tokens, at, state) -> tuple[Partial, Partial]:
+        """Returns attention of one token to its chosen blocks and to its window."""
+        own = at.position // self.size
+        last = own[..., None] - jnp.arange((self.reach - 2) // self.size + 2)[None, None]
+        last = jnp.where((last >= 0) & (at.segment == 0)[..., None], last, -1)
+        last = jnp.broadcast_to(last[:, :, None], (*last.shape[:2], self.kv_heads, last.shape[-1]))
+        blocks = jnp.where((at.segment == 0)[..., None, None], tokens.more.blocks, -1)
+        places, (k, v) = self._by_group(at), (x.reshape(-1, *x.shape[2:]) for x in state[:2])
+        q, k_pos = _fold(self._grouped(tokens.q)), jnp.repeat(state.position, self.kv_heads, axis=0)
+        found = []
+        for chosen, window in ((blocks, None), (last, self.reach)):
+            given = _fold(chosen), jnp.zeros_like(places.position), k_pos
+            part = gathered(q, k, v, places, *given, size=self.size, window=window)
+            found.append(self._by_head(part))
+        return tuple(found)
+
+    def _write(self, state, tokens, position, current, count):
+        state = super()._write(state, tokens, position, current, count)
+        _, _, spans, sums = tokens.more
+        rows, blocks = jnp.arange(len(position))[:, None], state.key.shape[2]
+        last = jnp.clip(spans.start + spans.size - 1, 0, current.shape[1] - 1)[:, :-1]
+        kept = (spans.at.position >= 0) & current[rows, last]
+        slot = jnp.where(kept, spans.at.position // self.size, blocks)
+        if blocks:
+            complete = zip(state[2:5], sums, strict=True)
+            ck, cv, key = (put(cache, new[:, :-1], slot) for cache, new in complete)
+            state = state._replace(ck=ck, cv=cv, key=key)
+        return state._replace(pk=sums.k[:, -1], pv=sums.v[:, -1], part=sums.key[:, -1])
+
+    def _grouped(self, q: Float[Array, "B T H K"]) -> Float[Array, "B T G R K"]:
+        return q.reshape(*q.shape[:2], self.kv_heads, -1, self.head_dim)
+
+    def _by_head(self, found: Partial) -> Partial:
+        """Returns the groups' results [B G,T,R,...] by head."""
+
+        def join(x: Array) -> Array:
+            x = x.reshape(-1, self.kv_heads, *x.shape[1:]).swapaxes(1, 2)
+            return x.reshape(*x.shape[:2], self.heads, *x.shape[4:])
+
+        return Partial(join(found.o), join(found.log_total))
+
+    def _output(self, y, x):
+        gates = jax.nn.sigmoid(self.gate(x)).reshape(*x.shape[:2], 3, self.heads, 1)
+        y = (gates * y.reshape(*x.shape[:2], 3, self.heads, -1)).sum(2)
+        return self.out(y.reshape(*x.shape[:2], -1))
+
+
+def _branches(*parts: Partial) -> Partial:
+    """Returns the branches side by side, as heads."""
+    return Partial(*(jnp.concatenate(each, axis=2) for each in zip(*parts)))
+
+
+def _fold(x: Array) -> Array:
+    """Returns x [B,T,G,...] with each group as a row of its own [B G,T,...]."""
+    return x.swapaxes(1, 2).reshape(-1, x.shape[1], *x.shape[3:])
