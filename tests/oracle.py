@@ -29,6 +29,20 @@ def softplus(x):
     return np.logaddexp(0, x)
 
 
+def whole(x, bits, axis):
+    """The factors of `seqarch.ops.exact`: integers, and the powers of two that they stand for."""
+    x = np.asarray(x, np.float32).astype(np.float64)
+    exponent = np.frexp(np.abs(x).max(axis, keepdims=True))[1] - bits
+    return np.rint(x / 2.0**exponent).astype(np.int64), 2.0**exponent
+
+
+def exact(x, W):
+    """The products of `seqarch.ops.exact`, in integers."""
+    bits = (24 - int(np.ceil(np.log2(len(W))))) // 2
+    (x, of_x), (W, of_W) = whole(x, bits, -1), whole(W, bits, None)
+    return (x @ W) * of_x * of_W.item()
+
+
 def assert_form(function, oracle, arguments, tolerance=1e-5):
     """`function` in float32 has the values of `oracle` in float64, and its gradients by central
     differences.
@@ -89,10 +103,8 @@ def assert_mixer(
       tolerance: as a fraction of an array's largest entry.
     """
     mixer = make(dim, rngs=nnx.Rngs(0))
-    paths, structure = jax.tree_util.tree_flatten_with_path(mixer)
-    names = [".".join(str(getattr(k, "key", getattr(k, "name", k))) for k in p) for p, _ in paths]
-    names = [name.removesuffix(".value") for name in names]
-    parameters = [np.asarray(leaf, np.float64) + 0.1 * normal(*leaf.shape) for _, leaf in paths]
+    names, leaves, structure = named_parameters(mixer)
+    parameters = [leaf + 0.1 * normal(*leaf.shape) for leaf in leaves]
     before = _prefill(mixer, scale * normal(3, 5, dim))
     state = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(before)]
     starts = np.zeros((3, time), bool)
@@ -119,6 +131,14 @@ def assert_mixer(
         return np.where(valid[..., None], np.stack(ys, 1), 0), tuple(state)
 
     assert_form(prefill, loop, [*parameters, scale * normal(3, time, dim), *state], tolerance)
+
+
+def named_parameters(mixer):
+    """The dotted names of a mixer's parameters, their values in float64, and its tree structure."""
+    paths, structure = jax.tree_util.tree_flatten_with_path(mixer)
+    names = [".".join(str(getattr(k, "key", getattr(k, "name", k))) for k in p) for p, _ in paths]
+    leaves = [np.asarray(leaf, np.float64) for _, leaf in paths]
+    return [name.removesuffix(".value") for name in names], leaves, structure
 
 
 @jax.jit

@@ -142,7 +142,9 @@ class NSA(CachedMixer):
         self.q = projection(dim)
         self.k, self.v = (projection(kv_heads * self.head_dim) for _ in range(2))
         mean = jnp.full((size, kv_heads * self.head_dim), 1 / size)
-        self.weigh_k, self.weigh_v = (nnx.Param(mean, axes=(None, "heads")) for _ in range(2))
+        self.weigh_k, self.weigh_v = (
+            nnx.Param(mean, axes=(None, "heads"), decay=False) for _ in range(2)
+        )
         self.gate = projection(3 * heads)
         self.out = Linear(dim, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, residual=True)
 
