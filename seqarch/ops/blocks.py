@@ -207,15 +207,15 @@ def mean_trips(blocks: int, size: int, rule: Rule) -> float:
     """Returns the mean number of key blocks per query block, and of query blocks per key block.
 
     It is that of a sequence that is one document, in `blocks` blocks of `size` tokens; with a
-    stride, of one that is ordered by residues, in which a query sees one residue; with a round of
-    hashing, of one that is ordered by addresses.
+    stride, of one that is ordered by residues, in which a query sees one residue; with one
+    address looked at, of one that is ordered by it.
     """
     if rule.end is not None:
         return min(blocks, -(-rule.end // size))
     if not rule.causal:
         return blocks
     window = rule.window
-    if rule.hashed is not None and rule.hashed.round is not None:
+    if rule.hashed is not None and rule.hashed.apart:
         window = rule.hashed.window + 1
     reach = blocks if window is None else 1 + (window + size - 2) // size
     if rule.stride is not None:

@@ -7,10 +7,10 @@ Query i finds key j in round r iff 0 < a_r(i) - a_r(j) <= window: j is before i 
 of its document, with fewer than `window` others between. It attends to the keys that any round
 finds, each counted once; where there are none, to itself.
 
-The masked form compares all pairs of tokens. The sorted form attends round by round to tokens in
-the order of their addresses, in which the keys that a query finds are the last ones before it, so
-that time and memory are proportional to T. A round leaves out what an earlier one has found, and
-the rounds are merged by the logs of their denominators.
+The masked form compares all pairs of tokens. The sorted form attends, apart for each round, to
+tokens in the order of their addresses, in which the keys that a query finds are the last ones
+before it, so that time and memory are proportional to T. A round leaves out what an earlier one has
+found, and the rounds are merged by the logs of their denominators.
 
 Source: Kitaev et al. 2020, "Reformer", section 2 and appendix A; Andoni et al. 2015, "Practical and
 optimal LSH for angular distance" (the hash). Reformer's chunks of the sorted tokens shift when a
@@ -105,12 +105,22 @@ def _masked(q, k, v, at: Places, *, window: int, block: int) -> Partial:
 
 
 def _sorted(q, k, v, at: Places, *, window: int, block: int) -> Partial:
-    parts = []
-    for r in range(at.address.shape[-1]):
-        order = jnp.lexsort((at.address[..., r], at.segment), axis=-1)
-        given = q, k, v, at, Rule(hashed=Hashed(window, r)), order
-        parts.append(in_order(ATTENTION["blockwise"], *given, block=block))
-    return merge(*parts)
+    B, _, rounds = at.address.shape
+    q, k, v, position, segment = (_repeat(x, rounds) for x in (q, k, v, *at[:2]))
+    own = jnp.moveaxis(at.address, -1, 0).reshape(rounds * B, -1)
+    earlier = jnp.arange(rounds)[:, None] > jnp.arange(rounds - 1)[None]
+    earlier = jnp.repeat(earlier, B, axis=0)[:, None]
+    # A query does not find a key of its own address.
+    others = jnp.where(earlier, _repeat(at.address[..., :-1], rounds), 0)
+    there = Places(position, segment, jnp.concatenate([own[..., None], others], axis=-1))
+    order, rule = jnp.lexsort((own, segment), axis=-1), Rule(hashed=Hashed(window, apart=True))
+    found = in_order(ATTENTION["blockwise"], q, k, v, there, rule, order, block=block)
+    return merge(*(jax.tree.map(lambda x: x[r * B : (r + 1) * B], found) for r in range(rounds)))
+
+
+def _repeat(x: Array, rounds: int) -> Array:
+    """Returns x [B,...] once for each round [rounds B,...]."""
+    return jnp.concatenate([x] * rounds)
 
 
 FORMS = Forms({"masked": _masked, "sorted": _sorted}, cpu="sorted", accelerator="sorted")

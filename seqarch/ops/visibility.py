@@ -28,11 +28,11 @@ class Hashed(NamedTuple):
     """Which keys a query sees by hashes: the last ones before it in its bucket.
 
     window: how many in a bucket
-    round: the round of hashing, without those that an earlier round finds; None: those of all
+    apart: only those of the first address, without those that the other addresses find
     """
 
     window: int
-    round: int | None = None
+    apart: bool = False
 
 
 class Rule(NamedTuple):
@@ -86,11 +86,10 @@ def _finds(
     q: Int[Array, "B T rounds"], k: Int[Array, "B S rounds"], hashed: Hashed
 ) -> Bool[Array, "B T S"]:
     """Returns whether each query finds each key by their addresses."""
-    rounds = q.shape[-1] if hashed.round is None else hashed.round + 1
-    gaps = [q[:, :, None, r] - k[:, None, :, r] for r in range(rounds)]
-    *before, finds = [(gap > 0) & (gap <= hashed.window) for gap in gaps]
-    for other in before:
-        finds = finds | other if hashed.round is None else finds & ~other
+    gaps = [q[:, :, None, r] - k[:, None, :, r] for r in range(q.shape[-1])]
+    finds, *others = [(gap > 0) & (gap <= hashed.window) for gap in gaps]
+    for other in others:
+        finds = finds & ~other if hashed.apart else finds | other
     return finds
 
 
@@ -113,10 +112,9 @@ def may_see(q: Places, k: Places, rule: Rule) -> Bool[Array, "M M2"]:
         may &= q_high - k_low >= rule.beyond
     if rule.stride is not None:
         may &= _overlap(*(residues(at, rule.stride) for at in (q, k)))
-    if rule.hashed is not None and rule.hashed.round is not None:
+    if rule.hashed is not None and rule.hashed.apart:
         (q_low, q_high), (k_low, k_high) = (
-            _extremes(jnp.where(at.position < 0, -1, at.address[..., rule.hashed.round]))
-            for at in (q, k)
+            _extremes(jnp.where(at.position < 0, -1, at.address[..., 0])) for at in (q, k)
         )
         may &= k_low[None] < q_high[:, None]
         may &= q_low[:, None] - k_high[None] <= rule.hashed.window

@@ -116,7 +116,7 @@ def moved(options, **how):
     return mixer, names, leaves, structure
 
 
-@pytest.mark.parametrize("method", ["masked", "gathered"])
+@pytest.mark.parametrize("method", ["masked", "blockwise", "gathered"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_nsa(name, method):
     """The choices are held while the oracle is differentiated, as they are in the gradient."""
