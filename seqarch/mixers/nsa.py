@@ -40,10 +40,19 @@ from seqarch.mixers.attention import check_heads
 from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens, put
 from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.cache_attention import cache_attention
-from seqarch.ops.exact import exact_product, whole_numbers
-from seqarch.ops.nsa import FORMS, Spans, block_spans, block_sums, choose, gathered
+from seqarch.ops.compression import (
+    Spans,
+    block_spans,
+    block_sums,
+    choose,
+    complete_blocks,
+    group_queries,
+)
+from seqarch.ops.exact import exact_product
+from seqarch.ops.folding import fold, fold_places, fold_queries, unfold
+from seqarch.ops.nsa import FORMS, gathered_cache
 from seqarch.ops.online_softmax import Partial
-from seqarch.ops.visibility import Places, Rule
+from seqarch.ops.visibility import Rule
 from seqarch.types import Array, DTypeLike, Float, Int
 
 FRACTION = 2.0**-16  # the keys by which blocks are chosen are sums of multiples of it
@@ -178,77 +187,41 @@ class NSA(CachedMixer):
 
     def _choose(self, x, at, state, spans, sums) -> Int[Array, "B T G count"]:
         """Returns the numbers of the blocks that tokens choose among the state's and their own."""
-        W = whole_numbers(self.q.kernel[...])
-        W = W.reshape(len(W), self.kv_heads, -1, self.head_dim).sum(2)  # of the heads of a group
-        q = exact_product(x, W.reshape(len(W), -1)).reshape(*x.shape[:2], *W.shape[1:])
+        q = group_queries(x, self.q.kernel[...], self.kv_heads, self.head_dim)
         keys = jnp.concatenate([state.key.swapaxes(1, 2), sums.key[:, :-1]], axis=1)
-        old = self._complete(state)
+        old = complete_blocks(state.length, state.key.shape[2], self.size)
         blocks = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), old, spans.at)
-        given = _fold(q), self._by_group(at), _fold(keys).astype(jnp.float32)
+        places, blocks = (fold_places(each, self.kv_heads) for each in (at, blocks))
         how = dict(size=self.size, count=self.chosen, chunk=CHUNK)
-        chosen = choose(*given, self._by_group(blocks), **how)
+        chosen = choose(fold(q), places, fold(keys).astype(jnp.float32), blocks, **how)
         return chosen.reshape(len(x), self.kv_heads, *chosen.shape[1:]).swapaxes(1, 2)
 
-    def _complete(self, state) -> Places:
-        """Returns the places of the last tokens of the state's blocks."""
-        number = jnp.arange(state.key.shape[2])[None]
-        complete = number < state.length[:, None] // self.size
-        position = jnp.where(complete, (number + 1) * self.size - 1, -1)
-        return Places(position, jnp.zeros_like(position))
-
-    def _by_group(self, at: Places, chosen: Array | None = None) -> Places:
-        """Returns places for each group as a row of its own."""
-        at = jax.tree.map(lambda x: jnp.repeat(x, self.kv_heads, axis=0), at)
-        return at if chosen is None else at._replace(chosen=_fold(chosen))
-
     def _attend(self, tokens, at):
-        form, more, kv = ATTENTION["blockwise"], tokens.more, tokens.cached.values()
+        more, kv, how = tokens.more, tokens.cached.values(), dict(block=self.block)
         compressed = (x[:, :-1].astype(tokens.q.dtype) for x in more.sums[:2])
-        how = dict(block=self.block)
-        chosen = FORMS.pick(self.method)(
-            _fold(self._grouped(tokens.q)),
-            *map(_fold, kv),
-            self._by_group(at, more.blocks),
-            size=self.size,
-            **how,
-        )
+        folded = fold_queries(tokens.q, self.kv_heads), *map(fold, kv)
+        places = fold_places(at, self.kv_heads, chosen=more.blocks)
+        chosen = FORMS.pick(self.method)(*folded, places, size=self.size, **how)
         return _branches(
-            form(more.q, *compressed, at, more.spans.at, Rule(), **how),
-            self._by_head(chosen),
-            form(tokens.q, *kv, at, at, Rule(window=self.reach), **how),
+            ATTENTION["blockwise"](more.q, *compressed, at, more.spans.at, Rule(), **how),
+            unfold(chosen, self.kv_heads),
+            ATTENTION["blockwise"](tokens.q, *kv, at, at, Rule(window=self.reach), **how),
         )
 
     def _attend_cache(self, tokens, at, state):
-        more, filled = tokens.more, state.length.max()
-        complete = self._complete(state).position
-        compressed = cache_attention(
-            more.q, state.ck, state.cv, at, complete, filled // self.size, Rule()
-        )
+        more, filled, size = tokens.more, state.length.max(), self.size
+        complete = complete_blocks(state.length, state.key.shape[2], size).position
+        given = more.q, state.ck, state.cv, at, complete, filled // size
+        compressed = cache_attention(*given, Rule())
         if at.position.shape[1] == 1:
-            return _branches(compressed, *self._gather_cache(tokens, at, state))
-        places = self._by_group(at, more.blocks)
+            given = tokens.q, state.k, state.v, at, more.blocks, state.position
+            return _branches(compressed, *gathered_cache(*given, size=size, window=self.reach))
+        places = fold_places(at, self.kv_heads, chosen=more.blocks)
         k, v = (x.reshape(-1, 1, *x.shape[2:]) for x in state[:2])
-        q, rule = _fold(self._grouped(tokens.q)), Rule(chosen=self.size)
-        chosen = cache_attention(q, k, v, places, state.position, filled, rule)
+        given = fold_queries(tokens.q, self.kv_heads), k, v, places, state.position, filled
+        chosen = unfold(cache_attention(*given, Rule(chosen=size)), self.kv_heads)
         given = tokens.q, state.k, state.v, at, state.position, filled
-        window = cache_attention(*given, Rule(window=self.reach))
-        return _branches(compressed, self._by_head(chosen), window)
-
-    def _gather_cache(self, tokens, at, state) -> tuple[Partial, Partial]:
-        """Returns attention of one token to its chosen blocks and to its window."""
-        own = at.position // self.size
-        last = own[..., None] - jnp.arange((self.reach - 2) // self.size + 2)[None, None]
-        last = jnp.where((last >= 0) & (at.segment == 0)[..., None], last, -1)
-        last = jnp.broadcast_to(last[:, :, None], (*last.shape[:2], self.kv_heads, last.shape[-1]))
-        blocks = jnp.where((at.segment == 0)[..., None, None], tokens.more.blocks, -1)
-        places, (k, v) = self._by_group(at), (x.reshape(-1, *x.shape[2:]) for x in state[:2])
-        q, k_pos = _fold(self._grouped(tokens.q)), jnp.repeat(state.position, self.kv_heads, axis=0)
-        found = []
-        for chosen, window in ((blocks, None), (last, self.reach)):
-            given = _fold(chosen), jnp.zeros_like(places.position), k_pos
-            part = gathered(q, k, v, places, *given, size=self.size, window=window)
-            found.append(self._by_head(part))
-        return tuple(found)
+        return _branches(compressed, chosen, cache_attention(*given, Rule(window=self.reach)))
 
     def _write(self, state, tokens, position, current, count):
         state = super()._write(state, tokens, position, current, count)
@@ -263,18 +236,6 @@ class NSA(CachedMixer):
             state = state._replace(ck=ck, cv=cv, key=key)
         return state._replace(pk=sums.k[:, -1], pv=sums.v[:, -1], part=sums.key[:, -1])
 
-    def _grouped(self, q: Float[Array, "B T H K"]) -> Float[Array, "B T G R K"]:
-        return q.reshape(*q.shape[:2], self.kv_heads, -1, self.head_dim)
-
-    def _by_head(self, found: Partial) -> Partial:
-        """Returns the groups' results [B G,T,R,...] by head."""
-
-        def join(x: Array) -> Array:
-            x = x.reshape(-1, self.kv_heads, *x.shape[1:]).swapaxes(1, 2)
-            return x.reshape(*x.shape[:2], self.heads, *x.shape[4:])
-
-        return Partial(join(found.o), join(found.log_total))
-
     def _output(self, y, x):
         gates = jax.nn.sigmoid(self.gate(x)).reshape(*x.shape[:2], 3, self.heads, 1)
         y = (gates * y.reshape(*x.shape[:2], 3, self.heads, -1)).sum(2)
@@ -284,8 +245,3 @@ class NSA(CachedMixer):
 def _branches(*parts: Partial) -> Partial:
     """Returns the branches side by side, as heads."""
     return Partial(*(jnp.concatenate(each, axis=2) for each in zip(*parts)))
-
-
-def _fold(x: Array) -> Array:
-    """Returns x [B,T,G,...] with each group as a row of its own [B G,T,...]."""
-    return x.swapaxes(1, 2).reshape(-1, x.shape[1], *x.shape[3:])

@@ -27,6 +27,7 @@ import numpy as np
 from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.exact import exact_product
+from seqarch.ops.folding import fold, fold_places, unfold
 from seqarch.ops.forms import Forms
 from seqarch.ops.online_softmax import Partial, merge
 from seqarch.ops.order import in_order
@@ -149,9 +150,9 @@ def lsh(
       method: a name in FORMS, or "auto".
       block: tokens per block of the sorted form.
     """
-    folded = (_fold(x)[:, :, None] for x in (q, k, v))
-    found = FORMS.pick(method)(*folded, _places(at, address), window=window, block=block)
-    return _unfold(found, v)
+    folded = (fold(x)[:, :, None] for x in (q, k, v))
+    there = fold_places(at, v.shape[2], address=address)
+    return _with_itself(FORMS.pick(method)(*folded, there, window=window, block=block), v)
 
 
 def cached_lsh(
@@ -178,23 +179,11 @@ def cached_lsh(
       window: keys that a query finds in a bucket.
     """
     k, values, addresses = (x.reshape(-1, *x.shape[2:]) for x in cache)
-    given = _fold(q)[:, :, None], k[:, None], values[:, None], _places(at, address), k_pos, filled
-    return _unfold(cache_attention(*given, Rule(hashed=Hashed(window)), address=addresses), v)
+    there, rule = fold_places(at, v.shape[2], address=address), Rule(hashed=Hashed(window))
+    given = fold(q)[:, :, None], k[:, None], values[:, None], there, k_pos, filled, rule
+    return _with_itself(cache_attention(*given, address=addresses), v)
 
 
-def _fold(x: Array) -> Array:
-    """Returns x [B,T,H,...] with each head as a row of its own [B H,T,...]."""
-    return x.swapaxes(1, 2).reshape(-1, x.shape[1], *x.shape[3:])
-
-
-def _places(at: Places, address: Int[Array, "B T H rounds"]) -> Places:
-    position, segment = (jnp.repeat(x, address.shape[2], axis=0) for x in at[:2])
-    return Places(position, segment, _fold(address))
-
-
-def _unfold(found: Partial, v: Float[Array, "B T H V"]) -> Partial:
+def _with_itself(found: Partial, v: Float[Array, "B T H V"]) -> Partial:
     """Returns the heads' results [B H,T,1,...] by head, merged with attention to oneself."""
-    B, T, H, V = v.shape
-    o = found.o.reshape(B, H, T, V).swapaxes(1, 2)
-    log_total = found.log_total.reshape(B, H, T).swapaxes(1, 2)
-    return merge(Partial(o, log_total), Partial(v, jnp.full((B, T, H), ALONE)))
+    return merge(unfold(found, v.shape[2]), Partial(v, jnp.full(v.shape[:3], ALONE)))
