@@ -12,10 +12,10 @@ are R_r, which Reformer draws anew at each step of training. Hashes come from in
 that are rounded to about nine bits, whose products are exact (`seqarch.ops.exact`). The gradient is
 that for the chosen keys.
 
-Time and memory of a call are proportional to T rounds (window + block). Its state is a full cache
-of keys and values with their addresses, `rounds` integers for each head and token, and the numbers
-of tokens in the buckets. A step compares its address with all of these and reads all keys and
-values, so decoding costs what it costs with full attention, and somewhat more memory.
+The time of a call is proportional to T rounds (window + block), its memory to T rounds. Its state
+is a full cache of keys and values with their addresses, `rounds` integers for each head and token,
+and the numbers of tokens in the buckets. A step compares its addresses with all of these and reads
+all keys and values, so decoding takes what it takes with full attention, and somewhat more memory.
 
 Source: Kitaev et al. 2020, "Reformer", section 2 and appendix A. Its reference implementation, like
 this one, does not divide the scores by the root of the channels, since keys have length one. It has

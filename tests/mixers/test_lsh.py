@@ -86,6 +86,7 @@ def test_lsh(name, method):
     assert_form(function, expected, [x, *kernels])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_lsh_from_a_state(name):
     """A prompt in two parts, of which the second begins a document in one row, then a step."""

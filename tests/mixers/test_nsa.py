@@ -127,6 +127,7 @@ def test_nsa(name, method):
     assert_form(function, lambda x, *leaves: expected(x, named(leaves)), [x, *leaves])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_nsa_from_a_state(name):
     """A prompt in two parts, of which the second begins a document in one row, then steps."""
