@@ -36,7 +36,7 @@ from flax import nnx
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
-from seqarch.mixers.attention import check_heads
+from seqarch.mixers.attention import check_heads, rotated_channels
 from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens, put
 from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.cache_attention import cache_attention
@@ -137,7 +137,8 @@ class NSA(CachedMixer):
         rngs: nnx.Rngs,
     ):
         kv_heads = kv_heads or heads
-        check_heads("nsa", dim, heads, kv_heads, rope)
+        check_heads("nsa", dim, heads, kv_heads)
+        rotated_channels("nsa", dim // heads, rope)
         if min(size, chosen, window) < 1:
             raise UserError(
                 f"nsa: size is {size}, chosen is {chosen} and window is {window}; give numbers of "
