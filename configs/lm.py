@@ -42,6 +42,9 @@ def get_config(mixer: str = "mamba") -> ml_collections.ConfigDict:
     config.model.tied = False  # whether the embedding is also the head
     config.model.embedding_scale = 1.0  # factor of the embeddings
     config.model.logits_cap = 0.0  # soft bound of the logits; 0 for none
+    config.model.kind = "lm"  # or encdec, an encoder-decoder, for tasks that have a source
+    config.model.encoder = ""  # the layer pattern of its encoder
+    config.model.source = "attention"  # how its decoder reads the source; or summary
 
     config.optim = ml_collections.ConfigDict()
     config.optim.lr = 3e-3  # learning rate at the end of the warm-up, the highest

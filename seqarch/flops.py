@@ -73,16 +73,18 @@ def count_flops(fn: Callable, *args: Any) -> Flops:
     return _count(_open(jax.make_jaxpr(fn)(*args)))
 
 
-def forward_flops(model: Any, time: int, scored: int | None = None) -> Flops:
+def forward_flops(model: Any, time: int, scored: int | None = None, source: int = 0) -> Flops:
     """Returns the model FLOPs of a forward pass over one sequence.
 
     They are counted as those of `time` steps, each from a state with room for the tokens so far: a
-    mixer's step has no forms, computes nothing twice and attends to each visible key once.
+    mixer's step has no forms, computes nothing twice and attends to each visible key once. Those of
+    an encoder, which has no step, are those of its program.
 
     Args:
       model: a LanguageModel, or another model with its `step` and `init_state`; may be abstract.
       time: tokens T of the sequence.
       scored: tokens whose logits are computed; None: all.
+      source: tokens of an encoder-decoder's source; 0: it is a language model.
 
     Source: Chowdhery et al. 2022, "PaLM", appendix B.
     """
@@ -94,13 +96,18 @@ def forward_flops(model: Any, time: int, scored: int | None = None) -> Flops:
 
     states: dict[Any, Any] = {}
 
+    room = (source,) if source else ()
+
     def at(t: int) -> Flops:
-        state = jax.eval_shape(lambda model: model.init_state(1, t), model)
+        state = jax.eval_shape(lambda model: model.init_state(1, t, *room), model)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state))
         states[shapes] = state
         return of_step(shapes)
 
     whole = _sum_over(at, 1, time)
+    if source:
+        given = jax.ShapeDtypeStruct((1, source), jnp.int32)
+        whole = _sum((whole, count_flops(lambda model, x: model.encode(x, 0), model, given)))
     if scored is None:
         return whole
     hidden = jax.ShapeDtypeStruct((model.embedding.shape[1],), model.dtype)
@@ -108,12 +115,12 @@ def forward_flops(model: Any, time: int, scored: int | None = None) -> Flops:
     return _sum((whole, _times(spared, scored - time)))
 
 
-def train_flops(model: Any, time: int, scored: int | None = None) -> Flops:
+def train_flops(model: Any, time: int, scored: int | None = None, source: int = 0) -> Flops:
     """Returns the model FLOPs of training on one sequence; the arguments are `forward_flops`'s.
 
     A backward pass has twice the FLOPs of a forward pass.
     """
-    return _times(forward_flops(model, time, scored), 3)
+    return _times(forward_flops(model, time, scored, source), 3)
 
 
 def _sum_over(at: Callable[[int], Flops], first: int, last: int) -> Flops:

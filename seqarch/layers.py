@@ -6,7 +6,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 
 from seqarch.ops.numerics import project, rms, rows
-from seqarch.types import Array, Bool, DTypeLike, Float
+from seqarch.types import Array, Bool, DTypeLike, Float, Int
 
 ACTIVATIONS = {"silu": jax.nn.silu, "gelu": jax.nn.gelu}  # of MLPs; gelu is the one with tanh
 
@@ -109,6 +109,8 @@ class MLP(nnx.Module):
 class Block(nnx.Module):
     """The residual block: x + mixer(norm(x)), then x + mlp(norm(x)).
 
+    In a decoder that reads a source, x + cross(norm(x), source) stands between the two.
+
     Args:
       mixer: of `dim` channels.
       dim: channels D of the residual stream.
@@ -118,6 +120,7 @@ class Block(nnx.Module):
       rngs: for the parameters of norms and MLP.
       norm_eps: what the norms add to the mean square.
       mlp_options: further options of the MLP.
+      cross: cross-attention to a source (`seqarch.cross_attention`); None: there is no source.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class Block(nnx.Module):
         dropout: float,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
+        cross: nnx.Module | None = None,
         norm_eps: float = 1e-6,
         **mlp_options,
     ):
@@ -136,28 +140,53 @@ class Block(nnx.Module):
         self.mixer_norm, self.mixer = RMSNorm(dim, eps=norm_eps, rngs=rngs), mixer
         self.mlp_norm = RMSNorm(dim, eps=norm_eps, rngs=rngs) if mlp else None
         self.mlp = MLP(dim, mlp, dtype=dtype, rngs=rngs, **mlp_options) if mlp else None
+        has_cross = cross is not None
+        self.cross_norm = RMSNorm(dim, eps=norm_eps, rngs=rngs) if has_cross else None
+        self.cross = cross
 
     def __call__(
         self,
         x: Float[Array, "B T D"],
         starts: Bool[Array, "B T"] | None = None,
+        lengths: Int[Array, "B"] | None = None,
+        source: tuple[Float[Array, "B S D"], Int[Array, "B"]] | None = None,
         *,
         key: Array | None = None,
     ) -> Float[Array, "B T D"]:
-        """Returns the outputs from an empty state; see SequenceMixer.__call__."""
+        """Returns the outputs from an empty state; see SequenceMixer.__call__.
+
+        Args:
+          x: inputs.
+          starts: whether a token is the first of a document.
+          lengths: tokens of each row before its padding; None: all.
+          source: the vectors of the encoded source, and their number in each row.
+          key: of dropout; None: nothing is dropped.
+        """
         keys = (None, None) if key is None else jax.random.split(key)
-        x = x + self._drop(self.mixer(self.mixer_norm(x), starts), keys[0])
+        x = x + self._drop(self.mixer(self.mixer_norm(x), starts, lengths), keys[0])
+        if self.cross is not None:
+            third = None if key is None else jax.random.fold_in(key, 2)
+            x = x + self._drop(self.cross(self.cross_norm(x), *source), third)
         return self._mlp(x, keys[1])
 
-    def prefill(self, x, state, starts=None, lengths=None):
-        """Returns the outputs and the state after them; see SequenceMixer.prefill."""
-        y, state = self.mixer.prefill(self.mixer_norm(x), state, starts, lengths)
-        return self._mlp(x + y), state
+    def prefill(self, x, state, starts=None, lengths=None, source=None):
+        """Returns the outputs and the state after them; see SequenceMixer.prefill.
 
-    def step(self, x, state):
+        `source` is what `cross.read` returned.
+        """
+        y, state = self.mixer.prefill(self.mixer_norm(x), state, starts, lengths)
+        x = x + y
+        if self.cross is not None:
+            x = x + self.cross.attend(self.cross_norm(x), source)
+        return self._mlp(x), state
+
+    def step(self, x, state, source=None):
         """Returns the output for one token a row and the state after it; see SequenceMixer.step."""
         y, state = self.mixer.step(self.mixer_norm(x), state)
-        return self._mlp(x + y), state
+        x = x + y
+        if self.cross is not None:
+            x = x + self.cross.attend(self.cross_norm(x)[:, None], source)[:, 0]
+        return self._mlp(x), state
 
     def _mlp(self, x: Array, key: Array | None = None) -> Array:
         return x if self.mlp is None else x + self._drop(self.mlp(self.mlp_norm(x)), key)

@@ -1,48 +1,48 @@
 """The language model: embedding, layers and unembedding, with a training call, prefill and step.
 
-Training scans over the stacked parameters of the layer pattern's periods, so compile time does not
-grow with depth; a few layers are unrolled, since a scan stacks what the backward pass needs (a
-third more memory on CPUs, up to twice as much on TPUs and GPUs). Prefill and step loop over layers
-with a state each, because a scan over stacked states would copy every cache at every token.
+`make_model` makes it, or the encoder-decoder of `seqarch.encoder_decoder`, which extends it.
 """
 
-import copy
 import functools
+import importlib
 from collections.abc import Callable
-from functools import partial
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from seqarch.block_stack import BlockStack, make_block, make_mixer
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
-from seqarch.layers import Block, RMSNorm, split_rows
-from seqarch.mixers import resolve_mixer
-from seqarch.mixers.short_conv import ShortConv
+from seqarch.layers import Block, RMSNorm
+from seqarch.mixers.base import SequenceMixer
 from seqarch.ops.numerics import project
 from seqarch.patterns import Layer
 from seqarch.types import Array, Bool, Float, Int, State
 
-UNROLLED = 4  # layers; a model of at most so many is trained without a scan
+MODELS = {  # by `ModelConfig.kind`
+    "lm": "seqarch.model:LanguageModel",
+    "encdec": "seqarch.encoder_decoder:EncoderDecoder",
+}
 
 # Equal layers are traced and lowered once, then called; XLA inlines the calls.
 _prefill, _step = jax.jit(Block.prefill), jax.jit(Block.step)
 
 
-def _at_precision(method: Callable) -> Callable:
+def at_precision(method: Callable) -> Callable:
     """Returns `method`, traced at the model's precision of products (see `numerics.project`)."""
 
     @functools.wraps(method)
-    def run(self: "LanguageModel", *args, **options):
+    def run(self: Any, *args, **options):
         with jax.default_matmul_precision(self.precision):
             return method(self, *args, **options)
 
     return run
 
 
-class LanguageModel(nnx.Module):
+class LanguageModel(BlockStack):
     """A model that predicts the next token.
 
     It is a frozen pytree: nothing in it changes after construction, and JAX's own transforms
@@ -50,23 +50,18 @@ class LanguageModel(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        stack = config.stack
         self.remat, self.precision = config.remat, config.precision
-        self.dtype, self.repeats = jnp.dtype(config.dtype), stack.repeats
+        self.dtype = jnp.dtype(config.dtype)
         self.boundary = config.boundary % config.vocab  # the token that begins a document
         self.embedding_scale, self.logits_cap = config.embedding_scale, config.logits_cap
         embedding = jax.random.normal(rngs.params(), (config.vocab, config.dim)) * config.dim**-0.5
         self.embedding = nnx.Param(embedding, axes=("vocab", "embed"), decay=False, cast=self.dtype)
-        self.period = nnx.List()
-        if stack.repeats:
-            keys = jax.random.split(rngs.params(), stack.repeats)
-            make = partial(self._blocks, config, stack.period)
-            self.period = jax.vmap(lambda key: make(nnx.Rngs(key)))(keys)
-        self.tail = self._blocks(config, stack.tail, rngs)
+        make = functools.partial(self._block, config)
+        self.make_blocks(config.stack, make, rngs=rngs)
         self.norm = RMSNorm(config.dim, eps=config.norm_eps, rngs=rngs)
         self.head = None if config.tied else self._untied(config, rngs)
 
-    @_at_precision
+    @at_precision
     def __call__(
         self,
         tokens: Int[Array, "B T"],
@@ -86,27 +81,8 @@ class LanguageModel(nnx.Module):
         Raises:
           UserError: where a token is outside the vocabulary; traced tokens are not checked.
         """
-
-        def run(x, blocks, first, looped=False):
-            layer = Block.__call__
-            if self.remat:
-                layer = jax.checkpoint(layer, prevent_cse=not looped)
-            for i, block in enumerate(blocks):
-                layer_key = None if key is None else jax.random.fold_in(key, first + i)
-                x = split_rows(layer(block, x, starts, key=layer_key))
-            return x
-
-        x, width = self._embed(tokens), len(self.period)
-        if width:
-            firsts = width * jnp.arange(self.repeats)
-            looped = self.repeats > 1 and (self.remat or width * self.repeats > UNROLLED)
-
-            def body(x, inputs):
-                return run(x, *inputs, looped), None
-
-            x, _ = jax.lax.scan(body, x, (self.period, firsts), unroll=not looped)
-        x = run(x, self.tail, width * self.repeats)
-        return self.logits(self.norm(x if positions is None else _gather(x, positions)))
+        x = self.run_blocks(self._embed(tokens), starts, key=key)
+        return self._unembed(x, positions)
 
     def init_state(self, batch: int, max_len: int) -> tuple[State, ...]:
         """Returns the empty state of every layer.
@@ -117,7 +93,7 @@ class LanguageModel(nnx.Module):
         """
         return tuple(block.mixer.init_state(batch, max_len) for block in self.blocks())
 
-    @_at_precision
+    @at_precision
     def prefill(
         self,
         tokens: Int[Array, "B T"],
@@ -134,13 +110,9 @@ class LanguageModel(nnx.Module):
             outside the vocabulary; traced values are not checked.
         """
         self.check_room(states, *document_lengths(tokens.shape, starts, lengths))
-        x, after = self._embed(tokens), []
-        for block, state in zip(self.blocks(), states, strict=True):
-            x, state = _prefill(block, x, state, starts, lengths)
-            after.append(state)
-        return self.norm(x), tuple(after)
+        return self._prefill(self._embed(tokens), states, starts, lengths)
 
-    @_at_precision
+    @at_precision
     def step(
         self, tokens: Int[Array, "B"], states: tuple[State, ...]
     ) -> tuple[Float[Array, "B Y"], tuple[State, ...]]:
@@ -150,11 +122,7 @@ class LanguageModel(nnx.Module):
           UserError: as `prefill` does.
         """
         self.check_room(states, np.ones(tokens.shape, int))
-        x, after = self._embed(tokens), []
-        for block, state in zip(self.blocks(), states, strict=True):
-            x, state = _step(block, x, state)
-            after.append(state)
-        return self.logits(self.norm(x)), tuple(after)
+        return self._step(self._embed(tokens), states)
 
     def check_room(
         self, states: tuple[State, ...], count: Array | None, begun: Array | None = None
@@ -184,7 +152,7 @@ class LanguageModel(nnx.Module):
                         f"room for {room[over[0]]}; give init_state a larger max_len"
                     )
 
-    @_at_precision
+    @at_precision
     def logits(self, x: Float[Array, "... D"]) -> Float[Array, "... Y"]:
         """Returns the unembedding of hidden vectors, in float32."""
         head = self.embedding[...].T if self.head is None else self.head[...]
@@ -192,23 +160,12 @@ class LanguageModel(nnx.Module):
         cap = self.logits_cap
         return cap * jnp.tanh(logits / cap) if cap else logits
 
-    def blocks(self) -> list[Block]:
-        """Returns all blocks from the bottom up, each with parameters of its own."""
-        blocks = []
-        for i in range(self.repeats if len(self.period) else 0):
-            blocks += jax.tree.map(lambda x: x[i], self.period)  # noqa: B023
-        return blocks + list(self.tail)
+    @property
+    def state_axes(self) -> tuple[State, ...]:
+        """The logical axes of the arrays of `init_state`; the model must be unstacked."""
+        return tuple(block.mixer.state_axes for block in self.blocks())
 
-    def unstack(self) -> "LanguageModel":
-        """Returns the same model without stacked parameters, whose `blocks` copies nothing.
-
-        Loops of prefill and step run faster on it.
-        """
-        model = copy.copy(self)
-        model.period, model.tail, model.repeats = nnx.List(), nnx.List(self.blocks()), 0
-        return model
-
-    def serving(self) -> "LanguageModel":
+    def serving(self) -> Self:
         """Returns the model for prefill and step: unstacked, each parameter in its computing dtype.
 
         A loop over steps would otherwise keep casts of the parameters beside the parameters.
@@ -240,19 +197,56 @@ class LanguageModel(nnx.Module):
         head = jax.random.normal(rngs.params(), (config.dim, config.vocab)) / config.dim
         return nnx.Param(head, axes=("embed", "vocab"), cast=self.dtype)
 
-    def _blocks(self, config: ModelConfig, layers: tuple[Layer, ...], rngs: nnx.Rngs) -> nnx.List:
-        def block(layer: Layer) -> Block:
-            mixer = resolve_mixer(layer.mixer)(
-                config.dim, **dict(layer.options), dtype=self.dtype, rngs=rngs
-            )
-            if config.conv:
-                mixer = ShortConv(mixer, config.dim, width=config.conv, dtype=self.dtype, rngs=rngs)
-            parts = dict(mlp=config.mlp, dropout=config.dropout, dtype=self.dtype, rngs=rngs)
-            parts |= dict(norm_eps=config.norm_eps)
-            parts |= dict(activation=config.mlp_activation, bias=config.mlp_bias)
-            return _scale_residual(Block(mixer, config.dim, **parts), (2 * config.layers) ** -0.5)
+    def _prefill(self, x, states, *given, sources=None):
+        """Returns what `prefill` does, from embeddings; `sources`: what each layer reads."""
+        after, blocks = [], self.blocks()
+        more = [()] * len(blocks) if sources is None else [(source,) for source in sources]
+        for block, state, source in zip(blocks, states, more, strict=True):
+            x, state = _prefill(block, x, state, *given, *source)
+            after.append(state)
+        return self.norm(x), tuple(after)
 
-        return nnx.List([block(layer) for layer in layers])
+    def _step(self, x, states, sources=None):
+        """Returns what `step` does, from embeddings; `sources`: what each layer reads."""
+        after, blocks = [], self.blocks()
+        more = [()] * len(blocks) if sources is None else [(source,) for source in sources]
+        for block, state, source in zip(blocks, states, more, strict=True):
+            x, state = _step(block, x, state, *source)
+            after.append(state)
+        return self.logits(self.norm(x)), tuple(after)
+
+    def _unembed(self, x: Float[Array, "B T D"], positions: Int[Array, "B Q"] | None) -> Array:
+        """Returns the logits of positions; None: of all."""
+        return self.logits(self.norm(x if positions is None else _gather(x, positions)))
+
+    def _block(self, config: ModelConfig, layer: Layer, rngs: nnx.Rngs) -> Block:
+        return make_block(config, make_causal(config, layer, rngs), rngs)
+
+
+def make_causal(config: ModelConfig, layer: Layer, rngs: nnx.Rngs) -> SequenceMixer:
+    """Returns the mixer of a layer that generates tokens.
+
+    Raises:
+      UserError: where it sees later tokens.
+    """
+    mixer = make_mixer(config, layer, rngs)
+    if not mixer.causal:
+        raise UserError(
+            f"model.mixer has {layer}, which sees later tokens and cannot generate any; give it in "
+            "model.encoder, or set causal=True"
+        )
+    return mixer
+
+
+def find_model(config: ModelConfig) -> type[LanguageModel]:
+    """Returns the class of a config's model."""
+    module, _, attribute = MODELS[config.kind].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make_model(config: ModelConfig, *, rngs: nnx.Rngs) -> LanguageModel:
+    """Returns the model of a config: a language model or an encoder-decoder, which extends it."""
+    return find_model(config)(config, rngs=rngs)
 
 
 def document_lengths(
@@ -288,19 +282,6 @@ def _gather(x: Float[Array, "B T D"], positions: Int[Array, "B Q"]) -> Float[Arr
     return x.at[row, positions].get(unique_indices=True, mode="promise_in_bounds")
 
 
-def _scale_residual(block: Block, scale: float) -> Block:
-    """Returns `block` with its projections to the residual stream scaled.
-
-    The stream's variance then does not grow with depth (Radford et al. 2019, "Language models are
-    unsupervised multitask learners", section 2.3).
-    """
-
-    def leaf(param: nnx.Variable) -> nnx.Variable:
-        return param.replace(param[...] * scale) if param.get_metadata().get("residual") else param
-
-    return jax.tree.map(leaf, block, is_leaf=_is_variable)
-
-
 def _cast(param: nnx.Variable) -> nnx.Variable:
     """Returns `param` in the dtype of its metadata `cast`, or as it is where it has none."""
     value = param.get_value()
@@ -315,7 +296,7 @@ def count_parameters(config: ModelConfig) -> int:
     """Returns the number of parameters; nothing is allocated."""
 
     def make(key: Array) -> LanguageModel:
-        return LanguageModel(config, rngs=nnx.Rngs(key))
+        return make_model(config, rngs=nnx.Rngs(key))
 
     abstract = jax.eval_shape(make, jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(abstract))

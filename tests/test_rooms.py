@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[1]
 # "runtime.cli" is what programs alone import.
 ROOMS = """
     shapes types errors files provenance records devices stats runtime
-    ops layers mixers patterns tuning
-    evals.evaluator tasks config flops model training generate
+    ops layers cross_attention mixers patterns tuning
+    evals.evaluator tasks config flops block_stack model encoder_decoder training generate
     laws costs pretrained evals report runs compare sweep
     runtime.help runtime.cli
 """.split()

@@ -10,17 +10,18 @@ from seqarch.config.fields import (
     DataConfig,
     EvalConfig,
     MeshConfig,
-    ModelConfig,
     OptimConfig,
     SeedConfig,
 )
 from seqarch.config.forms import (
+    recorded_forms,
     resolve,
     resolve_model,
     with_forms,
     with_recorded_forms,
     without_forms,
 )
+from seqarch.config.model import ModelConfig
 from seqarch.config.reading import flatten, parse, to_dict
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SeedConfig",
     "flatten",
     "parse",
+    "recorded_forms",
     "resolve",
     "resolve_model",
     "to_dict",

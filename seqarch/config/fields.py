@@ -11,112 +11,9 @@ from typing import Any
 import numpy as np
 
 from seqarch import tasks
+from seqarch.config.model import ModelConfig, positive
 from seqarch.errors import UserError, unknown
-from seqarch.layers import ACTIVATIONS
-from seqarch.patterns import Stack, parse_pattern
 from seqarch.runtime.trackers import TRACKERS
-
-PRECISIONS = ("highest", "high", "default")
-LARGEST_MATRIX = 2**40  # elements; those of a terabyte and more
-
-
-def _positive(config: Any, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < 1:
-            raise UserError(
-                f"config field {name} is {getattr(config, name)}; give a number of at least 1"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The language model.
-
-    mixer: the layer pattern, repeated over the depth: "mamba", "mamba,mamba,attention(window=128)"
-    layers: depth; the last repetition of the pattern may be cut short
-    dim: width D of the residual stream
-    mlp: inner width F of the gated MLP in each block; 0 for none
-    conv: width W of a short causal convolution before each mixer; 0 for none
-    vocab: tokens of the vocabulary, the boundary included: 257 for bytes, else the number that
-      prepare_data.py prints
-    boundary: the token that begins a document; -1 for the vocabulary's last
-    dtype: dtype of the computation, "float32" or "bfloat16"; parameters are always float32
-    precision: precision of products of float32 with parameters: "highest" is float32; "default" is
-      the device's fastest (bfloat16 on TPUs, TF32 on GPUs); "high" is between the two. Products in
-      recurrences and softmax are always float32
-    remat: recompute each block's activations in the backward pass; on CPU XLA keeps those of the
-      layers after the last whole repetition of the pattern
-    dropout: rate of dropout after each mixer and MLP, in [0, 1)
-    norm_eps: number that the norms of the residual stream add to the mean square
-    mlp_activation: activation of the MLP's gate, "silu" or "gelu"
-    mlp_bias: whether the MLP's projections have a bias
-    tied: whether the embedding is also the head
-    embedding_scale: factor of the embeddings
-    logits_cap: bound c of the logits l, which are c tanh(l / c); 0 for none
-    """
-
-    mixer: str = "mamba"
-    layers: int = 4
-    dim: int = 128
-    mlp: int = 256
-    conv: int = 0
-    vocab: int = 257
-    boundary: int = -1
-    dtype: str = "float32"
-    precision: str = "highest"
-    remat: bool = False
-    dropout: float = 0.0
-    norm_eps: float = 1e-6
-    mlp_activation: str = "silu"
-    mlp_bias: bool = False
-    tied: bool = False
-    embedding_scale: float = 1.0
-    logits_cap: float = 0.0
-
-    def __post_init__(self):
-        _positive(self, "layers", "dim", "vocab")
-        if min(self.mlp, self.conv) < 0:
-            raise UserError(
-                f"model.mlp is {self.mlp} and model.conv {self.conv}; give widths, or 0 for none"
-            )
-        widest = max(self.dim, self.mlp, self.vocab)
-        if self.dim * widest >= LARGEST_MATRIX:  # XLA ends the process where sizes overflow
-            raise UserError(
-                f"model.dim is {self.dim} beside a width of {widest}; no device holds a matrix of "
-                "that size: give smaller ones"
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout is {self.dropout}; give a rate in [0, 1)")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise unknown("model.dtype", self.dtype, ("float32", "bfloat16"))
-        if self.precision not in PRECISIONS:
-            raise unknown("model.precision", self.precision, PRECISIONS)
-        if self.mlp_activation not in ACTIVATIONS:
-            raise unknown("model.mlp_activation", self.mlp_activation, ACTIVATIONS)
-        if not (0 < self.norm_eps < math.inf and 0 < abs(self.embedding_scale) < math.inf):
-            raise UserError(
-                f"model.norm_eps is {self.norm_eps} and model.embedding_scale "
-                f"{self.embedding_scale}; give a number above 0, and a finite factor other than 0"
-            )
-        if not -1 <= self.boundary < self.vocab:
-            raise UserError(
-                f"model.boundary is {self.boundary}; give a token below model.vocab, "
-                f"{self.vocab}, or -1 for the last"
-            )
-        if not 0 <= self.logits_cap < math.inf:
-            raise UserError(f"model.logits_cap is {self.logits_cap}; give a bound, or 0 for none")
-
-    @property
-    def stack(self) -> Stack:
-        """The layers of the model; raises UserError where the pattern has more than `layers`."""
-        pattern = parse_pattern(self.mixer)
-        if len(pattern) > self.layers:
-            raise UserError(
-                f"model.mixer {self.mixer!r} names {len(pattern)} layers, model.layers is "
-                f"{self.layers}; give as many"
-            )
-        repeats, rest = divmod(self.layers, len(pattern))
-        return Stack(pattern, repeats, pattern[:rest])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +42,7 @@ class OptimConfig:
     z_loss: float = 0.0
 
     def __post_init__(self):
-        _positive(self, "accumulate")
+        positive(self, "accumulate")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if math.isfinite(value) and abs(value) > float(np.finfo(np.float32).max):
@@ -205,7 +102,7 @@ class CheckpointConfig:
     keep: int = 2
 
     def __post_init__(self):
-        _positive(self, "keep")
+        positive(self, "keep")
         if self.every < 0:
             raise UserError(
                 f"checkpoint.every is {self.every}; give a number of steps, or 0 for the end alone"
@@ -289,7 +186,7 @@ class Config:
     trackers: tuple[str, ...] = ("tensorboard",)
 
     def __post_init__(self):
-        _positive(self, "steps", "batch", "length", "log_every")
+        positive(self, "steps", "batch", "length", "log_every")
         if self.profile < 0:
             raise UserError(f"profile is {self.profile}; give a step, or 0 for none")
         tasks.check_name(self.task)

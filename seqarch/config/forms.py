@@ -13,7 +13,8 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from seqarch.config.fields import Config, MeshConfig, ModelConfig
+from seqarch.config.fields import Config, MeshConfig
+from seqarch.config.model import ModelConfig
 from seqarch.errors import UserError
 from seqarch.mixers import resolve_mixer
 from seqarch.ops.forms import family
@@ -59,24 +60,39 @@ def with_forms(
     return _each_layer(model, lambda layer: _with_form(layer, choose))
 
 
-def with_recorded_forms(model: ModelConfig, recorded: str) -> ModelConfig:
-    """Returns `model` with the forms of the layer pattern `recorded`, where it names none itself.
+def with_recorded_forms(model: ModelConfig, recorded: Mapping[str, str]) -> ModelConfig:
+    """Returns `model` with the forms of recorded layer patterns, where it names none itself.
 
-    Only FORM_OPTIONS are taken from `recorded`; no module that it names is imported.
+    Args:
+      model: any.
+      recorded: patterns by field (`recorded_forms`). Only FORM_OPTIONS are taken from them; no
+        module that they name is imported.
 
     Raises:
-      UserError: where `recorded` is no pattern, or has other mixers.
+      UserError: where a recorded text is no pattern, or has other mixers.
     """
-    theirs, ours = read_pattern(recorded), parse_pattern(model.mixer)
+    found = {}
+    for field, pattern in recorded.items():
+        found[field] = _with_recorded(getattr(model, field), pattern)
+    return dataclasses.replace(model, **found)
+
+
+def recorded_forms(model: ModelConfig) -> dict[str, str]:
+    """Returns the layer patterns by field of a resolved model, for `with_recorded_forms`."""
+    return {field: getattr(model, field) for field in _fields(model)}
+
+
+def _with_recorded(own: str, recorded: str) -> str:
+    theirs, ours = read_pattern(recorded), parse_pattern(own)
     if [layer.mixer for layer in theirs] != [layer.mixer for layer in ours]:
-        raise UserError(f"{recorded!r} is not of the mixers of {model.mixer!r}")
+        raise UserError(f"{recorded!r} is not of the mixers of {own!r}")
     layers = []
     for layer, source in zip(ours, theirs, strict=True):
         form = {name: value for name, value in source.options if name in FORM_OPTIONS}
         layers.append(_with_form(layer, lambda _, form=form: form))
     pattern = ",".join(map(str, layers))
     parse_pattern(pattern)
-    return dataclasses.replace(model, mixer=pattern)
+    return pattern
 
 
 def without_forms(model: ModelConfig) -> ModelConfig:
@@ -107,5 +123,14 @@ def _with_form(layer: Layer, choose: Callable[[Layer], dict[str, Any]]) -> Layer
 
 
 def _each_layer(model: ModelConfig, change: Callable[[Layer], Layer]) -> ModelConfig:
-    layers = [str(change(layer)) for layer in parse_pattern(model.mixer)]
-    return dataclasses.replace(model, mixer=",".join(layers))
+    changed = {}
+    for field in _fields(model):
+        layers = parse_pattern(getattr(model, field))
+        changed[field] = ",".join(str(change(layer)) for layer in layers)
+    return dataclasses.replace(model, **changed)
+
+
+def _fields(model: ModelConfig) -> list[str]:
+    """Returns the fields whose layers have forms; cross-attention has those of `attention`."""
+    crossed = model.encodes and model.reading.mixer == "attention"
+    return [*model.patterns, *(["source"] if crossed else [])]

@@ -104,7 +104,8 @@ def evaluate(
     yield Fact(NAME, "held_out", held_out(probe, shared, longer, harder))
     yield from by_distance(probe, found)
     for length, each in longer.items():
-        found = answers(run, each, rows).beyond(probe.length if length > probe.length else 0)
+        trained = each.source_columns + probe.length - probe.source_columns
+        found = answers(run, each, rows).beyond(trained if length > probe.length else 0)
         if found.positions:
             yield from _accuracies("length_", found, {"context": length})
     for size, each in harder.items():
@@ -129,11 +130,11 @@ def answers(run: LoadedRun, probe: Probe, count: int) -> Answers:
         parts.append(np.asarray(score(run.model, whole.take(chosen))[1]))
         progress(min(start + size, count), count)
     right = np.concatenate(parts)[:count]
-    if whole.positions is not None:
-        everywhere = np.zeros(drawn.scored.shape, bool)
-        np.put_along_axis(everywhere, whole.positions, right, axis=1)
-        right = everywhere
-    return Answers(drawn, right & drawn.scored)
+    everywhere, columns = np.zeros(drawn.scored.shape, bool), whole.tokens.shape[1]
+    places = np.arange(columns) if whole.positions is None else whole.positions
+    places = np.broadcast_to(places + probe.length - columns, right.shape)  # behind a source
+    np.put_along_axis(everywhere, places, right, axis=1)
+    return Answers(drawn, everywhere & drawn.scored)
 
 
 def held_out(

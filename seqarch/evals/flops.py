@@ -13,9 +13,10 @@ from seqarch.training.sharding import batch_layout
 def evaluate(run: LoadedRun) -> Iterator[Record]:
     """Yields FLOPs per token; a backward pass counts twice its forward pass."""
     config = run.config
-    model, scored = abstract(run.model), batch_layout(config).scored
-    forward = forward_flops(model, config.length)
-    train = train_flops(model, config.length, scored)
+    model, layout = abstract(run.model), batch_layout(config)
+    source, time = layout.columns(config.length)
+    forward = forward_flops(model, time, source=source)
+    train = train_flops(model, time, layout.scored, source)
     program = train_program(config, run.mesh)
     hardware = count_flops(program.fn, *program.args)
     tokens = config.batch * config.length

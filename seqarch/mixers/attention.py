@@ -6,6 +6,7 @@
     ALiBi           b_ts = -2^(-8 h / H) (t - s) for head h = 1 .. H
     forget gates    b_ts = sum of log f_l over l = s+1 .. t, f_l = sigmoid(w . x_l + b) of each head
     sinks           the first n tokens stay visible, and positions are counted within the cache
+    both ways       in an encoder, over all s of the document, with causal=False
 
 With n sinks and a window of w, a token of the cache has its rank there as its position. So the
 distance to a key in the window is the true one; the distance to sink s is min(t, n + w - 1) - s.
@@ -74,6 +75,7 @@ class Attention(CachedMixer):
     rope_share: share of a head's channels that are rotated, its first ones
     alibi: whether scores fall with the distance, with ALiBi's slopes; instead of rope
     forget: whether each head has a forget gate, computed from the token
+    causal: whether a token sees no later one; False in encoders
     gated: whether the heads' outputs are multiplied by a sigmoid gate, computed from the token
     qk_norm: whether queries and keys are normalised
     norm_eps: number that QK-norm adds to the mean square
@@ -100,6 +102,7 @@ class Attention(CachedMixer):
         rope_share: float = 1.0,
         alibi: bool = False,
         forget: bool = False,
+        causal: bool = True,
         gated: bool = False,
         qk_norm: bool = False,
         norm_eps: float = 1e-6,
@@ -122,6 +125,12 @@ class Attention(CachedMixer):
             )
         if rope_scaling is not None:
             read_scaling(rope_scaling)  # refuses what is none
+        if not causal and (window is not None or forget):
+            raise UserError(
+                f"attention: causal is False, window is {window} and forget is {forget}; give "
+                "window=None and forget=False with causal=False, since both look back alone"
+            )
+        self.causal = causal
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, inner // heads
         self.window, self.sink, self.rope, self.alibi = window, sink or 0, rope, alibi
         self.rope_scaling = rope_scaling
@@ -148,6 +157,11 @@ class Attention(CachedMixer):
 
     def init_state(self, batch, max_len):
         slots = self._slots(max_len)
+        if slots and not self.causal:
+            raise UserError(
+                "attention(causal=False) sees later tokens, so it has no cache and no step; use it "
+                "in an encoder, or set causal=True"
+            )
         shape = (batch, self.kv_heads, slots, self.head_dim)
         k, v = jnp.zeros(shape, self.state_dtype), jnp.zeros(shape, self.state_dtype)
         fade = None if self.forget is None else jnp.zeros((batch, self.heads, slots))
@@ -173,7 +187,7 @@ class Attention(CachedMixer):
 
     def _groups(self, q: Float[Array, "B T H K"], at: Places) -> list[tuple[Array, Places, Rule]]:
         """Returns queries, their places and a rule for each group of keys, sinks last."""
-        groups = [(self._rotate(q, at), at, Rule(True, self.window, first=self.sink))]
+        groups = [(self._rotate(q, at), at, Rule(self.causal, self.window, first=self.sink))]
         if self.sink:
             rank = jnp.minimum(at.position, self.sink + self.window - 1)
             ranked = at._replace(position=rank)

@@ -14,7 +14,7 @@ from seqarch.types import Array, Bool, Float, Int, State
 class SequenceMixer(nnx.Module):
     """A layer that mixes tokens over time: one causal function, for training, prompts and decoding.
 
-        y        = mixer(x, starts)                             training, from an empty state
+        y        = mixer(x, starts, lengths)                    training, from an empty state
         y, state = mixer.prefill(x, state, starts, lengths)     prompts, from any state
         y, state = mixer.step(x, state)                         one token
         state    = mixer.init_state(batch, max_len)             the empty state
@@ -36,6 +36,8 @@ class SequenceMixer(nnx.Module):
 
     Attributes:
       forms: the forms of its op, where the constructor takes `method`.
+      causal: whether no output depends on a later input. A mixer for which that is False, by an
+        option, has no step, and is of use in an encoder alone.
       state_axes: the logical axes of the state's arrays, in a state of the same type.
       piecewise: whether it makes choices, such as hashes or the best of several, so that its
         function jumps where one changes. Its gradient is that with the choices held.
@@ -44,6 +46,7 @@ class SequenceMixer(nnx.Module):
     """
 
     forms: ClassVar[Forms | None] = None
+    causal: bool = True
     state_axes: ClassVar[State]
     piecewise: ClassVar[bool] = False
     state_option: ClassVar[str | None] = None
@@ -94,10 +97,13 @@ class SequenceMixer(nnx.Module):
         raise AssertionError(f"{type(self).__name__} does not define step")
 
     def __call__(
-        self, x: Float[Array, "B T D"], starts: Bool[Array, "B T"] | None = None
+        self,
+        x: Float[Array, "B T D"],
+        starts: Bool[Array, "B T"] | None = None,
+        lengths: Int[Array, "B"] | None = None,
     ) -> Float[Array, "B T D"]:
-        """Returns the outputs from an empty state; `starts` is as in `prefill`."""
-        return self.prefill(x, self.init_state(x.shape[0], 0), starts)[0]
+        """Returns the outputs from an empty state; `starts` and `lengths` are as in `prefill`."""
+        return self.prefill(x, self.init_state(x.shape[0], 0), starts, lengths)[0]
 
 
 def select_rows(rows: Bool[Array, "B"], then: State, otherwise: State) -> State:

@@ -49,6 +49,10 @@ class ShortConv(SequenceMixer):
         self.conv = nnx.Param(weights, axes=(None, "embed"), decay=False)
 
     @property
+    def causal(self):
+        return self.mixer.causal
+
+    @property
     def constant_state(self):
         return self.mixer.constant_state
 

@@ -72,9 +72,30 @@ def options(text: str) -> dict[str, Any]:
     return given
 
 
-def layout(text: str) -> "Layout":
-    """Returns which arrays the batches of a task such as "mqar(pairs=8)" have."""
-    return find(text).layout(**options(text))
+def layout(text: str, *, encodes: bool = False) -> "Layout":
+    """Returns which arrays the batches of a task such as "mqar(pairs=8)" have.
+
+    Args:
+      text: the task.
+      encodes: whether they are for an encoder-decoder.
+
+    Raises:
+      UserError: as `options` does, and where an encoder-decoder is given a task without a source.
+    """
+    return find(text).layout(**options(text), **_split(text, encodes))
+
+
+def _split(text: str, encodes: bool) -> dict[str, bool]:
+    """Returns the argument of a task that it is given for an encoder-decoder."""
+    if not encodes:
+        return {}
+    if not find(text).has_source:
+        named = ", ".join(name for name in TASKS if find(name).has_source)
+        raise UserError(
+            f"model.kind is 'encdec', and the task {text} has no source that an encoder could "
+            f"read; set model.kind=lm and model.encoder='', or give one of the tasks {named}"
+        )
+    return {"split": True}
 
 
 def make_task(config: "Config") -> "Task":
@@ -82,12 +103,14 @@ def make_task(config: "Config") -> "Task":
 
     Raises:
       UserError: for an unknown option, for an impossible task, where `config.model.vocab` or
-        `config.length` differ from the task's, and for a run that is to stop when its task is
-        solved, where the task does not say when it is.
+        `config.length` differ from the task's, for an encoder-decoder on a task without a source,
+        and for a run that is to stop when its task is solved, where the task does not say when it
+        is.
     """
     if config.eval.stop_when_solved and find(config.task).solved is None:
         raise UserError(
             f"eval.stop_when_solved is True, and the task {config.task} has no score from which it "
             "is solved; set it to False"
         )
-    return find(config.task).from_config(config, **options(config.task))
+    split = _split(config.task, config.model.encodes)
+    return find(config.task).from_config(config, **options(config.task), **split)

@@ -51,6 +51,8 @@ class Task(abc.ABC):
       score: the metric by which it is scored.
       evaluators: names of the evaluators that measure a run on it.
       baselines: names in `seqarch.evals.baselines.BASELINES`; most tasks have none.
+      has_source: whether its rows have a source, which the encoder of an encoder-decoder reads;
+        the constructor then has an argument `split`: whether batches have it apart.
       solved: the score from which on the task counts as solved; None: it has no such threshold.
       tokens_per_byte: of a text; None for tasks that have no bytes.
       vocab: number of tokens in the model's vocabulary.
@@ -59,6 +61,7 @@ class Task(abc.ABC):
     score: ClassVar[Score]
     evaluators: ClassVar[tuple[str, ...]]
     baselines: ClassVar[tuple[str, ...]] = ()
+    has_source: ClassVar[bool] = False
     solved: ClassVar[float | None] = None
     tokens_per_byte: float | None = None
     vocab: int

@@ -3,6 +3,7 @@
 Logits are computed at scored positions alone, so a probe with few of them lists them.
 """
 
+from fractions import Fraction
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ class Batch(NamedTuple):
     starts: whether a token is the first of a packed document; None: each row is one document
     weights: of the loss at each scored position
     positions: the scored positions; None: all, so that Q is T
+    source: what an encoder-decoder's encoder reads, then -1; None: there is no encoder
     """
 
     tokens: Int[np.ndarray, "B T"]
@@ -25,6 +27,7 @@ class Batch(NamedTuple):
     starts: Bool[np.ndarray, "B T"] | None
     weights: Float[np.ndarray, "B Q"]
     positions: Int[np.ndarray, "B Q"] | None = None
+    source: Int[np.ndarray, "B S"] | None = None
 
     def take(self, rows: slice | np.ndarray) -> Self:
         """Returns the chosen rows as a batch."""
@@ -36,10 +39,17 @@ class Layout(NamedTuple):
 
     packed: whether a row may hold several documents; if not, there are no `starts`
     scored: the number Q of `positions`; None: all positions are scored, and none are listed
+    source: the share of a row's tokens that are the `source` of an encoder-decoder; 0: none
     """
 
     packed: bool
     scored: int | None
+    source: Fraction = Fraction(0)
+
+    def columns(self, length: int) -> tuple[int, int]:
+        """Returns the columns of the source and of the tokens, in rows of `length`."""
+        source = int(length * self.source)
+        return source, length - source
 
 
 def select_scored(

@@ -75,7 +75,7 @@ class Probe(Task):
     Attributes:
       version: that of the generation of rows: another one is another data stream.
       of_text: whether rows hold windows of the text of config.data.path.
-      ability: what it tests: "recall", "copying" or "state tracking".
+      ability: what it tests: "recall", "copying", "state tracking" or "translation".
       size: the name of the option that makes the task harder, such as "pairs".
       sizes: values of that option by which a model is tested too.
       solved: the accuracy from which on the task counts as solved.
@@ -113,6 +113,11 @@ class Probe(Task):
     def most_scored(self) -> int:
         """The most positions of a row that are scored."""
         return self.length
+
+    @property
+    def source_columns(self) -> int:
+        """The first tokens of a row, which are its source, if it has one."""
+        return 0
 
     @property
     def domain_bits(self) -> float:

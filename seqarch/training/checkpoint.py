@@ -26,7 +26,7 @@ from orbax.checkpoint.options import AsyncOptions
 
 from seqarch.config import Config, MeshConfig, resolve_model
 from seqarch.errors import UserError
-from seqarch.model import LanguageModel
+from seqarch.model import LanguageModel, make_model
 from seqarch.runtime.cluster import gather, together
 from seqarch.training import restore
 from seqarch.training.digest import digests
@@ -231,7 +231,7 @@ def load_model(
     resolved = resolve_model(config.model, jax.local_devices()[0])
 
     def make(key: Array) -> LanguageModel:
-        return LanguageModel(resolved, rngs=nnx.Rngs(key))
+        return make_model(resolved, rngs=nnx.Rngs(key))
 
     abstract = jax.eval_shape(make, jax.random.key(0))
     mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])

@@ -162,8 +162,9 @@ def make_meter(config: Config, mesh: Mesh, task: Task, flops: float, members: in
 def step_flops(config: Config) -> float:
     """Returns the model FLOPs of one train step over the global batch."""
     model = jax.eval_shape(make_init(config), jax.random.key(0)).model
-    scored = batch_layout(config).scored
-    return config.batch * train_flops(model, config.length, scored).total
+    layout = batch_layout(config)
+    source, time = layout.columns(config.length)
+    return config.batch * train_flops(model, time, layout.scored, source).total
 
 
 def count_step_flops(config: Config, train_step: Callable, *arguments: PyTree) -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 import seqarch.config
-from seqarch.config import Config
+from seqarch.config import Config, recorded_forms
 from seqarch.errors import UserError, is_full_disk, printable
 from seqarch.files import clear_partial, has_shape, local_path, read_json, write_json
 from seqarch.mixers import check_import
@@ -32,7 +32,10 @@ MAY_CHANGE = (
 )
 
 # The shape of each start's record in run.json.
-START = {"versions": dict, "host": dict, "devices": dict, "mixer?": str, "config?": dict}
+START = {
+    **{"versions": dict, "host": dict, "devices": dict, "config?": dict},
+    **{"mixer?": str, "encoder?": str, "source?": str},
+}
 
 
 def read_config(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -> Config:
@@ -47,10 +50,11 @@ def read_config(run_dir: str | os.PathLike, allow_modules: Iterable[str] = ()) -
       UserError: where `run_dir` is no run, or its config names a module that is not allowed.
     """
     config = stored_config(run_dir)
-    for layer in read_pattern(config.model.mixer):
-        module, colon, _ = layer.mixer.partition(":")
-        if colon:
-            check_import(module, allow_modules, Path(run_dir))
+    for pattern in config.model.patterns.values():
+        for layer in read_pattern(pattern):
+            module, colon, _ = layer.mixer.partition(":")
+            if colon:
+                check_import(module, allow_modules, Path(run_dir))
     return config
 
 
@@ -101,10 +105,11 @@ def with_recorded_forms(run_dir: str | os.PathLike, config: Config, mesh: Mesh) 
         return config
     same = before.get("config", {}).get("model") == seqarch.config.to_dict(config)["model"]
     here = before["devices"].get("kind") == mesh.devices.flat[0].device_kind
-    if not (same and here and "mixer" in before):
+    recorded = {name: before[name] for name in recorded_forms(config.model) if name in before}
+    if not (same and here and recorded):
         return config
     try:
-        model = seqarch.config.with_recorded_forms(config.model, before["mixer"])
+        model = seqarch.config.with_recorded_forms(config.model, recorded)
     except (UserError, TypeError) as error:
         raise _no_record(Path(run_dir) / "run.json") from error
     return dataclasses.replace(config, model=model)

@@ -49,5 +49,4 @@ def state_shardings(
             axes.append(mesh.axis_names if name == split and size % mesh.size == 0 else None)
         return NamedSharding(mesh, PartitionSpec(*axes))
 
-    axes = tuple(block.mixer.state_axes for block in model.blocks())
-    return jax.tree.map(of, states, axes)
+    return jax.tree.map(of, states, model.state_axes)

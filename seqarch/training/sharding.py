@@ -175,18 +175,20 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
             f"do not divide over {ways} devices; give a batch that is a multiple of "
             f"{ways * config.optim.accumulate}"
         )
-    packed, scored = batch_layout(config)
-    where, columns = batch_sharding(mesh), scored or config.length
+    layout, where = batch_layout(config), batch_sharding(mesh)
+    source, time = layout.columns(config.length)
+    columns = layout.scored or time
 
-    def of(dtype: jnp.dtype, columns: int = config.length) -> jax.ShapeDtypeStruct:
+    def of(dtype: jnp.dtype, columns: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((config.batch, columns), dtype, sharding=where)
 
     return Batch(
-        tokens=of(jnp.int32),
+        tokens=of(jnp.int32, time),
         targets=of(jnp.int32, columns),
-        starts=of(jnp.bool) if packed else None,
+        starts=of(jnp.bool, time) if layout.packed else None,
         weights=of(jnp.float32, columns),
-        positions=of(jnp.int32, columns) if scored else None,
+        positions=of(jnp.int32, columns) if layout.scored else None,
+        source=of(jnp.int32, source) if config.model.encodes else None,
     )
 
 
@@ -194,10 +196,12 @@ def batch_layout(config: Config) -> Layout:
     """Returns the layout of the batches of a config, whose length may be another than its task's.
 
     Raises:
-      UserError: for an impossible task.
+      UserError: for an impossible task, and for one without a source for an encoder-decoder.
     """
-    packed, scored = tasks.layout(config.task)
-    return Layout(packed, scored if scored is not None and scored <= config.length else None)
+    layout = tasks.layout(config.task, encodes=config.model.encodes)
+    _, columns = layout.columns(config.length)
+    fits = layout.scored is not None and layout.scored <= columns
+    return layout if fits else layout._replace(scored=None)
 
 
 def init_state(config: Config, mesh: Mesh, key: jax.Array) -> TrainState:
@@ -215,7 +219,7 @@ def shared_by_runs(jit: Callable) -> Callable:
 
     @functools.wraps(jit)
     def shared(config: Config, mesh: Mesh, *rest: Any) -> Callable:
-        if ":" in config.model.mixer:
+        if config.model.foreign:
             return jit(config, mesh, *rest)
         beside = dict(data=DataConfig(), checkpoint=CheckpointConfig(), eval=EvalConfig(), evals={})
         if not config.model.dropout:  # which draws from the model seed within the program

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from seqarch import provenance
-from seqarch.config import Config, flatten, to_dict
+from seqarch.config import Config, flatten, recorded_forms, to_dict
 from seqarch.errors import UserError
 from seqarch.runtime.cluster import gather, together
 from seqarch.runtime.progress import Say
@@ -151,7 +151,7 @@ def record_start(
         _say_schedule_change(before, config, start, say)
     if jax.process_index():
         return
-    made = dict(mesh=dict(mesh.shape), step=start, mixer=resolved.model.mixer)
+    made = dict(mesh=dict(mesh.shape), step=start, **recorded_forms(resolved.model))
     record = provenance.provenance() | made | dict(flops_per_step=flops)
     if start and (changes := rundir.changes(workdir, record)):
         say(

@@ -11,7 +11,7 @@ from flax import nnx
 
 from seqarch import tasks
 from seqarch.config import Config, ModelConfig, OptimConfig
-from seqarch.model import LanguageModel
+from seqarch.model import LanguageModel, make_model
 from seqarch.tasks.base import ACCURACY
 from seqarch.tasks.batch import Batch
 from seqarch.training import optim
@@ -94,13 +94,13 @@ def make_init(config: Config) -> Callable[[Array], TrainState]:
     Runs of the same model in one process share it, so that JAX traces and compiles it once; but not
     those of a user's own mixer, whose code may have changed between them.
     """
-    make = _make_init if ":" in config.model.mixer else _shared_init
+    make = _make_init if config.model.foreign else _shared_init
     return make(config.model, config.optim)
 
 
 def _make_init(model: ModelConfig, optimizer: OptimConfig) -> Callable[[Array], TrainState]:
     def init(key: Array) -> TrainState:
-        made = LanguageModel(model, rngs=nnx.Rngs(key))
+        made = make_model(model, rngs=nnx.Rngs(key))
         opt_state = OptState(optim.init(optimizer, made), jnp.int32(0))
         return TrainState(jnp.int32(0), made, opt_state)
 
@@ -195,7 +195,8 @@ def _losses(
 
     The z-loss penalises the square of log Z (Chowdhery et al. 2022, "PaLM", section 5).
     """
-    logits = model(batch.tokens, batch.starts, batch.positions, key=key)
+    source = {} if batch.source is None else dict(source=batch.source)
+    logits = model(batch.tokens, batch.starts, batch.positions, key=key, **source)
     log_z = jax.nn.logsumexp(logits, axis=-1)
     target = jnp.take_along_axis(logits, batch.targets[..., None], axis=-1)[..., 0]
     return log_z - target, log_z, logits

@@ -141,11 +141,11 @@ def test_a_module_is_allowed_by_its_whole_parts(made, tmp_path):
 def test_run_json_gives_the_form_alone():
     model = ModelConfig(mixer="attention(heads=2),mamba(chunk=8)")
     recorded = "attention(heads=1,window=3,method=tiled,block=16),mamba(method=chunked,chunk=4)"
-    found = seqarch.config.with_recorded_forms(model, recorded).mixer
+    found = seqarch.config.with_recorded_forms(model, dict(mixer=recorded)).mixer
     assert found == "attention(heads=2,method=tiled,block=16),mamba(chunk=8,method=chunked)"
     for other in ("attention(method=tiled)", "gru,mamba", "evil:Mixer,mamba(method=chunked)"):
         with pytest.raises(UserError, match="is not of the mixers of"):
-            seqarch.config.with_recorded_forms(model, other)
+            seqarch.config.with_recorded_forms(model, dict(mixer=other))
 
 
 @pytest.mark.parametrize("name", ["lr", "final_lr", "weight_decay", "z_loss", "clip"])
