@@ -34,6 +34,9 @@ TASKS = {
     "modular_addition": "seqarch.tasks.modular_addition:ModularAddition",
     "group": "seqarch.tasks.group:Group",
     "arithmetic": "seqarch.tasks.arithmetic:Arithmetic",
+    "reverse": "seqarch.tasks.reverse:Reverse",
+    "sort": "seqarch.tasks.sort:Sort",
+    "postfix": "seqarch.tasks.postfix:Postfix",
 }
 
 

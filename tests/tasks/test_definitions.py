@@ -1,5 +1,6 @@
 """Probes against their sources: rows by hand, and what the sources say of all rows."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -59,6 +60,26 @@ COUNT = 500
             {12: 1},
             [12],
         ),
+        # letters 0 to 2, padding 3, end and start 4
+        (
+            "reverse(length=8,letters=3)",
+            [0, 1, 2, 4, 4, 2, 1, 3],
+            {4: 2, 5: 1, 6: 0},
+            [2, 4, 6],
+        ),
+        (
+            "sort(length=8,letters=3)",
+            [2, 0, 2, 4, 4, 0, 2, 3],
+            {3: -1, 4: 0, 5: 2, 6: 2, 7: -1},
+            None,
+        ),
+        # ((1 + 0) * 1)
+        (
+            "postfix(length=15,numbers=2)",
+            [5, 5, 1, 2, 0, 6, 4, 1, 6, 8, 8, 1, 0, 2, 1],
+            {9: -1, 10: 1, 11: 0, 12: 2, 13: 1, 14: 4},
+            None,
+        ),
     ],
 )
 def test_a_row_by_hand(task, tokens, answers, distances):
@@ -81,6 +102,39 @@ def test_values_of_expressions_are_those_of_python(brackets):
         assert (tokens[end + 1 :] == 4 + len(SYMBOLS)).all()
         lengths.add(int(end))
     assert lengths == set(range(1, 40, 1 if brackets else 2))
+
+
+def test_postfix_is_that_of_its_expression():
+    probe, text = find_probe("postfix"), "0123456789+-*()"
+    counts = set()
+    for tokens, targets, scored in zip(*probe.rows("train", 0, 0, COUNT), strict=True):
+        stack = []
+        for symbol in targets[scored]:
+            if symbol < 10:
+                stack.append(text[symbol])
+            else:
+                right, left = stack.pop(), stack.pop()
+                stack.append(f"({left}{text[symbol]}{right})")
+        end = int((tokens == probe.vocab - 1).argmax())
+        assert stack == ["".join(text[token] for token in tokens[:end])]
+        counts.add(int(scored.sum()))
+    assert counts == set(range(1, 22, 2))
+
+
+@pytest.mark.parametrize("task", ["reverse", "sort", "postfix"])
+def test_an_encoder_decoder_reads_the_row_in_two_parts(task):
+    probe = find_probe(task)
+    rows = probe.rows("test", 0, 0, 50)
+    batch = dataclasses.replace(probe, split=True).as_batch(rows)
+    columns, padding = probe.source_columns, probe.vocab - 2
+    np.testing.assert_array_equal(batch.tokens, rows.tokens[:, columns:])
+    source = rows.tokens[:, :columns]
+    np.testing.assert_array_equal(batch.source, np.where(source == padding, -1, source))
+    places = np.arange(probe.target_columns) if batch.positions is None else batch.positions
+    there = np.broadcast_to(places, batch.weights.shape) + columns
+    for ours, theirs in ((batch.weights, rows.scored), (batch.targets, rows.targets)):
+        np.testing.assert_array_equal(ours, np.take_along_axis(theirs, there, axis=1))
+    assert batch.weights.sum() == rows.scored.sum()
 
 
 def test_groups_are_groups():

@@ -288,6 +288,9 @@ def test_mistakes_are_told_in_one_line(task, vocab, complaint):
         ("selective_copy(vocab=3)", "selective_copy needs a vocab of 4 or more"),
         ("copy(shortest=40)", "copy of 40 letters needs a length of 81 or more; length is 64"),
         ("copy(vocab=4)", "copy needs a vocab of 5 or more"),
+        ("reverse(length=3)", "reverse of 1 letters needs a length of 4 or more; length is 3"),
+        ("sort(letters=1)", "sort needs 2 letters or more; letters is 1"),
+        ("postfix(length=8)", "postfix needs a length of 9 or more; length is 8"),
         ("parity(labels=ends)", "unknown labels of a task of state tracking 'ends'; did you mean"),
         ("parity(shortest=3)", "shortest=3 needs labels=end"),
         ("parity(labels=end,shortest=65)", "shortest=65 needs labels=end and a length of 65"),
@@ -352,8 +355,11 @@ def test_configs_probes_take_a_task_then_a_layer_pattern(argument, task, mixer, 
         probes.get_config("text,mamba")
 
 
-def test_a_probe_has_its_fields_as_options_but_for_the_text_that_the_config_names():
+def test_a_probe_has_its_fields_as_options_but_for_what_the_config_decides():
     for name in PROBES:
         fields = inspect.signature(tasks.find(name)).parameters
-        assert list(tasks.find(name).options()) == [each for each in fields if each != "text"]
+        assert list(tasks.find(name).options()) == [
+            each for each in fields if each not in ("text", "split")
+        ]
         assert tasks.find(name).of_text == ("text" in fields)
+        assert tasks.find(name).has_source == ("split" in fields)
