@@ -69,7 +69,7 @@ class Encoder(BlockStack):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.remat = config.remat
         self.make_blocks(config.encoder_stack, partial(_encoder_block, config), rngs=rngs)
-        self.norm = RMSNorm(config.dim, rngs=rngs)
+        self.norm = RMSNorm(config.dim, eps=config.norm_eps, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "B S D"], lengths: Int[Array, "B"], *, key: Array | None = None

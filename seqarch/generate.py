@@ -1,18 +1,20 @@
 """Generates text: prompts are prefilled in segments, then one lax.scan decodes token by token.
 
+An encoder-decoder also has a source for each prompt, which it encodes first.
 The functions here donate the states that they are given: `jax.tree.map(jnp.copy, states)` keeps a
 copy for a rollback. `fork` copies a row's state to many rows, `reset` empties rows.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqarch.encoder_decoder import PADDING, DecoderState, EncoderDecoder
 from seqarch.errors import UserError
 from seqarch.mixers.base import select_rows
 from seqarch.model import LanguageModel, document_lengths
@@ -96,6 +98,31 @@ def _prompt_tokens(prompt: Sequence[int], model: LanguageModel) -> np.ndarray:
             "tokenizer"
         )
     return tokens
+
+
+def encode(model: EncoderDecoder, sources: Sequence[Sequence[int]], max_len: int) -> DecoderState:
+    """Returns the states of an encoder-decoder before the first token of its targets.
+
+    Args:
+      model: see `LanguageModel.serving` for the fastest one.
+      sources: the ids of each row's source.
+      max_len: tokens of a target that a state which grows must have room for.
+
+    Raises:
+      UserError: where a source has an id outside the vocabulary.
+    """
+    sources = [_prompt_tokens(source, model) for source in sources]
+    columns = _bucket(max(map(len, sources)), least=16, parts=4)
+    padded = np.full((len(sources), columns), PADDING, np.int32)
+    for row, source in zip(padded, sources):
+        row[: len(source)] = source
+    return jit_encode(max_len)(model, padded)
+
+
+@cache
+def jit_encode(max_len: int) -> Callable:
+    """Returns the program of `EncoderDecoder.encode`: (model, source) -> state."""
+    return jax.jit(lambda model, source: model.encode(source, max_len))
 
 
 def prefill(
@@ -225,6 +252,7 @@ def stream(
     *,
     steps: int,
     key: Array,
+    sources: Sequence[Sequence[int]] | None = None,
     sampling: Sampling = Sampling(),
     stop: int | None = None,
     every: int = 16,
@@ -239,15 +267,17 @@ def stream(
       prompts: the ids of each row's tokens; an empty prompt is the document boundary.
       steps: the most tokens of a row.
       key: of the draws.
+      sources: of an encoder-decoder, the ids of each row's source.
       sampling: how tokens are drawn.
       stop: a token that ends a row, which repeats it from there on.
       every: tokens of a piece.
 
     Raises:
-      UserError: where there is no prompt or no step, where the model's logits are NaN, and as
-        `prefill` and `decode` do.
+      UserError: where there is no prompt or no step, where the model's logits are NaN, where an
+        encoder-decoder has not one source a prompt, and as `prefill` and `decode` do.
     """
     sampling.check()
+    _check_sources(model, prompts, sources)
     prompts = [_prompt_tokens(prompt, model) for prompt in prompts]
     model, longest = model.serving(), max(map(len, prompts), default=0)
     if not prompts or steps < 1:
@@ -256,7 +286,10 @@ def stream(
         )
     pieces = -(-steps // every)
     room = _bucket(max(longest, 1) + pieces * every, least=64, parts=4)
-    states = init_states(model, len(prompts), room)
+    if sources is None:
+        states = init_states(model, len(prompts), room)
+    else:
+        states = encode(model, sources, room)
     at = Decoding(*prefill(model, prompts, states), jnp.zeros(len(prompts), bool))
     for start in range(0, steps, every):
         tokens, at = decode(model, at, key, start, steps=every, sampling=sampling, stop=stop)
@@ -264,6 +297,20 @@ def stream(
         yield np.asarray(tokens[:, : steps - start])
         if at.done.all():
             return
+
+
+def _check_sources(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], sources: Sequence | None
+) -> None:
+    """Raises UserError unless an encoder-decoder has a source for each prompt, and others none."""
+    if isinstance(model, EncoderDecoder):
+        if sources is None or len(sources) != len(prompts):
+            raise UserError(
+                f"the model is an encoder-decoder, with {len(sources or ())} sources for "
+                f"{len(prompts)} prompts; give `sources`, one for each prompt"
+            )
+    elif sources is not None:
+        raise UserError("the model is a language model, which has no encoder; give no `sources`")
 
 
 def _check_finite(logits: Float[Array, "B Y"]) -> None:
@@ -281,12 +328,13 @@ def generate(
     """Returns each prompt's continuation: up to `steps` tokens, without the stop token.
 
         generate(model, [[1, 2]], steps=100, key=jax.random.key(0), stop=model.boundary)
+        generate(model, [[]], sources=[[3, 4]], steps=100, key=jax.random.key(0))
 
     Args:
       model: any; it is converted by `LanguageModel.serving`.
       prompts: the ids of each row's tokens; an empty prompt is the document boundary.
       steps: the most tokens of a row.
-      options: `key`, `sampling` and `stop`, as `stream` takes them.
+      options: `key`, `sources`, `sampling` and `stop`, as `stream` takes them.
 
     Raises:
       UserError: as `stream` does.

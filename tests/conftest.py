@@ -55,6 +55,7 @@ SLOW = {
     "programs/test_diff.py",
     "programs/test_eval.py",
     "programs/test_interruptions.py",
+    "programs/test_seq2seq_runs.py",
     "programs/test_sweep.py",
     "programs/test_train.py",
     "runtime/test_workers.py",

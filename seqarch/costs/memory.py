@@ -146,9 +146,14 @@ class StateSize(NamedTuple):
     dtypes: str
 
 
-def state_size(model: LanguageModel, max_len: int, batch: int = 1) -> StateSize:
-    """Returns the size of the state of `batch` sequences of `max_len` tokens; allocates nothing."""
-    leaves = jax.tree.leaves(abstract_states(model, batch, max_len))
+def state_size(
+    model: LanguageModel, max_len: int, batch: int = 1, source: int | None = None
+) -> StateSize:
+    """Returns the size of the state of `batch` sequences of `max_len` tokens; allocates nothing.
+
+    `source`: tokens of an encoder-decoder's source.
+    """
+    leaves = jax.tree.leaves(abstract_states(model, batch, max_len, source))
     by_dtype: dict[str, int] = {}
     for leaf in leaves:
         by_dtype[leaf.dtype.name] = by_dtype.get(leaf.dtype.name, 0) + tree_bytes(leaf)

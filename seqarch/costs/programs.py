@@ -19,7 +19,7 @@ from jax.stages import Compiled
 from seqarch import generate
 from seqarch.config import Config, ModelConfig, resolve
 from seqarch.errors import unknown
-from seqarch.model import LanguageModel
+from seqarch.model import LanguageModel, make_model
 from seqarch.ops.forms import family
 from seqarch.training import serving, sharding
 from seqarch.training.state import hyper
@@ -80,7 +80,8 @@ def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> 
     """Returns the programs at one context, by phase.
 
     "train" is the run's step with rows of that length. "prefill" reads a segment and "decode" loops
-    over tokens of one sequence, with states that are made for the whole context.
+    over tokens of one sequence, with states that are made for the whole context. The prefill of an
+    encoder-decoder encodes a source (`decoding_room`).
 
     Args:
       config: the run's config.
@@ -90,8 +91,8 @@ def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> 
     """
     return {
         "train": train_program(dataclasses.replace(config, length=context), mesh),
-        "prefill": prefill_program(model, 1, min(config.length, context), context),
-        "decode": decode_loop_program(model, 1, context),
+        "prefill": _prefill_program(config, model, 1, context),
+        "decode": decode_loop_program(model, 1, **decoding_room(config, context)),
     }
 
 
@@ -99,10 +100,10 @@ def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mes
     """Returns the program of a phase; nothing is allocated.
 
     "train" is the train step with its rows. "prefill" reads a segment of at most config.length
-    tokens of each prompt, and "decode" is the loop that writes DECODED tokens of each, from states
-    that are made for `length` tokens. Both have parameters in the dtype that serves, split as in
-    training, and rows split over all devices. Where devices do not divide the rows, the heads of
-    states are split, if they can be.
+    tokens of each prompt, or all of each source (`decoding_room`), and "decode" is the loop that
+    writes DECODED tokens of each, from states that are made for `length` tokens. Both have
+    parameters in the dtype that serves, split as in training, and rows split over all devices.
+    Where devices do not divide the rows, the heads of states are split, if they can be.
 
     Args:
       config: the run's config.
@@ -119,18 +120,36 @@ def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mes
     state = sharding.abstract_state(resolve(config, mesh), mesh)
     model = jax.eval_shape(LanguageModel.serving, state.model)
     if phase == "prefill":
-        program = prefill_program(model, batch, min(config.length, length), length)
+        program = _prefill_program(config, model, batch, length)
     elif phase == "decode":
-        program = decode_loop_program(model, batch, length)
+        program = decode_loop_program(model, batch, **decoding_room(config, length))
     else:
         raise unknown("phase", phase, PHASES)
     shardings = _serving_shardings(model, program.args, mesh, batch)
     return program._replace(args=sharding.placed(program.args, shardings))
 
 
+def decoding_room(config: Config, context: int) -> dict[str, int]:
+    """Returns the arguments of `abstract_states` at a context, but for model and rows.
+
+    For an encoder-decoder the context is the tokens of the source, and there is room for a target
+    as long as in training.
+    """
+    if not config.model.encodes:
+        return dict(max_len=context)
+    _, time = sharding.batch_layout(config).columns(config.length)
+    return dict(max_len=max(time, DECODED), source=context)
+
+
+def _prefill_program(config: Config, model: LanguageModel, batch: int, context: int) -> Program:
+    if config.model.encodes:
+        return encode_program(model, batch, **decoding_room(config, context))
+    return prefill_program(model, batch, min(config.length, context), context)
+
+
 def given_states(program: Program) -> tuple[State, ...]:
-    """Returns the abstract states among the arguments of a program that serves."""
-    given = next(arg for arg in program.args[1:] if isinstance(arg, tuple))
+    """Returns the abstract states among the arguments of a program that serves; () of none."""
+    given = next((arg for arg in program.args[1:] if isinstance(arg, tuple)), ())
     return given.states if isinstance(given, generate.Decoding) else given
 
 
@@ -184,14 +203,32 @@ def prefill_program(model: LanguageModel, batch: int, segment: int, max_len: int
     return Program(f"prefill of {batch} x {segment} tokens", generate.prefill_segment, args)
 
 
-def decode_loop_program(model: LanguageModel, batch: int, max_len: int) -> Program:
+def encode_program(model: LanguageModel, batch: int, max_len: int, source: int) -> Program:
+    """Returns the program with which `generate` encodes sources of `source` tokens.
+
+    It is (model, source) -> states, which have room for a target of `max_len` tokens.
+    """
+    tokens = jax.ShapeDtypeStruct((batch, source), jnp.int32)
+    name = f"encoding of {batch} x {source} tokens"
+    return Program(name, generate.jit_encode(max_len), (abstract(model), tokens))
+
+
+def decode_loop_program(
+    model: LanguageModel, batch: int, max_len: int, source: int | None = None
+) -> Program:
     """Returns the loop with which `generate` decodes DECODED greedy tokens of each row.
 
     It is (model, decoding, key) -> (tokens, decoding).
+
+    Args:
+      model: see `abstract_states`, as for the others.
+      batch: rows.
+      max_len: tokens of each.
+      source: tokens of an encoder-decoder's source.
     """
     logits = jax.ShapeDtypeStruct((batch, model.embedding.shape[0]), jnp.float32)
     done = jax.ShapeDtypeStruct((batch,), jnp.bool)
-    at = generate.Decoding(logits, abstract_states(model, batch, max_len), done)
+    at = generate.Decoding(logits, abstract_states(model, batch, max_len, source), done)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return Program("decode loop", _loop, (abstract(model), at, key))
 
@@ -199,7 +236,7 @@ def decode_loop_program(model: LanguageModel, batch: int, max_len: int) -> Progr
 @functools.cache
 def serving_model(config: ModelConfig) -> LanguageModel:
     """Returns the abstract model of a config, as prefill and decoding use it."""
-    return jax.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0)).serving())
+    return jax.eval_shape(lambda: make_model(config, rngs=nnx.Rngs(0)).serving())
 
 
 def abstract(tree: PyTree) -> PyTree:
@@ -207,9 +244,15 @@ def abstract(tree: PyTree) -> PyTree:
     return jax.eval_shape(lambda tree: tree, tree)
 
 
-def abstract_states(model: LanguageModel, batch: int, max_len: int) -> tuple[State, ...]:
-    """Returns shapes and dtypes of the states of `batch` sequences of `max_len` tokens."""
-    return jax.eval_shape(lambda model: model.init_state(batch, max_len), model)
+def abstract_states(
+    model: LanguageModel, batch: int, max_len: int, source: int | None = None
+) -> tuple[State, ...]:
+    """Returns shapes and dtypes of the states of `batch` sequences of `max_len` tokens.
+
+    `source`: tokens of an encoder-decoder's source.
+    """
+    room = (max_len,) if source is None else (max_len, source)
+    return jax.eval_shape(lambda model: model.init_state(batch, *room), model)
 
 
 _greedy = functools.partial(

@@ -14,13 +14,14 @@ from seqarch import tuning
 from seqarch.config import Config, to_dict, without_forms
 from seqarch.costs.devices import place
 from seqarch.costs.memory import Measurement
-from seqarch.costs.programs import abstract_states, serving_model
+from seqarch.costs.programs import abstract_states, decoding_room, serving_model
 from seqarch.mixers import resolve_mixer
 from seqarch.patterns import parse_pattern
 from seqarch.provenance import version
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 SOURCES = (
+    *(f"{name}.py" for name in ("block_stack", "cross_attention", "encoder_decoder")),
     *(f"{name}.py" for name in ("devices", "flops", "generate")),
     *(f"{name}.py" for name in ("layers", "model", "patterns", "tuning")),
     *("config/*.py", "ops/*.py", "mixers/*.py", "tasks/*.py", "training/*.py"),
@@ -83,12 +84,15 @@ def key_of(spec: ProgramSpec, platforms: str | None = None) -> str:
         config = dataclasses.replace(config, model=without_forms(config.model))
     given = to_dict(config)
     if spec.phase != "train":
-        states = abstract_states(serving_model(config.model), spec.batch, spec.length)
-        program = [min(config.length, spec.length) if spec.phase == "prefill" else 1, str(states)]
+        room = decoding_room(config, spec.length)
+        states = abstract_states(serving_model(config.model), spec.batch, **room)
+        read = room.get("source", min(config.length, spec.length))
+        program = [read if spec.phase == "prefill" else 1, str(states)]
     about = [spec.phase, spec.batch, program, spec.target]
     about += [given["model"], given["optim"], given["mesh"], _versions()]
-    mixers = (resolve_mixer(layer.mixer) for layer in parse_pattern(config.model.mixer))
-    about += [_digest(inspect.getfile(mixer)) for mixer in mixers]
+    for pattern in config.model.patterns.values():
+        mixers = (resolve_mixer(layer.mixer) for layer in parse_pattern(pattern))
+        about += [_digest(inspect.getfile(mixer)) for mixer in mixers]
     about += [tuning.path().read_text() if tuning.path().exists() else None]
     about += sorted(pair for pair in os.environ.items() if _changes_programs(pair[0]))
     if place(spec.target).present:

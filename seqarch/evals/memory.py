@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from seqarch.config import Config
 from seqarch.costs.compiler import compiled_bytes, definition
 from seqarch.costs.memory import count, state_size, tree_bytes
-from seqarch.costs.programs import programs, serving_model
+from seqarch.costs.programs import decoding_room, programs, serving_model
 from seqarch.errors import UserError
 from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
@@ -31,7 +31,8 @@ def evaluate(
 
     Args:
       run: the run to measure.
-      contexts: tokens after which the state of one sequence is measured.
+      contexts: tokens after which the state of one sequence is measured; of an encoder-decoder,
+        those of its source.
       compiled: tokens of context for which the train step, prefill and decoding are compiled.
     """
     config, mesh = run.config, run.mesh
@@ -50,9 +51,12 @@ def evaluate(
     platform = mesh.devices.flat[0].platform
     text = (
         f"Bytes are {definition(platform)}, of one device, compiled for {platform}: training of "
-        f"{config.batch} rows on {mesh.size} device(s); prefill, in segments of {config.length} "
-        "tokens, and decoding of one sequence."
+        f"{config.batch} rows on {mesh.size} device(s); "
     )
+    if config.model.encodes:
+        text += "prefill is the encoding of one source of so many tokens, which decoding reads."
+    else:
+        text += f"prefill, in segments of {config.length} tokens, and decoding of one sequence."
     yield Fact("memory", "definition", text)
 
 
@@ -63,13 +67,18 @@ def _states(run: LoadedRun, contexts: Sequence[int]) -> Iterator[Record | Fact]:
     """
     config = run.config
     half = serving_model(dataclasses.replace(config.model, dtype="bfloat16"))
-    yield Fact("memory", "state_dtype", state_size(run.serving, config.length).dtypes)
-    yield Fact("memory", "state_dtype_bfloat16", state_size(half, config.length).dtypes)
+    room = decoding_room(config, config.length)
+    yield Fact("memory", "state_dtype", state_size(run.serving, **room).dtypes)
+    yield Fact("memory", "state_dtype_bfloat16", state_size(half, **room).dtypes)
+    if config.model.encodes:
+        target = f"The tokens are those of the source; a target has up to {room['max_len']}."
+        yield Fact("memory", "source", target)
     for context in sorted({*contexts, config.length}):
-        size, at = state_size(run.serving, context), {"context": context}
+        room, at = decoding_room(config, context), {"context": context}
+        size = state_size(run.serving, **room)
         yield Record("memory", "state_elements", size.elements, at)
         yield Record("memory", "state_bytes", size.bytes, at)
-        yield Record("memory", "state_bytes_bfloat16", state_size(half, context).bytes, at)
+        yield Record("memory", "state_bytes_bfloat16", state_size(half, **room).bytes, at)
 
 
 def _curve(phase: str, title: str) -> FigureSpec:
@@ -148,6 +157,7 @@ EVALUATOR = Evaluator(
                 "state_bytes",
                 "state_bytes_bfloat16",
             ),
+            facts=("source",),
             texts={"state_dtype": "state dtype", "state_dtype_bfloat16": "dtype in bfloat16"},
         ),
         TableSpec(

@@ -16,7 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqarch.config import Config, resolve
-from seqarch.costs.programs import DECODED, decode_loop_program, prefill_program, train_program
+from seqarch.costs.programs import (
+    DECODED,
+    decode_loop_program,
+    decoding_room,
+    encode_program,
+    prefill_program,
+    train_program,
+)
 from seqarch.errors import UserError
 from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
@@ -128,6 +135,8 @@ def _time_training(run: LoadedRun) -> Timing:
 
 def _time_serving(run: LoadedRun, context: int) -> tuple[Timing, Timing]:
     """Times the prefill of `context` tokens, and the decoding of the last DECODED of them."""
+    if run.config.model.encodes:
+        return _time_translation(run, context)
     model, segment = run.serving, min(run.config.length, context)
     prefill = run.compiled(prefill_program(model, 1, segment, context))
     decode = run.compiled(decode_loop_program(model, 1, context))
@@ -147,6 +156,20 @@ def _time_serving(run: LoadedRun, context: int) -> tuple[Timing, Timing]:
     return (
         time_runs(read, lambda: _copy(empty)),
         time_runs(lambda at: decode(model, at, key)[1], lambda: _copy(near)),
+    )
+
+
+def _time_translation(run: LoadedRun, context: int) -> tuple[Timing, Timing]:
+    """Times the encoding of a source of `context` tokens, and the first DECODED tokens after it."""
+    model, room, key = run.serving, decoding_room(run.config, context), jax.random.key(0)
+    encode = run.compiled(encode_program(model, 1, **room))
+    decode = run.compiled(decode_loop_program(model, 1, **room))
+    source = _text(run, 1, context)
+    logits, done = jnp.zeros((1, model.head.shape[1])), jnp.zeros(1, bool)
+    start = Decoding(logits, encode(model, source), done)
+    return (
+        time_runs(lambda _: encode(model, source)),
+        time_runs(lambda at: decode(model, at, key)[1], lambda: _copy(start)),
     )
 
 

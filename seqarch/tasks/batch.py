@@ -65,13 +65,15 @@ def example_batch(window: Int[np.ndarray, "B T+1"], boundary: int, layout: Layou
     """Returns a batch of any tokens, with which train steps of a layout can be timed.
 
     Args:
-      window: the tokens; each is predicted from those before it.
+      window: the tokens; each is predicted from those before it, but for those of a source.
       boundary: the token that begins a document.
       layout: of the batch; the first positions are scored.
     """
+    columns, _ = layout.columns(window.shape[1] - 1)
+    source, window = window[:, :columns] if columns else None, window[:, columns:]
     inputs, targets = window[:, :-1], window[:, 1:][:, : layout.scored]
     positions = None
     if layout.scored is not None:
         positions = np.broadcast_to(np.arange(layout.scored, dtype=np.int32), targets.shape)
     starts = inputs == boundary if layout.packed else None
-    return Batch(inputs, targets, starts, np.ones(targets.shape, np.float32), positions)
+    return Batch(inputs, targets, starts, np.ones(targets.shape, np.float32), positions, source)

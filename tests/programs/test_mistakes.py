@@ -172,6 +172,31 @@ MISTAKES = [
     ("train.py", "--config.lr=1", "unknown config field 'lr'; did you mean 'optim.lr'?"),
     (
         "train.py",
+        "--config=configs/lm.py --config.model.kind=encdec",
+        "model.kind is 'encdec', which needs an encoder, and model.encoder is ''",
+    ),
+    (
+        "train.py",
+        "--config=configs/lm.py --config.model.kind=encdec --config.model.encoder=gru",
+        "the task text has no source that an encoder could read; set model.kind=lm",
+    ),
+    (
+        "train.py",
+        "--config=configs/lm.py:attention(causal=False)",
+        "model.mixer has attention(causal=False,method=tiled), which sees later tokens and cannot",
+    ),
+    (
+        "train.py",
+        "--config=configs/seq2seq.py:reverse,gru --config.model.mixer=attention(causal=False)",
+        "which sees later tokens and cannot generate any; give it in model.encoder",
+    ),
+    (
+        "train.py",
+        "--config=configs/seq2seq.py:parity,gru",
+        "parity has no source that an encoder could read; give a task such as reverse",
+    ),
+    (
+        "train.py",
         "--config.model.width=1",
         "unknown config field 'model.width'; known: ",
     ),
