@@ -28,7 +28,7 @@ from seqarch.tasks.probe import Probe
 
 def get_config(argument: str = "mqar,attention") -> ml_collections.ConfigDict:
     """Returns the config of a probe; the argument is the task, a comma, and the layer pattern."""
-    task, mixer = (part.strip("\"' ") for part in _split(argument))
+    task, mixer = (part.strip("\"' ") for part in split(argument))
     probe = find_probe(task)
     config = lm.get_config(mixer or "attention")
     config.task = task
@@ -68,7 +68,7 @@ def find_probe(task: str) -> Probe:
     return found(**tasks.options(task))
 
 
-def _split(argument: str) -> tuple[str, str]:
+def split(argument: str) -> tuple[str, str]:
     """Splits an argument at the first comma outside parentheses."""
     found = re.search(r",(?![^()]*\))", argument)
     at = found.start() if found else len(argument)

@@ -18,6 +18,7 @@ EVALUATORS = {
     "quality": "seqarch.evals.quality:EVALUATOR",
     "context": "seqarch.evals.context:EVALUATOR",
     "accuracy": "seqarch.evals.accuracy:EVALUATOR",
+    "spans": "seqarch.evals.spans:EVALUATOR",
     "flops": "seqarch.evals.flops:EVALUATOR",
     "speed": "seqarch.evals.speed:EVALUATOR",
     "memory": "seqarch.evals.memory:EVALUATOR",

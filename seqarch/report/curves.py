@@ -25,6 +25,7 @@ from seqarch.types import Float
 EVALUATOR = "training"  # of the records; no entry of EVALUATORS, since nothing is evaluated
 METRICS = {  # in metrics.jsonl, by the metric that the task is scored by
     "accuracy": ("loss", "accuracy"),
+    "loss": ("loss",),
     "bits_per_byte": ("bits_per_byte",),
 }
 AXES = {"loss": "nats per token", "accuracy": "accuracy", "bits_per_byte": "bits per byte"}

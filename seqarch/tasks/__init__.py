@@ -37,6 +37,7 @@ TASKS = {
     "reverse": "seqarch.tasks.reverse:Reverse",
     "sort": "seqarch.tasks.sort:Sort",
     "postfix": "seqarch.tasks.postfix:Postfix",
+    "span_corruption": "seqarch.tasks.text.span_corruption:SpanCorruption",
 }
 
 

@@ -14,7 +14,7 @@ METRICS = {
     "validation_bits_per_byte": Metric(
         "validation", "bits per byte", "Over some windows of the validation split"
     ),
-    "validation_loss": Metric("validation", "nats per token", "Over a probe's scored positions"),
+    "validation_loss": Metric("validation", "nats per token", "Over scored positions"),
     "validation_accuracy": Metric("validation", "", "Over held-out rows of a probe"),
     "learning_rate": Metric("optimizer", "", "Learning rate of the step"),
     "grad_norm": Metric("optimizer", "", "Global norm of the gradient before clipping"),
