@@ -8,21 +8,26 @@ with a state each, because a scan over stacked states would copy every cache at 
 
 import copy
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from seqarch.config import ModelConfig
+from seqarch.errors import UserError
 from seqarch.layers import Block, split_rows
 from seqarch.mixers import resolve_mixer
 from seqarch.mixers.base import SequenceMixer
 from seqarch.mixers.short_conv import ShortConv
 from seqarch.patterns import Layer, Stack
-from seqarch.types import Array, Float
+from seqarch.types import Array, Float, PyTree
 
 UNROLLED = 4  # layers; a model of at most so many is trained without a scan
+
+
+class FromStack(NamedTuple):
+    """Stands in a block in the place of a parameter that is its stack's `shared`."""
 
 
 class BlockStack(nnx.Module):
@@ -33,17 +38,23 @@ class BlockStack(nnx.Module):
       repeats: the number of repetitions.
       tail: the blocks above them.
       remat: whether the backward pass computes a block's activations again.
+      shared: the parameter that layers have in common (see `SequenceMixer`); None: none.
     """
 
     period: nnx.List
     repeats: int
     tail: nnx.List
     remat: bool
+    shared: nnx.Param | None
 
     def make_blocks(
         self, stack: Stack, make: Callable[[Layer, nnx.Rngs], Block], *, rngs: nnx.Rngs
     ) -> None:
-        """Sets `period`, `repeats` and `tail`; called in a constructor."""
+        """Sets `period`, `repeats`, `tail` and `shared`; called in a constructor.
+
+        Raises:
+          UserError: where layers would share parameters of different shapes.
+        """
 
         def several(layers: tuple[Layer, ...], rngs: nnx.Rngs) -> nnx.List:
             return nnx.List([make(layer, rngs) for layer in layers])
@@ -53,6 +64,16 @@ class BlockStack(nnx.Module):
             keys = jax.random.split(rngs.params(), stack.repeats)
             self.period = jax.vmap(lambda key: several(stack.period, nnx.Rngs(key)))(keys)
         self.tail = several(stack.tail, rngs)
+        found = [param.replace(param[...][0]) for param in _shared(self.period)]
+        found += _shared(self.tail)
+        self.shared = found[0] if found else None
+        if len(shapes := {param.shape for param in found}) > 1:
+            raise UserError(
+                f"layers share one table of relative positions, and theirs are of {sorted(shapes)} "
+                "heads and buckets; give each the same heads and relative"
+            )
+        if found:
+            self.period, self.tail = _without_shared(self.period), _without_shared(self.tail)
 
     def run_blocks(
         self, x: Float[Array, "B T D"], *given: Any, key: Array | None
@@ -71,7 +92,7 @@ class BlockStack(nnx.Module):
                 layer = jax.checkpoint(layer, prevent_cse=not looped)
             for i, block in enumerate(blocks):
                 layer_key = None if key is None else jax.random.fold_in(key, first + i)
-                x = split_rows(layer(block, x, *given, key=layer_key))
+                x = split_rows(layer(self._whole(block), x, *given, key=layer_key))
             return x
 
         width = len(self.period)
@@ -86,11 +107,22 @@ class BlockStack(nnx.Module):
         return run(x, self.tail, width * self.repeats)
 
     def blocks(self) -> list[Block]:
-        """Returns all blocks from the bottom up, each with parameters of its own."""
+        """Returns all blocks from the bottom up, each with its parameters."""
+        return [self._whole(block) for block in self._own_blocks()]
+
+    def _own_blocks(self) -> list[Block]:
+        """Returns all blocks, without what the stack's layers share."""
         blocks = []
         for i in range(self.repeats if len(self.period) else 0):
             blocks += jax.tree.map(lambda x: x[i], self.period)  # noqa: B023
         return blocks + list(self.tail)
+
+    def _whole(self, block: Block) -> Block:
+        """Returns a block with what the stack's layers share."""
+        if self.shared is None:
+            return block
+        fill = lambda leaf: self.shared if isinstance(leaf, FromStack) else leaf
+        return jax.tree.map(fill, block, is_leaf=_is_parameter)
 
     def unstack(self) -> Self:
         """Returns the same model without stacked parameters, whose `blocks` copies nothing.
@@ -98,8 +130,26 @@ class BlockStack(nnx.Module):
         Loops of prefill and step run faster on it.
         """
         model = copy.copy(self)
-        model.period, model.tail, model.repeats = nnx.List(), nnx.List(self.blocks()), 0
+        model.period, model.tail, model.repeats = nnx.List(), nnx.List(self._own_blocks()), 0
         return model
+
+
+def _is_parameter(node: Any) -> bool:
+    return isinstance(node, (nnx.Variable, FromStack))
+
+
+def _is_shared(node: Any) -> bool:
+    return isinstance(node, nnx.Variable) and bool(node.get_metadata().get("shared"))
+
+
+def _shared(tree: PyTree) -> list[nnx.Param]:
+    """Returns the parameters that layers have in common."""
+    return [leaf for leaf in jax.tree.leaves(tree, is_leaf=_is_parameter) if _is_shared(leaf)]
+
+
+def _without_shared(tree: PyTree) -> PyTree:
+    take = lambda leaf: FromStack() if _is_shared(leaf) else leaf
+    return jax.tree.map(take, tree, is_leaf=_is_parameter)
 
 
 def make_mixer(config: ModelConfig, layer: Layer, rngs: nnx.Rngs) -> SequenceMixer:

@@ -15,11 +15,16 @@ from seqarch.errors import UserError
 from seqarch.model import make_model
 from seqarch.ops.reverse import reverse
 from seqarch.tasks import make_task
+from seqarch.training.checkpoint import named
 
 T, S, VOCAB = 6, 7, 20
 KINDS = {
     "cross-attention": dict(mixer="gru", encoder="attention(causal=False)"),
     "summary": dict(mixer="attention,gru", encoder="gru", source="summary"),
+    "T5": dict(
+        mixer="attention(relative=8,rope=None)",
+        encoder="attention(relative=8,rope=None,causal=False)",
+    ),
 }
 
 
@@ -124,6 +129,16 @@ def test_the_state_of_encoding_has_the_shapes_of_the_empty_one():
         )
 
 
+def test_each_stack_has_one_table_of_relative_positions():
+    model = build("T5")
+    tables = [name for name in named(model) if "table" in name or "shared" in name]
+    assert tables == ["encoder.shared", "shared"]
+    assert len(named(model.serving())) == len(named(model.unstack()))
+    for stack in (model, model.encoder):
+        for block in stack.blocks():
+            np.testing.assert_array_equal(block.mixer.table[...], stack.shared[...])
+
+
 def test_reversing_leaves_padding_behind():
     x = jnp.arange(8.0).reshape(2, 4, 1)
     assert reverse(x, np.array([3, 0]))[..., 0].tolist() == [[2, 1, 0, 3], [4, 5, 6, 7]]
@@ -143,6 +158,10 @@ def test_reversing_leaves_padding_behind():
         (dict(source="attention(rope=3)"), "unknown option of model.source attention 'rope'"),
         (dict(source="attention(heads=3)"), "model.source attention: dim 16, heads 3"),
         (dict(encoder="attention(causal=False,window=3)"), "window=None and forget=False"),
+        (
+            dict(mixer="attention(relative=8,rope=None),attention(relative=4,rope=None)"),
+            "layers share one table of relative positions",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(changes, complaint):

@@ -4,6 +4,8 @@
 
     output gate     g_t = sigmoid(W x_t); 1 without
     ALiBi           b_ts = -2^(-8 h / H) (t - s) for head h = 1 .. H
+    relative        b_ts = r_h[bucket of s - t], learned, for T5's buckets of distances; all layers
+                    of a model share r, and scores are not divided by sqrt(K)
     forget gates    b_ts = sum of log f_l over l = s+1 .. t, f_l = sigmoid(w . x_l + b) of each head
     sinks           the first n tokens stay visible, and positions are counted within the cache
     both ways       in an encoder, over all s of the document, with causal=False
@@ -20,8 +22,10 @@ Source: Vaswani et al. 2017, "Attention is all you need", section 3.2; Ainslie e
 (grouped heads); Su et al. 2021, "RoFormer" (rotary positions); Henry et al. 2020 and Dehghani et
 al. 2023 (QK-norm); Beltagy et al. 2020, "Longformer" (sliding window); Xiao et al. 2024, "Efficient
 streaming language models with attention sinks", section 3.2 (sinks); Press et al. 2022, "Train
-short, test long" (ALiBi); Lin et al. 2025, "Forgetting transformer" (forget gates); Qiu et al.
-2025, "Gated attention for large language models" (output gate, position G1).
+short, test long" (ALiBi); Raffel et al. 2020, "Exploring the limits of transfer learning with a
+unified text-to-text transformer", section 2.1 (relative); Lin et al. 2025, "Forgetting transformer"
+(forget gates); Qiu et al. 2025, "Gated attention for large language models" (output gate, position
+G1).
 """
 
 from functools import partial
@@ -34,9 +38,15 @@ from flax import nnx
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear, RMSNorm
+from seqarch.mixers.attention_options import (
+    check_heads,
+    check_relative,
+    check_window,
+    rotated_channels,
+)
 from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens
 from seqarch.ops.attention import FORMS
-from seqarch.ops.bias import cumulate, difference
+from seqarch.ops.bias import buckets, cumulate, difference
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.online_softmax import merge
 from seqarch.ops.rope_scaling import read_scaling
@@ -74,6 +84,8 @@ class Attention(CachedMixer):
       yarn:FACTOR:FAST:SLOW:LENGTH:SCALE; None: as they are
     rope_share: share of a head's channels that are rotated, its first ones
     alibi: whether scores fall with the distance, with ALiBi's slopes; instead of rope
+    relative: number of T5's buckets of distances, of which each head learns a bias (32 in T5);
+      instead of rope; None: none
     forget: whether each head has a forget gate, computed from the token
     causal: whether a token sees no later one; False in encoders
     gated: whether the heads' outputs are multiplied by a sigmoid gate, computed from the token
@@ -101,6 +113,7 @@ class Attention(CachedMixer):
         rope_scaling: str | None = None,
         rope_share: float = 1.0,
         alibi: bool = False,
+        relative: int | None = None,
         forget: bool = False,
         causal: bool = True,
         gated: bool = False,
@@ -117,7 +130,7 @@ class Attention(CachedMixer):
         name = type(self).__name__.lower()
         check_heads(name, inner, heads, kv_heads)
         self.rotated = rotated_channels(name, inner // heads, rope, rope_share)
-        _check_window(window, sink)
+        check_window(window, sink)
         if alibi and rope is not None:
             raise UserError(
                 f"attention: alibi is True and rope is {rope}; give rope=None with alibi, since "
@@ -125,6 +138,7 @@ class Attention(CachedMixer):
             )
         if rope_scaling is not None:
             read_scaling(rope_scaling)  # refuses what is none
+        check_relative(relative, rope, alibi, sink)
         if not causal and (window is not None or forget):
             raise UserError(
                 f"attention: causal is False, window is {window} and forget is {forget}; give "
@@ -148,6 +162,13 @@ class Attention(CachedMixer):
         self.out = Linear(
             inner, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, bias=out_bias, residual=True
         )
+        table = None
+        if relative is not None:
+            # Scores begin as those that are divided by sqrt(K), by smaller queries.
+            self.q.kernel = self.q.kernel.replace(self.q.kernel[...] * self.head_dim**-0.5)
+            normal = dim**-0.5 * jax.random.normal(rngs.params(), (heads, relative))
+            table = nnx.Param(normal, axes=("heads", None), decay=False, shared=True)
+        self.relative, self.table = relative, table
 
     @property
     def state_axes(self):
@@ -171,6 +192,8 @@ class Attention(CachedMixer):
         q, k, v = (p(x).reshape(*x.shape[:2], -1, self.head_dim) for p in (self.q, self.k, self.v))
         if self.q_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
+        if self.table is not None:
+            q = q * jnp.asarray(self.head_dim**0.5, q.dtype)  # undoes the division by sqrt(K)
         tokens = Tokens(q, {"k": self._rotate(k, at), "v": v})
         if self.forget is None:
             return tokens
@@ -194,10 +217,17 @@ class Attention(CachedMixer):
             groups.append((self._rotate(q, ranked), ranked, Rule(end=self.sink)))
         return groups
 
+    @property
+    def _by_distance(self) -> Float[Array, "H W"] | None:
+        """The bias of each distance; None: there is none."""
+        if self.table is None:
+            return None
+        return self.table[...][:, buckets(self.relative, self.causal)]
+
     def _attend(self, tokens, at):
         form, k, v = FORMS.pick(self.method), tokens.cached["k"], tokens.cached["v"]
         gates = None if tokens.gates is None else (tokens.gates, tokens.gates)
-        how = dict(block=self.block, alibi=self.alibi, gates=gates)
+        how = dict(block=self.block, alibi=self.alibi, gates=gates, relative=self._by_distance)
         groups = self._groups(tokens.q, at)
         return merge(*(form(q, k, v, there, at, rule, **how) for q, there, rule in groups))
 
@@ -207,6 +237,7 @@ class Attention(CachedMixer):
             filled = slots if rule.end is None else jnp.minimum(slots, rule.end)
             given = q, state.k, state.v, there, state.position, filled, rule
             how = dict(alibi=self.alibi, gate=tokens.gates, fade=state.fade)
+            how["relative"] = self._by_distance
             parts.append(cache_attention(*given, **how))
         return merge(*parts)
 
@@ -220,42 +251,3 @@ class Attention(CachedMixer):
     def _output(self, y, x):
         y = y.reshape(*x.shape[:2], -1)
         return self.out(y if self.gate is None else y * jax.nn.sigmoid(self.gate(x)))
-
-
-def check_heads(mixer: str, inner: int, heads: int, kv_heads: int) -> None:
-    """Raises UserError unless heads make up the inner channels and keys' heads divide them."""
-    if heads < 1 or inner % heads or heads % kv_heads:
-        raise UserError(
-            f"{mixer}: dim {inner}, heads {heads}, kv_heads {kv_heads}; heads must divide "
-            "dim, and kv_heads must divide heads"
-        )
-
-
-def rotated_channels(mixer: str, channels: int, rope: float | None, share: float = 1.0) -> int:
-    """Returns how many of a head's channels are rotated.
-
-    Raises:
-      UserError: where the base of the frequencies cannot be used, or the channels are no pairs.
-    """
-    if rope is not None and not rope > 0:
-        raise UserError(f"{mixer}: rope is {rope}; give a base above 0, or None for no positions")
-    rotated = channels * share
-    if rope is not None and (rotated % 2 or not 0 < rotated <= channels):
-        raise UserError(
-            f"{mixer}: rope_share {share} of a head's {channels} channels is rotated; with rope "
-            "that must be an even number of channels"
-        )
-    return int(rotated)
-
-
-def _check_window(window: int | None, sink: int | None) -> None:
-    """Raises UserError unless a window and a number of sinks go together."""
-    if window is not None and window < 1:
-        raise UserError(
-            f"attention: window is {window}; give a number of tokens of at least 1, or None for all"
-        )
-    if sink is not None and (sink < 1 or window is None):
-        raise UserError(
-            f"attention: sink is {sink} and window is {window}; give a number of at least 1 with a "
-            "window, or sink=None, since without a window all tokens stay visible"
-        )

@@ -33,6 +33,7 @@ class SequenceMixer(nnx.Module):
         decay=False                 it has no weight decay
         residual=True               it is a projection to the residual stream
         cast=jnp.dtype(dtype)       every use casts it to this dtype, so it is served in it
+        shared=True                 the layers of a model have one in common
 
     Attributes:
       forms: the forms of its op, where the constructor takes `method`.

@@ -31,7 +31,7 @@ from flax import nnx
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
-from seqarch.mixers.attention import check_heads, rotated_channels
+from seqarch.mixers.attention_options import check_heads, rotated_channels
 from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens
 from seqarch.ops.lsh import FORMS, addresses, cached_lsh, hashes, lsh, recount
 from seqarch.ops.numerics import rms

@@ -36,7 +36,7 @@ from flax import nnx
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
-from seqarch.mixers.attention import check_heads, rotated_channels
+from seqarch.mixers.attention_options import check_heads, rotated_channels
 from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens, put
 from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.cache_attention import cache_attention

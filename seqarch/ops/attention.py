@@ -38,6 +38,7 @@ def attention(
     causal: bool = True,
     alibi: bool = False,
     log_gate: Float[Array, "B T H"] | None = None,
+    relative: Float[Array, "H W"] | None = None,
     method: str = "auto",
     block: int = 512,
 ) -> Float[Array, "B T H V"]:
@@ -56,6 +57,8 @@ def attention(
       alibi: whether a score falls with the distance, with the slopes of ALiBi.
       log_gate: logs of forget gates; the score of query i and key j rises by their sum over the
         tokens j + 1 to i. Queries and keys must be of the same tokens. None: no gates.
+      relative: what is added to the score of query i and key j, by clip(j - i, -F, F) + F, with
+        W = 2 F + 1; None: nothing.
       method: a name in FORMS, or "auto".
       block: keys per block of the blockwise form.
     """
@@ -63,7 +66,8 @@ def attention(
     gates = None if log_gate is None else (cumulate(log_gate),) * 2
     rule = Rule(causal, window)
     form = FORMS.pick(method)
-    return form(q, k, v, at_q, at_k, rule, block=block, alibi=alibi, gates=gates).o
+    bias = dict(alibi=alibi, gates=gates, relative=relative)
+    return form(q, k, v, at_q, at_k, rule, block=block, **bias).o
 
 
 def _places(x: Array, position: Array | None, segment: Array | None) -> Places:
@@ -83,12 +87,14 @@ def _materialised(
     block: int,
     alibi: bool = False,
     gates: tuple[Gates, Gates] | None = None,
+    relative: Float[Array, "H W"] | None = None,
 ) -> Partial:
     grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])
     scores = dot("btgrk,bsgk->bgrts", grouped, k) * q.shape[-1] ** -0.5
-    if alibi or gates is not None:
+    if alibi or gates is not None or relative is not None:
         q_gate, k_gate = gates or (None, None)
-        queries = split_queries(q, at_q, k.shape[2], q.shape[1], alibi=alibi, gate=q_gate)
+        added = dict(alibi=alibi, gate=q_gate, relative=relative)
+        queries = split_queries(q, at_q, k.shape[2], q.shape[1], **added)
         keys = split_keys(k, v, at_k, k.shape[1], gate=k_gate)
         scores = scores + score_bias(pick(queries, 0), pick(keys, 0)).reshape(scores.shape)
     seen = visible(at_q, at_k, rule)[:, None, None]

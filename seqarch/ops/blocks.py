@@ -25,12 +25,14 @@ class Queries(NamedTuple):
     at: their places
     slope: of ALiBi; None: none
     gate: cumulative log gates; None: none
+    relative: bias by distance; None: none
     """
 
     q: Float[Array, "*M B G N K"]
     at: Places
     slope: Float[Array, "*M G N"] | None = None
     gate: Gates | None = None
+    relative: Float[Array, "*M G R W"] | None = None
 
 
 class Keys(NamedTuple):
@@ -65,6 +67,9 @@ def score_bias(queries: Queries, keys: Keys) -> Float[Array, "B G N S"] | None:
     added = None
     if queries.slope is not None:
         added = bias.alibi(queries.slope, queries.at.position, keys.at.position)
+    if queries.relative is not None:
+        learned = bias.relative(queries.relative, queries.at.position, keys.at.position)
+        added = learned if added is None else added + learned
     if keys.gate is not None:
         forget = bias.forget(queries.gate, keys.gate)
         added = forget if added is None else added + forget
@@ -92,6 +97,17 @@ def score_gradients(
     return dq, of_queries, dk, -dot("bgrcs,c->bgrs", by_head, jnp.ones(by_head.shape[3]))
 
 
+def relative_gradient(d: Float[Array, "B G N S"], queries: Queries, keys: Keys) -> Array | None:
+    """Returns the gradient for the bias by distance; the arguments are `score_gradients`'s."""
+    if queries.relative is None:
+        return None
+
+    def added(by_distance: Array) -> Array:
+        return bias.relative(by_distance, queries.at.position, keys.at.position)
+
+    return jax.vjp(added, queries.relative)[1](d)[0]
+
+
 def split_queries(
     q: Float[Array, "B T H K"],
     at: Places,
@@ -100,6 +116,7 @@ def split_queries(
     *,
     alibi: bool = False,
     gate: Gates | None = None,
+    relative: Float[Array, "H W"] | None = None,
 ) -> Queries:
     """Returns blocks of queries.
 
@@ -110,6 +127,7 @@ def split_queries(
       block: tokens C of a block.
       alibi: whether scores have the bias of ALiBi.
       gate: cumulative log gates [B,T,H] of the queries; None: none.
+      relative: bias by distance; None: none.
     """
     B, T, H, K = q.shape
     R = H // groups
@@ -123,7 +141,10 @@ def split_queries(
         slope = jnp.broadcast_to(slope[None], (M, *slope.shape))
     if gate is not None:
         gate = jax.tree.map(lambda x: _by_head(x, groups, block).reshape(M, B, groups, -1), gate)
-    return Queries(blocks.reshape(M, B, groups, -1, K), at, slope, gate)
+    if relative is not None:
+        relative = relative.astype(jnp.float32).reshape(1, groups, R, -1)
+        relative = jnp.broadcast_to(relative, (M, *relative.shape[1:]))
+    return Queries(blocks.reshape(M, B, groups, -1, K), at, slope, gate, relative)
 
 
 def split_keys(

@@ -17,6 +17,7 @@ from seqarch.ops.blocks import (
     join_queries,
     mean_trips,
     pick,
+    relative_gradient,
     score,
     score_gradients,
     spans,
@@ -40,13 +41,15 @@ def blockwise(
     block: int,
     alibi: bool = False,
     gates: tuple[Gates, Gates] | None = None,
+    relative: Array | None = None,
 ) -> Partial:
     """Returns attention of q [B,T,H,K] to k [B,S,G,K], v [B,S,G,V].
 
     It is the form "blockwise" of `seqarch.ops.attention`.
     """
     q_gate, k_gate = gates or (None, None)
-    queries = split_queries(q, at_q, k.shape[2], block, alibi=alibi, gate=q_gate)
+    added = dict(alibi=alibi, gate=q_gate, relative=relative)
+    queries = split_queries(q, at_q, k.shape[2], block, **added)
     keys = split_keys(k, v, at_k, block, gate=k_gate)
     own, trips = at_q is at_k, (len(keys.k), len(queries.q))
     if own or rule.end is not None:
@@ -105,7 +108,7 @@ def _attend_backward(how: _How, saved, cotangents):
         keys, (first, end) = inputs
 
         def body(i, carry):
-            (dq, dq_gate), (dk, dv, dk_gate) = carry
+            (dq, dq_gate, d_relative), (dk, dv, dk_gate) = carry
             here, size = pick(queries, i), keys.k.shape[2]
             seen = visible(here.at, keys.at, rule)[:, None]
             scores = jnp.where(seen, score(here, keys), NOTHING)
@@ -116,17 +119,20 @@ def _attend_backward(how: _How, saved, cotangents):
             q, q_gate, k, k_gate = score_gradients(d_scores, here, keys)
             if q_gate is not None:
                 dq_gate, dk_gate = dq_gate.at[i].add(q_gate), dk_gate + k_gate
-            return (dq.at[i].add(q), dq_gate), (dk + k, dv, dk_gate)
+            if d_relative is not None:
+                d_relative = d_relative.at[i].add(relative_gradient(d_scores, here, keys))
+            return (dq.at[i].add(q), dq_gate, d_relative), (dk + k, dv, dk_gate)
 
         with jax.named_scope(f"at_most_{trips[1]}_trips"):
             zero = _zeros((keys.k, keys.v, keys.gate and keys.gate.part))
             d_queries, (dk, dv, gate) = jax.lax.fori_loop(first, end, body, (d_queries, zero))
         return d_queries, (dk.astype(keys.k.dtype), dv.astype(keys.v.dtype), gate)
 
-    zero = _zeros((queries.q, queries.gate and queries.gate.part))
+    zero = _zeros((queries.q, queries.gate and queries.gate.part, queries.relative))
     blocks = keys, (of_keys[:, 0], of_keys[:, 1])
-    (dq, dq_gate), (dk, dv, dk_gate) = jax.lax.scan(key_block, zero, blocks)
-    d_queries = Queries(dq.astype(queries.q.dtype), None, None, _gate_cotangent(dq_gate))
+    (dq, dq_gate, d_relative), (dk, dv, dk_gate) = jax.lax.scan(key_block, zero, blocks)
+    dq, dq_gate = dq.astype(queries.q.dtype), _gate_cotangent(dq_gate)
+    d_queries = Queries(dq, None, None, dq_gate, d_relative)
     return d_queries, Keys(dk, dv, None, _gate_cotangent(dk_gate))
 
 

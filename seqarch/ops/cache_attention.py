@@ -32,6 +32,7 @@ def cache_attention(
     gate: Gates | None = None,
     fade: Float[Array, "B H S"] | None = None,
     address: Int[Array, "B S rounds"] | None = None,
+    relative: Float[Array, "H W"] | None = None,
 ) -> Partial:
     """Returns attention of each row's queries to its cache.
 
@@ -52,15 +53,16 @@ def cache_attention(
       gate: sums [B,T,H] of the log forget gates from the end of what `fade` covers to each query.
       fade: sums of the log forget gates after each slot; None: no forget gates.
       address: addresses of the slots in each round of hashing; None: not hashed.
+      relative: bias by distance, as of `ops.attention`; None: none.
     """
     if fade is not None and gate is None:
         gate = Gates(jnp.zeros(q.shape[:3], jnp.int32), jnp.zeros(q.shape[:3]))
     how = rules or (Rule(),), block, alibi
-    return _attend(q, k, v, gate, fade, at_q, (k_pos, address), filled, how)
+    return _attend(q, k, v, gate, fade, relative, at_q, (k_pos, address), filled, how)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(8,))
-def _attend(q, k, v, gate, fade, at_q, slots, filled, how) -> Partial:
+@partial(jax.custom_vjp, nondiff_argnums=(9,))
+def _attend(q, k, v, gate, fade, relative, at_q, slots, filled, how) -> Partial:
     B, G, S, _ = k.shape
     rules, block, alibi = how
     size = min(block, S)
@@ -87,7 +89,7 @@ def _attend(q, k, v, gate, fade, at_q, slots, filled, how) -> Partial:
         with jax.named_scope(f"at_most_{S / size}_trips"):  # tells seqarch.flops
             return finish(jax.lax.fori_loop(0, blocks, body, start), q.dtype)
 
-    queries = split_queries(q, at_q, G, block, alibi=alibi, gate=gate)
+    queries = split_queries(q, at_q, G, block, alibi=alibi, gate=gate, relative=relative)
     return join_queries(*jax.lax.map(query_block, queries), like=q)
 
 
@@ -111,28 +113,29 @@ def _slots(x: Float[Array, "B G S K"], start: Int[Array, ""], size: int) -> Floa
     return with_layout_constraint(block, Layout(major_to_minor=(0, 1, 2, 3)))
 
 
-def _forward(q, k, v, gate, fade, at_q, slots, filled, how):
-    y = _attend(q, k, v, gate, fade, at_q, slots, filled, how)
-    return y, (q, k, v, gate, fade, at_q, slots)
+def _forward(q, k, v, gate, fade, relative, at_q, slots, filled, how):
+    y = _attend(q, k, v, gate, fade, relative, at_q, slots, filled, how)
+    return y, (q, k, v, gate, fade, relative, at_q, slots)
 
 
 def _backward(how, saved, cotangents):
     *floating, at_q, slots = saved
     rules, block, alibi = how
 
-    def definition(q, k, v, part, fade):
+    def definition(q, k, v, part, fade, relative):
         k, v = (x.astype(q.dtype).transpose(0, 2, 1, 3) for x in (k, v))
         at_k, gates = _places(*slots, len(k)), None
         if fade is not None:
             gates = gate._replace(part=part), _as_gates(fade.swapaxes(1, 2))
-        how = dict(block=block, alibi=alibi, gates=gates)
+        how = dict(block=block, alibi=alibi, gates=gates, relative=relative)
         return merge(*(blockwise(q, k, v, at_q, at_k, rule, **how) for rule in rules))
 
-    q, k, v, gate, fade = floating
+    q, k, v, gate, fade, relative = floating
     part = None if gate is None else gate.part
-    dq, dk, dv, d_part, d_fade = jax.vjp(definition, q, k, v, part, fade)[1](cotangents)
+    given = q, k, v, part, fade, relative
+    dq, dk, dv, d_part, d_fade, d_relative = jax.vjp(definition, *given)[1](cotangents)
     d_gate = None if gate is None else Gates(None, d_part)
-    return dq, dk, dv, d_gate, d_fade, None, None, None
+    return dq, dk, dv, d_gate, d_fade, d_relative, None, None, None
 
 
 _attend.defvjp(_forward, _backward)

@@ -38,6 +38,7 @@ VARIANTS = {
     "attention_biased_wide_scaled": partial(
         Attention, 16, head_dim=8, bias=True, out_bias=True, rope_share=0.5, rope_scaling="linear:2"
     ),
+    "attention_relative": partial(Attention, 16, kv_heads=2, rope=None, relative=8),
     "linear_attention_decay": partial(LinearAttention, 16, decay="data", method="parallel"),
     "linear_attention_taylor": partial(
         LinearAttention, 16, feature_map="taylor", feature_dim=2, decay="data"

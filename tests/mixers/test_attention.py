@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose
 
 from seqarch.errors import UserError
 from seqarch.mixers.attention import Attention
+from seqarch.ops.attention import FORMS
+from seqarch.ops.bias import FARTHEST, buckets
 from tests.ops.test_ops import STARTS, B, T, assert_form, normal, sigmoid
 
 DIM, H = 8, 2
@@ -20,6 +22,7 @@ OPTIONS = {
     "forget": dict(forget=True, kv_heads=1),
     "forget_sink_gated": dict(forget=True, gated=True, sink=1, window=4),
     "alibi": dict(rope=None, alibi=True),
+    "relative": dict(rope=None, relative=8, kv_heads=1),
 }
 
 
@@ -54,6 +57,9 @@ def document(mixer, x, options):
                     score = q[h] @ k / np.sqrt(K)
                 else:
                     score = rotated(q[h], last) @ rotated(k, rank) / np.sqrt(K)
+                if "relative" in options:
+                    bucket = buckets(options["relative"], True)[FARTHEST - (last - rank)]
+                    score = q[h] @ k + float(mixer.table[h, bucket])
                 if "alibi" in options:
                     score = score - 2.0 ** (-8 * (h + 1) / H) * (last - rank)
                 scores.append(score + fade[h])
@@ -103,6 +109,30 @@ def test_options_of_attention_from_a_state(name):
         assert_allclose(found, expected[cut:], atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{}, dict(rope=None, relative=8)])
+@pytest.mark.parametrize("method", FORMS)
+def test_attention_both_ways_sees_all_tokens_but_padding(method, options):
+    how = dict(method=method, block=4, causal=False, **options)
+    mixer, lengths = Attention(DIM, heads=H, **how, rngs=nnx.Rngs(0)), np.array([9, T])
+    x, K = normal(B, T, DIM), DIM // H
+    found = mixer(jnp.asarray(x, jnp.float32), lengths=jnp.asarray(lengths))
+    W = {n: np.asarray(getattr(mixer, n).kernel[...], np.float64) for n in ("q", "k", "v", "out")}
+    for b, length in enumerate(lengths):
+        q, k, v = (np.reshape(x[b, :length] @ W[name], (length, H, K)) for name in "qkv")
+        y = np.zeros((length, H, K))
+        for t, h in np.ndindex(length, H):
+            scores = []
+            for s in range(length):
+                if options:
+                    bucket = buckets(8, False)[FARTHEST + s - t]
+                    scores.append(q[t, h] @ k[s, h] + float(mixer.table[h, bucket]))
+                else:
+                    scores.append(rotated(q[t, h], t) @ rotated(k[s, h], s) / np.sqrt(K))
+            weights = np.exp(np.array(scores) - max(scores))
+            y[t, h] = weights @ v[:, h] / weights.sum()
+        assert_allclose(found[b, :length], y.reshape(length, -1) @ W["out"], atol=1e-5)
+
+
 def test_forget_gates_keep_their_sums_over_many_steps():
     """Gates of about e^-20 per token, long after the first: neighbours keep their distance."""
     mixer = Attention(DIM, heads=H, window=2, forget=True, rope=None, rngs=nnx.Rngs(0))
@@ -119,6 +149,9 @@ def test_forget_gates_keep_their_sums_over_many_steps():
         (dict(sink=2), "sink is 2 and window is None"),
         (dict(sink=-1, window=4), "sink is -1"),
         (dict(alibi=True), "give rope=None with alibi"),
+        (dict(relative=32), "give rope=None, alibi=False and sink=None with relative"),
+        (dict(relative=6, rope=None), "relative is 6; give a multiple of 4 up to 256"),
+        (dict(causal=False, window=3), "give window=None and forget=False with causal=False"),
     ],
 )
 def test_what_cannot_be_combined_is_one_line(options, says):

@@ -1,0 +1,60 @@
+"""Checks of the options of attention that must go together."""
+
+from seqarch.errors import UserError
+from seqarch.ops.bias import FARTHEST
+
+
+def check_heads(mixer: str, inner: int, heads: int, kv_heads: int) -> None:
+    """Raises UserError unless heads make up the inner channels and keys' heads divide them."""
+    if heads < 1 or inner % heads or heads % kv_heads:
+        raise UserError(
+            f"{mixer}: dim {inner}, heads {heads}, kv_heads {kv_heads}; heads must divide "
+            "dim, and kv_heads must divide heads"
+        )
+
+
+def rotated_channels(mixer: str, channels: int, rope: float | None, share: float = 1.0) -> int:
+    """Returns how many of a head's channels are rotated.
+
+    Raises:
+      UserError: where the base of the frequencies cannot be used, or the channels are no pairs.
+    """
+    if rope is not None and not rope > 0:
+        raise UserError(f"{mixer}: rope is {rope}; give a base above 0, or None for no positions")
+    rotated = channels * share
+    if rope is not None and (rotated % 2 or not 0 < rotated <= channels):
+        raise UserError(
+            f"{mixer}: rope_share {share} of a head's {channels} channels is rotated; with rope "
+            "that must be an even number of channels"
+        )
+    return int(rotated)
+
+
+def check_relative(relative: int | None, rope: float | None, alibi: bool, sink: int | None) -> None:
+    """Raises UserError unless relative positions are the only ones, and have enough buckets."""
+    if relative is None:
+        return
+    if rope is not None or alibi or sink is not None:
+        raise UserError(
+            f"attention: relative is {relative}, rope is {rope}, alibi is {alibi} and sink is "
+            f"{sink}; give rope=None, alibi=False and sink=None with relative, since one kind of "
+            "position is enough"
+        )
+    if relative < 4 or relative % 4 or relative > 2 * FARTHEST:
+        raise UserError(
+            f"attention: relative is {relative}; give a multiple of 4 up to {2 * FARTHEST}, such "
+            "as 32"
+        )
+
+
+def check_window(window: int | None, sink: int | None) -> None:
+    """Raises UserError unless a window and a number of sinks go together."""
+    if window is not None and window < 1:
+        raise UserError(
+            f"attention: window is {window}; give a number of tokens of at least 1, or None for all"
+        )
+    if sink is not None and (sink < 1 or window is None):
+        raise UserError(
+            f"attention: sink is {sink} and window is {window}; give a number of at least 1 with a "
+            "window, or sink=None, since without a window all tokens stay visible"
+        )
