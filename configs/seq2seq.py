@@ -10,6 +10,18 @@ attention sees the whole source, other mixers are run both ways; --config.model.
 ones. The decoder reads the source by cross-attention, or, with --config.model.source=summary, by
 one vector, so that its state does not grow with the source. A language model reads source and
 target of a probe as one row: --config=configs/probes.py:reverse,attention.
+
+Expect these validation accuracies after the 400 steps, from one seed:
+
+    task,mixer           cross-attention    summary
+    reverse,attention    0.97
+    reverse,gru          0.99               0.34
+    sort,gru             0.98               0.64
+    postfix,gru          0.97
+    postfix,attention    0.91
+
+As a language model, the GRU of reverse,gru has 0.33. Decoding keeps 1 KiB with a summary, whatever
+the source; with cross-attention 65 KiB for 64 tokens of it, and 16.1 MiB for 16,384.
 """
 
 import ml_collections

@@ -30,7 +30,7 @@ from seqarch.block_stack import BlockStack, make_block, make_mixer
 from seqarch.config import ModelConfig
 from seqarch.cross_attention import CrossAttention, SourceCache
 from seqarch.errors import UserError
-from seqarch.layers import Block, Linear, RMSNorm
+from seqarch.layers import Block, Linear, RMSNorm, split_rows
 from seqarch.mixers.both_ways import BothWays
 from seqarch.model import LanguageModel, at_precision, document_lengths, make_causal
 from seqarch.patterns import Layer
@@ -227,7 +227,8 @@ class EncoderDecoder(LanguageModel):
     def _encode(self, source: Int[Array, "B S"], key: Array | None) -> Encoded:
         _check_padding(source)
         lengths = (source != PADDING).sum(1, dtype=jnp.int32)
-        return self.encoder(self._embed(source * (source != PADDING)), lengths, key=key), lengths
+        x = self._embed(source * (source != PADDING))
+        return split_rows(self.encoder(x, lengths, key=key)), lengths
 
     def _inputs(
         self, tokens: Int[Array, "B *T"], states: DecoderState
