@@ -1,7 +1,7 @@
 """Says whether a model trains and serves on a target, how, and how fast at most.
 
     python scripts/plan.py --config=configs/lm.py:mamba --target=tpu-v5e:2x2 --context=131072
-    python scripts/plan.py --config=configs/lm.py:mamba --facts=8
+    python scripts/plan.py "--config=configs/probes.py:mqar,linear_attention(decay=data)" --facts=4
     python scripts/plan.py --hf=config.json --target=gpu-h100
 
 Programs are compiled for the target, which need not be here; see seqarch/costs/devices.py. With

@@ -163,7 +163,9 @@ class Block(nnx.Module):
           key: of dropout; None: nothing is dropped.
         """
         keys = (None, None) if key is None else jax.random.split(key)
-        x = x + self._drop(self.mixer(self.mixer_norm(x), starts, lengths), keys[0])
+        # A mixer that defines its own call need not know of lengths, which only encoders have.
+        masks = (starts,) if lengths is None else (starts, lengths)
+        x = x + self._drop(self.mixer(self.mixer_norm(x), *masks), keys[0])
         if self.cross is not None:
             third = None if key is None else jax.random.fold_in(key, 2)
             x = x + self._drop(self.cross(self.cross_norm(x), *source), third)

@@ -61,7 +61,7 @@ def test_what_was_tuned_on_one_device_means_nothing_on_another():
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_off_the_cpu_linear_recurrences_never_go_token_by_token(platform):
-    parallel = {"associative", "chunked", "parallel", "blockwise"}
+    parallel = {"associative", "chunked", "parallel", "blockwise", "gathered"}
     forms = [resolve_mixer(name).forms for name in MIXERS]
     linear = [each for each in forms if each and parallel & set(each)]
     assert linear and all(each.auto(platform) in parallel for each in linear)

@@ -11,7 +11,7 @@ from configs import seq2seq
 from seqarch.config import parse
 from seqarch.errors import UserError
 from seqarch.tasks import make_task
-from seqarch.tasks.text import tokens
+from seqarch.tasks.text import tokens, writer
 from seqarch.tasks.text.span_corruption import SENTINELS, SpanCorruption
 
 BOUNDARY = 256 + SENTINELS  # of the model
@@ -22,7 +22,7 @@ def directory(tmp_path_factory) -> Path:
     content = np.random.default_rng(0).integers(97, 123, 9000, np.uint8).tobytes()
     cuts = {"train": content[:6000], "validation": content[6000:]}
     made = tmp_path_factory.mktemp("spans") / "text"
-    tokens.write(made, [(name, name, text) for name, text in cuts.items()], {}, replace=False)
+    writer.write(made, [(name, name, text) for name, text in cuts.items()], {}, replace=False)
     return made
 
 
