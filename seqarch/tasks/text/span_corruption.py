@@ -116,6 +116,13 @@ class SpanCorruption(Text):
                 f"model.vocab is {config.model.vocab}, the text has {task.vocab} tokens with "
                 f"{SENTINELS} sentinels; set --config.model.vocab={task.vocab}"
             )
+        text = task.open("train")
+        if text.boundary != text.vocab - 1:
+            raise UserError(
+                f"{text.directory} has the boundary {text.boundary} among its tokens, as texts of "
+                "imported models have; span_corruption needs one behind them: prepare the text "
+                "with another tokenizer"
+            )
         return task
 
     @classmethod
@@ -183,7 +190,7 @@ class SpanCorruption(Text):
                 "give it more text"
             )
         starts = np.linspace(0, len(text.tokens) - size, count).astype(np.int64)
-        tokens = in_vocabulary(text.tokens[starts[:, None] + np.arange(size)], text.boundary)
+        tokens = in_vocabulary(text.tokens[starts[:, None] + np.arange(size)], text.vocab)
         rng = np.random.default_rng((SPLITS.index(split), HELD_OUT_SEED))
         return self.corrupt(tokens.astype(np.int32), self.draw(rng, count))
 
