@@ -36,7 +36,8 @@ def main() -> None:
 
     from seqarch.config import MeshConfig
     from seqarch.errors import UserError
-    from seqarch.generate import Sampling, stream
+    from seqarch.generate import stream
+    from seqarch.sampling import Sampling
     from seqarch.tasks import check_name
     from seqarch.tasks.text import tokenizer
     from seqarch.training.checkpoint import load_model

@@ -23,7 +23,7 @@ from seqarch import records
 from seqarch.config import Config, parse, to_dict
 from seqarch.costs.memory import state_size, tree_bytes
 from seqarch.errors import UserError
-from seqarch.generate import Decoding, Sampling, decode_unchecked, prefill
+from seqarch.generate import Decoding, decode_unchecked, prefill
 from seqarch.model import LanguageModel
 from seqarch.patterns import parse_pattern
 from seqarch.provenance import command, provenance, revision
@@ -35,6 +35,7 @@ from seqarch.report.tables import Column, Row, Table
 from seqarch.runtime import cli
 from seqarch.runtime.resident import used
 from seqarch.runtime.stopwatch import Stopwatch
+from seqarch.sampling import Sampling
 from seqarch.tasks.text.tokenizer import BOUNDARY
 
 EVALUATOR = "decoding"  # of the records

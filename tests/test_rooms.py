@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = """
     shapes types errors files provenance records devices stats runtime
     ops layers cross_attention mixers patterns tuning
-    evals.evaluator tasks config flops block_stack model encoder_decoder training generate
+    evals.evaluator tasks config flops block_stack model encoder_decoder sampling training generate
     laws costs pretrained evals report runs compare sweep
     runtime.help runtime.cli
 """.split()

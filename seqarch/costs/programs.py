@@ -21,6 +21,7 @@ from seqarch.config import Config, ModelConfig, resolve
 from seqarch.errors import unknown
 from seqarch.model import LanguageModel, make_model
 from seqarch.ops.forms import family
+from seqarch.sampling import Sampling
 from seqarch.training import serving, sharding
 from seqarch.training.state import hyper
 from seqarch.types import PyTree, State
@@ -256,6 +257,6 @@ def abstract_states(
 
 
 _greedy = functools.partial(
-    generate.decode_unchecked, steps=DECODED, sampling=generate.Sampling(temperature=0.0)
+    generate.decode_unchecked, steps=DECODED, sampling=Sampling(temperature=0.0)
 )
 _loop = jax.jit(_greedy, donate_argnames="at")

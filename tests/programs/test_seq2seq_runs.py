@@ -16,9 +16,10 @@ from seqarch.costs.programs import decoding_room, serving_model
 from seqarch.costs.spec import ProgramSpec, key_of
 from seqarch.errors import Stopped, UserError
 from seqarch.evals.evaluate import evaluate
-from seqarch.generate import Sampling, generate
+from seqarch.generate import generate
 from seqarch.model import make_model
 from seqarch.runs import load_run
+from seqarch.sampling import Sampling
 from seqarch.tasks import make_task
 from seqarch.training import loop
 from seqarch.training.logging import read_rows

@@ -18,8 +18,9 @@ from jax.sharding import PartitionSpec as P
 
 from seqarch.config import Config, MeshConfig, ModelConfig, OptimConfig, to_dict
 from seqarch.errors import UserError
-from seqarch.generate import Sampling, generate
+from seqarch.generate import generate
 from seqarch.mixers import MIXERS
+from seqarch.sampling import Sampling
 from seqarch.tasks.batch import Batch
 from seqarch.training import serving, sharding
 from seqarch.training.checkpoint import Checkpointer, load_model, named
