@@ -30,10 +30,10 @@ decoding step by step are the same function, in values, states and gradients.
 
 The table has one layer of width {WIDTH} in float32 with the options that a mixer has by default.
 *state*: bytes that one sequence keeps after so many tokens. *FLOPs*: of one step of decoding then.
-*constant*: whether the state has the
-same size at every context. *forms*: how a training row is computed, and which form is the default
-on a CPU and on accelerators; a nonlinear cell has no form that is parallel in time. The numbers are
-those of arrays and of traced programs; `python scripts/docs.py` makes this page from the source.
+*constant*: whether the state has the same size at every context. *forms*: how a training row is
+computed, and which form is the default on a CPU and on accelerators; of a nonlinear cell, only
+newton is parallel in time. The numbers are those of arrays and of traced programs; `python
+scripts/docs.py` makes this page from the source.
 """
 COLUMNS = (
     Column("mixer", "code"),
