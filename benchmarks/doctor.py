@@ -104,6 +104,7 @@ def train_steps(patterns: Sequence[str]) -> Table:
     columns = [Column("layers of"), Column("seconds", "seconds"), Column("tokens/s", "rate")]
     columns += [Column("FLOP/s", "flops"), Column("of the data sheet", "percent")]
     columns += [Column("program", "bytes"), Column("until the first step", "seconds")]
+    columns.append(Column("not timed, since"))
     rows = tuple(Row((timing.form, *_step(timing))) for timing in timings)
     caption = (
         f"Two layers of width {SIZES.dim} with MLPs, {B} rows of {T} tokens, float32. FLOPs are "
@@ -114,11 +115,11 @@ def train_steps(patterns: Sequence[str]) -> Table:
 
 def _step(timing: Timing) -> tuple:
     if timing.seconds is None:
-        return timing.skipped, *(None,) * 5
+        return *(None,) * 4, timing.total, timing.start_seconds, timing.skipped
     B, T = SIZES.train
     model = serving_model(train_config(timing.form, 2, SIZES).model)
     rate = B * train_flops(model, T).total / timing.seconds
     peak = peak_flops(jax.local_devices()[0])
     share = rate / peak if peak else None
     speed = timing.seconds, B * T / timing.seconds, rate, share
-    return *speed, timing.total, timing.start_seconds
+    return *speed, timing.total, timing.start_seconds, None

@@ -15,8 +15,8 @@ from typing import ClassVar, NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from seqarch.errors import UserError
 from seqarch.layers import Linear
+from seqarch.mixers.attention_options import check_heads
 from seqarch.ops.attention import FORMS
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.visibility import Places, Rule
@@ -60,11 +60,7 @@ class CrossAttention(nnx.Module):
         rngs: nnx.Rngs,
     ):
         kv_heads = kv_heads or heads
-        if heads < 1 or dim % heads or heads % kv_heads:
-            raise UserError(
-                f"model.source attention: dim {dim}, heads {heads}, kv_heads {kv_heads}; heads "
-                "must divide dim, and kv_heads must divide heads"
-            )
+        check_heads("model.source attention", dim, heads, kv_heads)
         self.kv_heads, self.head_dim = kv_heads, dim // heads
         self.method, self.block, self.dtype = method, block, dtype
         projection = partial(Linear, dim, axes=("embed", "heads"), rngs=rngs, dtype=dtype)

@@ -292,11 +292,11 @@ def _is_variable(node: object) -> bool:
     return isinstance(node, nnx.Variable)
 
 
+def abstract_model(config: ModelConfig) -> LanguageModel:
+    """Returns the model of a config with the shapes and dtypes of its arrays alone."""
+    return jax.eval_shape(lambda: make_model(config, rngs=nnx.Rngs(0)))
+
+
 def count_parameters(config: ModelConfig) -> int:
     """Returns the number of parameters; nothing is allocated."""
-
-    def make(key: Array) -> LanguageModel:
-        return make_model(config, rngs=nnx.Rngs(key))
-
-    abstract = jax.eval_shape(make, jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(abstract))
+    return sum(leaf.size for leaf in jax.tree.leaves(abstract_model(config)))

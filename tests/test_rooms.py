@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 # "runtime.cli" is what programs alone import.
 ROOMS = """
     shapes types errors files provenance records devices stats runtime
-    ops layers cross_attention mixers patterns tuning
+    ops layers mixers cross_attention patterns tuning
     evals.evaluator tasks config flops block_stack model encoder_decoder sampling training generate
     laws costs pretrained evals report runs compare sweep
     runtime.help runtime.cli

@@ -74,7 +74,7 @@ def _difficulty(task: str, options: dict) -> dict:
 
 def _read(argument: str) -> tuple[str, str]:
     """Returns the task and the layer pattern; raises UserError for another task."""
-    task = next((each for each in TASKS if argument.startswith(f"{each},")), None)
-    if task is None:
-        raise unknown("task of MAD", argument.partition(",")[0], TASKS)
-    return task, argument[len(task) + 1 :]
+    task, mixer = probes.split(argument)
+    if task not in TASKS:
+        raise unknown("task of MAD", task, TASKS)
+    return task, mixer

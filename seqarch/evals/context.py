@@ -12,13 +12,12 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
-from flax import nnx
 
 from seqarch.config import ModelConfig
 from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.evals.losses import Text, bits_per_byte, carried_losses, texts
-from seqarch.model import LanguageModel
+from seqarch.model import LanguageModel, abstract_model
 from seqarch.patterns import Layer, options_of
 from seqarch.records import Record
 from seqarch.tasks.base import BITS_PER_BYTE
@@ -88,7 +87,7 @@ def truncate(model: LanguageModel, config: ModelConfig, window: int) -> Language
     if narrowed == layers:
         return None
     config = dataclasses.replace(config, mixer=",".join(map(str, narrowed)))
-    shape = jax.eval_shape(lambda: LanguageModel(config, rngs=nnx.Rngs(0)).unstack())
+    shape = jax.eval_shape(LanguageModel.unstack, abstract_model(config))
     return jax.tree.unflatten(jax.tree.structure(shape), jax.tree.leaves(model))
 
 

@@ -165,7 +165,7 @@ def _time_translation(run: LoadedRun, context: int) -> tuple[Timing, Timing]:
     encode = run.compiled(encode_program(model, 1, **room))
     decode = run.compiled(decode_loop_program(model, 1, **room))
     source = _text(run, 1, context)
-    logits, done = jnp.zeros((1, model.head.shape[1])), jnp.zeros(1, bool)
+    logits, done = jnp.zeros((1, model.embedding.shape[0])), jnp.zeros(1, bool)
     start = Decoding(logits, encode(model, source), done)
     return (
         time_runs(lambda _: encode(model, source)),

@@ -39,8 +39,9 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear, RMSNorm
 from seqarch.mixers.attention_options import (
+    check_causal,
     check_heads,
-    check_relative,
+    check_positions,
     check_window,
     rotated_channels,
 )
@@ -131,19 +132,10 @@ class Attention(CachedMixer):
         check_heads(name, inner, heads, kv_heads)
         self.rotated = rotated_channels(name, inner // heads, rope, rope_share)
         check_window(window, sink)
-        if alibi and rope is not None:
-            raise UserError(
-                f"attention: alibi is True and rope is {rope}; give rope=None with alibi, since "
-                "one kind of position is enough"
-            )
+        check_positions(rope, alibi, relative, sink)
+        check_causal(causal, window, forget)
         if rope_scaling is not None:
             read_scaling(rope_scaling)  # refuses what is none
-        check_relative(relative, rope, alibi, sink)
-        if not causal and (window is not None or forget):
-            raise UserError(
-                f"attention: causal is False, window is {window} and forget is {forget}; give "
-                "window=None and forget=False with causal=False, since both look back alone"
-            )
         self.causal = causal
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, inner // heads
         self.window, self.sink, self.rope, self.alibi = window, sink or 0, rope, alibi

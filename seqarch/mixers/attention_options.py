@@ -30,8 +30,15 @@ def rotated_channels(mixer: str, channels: int, rope: float | None, share: float
     return int(rotated)
 
 
-def check_relative(relative: int | None, rope: float | None, alibi: bool, sink: int | None) -> None:
-    """Raises UserError unless relative positions are the only ones, and have enough buckets."""
+def check_positions(
+    rope: float | None, alibi: bool, relative: int | None, sink: int | None
+) -> None:
+    """Raises UserError unless there is one kind of position, and relative ones have buckets."""
+    if alibi and rope is not None:
+        raise UserError(
+            f"attention: alibi is True and rope is {rope}; give rope=None with alibi, since one "
+            "kind of position is enough"
+        )
     if relative is None:
         return
     if rope is not None or alibi or sink is not None:
@@ -44,6 +51,15 @@ def check_relative(relative: int | None, rope: float | None, alibi: bool, sink: 
         raise UserError(
             f"attention: relative is {relative}; give a multiple of 4 up to {2 * FARTHEST}, such "
             "as 32"
+        )
+
+
+def check_causal(causal: bool, window: int | None, forget: bool) -> None:
+    """Raises UserError where attention to later tokens has a part that looks back alone."""
+    if not causal and (window is not None or forget):
+        raise UserError(
+            f"attention: causal is False, window is {window} and forget is {forget}; give "
+            "window=None and forget=False with causal=False, since both look back alone"
         )
 
 

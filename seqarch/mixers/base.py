@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch.ops.forms import Forms
-from seqarch.ops.numerics import valid_tokens
+from seqarch.ops.numerics import behind, valid_tokens
 from seqarch.types import Array, Bool, Float, Int, State
 
 
@@ -114,7 +114,7 @@ def select_rows(rows: Bool[Array, "B"], then: State, otherwise: State) -> State:
     """
 
     def pick(a: Array, b: Array) -> Array:
-        return jnp.where(rows.reshape(rows.shape + (1,) * (a.ndim - 1)), a, b)
+        return jnp.where(behind(rows, a), a, b)
 
     return jax.tree.map(pick, then, otherwise)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from seqarch.errors import UserError
 from seqarch.mixers.base import SequenceMixer
 from seqarch.ops.bias import Gates
-from seqarch.ops.numerics import segments, valid_tokens
+from seqarch.ops.numerics import behind, segments, valid_tokens
 from seqarch.ops.online_softmax import NOTHING, Partial, merge
 from seqarch.ops.visibility import Places
 from seqarch.types import Array, Bool, Float, Int, State
@@ -201,10 +201,10 @@ def _forget(state: State, names: tuple[str, ...], rows: Bool[Array, "B"]) -> Sta
     arrays = {name: getattr(state, name) for name in names}
     floats = {name: x for name, x in arrays.items() if jnp.issubdtype(x.dtype, jnp.floating)}
     zeros = dict(zip(floats, _zero(tuple(floats.values()), rows), strict=True))
-    of = lambda x: rows.reshape(-1, *[1] * (x.ndim - 1))
-    whole = {name: jnp.where(of(x), 0, x) for name, x in arrays.items() if name not in floats}
+    whole = {name: x for name, x in arrays.items() if name not in floats}
+    zeros |= {name: jnp.where(behind(rows, x), 0, x) for name, x in whole.items()}
     position = jnp.where(rows[:, None], -1, state.position)
-    return state._replace(**zeros, **whole, position=position)
+    return state._replace(**zeros, position=position)
 
 
 @jax.custom_vjp
@@ -216,8 +216,7 @@ def _zero(caches: tuple[Array, ...], rows: Bool[Array, "B"]) -> tuple[Array, ...
     """
 
     def zero(_, caches):
-        of = lambda x: rows.reshape(-1, *[1] * (x.ndim - 1))
-        return jax.tree.map(lambda x: jnp.where(of(x), 0, x), caches)
+        return jax.tree.map(lambda x: jnp.where(behind(rows, x), 0, x), caches)
 
     return jax.lax.fori_loop(0, rows.any().astype(jnp.int32), zero, caches)
 

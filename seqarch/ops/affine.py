@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from seqarch.ops.chunks import join, split, tokens_of
 from seqarch.ops.forms import Forms
 from seqarch.ops.numerics import dot
 from seqarch.types import Array, Float, PyTree
@@ -94,7 +95,7 @@ def scan(
 
     chunks = split(recurrence.identity, tokens, chunk)
     h, outputs = jax.lax.scan(jax.checkpoint(body) if remat else body, h, chunks)
-    return join(outputs, _time(tokens)), h
+    return join(outputs, tokens_of(tokens)), h
 
 
 def associative(
@@ -108,7 +109,7 @@ def associative(
     prefixes = jax.lax.associative_scan(compose, jax.vmap(recurrence.summarise)(chunks))
     after = jax.vmap(lambda prefix: prefix(h))(prefixes)
     entering = jnp.concatenate([h[None], after[:-1]])
-    return join(jax.vmap(recurrence.read)(chunks, entering), _time(tokens)), after[-1]
+    return join(jax.vmap(recurrence.read)(chunks, entering), tokens_of(tokens)), after[-1]
 
 
 FORMS = Forms(
@@ -121,28 +122,3 @@ FORMS = Forms(
     cpu="chunked",
     accelerator="parallel",
 )
-
-
-def split(identity: PyTree, tokens: PyTree, chunk: int) -> PyTree:
-    """Returns tokens [B, T, ...] as chunks [M, B, C, ...], padded at the end with `identity`."""
-    chunk = max(1, min(chunk, _time(tokens)))
-
-    def leaf(x: Array, fill: float) -> Array:
-        padding = [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2)
-        x = jnp.pad(x, padding, constant_values=fill)
-        return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
-
-    return jax.tree.map(leaf, tokens, identity)
-
-
-def join(outputs: PyTree, time: int) -> PyTree:
-    """Returns outputs of chunks [M, B, C, ...] as [B, T, ...], without the padding."""
-
-    def leaf(y: Array) -> Array:
-        return jnp.moveaxis(y, 0, 1).reshape(y.shape[1], -1, *y.shape[3:])[:, :time]
-
-    return jax.tree.map(leaf, outputs)
-
-
-def _time(tokens: PyTree) -> int:
-    return jax.tree.leaves(tokens)[0].shape[1]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from seqarch.ops.forms import Forms
 from seqarch.ops.newton import newton
-from seqarch.ops.numerics import dot
+from seqarch.ops.numerics import behind, dot
 from seqarch.types import Array, Bool, Float
 
 
@@ -80,18 +80,14 @@ def run(
 
 def _scaled(keep: Array | None, state: tuple[Array, ...]) -> tuple[Array, ...]:
     """Returns the state times `keep` [...], which has its leading axes."""
-    return state if keep is None else tuple(x * _like(keep, x) for x in state)
+    return state if keep is None else tuple(x * behind(keep, x) for x in state)
 
 
 def _chosen(valid: Array | None, then: tuple, otherwise: tuple) -> tuple[Array, ...]:
     """Returns the rows of `then` where they are valid, else those of `otherwise`."""
     if valid is None:
         return then
-    return tuple(jnp.where(_like(valid, a), a, b) for a, b in zip(then, otherwise, strict=True))
-
-
-def _like(mask: Array, x: Array) -> Array:
-    return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+    return tuple(jnp.where(behind(valid, a), a, b) for a, b in zip(then, otherwise, strict=True))
 
 
 def _states(

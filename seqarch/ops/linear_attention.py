@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from seqarch.ops import affine
 from seqarch.ops.decay import LogSum, decayed, log_sums, scores
-from seqarch.ops.numerics import dot, segments
+from seqarch.ops.numerics import behind, dot, segments
 from seqarch.ops.triangular import unit_inverse
 from seqarch.types import Array, Bool, Float
 
@@ -142,12 +142,11 @@ def idle(tokens: Tokens, valid: Bool[Array, "B T"]) -> Tokens:
     def keep(x: Array | None, otherwise: float | None) -> Array | None:
         if x is None:
             return None
-        return jnp.where(valid.reshape(*valid.shape, *(1,) * (x.ndim - 2)), x, otherwise)
+        return jnp.where(behind(valid, x), x, otherwise)
 
     kept = Tokens(*map(keep, tokens, identity(tokens)))
-    return kept._replace(
-        q=tokens.q, v=tokens.v, r=tokens.r
-    )  # without k and p, these change nothing
+    # Without k and p, the others change nothing.
+    return kept._replace(q=tokens.q, v=tokens.v, r=tokens.r)
 
 
 def _solve(c: Tokens) -> Solved:

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from seqarch.ops.affine import MatrixAffine, compose
+from seqarch.ops.numerics import behind
 from seqarch.types import Array, Bool, Float, Int, PyTree
 
 TOLERANCE = 1e-5  # of the largest correction, as a fraction of the largest state, or of 1
@@ -97,12 +98,12 @@ class Recurrence(NamedTuple):
 
     def after(self, u: Array, W: PyTree, previous: Array) -> Array:
         """Returns the states after tokens, given those before them."""
-        before = previous if self.keep is None else previous * _like(self.keep, previous)
+        before = previous if self.keep is None else previous * behind(self.keep, previous)
         state = tuple(jnp.moveaxis(before, -1, 0))
         made = jnp.stack(self.cell.update(u, self.cell.product(state[0], W), state), -1)
         if self.valid is None:
             return made
-        return jnp.where(_like(self.valid, made), made, previous)
+        return jnp.where(behind(self.valid, made), made, previous)
 
     def previous(self, x: Array) -> Array:
         """Returns the states before tokens, given those after them."""
@@ -115,7 +116,7 @@ class Recurrence(NamedTuple):
     def jacobian(self, x: Array) -> Array:
         """Returns the derivative of `function` within each unit."""
         before = self.previous(x)
-        before = before if self.keep is None else before * _like(self.keep, before)
+        before = before if self.keep is None else before * behind(self.keep, before)
         state = tuple(jnp.moveaxis(before, -1, 0))
         s, own = self.cell.product(state[0], self.W), self.cell.within(self.W)
         columns = []
@@ -126,10 +127,10 @@ class Recurrence(NamedTuple):
             columns.append(jnp.stack(jax.jvp(update, (s, state), (d_s, d_state))[1], -1))
         found = jnp.stack(columns, -1)
         if self.keep is not None:
-            found = found * _like(self.keep, found)
+            found = found * behind(self.keep, found)
         if self.valid is not None:
             stay = jnp.broadcast_to(jnp.eye(len(state)), found.shape)
-            found = jnp.where(_like(self.valid, found), found, stay)
+            found = jnp.where(behind(self.valid, found), found, stay)
         return found
 
 
@@ -219,7 +220,3 @@ def _backward(cell, saved, cotangents):
 
 
 newton.defvjp(_forward, _backward)
-
-
-def _like(mask: Array, x: Array) -> Array:
-    return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))

@@ -43,6 +43,11 @@ def spread(x: Array, size: int) -> Array:
     return jnp.einsum("...,c->...c", x, jnp.ones(size, x.dtype), precision="highest")
 
 
+def behind(mask: Array, x: Array) -> Array:
+    """Returns a mask of the first axes of `x` with an axis of size 1 for each of the others."""
+    return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+
+
 def rms(x: Float[Array, "... D"], eps: float = 1e-6) -> Float[Array, "... D"]:
     """Returns x / sqrt(mean(x^2) + eps), computed in float32.
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from seqarch.ops.numerics import behind
 from seqarch.ops.online_softmax import Partial
 from seqarch.ops.visibility import Places, Rule
 from seqarch.types import Array, Float, Int
@@ -35,8 +36,7 @@ def in_order(
     """
     back = jnp.argsort(order, axis=-1)
     q, k, v = (_permute(x, order, back) for x in (q, k, v))
-    take = lambda x: jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), 1)
-    there = jax.tree.map(take, at)
+    there = jax.tree.map(lambda x: _taken(x, order), at)
     found = form(q, k, v, there, there, rule, block=block)
     return Partial(*(_permute(x, back, order) for x in found))
 
@@ -46,7 +46,11 @@ def _permute(
     x: Float[Array, "B T *X"], order: Int[Array, "B T"], back: Int[Array, "B T"]
 ) -> Float[Array, "B T *X"]:
     """Returns the tokens in another order; its gradient is in order again without a scatter."""
-    return jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1)
+    return _taken(x, order)
+
+
+def _taken(x: Array, order: Int[Array, "B T"]) -> Array:
+    return jnp.take_along_axis(x, behind(order, x), axis=1)
 
 
 _permute.defvjp(

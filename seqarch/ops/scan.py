@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from seqarch.ops import affine
 from seqarch.ops.forms import Forms
+from seqarch.ops.numerics import behind
 from seqarch.types import Array, Bool, Inexact
 
 # On a CPU a chunk's prefixes cost 2 to 8 times as much as the loop over tokens, in training.
@@ -48,5 +49,5 @@ def linear_scan(
     a, b = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (a, b))
     h0 = jnp.zeros_like(b[:, 0]) if h0 is None else h0
     if starts is not None:
-        a = jnp.where(starts.reshape(starts.shape + (1,) * (a.ndim - 2)), 0.0, a)
+        a = jnp.where(behind(starts, a), 0.0, a)
     return FORMS.pick(method)(RECURRENCE, affine.Affine(a, b), h0, chunk=chunk)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from seqarch.ops import affine
+from seqarch.ops.chunks import join, split
 from seqarch.ops.forms import Forms
 from seqarch.ops.numerics import dot, rows
 from seqarch.types import Array, Bool, Float
@@ -121,14 +122,14 @@ def _recompute(c: Chunk, A: Array, h: Array, negative: bool, *, chunk: int) -> t
     training takes twice as long with all 8 rows of a batch at once. Where devices share the batch,
     rows are computed at once, as that loop would gather the batch.
     """
-    chunks = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), affine.split(_IDENTITY, c, chunk))
+    chunks = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), split(_IDENTITY, c, chunk))
 
     def row(inputs):
         return _row(negative, *inputs, A.T)
 
     one_by_one = jax.sharding.get_abstract_mesh().size <= 1
     y, h = jax.lax.map(row, (chunks, h)) if one_by_one else jax.vmap(row)((chunks, h))
-    return affine.join(jnp.moveaxis(y, 1, 0), c.x.shape[1]), h
+    return join(jnp.moveaxis(y, 1, 0), c.x.shape[1]), h
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

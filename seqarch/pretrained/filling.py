@@ -3,28 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
-from flax import nnx
 
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
-from seqarch.model import LanguageModel
+from seqarch.model import abstract_model
 from seqarch.pretrained.outside import Outside
 from seqarch.pretrained.parts import Part
 from seqarch.training.checkpoint import named
-from seqarch.types import Array
 
 PREFIX = "model."  # of the names in a checkpoint
-
-
-def abstract_model(config: ModelConfig) -> LanguageModel:
-    """Returns a model without arrays."""
-
-    def make(key: Array) -> LanguageModel:
-        return LanguageModel(config, rngs=nnx.Rngs(key))
-
-    return jax.eval_shape(make, jax.random.key(0))
 
 
 def filled(

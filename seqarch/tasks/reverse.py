@@ -8,9 +8,9 @@ Strings have `shortest` letters to as many as fit, all lengths equally likely. T
 letters that there are fewer than 2^14 of them are in every split. The right letters follow,
 whatever a model answers. Chance: one in the number of letters.
 
-Source: Deletang et al. 2023, "Neural networks and the Chomsky hierarchy", table 1 (reverse string,
-there of two letters); as a source and a target in Grefenstette et al. 2015, "Learning to transduce
-with unbounded memory", section 4.1.
+Source: Deletang et al. 2023, "Neural networks and the Chomsky hierarchy", table A.1 (reverse
+string, there of two letters); as a source and a target in Grefenstette et al. 2015, "Learning to
+transduce with unbounded memory", section 4.1.
 """
 
 import dataclasses

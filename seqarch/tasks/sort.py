@@ -8,7 +8,7 @@ Strings have `shortest` letters to as many as fit, all lengths equally likely. T
 letters that there are fewer than 2^14 of them are in every split. The right letters follow,
 whatever a model answers. Chance: one in the number of letters.
 
-Source: Deletang et al. 2023, "Neural networks and the Chomsky hierarchy", table 1 (bucket sort,
+Source: Deletang et al. 2023, "Neural networks and the Chomsky hierarchy", table A.1 (bucket sort,
 there of five letters).
 """
 

@@ -19,14 +19,13 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from flax import nnx
 from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import LatestN
 from orbax.checkpoint.options import AsyncOptions
 
 from seqarch.config import Config, MeshConfig, resolve_model
 from seqarch.errors import UserError
-from seqarch.model import LanguageModel, make_model
+from seqarch.model import LanguageModel, abstract_model
 from seqarch.runtime.cluster import gather, together
 from seqarch.training import restore
 from seqarch.training.digest import digests
@@ -229,11 +228,7 @@ def load_model(
     """
     config = read_config(run_dir, allow_modules)
     resolved = resolve_model(config.model, jax.local_devices()[0])
-
-    def make(key: Array) -> LanguageModel:
-        return make_model(resolved, rngs=nnx.Rngs(key))
-
-    abstract = jax.eval_shape(make, jax.random.key(0))
+    abstract = abstract_model(resolved)
     mesh = mesh or make_mesh(MeshConfig(), jax.local_devices()[:1])
     abstract = placed(abstract, shardings(abstract, mesh))
     directory = Path(run_dir) / "checkpoints"

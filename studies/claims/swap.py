@@ -1,7 +1,6 @@
 """Reads the parameters of one mixer by another that has the same ones."""
 
 import jax
-from flax import nnx
 
 from seqarch.config import ModelConfig, with_forms
 from seqarch.errors import UserError
@@ -16,7 +15,7 @@ def swapped(model: LanguageModel, config: ModelConfig) -> LanguageModel:
       UserError: where names or shapes differ.
     """
     forms = with_forms(config, jax.default_backend())
-    wanted = jax.eval_shape(lambda key: LanguageModel(forms, rngs=nnx.Rngs(key)), jax.random.key(0))
+    wanted = abstract_model(forms)
     if _shapes(wanted) != _shapes(model):
         raise UserError(
             f"{config.mixer!r} has other parameters than the model whose mixers it is to replace"

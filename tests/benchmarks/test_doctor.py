@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from benchmarks import doctor
-from benchmarks.bench import Limits
+from benchmarks.bench import Limits, Timing
 from benchmarks.cases import Sizes
 from seqarch.mixers import MIXERS, resolve_mixer
 from seqarch.report.render import cells
@@ -40,8 +40,15 @@ def test_speed_is_measured_against_the_data_sheet(tables, monkeypatch):
     assert [row.cells[0] for row in tables["Products"].rows] == ["float32", "bfloat16"]
     assert all(row.cells[1] > 0 and row.cells[2] is None for row in tables["Products"].rows)
     (step,) = tables["Train steps"].rows
-    name, seconds, rate, flops, share, program, _ = step.cells
+    name, seconds, rate, flops, share, program, _, skipped = step.cells
     assert name == "gru" and rate == pytest.approx(16 / seconds) and program > 0
-    assert flops * seconds > 6 * 2 * 8 * 8 * 257 and share is None
+    assert flops * seconds > 6 * 2 * 8 * 8 * 257 and share is None and skipped is None
     monkeypatch.setattr(doctor, "peak_flops", lambda device: 1e9)
     assert doctor.products().rows[1].cells[2] > 0
+
+
+def test_a_step_that_is_not_timed_says_why(monkeypatch):
+    skipped = Timing("train_step", "gru", "", "train", total=7, skipped="temporaries of 9.0 GB")
+    monkeypatch.setattr(doctor, "measure", lambda cases, limits: [skipped])
+    (row,) = cells(doctor.train_steps(["gru"]))
+    assert row[0] == "gru" and row[-1] == "temporaries of 9.0 GB"
