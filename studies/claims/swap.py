@@ -4,7 +4,7 @@ import jax
 
 from seqarch.config import ModelConfig, with_forms
 from seqarch.errors import UserError
-from seqarch.model import LanguageModel
+from seqarch.model import LanguageModel, abstract_model
 from seqarch.training.checkpoint import named
 
 
