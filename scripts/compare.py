@@ -10,7 +10,7 @@ the first seed's programs need is measured alone, once all members are trained.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -23,6 +23,7 @@ from seqarch.compare.commands import with_command, with_commands
 from seqarch.compare.deadline import in_minutes
 from seqarch.compare.probing import probe_studies
 from seqarch.compare.spec import ComparisonSpec
+from seqarch.compare.study import Study
 from seqarch.config import Config, parse
 from seqarch.errors import UserError, printable_line
 from seqarch.records import Results
@@ -62,16 +63,11 @@ def main() -> None:
     deadline = in_minutes(MINUTES.value)
     members = comparison.studies(given, workdir, deadline)
     probing = probe_studies(given, workdir, lambda each: parse(probes.get_config(each)), deadline)
-    count = len(members) * (len(given.lrs) + len(given.seeds))
-    budgets = {(each.config.steps, each.config.batch, each.config.length) for each in members}
-    sizes = [f"{each[0]:,} steps = {math.prod(each):,} tokens" for each in sorted(budgets)]
-    runs = f"{len(members)} members, {count} runs of {' or '.join(sizes)}"
-    print_line(f"{runs}, in {workdir}")
+    if members:
+        print_line(f"{len(members)} members, {_runs(members, given)}, in {workdir}")
     if probing:
-        count = sum(each.runs for each in probing)
-        print_line(
-            f"{len(given.probes)} probes, {count} runs, {sum(each.left() for each in probing)} left"
-        )
+        count, left = sum(each.runs for each in probing), sum(each.left() for each in probing)
+        print_line(f"{len(given.probes)} probes, {count} runs, {left} left, in {workdir}")
     at_once = check_workers(WORKERS.value)
     found, failures, left = comparison.run(given, members, workdir, at_once, print_line, probing)
     found = found._replace(
@@ -88,6 +84,14 @@ def main() -> None:
         raise UserError(
             f"{len(failures)} of {len(members)} members came to no result: {'; '.join(failures)}"
         )
+
+
+def _runs(members: Sequence[Study], given: ComparisonSpec) -> str:
+    """Returns how many runs the members make, and their budgets."""
+    count = len(members) * (len(given.lrs) + len(given.seeds))
+    budgets = {(each.config.steps, each.config.batch, each.config.length) for each in members}
+    sizes = [f"{each[0]:,} steps = {math.prod(each):,} tokens" for each in sorted(budgets)]
+    return f"{count} runs of {' or '.join(sizes)}"
 
 
 def _with_command(member: Member, given: ComparisonSpec) -> Member:

@@ -4,19 +4,24 @@ import inspect
 import math
 import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqarch import records
 from seqarch.flops import count_flops
 from seqarch.mixers import FAMILIES, resolve_mixer
 from seqarch.mixers.base import SequenceMixer
+from seqarch.report import members
+from seqarch.report.abilities import ability_tables
 from seqarch.report.render import markdown_table
 from seqarch.report.tables import Column, Row, Table
 
 WIDTH = 256  # of the layers in the table
-CONTEXTS = (4096, 1 << 20)  # tokens
+CONTEXTS = (4096, 1 << 20)  # tokens of decoding
+ROWS = (4096, 65536)  # tokens of a training row
 HEAD = f"""# Architectures
 
 Every mixer is one file in `seqarch/mixers/` and works wherever a layer pattern is asked for:
@@ -29,11 +34,20 @@ All obey one law, which `tests/laws/test_laws.py` tests for each: training in pa
 decoding step by step are the same function, in values, states and gradients.
 
 The table has one layer of width {WIDTH} in float32 with the options that a mixer has by default.
-*state*: bytes that one sequence keeps after so many tokens. *FLOPs*: of one step of decoding then.
-*constant*: whether the state has the same size at every context. *forms*: how a training row is
-computed, and which form is the default on a CPU and on accelerators; of a nonlinear cell, only
-newton is parallel in time. The numbers are those of arrays and of traced programs; `python
-scripts/docs.py` makes this page from the source.
+*state*: bytes that one sequence keeps after so many tokens. *constant*: whether the state has the
+same size at every context. *decoding*: FLOPs of one step after so many tokens. *training*: FLOPs a
+token of the forward pass over a row of so many, in the form for a CPU: where they grow with the
+row, the row's total grows faster than its length. *forms*: how a training row is computed, and which form is the default on a
+CPU and on accelerators; of a nonlinear cell, only newton is parallel in time. The numbers are those
+of arrays and of traced programs; `python scripts/docs.py` makes this page from the source.
+"""
+MEASURED = """
+## What each can do
+
+Small models of two layers, trained on generated tasks by one rule:
+[abilities/report.md](abilities/report.md) has the settings, every seed, and what each command was.
+
+![What does each keep after many tokens?](abilities/figures/ability-against-long-state.svg)
 """
 COLUMNS = (
     Column("mixer", "code"),
@@ -41,13 +55,14 @@ COLUMNS = (
     Column("parameters", "count"),
     *(Column(f"state @ {n:,}", "bytes") for n in CONTEXTS),
     Column("constant"),
-    *(Column(f"FLOPs @ {n:,}", "count") for n in CONTEXTS),
+    *(Column(f"decoding @ {n:,}", "count") for n in CONTEXTS),
+    *(Column(f"training @ {n:,}", "count") for n in ROWS),
     Column("forms"),
 )
 
 
-def architectures_page() -> str:
-    """Returns docs/architectures.md: a table of all mixers, then the equations of each."""
+def architectures_page(docs: Path) -> str:
+    """Returns docs/architectures.md: a table of all mixers, their probes, and their equations."""
     rows, sections = [], []
     for family, names in FAMILIES.items():
         sections.append(f"## {family[0].upper()}{family[1:]}\n")
@@ -57,18 +72,37 @@ def architectures_page() -> str:
             equations = inspect.cleandoc(sys.modules[kind.__module__].__doc__)
             sections.append(f"### {name}\n\n{equations}\n")
     table = markdown_table(Table("Architectures", "", COLUMNS, tuple(rows)))
-    return "\n".join([HEAD, table, "", *sections])
+    return "\n".join([HEAD, table, *_abilities(docs / "abilities" / records.NAME), "", *sections])
+
+
+def _abilities(path: Path) -> list[str]:
+    """Returns what every mixer came to on the probes of a comparison, where there are records."""
+    if not path.exists():
+        return []
+    return [MEASURED, markdown_table(ability_tables(members.read(path))[0])]
 
 
 def _row(name: str, family: str, kind: type[SequenceMixer]) -> Row:
-    mixer = jax.eval_shape(lambda: kind(WIDTH, rngs=nnx.Rngs(0)))
+    form = {"method": kind.forms.auto("cpu")} if kind.forms else {}
+    mixer = jax.eval_shape(lambda: kind(WIDTH, **form, rngs=nnx.Rngs(0)))
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(mixer))
     states = [jax.eval_shape(partial(_empty, length=length), mixer) for length in CONTEXTS]
     held = [sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(s)) for s in states]
     x = jax.ShapeDtypeStruct((1, WIDTH), jnp.float32)
     flops = [round(count_flops(_step, mixer, x, state).total) for state in states]
     constant = "yes" if mixer.constant_state else "no"
-    return Row((name, family, parameters, *held, constant, *flops, _forms(kind)))
+    trained = [_training_flops(mixer, length) for length in ROWS]
+    return Row((name, family, parameters, *held, constant, *flops, *trained, _forms(kind)))
+
+
+def _training_flops(mixer: SequenceMixer, length: int) -> int:
+    """Returns the FLOPs a token of the forward pass over a row."""
+    row = jax.ShapeDtypeStruct((1, length, WIDTH), jnp.float32)
+    return round(count_flops(_call, mixer, row).total / length)
+
+
+def _call(mixer: SequenceMixer, row: jax.Array) -> jax.Array:
+    return mixer(row)
 
 
 def _empty(mixer: SequenceMixer, length: int):

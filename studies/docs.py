@@ -64,7 +64,7 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
             yield path.parent / "figures" / f"{figure.name}.svg", svg_text(figure)
     if (root / "seqarch").is_dir():
         yield docs / "api.md", api_page(root)
-        yield docs / "architectures.md", architectures_page()
+        yield docs / "architectures.md", architectures_page(docs)
         yield docs / "tasks.md", tasks_page()
     yield from _written_pages(root, tables)
 

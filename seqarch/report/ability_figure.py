@@ -1,6 +1,7 @@
 """What members can do against the bytes that they keep, with a panel for each probe."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from matplotlib import figure
 from matplotlib.axes import Axes
@@ -11,57 +12,104 @@ from seqarch.report.abilities import probe_comparison, probe_titles, reported_le
 from seqarch.report.figures import styles_of
 from seqarch.report.formats import format_bytes
 from seqarch.report.labels import Label, label_points
-from seqarch.report.members import Comparison, Member
+from seqarch.report.members import Comparison, Member, longest
 from seqarch.report.probes import EVALUATOR
 from seqarch.report.style import Figure, Style
 from seqarch.stats.fit_rate import median_score
 
 COLUMNS = 2  # panels beside each other
 PANEL = (5.5, 3.4)  # inches
+SEEDS = (
+    "A point for each seed: higher and further to the left is better. A line leads from each name "
+    "to the median. Dashed: the accuracy from which on the task counts as solved; dotted: chance. "
+    "Diverged runs have no point."
+)
+
+
+class Panel(NamedTuple):
+    """A probe's part of a figure.
+
+    Attributes:
+      models: the members that got the probe.
+      points: of each member that has one, its state in bytes, and the accuracy of each run.
+      xlabel: the label of the axis of states.
+    """
+
+    models: Sequence[Member]
+    points: dict[str, tuple[float, list[float]]]
+    xlabel: str = "state of one sequence"
 
 
 def ability_figure(comparison: Comparison) -> Figure | None:
-    """Returns a figure of accuracy against state, with a point for each seed of each member.
+    """Returns a figure of accuracy against state, with a panel for each probe.
 
     The state is that of one sequence at the length at which the probe is reported.
     """
-    probes, configs = {}, {}
-    for title in probe_titles(comparison):
-        models = probe_comparison(comparison, title).members
-        if points := {each.name: found for each in models if (found := _points(each))}:
-            probes[title] = models, points
-            configs |= {each.name: each.config for each in models}
-    if not probes:
+    probes = {title: probe_comparison(comparison, title) for title in probe_titles(comparison)}
+    panels = {title: Panel(each.models, _points(each.models)) for title, each in probes.items()}
+    title, caption = "What can each do with the bytes that it keeps?", SEEDS
+    return _figure("ability-against-state", title, caption, panels)
+
+
+def far_figure(comparison: Comparison) -> Figure | None:
+    """Returns a figure of the first probe's accuracy against the state at the longest context.
+
+    There is none where the state was measured at no context beyond that of the probe.
+    """
+    for title in probe_titles(comparison)[:1]:
+        models = probe_comparison(comparison, title).models
+        context = (longest(models, "memory", "state_bytes") or {}).get("context", 0)
+        if context > max(reported_length(each) or 0 for each in _results(models)):
+            panel = Panel(models, _points(models, context), f"state after {context:,} tokens")
+            asked = f"What does each keep after {context:,} tokens, and what can it do?"
+            caption = f"The accuracy on {title}, which is scored on short rows. {SEEDS}"
+            return _figure("ability-against-long-state", asked, caption, {title: panel})
+    return None
+
+
+def _figure(name: str, title: str, caption: str, panels: dict[str, Panel]) -> Figure | None:
+    panels = {probe: panel for probe, panel in panels.items() if panel.points}
+    if not panels:
         return None
-    rows, columns = -(-len(probes) // COLUMNS), min(len(probes), COLUMNS)
+    configs = {each.name: each.config for panel in panels.values() for each in panel.models}
+    rows, columns = -(-len(panels) // COLUMNS), min(len(panels), COLUMNS)
     with style.settings():
         size = (PANEL[0] * columns, PANEL[1] * rows)
         drawing = figure.Figure(figsize=size, layout="constrained")
-        for place, (title, (models, points)) in enumerate(probes.items(), 1):
-            axes = drawing.add_subplot(rows, columns, place, ylabel="accuracy", title=title)
-            axes.set_xlabel("state of one sequence")
-            _draw(axes, points, styles_of(configs))
-            _draw_levels(axes, models)
-        caption = (
-            "A point for each seed: higher and further to the left is better. A line leads from "
-            "each name to the median. Dashed: the accuracy from which on the task counts as "
-            "solved; dotted: chance. Diverged runs have no point."
-        )
-        title = "What can each do with the bytes that it keeps?"
-        return style.finish(drawing, "ability-against-state", title, caption)
+        for place, (probe, panel) in enumerate(panels.items(), 1):
+            axes = drawing.add_subplot(rows, columns, place, ylabel="accuracy", title=probe)
+            axes.set_xlabel(panel.xlabel)
+            _draw(axes, panel.points, styles_of(configs))
+            _draw_levels(axes, panel.models)
+        return style.finish(drawing, name, title, caption)
 
 
-def _points(member: Member) -> tuple[float, list[float]] | None:
-    """Returns the bytes of state, and the accuracy of each run that has one."""
-    found = (each.value(EVALUATOR, "accuracy") for each in member.results)
-    accuracies = [value for value in found if value is not None]
-    states = [state for each in member.results if (state := _state(each))]
-    return (states[0], accuracies) if states and accuracies else None
+def _points(
+    models: Sequence[Member], context: int | None = None
+) -> dict[str, tuple[float, list[float]]]:
+    """Returns the state of each model in bytes, and the accuracy of each of its runs.
+
+    Args:
+      models: the members that got a probe.
+      context: tokens after which the state is taken; default: those at which the probe reports.
+    """
+    points = {}
+    for model in models:
+        found = (each.value(EVALUATOR, "accuracy") for each in model.results)
+        accuracies = [value for value in found if value is not None]
+        states = [state for each in model.results if (state := _state(each, context))]
+        if states and accuracies:
+            points[model.name] = states[0], accuracies
+    return points
 
 
-def _state(results: Results) -> float | None:
-    length = reported_length(results)
-    return results.value("memory", "state_bytes", context=length)
+def _results(models: Sequence[Member]) -> list[Results]:
+    return [each for model in models for each in model.results]
+
+
+def _state(results: Results, context: int | None) -> float | None:
+    context = context or reported_length(results)
+    return results.value("memory", "state_bytes", context=context)
 
 
 def _draw(

@@ -8,7 +8,7 @@ import numpy as np
 from seqarch.evals import evaluator
 from seqarch.records import Record, Results
 from seqarch.report.abilities import ABILITIES, ability_cells, ability_tables
-from seqarch.report.ability_figure import ability_figure
+from seqarch.report.ability_figure import ability_figure, far_figure
 from seqarch.report.curves import curve_figures
 from seqarch.report.figures import evaluator_figure, quality_against_state
 from seqarch.report.frontier import frontier_tables
@@ -89,6 +89,7 @@ def comparison_figures(comparison: Comparison) -> list[Figure]:
     made = [
         quality_against_state(comparison),
         ability_figure(comparison),
+        far_figure(comparison),
         *heat_maps(comparison.models),
         ladder_figure(comparison),
         fit_figure(comparison, outcomes(comparison.models)),
