@@ -37,9 +37,10 @@ The table has one layer of width {WIDTH} in float32 with the options that a mixe
 *state*: bytes that one sequence keeps after so many tokens. *constant*: whether the state has the
 same size at every context. *decoding*: FLOPs of one step after so many tokens. *training*: FLOPs a
 token of the forward pass over a row of so many, in the form for a CPU: where they grow with the
-row, the row's total grows faster than its length. *forms*: how a training row is computed, and which form is the default on a
-CPU and on accelerators; of a nonlinear cell, only newton is parallel in time. The numbers are those
-of arrays and of traced programs; `python scripts/docs.py` makes this page from the source.
+row, the row's total grows faster than its length. *forms*: how a training row is computed, and
+which form is the default on a CPU and on accelerators; of a nonlinear cell, only newton is parallel
+in time. The numbers are those of arrays and of traced programs; `python scripts/docs.py` makes this
+page from the source.
 """
 MEASURED = """
 ## What each can do

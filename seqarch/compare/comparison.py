@@ -102,8 +102,9 @@ def _train_all(
         return
 
     def ended(name: str, result: Any, left: int) -> None:
-        end = f"no result, {result}" if isinstance(result, NoResult) else "done"
-        say(f"{name}: {end}; {left} of {len(untrained)} are left")
+        if not isinstance(result, OutOfTime):  # said with the results
+            end = f"no result, {result}" if isinstance(result, NoResult) else "done"
+            say(f"{name}: {end}; {left} of {len(untrained)} are left")
 
     side_by_side(untrained, _train, min(workers, len(untrained)), ended)
 

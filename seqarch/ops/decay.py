@@ -9,6 +9,7 @@ hold every such sum exactly; the fine one is a sum of the small rests.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -41,15 +42,18 @@ class LogSum(NamedTuple):
         """The sum itself, rounded to float32."""
         return self.coarse + self.fine
 
+    @property
+    def before(self) -> Array:
+        """The sum without each token's own log-decay, rounded to float32."""
+        return jnp.zeros_like(self.fine).at[:, 1:].set(self.value[:, :-1])
 
-def log_sums(g: Float[Array, "B C H *K"]) -> tuple[LogSum, LogSum]:
-    """Returns the cumulative sums of log-decays over a chunk, with and without each token's own."""
+
+def log_sums(g: Float[Array, "B C H *K"]) -> LogSum:
+    """Returns the cumulative sums of log-decays over a chunk."""
     g = jnp.maximum(g.astype(jnp.float32), FLOOR)
     grid = 2.0 ** (math.ceil(math.log2(-FLOOR * g.shape[1])) - 24)
     coarse = jax.lax.stop_gradient(jnp.round(g / grid) * grid)
-    own = LogSum(coarse, g - coarse)
-    after = LogSum(*map(cumsum, own))
-    return after, LogSum(*(a - b for a, b in zip(after, own)))
+    return LogSum(cumsum(coarse), cumsum(g - coarse))
 
 
 def decayed(x: Float[Array, "B C H K"], g: Float[Array, "B C H *K"]) -> Float[Array, "B C H K"]:
@@ -59,65 +63,118 @@ def decayed(x: Float[Array, "B C H K"], g: Float[Array, "B C H *K"]) -> Float[Ar
 
 
 def scores(
-    q: Float[Array, "B C H K"],
-    to: LogSum | None,
-    k: Float[Array, "B C H K"],
-    since: LogSum | None,
-    visible: Bool[Array, "#B C C"],
-) -> Float[Array, "B H C C"]:
-    """Returns q_t . (k_s exp(to_t - since_s)) where s is visible to t, else 0.
+    q: Float[Array, "B RC H K"], k: Float[Array, "B WC H K"], sums: LogSum | None
+) -> Float[Array, "B H RC WC"]:
+    """Returns q_t . (k_s exp(G_t - G_s)) for all t and s <= t; the scores of later keys are finite.
 
     Args:
-      q: what is compared with keys.
-      to: log-decays up to each query, per head or per channel; None: no decay.
-      k: keys.
-      since: log-decays up to each key.
-      visible: for queries and keys; no key is later than a query that it is visible to.
+      q: queries of the chunk's C tokens, R sets of them, one behind the other.
+      k: their keys, W sets of them.
+      sums: the cumulative sums G [B,C,H,*K] of log-decays, per head or per channel; None: no decay.
     """
-    visible = visible[:, None]
-    if to is None:
-        return jnp.where(visible, _products(q, k), 0.0)
-    if to.fine.ndim == 3:
-        exponent = jnp.where(visible, _differences(to, since), 0.0)
-        return jnp.where(visible, _products(q, k) * jnp.exp(exponent), 0.0)
-    return jnp.where(visible, _channel_scores(q, to, k, since), 0.0)
+    q, k = (jnp.swapaxes(x, 1, 2) for x in (q, k))
+    if sums is None:
+        return _products(q, k)
+    if sums.fine.ndim == 3:
+        factor, size = jnp.exp(_differences(sums)), sums.fine.shape[1]
+        return _products(q, k) * jnp.tile(factor, (1, 1, q.shape[2] // size, k.shape[2] // size))
+    return _channel_scores(q, k, *(jnp.swapaxes(x, 1, 2) for x in sums))
 
 
-def _differences(to: LogSum, since: LogSum) -> Float[Array, "B H C C"]:
-    """Returns to_t - since_s for decays per head."""
+def _differences(sums: LogSum) -> Float[Array, "B H C C"]:
+    """Returns G_t - G_s for s <= t, and 0 for later s, for decays per head."""
 
-    def part(to: Array, since: Array) -> Array:
-        rows, columns = (jnp.moveaxis(x, 1, 2) for x in (to, since))
-        size = rows.shape[-1]
-        return spread(rows, size) - jnp.swapaxes(spread(columns, size), -1, -2)
+    def part(sum: Float[Array, "B C H"]) -> Float[Array, "B H C C"]:
+        rows = spread(jnp.moveaxis(sum, 1, 2), sum.shape[1])
+        return rows - jnp.swapaxes(rows, -1, -2)
 
-    return part(to.coarse, since.coarse) + part(to.fine, since.fine)
+    differences = part(sums.coarse) + part(sums.fine)
+    return jnp.where(jnp.tril(jnp.ones(differences.shape[2:], bool))[None, None], differences, 0.0)
 
 
-def _channel_scores(q: Array, to: LogSum, k: Array, since: LogSum) -> Float[Array, "B H C C"]:
-    """Returns the scores with decays per channel; those of later keys mean nothing.
-
-    A token and an earlier one are parted by the border between two neighbouring blocks of some
-    width 1, 2, 4, ... Both sides decay to that border, so that one product gives all scores of a
-    width, without an array of pairs and channels.
-    """
-    index = np.arange(q.shape[1])
-    found = jnp.where(np.eye(len(index), dtype=bool)[None, None], _products(q, k), 0.0)
-    width = 1
-    while width < len(index):
-        block = index // width
-        border = since.at(np.minimum(block // 2 * 2 * width + width, len(index)) - 1)
-        upper = (block % 2 == 1)[None, :, None, None]
-        now = q * jnp.exp(jnp.where(upper, to.minus(border), 0.0))
-        past = k * jnp.exp(jnp.where(upper, 0.0, border.minus(since)))
-        parted = upper[0, :, 0] & (block[:, None] == block + 1)
-        found = jnp.where(parted[None, None], _products(now, past), found)
-        width *= 2
+@jax.custom_vjp
+def _channel_scores(
+    q: Float[Array, "B H RC K"],
+    k: Float[Array, "B H WC K"],
+    coarse: Float[Array, "B H C K"],
+    fine: Float[Array, "B H C K"],
+) -> Float[Array, "B H RC WC"]:
+    """Returns the scores with decays per channel; those of later keys are 0."""
+    found = _where(np.eye(fine.shape[2], dtype=bool), _products(q, k), 0.0)
+    for factor, parted in _borders(coarse, fine):
+        found = _where(parted, _products(_times(q, factor), _times(k, factor)), found)
     return found
 
 
-def _products(q: Float[Array, "B C H K"], k: Float[Array, "B C H K"]) -> Float[Array, "B H C C"]:
-    return dot("bthk,bshk->bhts", q, k)
+def _borders(coarse: Array, fine: Array) -> Iterator[tuple[Float[Array, "B H C K"], np.ndarray]]:
+    """Yields ways to split exp(G_t - G_s), one for each width of blocks 1, 2, 4, ...
+
+    A token and an earlier one are parted by the border between two neighbouring blocks of just one
+    width. Queries behind a border decay from there, and keys before it to there, so that one
+    product gives all scores of a width, without an array of pairs and channels.
+
+    Yields:
+      The factor of each token, and which queries and keys [C, C] the width parts.
+    """
+    index, width = np.arange(fine.shape[2]), 1
+    while width < len(index):
+        block = index // width
+        behind = block % 2 == 1
+        since = (coarse - _at_border(coarse, width)) + (fine - _at_border(fine, width))
+        factor = jnp.exp(jnp.where(behind[None, None, :, None], since, -since))
+        yield factor, behind[:, None] & (block[:, None] == block + 1)
+        width *= 2
+
+
+def _at_border(sums: Float[Array, "B H C K"], width: int) -> Float[Array, "B H C K"]:
+    """Returns for each token the sum before the border between its block and its neighbour."""
+    size = sums.shape[2]
+    padded = jnp.pad(sums, ((0, 0), (0, 0), (0, -size % (2 * width)), (0, 0)), mode="edge")
+    pairs = padded.reshape(*sums.shape[:2], -1, 2 * width, sums.shape[3])
+    border = jnp.broadcast_to(pairs[:, :, :, width - 1 : width], pairs.shape)
+    return border.reshape(padded.shape)[:, :, :size]
+
+
+def _channel_forward(*given: Array) -> tuple[Array, tuple[Array, ...]]:
+    return _channel_scores(*given), given
+
+
+def _channel_backward(given: tuple[Array, ...], d: Float[Array, "B H RC WC"]) -> tuple:
+    """The gradient of G_t is q_t dq_t - k_t dk_t, without the part where t = s."""
+    q, k, coarse, fine = given
+    dq, dk = jnp.zeros(q.shape), jnp.zeros(k.shape)
+    for factor, parted in _borders(coarse, fine):
+        part = _where(parted, d, 0.0)
+        dq = dq + _times(dot("bhts,bhsk->bhtk", part, _times(k, factor)), factor)
+        dk = dk + _times(dot("bhts,bhtk->bhsk", part, _times(q, factor)), factor)
+    d_fine = _sets(q * dq, fine).sum(2) - _sets(k * dk, fine).sum(2)
+    own = _where(np.eye(fine.shape[2], dtype=bool), d, 0.0)  # t = s
+    dq = dq + dot("bhts,bhsk->bhtk", own, k)
+    dk = dk + dot("bhts,bhtk->bhsk", own, q)
+    return dq.astype(q.dtype), dk.astype(k.dtype), jnp.zeros_like(coarse), d_fine
+
+
+_channel_scores.defvjp(_channel_forward, _channel_backward)
+
+
+def _products(q: Float[Array, "B H T K"], k: Float[Array, "B H S K"]) -> Float[Array, "B H T S"]:
+    return dot("bhtk,bhsk->bhts", q, k)
+
+
+def _sets(x: Float[Array, "B H RC K"], of: Float[Array, "B H C K"]) -> Float[Array, "B H R C K"]:
+    """Returns the sets that stand one behind the other in `x`, each as long as `of`."""
+    return x.reshape(*x.shape[:2], -1, *of.shape[2:])
+
+
+def _times(x: Float[Array, "B H RC K"], factor: Float[Array, "B H C K"]) -> Array:
+    """Returns each of the sets in `x` times a factor."""
+    return (_sets(x, factor) * factor[:, :, None]).reshape(x.shape)
+
+
+def _where(pairs: np.ndarray, found: Float[Array, "B H RC WC"], other: Array | float) -> Array:
+    """Returns the scores of some pairs [C, C] of tokens, in all sets, and `other` elsewhere."""
+    sets = [size // len(pairs) for size in found.shape[2:]]
+    return jnp.where(np.tile(pairs, sets)[None, None], found, other)
 
 
 def widened(g: Float[Array, "..."]) -> tuple[Float[Array, "..."], Bool[Array, "..."]]:

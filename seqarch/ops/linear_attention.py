@@ -159,24 +159,31 @@ def _solve(c: Tokens) -> Solved:
         sign, before = (x if x.ndim == 4 else x[..., None] for x in (sign, before))
         q, k, p, r = q * sign, k * sign, p * sign, None if r is None else r * before
         last = sign[:, -1:]
-    after = upto = None
+    sums = None
     decay = jnp.moveaxis(last, 1, -1)
     if c.log_decay is not None:
-        after, upto = log_sums(c.log_decay)
-        factor = jnp.exp(after.value[:, -1])
+        sums = log_sums(c.log_decay)
+        factor = jnp.exp(sums.value[:, -1])
         decay = decay * factor.reshape(*factor.shape[:2], -1, 1)
     visible, enters, leaves = _visibility(c)
     decay = decay * enters[:, -1, None, None, None]
-    qk, erased = scores(q, after, k, after, visible), None
+    found = scores(
+        q if r is None else jnp.concatenate([q, jnp.roll(r, -1, axis=1)], 1),
+        k if c.p is None else jnp.concatenate([k, p], 1),
+        sums,
+    )
+    size = q.shape[1]
+    masked = lambda mask, x: jnp.where(mask[:, None], x, 0.0)
+    qk, qp = (masked(visible, found[:, :, :size, at]) for at in (slice(size), slice(-size, None)))
+    erased = None
     if r is not None:
-        strict = visible & ~jnp.eye(visible.shape[-1], dtype=bool)[None]
-        rp = rk = scores(r, upto, k, after, strict)
-        qp = qk
-        if c.p is not None:
-            rp, qp = scores(r, upto, p, after, strict), scores(q, after, p, after, visible)
-        W, Z = _eliminate(rp, _entering(r, upto, enters), rk, c.v)
-        erased = Erased(_leaving(p * last, after, leaves), qp, W, Z)
-    q, k = _entering(q, after, enters), _leaving(k * last.astype(k.dtype), after, leaves)
+        strict = visible & ~jnp.eye(size, dtype=bool)[None]
+        later = jnp.roll(found[:, :, size:], 1, axis=2)
+        rk, rp = (masked(strict, later[..., at]) for at in (slice(size), slice(-size, None)))
+        W, Z = _eliminate(rp, _entering(r, sums and sums.before, enters), rk, c.v)
+        erased = Erased(_leaving(p * last, sums, leaves), qp, W, Z)
+    q = _entering(q, sums and sums.value, enters)
+    k = _leaving(k * last.astype(k.dtype), sums, leaves)
     return Solved(q, k, c.v, qk.astype(c.v.dtype), decay, erased)
 
 
@@ -191,9 +198,9 @@ def _visibility(c: Tokens) -> tuple[Bool[Array, "#B C C"], Float[Array, "#B C"],
     return visible, 1.0 * (segment == 0), 1.0 * (segment == segment[:, -1:])
 
 
-def _entering(q: Array, sums: LogSum | None, enters: Float[Array, "#B C"]) -> Array:
-    """Returns queries as they read the state that enters the chunk."""
-    q = q.astype(jnp.float32) if sums is None else decayed(q, sums.value)
+def _entering(q: Array, upto: Array | None, enters: Float[Array, "#B C"]) -> Array:
+    """Returns queries as they read the state that enters the chunk, `upto` log-decays ago."""
+    q = q.astype(jnp.float32) if upto is None else decayed(q, upto)
     return q * enters[..., None, None]
 
 

@@ -19,6 +19,7 @@ from seqarch.stats.fit_rate import median_score
 
 COLUMNS = 2  # panels beside each other
 PANEL = (5.5, 3.4)  # inches
+ALONE = (7.5, 3.4)  # of a panel without another beside it
 SEEDS = (
     "A point for each seed: higher and further to the left is better. A line leads from each name "
     "to the median. Dashed: the accuracy from which on the task counts as solved; dotted: chance. "
@@ -74,7 +75,7 @@ def _figure(name: str, title: str, caption: str, panels: dict[str, Panel]) -> Fi
     configs = {each.name: each.config for panel in panels.values() for each in panel.models}
     rows, columns = -(-len(panels) // COLUMNS), min(len(panels), COLUMNS)
     with style.settings():
-        size = (PANEL[0] * columns, PANEL[1] * rows)
+        size = (PANEL[0] * columns, PANEL[1] * rows) if columns > 1 else ALONE
         drawing = figure.Figure(figsize=size, layout="constrained")
         for place, (probe, panel) in enumerate(panels.items(), 1):
             axes = drawing.add_subplot(rows, columns, place, ylabel="accuracy", title=probe)
