@@ -1,4 +1,7 @@
-"""The layers of PyTorch that are timed in turn with ours, in one process, at the same sizes.
+"""The layers of PyTorch that are timed beside ours, in one process, at the same sizes.
+
+Each is timed apart from the others: PyTorch's threads spin for some 10 ms after a call, and would
+take the cores from a program of ours that ran in turn with it.
 
     gru               torch.nn.GRU, with the projection of the input, as ours
     attention         torch's scaled_dot_product_attention on [B, H, T, K], the layout that it wants
@@ -135,7 +138,7 @@ def versions() -> dict[str, str]:
 
 
 def peer_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """Yields a list for each family and shape: ours and its peers.
+    """Yields for each family and shape the list of our cases, then those of each peer.
 
     Raises:
       UserError: where JAX does not run on the CPU.
@@ -148,11 +151,10 @@ def peer_cases(sizes: Sizes) -> Iterator[list[Case]]:
     peers = installed()
     for family in dict.fromkeys(peer.family for peer in peers):
         for B, T in sizes.shapes:
-            cases = _ours(family, sizes, B, T)
+            yield _ours(family, sizes, B, T)
             for peer in peers:
                 if peer.family == family:
-                    cases += _theirs(peer, sizes, B, T)
-            yield cases
+                    yield _theirs(peer, sizes, B, T)
 
 
 def _theirs(peer: Peer, sizes: Sizes, B: int, T: int) -> list[Case]:

@@ -4,8 +4,7 @@
 
 Prints tables and, with their targets, the ratios that are promised, and writes records. It takes
 minutes on two quiet cores; --only=attention,gru measures some groups, --peers times PyTorch's
-layers in turn with ours (requirements-peers.txt), --show=FILE.jsonl prints the tables of an
-earlier run.
+layers beside ours (requirements-peers.txt), --show=FILE.jsonl prints the tables of an earlier run.
 """
 
 import sys
