@@ -22,6 +22,8 @@ class Device:
     bandwidth: bytes/s of that memory
     flops: FLOP/s of dense products in bfloat16
     source: the data sheet
+    macs: multiply-adds in bfloat16 that the chip's matrix units do in a cycle; TPUs only
+    links: bytes/s of all links to other chips together, in one direction; TPUs only
     axes: number of axes of the grid in which chips are connected
     devices_per_chip: JAX devices per chip, each with an equal share of it
     compiler: the target description for the platform's compiler; see seqarch.costs.devices
@@ -33,9 +35,16 @@ class Device:
     bandwidth: float | None = None
     flops: float | None = None
     source: str = ""
+    macs: int | None = None
+    links: float | None = None
     axes: int = 1
     devices_per_chip: int = 1
     compiler: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def clock(self) -> float | None:
+        """Cycles/s of a TPU's core, at which its matrix units reach `flops`."""
+        return self.flops / (2 * self.macs) if self.macs else None
 
 
 def _tpu(
@@ -45,6 +54,8 @@ def _tpu(
     bandwidth: float,
     flops: float,
     *,
+    macs: int,
+    links: float,
     axes: int = 3,
     devices_per_chip: int = 1,
     **options: str,
@@ -56,6 +67,8 @@ def _tpu(
         bandwidth=bandwidth,
         flops=flops,
         source=f"cloud.google.com/tpu/docs/{version}",
+        macs=macs,
+        links=links,
         axes=axes,
         devices_per_chip=devices_per_chip,
         compiler=(("version", version), *options.items()),
@@ -96,12 +109,34 @@ _A100, _H100, _H200 = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "NVIDIA 
 
 DEVICES: dict[str, Device] = {
     "local": Device(""),
-    "tpu-v4": _tpu("v4", "TPU v4", 32 * GIB, 1228 * GB, 275 * TERA, chip_config_name="megacore"),
-    "tpu-v5e": _tpu("v5e", "TPU v5 lite", 16 * GIB, 819 * GB, 197 * TERA, axes=2),
-    "tpu-v5p": _tpu("v5p", "TPU v5", 95 * GIB, 2765 * GB, 459 * TERA),
-    "tpu-v6e": _tpu("v6e", "TPU v6 lite", 32 * GIB, 1640 * GB, 918 * TERA, axes=2),
+    "tpu-v4": _tpu(
+        *("v4", "TPU v4", 32 * GIB, 1228 * GB, 275 * TERA),
+        macs=8 * 128**2,
+        links=300 * GB,
+        chip_config_name="megacore",
+    ),
+    "tpu-v5e": _tpu(
+        *("v5e", "TPU v5 lite", 16 * GIB, 819 * GB, 197 * TERA),
+        macs=4 * 128**2,
+        links=200 * GB,
+        axes=2,
+    ),
+    "tpu-v5p": _tpu(
+        *("v5p", "TPU v5", 95 * GIB, 2765 * GB, 459 * TERA), macs=8 * 128**2, links=600 * GB
+    ),
+    "tpu-v6e": _tpu(
+        *("v6e", "TPU v6 lite", 32 * GIB, 1640 * GB, 918 * TERA),
+        macs=4 * 256**2,
+        links=400 * GB,
+        axes=2,
+    ),
     # A chip is two chiplets, each of which is a device of JAX and of the compiler.
-    "tpu-v7": _tpu("tpu7x", "TPU7x", 192 * GIB, 7380 * GB, 2307 * TERA, devices_per_chip=2),
+    "tpu-v7": _tpu(
+        *("tpu7x", "TPU7x", 192 * GIB, 7380 * GB, 2307 * TERA),
+        macs=2 * 4 * 256**2,
+        links=600 * GB,
+        devices_per_chip=2,
+    ),
     "gpu-a100-80g": _gpu(_A100, 80 * GB, 2039 * GB, 312 * TERA, **_AMPERE),
     "gpu-h100": _gpu(_H100, 80 * GB, 3350 * GB, 989 * TERA, **_HOPPER),
     "gpu-h200": _gpu(_H200, 141 * GB, 4800 * GB, 989 * TERA, **_HOPPER),
