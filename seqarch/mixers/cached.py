@@ -218,7 +218,8 @@ def _zero(caches: tuple[Array, ...], rows: Bool[Array, "B"]) -> tuple[Array, ...
     def zero(_, caches):
         return jax.tree.map(lambda x: jnp.where(behind(rows, x), 0, x), caches)
 
-    return jax.lax.fori_loop(0, rows.any().astype(jnp.int32), zero, caches)
+    with jax.named_scope("at_most_1_trips"):  # tells seqarch.flops and seqarch.costs.trips
+        return jax.lax.fori_loop(0, rows.any().astype(jnp.int32), zero, caches)
 
 
 _zero.defvjp(
