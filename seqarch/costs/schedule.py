@@ -1,0 +1,202 @@
+"""Replays the schedule of an optimised TPU program and adds up its time.
+
+Instructions run in their order, each for the cycles that libtpu estimates. Copies and collectives
+that start early run beside them, one after the other; an instruction that waits for one that is not
+over yet waits for the rest of it. What an instruction without an estimate takes is bounded by its
+bytes (seqarch.costs.uncounted), or there is no estimate of the program.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from seqarch.costs.hlo import Computation, Instruction, Module
+from seqarch.costs.links import Links, collective_seconds, collectives_within
+from seqarch.costs.trips import Constants, initial_constants, lasting_constants, trips
+from seqarch.costs.uncounted import COLLECTIVES, Uncounted, bound, describe, is_free
+
+HOST = "S(5)"  # of a layout: memory of the host, whose link has no rate here
+COPIES = ("copy", "slice", "dynamic-slice")  # that have a start and an end
+
+
+class Rates(NamedTuple):
+    """The rates of a device.
+
+    Attributes:
+      clock: cycles/s.
+      bandwidth: bytes/s of its memory.
+      links: those to other chips.
+    """
+
+    clock: float
+    bandwidth: float
+    links: Links | None
+
+
+class Seconds(NamedTuple):
+    """Seconds of a program, by what they are spent on.
+
+    Attributes:
+      computing: instructions whose cycles libtpu estimates.
+      bounded: instructions that are bounded by their bytes or rows.
+      copying: waiting for copies from and to the device's memory.
+      linking: waiting for collectives.
+    """
+
+    computing: float = 0.0
+    bounded: float = 0.0
+    copying: float = 0.0
+    linking: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return sum(self)
+
+    def plus(self, other: "Seconds") -> "Seconds":
+        """Returns the seconds of both, one after the other."""
+        return Seconds(*map(sum, zip(self, other, strict=True)))
+
+    def times(self, trips: float) -> "Seconds":
+        """Returns the seconds of a loop."""
+        return Seconds(*(trips * each for each in self))
+
+
+def replay(module: Module, rates: Rates) -> Seconds:
+    """Returns the seconds of a program.
+
+    A conditional takes as long as its longest branch, a loop as many turns as
+    `seqarch.costs.trips` says.
+
+    Raises:
+      Uncounted: for a loop of unknown trips, a custom call, and whatever else nothing tells the
+        time of; the message names the instruction.
+    """
+    return _replay(module, module.entry, rates, {})
+
+
+def _replay(module: Module, computation: Computation, rates: Rates, known: Constants) -> Seconds:
+    clock = _Clock(rates)
+    ends = _ends(module, computation)
+    for each in computation.instructions.values():
+        started, ended = ends.get(each.name, ((), ()))
+        for channel, seconds in started:
+            clock.start(channel, "linking", seconds(rates.links))
+        clock.spend(_own(module, computation, each, rates, known, clock))
+        for channel in ended:
+            clock.wait(channel)
+    clock.wait_for_all()
+    return clock.spent
+
+
+def _own(
+    module: Module,
+    around: Computation,
+    each: Instruction,
+    rates: Rates,
+    known: Constants,
+    clock: "_Clock",
+) -> Seconds:
+    """Returns the seconds of an instruction itself; starts copies and waits for them."""
+    kind, _, stage = each.opcode.rpartition("-")
+    if is_free(each) or each.opcode in COLLECTIVES:
+        return Seconds()
+    if kind in (*COPIES, *COLLECTIVES) and stage in ("start", "done"):
+        _asynchronous(around, each, rates, clock)
+        return Seconds()
+    if each.opcode == "while":
+        return _loop(module, around, each, rates, known)
+    if each.opcode == "conditional":
+        branches = (module.computations[name] for name in each.branches)
+        longest = [_replay(module, branch, rates, {}) for branch in branches]
+        if not longest:
+            raise Uncounted(describe(each))
+        return max(longest, key=lambda seconds: seconds.total)
+    if each.opcode == "call":
+        return _replay(module, module.computations[each.called["to_apply"]], rates, {})
+    if each.opcode == "async-start":
+        return _replay(module, module.computations[each.called["calls"]], rates, {})
+    if each.opcode in ("async-update", "async-done"):
+        return Seconds()
+    if (cycles := each.cycles) is not None:
+        return Seconds(computing=cycles / rates.clock)
+    least = bound(module, around, each)
+    return Seconds(bounded=max(least.bytes / rates.bandwidth, least.cycles / rates.clock))
+
+
+def _loop(
+    module: Module, around: Computation, loop: Instruction, rates: Rates, known: Constants
+) -> Seconds:
+    count = trips(module, loop, around, known)
+    if count is None:
+        raise Uncounted(f"%{loop.name} (a loop of unknown trips)")
+    body, condition = (module.computations[loop.called[part]] for part in ("body", "condition"))
+    lasting = lasting_constants(body, initial_constants(loop, around, known))
+    turn = _replay(module, body, rates, lasting).plus(_replay(module, condition, rates, lasting))
+    return turn.times(count)
+
+
+def _asynchronous(around: Computation, each: Instruction, rates: Rates, clock: "_Clock") -> None:
+    """Starts a copy or a collective, or waits for it."""
+    kind, _, stage = each.opcode.rpartition("-")
+    if stage == "done":
+        clock.wait(each.operands[0])
+    elif HOST in each.shape:
+        raise Uncounted(f"%{each.name} (a copy from or to the host)")
+    elif kind in COLLECTIVES:
+        clock.start(each.name, "linking", collective_seconds(around, each, rates.links))
+    else:
+        users = around.instructions.values()
+        done = next((user for user in users if user.operands[:1] == (each.name,)), each)
+        clock.start(each.name, "copying", done.bytes / rates.bandwidth)
+
+
+def _ends(module: Module, computation: Computation) -> Mapping[str, tuple]:
+    """Returns the collectives that begin before an instruction and those that end after it.
+
+    They are those without a start and a done of their own: whole ones, and those that libtpu
+    spreads over fusions.
+    """
+    spans: dict[str, list] = {}
+    for each in computation.instructions.values():
+        for channel, around, collective in collectives_within(module, computation, each):
+            seconds = functools.partial(collective_seconds, around, collective)
+            spans.setdefault(channel, [each.name, seconds, each.name])[2] = each.name
+    ends: dict[str, tuple] = {}
+    for channel, (first, seconds, last) in spans.items():
+        ends.setdefault(first, ([], []))[0].append((channel, seconds))
+        ends.setdefault(last, ([], []))[1].append(channel)
+    return ends
+
+
+class _Clock:
+    """The time in a computation, and what runs beside its instructions.
+
+    Attributes:
+      spent: seconds so far.
+    """
+
+    def __init__(self, rates: Rates):
+        self.spent = Seconds()
+        self._free = dict(copying=0.0, linking=0.0)  # when memory and links have no more to do
+        self._running: dict[str, tuple[str, float]] = {}
+
+    def spend(self, seconds: Seconds) -> None:
+        """Lets time pass."""
+        self.spent = self.spent.plus(seconds)
+
+    def start(self, name: str, kind: str, seconds: float) -> None:
+        """Starts what runs beside the instructions, after all else of its kind."""
+        self._free[kind] = max(self._free[kind], self.spent.total) + seconds
+        self._running[name] = kind, self._free[kind]
+
+    def wait(self, name: str) -> None:
+        """Waits until what was started is over."""
+        if name in self._running:
+            kind, end = self._running.pop(name)
+            self.spend(Seconds(**{kind: max(0.0, end - self.spent.total)}))
+
+    def wait_for_all(self) -> None:
+        """Waits for whatever still runs."""
+        for name in list(self._running):
+            self.wait(name)

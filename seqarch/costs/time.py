@@ -1,0 +1,94 @@
+"""Seconds that a program takes on an absent TPU, as its compiler estimates them.
+
+    estimate(config, "train", batch=8, length=2048, target="tpu-v5e").seconds
+
+libtpu says of most instructions of an optimised program how many cycles they take. The schedule is
+replayed with these (seqarch.costs.schedule): loops count once per trip, copies and collectives run
+beside the instructions. It is an estimate, not a measurement: it says nothing of hosts, of the
+input pipeline and of dispatch. A program of which a part cannot be counted has no estimate, rather
+than a low one. GPU compilers tell no times.
+"""
+
+from typing import NamedTuple
+
+import jax
+
+from seqarch.config import Config
+from seqarch.costs.compiler import parse_refusal
+from seqarch.costs.devices import Placement, place
+from seqarch.costs.hlo import parse
+from seqarch.costs.links import links_of
+from seqarch.costs.programs import DECODED, phase_program
+from seqarch.costs.schedule import Rates, Seconds, replay
+from seqarch.errors import NoResult
+from seqarch.training.sharding import make_mesh
+
+ESTIMATED = "estimated by the compiler"  # the label of every such figure
+
+
+class Timing(NamedTuple):
+    """Seconds of one call of a program, or of decoding one token of each row.
+
+    Attributes:
+      seconds: all of them.
+      computing: instructions whose cycles libtpu estimates.
+      bounded: instructions that are bounded by their bytes or rows.
+      copying: waiting for copies from and to the device's memory.
+      linking: waiting for collectives.
+    """
+
+    seconds: float
+    computing: float
+    bounded: float
+    copying: float
+    linking: float
+
+
+def estimate(config: Config, phase: str, batch: int, length: int, target: str) -> Timing:
+    """Compiles the program of a phase for a TPU, whole, and returns its estimated seconds.
+
+    Args:
+      config: the run's config.
+      phase: "train", "prefill" or "decode" (see `phase_program`).
+      batch: rows.
+      length: tokens of context.
+      target: a TPU, with or without its chips.
+
+    Raises:
+      UserError: for an unknown phase or target, and a compiler that is not there.
+      NoResult: for a target that is no TPU, a program that does not fit, and one with an
+        instruction whose time nothing tells, which the message names.
+    """
+    placement = place(target)
+    if not has_estimates(placement):
+        raise NoResult(f"no compiler estimates the time of programs for {target}; TPUs' does")
+    mesh = make_mesh(config.mesh, placement.devices())
+    program = phase_program(config, phase, batch, length, mesh)
+    try:
+        text = program.compile().as_text()
+    except jax.errors.JaxRuntimeError as error:
+        if parse_refusal(str(error)):
+            raise NoResult("the program does not fit the device") from error
+        raise
+    seconds = program_seconds(text, placement).times(1 / (DECODED if phase == "decode" else 1))
+    return Timing(seconds.total, *seconds)
+
+
+def has_estimates(placement: Placement) -> bool:
+    """Returns whether the compiler of a target tells times."""
+    return placement.target.clock is not None
+
+
+def program_seconds(text: str, placement: Placement) -> Seconds:
+    """Returns the seconds of an optimised program on a TPU.
+
+    Args:
+      text: that of the compiled program (`Compiled.as_text`).
+      placement: the TPU that it was compiled for.
+
+    Raises:
+      Uncounted: where nothing tells the time of an instruction.
+    """
+    sheet = placement.target
+    bandwidth = sheet.bandwidth / sheet.devices_per_chip
+    return replay(parse(text), Rates(sheet.clock, bandwidth, links_of(placement)))
