@@ -3,7 +3,8 @@
     python scripts/memory.py --config=configs/memory.py
 
 Compiles their train, prefill and decode steps at every length for every target, and searches for
-the longest context and the most sequences that fit. WORKDIR gets records.jsonl, report.md,
+the longest context and the most sequences that fit. With --time the report also says how long the
+programs take, as the compilers of TPUs estimate it. WORKDIR gets records.jsonl, report.md,
 report.html, results.csv and TensorBoard events; WORKDIR/cache keeps measurements, so that the same
 command continues where it stopped.
 """
@@ -19,6 +20,7 @@ from seqarch.compare.members import read_members
 from seqarch.costs import measure
 from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.devices import place
+from seqarch.errors import UserError
 from seqarch.report.costs import costs_page
 from seqarch.report.events import write_costs
 from seqarch.report.pages import write_csv, write_page
@@ -40,6 +42,12 @@ WORKERS = flags.DEFINE_integer(
 RUN = flags.DEFINE_boolean(
     "run", False, "Also run what fits on the local CPU and compare; accelerators always do."
 )
+TIME = flags.DEFINE_boolean(
+    "time", False, "Also estimate the time of programs on TPUs, which compiles them whole."
+)
+PRICE = flags.DEFINE_float(
+    "price", None, "Dollars of a device for an hour: with --time, adds the cost of tokens.", 0
+)
 TIMEOUT = flags.DEFINE_float(
     "timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1
 )
@@ -48,6 +56,8 @@ flags.register_validator("targets", bool, "give at least one")
 
 
 def main() -> None:
+    if PRICE.value is not None and not TIME.value:
+        raise UserError("--price needs --time, which tells how many tokens an hour gives")
     name, configs = read_members(CONFIG.value.to_dict())
     lengths = cli.read_lengths(LENGTHS.value)
     targets = cli.readable(dict.fromkeys(TARGETS.value), lambda target: place(target).name)
@@ -55,6 +65,7 @@ def main() -> None:
     options = dict(workers=WORKERS.value, timeout=TIMEOUT.value, platforms=LOCAL)
     with MeasurementCache(workdir / "cache", **options) as cache:
         options = dict(workers=WORKERS.value, run_local=RUN.value)
+        options |= dict(timed=TIME.value, price=PRICE.value)
         results = measure.run(cache, configs, targets, lengths, **options)
     title = f"What each architecture costs in memory: {name}"
     records.write(workdir / records.NAME, results, dict(kind="costs", title=title))

@@ -16,6 +16,8 @@ from seqarch.costs.limits import longest_context, most_sequences
 from seqarch.costs.memory import Measurement
 from seqarch.costs.results import EVALUATOR, largest_record, place_of, program_records
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec
+from seqarch.costs.speed import is_timed, speed_records
+from seqarch.costs.time import Timing, has_estimates
 from seqarch.records import Record
 from seqarch.stats.exponents import exponent
 
@@ -36,6 +38,8 @@ def phase_records(
     lengths: Sequence[int],
     *,
     run: bool,
+    timed: bool = False,
+    price: float | None = None,
 ) -> Iterator[Record]:
     """Yields what a phase needs at each length, its exponent and the longest context that fits.
 
@@ -46,6 +50,8 @@ def phase_records(
       phase: "train", "prefill" or "decode".
       lengths: tokens of context.
       run: also run the training steps that fit a present target; accelerators always do.
+      timed: also tell how long programs that fit take (seqarch.costs.speed).
+      price: that of a chip for an hour, for the costs of tokens.
     """
     rows = place(target).count * config.optim.accumulate if phase == "train" else 1
     spec = functools.partial(ProgramSpec, config, phase, rows, target=target)
@@ -53,6 +59,8 @@ def phase_records(
     outcomes = dict(zip(lengths, cache.measure_all(specs), strict=True))
     for each, outcome in zip(specs, outcomes.values(), strict=True):
         yield from program_records(outcome, place_of(each))
+    if timed:
+        yield from _speeds(cache, list(zip(specs, outcomes.values(), strict=True)), price)
     at = dict(target=target, phase=phase)
     yield from _exponent(at, outcomes)
     if fit := longest_context(cache, spec, outcomes):
@@ -69,6 +77,20 @@ def sequence_records(cache: MeasurementCache, config: Config, target: str) -> It
     for length in SERVED:
         if fit := most_sequences(cache, config, target, length):
             yield largest_record("sequences", dict(target=target, context=length), fit)
+
+
+def _speeds(
+    cache: MeasurementCache,
+    outcomes: Sequence[tuple[ProgramSpec, Outcome]],
+    price: float | None,
+) -> Iterator[Record]:
+    """Yields rooflines and estimated times of the programs of a target that fit."""
+    fitting = [(spec, outcome) for spec, outcome in outcomes if is_timed(outcome)]
+    timings: list[Timing | Failed | None] = [None] * len(fitting)
+    if fitting and has_estimates(place(fitting[0][0].target)):
+        timings = cache.estimate_all(spec for spec, _ in fitting)
+    for (spec, outcome), timing in zip(fitting, timings, strict=True):
+        yield from speed_records(spec, outcome, timing, price)
 
 
 def _exponent(at: Mapping[str, str], outcomes: Mapping[int, Outcome]) -> Iterator[Record]:

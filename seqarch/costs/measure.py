@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from seqarch.config import Config
 from seqarch.costs.cache import MeasurementCache
@@ -45,6 +45,8 @@ def run(
     *,
     workers: int = 2,
     run_local: bool = False,
+    timed: bool = False,
+    price: float | None = None,
     say: Callable[[str], None] = print_line,
 ) -> list[Results]:
     """Measures all members on all targets, several parts at once.
@@ -57,6 +59,8 @@ def run(
       workers: programs that the cache compiles at once.
       run_local: also run the training steps that fit well into a present target; accelerators
         always do.
+      timed: also tell how long the programs take (`phase_records`).
+      price: that of a chip for an hour.
       say: takes lines of progress. If a target cannot compile a member, one line says so and the
         rest continues.
 
@@ -67,12 +71,13 @@ def run(
       UserError: where nothing could be measured, for the first part that a target refused.
     """
     parts = [Part(*each) for each in itertools.product(targets, members, SHARES)]
+    asked = dict(run=run_local, timed=timed, price=price)
     progress, errors = Progress(sum(SHARES[part.name] for part in parts), say=say), {}
 
     def measure(part: Part) -> list[Record] | None:
         began = time.monotonic()
         try:
-            found = _part_records(cache, part, members[part.member], lengths, run_local)
+            found = _part_records(cache, part, members[part.member], lengths, asked)
         except UserError as error:
             if errors.setdefault(str(error), error) is error:
                 say(f"{part.member} on {part.target}: {error}")
@@ -92,11 +97,15 @@ def run(
 
 
 def _part_records(
-    cache: MeasurementCache, part: Part, config: Config, lengths: Sequence[int], run: bool
+    cache: MeasurementCache,
+    part: Part,
+    config: Config,
+    lengths: Sequence[int],
+    asked: Mapping[str, Any],
 ) -> list[Record]:
     if part.name == SEQUENCES:
         return list(sequence_records(cache, config, part.target))
-    return list(phase_records(cache, config, part.target, part.name, lengths, run=run))
+    return list(phase_records(cache, config, part.target, part.name, lengths, **asked))
 
 
 def _measure_all(

@@ -27,6 +27,10 @@ SOURCES = (
     *("config/*.py", "ops/*.py", "mixers/*.py", "tasks/*.py", "training/*.py"),
     *(f"costs/{name}.py" for name in ("compiler", "devices", "memory", "peak", "programs")),
 )
+# Sources of an estimated time (seqarch.costs.time), beside those.
+TIME_SOURCES = tuple(
+    f"costs/{name}.py" for name in ("hlo", "links", "schedule", "time", "trips", "uncounted")
+)
 
 # Prefixes of the environment variables that may change a program, and those that never do.
 COMPILERS = ("JAX_", "LIBTPU_", "XLA_")
@@ -68,7 +72,9 @@ class Failed(NamedTuple):
 Outcome = Measurement | Failed
 
 
-def key_of(spec: ProgramSpec, platforms: str | None = None) -> str:
+def key_of(
+    spec: ProgramSpec, platforms: str | None = None, sources: tuple[str, ...] = SOURCES
+) -> str:
     """Returns a digest of what decides the program of a spec and its plan.
 
     These are the config, shapes, versions, sources, tuned forms, the compilers' environment and the
@@ -78,6 +84,7 @@ def key_of(spec: ProgramSpec, platforms: str | None = None) -> str:
     Args:
       spec: the spec.
       platforms: JAX_PLATFORMS of the process that measures a present target.
+      sources: patterns of the modules that decide what is measured.
     """
     config, program = spec.config, spec.length
     if spec.phase == "decode":
@@ -89,7 +96,7 @@ def key_of(spec: ProgramSpec, platforms: str | None = None) -> str:
         read = room.get("source", min(config.length, spec.length))
         program = [read if spec.phase == "prefill" else 1, str(states)]
     about = [spec.phase, spec.batch, program, spec.target]
-    about += [given["model"], given["optim"], given["mesh"], _versions()]
+    about += [given["model"], given["optim"], given["mesh"], _versions(sources)]
     for pattern in config.model.patterns.values():
         mixers = (resolve_mixer(layer.mixer) for layer in parse_pattern(pattern))
         about += [_digest(inspect.getfile(mixer)) for mixer in mixers]
@@ -105,10 +112,10 @@ def _changes_programs(variable: str) -> bool:
 
 
 @functools.cache
-def _versions() -> list[str]:
+def _versions(sources: tuple[str, ...]) -> list[str]:
     """Returns digests of the sources that decide a plan, and the versions of packages."""
     root = Path(__file__).parents[1]
-    paths = (path for pattern in SOURCES for path in sorted(root.glob(pattern)))
+    paths = (path for pattern in sources for path in sorted(root.glob(pattern)))
     return [*map(_digest, paths), *versions()]
 
 

@@ -16,6 +16,7 @@ from seqarch.costs.devices import place
 from seqarch.costs.memory import Measurement, measure
 from seqarch.costs.peak import Actual, peak
 from seqarch.costs.spec import Failed, ProgramSpec
+from seqarch.costs.time import Timing, estimate
 from seqarch.errors import NoResult, UserError, first_line
 from seqarch.runtime.accelerator import check_accelerator
 from seqarch.runtime.process import how_ended, spawn
@@ -41,7 +42,7 @@ class Worker:
 
         Args:
           spec: the program.
-          asked: what is wanted: a Measurement, or the Actual of a fresh process.
+          asked: what is wanted: a Measurement, a Timing, or the Actual of a fresh process.
           timeout: seconds after which the program is given up.
         """
         placement = place(spec.target)
@@ -110,7 +111,7 @@ def _outcome(spec: ProgramSpec, asked: type[NamedTuple]) -> Any:
     try:
         if place(spec.target).present:
             check_accelerator()
-        return measure(*spec) if asked is Measurement else peak(*spec)
+        return {Measurement: measure, Timing: estimate, Actual: peak}[asked](*spec)
     except NoResult as error:
         return Failed(str(error))
     except UserError as error:

@@ -10,6 +10,7 @@ from seqarch.costs.results import EVALUATOR
 from seqarch.records import Record, Results
 from seqarch.report.formats import format_bytes, format_exponent, needed
 from seqarch.report.tables import Column, Row, Table
+from seqarch.report.time_tables import time_table
 
 GROWS = {"train": "working memory", "prefill": "working memory and state", "decode": "state"}
 COUNTED = 131072  # tokens of context at which sequences are compared across targets
@@ -52,8 +53,12 @@ def _targets_table(
 
 
 def target_tables(results: Sequence[Results], target: str) -> list[Table]:
-    """Returns the tables of one target: each phase, steps that ran, and how many sequences fit."""
+    """Returns the tables of one target.
+
+    They show the memory of each phase, its time, steps that ran, and how many sequences fit.
+    """
     made = [_phase_table(results, target, phase) for phase in PHASES]
+    made += [time_table(results, target, phase) for phase in PHASES]
     return [*made, _actual_table(results, target), _sequences_table(results, target)]
 
 
