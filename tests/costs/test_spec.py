@@ -55,6 +55,11 @@ def test_key_tells_programs_apart():
     assert len({key_of(each) for each in given}) == len(given)
 
 
+def test_a_change_of_the_estimate_leaves_measurements_valid():
+    timed = key_of(spec(), sources=specs.SOURCES + specs.TIME_SOURCES)
+    assert timed != key_of(spec()) == key_of(spec(), sources=specs.SOURCES)
+
+
 def test_a_decoding_step_is_the_same_in_every_form():
     of = lambda phase, mixer: key_of(spec(phase, mixer=mixer))
     forms = ["attention(method=materialised)", "attention(method=blockwise)", "attention"]
@@ -143,10 +148,14 @@ def test_an_error_of_the_compiler_is_a_line(monkeypatch):
 HARMLESS = {"errors.py", "files.py", "provenance.py", "types.py"}  # they change no program
 
 
-def test_measurements_depend_on_every_module_that_makes_the_programs():
-    """A module that the programs import and the sources lack would leave stale measurements."""
+@pytest.mark.parametrize(
+    "module, sources",
+    [("programs", specs.SOURCES), ("time", specs.SOURCES + specs.TIME_SOURCES)],
+)
+def test_measurements_depend_on_every_module_that_makes_the_programs(module, sources):
+    """A module that is imported and that the sources lack would leave stale measurements."""
     listing = (
-        "import sys, seqarch.costs.programs\n"
+        f"import sys, seqarch.costs.{module}\n"
         "ours = (module for name, module in sys.modules.items() if name.startswith('seqarch.'))\n"
         "print(*(module.__file__ for module in ours), sep='\\n')"
     )
@@ -154,6 +163,6 @@ def test_measurements_depend_on_every_module_that_makes_the_programs():
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     root = Path(specs.__file__).parents[1]
     files = {Path(line).relative_to(root) for line in found.stdout.splitlines() if line != "None"}
-    sources = {path.relative_to(root) for each in specs.SOURCES for path in root.glob(each)}
+    sources = {path.relative_to(root) for each in sources for path in root.glob(each)}
     left = {file for file in files - sources if file.parts[0] != "runtime"}
     assert files and {str(file) for file in left if file.name != "__init__.py"} <= HARMLESS
