@@ -5,6 +5,7 @@
     python scripts/plan.py --hf=config.json --target=gpu-h100
 
 Programs are compiled for the target, which need not be here; see seqarch/costs/devices.py. With
+--time the compiler of a TPU also estimates how long they take. With
 --out=DIR the numbers are also written as records, to DIR/records.jsonl.
 
 --facts asks instead how much state the recall of so many facts needs, by a law that
@@ -31,6 +32,7 @@ from seqarch.costs.devices import place
 from seqarch.costs.hf.families import read_model
 from seqarch.costs.hf.plan import outside_records, outside_source
 from seqarch.costs.results import program_source
+from seqarch.costs.speed import with_costs
 from seqarch.errors import NoResult, UserError
 from seqarch.records import Results
 from seqarch.report.capacity import heading, serving_lines, source_line, training_lines
@@ -48,6 +50,9 @@ TARGET = flags.DEFINE_string(
 )
 CONTEXT = flags.DEFINE_integer(
     "context", None, "Tokens of a training row, and of a served sequence; default: config.length."
+)
+TIME = flags.DEFINE_boolean(
+    "time", False, "Also estimate the time of what fits a TPU, which compiles it whole."
 )
 PRICE = flags.DEFINE_float(
     "price", None, "Price of a chip for an hour: adds the least cost of a million tokens.", 0
@@ -96,9 +101,9 @@ def main() -> None:
     say = functools.partial(print, file=sys.stderr, flush=True)
     with MeasurementCache(Path(CACHE.value), platforms=LOCAL, say=say) as cache:
         for phase, (measure, lines) in PHASES.items():
-            found = measure(cache, config, placement, context)
+            found = measure(cache, config, placement, context, timed=TIME.value)
             try:
-                for record in capacity.with_costs(found, placement, PRICE.value):
+                for record in with_costs(found, placement, PRICE.value):
                     results = results.with_found([record])
                 for line in lines(results):
                     print(f"{phase:<9} {line}", flush=True)

@@ -9,14 +9,14 @@ train are also told apart by the `change` of the config, such as "model.remat=Tr
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from seqarch.config import Config
 from seqarch.costs import roofline
 from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.changes import Change, apply_changes, candidate_changes, change_text
-from seqarch.costs.devices import Placement
+from seqarch.costs.devices import Placement, place
 from seqarch.costs.limits import (
     MAX_SEQUENCES,
     bytes_without_rows,
@@ -28,6 +28,8 @@ from seqarch.costs.memory import Measurement
 from seqarch.costs.results import EVALUATOR, largest_record, place_of, program_records
 from seqarch.costs.search import Largest, largest
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec
+from seqarch.costs.speed import estimate_records
+from seqarch.costs.time import has_estimates
 from seqarch.errors import NoResult
 from seqarch.model import count_parameters
 from seqarch.records import Fact, Record
@@ -68,6 +70,12 @@ class MeasuredProgram(NamedTuple):
         lacking = "no data sheet of this device"
         return Record(EVALUATOR, SPEED, at=self.at, status="not_run", note=lacking)
 
+    def estimates(self, cache: MeasurementCache) -> Iterator[Record]:
+        """Yields the time of the program, where it fits and its compiler tells one."""
+        if self.fits and has_estimates(place(self.spec.target)):
+            (timing,) = cache.estimate_all([self.spec])
+            yield from estimate_records(self.spec, self.outcome, timing, self.at)
+
 
 def target_facts(config: Config, placement: Placement, context: int) -> Iterator[Record | Fact]:
     """Yields the number of parameters, the context, and facts about the target."""
@@ -82,7 +90,12 @@ def target_facts(config: Config, placement: Placement, context: int) -> Iterator
 
 
 def training_capacity(
-    cache: MeasurementCache, config: Config, placement: Placement, context: int
+    cache: MeasurementCache,
+    config: Config,
+    placement: Placement,
+    context: int,
+    *,
+    timed: bool = False,
 ) -> Iterator[Record]:
     """Tries changes of a config until its batch fits, then finds the largest batch.
 
@@ -93,6 +106,7 @@ def training_capacity(
       config: the run's config.
       placement: the target.
       context: tokens of a row.
+      timed: also tell the time of the step, where the compiler estimates it.
 
     Yields:
       The train steps of all attempts: from the cheapest change on, up to the first that fits, then
@@ -114,6 +128,8 @@ def training_capacity(
         yield Record(EVALUATOR, "batch_beyond", fit.beyond, at)
     if chosen.fits:
         yield chosen.speed(placement, chosen.spec.batch * context)
+        if timed:
+            yield from chosen.estimates(cache)
 
 
 def _attempts(
@@ -156,7 +172,12 @@ def _largest_batch(
 
 
 def serving_capacity(
-    cache: MeasurementCache, config: Config, placement: Placement, context: int
+    cache: MeasurementCache,
+    config: Config,
+    placement: Placement,
+    context: int,
+    *,
+    timed: bool = False,
 ) -> Iterator[Record]:
     """Finds how many sequences are served at once, and the speeds of one and of all.
 
@@ -165,6 +186,7 @@ def serving_capacity(
       config: the run's config.
       placement: the target.
       context: tokens of a sequence.
+      timed: also tell the times of both, where the compiler estimates them.
 
     Yields:
       Decoding and a segment of prefill of one sequence, and how many sequences fit at once, 0 where
@@ -198,23 +220,9 @@ def serving_capacity(
                 yield from each.records()
         yield prefill.speed(placement, rows * segment, unread=2)
         yield decode.speed(placement, rows)
-
-
-def with_costs(
-    found: Iterable[Record], placement: Placement, price: float | None
-) -> Iterator[Record]:
-    """Yields records and, behind each speed, what a million tokens cost at least.
-
-    Args:
-      found: the records of a capacity.
-      placement: the target.
-      price: that of a chip for one hour; None: there are no costs.
-    """
-    for record in found:
-        yield record
-        if price is not None and record.metric == SPEED and record.value:
-            cost = roofline.cost(placement, record.value, price)
-            yield Record(EVALUATOR, "million_tokens_cost", cost, record.at)
+        if timed:
+            yield from prefill.estimates(cache)
+            yield from decode.estimates(cache)
 
 
 def _memory(programs: Sequence[MeasuredProgram]) -> int:

@@ -16,7 +16,7 @@ from seqarch.costs.limits import longest_context, most_sequences
 from seqarch.costs.memory import Measurement
 from seqarch.costs.results import EVALUATOR, largest_record, place_of, program_records
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec
-from seqarch.costs.speed import is_timed, speed_records
+from seqarch.costs.speed import is_timed, speed_records, with_costs
 from seqarch.costs.time import Timing, has_estimates
 from seqarch.records import Record
 from seqarch.stats.exponents import exponent
@@ -90,7 +90,8 @@ def _speeds(
     if fitting and has_estimates(place(fitting[0][0].target)):
         timings = cache.estimate_all(spec for spec, _ in fitting)
     for (spec, outcome), timing in zip(fitting, timings, strict=True):
-        yield from speed_records(spec, outcome, timing, price)
+        found = speed_records(spec, outcome, timing)
+        yield from with_costs(found, place(spec.target), price)
 
 
 def _exponent(at: Mapping[str, str], outcomes: Mapping[int, Outcome]) -> Iterator[Record]:

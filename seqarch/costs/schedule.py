@@ -13,9 +13,10 @@ from typing import NamedTuple
 from seqarch.costs.hlo import Computation, Instruction, Module
 from seqarch.costs.links import Links, collective_seconds, collectives_within
 from seqarch.costs.trips import Constants, initial_constants, lasting_constants, trips
-from seqarch.costs.uncounted import COLLECTIVES, Uncounted, bound, describe, is_free
+from seqarch.costs.uncounted import COLLECTIVES, Uncounted, bound, is_free
 
 HOST = "S(5)"  # of a layout: memory of the host, whose link has no rate here
+LOOP = ("body", "condition")
 COPIES = ("copy", "slice", "dynamic-slice")  # that have a start and an end
 
 
@@ -72,83 +73,77 @@ def replay(module: Module, rates: Rates) -> Seconds:
       Uncounted: for a loop of unknown trips, a custom call, and whatever else nothing tells the
         time of; the message names the instruction.
     """
-    return _replay(module, module.entry, rates, {})
+    return _Replay(module, rates).computation(module.entry, {})
 
 
-def _replay(module: Module, computation: Computation, rates: Rates, known: Constants) -> Seconds:
-    clock = _Clock(rates)
-    ends = _ends(module, computation)
-    for each in computation.instructions.values():
-        started, ended = ends.get(each.name, ((), ()))
-        for channel, seconds in started:
-            clock.start(channel, "linking", seconds(rates.links))
-        clock.spend(_own(module, computation, each, rates, known, clock))
-        for channel in ended:
-            clock.wait(channel)
-    clock.wait_for_all()
-    return clock.spent
+class _Replay(NamedTuple):
+    """A program and the rates at which it is replayed."""
 
+    module: Module
+    rates: Rates
 
-def _own(
-    module: Module,
-    around: Computation,
-    each: Instruction,
-    rates: Rates,
-    known: Constants,
-    clock: "_Clock",
-) -> Seconds:
-    """Returns the seconds of an instruction itself; starts copies and waits for them."""
-    kind, _, stage = each.opcode.rpartition("-")
-    if is_free(each) or each.opcode in COLLECTIVES:
-        return Seconds()
-    if kind in (*COPIES, *COLLECTIVES) and stage in ("start", "done"):
-        _asynchronous(around, each, rates, clock)
-        return Seconds()
-    if each.opcode == "while":
-        return _loop(module, around, each, rates, known)
-    if each.opcode == "conditional":
-        branches = (module.computations[name] for name in each.branches)
-        longest = [_replay(module, branch, rates, {}) for branch in branches]
-        if not longest:
-            raise Uncounted(describe(each))
-        return max(longest, key=lambda seconds: seconds.total)
-    if each.opcode == "call":
-        return _replay(module, module.computations[each.called["to_apply"]], rates, {})
-    if each.opcode == "async-start":
-        return _replay(module, module.computations[each.called["calls"]], rates, {})
-    if each.opcode in ("async-update", "async-done"):
-        return Seconds()
-    if (cycles := each.cycles) is not None:
-        return Seconds(computing=cycles / rates.clock)
-    least = bound(module, around, each)
-    return Seconds(bounded=max(least.bytes / rates.bandwidth, least.cycles / rates.clock))
+    def computation(self, computation: Computation, known: Constants) -> Seconds:
+        """Returns the seconds of a computation; known: constants among its argument."""
+        clock, ends = _Clock(), _ends(self.module, computation)
+        for each in computation.instructions.values():
+            started, ended = ends.get(each.name, ((), ()))
+            for channel, seconds in started:
+                clock.start(channel, "linking", seconds(self.rates.links))
+            kind, _, stage = each.opcode.rpartition("-")
+            if stage in ("start", "done") and kind in (*COPIES, *COLLECTIVES):
+                self._asynchronous(computation, each, clock)
+            elif not (is_free(each) or each.opcode in COLLECTIVES):
+                clock.spend(self._own(computation, each, known))
+            for channel in ended:
+                clock.wait(channel)
+        clock.wait_for_all()
+        return clock.spent
 
+    def _own(self, around: Computation, each: Instruction, known: Constants) -> Seconds:
+        """Returns the seconds of an instruction and of what it calls."""
+        if each.opcode == "while":
+            return self._loop(around, each, known)
+        if each.opcode == "conditional" and each.branches:
+            branches = [self._called(name) for name in each.branches]
+            return max(branches, key=lambda seconds: seconds.total)
+        if each.opcode == "call":
+            return self._called(each.called["to_apply"])
+        if each.opcode == "async-start":
+            return self._called(each.called["calls"])
+        if each.opcode in ("async-update", "async-done"):
+            return Seconds()
+        if (cycles := each.cycles) is not None:
+            return Seconds(computing=cycles / self.rates.clock)
+        least = bound(self.module, around, each)
+        moving, within = least.bytes / self.rates.bandwidth, least.cycles / self.rates.clock
+        return Seconds(bounded=max(moving, within))
 
-def _loop(
-    module: Module, around: Computation, loop: Instruction, rates: Rates, known: Constants
-) -> Seconds:
-    count = trips(module, loop, around, known)
-    if count is None:
-        raise Uncounted(f"%{loop.name} (a loop of unknown trips)")
-    body, condition = (module.computations[loop.called[part]] for part in ("body", "condition"))
-    lasting = lasting_constants(body, initial_constants(loop, around, known))
-    turn = _replay(module, body, rates, lasting).plus(_replay(module, condition, rates, lasting))
-    return turn.times(count)
+    def _called(self, name: str) -> Seconds:
+        return self.computation(self.module.computations[name], {})
 
+    def _loop(self, around: Computation, loop: Instruction, known: Constants) -> Seconds:
+        count = trips(self.module, loop, around, known)
+        if count is None:
+            raise Uncounted(f"%{loop.name} (a loop of unknown trips)")
+        called = loop.called
+        body, condition = (self.module.computations[called[part]] for part in LOOP)
+        lasting = lasting_constants(body, initial_constants(loop, around, known))
+        turn = self.computation(body, lasting).plus(self.computation(condition, lasting))
+        return turn.times(count)
 
-def _asynchronous(around: Computation, each: Instruction, rates: Rates, clock: "_Clock") -> None:
-    """Starts a copy or a collective, or waits for it."""
-    kind, _, stage = each.opcode.rpartition("-")
-    if stage == "done":
-        clock.wait(each.operands[0])
-    elif HOST in each.shape:
-        raise Uncounted(f"%{each.name} (a copy from or to the host)")
-    elif kind in COLLECTIVES:
-        clock.start(each.name, "linking", collective_seconds(around, each, rates.links))
-    else:
-        users = around.instructions.values()
-        done = next((user for user in users if user.operands[:1] == (each.name,)), each)
-        clock.start(each.name, "copying", done.bytes / rates.bandwidth)
+    def _asynchronous(self, around: Computation, each: Instruction, clock: "_Clock") -> None:
+        """Starts a copy or a collective, or waits for it."""
+        kind, _, stage = each.opcode.rpartition("-")
+        if stage == "done":
+            clock.wait(each.operands[0])
+        elif HOST in each.shape:
+            raise Uncounted(f"%{each.name} (a copy from or to the host)")
+        elif kind in COLLECTIVES:
+            clock.start(each.name, "linking", collective_seconds(around, each, self.rates.links))
+        else:
+            users = around.instructions.values()
+            done = next((user for user in users if user.operands[:1] == (each.name,)), each)
+            clock.start(each.name, "copying", done.bytes / self.rates.bandwidth)
 
 
 def _ends(module: Module, computation: Computation) -> Mapping[str, tuple]:
@@ -176,7 +171,7 @@ class _Clock:
       spent: seconds so far.
     """
 
-    def __init__(self, rates: Rates):
+    def __init__(self):
         self.spent = Seconds()
         self._free = dict(copying=0.0, linking=0.0)  # when memory and links have no more to do
         self._running: dict[str, tuple[str, float]] = {}

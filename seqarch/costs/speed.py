@@ -1,7 +1,8 @@
 """Records of the time of programs: what compilers estimate, and what rooflines allow."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from seqarch.costs import roofline
 from seqarch.costs.devices import Placement, place
@@ -12,6 +13,10 @@ from seqarch.records import Record
 from seqarch.training.meter import step_flops
 
 UNREAD = {"train": 1, "prefill": 2, "decode": 1}  # tables of the vocabulary (`roofline.bound`)
+COSTS = {  # metric of the cost of a million tokens, by that of the speed
+    "bound_tokens_per_s": "million_tokens_cost",
+    "estimated_tokens_per_s": "estimated_cost",
+}
 SPENT = {  # the parts of an estimate, in words
     "computing": "computing",
     "bounded": "moving data",
@@ -29,7 +34,7 @@ def tokens_of(spec: ProgramSpec) -> int:
 
 
 def speed_records(
-    spec: ProgramSpec, outcome: Outcome, timing: Timing | Failed | None, price: float | None
+    spec: ProgramSpec, outcome: Outcome, timing: Timing | Failed | None
 ) -> Iterator[Record]:
     """Yields the roofline of a program, its estimated time, and what follows from both.
 
@@ -37,35 +42,55 @@ def speed_records(
       spec: the program.
       outcome: what it needs.
       timing: its estimated time, why there is none, or None where the compiler tells no times.
-      price: that of a chip for an hour; None: there are no costs.
     """
-    placement, at = place(spec.target), place_of(spec)
-    tokens, unread = tokens_of(spec), UNREAD[spec.phase]
-    if bound := roofline.bound(spec.config, placement, outcome, tokens, unread=unread):
+    placement, at, tokens = place(spec.target), place_of(spec), tokens_of(spec)
+    bound = roofline.bound(spec.config, placement, outcome, tokens, unread=UNREAD[spec.phase])
+    if bound:
         note = f"limited by {bound.limit}"
         yield Record(EVALUATOR, "bound_s", tokens / bound.tokens, at, note=note)
         yield Record(EVALUATOR, "bound_tokens_per_s", bound.tokens, at, note=note)
-        if price is not None:
-            cost = roofline.cost(placement, bound.tokens, price)
-            yield Record(EVALUATOR, "million_tokens_cost", cost, at)
+    if timing is not None:
+        yield from estimate_records(spec, outcome, timing, at)
+
+
+def estimate_records(
+    spec: ProgramSpec, outcome: Outcome, timing: Timing | Failed, at: Mapping[str, Any]
+) -> Iterator[Record]:
+    """Yields the estimated time of a program with its speed and MFU, or why there is none.
+
+    Args:
+      spec: the program.
+      outcome: what it needs.
+      timing: its estimated time, or why there is none.
+      at: what its records are measured at.
+    """
     if isinstance(timing, Failed):
         yield Record(EVALUATOR, "estimated_s", at=at, status="failed", note=timing.reason)
-    elif timing is not None:
-        yield from _estimated(spec, placement, outcome, timing, price)
-
-
-def _estimated(
-    spec: ProgramSpec, placement: Placement, outcome: Outcome, timing: Timing, price: float | None
-) -> Iterator[Record]:
-    at, speed = place_of(spec), tokens_of(spec) / timing.seconds
+        return
+    placement, speed = place(spec.target), tokens_of(spec) / timing.seconds
     yield Record(EVALUATOR, "estimated_s", timing.seconds, at, note=spent(timing))
     yield Record(EVALUATOR, "estimated_tokens_per_s", speed, at, note=ESTIMATED)
     rate = _model_flops(spec, outcome) / timing.seconds
     share = rate / (placement.chips * placement.target.flops)
     yield Record(EVALUATOR, "estimated_mfu", share, at, note=ESTIMATED)
-    if price is not None:
-        cost = roofline.cost(placement, speed, price)
-        yield Record(EVALUATOR, "estimated_cost", cost, at, note=ESTIMATED)
+
+
+def with_costs(
+    found: Iterable[Record], placement: Placement, price: float | None
+) -> Iterator[Record]:
+    """Yields records and, behind each speed, what a million tokens cost at it.
+
+    Args:
+      found: the records of programs on a target.
+      placement: the target.
+      price: that of a chip for one hour; None: there are no costs.
+    """
+    for record in found:
+        yield record
+        if price is not None and record.metric in COSTS and record.value:
+            cost = roofline.cost(placement, record.value, price)
+            note = record.note if record.note == ESTIMATED else ""
+            yield Record(EVALUATOR, COSTS[record.metric], cost, record.at, note=note)
 
 
 def spent(timing: Timing) -> str:

@@ -6,6 +6,7 @@ The records are those of seqarch.costs.capacity.
 from collections.abc import Iterator
 
 from seqarch.costs.results import EVALUATOR
+from seqarch.costs.time import ESTIMATED
 from seqarch.records import Record, Results
 from seqarch.report.formats import format_bytes, format_si, needed, show
 
@@ -15,6 +16,7 @@ PARTS = {  # of the bytes of a program, in words
     "state": "the state",
     "working": "activations, gradients and other temporaries",
 }
+CALLS = {"prefill": "a segment", "decode": "a token"}
 SERVING = {"prefill": "prefill", "decode": "decoding"}  # its phases, in words
 
 
@@ -46,6 +48,7 @@ def training_lines(results: Results) -> Iterator[str]:
     speed = results.find(EVALUATOR, "bound_tokens_per_s", **chosen.at)
     if speed and speed.value:
         yield f"speed: {_rate(results, speed)}"
+    yield from _estimated(results, chosen, "a step")
 
 
 def serving_lines(results: Results) -> Iterator[str]:
@@ -64,6 +67,7 @@ def serving_lines(results: Results) -> Iterator[str]:
         if (phase := speed.at["phase"]) in SERVING:
             rows = "one" if speed.at["batch"] == 1 else f"{speed.at['batch']:,}"
             yield f"{SERVING[phase]} of {rows}: {_rate(results, speed)}"
+            yield from _estimated(results, speed, CALLS[phase])
 
 
 def source_line(results: Results) -> str:
@@ -115,3 +119,18 @@ def _rate(results: Results, speed: Record) -> str:
     line = f"at most {format_si(speed.value)} tokens/s, {speed.note}"
     cost = results.value(EVALUATOR, "million_tokens_cost", **speed.at)
     return line if cost is None else f"{line}; a million tokens cost at least {show(cost, 'price')}"
+
+
+def _estimated(results: Results, place: Record, call: str) -> Iterator[str]:
+    """Yields the estimated time of the program at a record's place, or why there is none."""
+    time = results.find(EVALUATOR, "estimated_s", **place.at)
+    if time is None:
+        return
+    if time.value is None:
+        yield f"no time is {ESTIMATED}: {time.note}"
+        return
+    names = ("estimated_tokens_per_s", "estimated_mfu", "estimated_cost")
+    speed, share, cost = (results.value(EVALUATOR, name, **place.at) for name in names)
+    line = f"{ESTIMATED}: {show(time.value, 'seconds')} {call}, {format_si(speed)} tokens/s"
+    line += f", MFU {show(share, 'percent')}; {time.note}"
+    yield line if cost is None else f"{line}; a million tokens cost {show(cost, 'price')}"

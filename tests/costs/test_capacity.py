@@ -13,12 +13,12 @@ from seqarch.costs.capacity import (
     serving_capacity,
     target_facts,
     training_capacity,
-    with_costs,
 )
 from seqarch.costs.devices import place
 from seqarch.costs.memory import Measurement
 from seqarch.costs.results import METRICS, program_source
 from seqarch.costs.spec import Failed
+from seqarch.costs.speed import with_costs
 from seqarch.errors import NoResult
 from seqarch.model import count_parameters
 from seqarch.records import Results

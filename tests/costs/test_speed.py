@@ -6,18 +6,20 @@ import pytest
 
 from seqarch import records
 from seqarch.config import to_dict
-from seqarch.costs import measure, roofline
+from seqarch.costs import capacity, measure, roofline
 from seqarch.costs.devices import place
 from seqarch.costs.memory import Measurement
 from seqarch.costs.results import METRICS
 from seqarch.costs.spec import Failed, ProgramSpec
-from seqarch.costs.speed import speed_records, spent, tokens_of
+from seqarch.costs.speed import speed_records, spent, tokens_of, with_costs
 from seqarch.costs.time import ESTIMATED, Timing
 from seqarch.records import Results, Source
+from seqarch.report.capacity import serving_lines, training_lines
 from seqarch.report.cost_tables import target_tables
 from seqarch.report.costs import costs_page
 from seqarch.report.render import text_table
 from seqarch.training.meter import step_flops
+from tests.costs import test_capacity
 from tests.costs.test_measure import CONFIG, Made
 
 TIMING = Timing(0.01, 0.0065, 0.003, 0.0004, 0.0001)
@@ -29,7 +31,8 @@ def spec(phase="train", batch=4, length=32, target="tpu-v5e"):
 
 
 def found(spec, timing=TIMING, price=None, outcome=MEASURED):
-    return Results(Source("one"), tuple(speed_records(spec, outcome, timing, price)))
+    made = with_costs(speed_records(spec, outcome, timing), place(spec.target), price)
+    return Results(Source("one"), tuple(made))
 
 
 @pytest.mark.parametrize(
@@ -126,8 +129,31 @@ def test_programs_that_do_not_fit_are_not_timed():
 
 def test_records_of_times_are_written_and_read_and_a_page_shows_them(tmp_path):
     source = Source("one", "program", to_dict(CONFIG))
-    made = Results(source, tuple(speed_records(spec(), MEASURED, TIMING, 1.0)))
+    made = Results(source, found(spec(), price=1.0).records)
     records.write(tmp_path / records.NAME, [made])
     _, read = records.read(tmp_path / records.NAME)
     assert read == [made]
     assert any(ESTIMATED in table.title for table in costs_page("Costs", read).tables)
+
+
+class Planned(test_capacity.Made):
+    """A cache of the planner that also estimates: nothing can be counted of decoding."""
+
+    def estimate_all(self, specs):
+        return [Failed("%x (a sort)") if each.phase == "decode" else TIMING for each in specs]
+
+
+def test_the_planner_tells_times_where_it_is_asked():
+    given = test_capacity.CONFIG, test_capacity.FOUR, 64
+    results = Results(Source("gru", config=to_dict(test_capacity.CONFIG)), ())
+    for plan in (capacity.training_capacity, capacity.serving_capacity):
+        found = plan(Planned(1000), *given, timed=True)
+        results = results.with_found(with_costs(found, test_capacity.FOUR, 3.0))
+    lines = [line for line in training_lines(results) if ESTIMATED in line]
+    assert len(lines) == 1 and "0.01 s a step, 102 k tokens/s, MFU" in lines[0]
+    assert lines[0].endswith("a million tokens cost 0.0326")
+    lines = [line for line in serving_lines(results) if ESTIMATED in line]
+    assert ["a segment" in line for line in lines] == [True, False, True, False]
+    assert lines[1] == f"no time is {ESTIMATED}: %x (a sort)"
+    untimed = capacity.training_capacity(Planned(1000), *given)
+    assert not any(each.metric.startswith("estimated") for each in untimed)
