@@ -3,19 +3,22 @@
 Instructions run in their order, each for the cycles that libtpu estimates. Copies and collectives
 that start early run beside them, one after the other; an instruction that waits for one that is not
 over yet waits for the rest of it. What an instruction without an estimate takes is bounded by its
-bytes (seqarch.costs.uncounted), or there is no estimate of the program.
+bytes (seqarch.costs.uncounted), a kernel by its schedule (seqarch.costs.bundles), or there is no
+estimate of the program.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from seqarch.costs.bundles import Kernel
 from seqarch.costs.hlo import Computation, Instruction, Module
 from seqarch.costs.links import Links, collective_seconds, collectives_within
 from seqarch.costs.trips import Constants, initial_constants, lasting_constants, trips
-from seqarch.costs.uncounted import COLLECTIVES, Uncounted, bound, is_free
+from seqarch.costs.uncounted import COLLECTIVES, Uncounted, bound, is_free, target_of
 
 HOST = "S(5)"  # of a layout: memory of the host, whose link has no rate here
+KERNEL = "tpu_custom_call"  # target of the custom call of a Pallas kernel
 LOOP = ("body", "condition")
 COPIES = ("copy", "slice", "dynamic-slice")  # that have a start and an end
 
@@ -40,12 +43,14 @@ class Seconds(NamedTuple):
     Attributes:
       computing: instructions whose cycles libtpu estimates.
       bounded: instructions that are bounded by their bytes or rows.
+      kernels: Pallas kernels, the larger of their bundles and their bytes.
       copying: waiting for copies from and to the device's memory.
       linking: waiting for collectives.
     """
 
     computing: float = 0.0
     bounded: float = 0.0
+    kernels: float = 0.0
     copying: float = 0.0
     linking: float = 0.0
 
@@ -63,24 +68,32 @@ class Seconds(NamedTuple):
         return Seconds(*(trips * each for each in self))
 
 
-def replay(module: Module, rates: Rates) -> Seconds:
+def replay(
+    module: Module, rates: Rates, kernel: Callable[[str], Kernel | None] = lambda name: None
+) -> Seconds:
     """Returns the seconds of a program.
 
     A conditional takes as long as its longest branch, a loop as many turns as
     `seqarch.costs.trips` says.
 
+    Args:
+      module: the program.
+      rates: those of a device.
+      kernel: returns what the kernel of an instruction needs, by its name, or None.
+
     Raises:
-      Uncounted: for a loop of unknown trips, a custom call, and whatever else nothing tells the
-        time of; the message names the instruction.
+      Uncounted: for a loop of unknown trips, another custom call, and whatever else nothing tells
+        the time of; the message names the instruction.
     """
-    return _Replay(module, rates).computation(module.entry, {})
+    return _Replay(module, rates, kernel).computation(module.entry, {})
 
 
 class _Replay(NamedTuple):
-    """A program and the rates at which it is replayed."""
+    """A program, the rates at which it is replayed, and what its kernels need."""
 
     module: Module
     rates: Rates
+    kernel: Callable[[str], Kernel | None]
 
     def computation(self, computation: Computation, known: Constants) -> Seconds:
         """Returns the seconds of a computation; known: constants among its argument."""
@@ -114,6 +127,9 @@ class _Replay(NamedTuple):
             return Seconds()
         if (cycles := each.cycles) is not None:
             return Seconds(computing=cycles / self.rates.clock)
+        if target_of(each) == KERNEL and (needs := self.kernel(each.name)):
+            issuing, moving = needs.bundles / self.rates.clock, needs.bytes / self.rates.bandwidth
+            return Seconds(kernels=max(issuing, moving))
         least = bound(self.module, around, each)
         moving, within = least.bytes / self.rates.bandwidth, least.cycles / self.rates.clock
         return Seconds(bounded=max(moving, within))

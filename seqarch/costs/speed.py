@@ -20,6 +20,7 @@ COSTS = {  # metric of the cost of a million tokens, by that of the speed
 SPENT = {  # the parts of an estimate, in words
     "computing": "computing",
     "bounded": "moving data",
+    "kernels": "kernels",
     "copying": "waiting for memory",
     "linking": "waiting for other chips",
 }

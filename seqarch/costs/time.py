@@ -6,14 +6,18 @@ libtpu says of most instructions of an optimised program how many cycles they ta
 replayed with these (seqarch.costs.schedule): loops count once per trip, copies and collectives run
 beside the instructions. It is an estimate, not a measurement: it says nothing of hosts, of the
 input pipeline and of dispatch. A program of which a part cannot be counted has no estimate, rather
-than a low one. GPU compilers tell no times.
+than a low one. Kernels are counted by their final schedules, which libtpu writes only in a process
+that was started for it, as the workers of seqarch.costs.cache are. GPU compilers tell no times.
 """
 
+import functools
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 
 from seqarch.config import Config
+from seqarch.costs.bundles import clear_schedules, dump_directory, find_kernel
 from seqarch.costs.compiler import parse_refusal
 from seqarch.costs.devices import Placement, place
 from seqarch.costs.hlo import parse
@@ -33,6 +37,7 @@ class Timing(NamedTuple):
       seconds: all of them.
       computing: instructions whose cycles libtpu estimates.
       bounded: instructions that are bounded by their bytes or rows.
+      kernels: Pallas kernels, the larger of their bundles and their bytes.
       copying: waiting for copies from and to the device's memory.
       linking: waiting for collectives.
     """
@@ -40,6 +45,7 @@ class Timing(NamedTuple):
     seconds: float
     computing: float
     bounded: float
+    kernels: float
     copying: float
     linking: float
 
@@ -64,13 +70,16 @@ def estimate(config: Config, phase: str, batch: int, length: int, target: str) -
         raise NoResult(f"no compiler estimates the time of programs for {target}; TPUs' does")
     mesh = make_mesh(config.mesh, placement.devices())
     program = phase_program(config, phase, batch, length, mesh)
+    if directory := dump_directory():
+        clear_schedules(directory)
     try:
         text = program.compile().as_text()
     except jax.errors.JaxRuntimeError as error:
         if parse_refusal(str(error)):
             raise NoResult("the program does not fit the device") from error
         raise
-    seconds = program_seconds(text, placement).times(1 / (DECODED if phase == "decode" else 1))
+    seconds = program_seconds(text, placement, directory)
+    seconds = seconds.times(1 / (DECODED if phase == "decode" else 1))
     return Timing(seconds.total, *seconds)
 
 
@@ -79,16 +88,19 @@ def has_estimates(placement: Placement) -> bool:
     return placement.target.clock is not None
 
 
-def program_seconds(text: str, placement: Placement) -> Seconds:
+def program_seconds(text: str, placement: Placement, directory: Path | None = None) -> Seconds:
     """Returns the seconds of an optimised program on a TPU.
 
     Args:
       text: that of the compiled program (`Compiled.as_text`).
       placement: the TPU that it was compiled for.
+      directory: where libtpu wrote the schedules of its kernels (seqarch.costs.bundles); None:
+        nothing tells the time of kernels.
 
     Raises:
       Uncounted: where nothing tells the time of an instruction.
     """
     sheet = placement.target
     bandwidth = sheet.bandwidth / sheet.devices_per_chip
-    return replay(parse(text), Rates(sheet.clock, bandwidth, links_of(placement)))
+    rates = Rates(sheet.clock, bandwidth, links_of(placement))
+    return replay(parse(text), rates, functools.partial(find_kernel, directory))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from seqarch.costs.bundles import FLAGS, dump_flags
 from seqarch.costs.devices import place
 from seqarch.costs.memory import Measurement, measure
 from seqarch.costs.peak import Actual, peak
@@ -90,7 +91,11 @@ def _serve(pipe: Any, kind: tuple[int, ...] | str, platforms: str | None, direct
             os.dup2(file.fileno(), descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     jax.config.update("jax_platforms", "cpu" if kind == "absent" else platforms)
-    if kind != "absent":
+    if kind == "absent":
+        schedules = Path(directory, "schedules")
+        schedules.mkdir()
+        os.environ[FLAGS] = f"{os.environ.get(FLAGS, '')} {dump_flags(schedules)}".strip()
+    else:
         jax.config.update("jax_num_cpu_devices", math.prod(kind))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     gc.disable()  # tracing makes so many objects that collecting takes a fifth of its time

@@ -1,0 +1,73 @@
+"""Bundles of kernels, counted by hand in a small schedule, and those that cannot be counted."""
+
+from pathlib import Path
+
+import pytest
+
+from seqarch.costs.bundles import (
+    FLAGS,
+    Kernel,
+    clear_schedules,
+    dump_directory,
+    dump_flags,
+    find_kernel,
+    read_kernel,
+)
+from seqarch.costs.devices import place
+from seqarch.costs.time import program_seconds
+from seqarch.costs.uncounted import Uncounted
+from tests.costs.test_time import BIG, program
+
+# Cut from what libtpu 0.0.42 writes: two operands are copied in, the second of a single block, in
+# a grid of 64 turns and 2 of the pipeline; an inner loop goes from 0 to 32 in steps of 2.
+SCHEDULE = Path(__file__).with_name("kernel_schedule.txt").read_text()
+INNER = 66 * 16 * 4  # bundles 7 to 9, and 0xb, which stands behind
+OUTER = 66 * (5 + 1 + 2)  # 2 to 6, 0xa, 0xc and its empty slot
+
+
+def test_loops_count_once_a_turn_and_a_single_block_is_copied_once():
+    kernel = read_kernel(SCHEDULE, "k")
+    assert kernel == Kernel(2 + INNER + OUTER + 1, 32 * (66 * 16384 + 100))
+
+
+@pytest.mark.parametrize(
+    "known, unknown",
+    [
+        ("totalorder %s250_s23, 32", "totalorder %s250_s23, %s99_s1"),
+        ("sadd.s32 2, %s767_s23", "sadd.s32 %s98_s1, %s767_s23"),
+        ("%s903_s23 = smov 0", "%s903_s23 = sld [smem:[#allocation43_spill]]"),
+        ("/* loop exit test */ }\n   0x9", "}\n   0x9"),
+    ],
+)
+def test_a_loop_of_unknown_trips_refuses_the_kernel(known, unknown):
+    assert known in SCHEDULE
+    with pytest.raises(Uncounted, match="%k .a kernel with a loop of unknown trips"):
+        read_kernel(SCHEDULE.replace(known, unknown), "k")
+
+
+def test_a_kernel_takes_the_larger_of_its_bundles_and_its_bytes(tmp_path):
+    text = program(
+        [f'ROOT %k.1 = {BIG} custom-call(%x), custom_call_target="tpu_custom_call"'],
+    )
+    v5e = place("tpu-v5e")
+    with pytest.raises(Uncounted, match="tpu_custom_call"):
+        program_seconds(text, v5e, tmp_path)
+    for name in ("1-k.10-01-final_bundles", "1-k.1-00-schedule-analysis_final_bundles"):
+        (tmp_path / f"{name}.txt").write_text("")
+    (tmp_path / "1-k.1-01-final_bundles.txt").write_text(SCHEDULE)
+    kernel = find_kernel(tmp_path, "k.1")
+    found = program_seconds(text, v5e, tmp_path)
+    assert found.kernels == found.total == pytest.approx(kernel.bytes / v5e.target.bandwidth)
+    fewer = SCHEDULE.replace("granules=*/16384", "granules=*/1")
+    (tmp_path / "2-k.1-01-final_bundles.txt").write_text(fewer)  # the last one counts
+    found = program_seconds(text, v5e, tmp_path)
+    assert found.total == pytest.approx(kernel.bundles / v5e.target.clock)
+    clear_schedules(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_flags_name_the_directory(monkeypatch, tmp_path):
+    monkeypatch.delenv(FLAGS, raising=False)
+    assert dump_directory() is None and find_kernel(None, "k") is None
+    monkeypatch.setenv(FLAGS, f"--other=1 {dump_flags(tmp_path)}")
+    assert dump_directory() == Path(tmp_path)
