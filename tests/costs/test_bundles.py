@@ -1,5 +1,9 @@
 """Bundles of kernels, counted by hand in a small schedule, and those that cannot be counted."""
 
+import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +75,46 @@ def test_the_flags_name_the_directory(monkeypatch, tmp_path):
     assert dump_directory() is None and find_kernel(None, "k") is None
     monkeypatch.setenv(FLAGS, f"--other=1 {dump_flags(tmp_path)}")
     assert dump_directory() == Path(tmp_path)
+
+
+COMPILE = """
+import jax, jax.numpy as jnp
+jax.config.update("jax_platforms", "cpu")
+from jax.experimental import pallas as pl
+from jax.sharding import SingleDeviceSharding
+from seqarch.costs.bundles import dump_directory, find_kernel
+from seqarch.costs.devices import place
+from seqarch.costs.time import program_seconds
+
+def kernel(x, o):
+    add = lambda i, total: total + jnp.tanh(x[pl.ds(i * 8, 8), :])
+    o[...] = jax.lax.fori_loop(0, 32, add, jnp.zeros((8, 512), jnp.float32))
+
+def fn(x):
+    spec = lambda rows: pl.BlockSpec((rows, 512), lambda i, j: (i, j))
+    shape = jax.ShapeDtypeStruct((128, 2048), jnp.float32)
+    call = dict(grid=(16, 4), in_specs=[spec(256)], out_specs=spec(8), out_shape=shape)
+    return pl.pallas_call(kernel, **call, name="summed")(x)
+
+v5e = place("tpu-v5e")
+given = SingleDeviceSharding(v5e.devices()[0])
+x = jax.ShapeDtypeStruct((4096, 2048), jnp.float32, sharding=given)
+text = jax.jit(fn).trace(x).lower(lowering_platforms=("tpu",)).compile().as_text()
+(name,) = {line.split("%")[1].split(" ")[0] for line in text.splitlines() if "tpu_custom" in line}
+counted = find_kernel(dump_directory(), name)
+turns, size = 16 * 4, 4096 * 2048 * 4
+assert size <= counted.bytes < 1.2 * size, counted
+assert 4 * 32 * turns < counted.bundles < 40 * 32 * turns, counted  # 4 registers are added a turn
+assert program_seconds(text, v5e, dump_directory()).kernels >= size / v5e.target.bandwidth
+"""
+
+
+@pytest.mark.slow
+def test_a_kernel_that_libtpu_compiles_is_counted(tmp_path):
+    """In a process of its own, as libtpu reads its flags once."""
+    if not importlib.util.find_spec("libtpu"):
+        pytest.skip("libtpu is not installed")
+    environment = os.environ | {FLAGS: dump_flags(tmp_path)}
+    command = [sys.executable, "-c", COMPILE]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
