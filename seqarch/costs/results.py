@@ -40,8 +40,8 @@ METRICS = (
     Metric("bound_tokens_per_s", "speed bound", "rate", "Tokens/s that a roofline allows.", False),
     Metric("million_tokens_cost", "cost bound", "price", "Least cost of 10^6 tokens.", True),
     # Of compiled programs (seqarch.costs.speed): one call, or one decoded token a row.
-    Metric("bound_s", "time bound", "seconds", "Seconds by a roofline, at least.", True),
-    Metric("estimated_s", "time", "seconds", "Seconds, estimated by the compiler.", True),
+    Metric("bound_s", "time bound", "duration", "Seconds by a roofline, at least.", True),
+    Metric("estimated_s", "time", "duration", "Seconds, estimated by the compiler.", True),
     Metric("estimated_tokens_per_s", "tokens/s", "rate", "Estimated by the compiler.", False),
     Metric("estimated_mfu", "MFU", "percent", "Share of peak, estimated by the compiler.", False),
     Metric("estimated_cost", "cost", "price", "Of 10^6 tokens, estimated by the compiler.", True),

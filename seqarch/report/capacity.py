@@ -131,6 +131,6 @@ def _estimated(results: Results, place: Record, call: str) -> Iterator[str]:
         return
     names = ("estimated_tokens_per_s", "estimated_mfu", "estimated_cost")
     speed, share, cost = (results.value(EVALUATOR, name, **place.at) for name in names)
-    line = f"{ESTIMATED}: {show(time.value, 'seconds')} {call}, {format_si(speed)} tokens/s"
+    line = f"{ESTIMATED}: {show(time.value, 'duration')} {call}, {format_si(speed)} tokens/s"
     line += f", MFU {show(share, 'percent')}; {time.note}"
     yield line if cost is None else f"{line}; a million tokens cost {show(cost, 'price')}"

@@ -65,6 +65,13 @@ def format_rate(speed: float | Repeated) -> str:
     return f"{rounded:,.0f}" if rounded >= 100 else f"{rounded:.3g}"
 
 
+def format_duration(seconds: float) -> str:
+    """Returns 0.0761 as "76.1 ms"."""
+    scaled = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+    size, unit = next((each for each in scaled if seconds >= each[0]), (1e-9, "ns"))
+    return f"{float(f'{seconds / size:.3g}'):,g} {unit}"
+
+
 def window_cells(window: Window | None) -> tuple[str, str, str]:
     """Returns the ends of a window and its width in octaves, as text.
 
@@ -103,6 +110,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "rate": format_rate,
     "price": "{:.3g}".format,
     "seconds": "{:.3g} s".format,
+    "duration": format_duration,
     "flops": format_si,
     "bytes": format_bytes,
     "exponent": format_exponent,
@@ -113,6 +121,7 @@ AXES = {  # titles of axes, by unit
     "bytes": "bytes",
     "rate": "tokens per second",
     "seconds": "seconds",
+    "duration": "seconds",
     "flops": "FLOPs",
 }
 BOUNDS = {"percent": (0.0, 1.0)}  # of what is drawn, by unit; others are at least 0

@@ -11,13 +11,13 @@ from seqarch.report.tables import Column, Row, Table
 
 CALLS = {"train": "One step", "prefill": "One segment", "decode": "One token of each sequence"}
 COLUMNS = {  # metric of each column, its title, unit, and whether it is an estimate
-    "estimated_s": ("time", "seconds", True),
+    "estimated_s": ("time", "duration", True),
     "estimated_tokens_per_s": ("tokens/s", "rate", True),
     "estimated_mfu": ("MFU", "percent", True),
     "estimated_cost": ("cost of 10^6 tokens", "price", True),
-    "bound_s": ("roofline: time", "seconds", False),
-    "bound_tokens_per_s": ("tokens/s", "rate", False),
-    "million_tokens_cost": ("cost", "price", False),
+    "bound_s": ("roofline: time", "duration", False),
+    "bound_tokens_per_s": ("roofline: tokens/s", "rate", False),
+    "million_tokens_cost": ("roofline: cost", "price", False),
 }
 
 

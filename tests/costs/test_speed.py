@@ -17,6 +17,7 @@ from seqarch.records import Results, Source
 from seqarch.report.capacity import serving_lines, training_lines
 from seqarch.report.cost_tables import target_tables
 from seqarch.report.costs import costs_page
+from seqarch.report.formats import format_duration
 from seqarch.report.render import text_table
 from seqarch.training.meter import step_flops
 from tests.costs import test_capacity
@@ -81,6 +82,20 @@ def test_a_refused_estimate_says_why_and_a_gpu_has_its_roofline_only():
     assert not found(spec(target="local"), None).records
 
 
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (0.0761, "76.1 ms"),
+        (6.294e-6, "6.29 us"),
+        (3e-10, "0.3 ns"),
+        (1.0, "1 s"),
+        (999.9, "1,000 s"),
+    ],
+)
+def test_durations_have_three_digits(seconds, text):
+    assert format_duration(seconds) == text
+
+
 def test_what_an_estimate_is_spent_on():
     assert spent(Timing(1.0, 0.2, 0.7, 0.1, 0.0, 0.0)) == (
         "70 % moving data, 20 % computing, 10 % kernels"
@@ -112,7 +127,7 @@ def test_the_tables_label_estimates_and_old_records_have_none():
         *("model", "context", "time", "tokens/s", "MFU", "cost of 10^6 tokens")
     ]
     assert len(train.rows) == 2 and train.rows[0].cells[:3] == ("one", 64, 0.01)
-    assert ESTIMATED in train.caption and "0.01 s" in text_table(train)
+    assert ESTIMATED in train.caption and "10 ms" in text_table(train)
     prefill = tpu[f"Prefill on tpu-v5e: time {ESTIMATED}"]
     assert "no estimate: %x (a sort)" in text_table(prefill)
     bound = gpu["Training step on gpu-h100: roofline only"]
@@ -152,7 +167,7 @@ def test_the_planner_tells_times_where_it_is_asked():
         found = plan(Planned(1000), *given, timed=True)
         results = results.with_found(with_costs(found, test_capacity.FOUR, 3.0))
     lines = [line for line in training_lines(results) if ESTIMATED in line]
-    assert len(lines) == 1 and "0.01 s a step, 102 k tokens/s, MFU" in lines[0]
+    assert len(lines) == 1 and "10 ms a step, 102 k tokens/s, MFU" in lines[0]
     assert lines[0].endswith("a million tokens cost 0.0326")
     lines = [line for line in serving_lines(results) if ESTIMATED in line]
     # the prefill of all sequences at once does not fit
