@@ -20,7 +20,7 @@ from seqarch.costs.bundles import (
 from seqarch.costs.devices import place
 from seqarch.costs.time import program_seconds
 from seqarch.costs.uncounted import Uncounted
-from tests.costs.test_time import BIG, program
+from tests.costs.hlo_text import BIG, program
 
 # Cut from what libtpu 0.0.42 writes: two operands are copied in, the second of a single block, in
 # a grid of 64 turns and 2 of the pipeline; an inner loop goes from 0 to 32 in steps of 2.

@@ -6,42 +6,13 @@ import sys
 
 import pytest
 
-from seqarch.costs.devices import place
-from seqarch.costs.hlo import arrays_of, parse
-from seqarch.costs.links import HOP_S
-from seqarch.costs.time import estimate, program_seconds
-from seqarch.costs.uncounted import GATHERED, LEAST, SCATTERED, Uncounted
+from seqarch.costs.hlo import parse
+from seqarch.costs.time import estimate
+from seqarch.costs.uncounted import Uncounted
 from seqarch.errors import NoResult
+from tests.costs.hlo_text import BIG, CLOCK, LAST, cycles, seconds
 from tests.costs.test_measure import CONFIG
 
-ONE, FOUR = place("tpu-v5e"), place("tpu-v5e:2x2")
-CLOCK, BANDWIDTH = ONE.target.clock, ONE.target.bandwidth
-MIB = 2**20
-
-
-def cycles(count):
-    """The configuration of an instruction that libtpu estimates."""
-    return f'backend_config={{"window_config":{{"estimated_cycles":"{count}"}}}}'
-
-
-def program(body, *computations):
-    """The text of a module with the lines of its entry computation."""
-    entry = "ENTRY %main (x: f32[1024,1024]) -> f32[1024,1024] {\n"
-    given = "  %x = f32[1024,1024]{1,0:T(8,128)} parameter(0)\n"
-    lines = "".join(f"  {line}\n" for line in body)
-    parts = [FUSED, *computations, entry + given + lines + "}"]
-    return "HloModule m, is_scheduled=true\n\n" + "\n".join(parts)
-
-
-BIG = "f32[1024,1024]{1,0:T(8,128)}"
-FUSED = f"%f (a: {BIG}) -> {BIG} {{\n  ROOT %a = {BIG} parameter(0)\n}}\n"
-
-
-def seconds(*body, computations=(), at=ONE):
-    return program_seconds(program(body, *computations), at)
-
-
-LAST = f"ROOT %last = {BIG} fusion(%x), kind=kLoop, calls=%f, {cycles(300)}"
 BODY = f"""%body (p: (s32[], {BIG}, s32[])) -> (s32[], {BIG}, s32[]) {{
   %p = (s32[]{{:T(128)}}, {BIG}, /*index=2*/s32[]{{:T(128)}}) parameter(0)
   %one = s32[]{{:T(128)}} constant(1)
@@ -160,111 +131,6 @@ def test_a_conditional_takes_its_longest_branch_and_a_call_what_it_calls(names):
         computations=(branch("one", 400), branch("two", 700)),
     )
     assert found.total == pytest.approx((700 + 400 + 300) / CLOCK)
-
-
-COPY = [
-    f"%start = ({BIG[:-1]}S(1)}}, {BIG}, u32[]{{:S(2)}}) copy-start(%x)",
-    f"%work = {BIG} fusion(%x), kind=kLoop, calls=%f, {cycles(1000)}",
-    f"%done = {BIG[:-1]}S(1)}} copy-done(%start)",
-    LAST,
-]
-
-
-def test_a_copy_runs_beside_instructions_and_is_waited_for():
-    found = seconds(*COPY)
-    copied = 4 * MIB / BANDWIDTH
-    assert copied > 1000 / CLOCK
-    assert found.copying == pytest.approx(copied - 1000 / CLOCK)
-    assert found.total == pytest.approx(copied + 300 / CLOCK)
-    short = [line.replace('"1000"', '"100000"') for line in COPY]
-    assert seconds(*short).copying == 0.0
-    unawaited = [line for line in COPY if "done" not in line]
-    assert seconds(*unawaited).total >= copied
-
-
-def test_collectives_take_their_bytes_over_the_links():
-    link = FOUR.target.links / 4  # of four links; the grid has two axes
-    given = 4 * MIB
-    groups = "channel_id=1, replica_groups=mesh['a'=4,'b'=1] {'a'}"
-    whole = seconds(f"%r = {BIG} all-reduce(%x), {groups}, to_apply=%f", LAST, at=FOUR)
-    assert whole.linking == pytest.approx(2 * given * 3 / 4 / (2 * link) + 3 * HOP_S)
-    pairs = "channel_id=1, replica_groups={{0,1},{2,3}}"
-    pair = seconds(f"%r = {BIG} all-reduce(%x), {pairs}, to_apply=%f", LAST, at=FOUR)
-    assert pair.linking == pytest.approx(given / link + HOP_S)
-    gathered = seconds(f"%g = {BIG} all-gather(%x), replica_groups=[1,4]<=[4]", LAST, at=FOUR)
-    assert gathered.linking == pytest.approx(3 * given / (2 * link) + 3 * HOP_S)
-    moved = [
-        f"%s = ({BIG}, {BIG}) collective-permute-start(%x), source_target_pairs={{{{0,1}}}}",
-        f"%d = {BIG} collective-permute-done(%s)",
-    ]
-    assert seconds(*moved, LAST, at=FOUR).linking == pytest.approx(given / link + HOP_S)
-
-
-def test_a_collective_spread_over_fusions_runs_from_the_first_to_the_last():
-    part = (
-        f"%part (a: {BIG}) -> {BIG} {{\n  %a = {BIG} parameter(0)\n"
-        f"  ROOT %g = {BIG} all-gather(%a), channel_id=7, replica_groups=[1,4]<=[4]\n}}\n"
-    )
-    one = f"{BIG} fusion(%x), kind=kCustom, calls=%part"
-    body = [f"%s = {one}", f"%w = {one}, {cycles(100000)}", f"%e = {one}", LAST]
-    found = seconds(*body, computations=(part,), at=FOUR)
-    alone = 3 * 4 * MIB / (2 * FOUR.target.links / 4) + 3 * HOP_S
-    assert found.linking == pytest.approx(alone - 100000 / CLOCK)
-    assert found.bounded == 0.0
-
-
-ROWS = f"""%rows (a: {BIG}, i: s32[64]) -> f32[64,1024] {{
-  %a = {BIG} parameter(0)
-  %i = s32[64]{{0:T(128)S(1)}} parameter(1)
-  ROOT %g = f32[64,1024]{{1,0:T(8,128)}} gather(%a, %i), offset_dims={{1}}, slice_sizes={{1,1024}}
-}}
-"""
-ADDED = f"""%added (a: {BIG}, i: s32[64], u: f32[64,1024]) -> {BIG} {{
-  %a = {BIG} parameter(0)
-  %i = s32[64]{{0:T(128)S(1)}} parameter(1)
-  %u = f32[64,1024]{{1,0:T(8,128)}} parameter(2)
-  ROOT %s = {BIG} scatter(%a, %i, %u), update_window_dims={{1}}
-}}
-"""
-
-
-def test_what_libtpu_does_not_count_is_bounded_by_bytes_and_rows():
-    taken = seconds(
-        "%g = f32[64,1024]{1,0:T(8,128)} fusion(%x, %i), kind=kCustom, calls=%rows",
-        computations=(ROWS,),
-    )
-    moved = 2 * 64 * 4096 / BANDWIDTH  # only the rows of the table
-    assert taken.total == pytest.approx(max(moved, GATHERED * 64 / CLOCK))
-    added = seconds(
-        f"%s = {BIG} fusion(%x, %i, %u), kind=kCustom, calls=%added", computations=(ADDED,)
-    )
-    assert added.bounded == added.total == pytest.approx(SCATTERED * 64 / CLOCK)
-    padded = seconds(
-        "%zero = f32[]{:T(128)} constant(0)",
-        "ROOT %p = f32[1024,2048]{1,0:T(8,128)} pad(%x, %zero), padding=0_0x0_1024",
-    )
-    assert padded.bounded == pytest.approx(12 * MIB / BANDWIDTH)
-    scalar = seconds("%i = s32[]{:T(128)} constant(1)", "ROOT %n = s32[]{:T(128)} negate(%i)")
-    assert scalar.bounded == pytest.approx(LEAST / CLOCK)
-    free = seconds('%b = f32[8]{0} custom-call(), custom_call_target="AllocateBuffer"')
-    assert free.total == 0.0
-
-
-@pytest.mark.parametrize(
-    "shape, size",
-    [
-        ("f32[512,1]{0,1:T(8,128)}", 512 * 8 * 4),
-        ("f32[512,1]{1,0:T(8,128)}", 512 * 128 * 4),
-        ("bf16[3,257,256]{2,1,0:T(8,128)(2,1)S(1)}", 3 * 264 * 256 * 2),
-        ("f32[1000]{0:T(1024)}", 1024 * 4),
-        ("s4[100]{0}", 50),
-        ("pred[]", 1),
-        ("token[]", 0),
-        ("(f32[2]{0}, s32[<=3]{0})", 20),
-    ],
-)
-def test_bytes_are_those_of_whole_tiles(shape, size):
-    assert sum(array.bytes for array in arrays_of(shape)) == size
 
 
 def test_text_without_a_program_is_refused():
