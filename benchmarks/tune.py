@@ -3,6 +3,7 @@
 Forms are timed forward and backward.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -58,7 +59,8 @@ def candidates(layer: Layer, config: Config) -> Iterator[tuple[tuple, Case]]:
         programs = set()
         for size in _sizes(layer):
             options = {"method": form} | size
-            make = partial(_arguments, Layer(layer.mixer, tuple((given | options).items())), config)
+            changed = dataclasses.replace(layer, options=tuple((given | options).items()))
+            make = partial(_arguments, changed, config)
             program = jax.jit(call).lower(*jax.eval_shape(make)).as_text()
             if program in programs:
                 continue

@@ -9,9 +9,9 @@ another window as --config.model.mixer. Every block has a gated MLP; mixtures of
 out.
 
 Expect 2.78 validation bits per byte with --config=configs/hybrids.py:griffin --config.steps=200
---config.batch=8. The state stops growing with the context in every preset but Jamba and Qwen3-Next,
-whose attention sees all tokens; evals.memory shows it. configs/sweeps/hybrids.py asks how many
-attention layers recall needs, and where.
+--config.batch=8. The state stops growing with the context in every preset but Jamba, Qwen3-Next
+and Zamba, whose attention sees all tokens; evals.memory shows it. configs/sweeps/hybrids.py asks
+how many attention layers recall needs, and where.
 """
 
 import ml_collections
@@ -42,6 +42,12 @@ PRESETS = {
         mixer="gated_deltanet,gated_deltanet,gated_deltanet,"
         "attention(gated=True,kv_heads=1,qk_norm=True)",
         layers=4,
+    ),
+    # Glorioso et al. 2024, "Zamba": after every six Mamba layers one attention layer without
+    # positions, which is the same block each time. There only that block has an MLP, and it reads
+    # the embeddings too; both are left out, and Zamba-2's adapters for each place.
+    "zamba": dict(
+        mixer="mamba,mamba,mamba,mamba,mamba,mamba,shared attention(rope=None)", layers=14
     ),
 }
 

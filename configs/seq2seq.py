@@ -24,6 +24,8 @@ As a language model, the GRU of reverse,gru has 0.33. Decoding keeps 1 KiB with 
 the source; with cross-attention 65 KiB for 64 tokens of it, and 16.1 MiB for 16,384.
 """
 
+import dataclasses
+
 import ml_collections
 
 from configs import lm, probes
@@ -75,4 +77,4 @@ def _encoder_layer(layer: Layer) -> str:
     causal = {"window", "sink", "forget"} & dict(layer.options).keys()
     if layer.mixer != "attention" or causal:
         return str(layer)
-    return str(Layer(layer.mixer, (*layer.options, ("causal", False))))
+    return str(dataclasses.replace(layer, options=(*layer.options, ("causal", False))))

@@ -30,6 +30,13 @@ class FromStack(NamedTuple):
     """Stands in a block in the place of a parameter that is its stack's `shared`."""
 
 
+class SharedBlock(nnx.Module):
+    """Stands in the place of a block that is one of its stack's `shared_blocks`, by its index."""
+
+    def __init__(self, index: int):
+        self.index = index
+
+
 class BlockStack(nnx.Module):
     """The blocks of a layer pattern, from the bottom up.
 
@@ -39,6 +46,7 @@ class BlockStack(nnx.Module):
       tail: the blocks above them.
       remat: whether the backward pass computes a block's activations again.
       shared: the parameter that layers have in common (see `SequenceMixer`); None: none.
+      shared_blocks: the blocks that several layers are, in the order of `Stack.shared`.
     """
 
     period: nnx.List
@@ -46,26 +54,37 @@ class BlockStack(nnx.Module):
     tail: nnx.List
     remat: bool
     shared: nnx.Param | None
+    shared_blocks: nnx.List
 
     def make_blocks(
         self, stack: Stack, make: Callable[[Layer, nnx.Rngs], Block], *, rngs: nnx.Rngs
     ) -> None:
-        """Sets `period`, `repeats`, `tail` and `shared`; called in a constructor.
+        """Sets `period`, `repeats`, `tail` and what is shared; called in a constructor.
 
         Raises:
           UserError: where layers would share parameters of different shapes.
         """
 
+        in_common = stack.shared
+
+        def one(layer: Layer, rngs: nnx.Rngs) -> Block | SharedBlock:
+            return SharedBlock(in_common.index(layer)) if layer.shared else make(layer, rngs)
+
         def several(layers: tuple[Layer, ...], rngs: nnx.Rngs) -> nnx.List:
-            return nnx.List([make(layer, rngs) for layer in layers])
+            return nnx.List([one(layer, rngs) for layer in layers])
 
         self.repeats, self.period = stack.repeats, nnx.List()
         if stack.repeats:
             keys = jax.random.split(rngs.params(), stack.repeats)
             self.period = jax.vmap(lambda key: several(stack.period, nnx.Rngs(key)))(keys)
         self.tail = several(stack.tail, rngs)
+        self.shared_blocks = nnx.List([make(layer, rngs) for layer in in_common])
+        self._take_shared()
+
+    def _take_shared(self) -> None:
+        """Sets `shared` to the parameter that blocks have in common, and takes it out of them."""
         found = [param.replace(param[...][0]) for param in _shared(self.period)]
-        found += _shared(self.tail)
+        found += _shared((self.tail, self.shared_blocks))
         self.shared = found[0] if found else None
         if len(shapes := {param.shape for param in found}) > 1:
             raise UserError(
@@ -74,6 +93,7 @@ class BlockStack(nnx.Module):
             )
         if found:
             self.period, self.tail = _without_shared(self.period), _without_shared(self.tail)
+            self.shared_blocks = _without_shared(self.shared_blocks)
 
     def run_blocks(
         self, x: Float[Array, "B T D"], *given: Any, key: Array | None
@@ -110,15 +130,22 @@ class BlockStack(nnx.Module):
         """Returns all blocks from the bottom up, each with its parameters."""
         return [self._whole(block) for block in self._own_blocks()]
 
-    def _own_blocks(self) -> list[Block]:
+    def stacked_blocks(self) -> list[Block]:
+        """Returns all blocks; those of repetitions have the parameters of all repetitions."""
+        blocks = list(self.period) * self.repeats + list(self.tail)
+        return [self._whole(block) for block in blocks]
+
+    def _own_blocks(self) -> list[Block | SharedBlock]:
         """Returns all blocks, without what the stack's layers share."""
         blocks = []
         for i in range(self.repeats if len(self.period) else 0):
             blocks += jax.tree.map(lambda x: x[i], self.period)  # noqa: B023
         return blocks + list(self.tail)
 
-    def _whole(self, block: Block) -> Block:
+    def _whole(self, block: Block | SharedBlock) -> Block:
         """Returns a block with what the stack's layers share."""
+        if isinstance(block, SharedBlock):
+            block = self.shared_blocks[block.index]
         if self.shared is None:
             return block
         fill = lambda leaf: self.shared if isinstance(leaf, FromStack) else leaf

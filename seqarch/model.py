@@ -139,8 +139,7 @@ class LanguageModel(BlockStack):
         Raises:
           UserError: where a row is given more tokens than it has room for.
         """
-        blocks = list(self.period) * self.repeats + list(self.tail)
-        for block, state in zip(blocks, states, strict=True):
+        for block, state in zip(self.stacked_blocks(), states, strict=True):
             for given, fresh in ((count, False), (begun, True)):
                 room = None if given is None else block.mixer.room(state, fresh=fresh)
                 if room is None or any(isinstance(x, jax.core.Tracer) for x in (given, room)):

@@ -15,6 +15,8 @@ from seqarch.types import DTypeLike
 # The parameters of a mixer's constructor that are no options, since the model gives them.
 MODELS_OWN = ("self", "dim", "dtype", "rngs")
 
+SHARED = "shared"  # before a layer whose parameters all its repetitions have in common
+
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
@@ -22,14 +24,17 @@ class Layer:
 
     mixer: a name in MIXERS, or `package.module:Class`
     options: (name, value) of each keyword option
+    shared: whether all layers of the model that equal this one have their parameters in common
     """
 
     mixer: str
     options: tuple[tuple[str, Any], ...] = ()
+    shared: bool = False
 
     def __str__(self) -> str:
         options = ",".join(f"{name}={value}" for name, value in self.options)
-        return f"{self.mixer}({options})" if options else self.mixer
+        text = f"{self.mixer}({options})" if options else self.mixer
+        return f"{SHARED} {text}" if self.shared else text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +48,17 @@ class Stack:
     def __iter__(self):
         return iter(self.period * self.repeats + self.tail)
 
+    @property
+    def shared(self) -> tuple[Layer, ...]:
+        """The layers with parameters in common, each of them once."""
+        return tuple(dict.fromkeys(layer for layer in self if layer.shared))
+
 
 def parse_pattern(text: str) -> tuple[Layer, ...]:
     """Returns the layers of a pattern, such as "mamba,attention(window=64),my.module:MyMixer".
+
+    In "mamba,mamba,shared attention" the attention layers of all repetitions have one set of
+    parameters.
 
     Raises:
       UserError: where it cannot be read, or a mixer or an option is unknown.
@@ -77,20 +90,25 @@ def options_of(mixer: str) -> dict[str, Any]:
 def read_entry(entry: str, kind: str = "layer") -> Layer:
     """Returns the name and the options of a text "name(option=value,...)".
 
+    Those of a shared layer are sorted, so that equal layers are one.
+
     Args:
-      entry: such as "attention(window=64)".
+      entry: such as "attention(window=64)", or, for a layer, "shared attention(window=64)".
       kind: "layer" or "task", for the error.
 
     Raises:
       UserError: where `entry` cannot be read.
     """
-    match = re.fullmatch(r"([\w.:]+)(?:\((.*)\))?", entry.strip())
+    before = rf"(?:({SHARED})\s+)?" if kind == "layer" else "()"
+    match = re.fullmatch(before + r"([\w.:]+)(?:\((.*)\))?", entry.strip())
     if not match:
-        named = "a mixer's name" if kind == "layer" else f"a {kind}'s name"
+        named, more = (f"a {kind}'s name", "")
+        if kind == "layer":
+            named, more = "a mixer's name", f", or '{SHARED}' before either"
         raise UserError(
-            f"cannot read the {kind} {entry!r}; write {named}, or name(option=value, ...)"
+            f"cannot read the {kind} {entry!r}; write {named}, or name(option=value, ...){more}"
         )
-    name, text = match.groups()
+    shared, name, text = match.groups()
     options: dict[str, Any] = {}
     for item in filter(None, (text or "").split(",")):
         key, equals, value = (part.strip() for part in item.partition("="))
@@ -101,7 +119,8 @@ def read_entry(entry: str, kind: str = "layer") -> Layer:
         if key in options:
             raise UserError(f"{entry.strip()} has the option {key!r} twice; give it once")
         options[key] = _literal(value)
-    return Layer(name, tuple(options.items()))
+    items = sorted(options.items()) if shared else options.items()
+    return Layer(name, tuple(items), bool(shared))
 
 
 def _check_options(layer: Layer) -> None:

@@ -53,9 +53,11 @@ def match_depth(model: ModelConfig, target: int) -> ModelConfig:
     """
     tried: dict[int, int] = {}
     shallowest = len(parse_pattern(model.mixer))
-    while not tried or max(tried.values()) < target:
+    growing = True
+    while growing and (not tried or max(tried.values()) < target):
         layers = shallowest + len(tried)
         tried[layers] = count_parameters(dataclasses.replace(model, layers=layers))
+        growing = tried[layers] > tried.get(layers - shallowest, 0)  # unless all layers are shared
     nearest = min(tried, key=lambda layers: abs(tried[layers] - target))
     if abs(tried[nearest] - target) > DEPTH_TOLERANCE * target:
         raise UserError(

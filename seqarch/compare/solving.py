@@ -195,6 +195,6 @@ def _option_fields(model: ModelConfig, layers: Iterable[Layer]) -> Iterator[Fiel
 
 def _with_option(model: ModelConfig, layer: Layer, option: str, value: int) -> ModelConfig:
     """Returns `model` with another option of all layers that are `layer`."""
-    changed = Layer(layer.mixer, (*layer.options, (option, value)))
+    changed = dataclasses.replace(layer, options=(*layer.options, (option, value)))
     layers = (changed if each == layer else each for each in parse_pattern(model.mixer))
     return dataclasses.replace(model, mixer=",".join(map(str, layers)))

@@ -105,7 +105,7 @@ def without_forms(model: ModelConfig) -> ModelConfig:
         if getattr(resolve_mixer(layer.mixer), "forms", None) is None:
             return layer
         kept = tuple(option for option in layer.options if option[0] != "method")
-        return Layer(layer.mixer, kept)
+        return dataclasses.replace(layer, options=kept)
 
     return _each_layer(model, drop)
 
@@ -119,7 +119,8 @@ def _with_form(layer: Layer, choose: Callable[[Layer], dict[str, Any]]) -> Layer
         forms.pick(given["method"])  # refuses an unknown one, before anything is built
         return layer
     given.pop("method", None)
-    return Layer(layer.mixer, tuple((given | choose(layer) | given).items()))
+    options = given | choose(layer) | given
+    return dataclasses.replace(layer, options=tuple(options.items()))
 
 
 def _each_layer(model: ModelConfig, change: Callable[[Layer], Layer]) -> ModelConfig:

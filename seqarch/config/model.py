@@ -27,7 +27,9 @@ def positive(config: Any, *names: str) -> None:
 class ModelConfig:
     """The language model, or the encoder-decoder.
 
-    mixer: the layer pattern, repeated over the depth: "mamba", "mamba,mamba,attention(window=128)"
+    mixer: the layer pattern, repeated over the depth: "mamba", "mamba,mamba,attention(window=128)".
+      In "mamba,mamba,shared attention" all attention layers, with their MLPs, have one set of
+      parameters and a state each
     layers: depth, of the encoder too; the last repetition of the pattern may be cut short
     dim: width D of the residual stream
     mlp: inner width F of the gated MLP in each block; 0 for none

@@ -79,7 +79,8 @@ def truncate(model: LanguageModel, config: ModelConfig, window: int) -> Language
     def narrow(layer: Layer) -> Layer:
         has_window = "window" in options_of(layer.mixer)
         if has_window and dict(layer.options).get("window") is None:
-            return Layer(layer.mixer, (*layer.options, ("window", window)))
+            options = dict(layer.options) | {"window": window}
+            return dataclasses.replace(layer, options=tuple(options.items()))
         return layer
 
     layers = tuple(config.stack)

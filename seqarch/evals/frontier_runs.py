@@ -5,6 +5,7 @@ task (`Probe.size`, such as the number of pairs). They are measured by the evalu
 and memory.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,7 +64,7 @@ def mixer_of(pattern: str) -> str:
     layers = []
     for layer in read_pattern(pattern):
         kept = [each for each in layer.options if type(each[1]) is not int and each[0] != "method"]
-        layers.append(str(Layer(layer.mixer, tuple(kept))))
+        layers.append(str(dataclasses.replace(layer, options=tuple(kept))))
     return ",".join(layers)
 
 

@@ -12,8 +12,10 @@ from seqarch.costs.memory import state_size
 from seqarch.costs.programs import serving_model
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
+from seqarch.mixers.attention import KVCache
 from seqarch.patterns import options_of, read_pattern
 from seqarch.sweep import hyper
+from seqarch.training.checkpoint import named
 
 
 def missing(preset):
@@ -36,7 +38,15 @@ def test_a_preset_is_a_model(preset):
     tokens = jax.ShapeDtypeStruct((1, 8), jnp.int32)
     assert jax.eval_shape(lambda model, x: model(x), model, tokens).shape == (1, 8, 257)
     grows = state_size(model, 4096).bytes > state_size(model, 256).bytes
-    assert grows == (preset in ("jamba", "qwen3_next"))
+    assert grows == (preset in ("jamba", "qwen3_next", "zamba"))
+
+
+def test_zamba_has_one_attention_block_and_a_cache_for_each_place():
+    model = serving_model(parse(hybrids.get_config("zamba")).model)
+    names = [name for name in named(model) if name.endswith("mixer.q.kernel")]
+    assert names == ["shared_blocks.0.mixer.q.kernel"]
+    states = jax.eval_shape(lambda model: model.init_state(1, 8), model)
+    assert [isinstance(state, KVCache) for state in states] == ([False] * 6 + [True]) * 2
 
 
 def test_an_unknown_preset_is_refused():
