@@ -13,6 +13,8 @@ context 4096, bfloat16, on a directory that scripts/prepare_data.py wrote.
 `abilities` trains no text: it gives the probes alone, the five members all and other mixers the two
 that are quick, each with ten fresh seeds. It takes hours, too, and `long` has the same probes.
 
+`seq2seq` trains no text either: language models and encoder-decoders reverse strings.
+
 `ladder` compares the members at three sizes, each at its own learning rate, and fits how bits per
 byte fall with parameters and training FLOPs: does the order hold as models grow? `ladder_full` does
 so from 10M to 300M parameters, on an accelerator.
@@ -21,7 +23,8 @@ Members are layer patterns as in configs/lm.py; "name = pattern" gives one a nam
 sets fields of `model`. `match` says what they have in common with `reference`. "params": each gets
 the MLP width with which it has as many parameters or, if it sets `mlp` itself, the depth. "state":
 the option that sizes its mixer's state, such as attention's window, or else its width. "flops": the
-width at which a token trains at as many FLOPs; all members read the same number of tokens.
+width at which a token trains at as many FLOPs; all members read the same number of tokens. A member
+of a task with a source may be an encoder-decoder: "gru; kind=encdec; encoder=gru".
 
 Probes are tasks with the budget that configs/probes.py gives: "title = task; field=value". Fields
 are those of a run, and lrs, search_seeds, seeds, lengths and members (seqarch.compare.probe_spec).
@@ -224,6 +227,26 @@ def _full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
+def _seq2seq(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    config.members = (
+        "gru",
+        "attention",
+        "gru to gru = gru; kind=encdec; encoder=gru",
+        "gru by summary = gru; kind=encdec; encoder=gru; source=summary",
+        "attention to attention = attention; kind=encdec; encoder=attention(causal=False)",
+    )
+    config.probes = ()
+    config.task = "reverse(length=32)"
+    config.steps, config.batch, config.length = 400, 64, 32
+    config.model.layers, config.model.dim, config.model.mlp = 2, 64, 768
+    config.model.vocab = 34
+    config.optim.final_lr = 1.0
+    config.evals = ml_collections.ConfigDict(dict(flops={}))
+    config.evals.accuracy = ml_collections.ConfigDict(dict(rows=512, lengths=(64,)))
+    config.evals.memory = ml_collections.ConfigDict(dict(contexts=(64, 1024), compiled=(64,)))
+    return config
+
+
 def _ladder(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config = _long(config)
     config.notice = (
@@ -278,6 +301,7 @@ BUDGETS = {
     "tour": _tour,
     "long": _long,
     "abilities": _abilities,
+    "seq2seq": _seq2seq,
     "full": _full,
     "ladder": _ladder,
     "ladder_full": _ladder_full,

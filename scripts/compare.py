@@ -17,7 +17,7 @@ import jax
 from absl import flags
 
 from _root import ROOT
-from configs import lm, probes
+from configs import lm, probes, seq2seq
 from seqarch.compare import comparison, spec
 from seqarch.compare.commands import with_command, with_commands
 from seqarch.compare.deadline import in_minutes
@@ -37,6 +37,7 @@ from seqarch.runtime.progress import print_line
 from seqarch.runtime.workers import check_workers
 from seqarch.tasks import find
 from seqarch.tasks.base import BITS_PER_BYTE
+from seqarch.tasks.probe import Probe
 
 CONFIG = cli.define_config()
 WORKDIR = cli.define_path(
@@ -117,6 +118,8 @@ def start_of(task: str) -> tuple[Callable[[str], Config], str, str]:
     if find(task).score == BITS_PER_BYTE:
         return lambda mixer: parse(lm.get_config(mixer)), "configs/lm.py", ""
     before = f"{task},"
+    if not issubclass(find(task), Probe):
+        return lambda mixer: parse(seq2seq.get_config(before + mixer)), "configs/seq2seq.py", before
     return lambda mixer: parse(probes.get_config(before + mixer)), "configs/probes.py", before
 
 

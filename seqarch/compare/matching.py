@@ -52,7 +52,7 @@ def match_depth(model: ModelConfig, target: int) -> ModelConfig:
       UserError: where it does not come within DEPTH_TOLERANCE.
     """
     tried: dict[int, int] = {}
-    shallowest = len(parse_pattern(model.mixer))
+    shallowest = max(len(parse_pattern(pattern)) for pattern in model.patterns.values())
     growing = True
     while growing and (not tried or max(tried.values()) < target):
         layers = shallowest + len(tried)

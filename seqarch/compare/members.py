@@ -7,11 +7,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from seqarch import tasks
 from seqarch.compare.entries import parse_entry
 from seqarch.compare.matching import match_depth, match_parameters
 from seqarch.compare.solving import match_flops, match_state
 from seqarch.config import Config, ModelConfig, parse, to_dict
-from seqarch.errors import UserError, unknown
+from seqarch.errors import UserError, naming, unknown
 from seqarch.model import count_parameters
 
 FIELDS = ("name", "reference", "members")  # of a sweep's config file, beside those of a run
@@ -41,6 +42,9 @@ def match_members(
 ) -> dict[str, Config]:
     """Returns the config of each member, matched to the reference.
 
+    A member of a task with a source may be an encoder-decoder, as in "gru; kind=encdec;
+    encoder=gru".
+
     Args:
       base: what all members share.
       reference: the layer pattern that members are matched to.
@@ -54,8 +58,9 @@ def match_members(
       Configs by the members' names.
 
     Raises:
-      UserError: for a text that cannot be read, a name that occurs twice, an unknown match, and a
-        member that cannot come close to the reference.
+      UserError: for a text that cannot be read, a name that occurs twice, an unknown match, an
+        encoder-decoder on a task without a source, and a member that cannot come close to the
+        reference.
     """
     if not members:
         raise UserError("config.members is empty; give at least one layer pattern, such as 'mamba'")
@@ -75,20 +80,28 @@ def match_members(
         config = to_dict(base)
         config["model"] |= dict(mixer=entry.value) | settings
         config = parse(config)
-        model = _match(config, target, settings, match)
+        with naming(f"the member {name!r}"):
+            source = _source(config, target)
+        model = _match(config, target, settings, match, source)
         configs[name] = dataclasses.replace(config, model=model)
     return configs
 
 
+def _source(config: Config, reference: ModelConfig) -> int:
+    """Returns the tokens of a row that an encoder-decoder encodes; 0 where no model is one."""
+    encodes = config.model.encodes or reference.encodes
+    return tasks.layout(config.task, encodes=encodes).columns(config.length)[0]
+
+
 def _match(
-    config: Config, reference: ModelConfig, settings: dict[str, Any], match: str
+    config: Config, reference: ModelConfig, settings: dict[str, Any], match: str, source: int
 ) -> ModelConfig:
     """Returns the model of a member, matched to the reference by what `settings` leave open."""
     model = config.model
     if match == "state":
-        return match_state(model, config.length, reference)
+        return match_state(model, config.length, reference, source)
     if match == "flops":
-        return match_flops(model, config.length, reference)
+        return match_flops(model, config.length, reference, source)
     if "mlp" in settings and "layers" in settings:
         return model
     target = count_parameters(reference)

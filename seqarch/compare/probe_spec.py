@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from seqarch.compare.entries import parse_entry
@@ -16,6 +17,7 @@ OWN = ("lrs", "search_seeds", "seeds", "lengths", "members")
 EVERY = 25  # steps between validations
 ROWS = 512  # held-out rows that are scored
 FAR = 2**20  # tokens, after which the state is measured, too
+NO_FIELDS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,22 +68,25 @@ class ProbeSpec:
                 "seeds with which no learning rate was chosen"
             )
 
-    def config(self, mixer: str, base: Config, start: Start) -> Config:
+    def config(
+        self, mixer: str, base: Config, start: Start, model: Mapping[str, Any] = NO_FIELDS
+    ) -> Config:
         """Returns the config with which a layer pattern is trained on the probe.
 
         Args:
           mixer: the layer pattern.
           base: the comparison's config, whose machine and trackers it gets.
           start: returns what configs/probes.py gives.
+          model: other values of fields than that gives, by dotted name.
 
         Raises:
           UserError: for an unknown field, for a value that a field refuses, and for lengths that
             are not beyond training.
         """
         with naming(f"the probe {self.title!r}"):
-            return self._config(start(f"{self.task},{mixer}"), base)
+            return self._config(start(f"{self.task},{mixer}"), base, model)
 
-    def _config(self, config: Config, base: Config) -> Config:
+    def _config(self, config: Config, base: Config, model: Mapping[str, Any]) -> Config:
         if any(length <= config.length for length in self.lengths):
             raise UserError(
                 f"lengths are {self.lengths}; give lengths beyond the {config.length} tokens of "
@@ -92,7 +97,7 @@ class ProbeSpec:
         made = to_dict(config) | dict(evals=dict(accuracy=accuracy, memory=memory))
         config = dataclasses.replace(parse(made), mesh=base.mesh, trackers=base.trackers)
         stops = {"eval.every": EVERY, "eval.stop_when_solved": not self.lengths}
-        return with_fields(config, stops | dict(self.fields))
+        return with_fields(config, {**stops, **model, **self.fields})
 
 
 def read_probes(texts: Sequence[str]) -> tuple[ProbeSpec, ...]:

@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from seqarch.compare.deadline import Deadline
-from seqarch.compare.entries import parse_entry
+from seqarch.compare.entries import Entry, parse_entry
 from seqarch.compare.probe_spec import Start
 from seqarch.compare.probe_study import ProbeStudy
 from seqarch.compare.spec import ComparisonSpec
-from seqarch.errors import NoResult, unknown
+from seqarch.config import ModelConfig
+from seqarch.errors import NoResult, naming, unknown
 from seqarch.evals.evaluate import choose
 from seqarch.model import count_parameters
 from seqarch.records import Results
 from seqarch.runtime.progress import Progress
 from seqarch.tasks import make_task
+
+KIND = ("kind", "encoder", "source")  # fields of `model` that members keep on probes
 
 
 def probe_studies(
@@ -31,33 +35,43 @@ def probe_studies(
       UserError: for a probe or a member that cannot be, and for a directory that holds other runs.
     """
     found = []
-    patterns = _patterns(spec)
+    members = _members(spec)
     for probe in spec.probes:
         for name in probe.members:
-            if name not in patterns:
-                raise unknown(f"member of the probe {probe.title}", name, patterns)
-        for name, pattern in patterns.items():
-            if name in (probe.members or patterns):
-                config = probe.config(pattern, spec.base, start)
+            if name not in members:
+                raise unknown(f"member of the probe {probe.title}", name, members)
+        for name, entry in members.items():
+            if name in (probe.members or members):
+                kind = _kind(spec.base.model, entry)
+                config = probe.config(entry.value, spec.base, start, kind)
                 directory = workdir / name / "probes" / probe.title
                 found.append(ProbeStudy(name, config, probe, directory, deadline))
     for study in found:
-        make_task(study.config)
+        with naming(f"{study.member!r} on the probe {study.probe.title!r}"):
+            make_task(study.config)
         choose(study.config)
         count_parameters(study.config.model)
         study.check()
     return found
 
 
-def _patterns(spec: ComparisonSpec) -> dict[str, str]:
-    """Returns the layer patterns of the members that get probes, by name."""
-    members = {entry.title: entry.value for entry in map(parse_entry, spec.members)}
+def _members(spec: ComparisonSpec) -> dict[str, Entry]:
+    """Returns the members that get probes, by name."""
+    members = {entry.title: entry for entry in map(parse_entry, spec.members)}
     if not spec.probe_members:
         return members
-    chosen = {}
-    for entry in map(parse_entry, spec.probe_members):
-        chosen[entry.title] = members.get(entry.text, entry.value)
-    return chosen
+    return {
+        entry.title: members.get(entry.text, entry)
+        for entry in map(parse_entry, spec.probe_members)
+    }
+
+
+def _kind(base: ModelConfig, entry: Entry) -> dict[str, Any]:
+    """Returns the fields that make a member an encoder-decoder; none of a language model."""
+    given = {field: entry.settings.get(field, getattr(base, field)) for field in KIND}
+    if given["kind"] == "lm":
+        return {}
+    return {f"model.{field}": value for field, value in given.items()}
 
 
 def score_probes(studies: Sequence[ProbeStudy]) -> tuple[Results, ...]:

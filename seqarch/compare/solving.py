@@ -43,17 +43,27 @@ class Field(NamedTuple):
     start: int = 1
 
 
-def state_bytes(model: ModelConfig, length: int) -> int:
-    """Returns the bytes of the state of one sequence after `length` tokens."""
-    return state_size(serving_model(model), length).bytes
+def state_bytes(model: ModelConfig, length: int, source: int = 0) -> int:
+    """Returns the bytes of the state of one sequence after `length` tokens.
+
+    Args:
+      model: the model.
+      length: tokens of the sequence.
+      source: those that an encoder-decoder encodes; a language model reads them as the others.
+    """
+    room = dict(max_len=length - source, source=source) if model.encodes else dict(max_len=length)
+    return state_size(serving_model(model), **room).bytes
 
 
-def flops_per_token(model: ModelConfig, length: int) -> float:
-    """Returns the model FLOPs of training on a token of rows of `length` tokens."""
-    return train_flops(serving_model(model), length).total / length
+def flops_per_token(model: ModelConfig, length: int, source: int = 0) -> float:
+    """Returns the model FLOPs of training on a token of rows; arguments as of `state_bytes`."""
+    encoded = source if model.encodes else 0
+    return train_flops(serving_model(model), length - encoded, source=encoded).total / length
 
 
-def match_state(model: ModelConfig, length: int, reference: ModelConfig) -> ModelConfig:
+def match_state(
+    model: ModelConfig, length: int, reference: ModelConfig, source: int = 0
+) -> ModelConfig:
     """Returns `model` with the bytes of state of `reference`, within TOLERANCE.
 
     The option that sizes the state of a mixer is solved for (`SequenceMixer.state_option`), and
@@ -63,26 +73,30 @@ def match_state(model: ModelConfig, length: int, reference: ModelConfig) -> Mode
       model: the member.
       length: tokens of context.
       reference: a model.
+      source: those that an encoder-decoder encodes.
 
     Raises:
       UserError: where no value comes within the tolerance, or the member gets too large by it.
     """
-    measure = functools.partial(state_bytes, length=length)
+    measure = functools.partial(state_bytes, length=length, source=source)
     return _match(model, reference, measure, _state_fields(model), format_bytes, "of state")
 
 
-def match_flops(model: ModelConfig, length: int, reference: ModelConfig) -> ModelConfig:
+def match_flops(
+    model: ModelConfig, length: int, reference: ModelConfig, source: int = 0
+) -> ModelConfig:
     """Returns `model` with the width at which a token trains at the FLOPs of `reference`.
 
     Args:
       model: the member.
       length: tokens of a row.
       reference: a model.
+      source: those that an encoder-decoder encodes.
 
     Raises:
       UserError: where no width comes within TOLERANCE.
     """
-    measure = functools.partial(flops_per_token, length=length)
+    measure = functools.partial(flops_per_token, length=length, source=source)
     fields = [width_field(model)]
     return _match(model, reference, measure, fields, format_si, "FLOPs a token")
 
@@ -155,8 +169,8 @@ def least_enough(field: Field, measure: Measure, target: float) -> int:
 
 def width_field(model: ModelConfig) -> Field:
     """Returns the width of a model, in multiples of the smallest one that its heads divide."""
-    layers = parse_pattern(model.mixer)
-    units = (unit for unit in range(1, WIDEST_UNIT) if all(_fits(each, unit) for each in layers))
+    parts = list(_one_layer_models(model))
+    units = (unit for unit in range(1, WIDEST_UNIT) if all(_fits(each, unit) for each in parts))
     unit = next(units, 1)  # with which a mixer that fits none says what it needs
     start = max(1, model.dim // unit)
     return Field("model.dim", unit, lambda value: dataclasses.replace(model, dim=value), start)
@@ -169,10 +183,20 @@ def growth_field(model: ModelConfig) -> Field | None:
     return next(_option_fields(model, growing), None)
 
 
-def _fits(layer: Layer, dim: int) -> bool:
-    """Returns whether a mixer can be built at a width."""
+def _one_layer_models(model: ModelConfig) -> Iterator[ModelConfig]:
+    """Yields small models of one layer, which together have each layer of `model`."""
+    bare = dataclasses.replace(model, layers=1, mlp=0, vocab=1, boundary=-1)
+    patterns = {field: parse_pattern(text) for field, text in model.patterns.items()}
+    first = {field: str(layers[0]) for field, layers in patterns.items()}
+    for field, layers in patterns.items():
+        for layer in dict.fromkeys(layers):
+            yield dataclasses.replace(bare, **(first | {field: str(layer)}))
+
+
+def _fits(model: ModelConfig, dim: int) -> bool:
+    """Returns whether a model can be built at a width."""
     try:
-        serving_model(ModelConfig(str(layer), layers=1, dim=dim, mlp=0, vocab=1))
+        serving_model(dataclasses.replace(model, dim=dim))
     except UserError:
         return False
     return True

@@ -8,8 +8,11 @@ import jax
 import pytest
 from flax import nnx
 
-from seqarch.compare.matching import TOLERANCE, count_parameters, match_parameters
-from seqarch.config import ModelConfig
+from configs import compare
+from seqarch.compare import spec
+from seqarch.compare.matching import TOLERANCE, count_parameters, match_depth, match_parameters
+from seqarch.compare.members import match_members
+from seqarch.config import Config, ModelConfig
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
 from seqarch.model import LanguageModel
@@ -46,6 +49,28 @@ def test_too_few_parameters_names_the_member_and_its_smallest_count():
         UserError, match=f"'mamba' has {smallest:,} parameters.*more than the 10,000"
     ):
         match_parameters(SMALL, 10_000)
+
+
+def test_encoder_decoders_have_as_many_parameters_as_a_language_model():
+    given = spec.read(compare.get_config("seq2seq").to_dict())
+    members = [member for member in given.members if "encdec" in member]
+    found = match_members(given.base, given.reference, members)
+    target = count_parameters(given.base.model)
+    assert len(found) == 3 and all(config.model.encodes for config in found.values())
+    for config in found.values():
+        assert abs(count_parameters(config.model) - target) <= TOLERANCE * target
+
+
+def test_depth_is_that_of_the_longer_of_two_patterns():
+    model = dataclasses.replace(SMALL, mixer="gru", kind="encdec", encoder="gru,mamba")
+    found = match_depth(model, count_parameters(dataclasses.replace(model, layers=4)))
+    assert found.layers == 4
+
+
+@pytest.mark.parametrize("match", ["params", "state", "flops"])
+def test_an_encoder_decoder_on_a_task_without_a_source_is_refused(match):
+    with pytest.raises(UserError, match="the member 'a': .* the task text has no source"):
+        match_members(Config(), "gru", ("a = gru; kind=encdec; encoder=gru",), match)
 
 
 def test_too_coarse_a_width_is_refused():

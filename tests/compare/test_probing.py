@@ -43,6 +43,18 @@ def given(*texts, **changes):
     )
 
 
+def test_a_member_is_an_encoder_decoder_on_probes_too(tmp_path):
+    member = "a = gru; mlp=8; kind=encdec; encoder=attention(causal=False); source=summary"
+    (study,) = probe_studies(given("reverse(length=16)", members=(member,)), tmp_path, start)
+    model = study.config.model
+    assert (model.kind, model.encoder, model.source, model.mlp) == (
+        *("encdec", "attention(causal=False)", "summary"),
+        0,
+    )
+    with pytest.raises(UserError, match="'a' on the probe 'parity': .* parity has no source"):
+        probe_studies(given("parity", members=(member,)), tmp_path, start)
+
+
 @pytest.mark.parametrize("field, value", [("members", "gru"), ("lrs", 3), ("seeds", 1)])
 def test_one_value_for_several_is_refused(field, value):
     with pytest.raises(UserError, match=rf"config.{field} is '?{value}'?; give several, as \("):

@@ -42,6 +42,24 @@ def test_a_model_gets_the_flops_of_a_wider_one_and_of_another_mixer():
     assert abs(flops_per_token(found, 2) - target) <= TOLERANCE * target
 
 
+def test_the_state_of_an_encoder_decoder_is_that_of_source_and_target():
+    """Cross-attention keeps a key, a value and a position of each token of the source."""
+    crossed = of("gru", kind="encdec", encoder="gru")
+    assert state_bytes(crossed, 8, 5) - state_bytes(crossed, 8, 4) == (2 * 32 + 1) * 4
+    summed = dataclasses.replace(crossed, source="summary")
+    assert state_bytes(summed, 8, 5) == state_bytes(summed, 8, 4) == 3 * 32 * 4
+    found = match_state(of("attention"), LENGTH, crossed, source=6)
+    assert found == of("attention(window=6)")
+
+
+def test_an_encoder_decoder_gets_the_flops_of_a_language_model():
+    model = of("gru", kind="encdec", encoder="attention(causal=False,heads=2)", source="summary")
+    reference = of("gru", dim=96)
+    found, target = match_flops(model, 8, reference, source=4), flops_per_token(reference, 8)
+    assert abs(flops_per_token(found, 8, 4) - target) <= TOLERANCE * target
+    assert width_field(dataclasses.replace(model, source="attention(heads=3)")).unit == 12
+
+
 @pytest.mark.parametrize(
     "mixer, solved",
     [
