@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import seq2seq
-from seqarch.config import Config, parse
+from configs import probes, seq2seq
+from seqarch.config import Config, parse, to_dict
 from seqarch.costs.memory import state_size
 from seqarch.costs.programs import decoding_room, serving_model
 from seqarch.costs.spec import ProgramSpec, key_of
@@ -21,7 +21,7 @@ from seqarch.model import make_model
 from seqarch.runs import load_run
 from seqarch.sampling import Sampling
 from seqarch.tasks import make_task
-from seqarch.training import loop
+from seqarch.training import loop, rundir
 from seqarch.training.logging import read_rows
 
 SMALL = {"steps": 4, "batch": 4, "log_every": 2, "model.dim": 16, "model.layers": 1}
@@ -96,6 +96,22 @@ def test_answers_of_training_are_those_of_generating(whole):
     lm = jax.jit(lambda: make_model(plain, rngs=nnx.Rngs(0)))()
     with pytest.raises(UserError, match="is a language model, which has no encoder"):
         generate(lm, prompts, sources=sources, steps=4, **options)
+
+
+def test_the_program_generates_the_target_of_a_prompt(whole, tmp_path, run_here):
+    def printed(run: Path, *given: str) -> list[str]:
+        done = run_here("scripts/generate.py", f"--workdir={run}", "--temperature=0", *given)
+        return (done.stderr if done.returncode else done.stdout).splitlines()
+
+    source, target, right = printed(whole, "--prompt=3 1 2")
+    assert (source, right) == ("source: 3 1 2", "right:  2 1 3")
+    assert target.startswith("target: ") and len(target.split()) <= 4
+    source, _, right = printed(whole, "--seed=1")
+    assert source.split()[1:] == right.split()[:0:-1]
+    assert "has 'x'; the source is of symbols 0 to 25" in printed(whole, "--prompt=x")[-1]
+    plain = to_dict(parse(probes.get_config("reverse(length=16),gru")))
+    rundir.write_config(tmp_path, plain)
+    assert "as a language model; give a run of the task text" in printed(tmp_path)[-1]
 
 
 def test_what_a_source_costs_in_decoding():

@@ -11,8 +11,10 @@ from configs import seq2seq
 from seqarch.config import parse
 from seqarch.errors import UserError
 from seqarch.tasks import make_task
+from seqarch.tasks.sources import Spans
 from seqarch.tasks.text import tokens, writer
 from seqarch.tasks.text.span_corruption import SENTINELS, SpanCorruption
+from seqarch.tasks.text.tokenizer import Tokenizer
 
 BOUNDARY = 256 + SENTINELS  # of the model
 
@@ -20,7 +22,7 @@ BOUNDARY = 256 + SENTINELS  # of the model
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory) -> Path:
     content = np.random.default_rng(0).integers(97, 123, 9000, np.uint8).tobytes()
-    cuts = {"train": content[:6000], "validation": content[6000:]}
+    cuts = {"train": content[:6000], "validation": content[6000:], "test": content[3000:6000]}
     made = tmp_path_factory.mktemp("spans") / "text"
     writer.write(made, [(name, name, text) for name, text in cuts.items()], {}, replace=False)
     return made
@@ -28,6 +30,10 @@ def directory(tmp_path_factory) -> Path:
 
 def task(directory: Path, length: int = 66, **options) -> SpanCorruption:
     return SpanCorruption(directory, length, split=True, **options)
+
+
+def coder(directory: Path) -> Tokenizer:
+    return tokens.open_split(directory, "train").tokenizer
 
 
 def restored(source: np.ndarray, target: np.ndarray) -> list[int]:
@@ -117,3 +123,23 @@ def test_the_config_and_its_mistakes(directory):
         with pytest.raises(UserError) as error:
             make_task(parse(tree))
         assert complaint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_source_is_read_from_a_prompt_and_a_target_is_written_with_its_marks(directory):
+    sources = Spans(task(directory), coder(directory))
+    asked = sources.read(b"Thank you <0> to your party <1>.")
+    text = [*b"Thank you ", 256, *b" to your party ", 257, *b".", BOUNDARY]
+    assert asked.source.tolist() == text and asked.stop == 258
+    assert sources.write(asked.source) == b"Thank you <0> to your party <1>."
+    assert (
+        sources.write(np.array([256, *b"for inviting", 257, *b"last"])) == b"<0>for inviting<1>last"
+    )
+    drawn = sources.draw(0)
+    assert sources.read(sources.write(drawn.source)).source.tolist() == drawn.source.tolist()
+    assert drawn.stop == 256 + task(directory).counts.spans
+
+
+@pytest.mark.parametrize("prompt, found", [(b"to be", "none"), (b"<1> be <0>", "<1>, <0>")])
+def test_a_prompt_without_marks_in_order_is_refused(prompt, found, directory):
+    with pytest.raises(UserError, match=f"as missing spans: {found}; mark each, from <0> on"):
+        Spans(task(directory), coder(directory)).read(prompt)
