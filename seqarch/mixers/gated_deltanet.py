@@ -5,7 +5,8 @@
     S_t = (I - b_t k_t k_t^T) a_t S_{t-1} + b_t k_t v_t^T,    o_t = S_t^T q_t / sqrt(K)
     y_t = W_o (norm(o_t) * silu(W_g x_t))
 
-A and delta start as in Mamba-2. Values have twice the channels of keys.
+Values have twice the channels of keys. delta starts as in Mamba-2 and A uniform in (0, 16), and the
+convolution has no bias, as in the paper's code and in flash-linear-attention.
 
 Source: Yang et al. 2025, "Gated delta networks: improving Mamba2 with delta rule".
 """
@@ -22,6 +23,8 @@ from seqarch.mixers.step_size import StepSize
 from seqarch.ops.linear_attention import Tokens
 from seqarch.ops.numerics import spread
 from seqarch.types import DTypeLike
+
+WEAKEST = 1e-6  # stands for the 0 from which A starts, since log A is the parameter
 
 
 class GatedDeltaNet(MatrixMixer):
@@ -66,7 +69,7 @@ class GatedDeltaNet(MatrixMixer):
         self.strength = 2.0 if negative_eigenvalues else 1.0
         self.beta = Linear(dim, heads, ("embed", None), rngs=rngs, dtype=jnp.float32)
         self.delta = Linear(dim, heads, ("embed", None), rngs=rngs, dtype=jnp.float32)
-        self.decay = StepSize(heads, heads, rngs=rngs)
+        self.decay = StepSize(heads, heads, weakest=WEAKEST, rngs=rngs)
 
     def _tokens(self, x, u):
         q, k, v = self._split(jax.nn.silu(u))

@@ -6,6 +6,7 @@
     y_t = W_o (norm(o_t) * sigmoid(W_g2 W_g1 x_t))
 
 The low-rank projections W_a2 W_a1 and W_g2 W_g1 have the rank K. A and delta start as in Mamba-2.
+In flash-linear-attention, the code of its authors, W_g2 has a bias, which the paper does not name.
 
 Source: Kimi Team 2025, "Kimi Linear: an expressive, efficient attention architecture", sections 3
 (the recurrence) and 4 (the projections and gates).

@@ -6,8 +6,9 @@
     y_t = W_out ((C . h_t + D u) * silu(z))
 
 with the initialisation of the paper's code: A = -(1, ..., N) in every channel, delta log-uniform in
-[0.001, 0.1], D = 1. With negative eigenvalues, 2 exp(delta A) - 1 stands in place of exp(delta A)
-(Grazzi et al. 2025, "Unlocking state-tracking in linear RNNs through negative eigenvalues").
+[0.001, 0.1], D = 1; but the bias of the convolution starts at 0, and there as the weights do. With
+negative eigenvalues, 2 exp(delta A) - 1 stands in place of exp(delta A) (Grazzi et al. 2025,
+"Unlocking state-tracking in linear RNNs through negative eigenvalues").
 """
 
 from typing import NamedTuple

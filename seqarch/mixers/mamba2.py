@@ -9,6 +9,10 @@ B is the key, x the value and C the query of linear attention. The heads of a gr
 and have a norm of their own. With negative_eigenvalues the decay is 2 a_t - 1, in (-1, 1) (Grazzi
 et al. 2025, section 4.2).
 
+The convolution has a bias and A starts uniform in [1, 16], as in the paper's code, where
+flash-linear-attention has no bias and [0, 16]. The bias starts at 0, and in the code as
+the weights do.
+
 Source: Dao and Gu 2024, "Transformers are SSMs: generalized models and efficient algorithms through
 structured state space duality".
 """

@@ -70,7 +70,7 @@ class MatrixMixer(SequenceMixer):
         value: int,
         channels: int | None = None,
         conv_width: int = 0,
-        conv_bias: bool = True,
+        conv_bias: bool = False,
         gate: Callable[[Array], Array] | None = None,
         gate_rank: int | None = None,
         bias: bool = False,

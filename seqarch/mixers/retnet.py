@@ -5,7 +5,9 @@
 
 gamma = 1 - 2^(-5-h) in head h. R rotates pairs of key channels by fixed angles, as rotary positions
 do; the paper writes gamma R as a complex decay. So the state needs no position: it is kept as seen
-from its last token.
+from its last token. The paper does not say which angles: here they are those of rotary positions,
+10000^(-2i/K), as in flash-linear-attention; in the authors' code (torchscale) the last pair has
+10000^-1, and the exponents between 0 and -1 are evenly spaced.
 
 Source: Sun et al. 2023, "Retentive network: a successor to Transformer", equations 5 to 8.
 """

@@ -14,7 +14,7 @@ from seqarch.ops.numerics import rows
 from seqarch.types import Array, Float
 
 SHORTEST, LONGEST = 1e-3, 1e-1  # step sizes before training
-STRONGEST = 16.0  # A before training is uniform between 1 and it
+STRONGEST = 16.0  # the largest A before training
 
 
 class StepSize(nnx.Module):
@@ -25,12 +25,13 @@ class StepSize(nnx.Module):
     Args:
       sizes: number of step sizes.
       decays: number of A's; each is for equally many neighbouring step sizes.
+      weakest: A before training is uniform between it and STRONGEST.
       rngs: for A and b.
     """
 
-    def __init__(self, sizes: int, decays: int, *, rngs: nnx.Rngs):
+    def __init__(self, sizes: int, decays: int, *, weakest: float = 1.0, rngs: nnx.Rngs):
         self.bias = nnx.Param(step_bias(sizes, rngs), axes=(None,), decay=False)
-        A = jax.random.uniform(rngs.params(), (decays,), minval=1.0, maxval=STRONGEST)
+        A = jax.random.uniform(rngs.params(), (decays,), minval=weakest, maxval=STRONGEST)
         self.log_A = nnx.Param(jnp.log(A), axes=(None,), decay=False)
 
     def __call__(self, d: Float[Array, "... E"]) -> tuple[Float[Array, "... E"], ...]:

@@ -42,7 +42,7 @@ def normed(p, o, eps=1e-5):
 def convolved(p, x, conv):
     """The outputs of the convolution after the activation, and its next state."""
     recent = np.concatenate([conv, (x @ p["inp.kernel"])[:, None]], 1)
-    u = np.einsum("bwe,we->be", recent, p["conv.weights"]) + p["conv.bias"]
+    u = np.einsum("bwe,we->be", recent, p["conv.weights"]) + p.get("conv.bias", 0)
     return silu(u), recent[:, 1:]
 
 
