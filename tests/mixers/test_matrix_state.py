@@ -178,6 +178,15 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("mixer, smallest", [(GatedDeltaNet, 0), (Mamba2, 1)])
+def test_decays_start_as_in_the_authors_code(mixer, smallest):
+    heads = dict(heads=64) if mixer is GatedDeltaNet else dict(head_dim=2)
+    made = mixer(64, **heads, rngs=nnx.Rngs(0))
+    A = np.exp(made.decay.log_A[...])
+    assert len(A) == 64 and smallest < A.min() < smallest + 1 and 15 < A.max() < 16
+    assert (made.conv.bias is None) == (mixer is GatedDeltaNet)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_prefill_is_the_equations(name):
     make, step = CASES[name]
