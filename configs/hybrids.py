@@ -44,8 +44,8 @@ PRESETS = {
         layers=4,
     ),
     # Glorioso et al. 2024, "Zamba": after every six Mamba layers one attention layer without
-    # positions, which is the same block each time. There only that block has an MLP, and it reads
-    # the embeddings too; both are left out, and Zamba-2's adapters for each place.
+    # positions, which is the same block each time. In the paper no other block has an MLP, and this
+    # one reads the embeddings too; Zamba-2 adapts it to each place.
     "zamba": dict(
         mixer="mamba,mamba,mamba,mamba,mamba,mamba,shared attention(rope=None)", layers=14
     ),
