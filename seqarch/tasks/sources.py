@@ -16,7 +16,8 @@ from seqarch.tasks.text.span_corruption import SENTINELS, SpanCorruption
 from seqarch.tasks.text.tokenizer import Tokenizer
 from seqarch.types import Int
 
-MARK = re.compile(rb"<(\d+)>")  # the place of a missing span
+MARK = re.compile(rb"<(\d{1,9})>")  # the place of a missing span
+LONGEST = 9  # digits of a symbol; int() refuses those of more than 4300
 
 
 class Question(NamedTuple):
@@ -49,10 +50,12 @@ class Symbols:
         """
         most, words = self.task.symbols - 1, prompt.split()
         for word in words:
-            if not (word.isdigit() and int(word) <= most):
+            short = word.isdigit() and len(word) <= LONGEST
+            if not (short and int(word) <= most):
+                shown = word[:20].decode(errors="replace")
                 raise UserError(
-                    f"the prompt has {word.decode(errors='replace')!r}; the source is of symbols 0 "
-                    f"to {most}: write them as numbers, such as '0 1 {most}'"
+                    f"the prompt has {shown!r}; the source is of symbols 0 to {most}: write "
+                    f"them as numbers, such as '0 1 {most}'"
                 )
         return self._question(np.array(words, int))
 

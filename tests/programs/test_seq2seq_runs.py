@@ -109,6 +109,8 @@ def test_the_program_generates_the_target_of_a_prompt(whole, tmp_path, run_here)
     source, _, right = printed(whole, "--seed=1")
     assert source.split()[1:] == right.split()[:0:-1]
     assert "has 'x'; the source is of symbols 0 to 25" in printed(whole, "--prompt=x")[-1]
+    long = printed(whole, f"--prompt={'9' * 5000}")[-1]
+    assert f"has '{'9' * 20}'; the source is of symbols 0 to 25" in long
     plain = to_dict(parse(probes.get_config("reverse(length=16),gru")))
     rundir.write_config(tmp_path, plain)
     assert "as a language model; give a run of the task text" in printed(tmp_path)[-1]

@@ -139,7 +139,10 @@ def test_a_source_is_read_from_a_prompt_and_a_target_is_written_with_its_marks(d
     assert drawn.stop == 256 + task(directory).counts.spans
 
 
-@pytest.mark.parametrize("prompt, found", [(b"to be", "none"), (b"<1> be <0>", "<1>, <0>")])
+@pytest.mark.parametrize(
+    "prompt, found",
+    [(b"to be", "none"), (b"<1> be <0>", "<1>, <0>"), (b"<%s>" % (b"9" * 5000), "none")],
+)
 def test_a_prompt_without_marks_in_order_is_refused(prompt, found, directory):
     with pytest.raises(UserError, match=f"as missing spans: {found}; mark each, from <0> on"):
         Spans(task(directory), coder(directory)).read(prompt)
