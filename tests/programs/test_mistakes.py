@@ -223,7 +223,7 @@ MISTAKES = [
     (
         "scripts/compare.py",
         "--config=configs/compare.py:ful",
-        "no budget 'ful' in configs/compare.py; give one of tour, long, abilities, full",
+        "no budget 'ful' in configs/compare.py; give one of tour, long, abilities, ",
     ),
     (
         "scripts/compare.py",
