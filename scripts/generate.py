@@ -53,7 +53,7 @@ def main() -> None:
     sampling = Sampling(TEMPERATURE.value, TOP_K.value, TOP_P.value).check()
     config = stored_config(WORKDIR.value)
     if config.model.encodes:
-        answer(sampling)
+        answer(config, sampling)
     elif check_name(config.task) == "text":
         continue_text(sampling)
     else:
@@ -63,8 +63,8 @@ def main() -> None:
         )
 
 
-def served() -> "tuple[Config, LanguageModel]":
-    """Returns the config of the run, and its model as it serves."""
+def served() -> "LanguageModel":
+    """Returns the model of the run as it serves."""
     import jax
 
     from seqarch.config import MeshConfig
@@ -73,8 +73,8 @@ def served() -> "tuple[Config, LanguageModel]":
     from seqarch.training.sharding import make_mesh
 
     mesh = make_mesh(MeshConfig(data=1, fsdp=-1), jax.local_devices())
-    config, model, _ = load_model(WORKDIR.value, ALLOW_MODULES.value, mesh=mesh)
-    return config, serve(model, mesh)
+    # Passed on without a name of its own, so that the model as it was loaded is freed.
+    return serve(load_model(WORKDIR.value, ALLOW_MODULES.value, mesh=mesh)[1], mesh)
 
 
 def write(text: bytes) -> None:
@@ -101,7 +101,7 @@ def continue_text(sampling: "Sampling") -> None:
 
     from seqarch.generate import stream
 
-    _, model = served()
+    model = served()
     coder = tokenizer_of(model.embedding.shape[0])
     prompt = os.fsencode(PROMPT.value)  # the bytes that were typed, which may be no UTF-8
     write(prompt)
@@ -114,7 +114,7 @@ def continue_text(sampling: "Sampling") -> None:
     print()
 
 
-def answer(sampling: "Sampling") -> None:
+def answer(config: "Config", sampling: "Sampling") -> None:
     """Prints a source, the target that an encoder-decoder writes, and the right one if known."""
     import jax
     import numpy as np
@@ -124,7 +124,7 @@ def answer(sampling: "Sampling") -> None:
     from seqarch.tasks.sources import sources_of
     from seqarch.tasks.text.span_corruption import SENTINELS, SpanCorruption
 
-    config, model = served()
+    model = served()
     task, vocab = make_task(config), model.embedding.shape[0]
     of_text = isinstance(task, SpanCorruption)
     sources = sources_of(task, tokenizer_of(vocab - SENTINELS) if of_text else None)

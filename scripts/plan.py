@@ -5,8 +5,8 @@
     python scripts/plan.py --hf=config.json --target=gpu-h100
 
 Programs are compiled for the target, which need not be here; see seqarch/costs/devices.py. With
---time the compiler of a TPU also estimates how long they take. With
---out=DIR the numbers are also written as records, to DIR/records.jsonl.
+--time the compiler of a TPU also estimates how long they take. With --out=DIR the numbers are also
+written as records, to DIR/records.jsonl.
 
 --facts asks instead how much state the recall of so many facts needs, by a law that
 scripts/frontier.py fitted to runs. Nothing is compiled then.

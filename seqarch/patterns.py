@@ -109,6 +109,8 @@ def read_entry(entry: str, kind: str = "layer") -> Layer:
             f"cannot read the {kind} {entry!r}; write {named}, or name(option=value, ...){more}"
         )
     shared, name, text = match.groups()
+    if kind == "layer" and name == SHARED:
+        raise UserError(f"{SHARED!r} stands before a layer, as in '{SHARED} attention'")
     options: dict[str, Any] = {}
     for item in filter(None, (text or "").split(",")):
         key, equals, value = (part.strip() for part in item.partition("="))

@@ -45,10 +45,10 @@ page from the source.
 MEASURED = """
 ## What each can do
 
-Small models of two layers, trained on generated tasks by one rule:
-[abilities/report.md](abilities/report.md) has the settings, every seed, and what each command was.
+Small models of two layers, trained on generated tasks: [abilities.md](abilities.md) says how, and
+its [report](abilities/report.md) has every seed and the command of each run.
 
-![What does each keep after many tokens?](abilities/figures/ability-against-long-state.svg)
+![What does each recall?](abilities/figures/ability-against-long-state.svg)
 """
 COLUMNS = (
     Column("mixer", "code"),

@@ -146,7 +146,9 @@ def test_forms_keep_what_is_shared():
 
 @pytest.mark.parametrize("pattern", ["gru shared", "shared", "shared shared gru", "share gru"])
 def test_what_cannot_be_read_is_told_in_one_line(pattern):
-    with pytest.raises(UserError, match="cannot read the layer .* 'shared' before|unknown mixer"):
+    with pytest.raises(
+        UserError, match="cannot read the layer .* 'shared' before|'shared' stands before a layer"
+    ):
         parse_pattern(pattern)
 
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from seqarch.costs.memory import Measurement
 from seqarch.costs.peak import Actual
 from seqarch.costs.programs import PHASES
+from seqarch.costs.schedule import Seconds
 from seqarch.costs.spec import SOURCES, TIME_SOURCES, Failed, Outcome, ProgramSpec, key_of
-from seqarch.costs.time import Timing
 from seqarch.costs.worker import Worker
 from seqarch.files import read_json, write_json
 
@@ -79,9 +79,9 @@ class MeasurementCache:
         started = [self._start(spec, Measurement) for spec in specs]
         return [future.result() for future in started]
 
-    def estimate_all(self, specs: Iterable[ProgramSpec]) -> list[Timing | Failed]:
+    def estimate_all(self, specs: Iterable[ProgramSpec]) -> list[Seconds | Failed]:
         """Estimates the time of several programs in parallel, which compiles them whole."""
-        started = [self._start(spec, Timing) for spec in specs]
+        started = [self._start(spec, Seconds) for spec in specs]
         return [future.result() for future in started]
 
     def run(self, spec: ProgramSpec) -> Actual | Failed:
@@ -90,7 +90,7 @@ class MeasurementCache:
             return self._start(spec, Actual).result()
 
     def _start(self, spec: ProgramSpec, kind: type[NamedTuple]) -> futures.Future:
-        sources = SOURCES + TIME_SOURCES if kind is Timing else SOURCES
+        sources = SOURCES + TIME_SOURCES if kind is Seconds else SOURCES
         key = key_of(spec, self._platforms, sources)
         path = self._cache / f"{kind.__name__.lower()}-{key}.json"
         with self._lock:

@@ -15,9 +15,10 @@ from seqarch.costs.devices import place
 from seqarch.costs.limits import longest_context, most_sequences
 from seqarch.costs.memory import Measurement
 from seqarch.costs.results import EVALUATOR, largest_record, place_of, program_records
+from seqarch.costs.schedule import Seconds
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec
 from seqarch.costs.speed import is_timed, speed_records, with_costs
-from seqarch.costs.time import Timing, has_estimates
+from seqarch.costs.time import has_estimates
 from seqarch.records import Record
 from seqarch.stats.exponents import exponent
 
@@ -86,7 +87,7 @@ def _speeds(
 ) -> Iterator[Record]:
     """Yields rooflines and estimated times of the programs of a target that fit."""
     fitting = [(spec, outcome) for spec, outcome in outcomes if is_timed(outcome)]
-    timings: list[Timing | Failed | None] = [None] * len(fitting)
+    timings: list[Seconds | Failed | None] = [None] * len(fitting)
     if fitting and has_estimates(place(fitting[0][0].target)):
         timings = cache.estimate_all(spec for spec, _ in fitting)
     for (spec, outcome), timing in zip(fitting, timings, strict=True):

@@ -8,6 +8,7 @@ estimate of the program.
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -57,7 +58,7 @@ class Seconds(NamedTuple):
     @property
     def total(self) -> float:
         """All of them."""
-        return sum(self)
+        return math.fsum(self)
 
     def plus(self, other: "Seconds") -> "Seconds":
         """Returns the seconds of both, one after the other."""

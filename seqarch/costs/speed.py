@@ -7,8 +7,9 @@ from typing import Any
 from seqarch.costs import roofline
 from seqarch.costs.devices import Placement, place
 from seqarch.costs.results import EVALUATOR, place_of
+from seqarch.costs.schedule import Seconds
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec
-from seqarch.costs.time import ESTIMATED, Timing
+from seqarch.costs.time import ESTIMATED
 from seqarch.records import Record
 from seqarch.training.meter import step_flops
 
@@ -35,7 +36,7 @@ def tokens_of(spec: ProgramSpec) -> int:
 
 
 def speed_records(
-    spec: ProgramSpec, outcome: Outcome, timing: Timing | Failed | None
+    spec: ProgramSpec, outcome: Outcome, timing: Seconds | Failed | None
 ) -> Iterator[Record]:
     """Yields the roofline of a program, its estimated time, and what follows from both.
 
@@ -55,7 +56,7 @@ def speed_records(
 
 
 def estimate_records(
-    spec: ProgramSpec, outcome: Outcome, timing: Timing | Failed, at: Mapping[str, Any]
+    spec: ProgramSpec, outcome: Outcome, timing: Seconds | Failed, at: Mapping[str, Any]
 ) -> Iterator[Record]:
     """Yields the estimated time of a program with its speed and MFU, or why there is none.
 
@@ -68,10 +69,10 @@ def estimate_records(
     if isinstance(timing, Failed):
         yield Record(EVALUATOR, "estimated_s", at=at, status="failed", note=timing.reason)
         return
-    placement, speed = place(spec.target), tokens_of(spec) / timing.seconds
-    yield Record(EVALUATOR, "estimated_s", timing.seconds, at, note=spent(timing))
+    placement, speed = place(spec.target), tokens_of(spec) / timing.total
+    yield Record(EVALUATOR, "estimated_s", timing.total, at, note=spent(timing))
     yield Record(EVALUATOR, "estimated_tokens_per_s", speed, at, note=ESTIMATED)
-    rate = _model_flops(spec, outcome) / timing.seconds
+    rate = _model_flops(spec, outcome) / timing.total
     share = rate / (placement.chips * placement.target.flops)
     yield Record(EVALUATOR, "estimated_mfu", share, at, note=ESTIMATED)
 
@@ -94,9 +95,9 @@ def with_costs(
             yield Record(EVALUATOR, COSTS[record.metric], cost, record.at, note=note)
 
 
-def spent(timing: Timing) -> str:
+def spent(timing: Seconds) -> str:
     """Returns what most of an estimated time is spent on: "97 % computing, 3 % moving data"."""
-    shares = {words: getattr(timing, part) / timing.seconds for part, words in SPENT.items()}
+    shares = {words: getattr(timing, part) / timing.total for part, words in SPENT.items()}
     shown = sorted((each for each in shares.items() if each[1] >= 0.005), key=lambda each: -each[1])
     return ", ".join(f"{100 * share:.0f} % {words}" for words, share in shown)
 

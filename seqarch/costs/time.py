@@ -1,6 +1,6 @@
 """Seconds that a program takes on an absent TPU, as its compiler estimates them.
 
-    estimate(config, "train", batch=8, length=2048, target="tpu-v5e").seconds
+    estimate(config, "train", batch=8, length=2048, target="tpu-v5e").total
 
 libtpu says of most instructions of an optimised program how many cycles they take. The schedule is
 replayed with these (seqarch.costs.schedule): loops count once per trip, copies and collectives run
@@ -12,7 +12,6 @@ that was started for it, as the workers of seqarch.costs.cache are. GPU compiler
 
 import functools
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 
@@ -30,28 +29,10 @@ from seqarch.training.sharding import make_mesh
 ESTIMATED = "estimated by the compiler"  # the label of every such figure
 
 
-class Timing(NamedTuple):
-    """Seconds of one call of a program, or of decoding one token of each row.
-
-    Attributes:
-      seconds: all of them.
-      computing: instructions whose cycles libtpu estimates.
-      bounded: instructions that are bounded by their bytes or rows.
-      kernels: Pallas kernels, the larger of their bundles and their bytes.
-      copying: waiting for copies from and to the device's memory.
-      linking: waiting for collectives.
-    """
-
-    seconds: float
-    computing: float
-    bounded: float
-    kernels: float
-    copying: float
-    linking: float
-
-
-def estimate(config: Config, phase: str, batch: int, length: int, target: str) -> Timing:
+def estimate(config: Config, phase: str, batch: int, length: int, target: str) -> Seconds:
     """Compiles the program of a phase for a TPU, whole, and returns its estimated seconds.
+
+    They are those of one call, or of decoding one token of each row.
 
     Args:
       config: the run's config.
@@ -79,8 +60,7 @@ def estimate(config: Config, phase: str, batch: int, length: int, target: str) -
             raise NoResult("the program does not fit the device") from error
         raise
     seconds = program_seconds(text, placement, directory)
-    seconds = seconds.times(1 / (DECODED if phase == "decode" else 1))
-    return Timing(seconds.total, *seconds)
+    return seconds.times(1 / DECODED) if phase == "decode" else seconds
 
 
 def has_estimates(placement: Placement) -> bool:

@@ -16,8 +16,9 @@ from seqarch.costs.bundles import FLAGS, dump_flags
 from seqarch.costs.devices import place
 from seqarch.costs.memory import Measurement, measure
 from seqarch.costs.peak import Actual, peak
+from seqarch.costs.schedule import Seconds
 from seqarch.costs.spec import Failed, ProgramSpec
-from seqarch.costs.time import Timing, estimate
+from seqarch.costs.time import estimate
 from seqarch.errors import NoResult, UserError, first_line
 from seqarch.runtime.accelerator import check_accelerator
 from seqarch.runtime.process import how_ended, spawn
@@ -43,7 +44,7 @@ class Worker:
 
         Args:
           spec: the program.
-          asked: what is wanted: a Measurement, a Timing, or the Actual of a fresh process.
+          asked: what is wanted: a Measurement, Seconds, or the Actual of a fresh process.
           timeout: seconds after which the program is given up.
         """
         placement = place(spec.target)
@@ -116,7 +117,7 @@ def _outcome(spec: ProgramSpec, asked: type[NamedTuple]) -> Any:
     try:
         if place(spec.target).present:
             check_accelerator()
-        return {Measurement: measure, Timing: estimate, Actual: peak}[asked](*spec)
+        return {Measurement: measure, Seconds: estimate, Actual: peak}[asked](*spec)
     except NoResult as error:
         return Failed(str(error))
     except UserError as error:

@@ -33,7 +33,7 @@ class LogSum(NamedTuple):
         """Returns the difference of two sums, which is as exact as a sum of its own terms."""
         return (self.coarse - other.coarse) + (self.fine - other.fine)
 
-    def at(self, index: slice | np.ndarray) -> "LogSum":
+    def at(self, index: slice) -> "LogSum":
         """Returns the sums up to some of the tokens."""
         return LogSum(self.coarse[:, index], self.fine[:, index])
 
@@ -63,6 +63,41 @@ def decayed(x: Float[Array, "B C H K"], g: Float[Array, "B C H *K"]) -> Float[Ar
 
 
 def scores(
+    q: Float[Array, "B C H K"],
+    k: Float[Array, "B C H K"],
+    p: Float[Array, "B C H K"] | None,
+    r: Float[Array, "B C H K"] | None,
+    sums: LogSum | None,
+    visible: Bool[Array, "#B C C"],
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """Returns the scores of q with k and with p, then those of r with k and with p.
+
+    A score is q_t . (k_s exp(G_t - G_s)) where s is visible to t, else 0. What r reads is the state
+    before its token, G_{t-1} in place of G_t and s < t: moved up by a token, it decays as q does.
+
+    Args:
+      q: queries.
+      k: keys.
+      p: keys at which the delta rule erases; None: k.
+      r: keys at which it reads; None: there are no such scores.
+      sums: the cumulative sums G of log-decays, per head or per channel; None: no decay.
+      visible: for queries and keys; no key is later than a query that it is visible to.
+    """
+    size = q.shape[1]
+    reads = q if r is None else jnp.concatenate([q, jnp.roll(r, -1, axis=1)], 1)
+    writes = k if p is None else jnp.concatenate([k, p], 1)
+    found = _scores(reads, writes, sums)
+    pairs = found[..., :size], found[..., -size:]
+    qk, qp = (jnp.where(visible[:, None], each[:, :, :size], 0.0) for each in pairs)
+    if r is None:
+        return qk, qp, None, None
+    strict = visible & ~jnp.eye(size, dtype=bool)[None]
+    moved = (jnp.roll(each[:, :, size:], 1, axis=2) for each in pairs)
+    rk, rp = (jnp.where(strict[:, None], each, 0.0) for each in moved)
+    return qk, qp, rk, rp
+
+
+def _scores(
     q: Float[Array, "B RC H K"], k: Float[Array, "B WC H K"], sums: LogSum | None
 ) -> Float[Array, "B H RC WC"]:
     """Returns q_t . (k_s exp(G_t - G_s)) for all t and s <= t; the scores of later keys are finite.

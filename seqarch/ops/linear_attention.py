@@ -167,19 +167,9 @@ def _solve(c: Tokens) -> Solved:
         decay = decay * factor.reshape(*factor.shape[:2], -1, 1)
     visible, enters, leaves = _visibility(c)
     decay = decay * enters[:, -1, None, None, None]
-    found = scores(
-        q if r is None else jnp.concatenate([q, jnp.roll(r, -1, axis=1)], 1),
-        k if c.p is None else jnp.concatenate([k, p], 1),
-        sums,
-    )
-    size = q.shape[1]
-    masked = lambda mask, x: jnp.where(mask[:, None], x, 0.0)
-    qk, qp = (masked(visible, found[:, :, :size, at]) for at in (slice(size), slice(-size, None)))
+    qk, qp, rk, rp = scores(q, k, None if c.p is None else p, r, sums, visible)
     erased = None
     if r is not None:
-        strict = visible & ~jnp.eye(size, dtype=bool)[None]
-        later = jnp.roll(found[:, :, size:], 1, axis=2)
-        rk, rp = (masked(strict, later[..., at]) for at in (slice(size), slice(-size, None)))
         W, Z = _eliminate(rp, _entering(r, sums and sums.before, enters), rk, c.v)
         erased = Erased(_leaving(p * last, sums, leaves), qp, W, Z)
     q = _entering(q, sums and sums.value, enters)

@@ -10,9 +10,10 @@ from seqarch.costs import capacity, measure, roofline
 from seqarch.costs.devices import place
 from seqarch.costs.memory import Measurement
 from seqarch.costs.results import METRICS
+from seqarch.costs.schedule import Seconds
 from seqarch.costs.spec import Failed, ProgramSpec
 from seqarch.costs.speed import speed_records, spent, tokens_of, with_costs
-from seqarch.costs.time import ESTIMATED, Timing
+from seqarch.costs.time import ESTIMATED
 from seqarch.records import Results, Source
 from seqarch.report.capacity import serving_lines, training_lines
 from seqarch.report.cost_tables import target_tables
@@ -23,7 +24,7 @@ from seqarch.training.meter import step_flops
 from tests.costs import test_capacity
 from tests.costs.test_measure import CONFIG, Made
 
-TIMING = Timing(0.01, 0.0065, 0.003, 0.0, 0.0004, 0.0001)
+TIMING = Seconds(0.0065, 0.003, 0.0, 0.0004, 0.0001)
 MEASURED = Measurement(2**20, 0, 0, 2**10, 0, 0, 0, 0, 2**21, "made up", 2**30, 1e9)
 
 
@@ -97,7 +98,7 @@ def test_durations_have_three_digits(seconds, text):
 
 
 def test_what_an_estimate_is_spent_on():
-    assert spent(Timing(1.0, 0.2, 0.7, 0.1, 0.0, 0.0)) == (
+    assert spent(Seconds(0.2, 0.7, 0.1, 0.0, 0.0)) == (
         "70 % moving data, 20 % computing, 10 % kernels"
     )
 

@@ -33,6 +33,10 @@ VARIANTS = (
     "rg_lru(unit_start=True)",
 )
 QUICK = ("linear_attention",)
+KNOWN = {  # patterns that break the law, and why
+    "kda(negative_eigenvalues=True)": "rounding its arguments to bfloat16 moves the gradient of "
+    "2,048 inputs by 0.060 of its rms, bfloat16 by 0.128, a little more than the double",
+}
 
 
 def negative_eigenvalues():
@@ -42,12 +46,14 @@ def negative_eigenvalues():
             "negative_eigenvalues"
         )
         if option and not option.default:
-            pattern, marks = f"{name}(negative_eigenvalues=True)", [pytest.mark.slow]
-            if name == "kda":
-                why = "in bfloat16 the gradient over 2,048 tokens is off by 13 % of its rms"
-                known = pytest.mark.xfail(raises=laws.LawBroken, reason=why, strict=False)
-                marks.append(known)
-            yield pytest.param(pattern, marks=marks)
+            yield f"{name}(negative_eigenvalues=True)"
+
+
+def marks_of(pattern):
+    slow = () if pattern in QUICK else (pytest.mark.slow,)
+    why = KNOWN.get(pattern)
+    broken = pytest.mark.xfail(raises=laws.LawBroken, reason=why, strict=False)
+    return (*slow, broken) if why else slow
 
 
 def constructor(pattern):
@@ -66,10 +72,9 @@ def check_law(make):
 @pytest.mark.parametrize(
     "pattern",
     [
-        pytest.param(pattern, marks=() if pattern in QUICK else pytest.mark.slow)
-        for pattern in (*MIXERS, *VARIANTS)
-    ]
-    + list(negative_eigenvalues()),
+        pytest.param(pattern, marks=marks_of(pattern))
+        for pattern in (*MIXERS, *VARIANTS, *negative_eigenvalues())
+    ],
 )
 def test_the_law_holds(pattern):
     check_law(constructor(pattern))

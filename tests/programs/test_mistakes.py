@@ -230,6 +230,11 @@ MISTAKES = [
         "--config.members=('grru',)",
         "unknown mixer 'grru'; did you mean 'gru'?",
     ),
+    (
+        "train.py",
+        "--config.model.mixer=shared,gru",
+        "'shared' stands before a layer, as in 'shared attention'",
+    ),
     # what is not of this machine
     (
         "train.py",
