@@ -55,7 +55,7 @@ def candidates(layer: Layer, config: Config) -> Iterator[tuple[tuple, Case]]:
     """
     given = dict(layer.options)
     call = lambda mixer, x: mixer(x)
-    for form in resolve_mixer(layer.mixer).forms:
+    for form in resolve_mixer(layer.mixer).forms.on(family(jax.default_backend())):
         programs = set()
         for size in _sizes(layer):
             options = {"method": form} | size

@@ -90,7 +90,8 @@ def _read(file: Path) -> dict[str, Choices]:
 def _check_choice(mixer: str, options: dict[str, Any]) -> None:
     if ":" in mixer:  # a user's own mixer, which may not be importable here
         return
-    forms = resolve_mixer(mixer).forms or {}
+    forms = resolve_mixer(mixer).forms
     parse_pattern(str(Layer(mixer, tuple(options.items()))))
-    if options.get("method") not in forms:
-        raise unknown(f"form of {mixer}", str(options.get("method")), forms)
+    known = (*forms, *forms.kernels) if forms else ()
+    if options.get("method") not in known:
+        raise unknown(f"form of {mixer}", str(options.get("method")), known)

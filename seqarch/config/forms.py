@@ -51,13 +51,28 @@ def with_forms(
       tuned: by mixer, the fastest options on the device, which take precedence.
 
     Raises:
-      UserError: where `model` names an unknown form.
+      UserError: where `model` names an unknown form, or one that `platform` lacks.
     """
 
     def choose(layer: Layer) -> dict[str, Any]:
         return tuned.get(layer.mixer) or {"method": resolve_mixer(layer.mixer).forms.auto(platform)}
 
-    return _each_layer(model, lambda layer: _with_form(layer, choose))
+    def with_form(layer: Layer) -> Layer:
+        _check_platform(layer, platform)
+        return _with_form(layer, choose)
+
+    return _each_layer(model, with_form)
+
+
+def _check_platform(layer: Layer, platform: str) -> None:
+    """Raises UserError for a layer whose form is a kernel of another platform."""
+    forms, method = resolve_mixer(layer.mixer).forms, dict(layer.options).get("method")
+    if forms and method in forms.kernels and method not in forms.on(platform):
+        raise UserError(
+            f"the form {method!r} of {layer.mixer} is a kernel for a "
+            f"{forms.kernels[method].platform.upper()}, not for a {platform.upper()}; give one of "
+            f"{', '.join(forms.on(platform))}"
+        )
 
 
 def with_recorded_forms(model: ModelConfig, recorded: Mapping[str, str]) -> ModelConfig:

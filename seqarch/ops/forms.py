@@ -1,6 +1,8 @@
 """The forms of an op: one function computed in several ways, of which each platform prefers one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import jax
 
@@ -12,19 +14,47 @@ def family(platform: str) -> str:
     return {"cuda": "gpu", "rocm": "gpu"}.get(platform, platform)
 
 
+class Kernel(NamedTuple):
+    """A form that is written for one platform, and that no other can run.
+
+    Attributes:
+      platform: "gpu" or "tpu".
+      run: its callable, as those of the op's other forms.
+    """
+
+    platform: str
+    run: Callable
+
+
 class Forms(dict[str, Callable]):
     """A dict from a form's name to its callable; tests and benchmarks iterate over it.
 
     Args:
-      forms: by name.
+      forms: those that run on every platform, by name.
       cpu: the name that method="auto" stands for on a CPU.
       accelerator: the same on a GPU or TPU, where each turn of a `lax.scan` over tokens is a
         kernel launch.
+      tpu: the same on a TPU; None: `accelerator`.
+      kernels: forms of one platform, by name; they are no entries of the dict.
     """
 
-    def __init__(self, forms: dict[str, Callable], *, cpu: str, accelerator: str):
+    def __init__(
+        self,
+        forms: dict[str, Callable],
+        *,
+        cpu: str,
+        accelerator: str,
+        tpu: str | None = None,
+        kernels: Mapping[str, Kernel] = MappingProxyType({}),
+    ):
         super().__init__(forms)
-        self._auto = {"cpu": cpu, "gpu": accelerator, "tpu": accelerator}
+        self.kernels = dict(kernels)
+        self._auto = {"cpu": cpu, "gpu": accelerator, "tpu": tpu or accelerator}
+
+    def on(self, platform: str) -> tuple[str, ...]:
+        """Returns the names of the forms that a platform can run."""
+        own = (name for name, kernel in self.kernels.items() if kernel.platform == platform)
+        return (*self, *own)
 
     def auto(self, platform: str) -> str:
         """Returns the name of the preferred form on a platform.
@@ -48,7 +78,9 @@ class Forms(dict[str, Callable]):
         Raises:
           UserError: for an unknown name.
         """
-        name = self.auto(jax.default_backend()) if method == "auto" else method
+        name = self.auto(family(jax.default_backend())) if method == "auto" else method
+        if name in self.kernels:
+            return self.kernels[name].run
         if name not in self:
-            raise unknown("form", name, self)
+            raise unknown("form", name, (*self, *self.kernels))
         return self[name]
