@@ -6,7 +6,8 @@ RUNS gets a directory for each member with its runs, records.jsonl with the reco
 report.md, report.html, report.tex and results.csv. The same command continues what was cut short
 and reuses what is finished; --minutes cuts it short in good order. On a CPU members are trained
 side by side, each on a share of the cores (--workers), and so are the probes of config.probes. What
-the first seed's programs need is measured alone, once all members are trained.
+the first seed's programs need is measured alone, once all members are trained. Where the runs of
+probes are gone, --known takes them from the records that they left.
 """
 
 import math
@@ -21,11 +22,13 @@ from configs import lm, probes, seq2seq
 from seqarch.compare import comparison, spec
 from seqarch.compare.commands import with_command, with_commands
 from seqarch.compare.deadline import in_minutes
+from seqarch.compare.known import read_known
 from seqarch.compare.probing import probe_studies
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.compare.study import Study
 from seqarch.config import Config, parse
 from seqarch.errors import UserError, printable_line
+from seqarch.files import local_path
 from seqarch.records import Results
 from seqarch.report.comparison import comparison_tables
 from seqarch.report.members import PROBE, Member
@@ -55,6 +58,11 @@ MINUTES = flags.DEFINE_float(
     "command goes on. Default: no end.",
     lower_bound=0.0,
 )
+KNOWN = flags.DEFINE_multi_string(
+    "known",
+    [],
+    "Records of a comparison, whose runs on probes are taken as they are; may be given again.",
+)
 flags.mark_flag_as_required("config")
 
 
@@ -63,7 +71,9 @@ def main() -> None:
     workdir = Path(WORKDIR.value) if WORKDIR.value else ROOT / "runs" / given.name
     deadline = in_minutes(MINUTES.value)
     members = comparison.studies(given, workdir, deadline)
-    probing = probe_studies(given, workdir, lambda each: parse(probes.get_config(each)), deadline)
+    known = read_known(map(local_path, KNOWN.value))
+    start = lambda each: parse(probes.get_config(each))
+    probing = probe_studies(given, workdir, start, deadline, known)
     if members:
         print_line(f"{len(members)} members, {_runs(members, given)}, in {workdir}")
     if probing:

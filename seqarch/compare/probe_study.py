@@ -7,6 +7,7 @@ from pathlib import Path
 from seqarch import tasks
 from seqarch.compare import execution
 from seqarch.compare.deadline import Deadline
+from seqarch.compare.known import Known
 from seqarch.compare.probe_spec import ProbeSpec
 from seqarch.config import Config, to_dict
 from seqarch.errors import Diverged, NoResult
@@ -31,6 +32,7 @@ class ProbeStudy:
       probe: the probe.
       directory: that of these runs.
       deadline: the time until which runs are begun.
+      known: runs that were finished elsewhere.
     """
 
     member: str
@@ -38,6 +40,7 @@ class ProbeStudy:
     probe: ProbeSpec
     directory: Path
     deadline: Deadline = Deadline()
+    known: Known = Known()
 
     @property
     def name(self) -> str:
@@ -60,7 +63,7 @@ class ProbeStudy:
 
     def left(self) -> int:
         """Returns the number of runs that are not finished."""
-        if missing := sum(not execution.finished(*each) for each in self._searches().values()):
+        if missing := len(self._searches()) - len(self._scores()):
             return missing + len(self.probe.seeds)
         try:
             lr = self._choose()
@@ -82,8 +85,9 @@ class ProbeStudy:
           NoResult: where training diverged at every learning rate, and at the deadline.
         """
         progress = progress or Progress(self.left())
+        scores = self._scores()
         for (lr, seed), (run, config) in self._searches().items():
-            if not execution.finished(run, config):
+            if (lr, seed) not in scores:
                 self.deadline.check()
                 progress.begin(f"{self.name}, learning rate {lr:g}, seed {seed}")
                 execution.validated(run, config, progress)
@@ -108,8 +112,7 @@ class ProbeStudy:
         Without any, the one record is that of a member that was not run, or that always diverged.
         """
         found, status = [], "not_run"
-        searches = self._searches()
-        if all(execution.finished(*each) for each in searches.values()):
+        if len(self._scores()) == len(self._searches()):
             try:
                 lr = self._choose()
                 found = [each for seed in self.probe.seeds if (each := self._result(seed, lr))]
@@ -121,12 +124,9 @@ class ProbeStudy:
     def _searched(self) -> list[Results]:
         """Returns the scores of the search so far; none where there are none."""
         made = []
-        for (lr, seed), run in self._searches().items():
-            if execution.finished(*run):
-                value = -execution.last_score(*run)
-                ended = dict(value=value) if math.isfinite(value) else dict(status="diverged")
-                at = {"lr": lr, "seed": seed}
-                made.append(Record("search", ACCURACY.metric, at=at, **ended))
+        for (lr, seed), value in self._scores().items():
+            ended = dict(value=value) if math.isfinite(value) else dict(status="diverged")
+            made.append(Record("search", ACCURACY.metric, at={"lr": lr, "seed": seed}, **ended))
         config = to_dict(self.config)
         source = Source(self.member, PROBE_SEARCH, config, self.config.steps, "validation")
         return [Results(source, tuple(made))] if made else []
@@ -140,13 +140,23 @@ class ProbeStudy:
         if not self.probe.lrs:
             return self.config.optim.lr
         scores: dict[float, list[float]] = {}
-        for (lr, _), run in self._searches().items():
-            value = -execution.last_score(*run)
-            scores.setdefault(lr, []).append(value if math.isfinite(value) else math.nan)
+        for (lr, _), value in self._scores().items():
+            scores.setdefault(lr, []).append(value)
         lr = choose_learning_rate(scores, tasks.find(self.config.task).solved)
         if lr is None:
             raise NoResult(f"training diverged at every learning rate of {self.probe.lrs}")
         return lr
+
+    def _scores(self) -> dict[tuple[float, int], float]:
+        """Returns the score of each finished run of the search; NaN where training diverged."""
+        known, found = self.known.scores(self.config), {}
+        for key, run in self._searches().items():
+            if execution.finished(*run):
+                value = -execution.last_score(*run)
+                found[key] = value if math.isfinite(value) else math.nan
+            elif key in known:
+                found[key] = known[key]
+        return found
 
     def _searches(self) -> dict[tuple[float, int], tuple[Path, Config]]:
         """Returns the directory and the config of each run that chooses the learning rate."""
@@ -166,8 +176,10 @@ class ProbeStudy:
         run, config = self._seed_run(seed, lr)
         if execution.diverged(run, config):
             return execution.failure(run, config, SPLIT)
-        known = execution.find(run, config, SPLIT)
-        return None if execution.missing(known, tuple(config.evals)) else known
+        own = execution.find(run, config, SPLIT)
+        if execution.missing(own, tuple(config.evals)):
+            return self.known.score(config, SPLIT)
+        return own
 
 
 def not_run(member: str, config: Config, status: str = "not_run") -> Results:

@@ -6,6 +6,7 @@ from typing import Any
 
 from seqarch.compare.deadline import Deadline
 from seqarch.compare.entries import Entry, parse_entry
+from seqarch.compare.known import Known
 from seqarch.compare.probe_spec import Start
 from seqarch.compare.probe_study import ProbeStudy
 from seqarch.compare.spec import ComparisonSpec
@@ -21,7 +22,11 @@ KIND = ("kind", "encoder", "source")  # fields of `model` that members keep on p
 
 
 def probe_studies(
-    spec: ComparisonSpec, workdir: Path, start: Start, deadline: Deadline = Deadline()
+    spec: ComparisonSpec,
+    workdir: Path,
+    start: Start,
+    deadline: Deadline = Deadline(),
+    known: Known = Known(),
 ) -> list[ProbeStudy]:
     """Returns the study of each member on each probe that it gets.
 
@@ -30,6 +35,7 @@ def probe_studies(
       workdir: the directory of its runs.
       start: returns the config of "task,layer pattern", as configs/probes.py gives it.
       deadline: the time until which runs are begun.
+      known: runs that were finished elsewhere.
 
     Raises:
       UserError: for a probe or a member that cannot be, and for a directory that holds other runs.
@@ -45,7 +51,7 @@ def probe_studies(
                 kind = _kind(spec.base.model, entry)
                 config = probe.config(entry.value, spec.base, start, kind)
                 directory = workdir / name / "probes" / probe.title
-                found.append(ProbeStudy(name, config, probe, directory, deadline))
+                found.append(ProbeStudy(name, config, probe, directory, deadline, known))
     for study in found:
         with naming(f"{study.member!r} on the probe {study.probe.title!r}"):
             make_task(study.config)

@@ -12,6 +12,7 @@ from configs import compare, probes
 from seqarch import records
 from seqarch.compare import comparison, execution, spec
 from seqarch.compare.deadline import Deadline
+from seqarch.compare.known import read_known
 from seqarch.compare.probe_spec import read_probes
 from seqarch.compare.probing import probe_studies, score_probes
 from seqarch.config import parse
@@ -172,6 +173,34 @@ def test_probes_may_be_compared_without_a_text(tmp_path, trained):
     mixed = made._replace(probes=(*probes, probes[0]._replace(source=source)))
     assert "Records of 2 revisions are mixed" in notices(mixed)[0]
     assert [row.cells[0] for row in comparison_tables(mixed)[0].rows] == ["a [r1]", "b [r2]"]
+
+
+def test_runs_are_known_by_the_records_that_they_left(tmp_path, trained):
+    """The runs of a slice are gone; the next slice trains what is left, and reports all."""
+    done = trained(lambda config, split: None if config.seed.model == 4 else 0.5)
+    only = dict(members=(), probe_members=("gru",))
+    asked = given(f"{TASK}; {GRID.replace('(3, 4, 5)', '(3, 4)')}", **only)
+    studies = probe_studies(asked, tmp_path / "a", start)
+    made = comparison.run(asked, [], tmp_path / "a", 1, print, studies)
+    write_report(made.comparison, tmp_path / "report")
+    done.clear()
+    known = read_known([tmp_path / "report" / records.NAME])
+    later = given(f"{TASK}; {GRID}", **only)
+    (study,), found = compared(later, tmp_path / "b", known=known)
+    assert done == ["seed-5"] and study.left() == 0
+    scored = [each for each in found.probes if each.source.kind == "probe"]
+    assert [each.source.config["seed"]["model"] for each in scored] == [3, 4, 5]
+    assert [each.records[0].status for each in scored] == ["ok", "diverged", "ok"]
+    (search,) = [each for each in found.probes if each.source.kind == "probe_search"]
+    assert len(search.records) == 6
+    wider = given(f"{TASK}; model.dim=8; {GRID}", **only)
+    assert probe_studies(wider, tmp_path / "c", start, known=known)[0].left() == study.runs
+
+
+def test_records_without_probes_are_refused(tmp_path):
+    records.write(tmp_path / records.NAME, [Results(records.Source("a"), ())])
+    with pytest.raises(UserError, match="has no records of probes; give records.jsonl"):
+        read_known([tmp_path / records.NAME])
 
 
 def test_every_registered_mixer_gets_probes_without_a_line(tmp_path, monkeypatch):
