@@ -125,7 +125,7 @@ def finished(run: Path, config: Config) -> bool:
     """
     if not (rows := read_rows(run)):
         return False
-    ended = rows[-1]["step"] == config.steps or is_solved(rows[-1], config)
+    ended = rows[-1]["step"] == config.steps or is_solved(rows, config)
     return ended or diverged(run, config)
 
 

@@ -117,7 +117,7 @@ class EvalConfig:
     batch: rows that are scored at once
     limit: bytes (not tokens) that are scored at the beginning of each held-out document; 0 for all,
       whose time grows with the square of a document's length for attention
-    stop_when_solved: end training at the first validation at which a probe counts as solved
+    stop_when_solved: end training once two validations in a row say that a probe is solved
     """
 
     every: int = 200

@@ -62,7 +62,8 @@ class Group(NamedTuple):
                 mine = self.dispatcher.member(state, index)
             if validate:
                 rows[index][-1] |= self.validate(mine.model)
-                solved = is_solved(rows[index][-1], member.config)
+                member.validated.append(rows[index][-1])
+                solved = is_solved(member.validated, member.config)
             member.log(rows[index])
             if member.end is not None:
                 if len(self.members) > 1:

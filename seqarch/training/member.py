@@ -17,7 +17,7 @@ from seqarch.training import rundir, sharding
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.dispatch import program_key
 from seqarch.training.divergence import is_diverged
-from seqarch.training.logging import Logger
+from seqarch.training.logging import Logger, read_rows
 from seqarch.training.meter import Row
 from seqarch.training.solved import last_step
 from seqarch.training.start import (
@@ -45,6 +45,7 @@ class Member:
       start: the step of `state`.
       say: takes lines of progress.
       end: the last step's row, or what ended the run; None as long as there is neither.
+      validated: the rows with a validation so far.
     """
 
     config: Config
@@ -57,6 +58,7 @@ class Member:
     start: int
     say: Say
     end: Row | Diverged | None
+    validated: list[Row]
     _stack: contextlib.ExitStack
     _logger: Logger | None = None
 
@@ -141,7 +143,10 @@ def open_member(
     start, end = int(state.step), None
     if start == (last := last_step(workdir, config)):
         end = trained_already(config, before, workdir, mesh, say, last)
-    return Member(config, resolved, before, workdir, task, checkpoints, state, start, say, end, own)
+    rows = [row for row in read_rows(workdir) if row["step"] <= start]
+    return Member(
+        *(config, resolved, before, workdir, task, checkpoints, state, start, say, end, rows, own)
+    )
 
 
 def _claim(

@@ -174,8 +174,10 @@ def solved_early(monkeypatch):
 
 
 def test_a_run_stops_where_its_task_is_solved(whole, solved_early, tmp_path, monkeypatch):
-    """It is the beginning of the whole run, and a kill before its checkpoint changes nothing."""
-    stops = dataclasses.replace(config().eval, stop_when_solved=True)
+    """Two validations in a row say so. Such a run is the beginning of the whole one, and a kill
+    before its checkpoint changes nothing.
+    """
+    stops = dataclasses.replace(config().eval, every=1, stop_when_solved=True)
     early = dataclasses.replace(config(), eval=stops)
 
     def killed(*_):

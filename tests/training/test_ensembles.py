@@ -93,7 +93,7 @@ def test_members_go_on_together_or_alone(pair, tmp_path, monkeypatch):
 
 def test_a_member_that_is_solved_or_stands_elsewhere_leaves_the_group(pair, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(group, "is_solved", lambda row, config: config.seed.model == 1)
+        patch.setattr(group, "is_solved", lambda rows, config: config.seed.model == 1)
         first, second = together(tmp_path, GOOD, OTHER)
     assert (first["step"], second["step"]) == (25, STEPS)
     assert scores(tmp_path / "0") == scores(pair / "0")[:25]
