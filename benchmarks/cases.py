@@ -165,24 +165,35 @@ def pass_cases(
       fn: takes the arrays that `args` returns.
       run: whether programs run; otherwise they are only compiled.
     """
-
-    def train(args: tuple[PyTree, ...], cotangents: PyTree) -> PyTree:
-        outputs, pull = jax.vjp(fn, *args)
-        return outputs, pull(cotangents)
+    programs = passes_of(fn)
 
     def start(pass_: str) -> Ready:
         if not run:
             given = jax.eval_shape(args)
             given = (given, jax.eval_shape(fn, *given)) if pass_ == "train" else given
-            return planned(jax.jit(train if pass_ == "train" else fn).lower(*given).compile())
+            return planned(jax.jit(programs[pass_]).lower(*given).compile())
         given = args()
         if pass_ == "train":
             given = given, jax.tree.map(lambda x: normal(*x.shape), jax.eval_shape(fn, *given))
-        compiled = jax.jit(train if pass_ == "train" else fn).lower(*given).compile()
+        compiled = jax.jit(programs[pass_]).lower(*given).compile()
         return planned(compiled)._replace(run=lambda given: compiled(*given), prepare=lambda: given)
 
     B, T = shape
     return [Case(group, form, f"B{B} T{T}", pass_, partial(start, pass_)) for pass_ in passes]
+
+
+def passes_of(fn: Callable) -> dict[str, Callable]:
+    """Returns the functions of passes: "forward" is `fn`.
+
+    "train" takes the arguments of `fn` as a tuple, and cotangents of its outputs; it returns the
+    outputs and the gradient of every argument.
+    """
+
+    def train(args: tuple[PyTree, ...], cotangents: PyTree) -> PyTree:
+        outputs, pull = jax.vjp(fn, *args)
+        return outputs, pull(cotangents)
+
+    return {"forward": fn, "train": train}
 
 
 def planned(compiled: jax.stages.Compiled) -> Ready:

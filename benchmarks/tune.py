@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 from flax import nnx
@@ -44,31 +45,45 @@ def tune(
         say(f"{layer.mixer}: {len(found)} forms")
         measured = dict(zip(found, measure(list(found.values()), limits)))
         timings += measured.values()
-        choices[layer.mixer] = dict(_best(measured, forms.auto(family(jax.devices()[0].platform))))
+        seconds = {options: timing.seconds for options, timing in measured.items()}
+        default = forms.auto(family(jax.devices()[0].platform))
+        choices[layer.mixer] = dict(best(seconds, default))
     return choices, timings
 
 
 def candidates(layer: Layer, config: Config) -> Iterator[tuple[tuple, Case]]:
-    """Yields options with their case: each form in each size that makes it another program.
+    """Yields options with their case: each form in each size that makes it another program."""
+    call, programs = lambda mixer, x: mixer(x), set()
+    for options, make in sized_forms(layer, config, family(jax.default_backend())):
+        program = options["method"], jax.jit(call).lower(*jax.eval_shape(make)).as_text()
+        if program in programs:
+            continue
+        programs.add(program)
+        form, *size = options.items()
+        name = ", ".join([form[1], *(f"{key} {value}" for key, value in size)])
+        shape = config.batch, config.length
+        (case,) = pass_cases(layer.mixer, name, shape, call, make, passes=("train",))
+        yield tuple(options.items()), case
+
+
+def sized_forms(
+    layer: Layer, config: Config, platform: str
+) -> Iterator[tuple[dict[str, Any], Callable[[], tuple[nnx.Module, jax.Array]]]]:
+    """Yields the options of each form of a mixer in each size, and what makes it and its input.
 
     The mixer's own default size comes first.
+
+    Args:
+      layer: the mixer, with the options that it has in every form.
+      config: says batch, length, width and dtype.
+      platform: "cpu", "gpu" or "tpu".
     """
     given = dict(layer.options)
-    call = lambda mixer, x: mixer(x)
-    for form in resolve_mixer(layer.mixer).forms.on(family(jax.default_backend())):
-        programs = set()
+    for form in resolve_mixer(layer.mixer).forms.on(platform):
         for size in _sizes(layer):
             options = {"method": form} | size
             changed = dataclasses.replace(layer, options=tuple((given | options).items()))
-            make = partial(_arguments, changed, config)
-            program = jax.jit(call).lower(*jax.eval_shape(make)).as_text()
-            if program in programs:
-                continue
-            programs.add(program)
-            name = ", ".join([form, *(f"{key} {value}" for key, value in size.items())])
-            shape = config.batch, config.length
-            (case,) = pass_cases(layer.mixer, name, shape, call, make, passes=("train",))
-            yield tuple(options.items()), case
+            yield options, partial(_arguments, changed, config)
 
 
 def _sizes(layer: Layer) -> list[dict[str, int]]:
@@ -87,15 +102,16 @@ def _arguments(layer: Layer, config: Config) -> tuple[nnx.Module, jax.Array]:
     return make(config.model.dim, **options, dtype=x.dtype, rngs=nnx.Rngs(0)), x
 
 
-def _best(measured: dict[tuple, Timing], default: str) -> tuple:
-    """The options of the fastest form; those of the default form where it is about as fast.
+def best(seconds: dict[tuple, float | None], default: str) -> tuple:
+    """Returns the options of the fastest form; those of the default form where it is about as fast.
 
-    The default form is tried in its default size first.
+    Args:
+      seconds: by options; None where a form has no time. The default form is there in its default
+        size first.
+      default: the name of the form.
     """
-    usual = next(options for options in measured if dict(options)["method"] == default)
-    seconds = {}
-    for options, timing in measured.items():
-        if timing.seconds is not None:
-            seconds[options] = timing.seconds
-    best = min(seconds, key=seconds.get, default=usual)
-    return usual if seconds.get(usual, float("inf")) * CLEARLY < seconds.get(best, 0.0) else best
+    usual = next(options for options in seconds if dict(options)["method"] == default)
+    timed = {options: each for options, each in seconds.items() if each is not None}
+    fastest = min(timed, key=timed.get, default=usual)
+    kept = timed.get(usual, float("inf")) * CLEARLY < timed.get(fastest, 0.0)
+    return usual if kept else fastest

@@ -7,44 +7,99 @@ width 256, or with --config=configs/lm.py:mamba at those of the config, for the 
 pattern. The choice is kept for this kind of device and version of jaxlib, in seqarch/forms.json in
 the user's cache directory; $SEQARCH_FORMS names another file. A run that has begun keeps its forms,
 which its run.json shows, and a config may name a method: mamba(method=chunked,chunk=128).
+
+    python scripts/tune.py --target=tpu-v5e
+
+estimates them for a TPU that isn't there, by its compiler, at batch 8, length 2,048, width 1,024 in
+bfloat16. The estimates are kept in docs/forms/TARGET, with those of ops that have a goal, and the
+choice in seqarch/tuned.json, where it is the default on such devices.
 """
 
 import sys
 
 from absl import flags
 
-import _root  # noqa: F401
+from _root import ROOT
 from seqarch.runtime import cli
 
 CONFIG = cli.define_config(
     help="A config whose shapes are tuned for; default: every mixer at 8 x 512."
 )
+TARGET = flags.DEFINE_string(
+    "target", None, "An absent TPU whose compiler estimates the forms, such as tpu-v5e."
+)
 DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")
 
 
+WORKERS = flags.DEFINE_integer(
+    "workers", None, "With --target: processes that compile at once; default: one a core."
+)
+OPS = flags.DEFINE_bool("ops", True, "With --target: estimate the ops that have a goal, too.")
+
+
 def main() -> None:
+    from seqarch.config import Config, ModelConfig, parse
+    from seqarch.mixers import MIXERS, resolve_mixer
+
+    every = ",".join(name for name in MIXERS if resolve_mixer(name).forms)
+    if TARGET.value:
+        model = ModelConfig(every, dim=1024, dtype="bfloat16")
+        default = Config(batch=8, length=2048, model=model)
+        _estimate(parse(CONFIG.value) if CONFIG.value else default, TARGET.value)
+    else:
+        default = Config(batch=8, length=512, model=ModelConfig(every, dim=256))
+        _time(parse(CONFIG.value) if CONFIG.value else default)
+
+
+def _time(config) -> None:
+    """Times forms on this device, and keeps the fastest."""
     import jax
 
     from benchmarks.tables import measured_tables
     from benchmarks.tune import tune
     from seqarch import tuning
-    from seqarch.config import Config, ModelConfig, parse
-    from seqarch.mixers import MIXERS
-    from seqarch.patterns import Layer
     from seqarch.records import Results, Source
     from seqarch.report.render import text_table
 
-    every = Config(batch=8, length=512, model=ModelConfig(",".join(MIXERS), dim=256))
-    config = parse(CONFIG.value) if CONFIG.value else every
-    choices, timings = tune(config, say=lambda line: print(line, file=sys.stderr, flush=True))
+    choices, timings = tune(config, say=_say)
     measured = tuple(record for timing in timings for record in timing.records())
     for table in measured_tables(Results(Source("seqarch", "benchmark"), measured)):
         if table.rows:
             print(text_table(table))
+    _keep(choices, lambda: tuning.record(jax.devices()[0], choices))
+
+
+def _estimate(config, target: str) -> None:
+    """Estimates forms for an absent TPU, and keeps the estimates and what is fastest."""
+    from benchmarks import estimates, forms_file
+    from seqarch import records, tuning
+    from seqarch.report.render import text_table
+    from seqarch.runtime.workers import check_workers
+
+    path, found = ROOT / "docs/forms" / target / records.NAME, []
+    device, at_once = estimates.device_of(target), check_workers(WORKERS.value)
+    for name, measured in estimates.estimate(config, target, at_once, OPS.value, _say):
+        found.append(forms_file.results_of(name, config, measured))
+        if not DRY.value:
+            forms_file.update(path, target, found[-1])
+    for table in forms_file.forms_page(dict(target=target), found).tables:
+        print(text_table(table))
+    choices = forms_file.choices(found, device.platform)
+    _keep(choices, lambda: tuning.record_estimates(device, choices))
+
+
+def _keep(choices, write) -> None:
+    """Prints the choices, and writes them where they are to be kept."""
+    from seqarch.patterns import Layer
+
     for mixer, options in choices.items():
         print(f"chosen: {Layer(mixer, tuple(options.items()))}")
     if choices and not DRY.value:
-        print(f"kept in {tuning.record(jax.devices()[0], choices)}")
+        print(f"kept in {write()}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The file of the fastest forms on a device, which scripts/tune.py writes for method="auto".
+"""The fastest forms on a device, which scripts/tune.py writes for method="auto".
 
     {"NVIDIA H100 80GB HBM3, jaxlib 0.10.2": {"mamba": {"method": "chunked", "chunk": 128}}}
 
-Entries hold for one kind of device and one version of the compiler.
+What was timed on this machine is in the user's file, for one kind of device and one version of the
+compiler. What compilers estimate for absent devices comes with the package, for kinds of devices.
 """
 
 import os
@@ -17,6 +18,7 @@ from seqarch.files import cache_directory, local_path, read_json, write_json
 from seqarch.mixers import resolve_mixer
 from seqarch.patterns import Layer, parse_pattern
 
+ESTIMATES = Path(__file__).with_name("tuned.json")  # the choices that come with the package
 Choices = dict[str, dict[str, Any]]  # options of a mixer, "method" among them, by mixer
 
 
@@ -28,12 +30,24 @@ def path() -> Path:
 def tuned(device: jax.Device) -> Choices:
     """Returns the fastest options of each mixer on devices of this kind, as far as known.
 
-    In a cluster it returns {}, because the hosts may have different files.
+    What was timed goes before what was estimated. In a cluster, whose hosts may have different
+    files, nothing was timed.
 
     Raises:
       UserError: where the file is damaged, or names an unknown mixer or form.
     """
-    return {} if jax.process_count() > 1 else _read(path()).get(_key(device), {})
+    estimated = _read(ESTIMATES).get(device.device_kind, {})
+    if jax.process_count() > 1:
+        return estimated
+    return estimated | _read(path()).get(_key(device), {})
+
+
+def record_estimates(device: jax.Device, choices: Choices) -> Path:
+    """Writes `choices` for a kind of device into the package's file and returns its path."""
+    known = _read(ESTIMATES)
+    known[device.device_kind] = known.get(device.device_kind, {}) | choices
+    write_json(ESTIMATES, known)
+    return ESTIMATES
 
 
 def record(device: jax.Device, choices: Choices) -> Path:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.estimates import FORMS
+from benchmarks.forms_file import forms_page
 from benchmarks.tables import bench_page
 from seqarch import records
 from seqarch.errors import UserError, unknown
@@ -78,6 +80,8 @@ def _page(path: Path) -> Page:
         return claims_page(results)
     if about.get("kind") == "costs":
         return costs_page(about["title"], results)
+    if about.get("kind") == FORMS:
+        return forms_page(about, results)
     if about.get("kind") == "frontier":
         return frontier_page(about["title"], results)
     if about.get("kind") == "decoding":

@@ -13,10 +13,12 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from benchmarks.bench import Limits, Timing
-from benchmarks.tune import _best, candidates, tune
-from seqarch import tuning
+from benchmarks import forms_file
+from benchmarks.bench import Limits
+from benchmarks.tune import best, candidates, tune
+from seqarch import records, tuning
 from seqarch.config import Config, MeshConfig, ModelConfig, resolve, to_dict, with_forms
+from seqarch.devices import DEVICES
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS, resolve_mixer
 from seqarch.patterns import Layer
@@ -26,6 +28,7 @@ from seqarch.training import loop, sharding
 ROOT = Path(__file__).parents[1]
 TINY = Config(batch=2, length=20, model=ModelConfig("mamba(state_dim=2)", layers=1, dim=8, mlp=0))
 OTHER = {"mamba": {"method": "chunked", "chunk": 16}}  # on a CPU "recompute" is the default
+GRU_CHOICE = {"method": "sequential"}
 ABSENT = SimpleNamespace(device_kind="TPU v5 lite", platform="tpu")
 
 
@@ -48,6 +51,34 @@ def test_what_was_recorded_is_what_auto_means_and_a_config_overrides_it():
     assert resolved("mamba(method=associative)") == "mamba(method=associative)"
     tuning.record(jax.devices()[0], {"gru": {"method": "sequential"}})
     assert resolved("mamba,gru") == "mamba(method=chunked,chunk=16),gru(method=sequential)"
+
+
+def test_what_compilers_estimate_is_the_default_on_such_devices(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "ESTIMATES", tmp_path / "tuned.json")
+    tuning.ESTIMATES.write_text("{}")
+    tuning.record_estimates(ABSENT, {"mamba": {"method": "associative"}, "gru": GRU_CHOICE})
+    tuning.record_estimates(ABSENT, OTHER)
+    assert tuning.tuned(ABSENT) == OTHER | {"gru": GRU_CHOICE}
+    tuning.record(ABSENT, {"mamba": {"method": "sequential"}})  # what was timed goes before
+    assert tuning.tuned(ABSENT) == {"mamba": {"method": "sequential"}, "gru": GRU_CHOICE}
+    assert tuning.tuned(jax.devices()[0]) == {}
+
+
+RECORDS = sorted((ROOT / "docs/forms").glob("*/records.jsonl"))
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
+def test_no_default_takes_longer_than_the_estimates_allow(path):
+    """Every mixer of the record has a default that takes at most 1.2 times as long as the best."""
+    about, found = records.read(path)
+    kind = DEVICES[about["target"]].kind
+    device = SimpleNamespace(device_kind=kind, platform="tpu")
+    assert tuning.tuned(device) == forms_file.choices(found, "tpu")
+    for results in found:
+        if seconds := forms_file.seconds_by_options(results):
+            choice = tuning.tuned(device)[results.source.member]
+            known = {tuple(dict(key).items()): each for key, each in seconds.items() if each}
+            assert known[tuple(choice.items())] <= 1.2 * min(known.values())
 
 
 def test_what_was_tuned_on_one_device_means_nothing_on_another():
@@ -87,12 +118,11 @@ def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast
     choices, figures = tune(config, Limits(rounds=(2, 2), seconds=0.0), say=lambda line: None)
     assert set(choices) == {"gru"} and len(figures) == len(resolve_mixer("gru").forms)
     assert all(figure.seconds > 0 for figure in figures)
-    figure = lambda seconds: Timing("mamba", "", "", "train", seconds)
     usual, other = (("method", "recompute"), ("chunk", 64)), (("method", "chunked"), ("chunk", 16))
-    assert _best({other: figure(0.95), usual: figure(1.0)}, "recompute") == usual
-    assert _best({other: figure(0.5), usual: figure(1.0)}, "recompute") == other
-    assert _best({other: figure(0.5), usual: figure(None)}, "recompute") == other
-    assert _best({other: figure(None), usual: figure(None)}, "recompute") == usual
+    assert best({other: 0.95, usual: 1.0}, "recompute") == usual
+    assert best({other: 0.5, usual: 1.0}, "recompute") == other
+    assert best({other: 0.5, usual: None}, "recompute") == other
+    assert best({other: None, usual: None}, "recompute") == usual
 
 
 @pytest.mark.slow

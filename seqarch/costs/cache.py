@@ -7,6 +7,7 @@ A crash or a hang of a compiler costs one program.
 """
 
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Callable, Iterable
@@ -14,13 +15,16 @@ from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqarch.costs.memory import Measurement
-from seqarch.costs.peak import Actual
+from seqarch.costs.memory import Measurement, measure
+from seqarch.costs.peak import Actual, peak
 from seqarch.costs.programs import PHASES
 from seqarch.costs.schedule import Seconds
 from seqarch.costs.spec import SOURCES, TIME_SOURCES, Failed, Outcome, ProgramSpec, key_of
+from seqarch.costs.time import estimate
 from seqarch.costs.worker import Worker
 from seqarch.files import read_json, write_json
+
+MEASURES = {Measurement: measure, Seconds: estimate, Actual: peak}  # by what is wanted
 
 
 class MeasurementCache:
@@ -106,7 +110,8 @@ class MeasurementCache:
         phase, size = PHASES[spec.phase], f"{spec.batch:,} x {spec.length:,} tokens"
         self._say(f"compiling a {phase} of {size} for {spec.target}")
         try:
-            outcome = worker.ask(spec, kind, self._timeout)
+            call = functools.partial(MEASURES[kind], *spec)
+            outcome = worker.ask(spec.target, call, self._timeout, fresh=kind is Actual)
         finally:
             self._idle.put(worker)
         if isinstance(outcome, Exception):

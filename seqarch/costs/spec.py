@@ -23,6 +23,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 SOURCES = (
     *(f"{name}.py" for name in ("block_stack", "cross_attention", "encoder_decoder")),
     *(f"{name}.py" for name in ("devices", "flops", "generate")),
+    "tuned.json",
     *(f"{name}.py" for name in ("layers", "model", "patterns", "sampling", "tuning")),
     *("config/*.py", "ops/*.py", "mixers/*.py", "tasks/*.py", "training/*.py"),
     *(f"costs/{name}.py" for name in ("compiler", "devices", "memory", "peak", "programs")),

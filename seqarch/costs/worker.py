@@ -6,24 +6,22 @@ import math
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from seqarch.costs.bundles import FLAGS, dump_flags
 from seqarch.costs.devices import place
-from seqarch.costs.memory import Measurement, measure
-from seqarch.costs.peak import Actual, peak
-from seqarch.costs.schedule import Seconds
-from seqarch.costs.spec import Failed, ProgramSpec
-from seqarch.costs.time import estimate
+from seqarch.costs.spec import Failed
 from seqarch.errors import NoResult, UserError, first_line
 from seqarch.runtime.accelerator import check_accelerator
 from seqarch.runtime.process import how_ended, spawn
 
+ABSENT = "absent"  # the devices of a process that compiles for others
 LOG = "log"  # name of the file that holds what a worker prints
+FAILED = "Check failed"  # how a compiler begins to say why it ends; stack traces follow
 # Programs after which a worker forgets what it traced. Programs that differ in their length share a
 # tenth of the work.
 TRACED = 32
@@ -39,22 +37,25 @@ class Worker:
     def __init__(self, platforms: str | None):
         self._platforms, self._process, self._kind = platforms, None, None
 
-    def ask(self, spec: ProgramSpec, asked: type[NamedTuple], timeout: float) -> Any:
-        """Returns the outcome of a program, or the UserError that it raised.
+    def ask(
+        self, target: str, call: Callable[[], Any], timeout: float, *, fresh: bool = False
+    ) -> Any:
+        """Returns what `call()` returns in the process, or the UserError that it raises.
 
         Args:
-          spec: the program.
-          asked: what is wanted: a Measurement, Seconds, or the Actual of a fresh process.
-          timeout: seconds after which the program is given up.
+          target: the devices of its programs.
+          call: can be pickled.
+          timeout: seconds after which it is given up.
+          fresh: whether it gets a process of its own.
         """
-        placement = place(spec.target)
+        placement = place(target)
         # A process cannot change its devices once JAX has them.
-        kind = placement.shape if placement.present else "absent"
-        if kind != self._kind or asked is Actual:
+        kind = placement.shape if placement.present else ABSENT
+        if kind != self._kind or fresh:
             self.end()
             self._begin(kind)
         try:
-            self._pipe.send((spec, asked))
+            self._pipe.send(call)
             if self._pipe.poll(timeout):
                 return self._pipe.recv()
             reason = f"took longer than {timeout:.0f} s"
@@ -81,18 +82,19 @@ class Worker:
         self._process.join(10)
         line = f"the compiler ended its process ({how_ended(self._process)})"
         said = Path(self._directory.name, LOG).read_text(errors="replace").strip().splitlines()
-        return f"{line}: {said[-1][:200]}" if said else line
+        checks = [each[each.index(FAILED) :] for each in said if FAILED in each]
+        return f"{line}: {(checks or said)[-1][:200]}" if said else line
 
 
 def _serve(pipe: Any, kind: tuple[int, ...] | str, platforms: str | None, directory: str) -> None:
-    """Answers specs with outcomes in a worker's process, until the other end is closed."""
+    """Answers calls with what they return in a worker's process, until the other end is closed."""
     tempfile.tempdir = directory
     with open(Path(directory, LOG), "wb") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    jax.config.update("jax_platforms", "cpu" if kind == "absent" else platforms)
-    if kind == "absent":
+    jax.config.update("jax_platforms", "cpu" if kind == ABSENT else platforms)
+    if kind == ABSENT:
         schedules = Path(directory, "schedules")
         schedules.mkdir()
         os.environ[FLAGS] = f"{os.environ.get(FLAGS, '')} {dump_flags(schedules)}".strip()
@@ -100,24 +102,24 @@ def _serve(pipe: Any, kind: tuple[int, ...] | str, platforms: str | None, direct
         jax.config.update("jax_num_cpu_devices", math.prod(kind))
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     gc.disable()  # tracing makes so many objects that collecting takes a fifth of its time
-    for count, (spec, asked) in enumerate(_received(pipe), 1):
-        pipe.send(_outcome(spec, asked))
+    for count, call in enumerate(_received(pipe), 1):
+        pipe.send(_outcome(call, kind))
         if count % TRACED == 0:
             jax.clear_caches()
             gc.collect()
 
 
-def _received(pipe: Any) -> Iterator[tuple[ProgramSpec, type[NamedTuple]]]:
+def _received(pipe: Any) -> Iterator[Callable[[], Any]]:
     with contextlib.suppress(EOFError):
         while True:
             yield pipe.recv()
 
 
-def _outcome(spec: ProgramSpec, asked: type[NamedTuple]) -> Any:
+def _outcome(call: Callable[[], Any], kind: tuple[int, ...] | str) -> Any:
     try:
-        if place(spec.target).present:
+        if kind != ABSENT:
             check_accelerator()
-        return {Measurement: measure, Seconds: estimate, Actual: peak}[asked](*spec)
+        return call()
     except NoResult as error:
         return Failed(str(error))
     except UserError as error:

@@ -1,0 +1,259 @@
+"""Estimates how long forms take on an absent TPU, forward and backward, as its compiler says.
+
+    python scripts/tune.py --target=tpu-v5e
+
+Nothing is run. The forms of whole mixers decide what method="auto" means on such a device; the ops
+at the end of this file are those with a goal.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import SingleDeviceSharding
+
+from benchmarks.cases import passes_of
+from benchmarks.tune import sized_forms
+from seqarch import ops
+from seqarch.config import Config
+from seqarch.costs.bundles import clear_schedules, dump_directory
+from seqarch.costs.compiler import parse_refusal
+from seqarch.costs.devices import Placement, place
+from seqarch.costs.spec import Failed
+from seqarch.costs.speed import spent
+from seqarch.costs.time import has_estimates, program_seconds
+from seqarch.costs.worker import Worker
+from seqarch.errors import NoResult, UserError
+from seqarch.ops.attention import FORMS as ATTENTION
+from seqarch.ops.forms import Forms
+from seqarch.ops.gru import FORMS as GRU
+from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
+from seqarch.ops.selective_scan import FORMS as SELECTIVE_SCAN
+from seqarch.patterns import Layer, parse_pattern
+from seqarch.records import Record
+
+FORMS = "forms"  # the evaluator of these records, and the kind of their file
+TIMEOUT = 1800.0  # seconds after which a form is given up
+Programs = tuple[Callable, tuple]  # a function and the shapes of its arguments
+
+
+def estimate(
+    config: Config, target: str, workers: int, goals: bool, say: Callable[[str], None]
+) -> Iterator[tuple[str, list[Record]]]:
+    """Yields the ops of GOALS and the mixers of a config, with the estimates of their forms.
+
+    Args:
+      config: says the mixers, and the batch, length, width and dtype of their input.
+      target: one TPU.
+      workers: processes that compile at once.
+      goals: whether the ops are wanted.
+      say: takes lines of progress.
+
+    Raises:
+      UserError: for a target that has no estimates, or whose compiler is not installed.
+    """
+    platform = device_of(target).platform
+    layers = {layer.mixer: layer for layer in parse_pattern(config.model.mixer)}
+    parts = {name: list(_op_forms(name, platform)) for name in GOALS} if goals else {}
+    for name, layer in layers.items():
+        parts[name] = list(_mixer_forms(layer, config, platform))
+
+    def run(part: tuple[str, list]) -> tuple[str, list[Record]]:
+        name, forms = part
+        worker, seen, found = Worker(None), set(), []
+        try:
+            for at, make in forms:
+                say(f"{name}: estimating {', '.join(map(str, at.values()))} on {target}")
+                call = functools.partial(_passes, make, at, target, frozenset(seen))
+                found += _answered(worker.ask(target, call, TIMEOUT), at, seen)
+        finally:
+            worker.end()
+        return name, found
+
+    with futures.ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(run, parts.items())
+
+
+def device_of(target: str) -> jax.Device:
+    """Returns the description of the one device of a target.
+
+    Raises:
+      UserError: where it has several, or its compiler tells no times or is not installed.
+    """
+    placement = place(target)
+    if not has_estimates(placement) or placement.count > 1:
+        raise UserError(f"--target={target} is no single TPU; give one, such as tpu-v5e")
+    return placement.devices()[0]
+
+
+def _mixer_forms(layer: Layer, config: Config, platform: str) -> Iterator[tuple[dict, Callable]]:
+    for options, make in sized_forms(layer, config, platform):
+        yield options, functools.partial(_mixer_program, make)
+
+
+def _mixer_program(make: Callable) -> Programs:
+    return lambda mixer, x: mixer(x), jax.eval_shape(make)
+
+
+def _op_forms(name: str, platform: str) -> Iterator[tuple[dict, Callable]]:
+    for form in GOALS[name].forms.on(platform):
+        yield {"method": form}, functools.partial(_op_program, name, form)
+
+
+def _op_program(name: str, form: str) -> Programs:
+    goal = GOALS[name]
+    return functools.partial(goal.call, form), goal.args
+
+
+class Found(NamedTuple):
+    """The estimates of a form.
+
+    Attributes:
+      digest: of its name and its program.
+      records: its passes; none where it was estimated before, in a size that changes nothing.
+    """
+
+    digest: str
+    records: list[Record]
+
+
+def _answered(answer: Found | Failed | UserError, at: dict, seen: set[str]) -> list[Record]:
+    if isinstance(answer, UserError):
+        raise answer
+    if isinstance(answer, Failed):
+        where = [at | {"pass": name} for name in ("forward", "train")]
+        return [
+            Record(FORMS, "estimated_s", at=each, status="failed", note=answer.reason)
+            for each in where
+        ]
+    seen.add(answer.digest)
+    return answer.records
+
+
+def _passes(
+    make: Callable[[], Programs], at: dict[str, Any], target: str, seen: frozenset[str]
+) -> Found:
+    """Estimates the passes of a form, in a worker."""
+    placement, (fn, args) = place(target), make()
+    chip = SingleDeviceSharding(placement.devices()[0])
+    placed = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=chip)
+    args = jax.tree.map(placed, args)
+    outputs = jax.tree.map(placed, jax.eval_shape(fn, *args))
+    given = {"forward": args, "train": (args, outputs)}
+    digest, records = "", []
+    for name, program in passes_of(fn).items():
+        traced = jax.jit(program).trace(*given[name])
+        lowered = traced.lower(lowering_platforms=(placement.target.platform,))
+        if name == "forward":
+            text = f"{at['method']} {lowered.as_text()}"
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            if digest in seen:
+                break
+        records.append(_estimate(lowered, at | {"pass": name}, placement))
+    return Found(digest, records)
+
+
+def _estimate(lowered: jax.stages.Lowered, at: dict[str, Any], placement: Placement) -> Record:
+    failed = functools.partial(Record, FORMS, "estimated_s", at=at, status="failed")
+    if directory := dump_directory():
+        clear_schedules(directory)
+    try:
+        seconds = program_seconds(lowered.compile().as_text(), placement, directory)
+    except NoResult as error:
+        return failed(note=str(error))
+    except jax.errors.JaxRuntimeError as error:
+        if not parse_refusal(str(error)):
+            raise
+        return failed(note="the program does not fit the device")
+    return Record(FORMS, "estimated_s", seconds.total, at, note=spent(seconds))
+
+
+class Goal(NamedTuple):
+    """An op with a goal for one TPU v5e at 8 rows of 2,048 tokens in bfloat16.
+
+    Attributes:
+      forms: those of the op.
+      call: takes a form and the arguments.
+      args: their shapes.
+      forward: seconds of the forward pass, at most.
+      train: seconds of the forward and the backward pass, at most.
+    """
+
+    forms: Forms
+    call: Callable
+    args: tuple[jax.ShapeDtypeStruct, ...]
+    forward: float
+    train: float
+
+
+def _array(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+B, T = 8, 2048
+_single = functools.partial(_array, dtype=jnp.float32)
+_starts = _array(B, T, dtype=jnp.bool)
+
+
+def _selective_scan(form: str, x, delta, A, B, C, D, h0, starts):
+    return ops.selective_scan(x, delta, A, B, C, D, h0, starts=starts, method=form)
+
+
+def _linear_attention(form: str, q, k, v, log_decay, state, starts):
+    return ops.linear_attention(q, k, v, log_decay, state, starts=starts, method=form)
+
+
+def _delta_rule(form: str, q, k, v, log_decay, beta, state, starts):
+    """S_t = a_t (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T."""
+    beta = beta[..., None].astype(k.dtype)
+    r = k * jnp.exp(log_decay)[..., None].astype(k.dtype)
+    given = dict(p=beta * k, r=r, starts=starts, method=form)
+    return ops.linear_attention(q, beta * k, v, log_decay, state, **given)
+
+
+def _gru(form: str, u, W, b, h0, starts):
+    return ops.gru(u, W.astype(u.dtype), b, h0, starts=starts, method=form)
+
+
+_HEADS = (*[_array(B, T, 16, 64)] * 3, _single(B, T, 16))
+_STATE = _single(B, 16, 64, 64), _starts
+GOALS = {
+    "selective scan, E2048 N16": Goal(
+        SELECTIVE_SCAN,
+        _selective_scan,
+        (
+            *(_array(B, T, 2048), _single(B, T, 2048), _single(2048, 16)),
+            *(_array(B, T, 16), _array(B, T, 16), _single(2048), _single(B, 16, 2048), _starts),
+        ),
+        forward=1.1e-3,
+        train=4.5e-3,
+    ),
+    "attention, H8 K128, causal": Goal(
+        ATTENTION,
+        lambda form, *qkv: ops.attention(*qkv, method=form),
+        tuple([_array(B, T, 8, 128)] * 3),
+        forward=0.9e-3,
+        train=3e-3,
+    ),
+    "linear attention, H16 K64, scalar decay": Goal(
+        LINEAR_ATTENTION, _linear_attention, (*_HEADS, *_STATE), forward=0.35e-3, train=1.2e-3
+    ),
+    "gated delta rule, H16 K64, scalar decay": Goal(
+        LINEAR_ATTENTION,
+        _delta_rule,
+        (*_HEADS, _single(B, T, 16), *_STATE),
+        forward=1e-3,
+        train=4e-3,
+    ),
+    "GRU, D1024": Goal(
+        GRU,
+        _gru,
+        (_array(B, T, 3072), _single(1024, 3072), _single(3072), _single(B, 1024), _starts),
+        forward=9e-3,
+        train=27e-3,
+    ),
+}
