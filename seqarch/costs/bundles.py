@@ -19,6 +19,8 @@ EXIT = re.compile(
     r"= scmp\.ge\.s32\.totalorder (?:\([^)]*\), )?(%\w+), (\d+) /\* loop exit test \*/"
 )
 DEFINED = re.compile(r"(%\w+) = (sadd\.s32|smov|sphi) (?:\([^)]*\), )?([^;/}]*)")
+SPILLED = re.compile(r"sst \[smem:\[(#allocation\w+_spill)\]\] (%\w+)")
+RELOADED = re.compile(r"(%\w+) = sld \[smem:\[(#allocation\w+_spill)\]\]")
 PHI = re.compile(r"(%\w+) = sphi ")
 COPIED = re.compile(r"(?:\{|;;)\s*%\d+ = dma\.\w+ .*?/\*size_in_granules=\*/(\d+)")
 BLOCKS = re.compile(r"^iteration_bounds: \(([\d, ]+)\)")
@@ -135,14 +137,15 @@ def _loops(text: str) -> list[_Loop]:
 def _trips(text: str) -> dict[str, float]:
     """Returns the trips of loops by the name of their counter, from their exit tests.
 
-    The test of an outer loop may stand in the last bundles of an inner one. A loop whose counter,
-    step or end is not a constant is left out.
+    The test of an outer loop may stand in the last bundles of an inner one, and its counter may
+    have been kept in memory. A loop whose counter, step or end is not a constant is left out.
     """
     defined = {match[1]: (match[2], match[3]) for match in DEFINED.finditer(text)}
-    trips = {}
+    reloaded, trips = _reloaded(text), {}
     for counter, end in EXIT.findall(text):
         kind, operands = defined.get(counter, ("", ""))
         step, _, phi = (part.strip() for part in operands.partition(","))
+        phi = reloaded.get(phi, phi)
         if kind != "sadd.s32" or not step.isdigit() or defined.get(phi, ("",))[0] != "sphi":
             continue
         start = defined[phi][1].split(",")[0].strip()
@@ -151,3 +154,12 @@ def _trips(text: str) -> dict[str, float]:
         if start.isdigit() and int(step) > 0:
             trips[phi] = max(1.0, float(-(-(int(end) - int(start)) // int(step))))
     return trips
+
+
+def _reloaded(text: str) -> dict[str, str]:
+    """Returns the names of spilled numbers by those that they are reloaded as."""
+    spilled: dict[str, set[str]] = {}
+    for slot, name in SPILLED.findall(text):
+        spilled.setdefault(slot, set()).add(name)
+    reloads = ((name, spilled.get(slot, ())) for name, slot in RELOADED.findall(text))
+    return {name: next(iter(names)) for name, names in reloads if len(names) == 1}

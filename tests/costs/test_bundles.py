@@ -34,6 +34,16 @@ def test_loops_count_once_a_turn_and_a_single_block_is_copied_once():
     assert kernel == Kernel(2 + INNER + OUTER + 1, 32 * (66 * 16384 + 100))
 
 
+def test_a_counter_may_be_kept_in_memory():
+    """Where two names are stored in one place, the loop's trips are unknown."""
+    stored = "%1 = sst [smem:[#allocation7_spill]] %s767_s23 ;; "
+    loaded = "%s99_s1 = sld [smem:[#allocation7_spill]] ;; %s250_s23 = sadd.s32 2, %s99_s1"
+    kept = SCHEDULE.replace("%s250_s23 = sadd.s32 2, %s767_s23", stored + loaded)
+    assert kept != SCHEDULE and read_kernel(kept, "k") == read_kernel(SCHEDULE, "k")
+    with pytest.raises(Uncounted):
+        read_kernel(kept.replace(stored, stored + stored.replace("767", "768")), "k")
+
+
 @pytest.mark.parametrize(
     "known, unknown",
     [
