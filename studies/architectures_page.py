@@ -118,9 +118,11 @@ def _forms(kind: type[SequenceMixer]) -> str:
     """Returns the names of a mixer's forms, with the platforms on which one is the default."""
     if kind.forms is None:
         return "–"
-    defaults = {"CPU": kind.forms.auto("cpu"), "accelerators": kind.forms.auto("tpu")}
+    defaults = {platform.upper(): kind.forms.auto(platform) for platform in ("cpu", "gpu", "tpu")}
+    if defaults["GPU"] == defaults["TPU"]:
+        defaults = {"CPU": defaults["CPU"], "accelerators": defaults["GPU"]}
     texts = []
-    for form in kind.forms:
+    for form in (*kind.forms, *kind.forms.kernels):
         on = ", ".join(platform for platform, default in defaults.items() if default == form)
         texts.append(f"{form} ({on})" if on else form)
     return "; ".join(texts)

@@ -68,7 +68,7 @@ def test_forms_are_chosen_for_the_target():
         parse_pattern(with_forms(ModelConfig(mixer=mixer), platform).mixer)[0].options
     )["method"]
     assert form("cpu", "mamba") == "recompute"
-    assert form("tpu", "mamba") == form("gpu", "mamba") == "chunked"
+    assert (form("tpu", "mamba"), form("gpu", "mamba")) == ("pallas", "chunked")
     assert form("tpu", "mamba(method=associative)") == "associative"
 
 

@@ -134,9 +134,9 @@ class Mamba(SequenceMixer):
         )
 
     def _select(self, u: Float[Array, "... E"]):
-        """Returns u after the convolution's activation, and delta, B and C in float32."""
+        """Returns u after the convolution's activation, delta in float32, and B and C."""
         u = jax.nn.silu(u if self.conv_bias is None else u + rows(self.conv_bias[...], u))
         R, N = self.delta_rank, self.state_dim
-        low, B, C = jnp.split(self.select(u).astype(jnp.float32), [R, R + N], axis=-1)
-        delta = dot("...r,re->...e", low, self.delta[...])
+        low, B, C = jnp.split(self.select(u), [R, R + N], axis=-1)
+        delta = dot("...r,re->...e", low.astype(jnp.float32), self.delta[...])
         return u, jax.nn.softplus(delta + rows(self.delta_bias[...], delta)), B, C

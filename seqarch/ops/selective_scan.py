@@ -12,6 +12,7 @@ Source: Gu and Dao 2023, "Mamba: linear-time sequence modeling with selective st
 eigenvalues".
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -20,22 +21,22 @@ import jax.numpy as jnp
 
 from seqarch.ops import affine
 from seqarch.ops.chunks import join, split
-from seqarch.ops.forms import Forms
+from seqarch.ops.forms import Forms, Kernel
 from seqarch.ops.numerics import dot, rows
 from seqarch.types import Array, Bool, Float
 
 
 class Chunk(NamedTuple):
-    """The arguments of `selective_scan` for some tokens, in float32.
+    """The arguments of `selective_scan` for some tokens.
 
-    keep: 0 where the state is forgotten before the token, else 1
+    keep: 0 where the state is forgotten before the token, else 1; None: 1 everywhere
     """
 
     x: Float[Array, "B C E"]
     delta: Float[Array, "B C E"]
     B: Float[Array, "B C N"]
     C: Float[Array, "B C N"]
-    keep: Float[Array, "B C"]
+    keep: Float[Array, "B C"] | None
 
 
 _IDENTITY = Chunk(0.0, 0.0, 0.0, 0.0, 1.0)  # a token that leaves the state alone
@@ -68,13 +69,14 @@ def selective_scan(
       starts: whether the state is forgotten before a token.
       negative_eigenvalues: whether decays are in (-1, 1) in place of (0, 1).
       method: a name in FORMS, or "auto".
-      chunk: tokens of a chunk.
+      chunk: tokens of a chunk; "pallas" has its own.
     """
     h0 = jnp.zeros((x.shape[0], *A.T.shape), jnp.float32) if h0 is None else h0
-    keep = jnp.ones(x.shape[:2]) if starts is None else 1.0 - starts
-    tokens = Chunk(*(t.astype(jnp.float32) for t in (x, delta, B, C, keep)))
-    y, h = FORMS.pick(method)(tokens, A, h0, negative_eigenvalues, chunk=chunk)
-    return (y + rows(D, y) * tokens.x).astype(x.dtype), h
+    keep = None if starts is None else 1.0 - starts
+    form = FORMS.pick(method)
+    tokens = Chunk(x, delta, B, C, keep)
+    y, h = form(tokens, A, D, h0, negative_eigenvalues, chunk=chunk)
+    return y.astype(x.dtype), h
 
 
 def decays(
@@ -96,6 +98,30 @@ def _decay(c: Chunk, At: Float[Array, "N E"], negative: bool) -> Float[Array, "*
 def _value(c: Chunk) -> Float[Array, "*BC N E"]:
     """Returns what each token adds to the state."""
     return (c.delta * c.x)[..., None, :] * c.B[..., None]
+
+
+def _in_float32(
+    form: Callable, tokens: Chunk, A: Array, D: Array, h: Array, negative: bool, *, chunk: int
+) -> tuple[Array, Array]:
+    """Computes a form of the recurrence in float32, and the skip connection."""
+    keep = jnp.ones(tokens.x.shape[:2]) if tokens.keep is None else tokens.keep
+    tokens = Chunk(*(array.astype(jnp.float32) for array in tokens._replace(keep=keep)))
+    y, h = form(tokens, A, h, negative, chunk=chunk)
+    return y + rows(D, y) * tokens.x, h
+
+
+def _pallas(
+    tokens: Chunk, A: Array, D: Array, h: Array, negative: bool, *, chunk: int
+) -> tuple[Array, Array]:
+    """Computes the kernels for a TPU, or chunks where those cannot, said once."""
+    from seqarch.ops.kernels import selective_scan as kernels
+    from seqarch.ops.kernels.call import say_once
+
+    if reason := kernels.why_not(tokens.x, A):
+        say_once(f"selective_scan: method=chunked in place of pallas, as {reason}")
+        return FORMS["chunked"](tokens, A, D, h, negative, chunk=chunk)
+    x, delta, B, C, keep = tokens
+    return kernels.selective_scan(x, delta, A, B, C, D, h, keep, negative)
 
 
 def _arranged(
@@ -193,8 +219,11 @@ def _row_backward(negative, saved, cotangents):
 
 _row.defvjp(_row_forward, _row_backward)
 
+_PLAIN = {**{form: partial(_arranged, form) for form in affine.FORMS}, "recompute": _recompute}
 FORMS = Forms(
-    {**{form: partial(_arranged, form) for form in affine.FORMS}, "recompute": _recompute},
+    {name: partial(_in_float32, form) for name, form in _PLAIN.items()},
     cpu="recompute",
     accelerator="chunked",
+    tpu="pallas",
+    kernels={"pallas": Kernel("tpu", _pallas)},
 )

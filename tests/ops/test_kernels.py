@@ -1,0 +1,156 @@
+"""Kernels are the forms that other platforms run: values, states and gradients, interpreted.
+
+And they compile for every TPU, where its compiler is installed, also divided over several.
+"""
+
+import importlib.util
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqarch import ops
+from seqarch.config import ModelConfig
+from seqarch.config.forms import with_forms
+from seqarch.errors import UserError
+from seqarch.flops import count_flops
+from seqarch.ops.kernels import selective_scan as kernels
+from seqarch.ops.kernels.call import interpreted, say_once
+from tests.oracle import RNG, normal, softplus
+
+B, E = 2, 128
+
+
+def arguments(time: int, N: int, dtype=jnp.float32) -> list[jax.Array]:
+    """Those of ops.selective_scan; the last tokens of the second row are padding."""
+    delta = softplus(normal(B, time, E))
+    delta[1, -7:] = 0
+    x, Bt, Ct = normal(B, time, E), normal(B, time, N), normal(B, time, N)
+    x, Bt, Ct = (jnp.asarray(array, dtype) for array in (x, Bt, Ct))
+    delta, A, D, h0 = (
+        jnp.asarray(array, jnp.float32)
+        for array in (delta, -np.exp(normal(E, N)), normal(E), normal(B, N, E))
+    )
+    return [x, delta, A, Bt, Ct, D, h0]
+
+
+def results(method: str, arrays: list[jax.Array], cotangents: list[jax.Array], **options) -> list:
+    """Returns the outputs, the final state and the gradients of all arguments."""
+
+    def scan(*arrays):
+        return ops.selective_scan(*arrays, method=method, chunk=16, **options)
+
+    def both(*arrays):
+        (y, h), pull = jax.vjp(scan, *arrays)
+        return [y, h, *pull((cotangents[0].astype(y.dtype), cotangents[1]))]
+
+    return jax.jit(both)(*arrays)
+
+
+@pytest.mark.parametrize(
+    "time, N, dtype, packed, negative, tolerance",
+    [
+        (40, 16, jnp.float32, True, True, 2e-6),  # two chunks, the second one padded
+        (20, 8, jnp.float32, False, False, 2e-6),
+        (40, 16, jnp.bfloat16, True, False, 1e-2),
+    ],
+)
+def test_the_selective_scan_s_is_its_definition(
+    time, N, dtype, packed, negative, tolerance, monkeypatch
+):
+    """To `tolerance` of the largest number of each array."""
+    monkeypatch.setattr(kernels, "CHUNK", 32)
+    arrays = arguments(time, N, dtype)
+    cotangents = [jnp.asarray(normal(*arrays[i].shape), dtype) for i in (0, 6)]
+    cotangents[1] = cotangents[1].astype(jnp.float32)
+    starts = RNG.random((B, time)) < 0.15 if packed else None
+    options = dict(starts=starts, negative_eigenvalues=negative)
+    with interpreted():
+        found = results("pallas", arrays, cotangents, **options)
+    exact = [array.astype(jnp.float32) for array in arrays]
+    expected = results("sequential", exact, cotangents, **options)
+    assert [each.dtype for each in found[2:]] == [each.dtype for each in arrays]
+    for given, wanted in zip(found, expected, strict=True):
+        error = np.abs(np.asarray(given, np.float32) - wanted).max()
+        assert error <= tolerance * np.abs(wanted).max()
+
+
+def test_shapes_that_a_kernel_cannot_tile_take_chunks_and_it_is_said_once(capsys):
+    say_once.cache_clear()
+    arrays = arguments(9, 16)
+    arrays = [array[..., :24] if array.shape[-1] == E else array for array in arrays]
+    arrays[2] = arrays[2][:24]
+    for _ in range(2):
+        y, h = ops.selective_scan(*arrays, method="pallas")
+    said = capsys.readouterr().err
+    assert said.count("method=chunked in place of pallas, as 24 channels are no multiple of") == 1
+    for given, wanted in zip((y, h), ops.selective_scan(*arrays, method="chunked"), strict=True):
+        np.testing.assert_array_equal(given, wanted)
+
+
+def test_a_kernel_is_what_a_tpu_prefers_and_a_cpu_refuses():
+    assert "method=pallas" in with_forms(ModelConfig("mamba"), "tpu").mixer
+    with pytest.raises(UserError, match="'pallas' of mamba is a kernel for a TPU, not for a CPU"):
+        with_forms(ModelConfig("mamba(method=pallas)"), "cpu")
+
+
+def test_a_kernel_s_flops_are_those_of_its_body_in_each_turn_of_its_grid():
+    """A product of the states of eight tokens has those of each for all: 16 B T E N in place of 2.
+
+    The gradient has the states once more, and four products.
+    """
+    arrays = arguments(256, 16)
+    scan = lambda *arrays: ops.selective_scan(*arrays, method="pallas")[0]
+    gradient = jax.grad(lambda *arrays: scan(*arrays).sum(), tuple(range(len(arrays))))
+    size = B * 256 * E * 16
+    assert count_flops(scan, *arrays).matmul == 16 * size
+    assert count_flops(gradient, *arrays).matmul == (16 + 4 * 16) * size
+
+
+COMPILE = """
+import re
+import jax, jax.numpy as jnp
+jax.config.update("jax_platforms", "cpu")
+from jax.sharding import SingleDeviceSharding
+from seqarch import ops
+from seqarch.config import Config, ModelConfig
+from seqarch.costs.devices import place
+from seqarch.costs.programs import phase_program
+from seqarch.training.sharding import make_mesh
+
+def kernels(target, N, dtype, E):
+    device = SingleDeviceSharding(place(target).devices()[0])
+    of = lambda *shape, dtype=jnp.float32: jax.ShapeDtypeStruct(shape, dtype, sharding=device)
+    def loss(starts, *arrays):
+        y, h = ops.selective_scan(*arrays, starts=starts, method="pallas")
+        return y.astype(jnp.float32).sum() + h.sum()
+    x, B = of(2, 200, E, dtype=dtype), of(2, 200, N, dtype=dtype)
+    arrays = x, of(2, 200, E), of(E, N), B, B, of(E), of(2, N, E)
+    step = jax.jit(jax.grad(loss, tuple(range(1, 8))))
+    lowered = step.trace(of(2, 200, dtype=jnp.bool), *arrays).lower(lowering_platforms=("tpu",))
+    return lowered.compile().as_text().count("tpu_custom_call")
+
+for target in ("tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-v7"):
+    assert kernels(target, 16, jnp.bfloat16, 1024) == 2, target
+assert kernels("tpu-v4", 8, jnp.float32, 1024) == 2
+
+config = Config(length=256, model=ModelConfig("mamba", layers=1, dim=128, mlp=64, dtype="bfloat16"))
+mesh = make_mesh(config.mesh, place("tpu-v5e:2x2").devices())
+text = phase_program(config, "train", 12, 256, mesh).compile().as_text()
+called = [line for line in text.splitlines() if "tpu_custom_call" in line]
+assert len(called) >= 2 and all("bf16[3,256,256]" in line for line in called), called
+gathered = re.findall(r"(\\S+) all-gather(?:-start)?\\(", text)
+assert gathered and not [shape for shape in gathered if "[12," in shape], gathered
+"""
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_every_tpu_and_each_device_has_its_own_rows():
+    """In a process of its own, as libtpu brings its own libraries."""
+    if not importlib.util.find_spec("libtpu"):
+        pytest.skip("libtpu is not installed")
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
