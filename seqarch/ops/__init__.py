@@ -7,7 +7,7 @@ from seqarch.ops.attention import attention
 from seqarch.ops.conv import causal_conv, causal_conv_step
 from seqarch.ops.diagonal_ssm import diagonal_ssm
 from seqarch.ops.gru import gru
-from seqarch.ops.linear_attention import linear_attention
+from seqarch.ops.linear_attention import linear_attention, linear_attention_and_sums
 from seqarch.ops.lstm import lstm
 from seqarch.ops.rope import rope
 from seqarch.ops.scan import linear_scan
@@ -21,6 +21,7 @@ __all__ = [
     "diagonal_ssm",
     "gru",
     "linear_attention",
+    "linear_attention_and_sums",
     "linear_scan",
     "lstm",
     "rope",

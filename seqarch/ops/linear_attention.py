@@ -6,76 +6,21 @@ The decay |a_t| = exp(g_t) is per head or per key channel, or 1; it may be negat
 nothing is erased, and without p what is erased is at k. There is no feature map, scaling or
 normaliser.
 
-Within a chunk, u_t = S_{t-1}^T r_t is what the state holds at r_t. Unrolled from the state S that
-enters the chunk, with the decays D between tokens, it solves a triangular system:
-
-    u_t = (D_{t-1} r_t)^T S + sum_{s<t} (r_t^T D_{t-1,s} k_s) v_s - (r_t^T D_{t-1,s} p_s) u_s
-
-so that U = W S + Z, which is the WY form of a product of Householder matrices.
-
 Source: Katharopoulos et al. 2020, "Transformers are RNNs", equations 16-20; Dao and Gu 2024,
 "Transformers are SSMs", section 6 (decay per head); Yang et al. 2023, "Gated linear attention
 transformers with hardware-efficient training", section 4 (decay per key channel); Yang et al. 2024,
-"Parallelizing linear transformers with the delta rule over sequence length", section 3 (WY form).
+"Parallelizing linear transformers with the delta rule over sequence length", section 2.
 """
 
-from typing import NamedTuple
+from types import ModuleType
 
 import jax.numpy as jnp
 
 from seqarch.ops import affine
-from seqarch.ops.decay import LogSum, decayed, log_sums, scores
-from seqarch.ops.numerics import behind, dot, segments
-from seqarch.ops.triangular import unit_inverse
+from seqarch.ops.forms import Forms, Kernel
+from seqarch.ops.matrix_chunks import Tokens, identity, recurrence, signed
+from seqarch.ops.numerics import behind, dot
 from seqarch.types import Array, Bool, Float
-
-FORMS = affine.FORMS
-
-
-class Tokens(NamedTuple):
-    """What some tokens do to a state: the arguments of `linear_attention`."""
-
-    q: Float[Array, "B T H K"]
-    k: Float[Array, "B T H K"]
-    v: Float[Array, "B T H V"]
-    log_decay: Float[Array, "B T H *K"] | None = None
-    p: Float[Array, "B T H K"] | None = None
-    r: Float[Array, "B T H K"] | None = None
-    negative: Bool[Array, "B T H *K"] | None = None
-    starts: Bool[Array, "B T"] | None = None
-
-
-class Solved(NamedTuple):
-    """A chunk in terms of the state S that enters it.
-
-    q: queries that read S, decayed from it
-    k: keys, decayed to the end of the chunk
-    v: values
-    qk: what each query reads of each value within the chunk
-    decay: of S over the chunk
-    erased: what the delta rule erases; None: nothing
-    """
-
-    q: Float[Array, "B C H K"]
-    k: Float[Array, "B C H K"]
-    v: Float[Array, "B C H V"]
-    qk: Float[Array, "B H C C"]
-    decay: Float[Array, "#B #H #K 1"]
-    erased: "Erased | None"
-
-
-class Erased(NamedTuple):
-    """What the delta rule erases in a chunk, U = W S + Z.
-
-    p: the keys at which it erases, decayed to the end of the chunk
-    qp: what each query reads of each erased value
-    W, Z: what is erased, in terms of the state S that enters the chunk
-    """
-
-    p: Float[Array, "B C H K"]
-    qp: Float[Array, "B H C C"]
-    W: Float[Array, "B H C K"]
-    Z: Float[Array, "B H C V"]
 
 
 def linear_attention(
@@ -105,13 +50,45 @@ def linear_attention(
       negative: where the decay a is negative; None: nowhere.
       starts: whether the state is forgotten before a token.
       method: a name in FORMS, or "auto".
-      chunk: tokens of a chunk.
+      chunk: tokens of a chunk; "pallas" has its own.
     """
     if state is None:
         state = jnp.zeros((q.shape[0], *q.shape[2:], v.shape[-1]), jnp.float32)
     tokens = Tokens(q, k, v, log_decay, p, r, negative, starts)
-    recurrence = affine.Recurrence(_summarise, _read, identity(tokens), _solve, _advance)
-    return FORMS.pick(method)(recurrence, tokens, state, chunk=chunk)
+    return FORMS.pick(method)(recurrence(tokens), tokens, state, chunk=chunk)
+
+
+def linear_attention_and_sums(
+    q: Float[Array, "B T H K"],
+    k: Float[Array, "B T H K"],
+    v: Float[Array, "B T H V"],
+    log_decay: Float[Array, "B T H *K"] | None,
+    state: Float[Array, "B H K V"],
+    sums: Float[Array, "B H K"],
+    *,
+    starts: Bool[Array, "B T"] | None = None,
+    method: str = "auto",
+    chunk: int = 64,
+) -> tuple[
+    Float[Array, "B T H V"], Float[Array, "B T H"], Float[Array, "B H K V"], Float[Array, "B H K"]
+]:
+    """Returns o, n, S and z: those of `linear_attention`, and of the sum of keys that q . z reads.
+
+        z_t = a_t z_{t-1} + k_t,    n_t = z_t . q_t
+
+    It is one more value channel, of ones. n is in v's dtype or float32, the states in float32.
+
+    Args:
+      q, k, v, log_decay, state, starts, method, chunk: those of `linear_attention`.
+      sums: z before the first token.
+    """
+    run, tokens = FORMS.pick(method), Tokens(q, k, v, log_decay, starts=starts)
+    if run is _pallas and _kernel().takes(tokens, otherwise=ACCELERATOR):
+        return _kernel().linear_attention(tokens, state, sums)
+    tokens = tokens._replace(v=jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1))
+    state = jnp.concatenate([state, sums[..., None]], axis=-1)
+    o, S = run(recurrence(tokens), tokens, state, chunk=chunk)
+    return o[..., :-1], o[..., -1], S[..., :-1], S[..., -1]
 
 
 def linear_attention_step(
@@ -122,7 +99,7 @@ def linear_attention_step(
     S = state.astype(jnp.float32)
     u = None if r is None else dot("bhk,bhkv->bhv", r.astype(jnp.float32), S)
     if log_decay is not None:
-        a = jnp.exp(log_decay) if negative is None else _signed(jnp.exp(log_decay), negative)
+        a = jnp.exp(log_decay) if negative is None else signed(jnp.exp(log_decay), negative)
         S = S * a.reshape(*a.shape[:2], -1, 1)
     if u is not None:
         S = S - dot("bhk,bhv->bhkv", (k if p is None else p).astype(jnp.float32), u)
@@ -130,10 +107,31 @@ def linear_attention_step(
     return dot("bhk,bhkv->bhv", q.astype(jnp.float32), S).astype(v.dtype), S
 
 
-def identity(tokens: Tokens) -> Tokens:
-    """Returns the values with which a token leaves the state alone, where `tokens` has arrays."""
-    nothing = Tokens(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, False, False)
-    return Tokens(*(None if x is None else fill for x, fill in zip(tokens, nothing)))
+def _pallas(
+    of: affine.Recurrence, tokens: Tokens, state: Float[Array, "B H K V"], *, chunk: int
+) -> tuple[Float[Array, "B T H V"], Float[Array, "B H K V"]]:
+    """Computes a recurrence by kernels, or by ACCELERATOR where they do not have it."""
+    if not _kernel().takes(tokens, otherwise=ACCELERATOR):
+        return affine.FORMS[ACCELERATOR](of, tokens, state, chunk=chunk)
+    o, _, S, _ = _kernel().linear_attention(tokens, state)
+    return o, S
+
+
+def _kernel() -> ModuleType:
+    """Returns the kernels' module, which takes a while to import."""
+    from seqarch.ops.kernels import linear_attention as kernel
+
+    return kernel
+
+
+ACCELERATOR = "parallel"
+FORMS = Forms(
+    affine.FORMS,
+    cpu="chunked",
+    accelerator=ACCELERATOR,
+    tpu="pallas",
+    kernels={"pallas": Kernel("tpu", _pallas)},
+)
 
 
 def idle(tokens: Tokens, valid: Bool[Array, "B T"]) -> Tokens:
@@ -147,97 +145,3 @@ def idle(tokens: Tokens, valid: Bool[Array, "B T"]) -> Tokens:
     kept = Tokens(*map(keep, tokens, identity(tokens)))
     # Without k and p, the others change nothing.
     return kept._replace(q=tokens.q, v=tokens.v, r=tokens.r)
-
-
-def _solve(c: Tokens) -> Solved:
-    """Returns a chunk in terms of the state that enters it."""
-    q, k, p, r = c.q, c.k, c.k if c.p is None else c.p, c.r
-    last = jnp.ones((1, 1, 1, 1))  # the sign of the decay over the chunk
-    if c.negative is not None:
-        sign = jnp.cumprod(_signed(jnp.ones(c.negative.shape), c.negative), axis=1)
-        before = _signed(sign, c.negative)  # the product without the token's own sign
-        sign, before = (x if x.ndim == 4 else x[..., None] for x in (sign, before))
-        q, k, p, r = q * sign, k * sign, p * sign, None if r is None else r * before
-        last = sign[:, -1:]
-    sums = None
-    decay = jnp.moveaxis(last, 1, -1)
-    if c.log_decay is not None:
-        sums = log_sums(c.log_decay)
-        factor = jnp.exp(sums.value[:, -1])
-        decay = decay * factor.reshape(*factor.shape[:2], -1, 1)
-    visible, enters, leaves = _visibility(c)
-    decay = decay * enters[:, -1, None, None, None]
-    qk, qp, rk, rp = scores(q, k, None if c.p is None else p, r, sums, visible)
-    erased = None
-    if r is not None:
-        W, Z = _eliminate(rp, _entering(r, sums and sums.before, enters), rk, c.v)
-        erased = Erased(_leaving(p * last, sums, leaves), qp, W, Z)
-    q = _entering(q, sums and sums.value, enters)
-    k = _leaving(k * last.astype(k.dtype), sums, leaves)
-    return Solved(q, k, c.v, qk.astype(c.v.dtype), decay, erased)
-
-
-def _visibility(c: Tokens) -> tuple[Bool[Array, "#B C C"], Float[Array, "#B C"], Array]:
-    """Returns which keys a query sees, and which tokens share the state that enters and leaves."""
-    visible = jnp.tril(jnp.ones((c.q.shape[1],) * 2, bool))[None]
-    if c.starts is None:
-        ones = jnp.ones((1, c.q.shape[1]))
-        return visible, ones, ones
-    segment = segments(c.starts)
-    visible = visible & (segment[:, :, None] == segment[:, None, :])
-    return visible, 1.0 * (segment == 0), 1.0 * (segment == segment[:, -1:])
-
-
-def _entering(q: Array, upto: Array | None, enters: Float[Array, "#B C"]) -> Array:
-    """Returns queries as they read the state that enters the chunk, `upto` log-decays ago."""
-    q = q.astype(jnp.float32) if upto is None else decayed(q, upto)
-    return q * enters[..., None, None]
-
-
-def _leaving(k: Array, sums: LogSum | None, leaves: Float[Array, "#B C"]) -> Array:
-    """Returns keys as they are in the state that leaves the chunk."""
-    after = k if sums is None else decayed(k, sums.at(slice(-1, None)).minus(sums))
-    return (after * leaves[..., None, None]).astype(k.dtype)
-
-
-def _eliminate(
-    rp: Float[Array, "B H C C"],
-    r: Float[Array, "B C H K"],
-    rk: Float[Array, "B H C C"],
-    v: Float[Array, "B C H V"],
-) -> tuple[Float[Array, "B H C K"], Float[Array, "B H C V"]]:
-    """Solves (I + rp) (W, Z) = (r, rk v), where rp is strictly lower triangular."""
-    inverse = unit_inverse(rp)
-    W = dot("bhts,bshk->bhtk", inverse, r)
-    return W, dot("bhts,bshv->bhtv", dot("bhtu,bhus->bhts", inverse, rk), v)
-
-
-def _summarise(c: Solved) -> affine.Affine | affine.MatrixAffine:
-    value = dot("bshk,bshv->bhkv", c.k, c.v)
-    if c.erased is None:
-        return affine.Affine(c.decay, value)
-    p, _, W, Z = c.erased
-    decay = c.decay * jnp.eye(p.shape[-1])[None, None] - dot("bshk,bhsj->bhkj", p, W)
-    return affine.MatrixAffine(decay, value - dot("bshk,bhsv->bhkv", p, Z))
-
-
-def _read(c: Solved, state: Float[Array, "B H K V"]) -> Float[Array, "B C H V"]:
-    return _advance(c, state)[1]
-
-
-def _advance(
-    c: Solved, state: Float[Array, "B H K V"]
-) -> tuple[Float[Array, "B H K V"], Float[Array, "B C H V"]]:
-    """Returns the state that leaves a chunk, and its outputs."""
-    o = dot("bhts,bshv->bthv", c.qk, c.v) + dot("bthk,bhkv->bthv", c.q, state)
-    after = c.decay * state + dot("bshk,bshv->bhkv", c.k, c.v)
-    if c.erased is not None:
-        p, qp, W, Z = c.erased
-        u = Z + dot("bhtk,bhkv->bhtv", W, state)
-        o = o - dot("bhts,bhsv->bthv", qp, u)
-        after = after - dot("bshk,bhsv->bhkv", p, u)
-    return after, o.astype(c.v.dtype)
-
-
-def _signed(x: Array, negative: Bool[Array, "..."]) -> Array:
-    return jnp.where(negative, -x, x)

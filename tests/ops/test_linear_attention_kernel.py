@@ -1,0 +1,144 @@
+"""The kernels of linear attention, interpreted, against the step-by-step form in float32.
+
+And they compile for every TPU, where its compiler is installed.
+"""
+
+import importlib.util
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqarch import ops
+from seqarch.ops.kernels.call import interpreted, say_once
+from seqarch.ops.linear_attention import FORMS
+
+RNG = np.random.default_rng(0)
+TIME = 130  # two chunks, the second one padded
+TARGETS = ("tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-v7", "tpu-v5e:2x2")
+
+
+def normal(*shape: int) -> jax.Array:
+    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+def results(method: str, given: list, starts, cotangents: list, sums: bool) -> list:
+    """Returns the outputs, the final states and the gradients of all of `given`."""
+
+    def attend(q, k, v, g, S, z):
+        if sums:
+            return ops.linear_attention_and_sums(q, k, v, g, S, z, starts=starts, method=method)
+        return ops.linear_attention(q, k, v, g, S, starts=starts, method=method)
+
+    def both(*given):
+        outputs, pull = jax.vjp(attend, *given)
+        return outputs, pull(tuple(c.astype(o.dtype) for c, o in zip(cotangents, outputs)))
+
+    return jax.tree.leaves(jax.jit(both)(*given))
+
+
+@pytest.mark.parametrize(
+    "H, K, V, dtype, decays, packed, sums, tolerance",
+    [
+        (4, 64, 64, jnp.float32, True, True, False, 2e-6),
+        (2, 64, 64, jnp.bfloat16, True, True, True, 1e-2),
+        (2, 64, 64, jnp.float32, False, False, True, 2e-6),
+        (1, 128, 128, jnp.float32, True, True, True, 2e-6),
+        (2, 128, 64, jnp.bfloat16, True, False, False, 1e-2),
+        (2, 64, 128, jnp.float32, False, True, False, 2e-6),
+    ],
+)
+def test_kernels_are_the_recurrence(H, K, V, dtype, decays, packed, sums, tolerance):
+    """Errors are relative to the largest number; log-decays reach from -30 to -1e-6."""
+    q, k, v = (
+        x.astype(dtype)
+        for x in (normal(1, TIME, H, K), normal(1, TIME, H, K), normal(1, TIME, H, V))
+    )
+    g = None
+    if decays:
+        g = -jnp.exp(jnp.asarray(RNG.uniform(np.log(1e-6), np.log(30), (1, TIME, H)), jnp.float32))
+    starts = None
+    if packed:
+        starts = jnp.zeros((1, TIME), bool).at[0, jnp.array([5, 6, 70])].set(True)
+    given = [q * K**-0.5, k, v, g, normal(1, H, K, V), normal(1, H, K)]
+    shapes = [(1, TIME, H, V), *([(1, TIME, H)] * sums), (1, H, K, V), *([(1, H, K)] * sums)]
+    cotangents = [normal(*shape) for shape in shapes]
+    exact = [None if x is None else x.astype(jnp.float32) for x in given]
+    expected = results("sequential", exact, starts, cotangents, sums)
+    with interpreted():
+        found = results("pallas", given, starts, cotangents, sums)
+    for name, (x, y) in enumerate(zip(found, expected, strict=True)):
+        error = jnp.abs(x.astype(jnp.float32) - y).max()
+        assert error <= tolerance * max(1e-3, jnp.abs(y).max()), (name, error)
+
+
+def test_what_has_no_tiles_is_computed_otherwise_and_said_once(capsys):
+    say_once.cache_clear()
+    q, v = normal(1, 9, 2, 16), normal(1, 9, 2, 64)
+    expected = ops.linear_attention(q, q, v, method="parallel")
+    for _ in range(2):
+        found = ops.linear_attention(q, q, v, method="pallas")
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert capsys.readouterr().err == (
+        "linear_attention: method=parallel in place of pallas, as 2 heads with 16 channels of keys "
+        "and 64 of values have no tiles\n"
+    )
+    g = -jnp.abs(normal(1, 9, 2, 16))
+    for more in (dict(log_decay=g), dict(r=q), dict(log_decay=g[..., 0], negative=g[..., 0] < -1)):
+        found = ops.linear_attention(q, q, v, method="pallas", **more)
+        expected = ops.linear_attention(q, q, v, method="parallel", **more)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_tpu_prefers_the_kernels():
+    assert FORMS.auto("tpu") == "pallas" and "pallas" in FORMS.on("tpu")
+    assert "pallas" not in FORMS.on("gpu") and "pallas" not in FORMS
+
+
+COMPILE = """
+import sys
+import jax, jax.numpy as jnp
+jax.config.update("jax_platforms", "cpu")
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from seqarch import ops
+from seqarch.costs.devices import place
+
+def compile_for(target, dtype, K, V):
+    devices = place(target).devices()
+    mesh = Mesh(devices, "rows")
+    sharding = NamedSharding(mesh, PartitionSpec("rows"))
+
+    def shape(*axes, dtype=dtype):
+        return jax.ShapeDtypeStruct(axes, dtype, sharding=sharding)
+
+    def loss(q, k, v, g, S, z):
+        o, n, S, z = ops.linear_attention_and_sums(q, k, v, g, S, z, method="pallas")
+        return o.astype(jnp.float32).sum() + n.sum() + S.sum() + z.sum()
+
+    B, T, H = len(devices), 200, 2
+    tokens = [shape(B, T, H, size) for size in (K, K, V)]
+    rest = [shape(*axes, dtype=jnp.float32) for axes in ((B, T, H), (B, H, K, V), (B, H, K))]
+    both = jax.jit(jax.grad(loss, argnums=tuple(range(6))))
+    with jax.set_mesh(mesh):
+        traced = both.trace(*tokens, *rest)
+    text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
+    assert "all-gather" not in text
+    assert text.count('custom_call_target="tpu_custom_call"') == 2, text
+
+for target in sys.argv[1:]:
+    compile_for(target, jnp.bfloat16, 64, 64)
+    compile_for(target, jnp.float32, 128, 64)
+"""
+
+
+@pytest.mark.slow
+def test_they_compile_for_every_tpu():
+    """In a process of its own, as libtpu brings its own libraries."""
+    if not importlib.util.find_spec("libtpu"):
+        pytest.skip("libtpu is not installed")
+    done = subprocess.run([sys.executable, "-c", COMPILE, *TARGETS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
