@@ -112,10 +112,17 @@ class LinearAttention(SequenceMixer):
 
     def prefill(self, x, state, starts=None, lengths=None):
         starts, valid = masks(x, starts, lengths)
-        tokens = self._tokens(x)
+        tokens = Tokens(*self._project(x))
         q, k, v, log_a, *_ = tokens if valid is None else idle(tokens, valid)
         how = dict(starts=starts, method=self.method, chunk=self.chunk)
-        return self._read_out(state, *ops.linear_attention(q, k, v, log_a, self._S(state), **how))
+        S = state.S.astype(jnp.float32)
+        if not self.normalise:
+            o, S = ops.linear_attention(q, k, v, log_a, S, **how)
+            return self._output(o), state._replace(S=S.astype(self.state_dtype))
+        z = state.z.astype(jnp.float32)
+        o, n, S, z = ops.linear_attention_and_sums(q, k, v, log_a, S, z, **how)
+        after = LinearAttentionState(S.astype(self.state_dtype), z.astype(self.state_dtype))
+        return self._output(o, n), after
 
     def step(self, x, state):
         return self._read_out(state, *linear_attention_step(self._tokens(x), self._S(state)))

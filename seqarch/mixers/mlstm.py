@@ -123,10 +123,10 @@ class MLSTM(SequenceMixer):
             log_f = jnp.where(valid[..., None], log_f, 0.0)
         m, log_a = stabiliser(log_f, i, state.m.astype(jnp.float32), starts)
         k = k * spread(jnp.exp(i - m), self.key)
-        o, S = ops.linear_attention(
-            q, k, v, log_a, _joined(state), starts=starts, method=self.method, chunk=self.chunk
-        )
-        return self._output(o, m, c, x), self._state(conv, S, m[:, -1])
+        C, n = (each.astype(jnp.float32) for each in (state.C, state.n))
+        how = dict(starts=starts, method=self.method, chunk=self.chunk)
+        o, read, C, n = ops.linear_attention_and_sums(q, k, v, log_a, C, n, **how)
+        return self._output(o, read, m, c, x), self._state(conv, C, n, m[:, -1])
 
     def step(self, x, state):
         u = self.up(x)
@@ -136,31 +136,28 @@ class MLSTM(SequenceMixer):
         before = state.m.astype(jnp.float32)
         m = jnp.maximum(log_f + before, i)
         k = k * spread(jnp.exp(i - m), self.key)
-        o, S = linear_attention_step(Tokens(q, k, v, log_f + before - m), _joined(state))
-        return self._output(o, m, c, x), self._state(conv, S, m)
+        # n is one more value channel, of ones.
+        v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
+        S = jnp.concatenate([state.C, state.n[..., None]], axis=-1).astype(jnp.float32)
+        o, S = linear_attention_step(Tokens(q, k, v, log_f + before - m), S)
+        state = self._state(conv, S[..., :-1], S[..., -1], m)
+        return self._output(o[..., :-1], o[..., -1], m, c, x), state
 
     def _read_in(self, u: Float[Array, "... E"], c: Float[Array, "... E"]) -> tuple[Array, ...]:
-        """Returns q, k, v with a channel of ones, i and log sigmoid(f), in float32."""
+        """Returns q, k, v, i and log sigmoid(f), in float32."""
         q, k = (each.reshape(u.shape) for each in jnp.unstack(self.qk(c), axis=-2))
         v = self.v(u).reshape(u.shape)
         qkv = jnp.concatenate([q, k, v], axis=-1)
         gates = jnp.matmul(qkv, self.gates[...], precision="highest")
         i, f = jnp.split(gates + rows(self.bias[...], gates), 2, axis=-1)
         q, k, v = (split_heads(each, self.heads) for each in (q, k, v))
-        v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
         return q, k * self.key**-0.5, v, i, jax.nn.log_sigmoid(f)
 
-    def _output(self, o, m, c, x):
+    def _output(self, o, read, m, c, x):
         least = jnp.exp(jnp.minimum(-m, LARGEST))
-        h = o[..., :-1] * spread(1 / jnp.maximum(jnp.abs(o[..., -1]), least), self.key)
+        h = o * spread(1 / jnp.maximum(jnp.abs(read), least), self.key)
         y = self.norm(h) + rows(self.skip[...], c) * c
         return self.out((y * jax.nn.silu(self.gate(x))).astype(self.dtype))
 
-    def _state(self, conv, S, m) -> MLSTMState:
-        S, m = S.astype(self.state_dtype), m.astype(self.state_dtype)
-        return MLSTMState(conv, S[..., :-1], S[..., -1], m)
-
-
-def _joined(state: MLSTMState) -> Float[Array, "B H K _"]:
-    """Returns C with n as one more value channel, in float32."""
-    return jnp.concatenate([state.C, state.n[..., None]], axis=-1).astype(jnp.float32)
+    def _state(self, conv, C, n, m) -> MLSTMState:
+        return MLSTMState(conv, *(each.astype(self.state_dtype) for each in (C, n, m)))
