@@ -98,7 +98,8 @@ class Mamba2(MatrixMixer):
         delta, g = self.decay(self.delta(x.astype(jnp.float32)))
         g, negative = widened(g) if self.negative else (g, None)
         C, B = (jnp.repeat(each, self.heads // self.groups, axis=-2) for each in (C, B))
-        return Tokens(C, B, value * spread(delta, self.value), g, negative=negative)
+        value = (value * spread(delta, self.value)).astype(self.dtype)
+        return Tokens(C, B, value, g, negative=negative)
 
     def _output(self, o, x, u):
         value, _, _ = self._parts(u)
