@@ -216,12 +216,14 @@ class Attention(CachedMixer):
             return None
         return self.table[...][:, buckets(self.relative, self.causal)]
 
-    def _attend(self, tokens, at):
+    def _attend(self, tokens, at, order):
         form, k, v = FORMS.pick(self.method), tokens.cached["k"], tokens.cached["v"]
         gates = None if tokens.gates is None else (tokens.gates, tokens.gates)
         how = dict(block=self.block, alibi=self.alibi, gates=gates, relative=self._by_distance)
-        groups = self._groups(tokens.q, at)
-        return merge(*(form(q, k, v, there, at, rule, **how) for q, there, rule in groups))
+        parts = []
+        for q, there, rule in self._groups(tokens.q, at):
+            parts.append(form(q, k, v, there, at, rule._replace(order=order), **how))
+        return merge(*parts)
 
     def _attend_cache(self, tokens, at, state):
         parts, slots = [], state.length.max()

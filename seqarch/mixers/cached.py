@@ -57,8 +57,8 @@ class CachedMixer(SequenceMixer):
         """Returns the projections; tokens of segment 0 continue the document of `state`."""
         raise AssertionError(f"{type(self).__name__} does not define _project")
 
-    def _attend(self, tokens: Tokens, at: Places) -> Partial:
-        """Returns attention of a call's tokens to each other."""
+    def _attend(self, tokens: Tokens, at: Places, order: str) -> Partial:
+        """Returns attention of a call's tokens to each other; order: as of a Rule."""
         raise AssertionError(f"{type(self).__name__} does not define _attend")
 
     def _attend_cache(self, tokens: Tokens, at: Places, state: State) -> Partial:
@@ -98,7 +98,8 @@ class CachedMixer(SequenceMixer):
         segment, position = segments(starts), jnp.where(valid, _positions(starts, state.length), -1)
         at = Places(position, segment)
         tokens = self._project(x, at, state)
-        new, count = self._attend(tokens, at), valid.sum(1, dtype=jnp.int32)
+        order = "packed" if packed or lengths is not None else "whole"
+        new, count = self._attend(tokens, at, order), valid.sum(1, dtype=jnp.int32)
         if slots:
             old = self._attend_cache(tokens, at, state)
             y, count = self._poison(merge(old, new).o, position, slots), _after(old, count)

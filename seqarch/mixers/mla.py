@@ -115,12 +115,12 @@ class MLA(CachedMixer):
         """Returns the first `size` channels, and the others rotated."""
         return x[..., :size], ops.rope(x[..., size:], at.position, self.rope)
 
-    def _attend(self, tokens, at):
+    def _attend(self, tokens, at, order):
         latent, k_rope = jnp.split(tokens.cached["latent"], [self.rank], axis=-1)
         shape = (*tokens.q.shape[:3], -1)
         k, v = (up(latent[:, :, 0]).reshape(shape) for up in (self.up_k, self.up_v))
         k = jnp.concatenate([k, jnp.broadcast_to(k_rope, (*shape[:3], self.rope_dim))], axis=-1)
-        return FORMS.pick(self.method)(tokens.q, k, v, at, at, Rule(), block=self.block)
+        return FORMS.pick(self.method)(tokens.q, k, v, at, at, Rule(order=order), block=self.block)
 
     def _attend_cache(self, tokens, at, state):
         """Attends in the latent space, in which the values are the first channels of the keys."""

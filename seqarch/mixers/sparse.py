@@ -77,11 +77,12 @@ class Sparse(Attention):
             rules.append(Rule(first=first, beyond=window, stride=stride))
         self.rules = tuple(rules)
 
-    def _attend(self, tokens, at):
+    def _attend(self, tokens, at, order):
         form, q = FORMS.pick(self.method), self._rotate(tokens.q, at)
         parts, kv = [], tokens.cached.values()
         for rule in self.rules:
             if rule.stride is None:
+                rule = rule._replace(order=order)
                 parts.append(form(q, *kv, at, at, rule, block=self.block))
             else:
                 parts.append(strided(form, q, *kv, at, rule, block=self.block))

@@ -5,9 +5,9 @@ Key j is visible to query i iff
     k_pos[j] >= 0,   their segments agree,   and, when causal, 0 <= q_pos[i] - k_pos[j] < window
 
 (a `seqarch.ops.visibility.Rule` can say more). Scores may have biases (`seqarch.ops.bias`). The
-materialised form stores the O(T S) matrix of scores; the blockwise form never builds it, and the
-tiled form is the blockwise one with smaller blocks. Forms return a Partial, so that attention to a
-cache can be merged with them.
+materialised form stores the O(T S) matrix of scores; the blockwise form never builds it, the tiled
+form is the blockwise one with smaller blocks, and the form "pallas" is a kernel for TPUs. Forms
+return a Partial, so that attention to a cache can be merged with them.
 
 Source: Vaswani et al. 2017, "Attention is all you need", equation 1; Ainslie et al. 2023, "GQA".
 """
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from seqarch.ops.bias import Gates, cumulate
 from seqarch.ops.blocks import pick, score_bias, split_keys, split_queries
 from seqarch.ops.blockwise import blockwise
-from seqarch.ops.forms import Forms
+from seqarch.ops.forms import Forms, Kernel
 from seqarch.ops.numerics import dot
 from seqarch.ops.online_softmax import NOTHING, Partial
 from seqarch.ops.visibility import Places, Rule, visible
@@ -64,7 +64,8 @@ def attention(
     """
     at_q, at_k = _places(q, q_pos, q_seg), _places(k, k_pos, k_seg)
     gates = None if log_gate is None else (cumulate(log_gate),) * 2
-    rule = Rule(causal, window)
+    given = [x is not None for x in (q_pos, k_pos, q_seg, k_seg)]
+    rule = Rule(causal, window, order=None if any(given) else "whole")
     form = FORMS.pick(method)
     bias = dict(alibi=alibi, gates=gates, relative=relative)
     return form(q, k, v, at_q, at_k, rule, block=block, **bias).o
@@ -123,9 +124,17 @@ def _tiled(
     return blockwise(q, k, v, at_q, at_k, rule, block=block, **bias)
 
 
+def _pallas(*given, **how) -> Partial:
+    from seqarch.ops.kernels.attention import attend
+
+    return attend(*given, **how)
+
+
 LEAST = 64  # tokens of the smallest block of the tiled form
 FORMS = Forms(
     {"materialised": _materialised, "blockwise": blockwise, "tiled": _tiled},
     cpu="tiled",
     accelerator="blockwise",
+    tpu="pallas",
+    kernels={"pallas": Kernel("tpu", _pallas)},
 )

@@ -46,6 +46,9 @@ class Rule(NamedTuple):
     stride: only keys a multiple of `stride` positions away; None: all
     hashed: only keys of its bucket; None: all
     chosen: only keys of the blocks of so many positions that it chose; None: all
+    order: what is known of the tokens where queries and keys are the same ones: "packed": they
+      stand in the order of their positions, document by document, and absent ones are the last;
+      "whole": they are besides of one document, and none is absent; None: nothing
     """
 
     causal: bool = True
@@ -56,6 +59,7 @@ class Rule(NamedTuple):
     stride: int | None = None
     hashed: Hashed | None = None
     chosen: int | None = None
+    order: str | None = None
 
 
 def visible(q: Places, k: Places, rule: Rule) -> Bool[Array, "B T S"]:

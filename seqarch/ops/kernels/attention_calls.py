@@ -1,0 +1,206 @@
+"""Calls of the kernels of attention (seqarch.ops.kernels.attention_kernels), given flat arrays.
+
+Heads lie side by side, as projections leave them, so that nothing is transposed in slow memory.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from seqarch.ops.kernels.attention_kernels import (
+    LANES,
+    How,
+    Turn,
+    backward_kernel,
+    forward_kernel,
+)
+from seqarch.ops.kernels.block_pairs import Pairs
+from seqarch.ops.kernels.call import kernel_call
+from seqarch.types import Array, Float, Int
+
+VMEM = 64 * 2**20  # bytes of fast memory that a kernel may use
+DONE = 3  # index of the table Pairs.done
+
+
+class Documents(NamedTuple):
+    """The documents of the tokens.
+
+    Attributes:
+      q: those of the queries.
+      k: those of the keys, the same in all lanes.
+      may: whether a query sees a key of it, for each pair of blocks.
+    """
+
+    q: Int[Array, "B 1 T"]
+    k: Int[Array, "B S lanes"]
+    may: Int[Array, "B P"]
+
+
+class _Blocks(NamedTuple):
+    """Makes the specs of operands whose block follows from row, heads, turn and tables.
+
+    Attributes:
+      how: what is fixed.
+      lanes: channels of a block of heads.
+      of_q: index of the table with the blocks of queries.
+      of_k: index of the table with the blocks of keys.
+    """
+
+    how: How
+    of_q: int
+    of_k: int
+
+    def queries(self, lanes: int, table: int | None = None) -> pl.BlockSpec:
+        """Of [B,T,all heads' channels]."""
+        table = self.of_q if table is None else table
+        place = lambda b, h, p, *tables: (b, tables[table][p], h)
+        return pl.BlockSpec((None, self.how.size, lanes), place)
+
+    def rows(self) -> pl.BlockSpec:
+        """Of one number for each query [B,H,1,T]."""
+        place = lambda b, h, p, *tables: (b, h, 0, tables[self.of_q][p])
+        return pl.BlockSpec((None, self.how.heads, 1, self.how.size), place)
+
+    def keys(self, lanes: int, share: int = 1) -> pl.BlockSpec:
+        """Of [B,S,all key heads' channels], of which `share` query heads share a head."""
+        # `//` would ask for the device, which may be absent.
+        group = lambda h: h if share == 1 else jax.lax.div(h, jnp.int32(share))
+        place = lambda b, h, p, *tables: (b, tables[self.of_k][p], group(h))
+        return pl.BlockSpec((None, self.how.size, lanes), place)
+
+    def documents(self) -> list[pl.BlockSpec]:
+        """Of the arrays of Documents."""
+        q = lambda b, h, p, *tables: (b, 0, tables[self.of_q][p])
+        k = lambda b, h, p, *tables: (b, tables[self.of_k][p], 0)
+        size = self.how.size
+        return [pl.BlockSpec((None, 1, size), q), pl.BlockSpec((None, size, LANES), k)]
+
+
+def forward(
+    q: Float[Array, "B T HK"],
+    k: Float[Array, "B S GK"],
+    v: Float[Array, "B S GV"],
+    documents: Documents | None,
+    pairs: Pairs,
+    how: How,
+) -> tuple[Float[Array, "B T HV"], Float[Array, "B H 1 T"]]:
+    """Returns the averages of the values, and the logs to base 2 of their denominators.
+
+    Args:
+      q: queries, head by head.
+      k: keys.
+      v: values.
+      documents: None: every row is one.
+      pairs: the outer blocks are of queries.
+      how: what is fixed.
+    """
+    (B, T, _), (K, V), size = q.shape, how.lanes, how.size
+    at, blocks = _Blocks(how, of_q=0, of_k=1), q.shape[2] // K
+    out = jax.ShapeDtypeStruct((B, T, blocks * V), q.dtype)
+    log_total = jax.ShapeDtypeStruct((B, blocks * how.heads, 1, T), jnp.float32)
+    row = (how.heads, 1, size)
+    call = _Call(
+        "attention_forward",
+        partial(forward_kernel, how),
+        inputs=[(q, at.queries(K)), (k, at.keys(K, how.share)), (v, at.keys(V, how.share))],
+        outputs=[(out, at.queries(V)), (log_total, at.rows())],
+        scratch=[pltpu.VMEM(shape, jnp.float32) for shape in (row, row, (V, size))],
+    )
+    return call(B, blocks, pairs, documents, at)
+
+
+def backward(
+    q: Float[Array, "B T HK"],
+    k: Float[Array, "B S GK"],
+    v: Float[Array, "B S GV"],
+    o: Float[Array, "B T HV"],
+    do: Float[Array, "B T HV"],
+    log_total: Float[Array, "B H 1 T"],
+    d_log_total: Float[Array, "B H 1 T"],
+    documents: Documents | None,
+    pairs: Pairs,
+    how: How,
+) -> tuple[Float[Array, "B T HK"], Float[Array, "B S HK"], Float[Array, "B S HV"]]:
+    """Returns the gradients for queries, and for keys and values as each query head has them.
+
+    Args:
+      q: as in `forward`.
+      k: keys.
+      v: values.
+      o: the averages.
+      do: the gradients for them.
+      log_total: that of `forward`.
+      d_log_total: the gradients for natural logs of the denominators.
+      documents: None: every row is one.
+      pairs: the outer blocks are of keys.
+      how: what is fixed.
+    """
+    (B, T, _), S, (K, V), size = q.shape, k.shape[1], how.lanes, how.size
+    at, blocks = _Blocks(how, of_q=1, of_k=0), q.shape[2] // K
+    made = lambda tokens, lanes: jax.ShapeDtypeStruct((B, tokens, blocks * lanes), q.dtype)
+    scratch = [((K, size), k.dtype), ((T // size, K, size), jnp.float32)]
+    scratch += [((T // size, how.heads, 1, size), jnp.float32)]
+    scratch += [((size, K), jnp.float32), ((size, V), jnp.float32)]
+    call = _Call(
+        "attention_backward",
+        partial(backward_kernel, how),
+        inputs=[
+            *((q, at.queries(K)), (k, at.keys(K, how.share)), (v, at.keys(V, how.share))),
+            *((o, at.queries(V)), (do, at.queries(V))),
+            *((log_total, at.rows()), (d_log_total, at.rows())),
+        ],
+        outputs=[
+            (made(T, K), at.queries(K, DONE)),
+            (made(S, K), at.keys(K)),
+            (made(S, V), at.keys(V)),
+        ],
+        scratch=[pltpu.VMEM(*each) for each in scratch],
+    )
+    return call(B, blocks, pairs, documents, at)
+
+
+class _Call(NamedTuple):
+    """A call of a kernel, with the specs of its operands and results."""
+
+    name: str
+    kernel: Callable
+    inputs: list[tuple[Array, pl.BlockSpec]]
+    outputs: list[tuple[jax.ShapeDtypeStruct, pl.BlockSpec]]
+    scratch: list[Any]
+
+    def __call__(
+        self, rows: int, heads: int, pairs: Pairs, documents: Documents | None, at: _Blocks
+    ) -> tuple[Array, ...]:
+        tables, inputs = [*map(jnp.asarray, pairs)], list(self.inputs)
+        if documents is not None:
+            tables.append(documents.may)
+            inputs += zip(documents[:2], at.documents(), strict=True)
+        grid = pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=len(tables),
+            grid=(rows, heads, len(pairs.edge)),
+            in_specs=[spec for _, spec in inputs],
+            out_specs=[spec for _, spec in self.outputs],
+            scratch_shapes=self.scratch,
+        )
+        parallel = pltpu.CompilerParams(
+            dimension_semantics=("parallel", "parallel", "arbitrary"), vmem_limit_bytes=VMEM
+        )
+        shapes = [shape for shape, _ in self.outputs]
+        options = dict(grid_spec=grid, out_shape=shapes, compiler_params=parallel, name=self.name)
+        packed = documents is not None
+        kernel = partial(_by_role, self.kernel, packed, len(self.inputs), len(shapes))
+        return kernel_call(kernel, **options)(*tables, *(x for x, _ in inputs))
+
+
+def _by_role(kernel: Callable, packed: bool, inputs: int, outputs: int, *refs: Any) -> None:
+    """Calls a kernel with its references: of tables, documents, inputs, outputs and scratch."""
+    (*tables,), refs = refs[: 4 + packed], refs[4 + packed :]
+    given, refs = refs[:inputs], refs[inputs:]
+    documents, refs = (refs[:2], refs[2:]) if packed else (None, refs)
+    turn = Turn(pl.program_id(2), tables, documents)
+    kernel(turn, given, refs[:outputs], refs[outputs:])

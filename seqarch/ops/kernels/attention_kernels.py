@@ -1,0 +1,194 @@
+"""Kernels of attention for a TPU, by blocks that stay in its fast memory.
+
+They are the online softmax of the blockwise form, with one turn for each pair of blocks that may
+see each other. Blocks of scores have keys as rows and queries as columns: maxima and sums over keys
+then run over rows, and what belongs to a query is a row that broadcasts over rows, both of which
+are cheap on a TPU. Scores are logarithms to base 2, whose exponential a TPU has.
+
+Source: Dao et al. 2022, "FlashAttention", algorithms 1 and 4.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from seqarch.ops.kernels.block_pairs import FIRST, LAST, NEW, OVER
+from seqarch.ops.online_softmax import NOTHING
+from seqarch.types import Array, Float
+
+LANES = 128
+LN2 = math.log(2.0)
+LOWEST = NOTHING / 2  # where a maximum begins: above what is masked, below every score
+PLAIN, ACROSS = (((1,), (0,)), ((), ())), (((1,), (1,)), ((), ()))  # A B and A B^T
+
+
+class How(NamedTuple):
+    """What is fixed when a kernel is compiled.
+
+    Attributes:
+      size: tokens of a block.
+      causal: whether a query sees no later token.
+      window: tokens that it sees, its own included, where it is causal; None: all.
+      scale: factor of the products of queries and keys.
+      heads: query heads of a block of heads, which are side by side in its lanes.
+      share: query heads that share a key head; 1 where a block has several.
+      lanes: channels of a block of heads, of queries and keys, and of values.
+    """
+
+    size: int
+    causal: bool
+    window: int | None
+    scale: float
+    heads: int
+    share: int
+    lanes: tuple[int, int]
+
+    def scaled(self, q: Float[Array, "T K"]) -> Float[Array, "T K"]:
+        """Returns queries whose products with keys are scores to base 2."""
+        return (q.astype(jnp.float32) * (self.scale / LN2)).astype(q.dtype)
+
+    def of_head(self, x: Float[Array, "T K"], head: int) -> Float[Array, "T K"]:
+        """Returns a block of heads with zeros for the others."""
+        if self.heads == 1:
+            return x
+        size = x.shape[1] // self.heads
+        lane = jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
+        return jnp.where((lane >= head * size) & (lane < (head + 1) * size), x, jnp.zeros_like(x))
+
+    def rows_of(self, head: int, rows: int) -> slice:
+        """Returns the rows of a head in a block of heads whose rows are channels."""
+        size = rows // self.heads
+        return slice(head * size, (head + 1) * size)
+
+
+class Turn(NamedTuple):
+    """The turn of a kernel for one pair of blocks.
+
+    Attributes:
+      number: that of the pair.
+      tables: those of Pairs, and whether it may have something visible.
+      documents: of the queries and of the keys; None: one.
+    """
+
+    number: Any
+    tables: list[Any]
+    documents: Any
+
+    def at(self, edge: int) -> Any:
+        """Returns whether the turn is at an edge."""
+        return (self.tables[2][self.number] & edge) != 0
+
+    def when_visible(self, compute: Callable[[], None]) -> None:
+        """Runs `compute` unless nothing of the pair is visible."""
+        if self.documents is None:
+            compute()
+        else:
+            pl.when(self.tables[4][pl.program_id(0), self.number] != 0)(compute)
+
+    def seen(self, q_block: Any, k_block: Any, how: How) -> Array | None:
+        """Returns whether each query sees each key [keys, queries]; None: all see all."""
+        seen = None
+        if how.causal:
+            index = lambda axis: jax.lax.broadcasted_iota(jnp.int32, (how.size,) * 2, axis)
+            ahead, start = index(1) - index(0), how.size * (k_block - q_block)
+            seen = ahead >= start
+            if how.window is not None:
+                seen &= ahead < start + how.window
+        if self.documents is not None:
+            q, k = (ref[...] for ref in self.documents)
+            same = jnp.tile(k, (1, how.size // LANES)) == q
+            seen = same if seen is None else seen & same
+        return seen
+
+
+def _masked(scores: Array, seen: Array | None) -> Array:
+    return scores if seen is None else jnp.where(seen, scores, NOTHING)
+
+
+def _dot(a: Array, b: Array, contract: Any) -> Array:
+    """Returns a product, summed in float32; float32 operands are not rounded."""
+    precise = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+    return jax.lax.dot_general(
+        a, b, contract, precision=precise, preferred_element_type=jnp.float32
+    )
+
+
+def forward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: Any) -> None:
+    (q, k, v), (o, log_total), (top, total, sums) = inputs, outputs, scratch
+
+    @pl.when(turn.at(FIRST))
+    def _():
+        top[...] = jnp.full_like(top, LOWEST)
+        total[...] = jnp.zeros_like(total)
+        sums[...] = jnp.zeros_like(sums)
+
+    @turn.when_visible
+    def _():
+        queries, values = how.scaled(q[...]), v[...].T
+        blocks = [turn.tables[which][turn.number] for which in (0, 1)]
+        seen = turn.seen(*blocks, how)
+        for head in range(how.heads):
+            own = how.rows_of(head, len(values))
+            scores = _masked(_dot(k[...], how.of_head(queries, head), ACROSS), seen)
+            before = top[head]
+            highest = jnp.maximum(before, scores.max(0, keepdims=True))
+            weights, fade = jnp.exp2(scores - highest), jnp.exp2(before - highest)
+            top[head] = highest
+            total[head] = total[head] * fade + weights.sum(0, keepdims=True)
+            sums[own] = sums[own] * fade + _dot(values[own], weights.astype(v.dtype), PLAIN)
+
+    @pl.when(turn.at(LAST))
+    def _():
+        for head in range(how.heads):
+            own, some = how.rows_of(head, len(sums)), total[head] > 0
+            whole = jnp.where(some, total[head], 1.0)
+            sums[own] = sums[own] / whole
+            log_total[head] = jnp.where(some, top[head] + jnp.log2(whole), NOTHING)
+        o[...] = sums[...].T.astype(o.dtype)
+
+
+def backward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: Any) -> None:
+    q, k, v, o, do, log_total, d_log_total = inputs
+    (dq, dk, dv), (turned, dq_sums, along, dk_sums, dv_sums) = outputs, scratch
+    k_block, q_block = (turn.tables[which][turn.number] for which in (0, 1))
+
+    @pl.when(turn.at(FIRST))
+    def _():
+        turned[...] = k[...].T
+        dk_sums[...] = jnp.zeros_like(dk_sums)
+        dv_sums[...] = jnp.zeros_like(dv_sums)
+
+    @pl.when(turn.at(NEW))
+    def _():
+        dq_sums[q_block] = jnp.zeros(dq_sums.shape[1:], jnp.float32)
+        products = (do[...].astype(jnp.float32) * o[...].astype(jnp.float32)).T
+        for head in range(how.heads):
+            own = products[how.rows_of(head, len(products))]
+            along[q_block, head] = own.sum(0, keepdims=True) - d_log_total[head]
+
+    @turn.when_visible
+    def _():
+        queries, seen = how.scaled(q[...]), turn.seen(q_block, k_block, how)
+        for head in range(how.heads):
+            of_q, of_do = how.of_head(queries, head), how.of_head(do[...], head)
+            scores = _masked(_dot(k[...], of_q, ACROSS), seen)
+            most = jnp.where(log_total[head] > NOTHING, log_total[head], -NOTHING)
+            weights = jnp.exp2(scores - most)
+            dv_sums[...] += _dot(weights.astype(v.dtype), of_do, PLAIN)
+            d = weights * (_dot(v[...], of_do, ACROSS) - along[q_block, head])
+            d, own = d.astype(q.dtype), how.rows_of(head, len(turned))
+            dk_sums[...] += _dot(d, of_q, PLAIN)
+            dq_sums[q_block, own] += _dot(turned[own], d, PLAIN)
+
+    @pl.when(turn.at(OVER))
+    def _():
+        dq[...] = (dq_sums[q_block] * how.scale).T.astype(dq.dtype)
+
+    @pl.when(turn.at(LAST))
+    def _():
+        dk[...] = (dk_sums[...] * LN2).astype(dk.dtype)
+        dv[...] = dv_sums[...].astype(dv.dtype)
