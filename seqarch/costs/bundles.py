@@ -21,7 +21,7 @@ EXIT = re.compile(
 DEFINED = re.compile(r"(%\w+) = (sadd\.s32|smov|sphi) (?:\([^)]*\), )?([^;/}]*)")
 SPILLED = re.compile(r"sst \[smem:\[(#allocation\w+_spill)\]\] (%\w+)")
 RELOADED = re.compile(r"(%\w+) = sld \[smem:\[(#allocation\w+_spill)\]\]")
-PHI = re.compile(r"(%\w+) = sphi ")
+CARRIED = re.compile(r"(%\w+) = (?:sphi |sld \[smem:\[#allocation\w+_spill\]\])")
 COPIED = re.compile(r"(?:\{|;;)\s*%\d+ = dma\.\w+ .*?/\*size_in_granules=\*/(\d+)")
 BLOCKS = re.compile(r"^iteration_bounds: \(([\d, ]+)\)")
 
@@ -47,13 +47,13 @@ class _Loop:
       around: the next outer loop.
       bundles: its own, without those of inner loops.
       copies: bytes of its own copies, and whether each has a single block.
-      phis: names of what its turns hand on, of which one is its counter.
+      carried: names of what its turns hand on, of which one is its counter.
     """
 
     def __init__(self, depth: int, around: "_Loop | None"):
         self.depth, self.around, self.bundles = depth, around, 0
         self.copies: list[list] = []
-        self.phis: list[str] = []
+        self.carried: list[str] = []
 
 
 def dump_flags(directory: Path) -> str:
@@ -107,7 +107,7 @@ def read_kernel(text: str, name: str) -> Kernel:
     known, bundles, moved = _trips(text), 0.0, 0.0
     times: dict[_Loop, float] = {}
     for loop in _loops(text):
-        counted = [known[phi] for phi in loop.phis if phi in known]
+        counted = [known[name] for name in loop.carried if name in known]
         if loop.around is not None and len(counted) != 1:
             raise Uncounted(f"%{name} (a kernel with a loop of unknown trips)")
         times[loop] = counted[0] * times[loop.around] if loop.around else 1.0
@@ -139,7 +139,7 @@ def _loops(text: str) -> list[_Loop]:
             loop = earlier[-1] if earlier else _Loop(depth, loop)  # some bundles stand behind
             loops += [] if earlier else [loop]
         loop.bundles += 1
-        loop.phis += PHI.findall(rest)
+        loop.carried += CARRIED.findall(rest)
         for size in COPIED.findall("{" + rest):
             loop.copies.append(last := [GRANULE * int(size), False])
     return loops
@@ -155,22 +155,41 @@ def _trips(text: str) -> dict[str, float]:
     reloaded, trips = _reloaded(text), {}
     for counter, end in EXIT.findall(text):
         kind, operands = defined.get(counter, ("", ""))
-        step, _, phi = (part.strip() for part in operands.partition(","))
-        phi = reloaded.get(phi, phi)
-        if kind != "sadd.s32" or not step.isdigit() or defined.get(phi, ("",))[0] != "sphi":
-            continue
-        start = defined[phi][1].split(",")[0].strip()
-        while (made := defined.get(start)) and made[0] == "smov":
-            start = made[1].strip()
-        if start.isdigit() and int(step) > 0:
-            trips[phi] = max(1.0, float(-(-(int(end) - int(start)) // int(step))))
+        step, _, before = (part.strip() for part in operands.partition(","))
+        carried, start = _carried(before, defined, reloaded)
+        if kind == "sadd.s32" and step.isdigit() and start.isdigit() and int(step) > 0:
+            trips[carried] = max(1.0, float(-(-(int(end) - int(start)) // int(step))))
     return trips
 
 
+def _carried(
+    name: str, defined: dict[str, tuple[str, str]], reloaded: dict[str, str]
+) -> tuple[str, str]:
+    """Returns what a loop carries a number as, a phi or what it reloads, and the number's start."""
+    phi = reload = ""
+    while True:
+        kind, operands = defined.get(name, ("", ""))
+        if kind == "sphi" and not phi:
+            phi, name = name, operands.split(",")[0].strip()
+        elif kind == "smov":
+            name = operands.strip()
+        elif name in reloaded and not phi:
+            reload, name = name, reloaded[name]
+        else:
+            return phi or reload, name
+
+
 def _reloaded(text: str) -> dict[str, str]:
-    """Returns the names of spilled numbers by those that they are reloaded as."""
-    spilled: dict[str, set[str]] = {}
-    for slot, name in SPILLED.findall(text):
-        spilled.setdefault(slot, set()).add(name)
-    reloads = ((name, spilled.get(slot, ())) for name, slot in RELOADED.findall(text))
-    return {name: next(iter(names)) for name, names in reloads if len(names) == 1}
+    """Returns the names of spilled numbers by those that they are reloaded as.
+
+    Slots are used again. A loop may also carry a number in a slot; then it is the one from before
+    the loop.
+    """
+    spilled: dict[str, str] = {}
+    found = {}
+    for bundle in text.splitlines():
+        for name, slot in RELOADED.findall(bundle):
+            if slot in spilled:
+                found[name] = spilled[slot]
+        spilled.update(SPILLED.findall(bundle))
+    return found

@@ -9,7 +9,8 @@ estimate of the program.
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from seqarch.costs.bundles import Kernel
@@ -19,6 +20,7 @@ from seqarch.costs.trips import Constants, initial_constants, lasting_constants,
 from seqarch.costs.uncounted import COLLECTIVES, Uncounted, bound, is_free, target_of
 
 HOST = "S(5)"  # of a layout: memory of the host, whose link has no rate here
+BODY = re.compile(r'"body":"[^"]*"')  # a kernel's code, among its attributes
 KERNEL = "tpu_custom_call"  # target of the custom call of a Pallas kernel
 LOOP = ("body", "condition")
 COPIES = ("copy", "slice", "dynamic-slice")  # that have a start and an end
@@ -128,12 +130,24 @@ class _Replay(NamedTuple):
             return Seconds()
         if (cycles := each.cycles) is not None:
             return Seconds(computing=cycles / self.rates.clock)
-        if target_of(each) == KERNEL and (needs := self.kernel(each.name)):
+        if target_of(each) == KERNEL and (needs := self._needs(each)):
             issuing, moving = needs.bundles / self.rates.clock, needs.bytes / self.rates.bandwidth
             return Seconds(kernels=max(issuing, moving))
         least = bound(self.module, around, each)
         moving, within = least.bytes / self.rates.bandwidth, least.cycles / self.rates.clock
         return Seconds(bounded=max(moving, within))
+
+    def _needs(self, kernel: Instruction) -> Kernel | None:
+        """Returns what a kernel needs; libtpu writes the schedule of equal kernels once."""
+        return next(filter(None, map(self.kernel, (kernel.name, *self._equal(kernel)))), None)
+
+    def _equal(self, kernel: Instruction) -> Iterator[str]:
+        """Yields the names of kernels with the same code."""
+        body = BODY.search(kernel.attributes)
+        for computation in self.module.computations.values() if body else ():
+            for each in computation.instructions.values():
+                if target_of(each) == KERNEL and body[0] in each.attributes:
+                    yield each.name
 
     def _called(self, name: str) -> Seconds:
         return self.computation(self.module.computations[name], {})

@@ -35,13 +35,15 @@ def test_loops_count_once_a_turn_and_a_single_block_is_copied_once():
 
 
 def test_a_counter_may_be_kept_in_memory():
-    """Where two names are stored in one place, the loop's trips are unknown."""
-    stored = "%1 = sst [smem:[#allocation7_spill]] %s767_s23 ;; "
-    loaded = "%s99_s1 = sld [smem:[#allocation7_spill]] ;; %s250_s23 = sadd.s32 2, %s99_s1"
-    kept = SCHEDULE.replace("%s250_s23 = sadd.s32 2, %s767_s23", stored + loaded)
-    assert kept != SCHEDULE and read_kernel(kept, "k") == read_kernel(SCHEDULE, "k")
+    """What is loaded is what an earlier bundle stored last."""
+    stored = "%1 = sst [smem:[#allocation7_spill]] %s767_s23 "
+    loaded = "%s99_s1 = sld [smem:[#allocation7_spill]] ;; %s250_s23 = sadd.s32 2, %s99_s1 ;; "
+    kept = SCHEDULE.replace("%s250_s23 = sadd.s32 2, %s767_s23 ", stored)
+    kept = kept.replace("%p247_p2 = scmp", loaded + "%p247_p2 = scmp")
+    assert stored in kept and loaded in kept
+    assert read_kernel(kept, "k") == read_kernel(SCHEDULE, "k")
     with pytest.raises(Uncounted):
-        read_kernel(kept.replace(stored, stored + stored.replace("767", "768")), "k")
+        read_kernel(kept.replace(stored, stored + ";; " + stored.replace("767", "768")), "k")
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,29 @@ def test_a_loop_of_unknown_trips_refuses_the_kernel(known, unknown):
     assert known in SCHEDULE
     with pytest.raises(Uncounted, match="%k .a kernel with a loop of unknown trips"):
         read_kernel(SCHEDULE.replace(known, unknown), "k")
+
+
+def test_a_loop_may_carry_its_counter_in_a_slot_that_is_used_again():
+    slot, before = "[smem:[#allocation7_spill]]", SCHEDULE
+    for known, carried in (
+        ("%s767_s23 = sphi %s903_s23, %s250_s23 /* phi copy */", f"%s767_s23 = sld {slot}"),
+        ("%s903_s23 = smov 0 }", f"%s903_s23 = smov 0 ;; sst {slot} %s250_s23 }}"),
+        ("   0x7 LB", f"   0x6   : > {{ %s9 = smov 0 ;; sst {slot} %s9 }}\n   0x7 LB"),
+    ):
+        assert known in before
+        before = before.replace(known, carried, 1)
+    assert read_kernel(before, "k").bundles == read_kernel(SCHEDULE, "k").bundles + 66
+
+
+def test_the_schedule_of_equal_kernels_is_written_once(tmp_path):
+    call = f'{BIG} custom-call(%x), custom_call_target="tpu_custom_call", backend_config='
+    kernel = lambda number, code: f'%k.{number} = {call}{{"body":"{code}"}}'
+    (tmp_path / "1-k.1-01-final_bundles.txt").write_text(SCHEDULE)
+    seconds = lambda *lines: program_seconds(program(lines), place("tpu-v5e"), tmp_path).total
+    one = seconds(f"ROOT {kernel(1, 'a')}")
+    assert seconds(kernel(1, "a"), f"ROOT {kernel(2, 'a')}") == pytest.approx(2 * one)
+    with pytest.raises(Uncounted, match=r"k\.2"):
+        seconds(kernel(1, "a"), f"ROOT {kernel(2, 'b')}")
 
 
 def test_a_kernel_takes_the_larger_of_its_bundles_and_its_bytes(tmp_path):
