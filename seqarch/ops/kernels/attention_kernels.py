@@ -37,6 +37,7 @@ class How(NamedTuple):
       heads: query heads of a block of heads, which are side by side in its lanes.
       share: query heads that share a key head; 1 where a block has several.
       lanes: channels of a block of heads, of queries and keys, and of values.
+      ahead: number of the first block of queries, less that of the first block of keys.
     """
 
     size: int
@@ -46,6 +47,7 @@ class How(NamedTuple):
     heads: int
     share: int
     lanes: tuple[int, int]
+    ahead: int = 0
 
     def scaled(self, q: Float[Array, "T K"]) -> Float[Array, "T K"]:
         """Returns queries whose products with keys are scores to base 2."""
@@ -94,7 +96,7 @@ class Turn(NamedTuple):
         seen = None
         if how.causal:
             index = lambda axis: jax.lax.broadcasted_iota(jnp.int32, (how.size,) * 2, axis)
-            ahead, start = index(1) - index(0), how.size * (k_block - q_block)
+            ahead, start = index(1) - index(0), how.size * (k_block - q_block - how.ahead)
             seen = ahead >= start
             if how.window is not None:
                 seen &= ahead < start + how.window
