@@ -99,7 +99,7 @@ def _keep(choices, write) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(f"{line}\n", end="", file=sys.stderr, flush=True)  # at once, as threads call it
 
 
 if __name__ == "__main__":
