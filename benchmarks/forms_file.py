@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.estimates import FORMS, GOALS
+from benchmarks.estimates import FORMS
+from benchmarks.goals import GOALS
 from benchmarks.tune import best
 from seqarch import records
 from seqarch.config import Config, to_dict

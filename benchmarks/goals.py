@@ -1,0 +1,118 @@
+"""Ops with a goal: how long they may take on one TPU v5e, as its compiler estimates it."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from seqarch import ops
+from seqarch.ops.attention import FORMS as ATTENTION
+from seqarch.ops.forms import Forms
+from seqarch.ops.gru import FORMS as GRU
+from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
+from seqarch.ops.selective_scan import FORMS as SELECTIVE_SCAN
+
+
+class Goal(NamedTuple):
+    """An op with a goal for one TPU v5e at 8 rows of 2,048 tokens in bfloat16.
+
+    Attributes:
+      forms: those of the op.
+      call: takes a form and the arguments.
+      args: their shapes.
+      forward: seconds of the forward pass, at most.
+      train: seconds of the forward and the backward pass, at most.
+    """
+
+    forms: Forms
+    call: Callable
+    args: tuple[jax.ShapeDtypeStruct, ...]
+    forward: float
+    train: float
+
+
+def _array(*shape: int, dtype: Any = jnp.bfloat16) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+B, T = 8, 2048
+_single = functools.partial(_array, dtype=jnp.float32)
+_starts = _array(B, T, dtype=jnp.bool)
+
+
+def _selective_scan(form: str, x, delta, A, B, C, D, h0, starts):
+    return ops.selective_scan(x, delta, A, B, C, D, h0, starts=starts, method=form)
+
+
+def _heads(*arrays: jax.Array, heads: int) -> Iterator[jax.Array]:
+    """Yields arrays [B, T, H K], as projections leave them, with an axis of heads."""
+    for array in arrays:
+        yield array.reshape(*array.shape[:2], heads, -1)
+
+
+def _attention(form: str, *qkv):
+    o = ops.attention(*_heads(*qkv, heads=8), method=form)
+    return o.reshape(qkv[0].shape)
+
+
+def _linear_attention(form: str, q, k, v, log_decay, state, starts):
+    q, k, v = _heads(q, k, v, heads=16)
+    o, S = ops.linear_attention(q, k, v, log_decay, state, starts=starts, method=form)
+    return o.reshape(*o.shape[:2], -1), S
+
+
+def _delta_rule(form: str, q, k, v, log_decay, beta, state, starts):
+    """S_t = a_t (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T."""
+    q, k, v = _heads(q, k, v, heads=16)
+    beta = beta[..., None].astype(k.dtype)
+    r = k * jnp.exp(log_decay)[..., None].astype(k.dtype)
+    given = dict(p=beta * k, r=r, starts=starts, method=form)
+    o, S = ops.linear_attention(q, beta * k, v, log_decay, state, **given)
+    return o.reshape(*o.shape[:2], -1), S
+
+
+def _gru(form: str, u, W, b, h0, starts):
+    return ops.gru(u, W.astype(u.dtype), b, h0, starts=starts, method=form)
+
+
+_WIDE = _array(B, T, 1024)
+_HEADS = _WIDE, _WIDE, _WIDE, _single(B, T, 16)
+_STATE = _single(B, 16, 64, 64), _starts
+GOALS = {
+    "selective scan, E2048 N16": Goal(
+        SELECTIVE_SCAN,
+        _selective_scan,
+        (
+            *(_array(B, T, 2048), _single(B, T, 2048), _single(2048, 16)),
+            *(_array(B, T, 16), _array(B, T, 16), _single(2048), _single(B, 16, 2048), _starts),
+        ),
+        forward=1.1e-3,
+        train=4.5e-3,
+    ),
+    "attention, H8 K128, causal": Goal(
+        ATTENTION,
+        _attention,
+        (_WIDE, _WIDE, _WIDE),
+        forward=0.9e-3,
+        train=3e-3,
+    ),
+    "linear attention, H16 K64, scalar decay": Goal(
+        LINEAR_ATTENTION, _linear_attention, (*_HEADS, *_STATE), forward=0.35e-3, train=1.2e-3
+    ),
+    "gated delta rule, H16 K64, scalar decay": Goal(
+        LINEAR_ATTENTION,
+        _delta_rule,
+        (*_HEADS, _single(B, T, 16), *_STATE),
+        forward=1e-3,
+        train=4e-3,
+    ),
+    "GRU, D1024": Goal(
+        GRU,
+        _gru,
+        (_array(B, T, 3072), _single(1024, 3072), _single(3072), _single(B, 1024), _starts),
+        forward=9e-3,
+        train=27e-3,
+    ),
+}
