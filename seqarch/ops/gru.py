@@ -13,7 +13,7 @@ where the reset comes before the product, W (r * h).
 import jax
 import jax.numpy as jnp
 
-from seqarch.ops.forms import Forms
+from seqarch.ops.forms import Forms, Kernel
 from seqarch.ops.newton import newton
 from seqarch.ops.numerics import dot
 from seqarch.types import Array, Bool, Float
@@ -207,6 +207,23 @@ def _newton(
     return hs, h
 
 
+def _pallas(
+    u: Array, keep: Array | None, valid: Array | None, W: Array, b: Array, h: Array
+) -> tuple[Array, Array]:
+    """Computes the kernels for a TPU, or `_recompute` where those cannot, said once.
+
+    They do not pay for a single token, as of decoding: the weights are read once in any case.
+    """
+    from seqarch.ops.kernels import gru as kernels
+    from seqarch.ops.kernels.call import say_once
+
+    reason = kernels.why_not(u, W)
+    if reason:
+        say_once(f"gru: method=recompute in place of pallas, as {reason}")
+    form = _recompute if reason or len(u) == 1 else kernels.gru
+    return form(u, keep, valid, W, b, h)
+
+
 FORMS = Forms(
     {
         "sequential": _sequential,
@@ -216,4 +233,6 @@ FORMS = Forms(
     },
     cpu="stepwise",
     accelerator="recompute",
+    tpu="pallas",
+    kernels={"pallas": Kernel("tpu", _pallas)},
 )

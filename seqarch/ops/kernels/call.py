@@ -52,7 +52,9 @@ def row_devices() -> int:
     return math.prod(mesh.shape[axis] for axis in _row_axes())
 
 
-def by_rows(call: Callable[[PyTree, PyTree], PyTree], rows: PyTree, whole: PyTree) -> PyTree:
+def by_rows(
+    call: Callable[[PyTree, PyTree], PyTree], rows: PyTree, whole: PyTree, *, axis: int = 0
+) -> PyTree:
     """Returns `call(rows, whole)`, of which each device computes its own rows.
 
     The compiler cannot divide a kernel over devices. The rows are divided over all devices of the
@@ -60,14 +62,15 @@ def by_rows(call: Callable[[PyTree, PyTree], PyTree], rows: PyTree, whole: PyTre
     which has done so.
 
     Args:
-      call: returns arrays whose first axis is that of the rows.
-      rows: arrays whose first axis is that of the rows; `row_devices()` divides it.
+      call: returns arrays that have the same axis of rows.
+      rows: arrays; `row_devices()` divides their rows.
       whole: arrays that each device needs whole.
+      axis: that of the rows.
     """
     axes = _row_axes()
     if not axes:
         return call(rows, whole)
-    split = PartitionSpec(axes)
+    split = PartitionSpec(*[None] * axis, axes)
     specs = (split, PartitionSpec())
     return jax.shard_map(call, in_specs=specs, out_specs=split, check_vma=False)(rows, whole)
 

@@ -1,0 +1,147 @@
+"""The kernels of the GRU, interpreted, against the step-by-step form in float32.
+
+And they compile for every TPU, where its compiler is installed, also divided over several.
+"""
+
+import importlib.util
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqarch import ops
+from seqarch.ops.gru import FORMS
+from seqarch.ops.kernels import gru as kernels
+from seqarch.ops.kernels.call import interpreted, say_once
+from tests.oracle import RNG, normal
+
+TARGETS = ("tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-v7", "tpu-v5e:2x2")
+
+
+def arguments(batch: int, time: int, E: int, dtypes=(jnp.float32, jnp.float32)) -> list[jax.Array]:
+    """Those of ops.gru, u and W in the given dtypes."""
+    u, W = normal(batch, time, 3 * E), normal(E, 3 * E) / E**0.5
+    rest = (jnp.asarray(x, jnp.float32) for x in (normal(3 * E), normal(batch, E)))
+    return [*map(jnp.asarray, (u, W), dtypes), *rest]
+
+
+def results(method: str, arrays: list[jax.Array], cotangents: list[jax.Array], **masks) -> list:
+    """Returns the states, the last one and the gradients of all arguments."""
+
+    def both(*arrays):
+        (hs, h), pull = jax.vjp(lambda *arrays: ops.gru(*arrays, method=method, **masks), *arrays)
+        return [hs, h, *pull((cotangents[0].astype(hs.dtype), cotangents[1]))]
+
+    return jax.jit(both)(*arrays)
+
+
+@pytest.mark.parametrize(
+    "batch, time, dtypes, starts, lengths, tolerance",
+    [
+        (8, 9, (jnp.float32, jnp.float32), True, True, 2e-6),  # chunks of 4; the last one padded
+        (3, 5, (jnp.float32, jnp.float32), False, False, 2e-6),  # rows of padding
+        (20, 8, (jnp.float32, jnp.float32), True, False, 2e-6),  # two blocks of rows
+        (8, 7, (jnp.bfloat16, jnp.bfloat16), True, True, 1e-2),
+        (8, 8, (jnp.float32, jnp.bfloat16), False, True, 1e-2),
+        (8, 6, (jnp.bfloat16, jnp.float32), True, False, 1e-2),
+    ],
+)
+def test_they_are_the_recurrence(batch, time, dtypes, starts, lengths, tolerance, monkeypatch):
+    """To `tolerance` of the largest number of each array."""
+    E = 128
+    monkeypatch.setattr(kernels, "TOKENS", 4)
+    monkeypatch.setattr(kernels, "BLOCK", 2**14)
+    arrays = arguments(batch, time, E, dtypes)
+    cotangents = [
+        jnp.asarray(normal(*shape), x.dtype)
+        for shape, x in zip(((batch, time, E), (batch, E)), (arrays[0], arrays[3]), strict=True)
+    ]
+    masks = {}
+    if starts:
+        masks["starts"] = RNG.random((batch, time)) < 0.3
+    if lengths:
+        masks["valid"] = np.arange(time) < RNG.integers(0, time + 1, (batch, 1))
+    with interpreted():
+        found = results("pallas", arrays, cotangents, **masks)
+    exact = [array.astype(jnp.float32) for array in arrays]
+    expected = results("sequential", exact, cotangents, **masks)
+    assert [each.dtype for each in found[2:]] == [each.dtype for each in arrays]
+    assert (found[0].dtype, found[1].dtype) == (dtypes[0], jnp.float32)
+    for name, given, wanted in zip(("hs", "h", "u", "W", "b", "h0"), found, expected, strict=True):
+        error = np.abs(np.asarray(given, np.float32) - wanted).max()
+        assert error <= tolerance * np.abs(wanted).max(), (name, error)
+
+
+def test_what_they_cannot_take_is_recomputed_and_said_once(capsys):
+    say_once.cache_clear()
+    for E, dtype, why in (
+        (24, jnp.float32, "24 units are no multiple of 128"),
+        (896, jnp.float32, "9.2 MiB of weights are more than 8"),
+    ):
+        arrays = arguments(1, 2, E, (dtype, dtype))
+        expected = ops.gru(*arrays, method="recompute")
+        for _ in range(2):
+            found = ops.gru(*arrays, method="pallas")
+            jax.tree.map(np.testing.assert_array_equal, found, expected)
+        line = f"gru: method=recompute in place of pallas, as {why}\n"
+        assert capsys.readouterr().err == line
+
+
+def test_one_token_takes_no_kernel(capsys):
+    arrays = arguments(2, 1, 128)
+    found = ops.gru(*arrays, method="pallas")
+    jax.tree.map(np.testing.assert_array_equal, found, ops.gru(*arrays, method="recompute"))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_tpu_prefers_the_kernels():
+    assert FORMS.auto("tpu") == "pallas" and "pallas" in FORMS.on("tpu")
+    assert "pallas" not in FORMS.on("gpu") and "pallas" not in FORMS
+
+
+COMPILE = """
+import sys
+import jax, jax.numpy as jnp
+jax.config.update("jax_platforms", "cpu")
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from seqarch import ops
+from seqarch.costs.devices import place
+
+def compile_for(target, u, W, E, B, T):
+    devices = place(target).devices()
+    mesh = Mesh(devices, "rows")
+
+    def shape(*axes, dtype=jnp.float32, spec=PartitionSpec("rows")):
+        return jax.ShapeDtypeStruct(axes, dtype, sharding=NamedSharding(mesh, spec))
+
+    def loss(u, W, b, h0, starts, valid):
+        hs, h = ops.gru(u, W, b, h0, starts=starts, valid=valid, method="pallas")
+        return hs.astype(jnp.float32).sum() + h.sum()
+
+    B, whole = B * len(devices), PartitionSpec()
+    weights = shape(E, 3 * E, dtype=W, spec=whole), shape(3 * E, spec=whole)
+    masks = shape(B, T, dtype=jnp.bool), shape(B, T, dtype=jnp.bool)
+    both = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))
+    with jax.set_mesh(mesh), jax.default_matmul_precision("highest"):
+        traced = both.trace(shape(B, T, 3 * E, dtype=u), *weights, shape(B, E), *masks)
+    text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
+    assert "all-gather" not in text
+    assert text.count('custom_call_target="tpu_custom_call"') == 2, text
+
+for target in sys.argv[1:]:
+    compile_for(target, jnp.bfloat16, jnp.bfloat16, 1024, 8, 2048)
+    compile_for(target, jnp.float32, jnp.float32, 768, 3, 33)
+compile_for("tpu-v4", jnp.float32, jnp.bfloat16, 1152, 130, 20)
+"""
+
+
+@pytest.mark.slow
+def test_they_compile_for_every_tpu():
+    """In a process of its own, as libtpu brings its own libraries."""
+    if not importlib.util.find_spec("libtpu"):
+        pytest.skip("libtpu is not installed")
+    done = subprocess.run([sys.executable, "-c", COMPILE, *TARGETS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
