@@ -19,20 +19,21 @@ from seqarch.ops.kernels.gru_bodies import LANES, Masks, backward_body, forward_
 from seqarch.ops.numerics import dot
 from seqarch.types import Array, Bool, Float
 
-WEIGHTS = 8 * 2**20  # bytes at most; a core of a v4 has 16 MiB for them and for two blocks of each
+MEMORY = 16 * 2**20  # bytes of a core's memory where the device is not known: those of a v4
 BLOCK = 2**18  # bytes of a block of states: 24 such are there at once in the backward pass
 TOKENS = 16  # of a block at most
+ROWS = 64  # of a block at most: more leave their registers, and take long to compile
 TILE = 8  # rows in a register
-PARAMETERS = pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"))
 
 
 def why_not(u: Float[Array, "T B U"], W: Float[Array, "E U"]) -> str | None:
     """Returns why the kernels cannot compute arrays of these shapes, in words; None: they can."""
-    batch, units, size = u.shape[1], len(W), W.size * W.dtype.itemsize
+    batch, units, most = u.shape[1], len(W), _memory() // 2
+    size = W.size * (2 if W.dtype == jnp.bfloat16 else 6)  # float32 as three parts in bfloat16
     if units % LANES:
         return f"{units} units are no multiple of {LANES}"
-    if size > WEIGHTS:
-        return f"{size / 2**20:.1f} MiB of weights are more than {WEIGHTS // 2**20}"
+    if size > most:
+        return f"{size / 2**20:.1f} MiB of weights are more than {most // 2**20}"
     if batch % row_devices():
         return f"{batch} rows do not divide over {row_devices()} devices"
     return None
@@ -75,7 +76,7 @@ def _forward(u, masks, W, b, h0):
 def _backward(saved, cotangents):
     u, masks, W, b, h0, hs = saved
     d_hs, d_last = cotangents
-    before = jnp.concatenate([h0[None].astype(hs.dtype), hs[:-1]])
+    before = _before(hs, h0)
     if masks.keep is not None:
         before = before * masks.keep[..., None].astype(hs.dtype)
     s = dot("tbe,ef->tbf", before.astype(W.dtype), W) + b.astype(jnp.float32)[None, None]
@@ -83,12 +84,20 @@ def _backward(saved, cotangents):
     d_u, d_n, d_h0 = by_rows(_call_backward, rows, (W,), axis=1)
     d_s = d_u[..., : -len(W)], d_n
     d_W = jnp.concatenate([dot("tbe,tbf->ef", before, d) for d in d_s], 1)
-    d_b = jnp.concatenate([d.sum((0, 1), dtype=jnp.float32) for d in d_s])
+    ones = jnp.ones(d_u.shape[:2], d_u.dtype)
+    d_b = jnp.concatenate([dot("tb,tbf->f", ones, d) for d in d_s])
     d_masks = jax.tree.map(jnp.zeros_like, masks)
     return d_u, d_masks, d_W.astype(W.dtype), d_b.astype(b.dtype), d_h0[0]
 
 
 _scan.defvjp(_forward, _backward)
+
+
+def _before(hs: Float[Array, "T B E"], h0: Float[Array, "B E"]) -> Float[Array, "T B E"]:
+    """Returns the state before each token; XLA would copy the operands of a concatenation."""
+    later = jax.lax.pad(hs, jnp.zeros((), hs.dtype), [(1, -1, 0), (0, 0, 0), (0, 0, 0)])
+    is_first = (jnp.arange(len(hs)) == 0)[:, None, None]
+    return jnp.where(is_first, h0[None].astype(hs.dtype), later)
 
 
 def _call_forward(rows, whole):
@@ -104,7 +113,7 @@ def _call_forward(rows, whole):
         in_specs=[blocks.tokens(u.shape[2]), blocks.of(masks), _whole(W), _whole(b), state],
         out_specs=[states, state],
         out_shape=[blocks.tokens_shape(h0.shape[2]), blocks.state_shape],
-        compiler_params=PARAMETERS,
+        compiler_params=_parameters(W),
         name="gru_forward",
     )
     hs, h = call(blocks.padded(u), blocks.masks(masks), W, b, blocks.padded_state(h0))
@@ -126,7 +135,7 @@ def _call_backward(rows, whole):
         in_specs=given,
         out_specs=[projections, states, blocks.state],
         out_shape=[*shapes, blocks.state_shape],
-        compiler_params=PARAMETERS,
+        compiler_params=_parameters(W),
         name="gru_backward",
     )
     tokens = map(blocks.padded, (u, s, before, d_hs))
@@ -134,9 +143,22 @@ def _call_backward(rows, whole):
     return blocks.cut(d_u), blocks.cut(d_n), d_h0[:, : u.shape[1]]
 
 
+def _memory() -> int:
+    """Returns the bytes of memory of a core of the device, which a mesh in force tells."""
+    try:
+        return pltpu.get_tpu_info().vmem_capacity_bytes
+    except ValueError:
+        return MEMORY
+
+
+def _parameters(W: Array) -> pltpu.CompilerParams:
+    most = max(MEMORY, W.size * W.dtype.itemsize + MEMORY // 2)
+    return pltpu.CompilerParams(("parallel", "arbitrary"), vmem_limit_bytes=most)
+
+
 def _whole(x: Array) -> pl.BlockSpec:
     """Returns the block of an array that stays in the core's memory."""
-    return pl.BlockSpec(x.shape, lambda i, t: (0, 0), pipeline_mode=pl.Buffered(1))
+    return pl.BlockSpec(x.shape, lambda i, t: (0,) * x.ndim, pipeline_mode=pl.Buffered(1))
 
 
 class _Blocks:
@@ -152,7 +174,7 @@ class _Blocks:
         self._time, self._batch, _ = u.shape
         self._dtype = u.dtype
         most = max(TILE, BLOCK // (units * u.dtype.itemsize) // TILE * TILE)
-        self._rows = min(-(-self._batch // TILE) * TILE, most)
+        self._rows = min(-(-self._batch // TILE) * TILE, most, ROWS)
         self._chunk = min(TOKENS, max(1, most // self._rows), self._time)
         self._rest = -self._time % self._chunk, -self._batch % self._rows
         time, batch = self._time + self._rest[0], self._batch + self._rest[1]

@@ -29,24 +29,44 @@ class Masks(NamedTuple):
 
 
 def packed(W: Float[Array, "E U"]) -> Array:
-    """Returns weights as the kernels load them: pairs of rows of bfloat16 in 32 bits.
+    """Returns weights as kernels load them, pairs of rows of bfloat16 in 32 bits: [P, E / 2, U].
 
-    As they come, a push of weights to the matrix unit would take two loads and an `or`.
+    Those in float32 are P = 3 such arrays, of which they are the sum. As bfloat16 comes, a push of
+    weights to the matrix unit would take two loads and an `or`.
     """
-    if W.dtype != jnp.bfloat16:
-        return W
-    pairs = jnp.swapaxes(W.reshape(len(W) // 2, 2, -1), 1, 2)
+    parts = jnp.stack([W] if W.dtype == jnp.bfloat16 else _split(W)).astype(jnp.bfloat16)
+    pairs = jnp.moveaxis(parts.reshape(len(parts), len(W) // 2, 2, -1), 2, 3)
     return jax.lax.bitcast_convert_type(pairs, jnp.uint32)
 
 
+def _split(x: Float[Array, "*X"]) -> list[Array]:
+    """Returns three arrays that sum to x in float32, each of numbers that bfloat16 has."""
+    parts = []
+    for _ in range(3):
+        bits = jax.lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFF0000)
+        parts.append(jax.lax.bitcast_convert_type(bits, jnp.float32))
+        x = x - parts[-1]
+    return parts
+
+
 def _product(x: Float[Array, "B E"], W: Ref, lanes: slice) -> Float[Array, "B L"]:
-    """Returns x times some columns of packed weights, summed in float32."""
-    is_packed = W.dtype == jnp.uint32
-    weights = pltpu.bitcast(W[:, lanes], jnp.bfloat16) if is_packed else W[:, lanes]
-    # Whatever is in force: no other precision has products of bfloat16.
-    precision = jax.lax.Precision.DEFAULT if is_packed else jax.lax.Precision.HIGHEST
-    x = x.astype(weights.dtype)
-    return jnp.dot(x, weights, precision=precision, preferred_element_type=jnp.float32)
+    """Returns x times some columns of packed weights, summed in float32.
+
+    With weights in float32, the parts of x are rows of one product with each part of the weights,
+    which are pushed once; what is below float32's precision is left out.
+    """
+    count, batch = len(W), len(x)
+    rows, total = _split(x) if count > 1 else [x], 0.0
+    for i in reversed(range(count)):
+        product = jnp.dot(
+            jnp.concatenate(rows[: count - i]).astype(jnp.bfloat16),
+            pltpu.bitcast(W[i, :, lanes], jnp.bfloat16),
+            precision=jax.lax.Precision.DEFAULT,  # others, which may be in force, are refused
+            preferred_element_type=jnp.float32,
+        )
+        for j in reversed(range(count - i)):
+            total = total + product[j * batch : (j + 1) * batch]
+    return total
 
 
 def _sigmoid(x: Array) -> Array:
@@ -65,7 +85,7 @@ def forward_body(u: Ref, masks: Masks, W: Ref, b: Ref, h0: Ref, hs: Ref, h: Ref)
     Args:
       u: projections of the inputs [C, B, U].
       masks: of the tokens.
-      W: packed weights [E, U].
+      W: packed weights [P, E / 2, U].
       b: biases [1, U].
       h0: the state before the first chunk [1, B, E].
       hs: the states [C, B, E].
@@ -123,7 +143,7 @@ def backward_body(
       before: the states p [C, B, E].
       d_hs: the gradient of the states as outputs [C, B, E].
       masks: of the tokens.
-      W: the transposed weights, packed [U, E].
+      W: the transposed weights, packed [P, U / 2, E].
       d_last: the gradient of the last state [1, B, E].
       d_u: that of u [C, B, U].
       d_n: that of the last third of s; the others are those of u [C, B, E].
