@@ -69,6 +69,7 @@ def test_forms_are_chosen_for_the_target():
     )["method"]
     assert form("cpu", "mamba") == "recompute"
     assert (form("tpu", "mamba"), form("gpu", "mamba")) == ("pallas", "chunked")
+    assert (form("tpu", "gru"), form("gpu", "gru")) == ("pallas", "recompute")
     assert form("tpu", "mamba(method=associative)") == "associative"
 
 

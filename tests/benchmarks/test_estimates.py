@@ -44,7 +44,7 @@ def test_the_page_has_the_fastest_form_of_an_op_beside_its_goal(tmp_path):
         *((0.09, at("chunked", "forward")), (0.4, at("chunked", "train"))),
         *((1e-3, at("pallas", "forward")), (9e-3, at("pallas", "train"))),
     )
-    mixer = measured("gru", (0.1, at("recompute", "train")), (0.095, at("sequential", "train")))
+    mixer = measured("gru", (0.1, at("pallas", "train")), (0.095, at("sequential", "train")))
     for each in (measured(GOAL), mixer, scan):  # a later estimate takes the place of an earlier one
         forms_file.update(path, "tpu-v5e", each)
     about, found = forms_file.records.read(path)
@@ -52,10 +52,10 @@ def test_the_page_has_the_fastest_form_of_an_op_beside_its_goal(tmp_path):
     assert goals.rows[0].cells == (GOAL, "pallas", "1", "1.1", "yes", "9", "4.5", "no")
     assert [row.cells[:2] for row in ops.rows] == [(GOAL, "chunked"), (GOAL, "pallas")]
     assert [row.cells[1:] for row in mixers.rows] == [
-        ("recompute", None, "100"),
+        ("pallas", None, "100"),
         ("sequential", None, "95"),
     ]
-    assert forms_file.choices(found, "tpu") == {"gru": {"method": "recompute"}}
+    assert forms_file.choices(found, "tpu") == {"gru": {"method": "pallas"}}
 
 
 @pytest.mark.slow
