@@ -40,6 +40,8 @@ def estimate(
 ) -> Iterator[tuple[str, list[Record]]]:
     """Yields the ops of GOALS and the mixers of a config, with the estimates of their forms.
 
+    They come in the order in which they are finished.
+
     Args:
       config: says the mixers, and the batch, length, width and dtype of their input.
       target: one TPU.
@@ -69,7 +71,8 @@ def estimate(
         return name, found
 
     with futures.ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(run, parts.items())
+        started = [pool.submit(run, part) for part in parts.items()]
+        yield from (each.result() for each in futures.as_completed(started))
 
 
 def device_of(target: str) -> jax.Device:
