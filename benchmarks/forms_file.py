@@ -11,7 +11,7 @@ from seqarch import records
 from seqarch.config import Config, to_dict
 from seqarch.costs.time import ESTIMATED
 from seqarch.mixers import resolve_mixer
-from seqarch.provenance import provenance
+from seqarch.provenance import provenance, version
 from seqarch.records import Record, Results, Source
 from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
@@ -29,6 +29,7 @@ def results_of(name: str, config: Config, found: Sequence[Record]) -> Results:
       found: the estimates.
     """
     made = {key: value for key, value in provenance().items() if key not in ("host", "devices")}
+    made["versions"] |= {"libtpu": version("libtpu")}
     given = {} if name in GOALS else to_dict(config)
     return Results(Source(name, FORMS, given, provenance=made), tuple(found))
 
