@@ -55,10 +55,11 @@ class Flops(NamedTuple):
 def count_flops(fn: Callable, *args: Any) -> Flops:
     """Returns the FLOPs of `fn(*args)`; nothing is computed or compiled.
 
-    Loops count once per trip, a kernel's body once per turn of its grid, a `cond` counts its most
-    expensive branch, recomputation counts again, and operations whose results are not used do not
-    count. A loop whose number of trips depends on data counts as often as the name of a scope
-    around it says, which is a mean where the loop is inside another one:
+    Loops count once per trip, a kernel's body once per turn of its grid, a program of single
+    devices (`jax.shard_map`) once per device, a `cond` counts its most expensive branch,
+    recomputation counts again, and operations whose results are not used do not count. A loop whose
+    number of trips depends on data counts as often as the name of a scope around it says, which is
+    a mean where the loop is inside another one:
 
         with jax.named_scope("at_most_4.5_trips"):
             jax.lax.fori_loop(first, end, body, init)
@@ -187,6 +188,8 @@ def _equation(eqn: Any) -> Flops:
         return _times(_count(_open(params["jaxpr"])), params["length"])
     if name == "pallas_call":
         return _times(_count(_open(params["jaxpr"])), math.prod(params["grid_mapping"].grid))
+    if name == "shard_map":
+        return _times(_count(_open(params["jaxpr"])), params["mesh"].size)
     if name == "while":
         body = _sum(_count(_open(params[part])) for part in ("cond_jaxpr", "body_jaxpr"))
         trips = _trips(eqn)

@@ -315,3 +315,15 @@ def test_a_sum_over_steps_is_exact_where_they_bend(bends):
     at = lambda t: Flops(3.0 + t + sum(5.0 * max(0, t - bend) for bend in bends), 2.0 * t)
     expected = [sum(column) for column in zip(*(at(t) for t in range(1, 1001)))]
     assert _sum_over(at, 1, 1000)[:2] == pytest.approx(expected[:2])
+
+
+def test_a_program_of_single_devices_counts_once_for_each():
+    mesh = jax.sharding.AbstractMesh((4,), ("rows",))
+    spec = jax.sharding.PartitionSpec("rows")
+    square = lambda x: x @ x.T
+
+    def apart(x):
+        return jax.shard_map(square, mesh=mesh, in_specs=spec, out_specs=spec)(x)
+
+    x = jax.ShapeDtypeStruct((8, 16), jnp.float32)
+    assert count_flops(apart, x).matmul == 4 * 2 * 2 * 2 * 16

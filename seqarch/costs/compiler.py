@@ -23,6 +23,8 @@ ON_CPU = "arguments + outputs + temporaries - aliased"
 REFUSED = "what the compiler plans, said as it refuses"
 # XLA's GPU compiler says this of a matrix product that it cannot compile.
 UNTILED = "Couldn't find output tile sizes"
+# libtpu says this where a program fits, and its code does not.
+CODE = "Ran out of memory in memory space hbm"
 CUBLAS = {"xla_gpu_enable_triton_gemm": False}  # leaves matrix products to NVIDIA's library
 # XLA looks for NVIDIA's programs here first.
 CUDA_STUB = Path(__file__).with_name("cuda_stub")

@@ -13,11 +13,13 @@ import jax
 
 from seqarch.config import Config
 from seqarch.costs.compiler import (
+    CODE,
     CUBLAS,
     UNTILED,
     CompiledBytes,
     codeless,
     compiled_bytes,
+    parse_refusal,
     refused_bytes,
 )
 from seqarch.costs.devices import place
@@ -112,13 +114,16 @@ def measure(config: Config, phase: str, batch: int, length: int, target: str) ->
 def _planned(program: Program, options: dict[str, Any]) -> CompiledBytes:
     """Returns the compiler's plan; options: those of `codeless` for an absent device.
 
-    For an absent GPU, products that XLA cannot compile are left to NVIDIA's library.
+    For an absent GPU, products that XLA cannot compile are left to NVIDIA's library. For an absent
+    TPU, a program that is so small that only its code exceeds what `codeless` allows is compiled.
     """
     try:
         return compiled_bytes(program.compile(run=False, options=options))
     except jax.errors.JaxRuntimeError as error:
         if UNTILED in str(error) and options and options != options | CUBLAS:
             return _planned(program, options | CUBLAS)
+        if CODE in str(error) and options and parse_refusal(str(error)) is None:
+            return compiled_bytes(program.compile())
         return refused_bytes(error, device_bytes(program.args))
 
 

@@ -5,6 +5,7 @@ program.compile().memory_analysis()
 count_flops(program.fn, *program.args)
 """
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -48,11 +49,13 @@ class Program(NamedTuple):
       name: programs of one run that have the same name and the same shapes are the same.
       fn: the jitted function.
       args: shapes, dtypes and shardings of its arguments.
+      mesh: the devices that are in force while it is traced; None: those that it sets itself.
     """
 
     name: str
     fn: Callable
     args: tuple[PyTree, ...]
+    mesh: Mesh | None = None
 
     def compile(self, *, run: bool = True, options: dict[str, Any] | None = None) -> Compiled:
         """Compiles the program for the devices of its arguments, which need not exist.
@@ -71,10 +74,16 @@ class Program(NamedTuple):
         platform = family(device.platform) if device else here
         options = ({} if run else UNOPTIMISED.get(platform, {})) | (options or {})
         elsewhere = ({"gpu": "cuda"}.get(platform, platform),)
-        lowered = self.fn.trace(*self.args).lower(
-            lowering_platforms=None if platform == here else elsewhere
-        )
+        with self._in_force():
+            lowered = self.fn.trace(*self.args).lower(
+                lowering_platforms=None if platform == here else elsewhere
+            )
         return lowered.compile(options or None)
+
+    def _in_force(self) -> contextlib.AbstractContextManager:
+        if self.mesh is None:
+            return contextlib.nullcontext()
+        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
 
 
 def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> dict[str, Program]:
@@ -127,7 +136,8 @@ def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mes
     else:
         raise unknown("phase", phase, PHASES)
     shardings = _serving_shardings(model, program.args, mesh, batch)
-    return program._replace(args=sharding.placed(program.args, shardings))
+    in_force = mesh if mesh.size > 1 else None
+    return program._replace(args=sharding.placed(program.args, shardings), mesh=in_force)
 
 
 def decoding_room(config: Config, context: int) -> dict[str, int]:
