@@ -91,12 +91,14 @@ if sys.argv[1].startswith("tpu"):
     refused = measure(config, "train", 1, 2**26, sys.argv[1])
     assert not refused.fits and refused.outputs is None, refused
     assert 1e10 < refused.memory < placement.target.memory, refused
-    def trained(remat):
-        model = ModelConfig("gru", layers=2, dim=64, mlp=128, remat=remat)
-        return measure(Config(length=16, model=model), "train", 4, 2048, sys.argv[1]).temporaries
+    def trained(pattern, remat):  # activations of 2048 tokens would not leave the core's memory
+        model = ModelConfig(pattern, layers=2, dim=256, mlp=1024, remat=remat)
+        return measure(Config(length=16, model=model), "train", 4, 4096, sys.argv[1]).temporaries
 
-    kept, again = trained(False), trained(True)
-    assert again < 0.8 * kept, (kept, again)  # also of layers in no loop
+    # The layers of the second are in no loop, where the compiler can undo it.
+    for pattern in ("gru", "gru,gru"):
+        kept, again = (trained(pattern, remat) for remat in (False, True))
+        assert again < 0.65 * kept, (pattern, kept, again)
     half = ModelConfig("gru", layers=2, dim=512, mlp=512, dtype="bfloat16")
     loop = measure(Config(length=16, model=half), "decode", 1, 64, sys.argv[1])
     assert loop.temporaries < loop.parameters / 8, loop  # no copy of the parameters, cast or not
