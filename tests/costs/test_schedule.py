@@ -4,7 +4,7 @@ import pytest
 
 from seqarch.costs.hlo import arrays_of
 from seqarch.costs.links import HOP_S
-from seqarch.costs.uncounted import GATHERED, LEAST, SCATTERED
+from seqarch.costs.uncounted import GATHERED, LEAST, SCATTERED, SORTED
 from tests.costs.hlo_text import BANDWIDTH, BIG, CLOCK, FOUR, LAST, MIB, cycles, seconds
 
 COPY = [
@@ -89,6 +89,13 @@ def test_what_libtpu_does_not_count_is_bounded_by_bytes_and_rows():
         "ROOT %p = f32[1024,2048]{1,0:T(8,128)} pad(%x, %zero), padding=0_0x0_1024",
     )
     assert padded.bounded == pytest.approx(12 * MIB / BANDWIDTH)
+    keys = "s32[16384]{0:T(1024)S(1)}"
+    ordered = seconds(
+        f"%keys = {keys} bitcast(%x)",
+        f"%order = {keys} bitcast(%x)",
+        f"ROOT %s = ({keys}, {keys}) sort(%keys, %order), dimensions={{0}}, to_apply=%f",
+    )  # 14 * 15 / 2 stages of 2 * 16 registers
+    assert ordered.bounded == ordered.total == pytest.approx(SORTED * 105 * 32 / CLOCK)
     scalar = seconds("%i = s32[]{:T(128)} constant(1)", "ROOT %n = s32[]{:T(128)} negate(%i)")
     assert scalar.bounded == pytest.approx(LEAST / CLOCK)
     free = seconds('%b = f32[8]{0} custom-call(), custom_call_target="AllocateBuffer"')

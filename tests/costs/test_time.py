@@ -89,7 +89,7 @@ def test_a_constant_of_an_outer_loop_ends_an_inner_one():
             [f'ROOT %k = {BIG} custom-call(%x), custom_call_target="tpu_custom_call"'],
             "%k (a custom call of tpu_custom_call)",
         ),
-        ([f"ROOT %s = {BIG} sort(%x), dimensions={{0}}, to_apply=%f"], "%s (a sort)"),
+        ([f"ROOT %s = {BIG} fft(%x), fft_type=FFT"], "%s (a fft)"),
         ([f"ROOT %p = {BIG} dot(%x, %x)"], "%p (a dot)"),
         (
             [f"ROOT %o = {BIG} fusion(%x), kind=kOutput, calls=%hidden"],
