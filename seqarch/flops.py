@@ -56,10 +56,11 @@ def count_flops(fn: Callable, *args: Any) -> Flops:
     """Returns the FLOPs of `fn(*args)`; nothing is computed or compiled.
 
     Loops count once per trip, a kernel's body once per turn of its grid, a program of single
-    devices (`jax.shard_map`) once per device, a `cond` counts its most expensive branch,
-    recomputation counts again, and operations whose results are not used do not count. A loop whose
-    number of trips depends on data counts as often as the name of a scope around it says, which is
-    a mean where the loop is inside another one:
+    devices (`jax.shard_map`) once per device, a `cond` counts its most expensive branch, what
+    platforms compute in their own ways counts as on a CPU, recomputation counts again, and
+    operations whose results are not used do not count. A loop whose number of trips depends on data
+    counts as often as the name of a scope around it says, which is a mean where the loop is inside
+    another one:
 
         with jax.named_scope("at_most_4.5_trips"):
             jax.lax.fori_loop(first, end, body, init)
@@ -196,6 +197,8 @@ def _equation(eqn: Any) -> Flops:
         return _sum((body, Flops(uncounted_loops=1))) if trips is None else _times(body, trips)
     if name == "cond":
         branches = [_count(_open(branch)) for branch in params["branches"]]
+        if params.get("branches_platforms"):  # forms of one result, of which CPU's is the first
+            return branches[0]
         return max(branches, key=lambda flops: flops.total)
     return _sum(_count(_open(inner)) for inner in core.jaxprs_in_params(params))
 

@@ -2,10 +2,14 @@
 
 A prefill merges it with attention among its own tokens (`online_softmax.merge`); decoding needs
 only it.
+
+On accelerators each turn of the loop costs microseconds, and products of few rows are not left to
+matrix units. Blocks there are larger, and the queries of a block are at least 8.
 """
 
 from functools import partial, reduce
 from operator import or_
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +22,21 @@ from seqarch.ops.online_softmax import Partial, absorb, empty, finish, merge
 from seqarch.ops.visibility import Places, Rule, visible
 from seqarch.types import Array, Float, Int
 
+BLOCK = 256  # tokens of a block of queries, and slots of a block on CPU
+
+
+class Blocks(NamedTuple):
+    """How a cache is read.
+
+    tokens: of a block of queries
+    slots: of a block of the cache
+    least: tokens to which the queries are filled up
+    """
+
+    tokens: int
+    slots: int
+    least: int = 1
+
 
 def cache_attention(
     q: Float[Array, "B T H K"],
@@ -27,7 +46,7 @@ def cache_attention(
     k_pos: Int[Array, "_ S"],
     filled: Int[Array, ""],
     *rules: Rule,
-    block: int = 256,
+    block: int | Blocks | None = None,
     alibi: bool = False,
     gate: Gates | None = None,
     fade: Float[Array, "B H S"] | None = None,
@@ -48,7 +67,7 @@ def cache_attention(
         of as many neighbouring rows of the others.
       filled: slots from the first on that are read, in all rows.
       rules: a query sees the keys that one of these allows; no two allow the same.
-      block: slots, and tokens, of a block.
+      block: slots, and tokens, of a block, or how both are read; None: as the platform wants.
       alibi: whether scores have the bias of ALiBi.
       gate: sums [B,T,H] of the log forget gates from the end of what `fade` covers to each query.
       fade: sums of the log forget gates after each slot; None: no forget gates.
@@ -57,15 +76,41 @@ def cache_attention(
     """
     if fade is not None and gate is None:
         gate = Gates(jnp.zeros(q.shape[:3], jnp.int32), jnp.zeros(q.shape[:3]))
+    block = Blocks(block, block) if isinstance(block, int) else block
     how = rules or (Rule(),), block, alibi
     return _attend(q, k, v, gate, fade, relative, at_q, (k_pos, address), filled, how)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(9,))
 def _attend(q, k, v, gate, fade, relative, at_q, slots, filled, how) -> Partial:
-    B, G, S, _ = k.shape
     rules, block, alibi = how
-    size = min(block, S)
+    given = q, k, v, gate, fade, relative, at_q, slots, filled
+    if block is not None:
+        return _read(block, rules, alibi, *given)
+    on_cpu = partial(_read, Blocks(BLOCK, BLOCK), rules, alibi)
+    larger = accelerator_blocks(q.shape[1], q.shape[2] // k.shape[1], k.shape[2])
+    elsewhere = partial(_read, larger, rules, alibi)
+    return jax.lax.platform_dependent(*given, cpu=on_cpu, default=elsewhere)
+
+
+def accelerator_blocks(tokens: int, shared: int, slots: int) -> Blocks:
+    """Returns how accelerators read a cache: an eighth at once, less where queries are many.
+
+    A block of scores has at most 2**18 for each row and head of the cache, or those of 256 slots.
+
+    Args:
+      tokens: of the queries.
+      shared: query heads of each head of the cache.
+      slots: of the cache.
+    """
+    least = -(-8 // shared)
+    fitting = 2**18 // (shared * min(BLOCK, max(least, tokens)))
+    return Blocks(BLOCK, max(BLOCK, min(max(1024, slots // 8), fitting)), least)
+
+
+def _read(how: Blocks, rules, alibi, q, k, v, gate, fade, relative, at_q, slots, filled) -> Partial:
+    B, G, S, _ = k.shape
+    size = min(how.slots, S)
     blocks = -(-jnp.minimum(filled, S) // size)
 
     def query_block(queries):
@@ -89,7 +134,13 @@ def _attend(q, k, v, gate, fade, relative, at_q, slots, filled, how) -> Partial:
         with jax.named_scope(f"at_most_{S / size}_trips"):  # tells seqarch.flops
             return finish(jax.lax.fori_loop(0, blocks, body, start), q.dtype)
 
-    queries = split_queries(q, at_q, G, block, alibi=alibi, gate=gate, relative=relative)
+    more = partial(_fill, how.least)
+    given, at_q, gate = (
+        more(q),
+        jax.tree.map(partial(more, value=-1), at_q),
+        jax.tree.map(more, gate),
+    )
+    queries = split_queries(given, at_q, G, how.tokens, alibi=alibi, gate=gate, relative=relative)
     return join_queries(*jax.lax.map(query_block, queries), like=q)
 
 
@@ -113,6 +164,13 @@ def _slots(x: Float[Array, "B G S K"], start: Int[Array, ""], size: int) -> Floa
     return with_layout_constraint(block, Layout(major_to_minor=(0, 1, 2, 3)))
 
 
+def _fill(least: int, x: Array, value: int = 0) -> Array:
+    """Returns x [B, T, ...] with at least so many tokens, those that are added of one value."""
+    more = max(0, least - x.shape[1])
+    pad = [(0, 0), (0, more), *[(0, 0)] * (x.ndim - 2)]
+    return jnp.pad(x, pad, constant_values=value) if more else x
+
+
 def _forward(q, k, v, gate, fade, relative, at_q, slots, filled, how):
     y = _attend(q, k, v, gate, fade, relative, at_q, slots, filled, how)
     return y, (q, k, v, gate, fade, relative, at_q, slots)
@@ -121,6 +179,7 @@ def _forward(q, k, v, gate, fade, relative, at_q, slots, filled, how):
 def _backward(how, saved, cotangents):
     *floating, at_q, slots = saved
     rules, block, alibi = how
+    block = block.tokens if block else BLOCK
 
     def definition(q, k, v, part, fade, relative):
         k, v = (x.astype(q.dtype).transpose(0, 2, 1, 3) for x in (k, v))

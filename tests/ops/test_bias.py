@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from seqarch import ops
 from seqarch.ops.attention import FORMS
 from seqarch.ops.bias import buckets, cumulate, difference
-from seqarch.ops.cache_attention import cache_attention
+from seqarch.ops.cache_attention import Blocks, cache_attention
 from seqarch.ops.online_softmax import merge
 from seqarch.ops.visibility import Places, Rule
 from tests.ops.test_ops import CHUNK, STARTS, B, G, H, K, T, V, assert_form, normal
@@ -86,8 +86,10 @@ def test_buckets_are_those_of_t5():
         assert set(found) == set(range(count)) - ({count // 2} if not causal else set())
 
 
-@pytest.mark.parametrize("method", ["materialised", "blockwise"])
-def test_attention_with_biases_to_a_cache_and_to_new_tokens_merges_to_attention(method):
+@pytest.mark.parametrize(
+    "method, cached", [("materialised", 4), ("blockwise", 4), ("blockwise", Blocks(4, 5, least=32))]
+)
+def test_attention_with_biases_to_a_cache_and_to_new_tokens_merges_to_attention(method, cached):
     """The last tokens of a row attend to the first ones in a cache and to each other."""
     filled, rule = 11, Rule()
     position = np.broadcast_to(np.arange(T)[None], (B, T))
@@ -99,10 +101,12 @@ def test_attention_with_biases_to_a_cache_and_to_new_tokens_merges_to_attention(
         gates = cumulate(log_gate[:, new])
         cache = [x[:, old].swapaxes(1, 2) for x in (k, v)]
         given = q[:, new], *cache, at, position[:, old], jnp.int32(filled), rule
-        how = dict(block=4, alibi=True, relative=relative)
-        a = cache_attention(*given, gate=gates, fade=fade.swapaxes(1, 2), **how)
+        how = dict(alibi=True, relative=relative)
+        a = cache_attention(*given, block=cached, gate=gates, fade=fade.swapaxes(1, 2), **how)
         form = FORMS[method]
-        b = form(q[:, new], k[:, new], v[:, new], at, at, rule, gates=(gates, gates), **how)
+        b = form(
+            q[:, new], k[:, new], v[:, new], at, at, rule, block=4, gates=(gates, gates), **how
+        )
         return merge(a, b).o
 
     def whole(q, k, v, log_gate, relative):

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.ops.attention import FORMS as ATTENTION
-from seqarch.ops.cache_attention import cache_attention
+from seqarch.ops.cache_attention import Blocks, accelerator_blocks, cache_attention
 from seqarch.ops.feature_maps import elu
 from seqarch.ops.gru import FORMS as GRU
 from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
@@ -243,7 +243,8 @@ def test_attention_to_a_cache_and_to_new_tokens_merge_to_attention(method):
     jax.tree.map(lambda a, b: assert_allclose(a, b, atol=2e-5), *results)
 
 
-def test_blocks_of_a_cache_beyond_its_filled_slots_are_not_read():
+@pytest.mark.parametrize("block", [CHUNK, Blocks(CHUNK, CHUNK, least=4)])
+def test_blocks_of_a_cache_beyond_its_filled_slots_are_not_read(block):
     """Not-a-numbers stand in them, which a product with a weight of zero would not hide."""
     S, filled = 4 * CHUNK, CHUNK + 1
     q, k, v = (
@@ -257,8 +258,22 @@ def test_blocks_of_a_cache_beyond_its_filled_slots_are_not_read():
         for x in (k, v)
     )
     assert_allclose(
-        cache_attention(q, k, v, at, k_pos, jnp.int32(filled), block=CHUNK).o, expected, atol=1e-5
+        cache_attention(q, k, v, at, k_pos, jnp.int32(filled), block=block).o, expected, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ((1, 1, 65536), Blocks(256, 8192, least=8)),
+        ((1, 4, 65536), Blocks(256, 8192, least=2)),
+        ((1, 1, 4096), Blocks(256, 1024, least=8)),
+        ((2048, 1, 65536), Blocks(256, 1024, least=8)),
+        ((2048, 16, 65536), Blocks(256, 256)),
+    ],
+)
+def test_accelerators_read_more_of_a_cache_at_once_for_fewer_queries(given, expected):
+    assert accelerator_blocks(*given) == expected
 
 
 @pytest.mark.slow
