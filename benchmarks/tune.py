@@ -106,12 +106,13 @@ def best(seconds: dict[tuple, float | None], default: str) -> tuple:
     """Returns the options of the fastest form; those of the default form where it is about as fast.
 
     Args:
-      seconds: by options; None where a form has no time. The default form is there in its default
-        size first.
-      default: the name of the form.
+      seconds: by options; None where a form has no time. The default size of a form comes first.
+      default: the name of the form, which may have no time.
     """
-    usual = next(options for options in seconds if dict(options)["method"] == default)
+    usual = next((each for each in seconds if dict(each)["method"] == default), None)
     timed = {options: each for options, each in seconds.items() if each is not None}
     fastest = min(timed, key=timed.get, default=usual)
+    if fastest is None:
+        raise ValueError(f"no form has a time, and the default {default} is none of them")
     kept = timed.get(usual, float("inf")) * CLEARLY < timed.get(fastest, 0.0)
     return usual if kept else fastest

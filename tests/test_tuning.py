@@ -123,6 +123,7 @@ def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast
     assert best({other: 0.5, usual: 1.0}, "recompute") == other
     assert best({other: 0.5, usual: None}, "recompute") == other
     assert best({other: None, usual: None}, "recompute") == usual
+    assert best({other: 0.5, usual: 1.0}, "pallas") == other
 
 
 @pytest.mark.slow
