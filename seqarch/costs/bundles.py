@@ -77,25 +77,14 @@ def clear_schedules(directory: Path) -> None:
 def find_kernel(directory: Path | None, name: str) -> Kernel | None:
     """Returns what the kernel of an instruction needs; None where no schedule of it was written.
 
-    Of kernels that are the same libtpu compiles one. The others, of the same name but for its
-    number, have no schedule of their own: they are counted as the longest of those that have one.
-
     Raises:
       Uncounted: where its schedule has a loop of unknown trips.
     """
     if directory is None:
         return None
-    texts = _schedules(directory, re.escape(name))[-1:]
-    texts = texts or _schedules(directory, rf"{re.escape(name.split('.')[0])}(?:\.\d+)?")
-    found = [read_kernel(text, name) for text in texts]
-    return max(found, key=lambda kernel: kernel.bundles, default=None)
-
-
-def _schedules(directory: Path, name: str) -> list[str]:
-    """Returns the schedules of kernels whose name a pattern matches, the newest last."""
-    named = re.compile(rf"\d+-{name}-\d+-final_bundles\.txt")
-    paths = sorted(path for path in directory.glob("*.txt") if named.fullmatch(path.name))
-    return [path.read_text(errors="replace") for path in paths]
+    named = re.compile(rf"\d+-{re.escape(name)}-\d+-final_bundles\.txt")
+    found = sorted(path for path in directory.glob("*.txt") if named.fullmatch(path.name))
+    return read_kernel(found[-1].read_text(errors="replace"), name) if found else None
 
 
 def read_kernel(text: str, name: str) -> Kernel:
