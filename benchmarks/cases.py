@@ -23,6 +23,8 @@ from seqarch.mixers.mamba import Mamba
 from seqarch.ops.numerics import rows
 from seqarch.types import Array, PyTree
 
+PASSES = ("forward", "train")  # train is forward and backward
+
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
@@ -156,7 +158,7 @@ def pass_cases(
     fn: Callable,
     args: Callable[[], tuple[PyTree, ...]],
     *,
-    passes: tuple[str, ...] = ("forward", "train"),
+    passes: tuple[str, ...] = PASSES,
     run: bool = True,
 ) -> list[Case]:
     """Returns a case for each pass: forward, and forward with the gradient of every argument.

@@ -15,22 +15,20 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import SingleDeviceSharding
 
-from benchmarks.cases import passes_of
+from benchmarks.cases import PASSES, passes_of
 from benchmarks.goals import GOALS
 from benchmarks.tune import sized_forms
 from seqarch.config import Config
-from seqarch.costs.bundles import clear_schedules, dump_directory
-from seqarch.costs.compiler import parse_refusal
 from seqarch.costs.devices import Placement, place
 from seqarch.costs.spec import Failed
 from seqarch.costs.speed import spent
-from seqarch.costs.time import has_estimates, program_seconds
+from seqarch.costs.time import compiled_seconds, has_estimates
 from seqarch.costs.worker import Worker
 from seqarch.errors import NoResult, UserError
 from seqarch.patterns import Layer, parse_pattern
 from seqarch.records import Record
 
-FORMS = "forms"  # the evaluator of these records, and the kind of their file
+KIND = "forms"  # the evaluator of these records, and the kind of their file
 TIMEOUT = 1800.0  # seconds after which a form is given up
 Programs = tuple[Callable, tuple]  # a function and the shapes of its arguments
 
@@ -122,9 +120,9 @@ def _answered(answer: Found | Failed | UserError, at: dict, seen: set[str]) -> l
     if isinstance(answer, UserError):
         raise answer
     if isinstance(answer, Failed):
-        where = [at | {"pass": name} for name in ("forward", "train")]
+        where = [at | {"pass": name} for name in PASSES]
         return [
-            Record(FORMS, "estimated_s", at=each, status="failed", note=answer.reason)
+            Record(KIND, "estimated_s", at=each, status="failed", note=answer.reason)
             for each in where
         ]
     seen.add(answer.digest)
@@ -155,15 +153,8 @@ def _passes(
 
 
 def _estimate(lowered: jax.stages.Lowered, at: dict[str, Any], placement: Placement) -> Record:
-    failed = functools.partial(Record, FORMS, "estimated_s", at=at, status="failed")
-    if directory := dump_directory():
-        clear_schedules(directory)
     try:
-        seconds = program_seconds(lowered.compile().as_text(), placement, directory)
+        seconds = compiled_seconds(lowered.compile, placement)
     except NoResult as error:
-        return failed(note=str(error))
-    except jax.errors.JaxRuntimeError as error:
-        if not parse_refusal(str(error)):
-            raise
-        return failed(note="the program does not fit the device")
-    return Record(FORMS, "estimated_s", seconds.total, at, note=spent(seconds))
+        return Record(KIND, "estimated_s", at=at, status="failed", note=str(error))
+    return Record(KIND, "estimated_s", seconds.total, at, note=spent(seconds))

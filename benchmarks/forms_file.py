@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.estimates import FORMS
+from benchmarks.cases import PASSES
+from benchmarks.estimates import KIND
 from benchmarks.goals import GOALS
-from benchmarks.tune import best
+from benchmarks.tune import SIZES, best
 from seqarch import records
 from seqarch.config import Config, to_dict
 from seqarch.costs.time import ESTIMATED
@@ -16,8 +17,6 @@ from seqarch.records import Record, Results, Source
 from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
 from seqarch.tuning import Choices
-
-PASSES = ("forward", "train")
 
 
 def results_of(name: str, config: Config, found: Sequence[Record]) -> Results:
@@ -31,7 +30,7 @@ def results_of(name: str, config: Config, found: Sequence[Record]) -> Results:
     made = {key: value for key, value in provenance().items() if key not in ("host", "devices")}
     made["versions"] |= {"libtpu": version("libtpu")}
     given = {} if name in GOALS else to_dict(config)
-    return Results(Source(name, FORMS, given, provenance=made), tuple(found))
+    return Results(Source(name, KIND, given, provenance=made), tuple(found))
 
 
 def update(path: Path, target: str, found: Results) -> None:
@@ -45,7 +44,7 @@ def update(path: Path, target: str, found: Results) -> None:
     known = records.read(path).results if path.exists() else []
     kept = [each for each in known if each.source.member != found.source.member]
     path.parent.mkdir(parents=True, exist_ok=True)
-    records.write(path, [*kept, found], dict(kind=FORMS, target=target))
+    records.write(path, [*kept, found], dict(kind=KIND, target=target))
 
 
 def choices(found: Iterable[Results], platform: str) -> Choices:
@@ -133,9 +132,6 @@ def _form_table(found: Sequence[Results], kind: str) -> Table:
             rows.append(Row((results.source.member, form, *shown)))
     caption = "Milliseconds, or why the compiler's estimate does not tell them."
     return Table(f"Forms of {kind}s", caption, columns, tuple(rows))
-
-
-SIZES = ("chunk", "block")
 
 
 def _shown(record: Record | None) -> str | None:

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 from benchmarks.bench import BENCH
+from benchmarks.cases import PASSES
 from benchmarks.ratios import PLACE, Ratio, cases_of, ratios
 from seqarch.records import Results
 from seqarch.report.formats import show
 from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
-
-PASSES = ("forward", "train")
 
 
 def bench_page(results: Results) -> Page:

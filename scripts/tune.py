@@ -28,13 +28,11 @@ CONFIG = cli.define_config(
 TARGET = flags.DEFINE_string(
     "target", None, "An absent TPU whose compiler estimates the forms, such as tpu-v5e."
 )
-DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")
-
-
 WORKERS = flags.DEFINE_integer(
     "workers", None, "With --target: processes that compile at once; default: one a core."
 )
 OPS = flags.DEFINE_bool("ops", True, "With --target: estimate the ops that have a goal, too.")
+DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")
 
 
 def main() -> None:

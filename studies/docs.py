@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from benchmarks.estimates import FORMS
+from benchmarks.estimates import KIND as FORMS
 from benchmarks.forms_file import forms_page
 from benchmarks.tables import bench_page
 from seqarch import records

@@ -11,9 +11,11 @@ that was started for it, as the workers of seqarch.costs.cache are. GPU compiler
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
+from jax.stages import Compiled
 
 from seqarch.config import Config
 from seqarch.costs.bundles import clear_schedules, dump_directory, find_kernel
@@ -51,16 +53,30 @@ def estimate(config: Config, phase: str, batch: int, length: int, target: str) -
         raise NoResult(f"no compiler estimates the time of programs for {target}; TPUs' does")
     mesh = make_mesh(config.mesh, placement.devices())
     program = phase_program(config, phase, batch, length, mesh)
+    seconds = compiled_seconds(program.compile, placement)
+    return seconds.times(1 / DECODED) if phase == "decode" else seconds
+
+
+def compiled_seconds(compile: Callable[[], Compiled], placement: Placement) -> Seconds:
+    """Compiles a program for a TPU, and returns its estimated seconds.
+
+    Args:
+      compile: compiles it.
+      placement: the TPU.
+
+    Raises:
+      NoResult: for a program that does not fit, and one with an instruction whose time nothing
+        tells, which the message names.
+    """
     if directory := dump_directory():
         clear_schedules(directory)
     try:
-        text = program.compile().as_text()
+        text = compile().as_text()
     except jax.errors.JaxRuntimeError as error:
         if parse_refusal(str(error)):
             raise NoResult("the program does not fit the device") from error
         raise
-    seconds = program_seconds(text, placement, directory)
-    return seconds.times(1 / DECODED) if phase == "decode" else seconds
+    return program_seconds(text, placement, directory)
 
 
 def has_estimates(placement: Placement) -> bool:
