@@ -16,8 +16,8 @@ import jax
 from benchmarks.cases import Case, Ready, Sizes
 from benchmarks.peers import installed, missing, versions
 from benchmarks.programs import GROUPS
+from seqarch.costs.clock import run_seconds
 from seqarch.errors import UserError, first_line, unknown
-from seqarch.evals.speed import run_seconds
 from seqarch.provenance import provenance
 from seqarch.records import Record, Results, Source
 

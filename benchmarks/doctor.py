@@ -1,6 +1,8 @@
 """What a machine has, which forms it chooses, and how fast it is, as tables for a bug report."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +11,14 @@ from benchmarks.bench import Limits, Timing, measure
 from benchmarks.cases import Case, Ready, Sizes, normal
 from benchmarks.programs import train_config, train_step_case
 from seqarch import tuning
-from seqarch.costs.devices import place
+from seqarch.costs.cache import MeasurementCache
+from seqarch.costs.devices import place, sheet_of
 from seqarch.costs.programs import serving_model
+from seqarch.costs.spec import ProgramSpec
+from seqarch.costs.speed import speed_records
+from seqarch.costs.time import has_estimates
 from seqarch.devices import DEVICES, peak_flops
+from seqarch.errors import UserError
 from seqarch.flops import train_flops
 from seqarch.mixers import MIXERS, resolve_mixer
 from seqarch.provenance import provenance
@@ -98,14 +105,22 @@ def _product(dtype: str) -> Case:
 
 
 def train_steps(patterns: Sequence[str]) -> Table:
-    """Returns the time of a train step of each layer pattern, and what its program needs."""
+    """Returns the time of a train step of each layer pattern, and what its program needs.
+
+    Where the devices have a data sheet, the time that their compiler estimates and that of the
+    roofline stand beside the measured one.
+    """
     timings = measure([train_step_case(pattern, SIZES) for pattern in patterns], LIMITS)
-    B, T = SIZES.train
+    expected, sheet = dict.fromkeys(patterns, ()), sheet_of("local:1")
     columns = [Column("layers of"), Column("seconds", "seconds"), Column("tokens/s", "rate")]
     columns += [Column("FLOP/s", "flops"), Column("of the data sheet", "percent")]
+    if sheet != "local:1":
+        expected = _expected(patterns, sheet)
+        columns += [Column("estimated", "seconds"), Column("roofline", "seconds")]
     columns += [Column("program", "bytes"), Column("until the first step", "seconds")]
     columns.append(Column("not timed, since"))
-    rows = tuple(Row((timing.form, *_step(timing))) for timing in timings)
+    rows = tuple(Row((timing.form, *_step(timing, expected[timing.form]))) for timing in timings)
+    B, T = SIZES.train
     caption = (
         f"Two layers of width {SIZES.dim} with MLPs, {B} rows of {T} tokens, float32. FLOPs are "
         "those of the definition."
@@ -113,13 +128,34 @@ def train_steps(patterns: Sequence[str]) -> Table:
     return Table("Train steps", caption, tuple(columns), rows)
 
 
-def _step(timing: Timing) -> tuple:
+def _expected(patterns: Sequence[str], sheet: str) -> dict[str, tuple[float | None, float | None]]:
+    """Returns seconds of train steps on a target: estimated by its compiler, and by a roofline."""
+    with tempfile.TemporaryDirectory() as directory, MeasurementCache(Path(directory)) as cache:
+        return {pattern: _seconds(cache, pattern, sheet) for pattern in patterns}
+
+
+def _seconds(
+    cache: MeasurementCache, pattern: str, sheet: str
+) -> tuple[float | None, float | None]:
+    B, T = SIZES.train
+    spec = ProgramSpec(train_config(pattern, 2, SIZES), "train", B, T, sheet)
+    try:
+        outcome = cache.measure(spec)
+        timing = next(iter(cache.estimate_all([spec]))) if has_estimates(place(sheet)) else None
+    except UserError:  # the compiler for absent devices is not installed
+        return None, None
+    found = {record.metric: record.value for record in speed_records(spec, outcome, timing)}
+    return found.get("estimated_s"), found.get("bound_s")
+
+
+def _step(timing: Timing, expected: tuple) -> tuple:
+    """Returns the cells of a step, of which `expected` are the seconds that were expected."""
     if timing.seconds is None:
-        return *(None,) * 4, timing.total, timing.start_seconds, timing.skipped
+        return *(None,) * 4, *expected, timing.total, timing.start_seconds, timing.skipped
     B, T = SIZES.train
     model = serving_model(train_config(timing.form, 2, SIZES).model)
     rate = B * train_flops(model, T).total / timing.seconds
     peak = peak_flops(jax.local_devices()[0])
     share = rate / peak if peak else None
     speed = timing.seconds, B * T / timing.seconds, rate, share
-    return *speed, timing.total, timing.start_seconds, None
+    return *speed, *expected, timing.total, timing.start_seconds, None

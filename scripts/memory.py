@@ -4,9 +4,9 @@
 
 Compiles their train, prefill and decode steps at every length for every target, and searches for
 the longest context and the most sequences that fit. With --time the report also says how long the
-programs take, as the compilers of TPUs estimate it. WORKDIR gets records.jsonl, report.md,
-report.html, results.csv and TensorBoard events; WORKDIR/cache keeps measurements, so that the same
-command continues where it stopped.
+programs take: measured where they are run, and as the compilers of TPUs estimate it. WORKDIR gets
+records.jsonl, report.md, report.html, results.csv and TensorBoard events; WORKDIR/cache keeps
+measurements, so that the same command continues where it stopped.
 """
 
 import os
@@ -43,7 +43,7 @@ RUN = flags.DEFINE_boolean(
     "run", False, "Also run what fits on the local CPU and compare; accelerators always do."
 )
 TIME = flags.DEFINE_boolean(
-    "time", False, "Also estimate the time of programs on TPUs, which compiles them whole."
+    "time", False, "Also time what is run, and estimate the time on TPUs, which compiles whole."
 )
 PRICE = flags.DEFINE_float(
     "price", None, "Dollars of a device for an hour: with --time, adds the cost of tokens.", 0

@@ -10,11 +10,13 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from seqarch.costs.clock import Timing, clock
+from seqarch.costs.devices import place, sheet_of
 from seqarch.costs.memory import Measurement, measure
 from seqarch.costs.peak import Actual, peak
 from seqarch.costs.programs import PHASES
@@ -24,7 +26,8 @@ from seqarch.costs.time import estimate
 from seqarch.costs.worker import Worker
 from seqarch.files import read_json, write_json
 
-MEASURES = {Measurement: measure, Seconds: estimate, Actual: peak}  # by what is wanted
+# By what is wanted.
+MEASURES = {Measurement: measure, Seconds: estimate, Actual: peak, Timing: clock}
 
 
 class MeasurementCache:
@@ -93,6 +96,19 @@ class MeasurementCache:
         with self._alone:
             return self._start(spec, Actual).result()
 
+    def clock(self, spec: ProgramSpec) -> Timing | Failed:
+        """Times a program on the target "local", while no other program is measured."""
+        with self._alone:
+            return self._start(spec, Timing).result()
+
+    def sheet(self, target: str) -> str:
+        """Returns what `sheet_of` says of a target; a worker asks its devices."""
+        if not place(target).present:
+            return target
+        with self._taken(1) as worker:
+            found = worker.ask(target, functools.partial(sheet_of, target), self._timeout)
+        return target if isinstance(found, (Failed, Exception)) else found
+
     def _start(self, spec: ProgramSpec, kind: type[NamedTuple]) -> futures.Future:
         sources = SOURCES + TIME_SOURCES if kind is Seconds else SOURCES
         key = key_of(spec, self._platforms, sources)
@@ -106,19 +122,26 @@ class MeasurementCache:
 
     def _measure(self, spec: ProgramSpec, path: Path, kind: type[NamedTuple]) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)  # fails now, not after the compilation
-        worker = self._idle.get()
         phase, size = PHASES[spec.phase], f"{spec.batch:,} x {spec.length:,} tokens"
-        self._say(f"compiling a {phase} of {size} for {spec.target}")
-        try:
-            call = functools.partial(MEASURES[kind], *spec)
+        call = functools.partial(MEASURES[kind], *spec)
+        with self._taken(len(self._workers) if kind is Timing else 1) as worker:
+            self._say(f"compiling a {phase} of {size} for {spec.target}")
             outcome = worker.ask(spec.target, call, self._timeout, fresh=kind is Actual)
-        finally:
-            self._idle.put(worker)
         if isinstance(outcome, Exception):
             raise outcome
         if isinstance(outcome, kind):
             write_json(path, outcome._asdict())
         return outcome
+
+    @contextlib.contextmanager
+    def _taken(self, count: int) -> Iterator[Worker]:
+        """Gives one of `count` workers, all of which are kept from others."""
+        taken = [self._idle.get() for _ in range(count)]
+        try:
+            yield taken[0]
+        finally:
+            for worker in taken:
+                self._idle.put(worker)
 
 
 def _done(value: Any) -> futures.Future:

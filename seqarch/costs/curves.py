@@ -50,8 +50,9 @@ def phase_records(
       target: the devices.
       phase: "train", "prefill" or "decode".
       lengths: tokens of context.
-      run: also run the training steps that fit a present target; accelerators always do.
-      timed: also tell how long programs that fit take (seqarch.costs.speed).
+      run: also run the programs that fit a present target; accelerators always do.
+      timed: also tell how long programs that fit take (seqarch.costs.speed); those that are run
+        are timed.
       price: that of a chip for an hour, for the costs of tokens.
     """
     rows = place(target).count * config.optim.accumulate if phase == "train" else 1
@@ -61,12 +62,13 @@ def phase_records(
     for each, outcome in zip(specs, outcomes.values(), strict=True):
         yield from program_records(outcome, place_of(each))
     if timed:
-        yield from _speeds(cache, list(zip(specs, outcomes.values(), strict=True)), price)
+        pairs = list(zip(specs, outcomes.values(), strict=True))
+        yield from _speeds(cache, pairs, price, run)
     at = dict(target=target, phase=phase)
     yield from _exponent(at, outcomes)
     if fit := longest_context(cache, spec, outcomes):
         yield largest_record("longest_context", at, fit)
-    if phase == "train" and place(target).present:
+    if phase == "train":
         yield from _actual(cache, spec, outcomes, run)
 
 
@@ -84,15 +86,31 @@ def _speeds(
     cache: MeasurementCache,
     outcomes: Sequence[tuple[ProgramSpec, Outcome]],
     price: float | None,
+    run: bool,
 ) -> Iterator[Record]:
-    """Yields rooflines and estimated times of the programs of a target that fit."""
+    """Yields rooflines, estimated and measured times of the programs of a target that fit."""
     fitting = [(spec, outcome) for spec, outcome in outcomes if is_timed(outcome)]
+    if not fitting:
+        return
+    sheet = cache.sheet(fitting[0][0].target)
     timings: list[Seconds | Failed | None] = [None] * len(fitting)
-    if fitting and has_estimates(place(fitting[0][0].target)):
-        timings = cache.estimate_all(spec for spec, _ in fitting)
+    if has_estimates(place(sheet)):
+        timings = cache.estimate_all(spec._replace(target=sheet) for spec, _ in fitting)
     for (spec, outcome), timing in zip(fitting, timings, strict=True):
-        found = speed_records(spec, outcome, timing)
-        yield from with_costs(found, place(spec.target), price)
+        ran = cache.clock(spec) if _is_run(spec, outcome, run) else None
+        found = speed_records(spec, outcome, timing, ran, sheet)
+        yield from with_costs(found, place(sheet), price)
+
+
+def _is_run(spec: ProgramSpec, planned: Outcome, run: bool) -> bool:
+    """Returns whether a program is run: where the target is present and has ample room for it.
+
+    `run`: also on a CPU.
+    """
+    if isinstance(planned, Failed) or not place(spec.target).present:
+        return False
+    wanted = run or planned.definition == PEAK
+    return wanted and planned.total <= RUN_SHARE * planned.memory
 
 
 def _exponent(at: Mapping[str, str], outcomes: Mapping[int, Outcome]) -> Iterator[Record]:
@@ -112,8 +130,7 @@ def _actual(
 ) -> Iterator[Record]:
     """Yields the bytes of training steps that ran, and those that were planned."""
     for length, planned in outcomes.items():
-        wanted = isinstance(planned, Measurement) and (run or planned.definition == PEAK)
-        if not wanted or planned.total > RUN_SHARE * planned.memory:
+        if not _is_run(spec(length), planned, run):
             continue
         at, actual = dict(target=spec(length).target, context=length), cache.run(spec(length))
         if isinstance(actual, Failed):

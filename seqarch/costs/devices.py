@@ -97,6 +97,32 @@ def place(spec: str) -> Placement:
     return Placement(spec, DEVICES[name], tuple(map(int, grid.split("x"))) if colon else ())
 
 
+def sheet_of(target: str) -> str:
+    """Returns the target of the same chips that has a data sheet, such as "tpu-v5e" for "local".
+
+    It is the target itself where nothing tells which chips they are, or how they are connected.
+    """
+    placement = place(target)
+    if not placement.present:
+        return target
+    devices = placement.devices()
+    for name, sheet in DEVICES.items():
+        grid = _grid(devices, sheet.devices_per_chip)
+        if sheet.kind == devices[0].device_kind and grid:
+            return name if math.prod(grid) == 1 else f"{name}:{'x'.join(map(str, grid))}"
+    return target
+
+
+def _grid(devices: Sequence[jax.Device], devices_per_chip: int) -> tuple[int, ...]:
+    """Returns the sides of the grid that chips fill; () where they don't fill one."""
+    apart = [(i // devices_per_chip,) for i in range(len(devices))]
+    places = [getattr(device, "coords", at) for device, at in zip(devices, apart, strict=True)]
+    sides = tuple(max(axis) - min(axis) + 1 for axis in zip(*places, strict=True))
+    while len(sides) > 1 and sides[-1] == 1:
+        sides = sides[:-1]
+    return sides if math.prod(sides) * devices_per_chip == len(devices) else ()
+
+
 def _local(shape: tuple[int, ...]) -> Sequence[jax.Device]:
     devices, count = jax.devices(), math.prod(shape)
     if count > len(devices):

@@ -45,6 +45,10 @@ METRICS = (
     Metric("estimated_tokens_per_s", "tokens/s", "rate", "Estimated by the compiler.", False),
     Metric("estimated_mfu", "MFU", "percent", "Share of peak, estimated by the compiler.", False),
     Metric("estimated_cost", "cost", "price", "Of 10^6 tokens, estimated by the compiler.", True),
+    Metric("measured_s", "time", "duration", "Seconds, measured.", True),
+    Metric("measured_tokens_per_s", "tokens/s", "rate", "Measured.", False),
+    Metric("measured_mfu", "MFU", "percent", "Share of peak, measured.", False),
+    Metric("measured_cost", "cost", "price", "Of 10^6 tokens, measured.", True),
     # Of models from outside, which are derived from a config (seqarch.costs.hf).
     Metric("params_around", "outside of layers", "count", "Elements outside of the layers."),
     Metric("positions", "positions", "count", "Tokens up to which a config says it reads."),

@@ -26,7 +26,8 @@ SOURCES = (
     "tuned.json",
     *(f"{name}.py" for name in ("layers", "model", "patterns", "sampling", "tuning")),
     *("config/*.py", "ops/*.py", "mixers/*.py", "tasks/*.py", "training/*.py"),
-    *(f"costs/{name}.py" for name in ("compiler", "devices", "memory", "peak", "programs")),
+    *(f"costs/{name}.py" for name in ("clock", "compiler", "devices", "memory", "peak")),
+    "costs/programs.py",
 )
 # Sources of an estimated time (seqarch.costs.time), beside those.
 TIME_SOURCES = tuple(

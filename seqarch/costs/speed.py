@@ -1,10 +1,11 @@
-"""Records of the time of programs: what compilers estimate, and what rooflines allow."""
+"""Records of the time of programs: measured, estimated by compilers, and allowed by rooflines."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from seqarch.costs import roofline
+from seqarch.costs.clock import REPEATS, Timing
 from seqarch.costs.devices import Placement, place
 from seqarch.costs.results import EVALUATOR, place_of
 from seqarch.costs.schedule import Seconds
@@ -17,6 +18,7 @@ UNREAD = {"train": 1, "prefill": 2, "decode": 1}  # tables of the vocabulary (`r
 COSTS = {  # metric of the cost of a million tokens, by that of the speed
     "bound_tokens_per_s": "million_tokens_cost",
     "estimated_tokens_per_s": "estimated_cost",
+    "measured_tokens_per_s": "measured_cost",
 }
 SPENT = {  # the parts of an estimate, in words
     "computing": "computing",
@@ -36,16 +38,23 @@ def tokens_of(spec: ProgramSpec) -> int:
 
 
 def speed_records(
-    spec: ProgramSpec, outcome: Outcome, timing: Seconds | Failed | None
+    spec: ProgramSpec,
+    outcome: Outcome,
+    timing: Seconds | Failed | None,
+    ran: Timing | Failed | None = None,
+    sheet: str | None = None,
 ) -> Iterator[Record]:
-    """Yields the roofline of a program, its estimated time, and what follows from both.
+    """Yields the roofline of a program, its estimated and measured time, and its speed by them.
 
     Args:
       spec: the program.
       outcome: what it needs.
       timing: its estimated time, why there is none, or None where the compiler tells no times.
+      ran: its measured time, why there is none, or None where it was not run.
+      sheet: the target whose data sheet applies (`sheet_of`); None: that of the spec.
     """
-    placement, at, tokens = place(spec.target), place_of(spec), tokens_of(spec)
+    at, spec = place_of(spec), spec._replace(target=sheet or spec.target)
+    placement, tokens = place(spec.target), tokens_of(spec)
     bound = roofline.bound(spec.config, placement, outcome, tokens, unread=UNREAD[spec.phase])
     if bound:
         note = f"limited by {bound.limit}"
@@ -53,6 +62,11 @@ def speed_records(
         yield Record(EVALUATOR, "bound_tokens_per_s", bound.tokens, at, note=note)
     if timing is not None:
         yield from estimate_records(spec, outcome, timing, at)
+    if isinstance(ran, Failed):
+        yield Record(EVALUATOR, "measured_s", at=at, status="failed", note=ran.reason)
+    elif ran is not None:
+        yield Record(EVALUATOR, "measured_s", ran.median, at, n=REPEATS, note=ran.note)
+        yield from _rates("measured", spec, outcome, ran.median, at)
 
 
 def estimate_records(
@@ -69,12 +83,24 @@ def estimate_records(
     if isinstance(timing, Failed):
         yield Record(EVALUATOR, "estimated_s", at=at, status="failed", note=timing.reason)
         return
-    placement, speed = place(spec.target), tokens_of(spec) / timing.total
     yield Record(EVALUATOR, "estimated_s", timing.total, at, note=spent(timing))
-    yield Record(EVALUATOR, "estimated_tokens_per_s", speed, at, note=ESTIMATED)
-    rate = _model_flops(spec, outcome) / timing.total
-    share = rate / (placement.chips * placement.target.flops)
-    yield Record(EVALUATOR, "estimated_mfu", share, at, note=ESTIMATED)
+    yield from _rates("estimated", spec, outcome, timing.total, at, note=ESTIMATED)
+
+
+def _rates(
+    kind: str,
+    spec: ProgramSpec,
+    outcome: Outcome,
+    seconds: float,
+    at: Mapping[str, Any],
+    note: str = "",
+) -> Iterator[Record]:
+    """Yields the speed of a call that takes so long, and its MFU where a data sheet has a peak."""
+    yield Record(EVALUATOR, f"{kind}_tokens_per_s", tokens_of(spec) / seconds, at, note=note)
+    placement = place(spec.target)
+    if peak := placement.target.flops:
+        share = _model_flops(spec, outcome) / seconds / (placement.chips * peak)
+        yield Record(EVALUATOR, f"{kind}_mfu", share, at, note=note)
 
 
 def with_costs(

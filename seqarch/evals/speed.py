@@ -6,16 +6,15 @@ of those before, so that caches are as full and states as used as in a real run.
 """
 
 import math
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from seqarch.config import Config, resolve
+from seqarch.costs.clock import REPEATS, Timing, copies, segments, time_runs
 from seqarch.costs.programs import (
     DECODED,
     decode_loop_program,
@@ -32,37 +31,10 @@ from seqarch.records import Record, tag
 from seqarch.tasks.batch import example_batch
 from seqarch.training.sharding import batch_layout, init_state, put_batch
 from seqarch.training.state import TrainState, hyper
-from seqarch.types import Int, PyTree, State
+from seqarch.types import Int
 
-REPEATS = 3  # runs of which the median is reported
 BUSY = 1.5  # ratio of the slowest run to the median above which the machine counts as busy
 MIN_CONTEXT = 2 * DECODED  # tokens
-MAPPED_BYTES = 64 << 20  # more than malloc ever takes from its heap
-States = tuple[State, ...]
-
-
-class Timing(NamedTuple):
-    """Seconds of several runs of one program.
-
-    Attributes:
-      median: seconds of the median run.
-      fastest: seconds of the fastest run.
-      slowest: seconds of the slowest run.
-    """
-
-    median: float
-    fastest: float
-    slowest: float
-
-    @property
-    def spread(self) -> float:
-        """Half the range of the runs' speeds, as a share of the median run's speed."""
-        return self.median * (1 / self.fastest - 1 / self.slowest) / 2
-
-    @property
-    def note(self) -> str:
-        """The spread, as the note of a record."""
-        return f"runs took {self.fastest:.3g} s to {self.slowest:.3g} s"
 
 
 def check(config: Config, contexts: Sequence[int] = ()) -> None:
@@ -142,20 +114,12 @@ def _time_serving(run: LoadedRun, context: int) -> tuple[Timing, Timing]:
     decode = run.compiled(decode_loop_program(model, 1, context))
     prompt = _text(run, 1, math.ceil(context / segment) * segment)
     empty, key = model.init_state(1, context), jax.random.key(0)
-    vocab, dim = model.embedding.shape
-    hidden = jnp.zeros((1, dim), model.dtype)
-
-    def read(states: States, size: int = context) -> States:
-        for start in range(0, size, segment):
-            lengths = np.array([min(segment, size - start)], np.int32)
-            states = prefill(model, prompt[:, start : start + segment], states, lengths, hidden)[1]
-        return states
-
-    filled = read(_copy(empty), context - DECODED)
-    near = Decoding(jnp.zeros((1, vocab)), filled, jnp.zeros(1, bool))
+    read = segments(prefill, model, prompt, segment)
+    filled = read(copies(empty), 0, context - DECODED)
+    near = Decoding(jnp.zeros((1, model.embedding.shape[0])), filled, jnp.zeros(1, bool))
     return (
-        time_runs(read, lambda: _copy(empty)),
-        time_runs(lambda at: decode(model, at, key)[1], lambda: _copy(near)),
+        time_runs(lambda states: read(states, 0, context), lambda: copies(empty)),
+        time_runs(lambda at: decode(model, at, key)[1], lambda: copies(near)),
     )
 
 
@@ -169,50 +133,13 @@ def _time_translation(run: LoadedRun, context: int) -> tuple[Timing, Timing]:
     start = Decoding(logits, encode(model, source), done)
     return (
         time_runs(lambda _: encode(model, source)),
-        time_runs(lambda at: decode(model, at, key)[1], lambda: _copy(start)),
+        time_runs(lambda at: decode(model, at, key)[1], lambda: copies(start)),
     )
 
 
 def _text(run: LoadedRun, rows: int, length: int) -> Int[np.ndarray, "B T"]:
     """Returns the beginning of the held-out data, repeated where it is shorter."""
     return np.resize(run.split.tokens[: rows * length], (rows, length)).astype(np.int32)
-
-
-def _copy(tree: PyTree) -> PyTree:
-    """Returns copies of arrays, which may be donated."""
-    return jax.tree.map(jnp.copy, tree)
-
-
-def time_runs(
-    run: Callable[[Any], Any], prepare: Callable[[], Any] = lambda: None, *, repeats: int = REPEATS
-) -> Timing:
-    """Times `repeats` blocking runs, one after the other.
-
-    Args:
-      run: what is timed; it takes what `prepare` returns.
-      prepare: makes the argument of one run; it is not timed.
-      repeats: number of runs.
-    """
-    seconds = [run_seconds(run, prepare()) for _ in range(repeats)]
-    return Timing(statistics.median(seconds), min(seconds), max(seconds))
-
-
-def run_seconds(run: Callable[[Any], Any], given: Any = None) -> float:
-    """Returns the wall-clock seconds of one blocking run.
-
-    The result is freed after the clock is read: freeing 128 MiB of caches takes milliseconds.
-    Memory that the run before held may still be going back to the system, in a thread of XLA's
-    (0.4 s for 3.4 GB). A run that maps memory would wait for that, so memory is mapped first.
-
-    Args:
-      run: what is timed.
-      given: its argument, which is waited for before the clock starts.
-    """
-    jax.block_until_ready(given)
-    np.empty(MAPPED_BYTES, np.uint8)
-    start = time.perf_counter()
-    made = jax.block_until_ready(run(given))  # noqa: F841
-    return time.perf_counter() - start
 
 
 def _spread(phase: str, at: Mapping[str, Any]) -> Metric:

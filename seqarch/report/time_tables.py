@@ -1,6 +1,6 @@
 """Tables of the time of compiled programs on a target (seqarch.costs.speed)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from seqarch.costs.programs import PHASES
@@ -10,35 +10,42 @@ from seqarch.records import Record, Results
 from seqarch.report.tables import Column, Row, Table
 
 CALLS = {"train": "One step", "prefill": "One segment", "decode": "One token of each sequence"}
-COLUMNS = {  # metric of each column, its title, unit, and whether it is an estimate
-    "estimated_s": ("time", "duration", True),
-    "estimated_tokens_per_s": ("tokens/s", "rate", True),
-    "estimated_mfu": ("MFU", "percent", True),
-    "estimated_cost": ("cost of 10^6 tokens", "price", True),
-    "bound_s": ("roofline: time", "duration", False),
-    "bound_tokens_per_s": ("roofline: tokens/s", "rate", False),
-    "million_tokens_cost": ("roofline: cost", "price", False),
+COLUMNS = {  # metric of each column, its title and unit
+    "measured_s": ("measured: time", "duration"),
+    "measured_tokens_per_s": ("measured: tokens/s", "rate"),
+    "measured_mfu": ("measured: MFU", "percent"),
+    "measured_cost": ("measured: cost of 10^6 tokens", "price"),
+    "estimated_s": ("estimated: time", "duration"),
+    "estimated_tokens_per_s": ("estimated: tokens/s", "rate"),
+    "estimated_mfu": ("estimated: MFU", "percent"),
+    "estimated_cost": ("estimated: cost of 10^6 tokens", "price"),
+    "bound_s": ("roofline: time", "duration"),
+    "bound_tokens_per_s": ("roofline: tokens/s", "rate"),
+    "million_tokens_cost": ("roofline: cost of 10^6 tokens", "price"),
+}
+LABELS = {"measured_s": "measured", "estimated_s": ESTIMATED}
+NOTES = {  # metric whose note has a column, and its title
+    "estimated_s": "estimated: spent on",
+    "bound_s": "roofline: limited by",
 }
 
 
 def time_table(results: Sequence[Results], target: str, phase: str) -> Table:
     """Returns the table of a phase, with a row for each member and context; it may be empty."""
     at = dict(target=target, phase=phase)
-    records = {name: _found(results, name, at) for name in COLUMNS}
-    shown = [name for name, found in records.items() if found]
+    records = {name: found for name in COLUMNS if (found := _found(results, name, at))}
     columns, rows = [Column("model"), Column("context", "count")], []
-    columns += [Column(*COLUMNS[name][:2]) for name in shown]
-    estimated = any(COLUMNS[name][2] for name in shown)
-    columns += [Column("spent on")] * estimated + [Column("roofline: limited by")]
+    columns += [Column(*COLUMNS[name]) for name in records]
+    noted = {name: title for name, title in NOTES.items() if name in records}
+    columns += [Column(title) for title in noted.values()]
     for place in dict.fromkeys(each for found in records.values() for each in found):
-        found = {name: records[name].get(place) for name in shown}
-        notes = [_note(found.get("estimated_s"))] * estimated
-        limit = _note(found.get("bound_s")).removeprefix("limited by ")
+        found = {name: each.get(place) for name, each in records.items()}
         values = (each.value if each else None for each in found.values())
-        rows.append(Row((*place, *values, *notes, limit)))
-    label = f"time {ESTIMATED}" if estimated else "roofline only"
+        rows.append(Row((*place, *values, *(_note(found[name]) for name in noted))))
+    labels = [label for name, label in LABELS.items() if name in records]
+    label = f"time {', and '.join(labels)}" if labels else "roofline only"
     title = f"{PHASES[phase].capitalize()} on {target}: {label}"
-    return Table(title, _caption(phase, estimated), tuple(columns), tuple(rows))
+    return Table(title, _caption(phase, records), tuple(columns), tuple(rows))
 
 
 def _found(results: Sequence[Results], metric: str, at: dict[str, Any]) -> dict[tuple, Record]:
@@ -53,20 +60,30 @@ def _found(results: Sequence[Results], metric: str, at: dict[str, Any]) -> dict[
 def _note(record: Record | None) -> str:
     if record is None:
         return ""
-    return f"no estimate: {record.note}" if record.status == "failed" else record.note
+    if record.status == "failed":
+        return f"no estimate: {record.note}"
+    return record.note.removeprefix("limited by ")
 
 
-def _caption(phase: str, estimated: bool) -> str:
-    floor = (
-        "The roofline is a floor of the time: the FLOPs at the data sheet's rate, or the bytes of "
-        "parameters and state at its bandwidth."
-    )
-    if not estimated:
-        return f"{CALLS[phase]}. The compiler of this target tells no times. {floor}"
+def _caption(phase: str, shown: Collection[str]) -> str:
+    """Returns what a table shows, by the metrics of its columns."""
     share = "model FLOPs" if phase == "train" else "FLOPs of the program"
-    return (
-        f"{CALLS[phase]}; nothing here was run. Time, tokens/s, MFU ({share} as a share of the "
-        f"peak) and cost are {ESTIMATED}: the cycles of its instructions, loops once a trip, and "
-        "bounds of those that it leaves out. A program with a part that cannot be counted has no "
-        f"estimate. {floor}"
-    )
+    lines = [f"{CALLS[phase]}."]
+    if {"measured_mfu", "estimated_mfu"} & set(shown):
+        lines = [f"{CALLS[phase]}. MFU: {share} as a share of the peak."]
+    if "measured_s" in shown:
+        lines += ["Measured: the median of several runs."]
+    if "estimated_s" in shown:
+        lines += [
+            f"Estimated: {ESTIMATED}, from the cycles of its instructions, loops once a trip, and "
+            "bounds of those that it leaves out. A program with a part that cannot be counted has "
+            "no estimate."
+        ]
+    elif "bound_s" in shown:
+        lines += ["The compiler of this target tells no times."]
+    if "bound_s" in shown:
+        lines += [
+            "The roofline is a floor of the time: the FLOPs at the data sheet's rate, or the bytes "
+            "of parameters and state at its bandwidth."
+        ]
+    return " ".join(lines)

@@ -13,10 +13,10 @@ import numpy as np
 from flax import nnx
 
 from seqarch.config import Config, resolve, with_forms
+from seqarch.costs.clock import time_runs
 from seqarch.costs.memory import state_bytes
 from seqarch.costs.programs import DECODED, decode_loop_program, train_program
 from seqarch.evals.losses import bits_per_byte, texts, windowed_losses
-from seqarch.evals.speed import time_runs
 from seqarch.generate import Decoding, fork, prefill
 from seqarch.model import LanguageModel
 from seqarch.tasks.batch import Batch

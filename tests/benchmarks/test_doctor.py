@@ -6,6 +6,9 @@ import pytest
 from benchmarks import doctor
 from benchmarks.bench import Limits, Timing
 from benchmarks.cases import Sizes
+from seqarch.costs.memory import Measurement
+from seqarch.costs.schedule import Seconds
+from seqarch.errors import UserError
 from seqarch.mixers import MIXERS, resolve_mixer
 from seqarch.report.render import cells
 
@@ -45,6 +48,43 @@ def test_speed_is_measured_against_the_data_sheet(tables, monkeypatch):
     assert flops * seconds > 6 * 2 * 8 * 8 * 257 and share is None and skipped is None
     monkeypatch.setattr(doctor, "peak_flops", lambda device: 1e9)
     assert doctor.products().rows[1].cells[2] > 0
+
+
+def test_what_was_expected_of_a_known_device_stands_beside_what_was_measured(monkeypatch):
+    timed = Timing("train_step", "gru", "", "train", seconds=0.5, total=7, start_seconds=3.0)
+    monkeypatch.setattr(doctor, "measure", lambda cases, limits: [timed])
+    monkeypatch.setattr(doctor, "sheet_of", lambda target: "tpu-v5e")
+    monkeypatch.setattr(doctor, "MeasurementCache", Estimates)
+    table = doctor.train_steps(["gru"])
+    titles = [column.title for column in table.columns]
+    row = dict(zip(titles, table.rows[0].cells, strict=True))
+    assert row["seconds"] == 0.5 and row["estimated"] == 0.25 and 0 < row["roofline"] < 0.25
+    monkeypatch.setattr(Estimates, "measure", fails)
+    row = dict(zip(titles, doctor.train_steps(["gru"]).rows[0].cells, strict=True))
+    assert row["seconds"] == 0.5 and row["estimated"] is None and row["program"] == 7
+
+
+def fails(self, spec):
+    raise UserError("tpu-v5e needs its compiler")
+
+
+class Estimates:
+    """A cache in which a step takes 0.25 s."""
+
+    def __init__(self, directory):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def measure(self, spec):
+        return Measurement(2**20, 0, 0, 2**10, 0, 0, 0, 0, 2**21, "made up", 2**30, 1e9)
+
+    def estimate_all(self, specs):
+        return [Seconds(0.25, 0.0, 0.0, 0.0, 0.0) for _ in specs]
 
 
 def test_a_step_that_is_not_timed_says_why(monkeypatch):

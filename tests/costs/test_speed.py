@@ -7,6 +7,7 @@ import pytest
 from seqarch import records
 from seqarch.config import to_dict
 from seqarch.costs import capacity, measure, roofline
+from seqarch.costs.clock import Timing
 from seqarch.costs.devices import place
 from seqarch.costs.memory import Measurement
 from seqarch.costs.results import METRICS
@@ -24,6 +25,7 @@ from seqarch.training.meter import step_flops
 from tests.costs import test_capacity
 from tests.costs.test_measure import CONFIG, Made
 
+KINDS = ("estimated", "measured")
 TIMING = Seconds(0.0065, 0.003, 0.0, 0.0004, 0.0001)
 MEASURED = Measurement(2**20, 0, 0, 2**10, 0, 0, 0, 0, 2**21, "made up", 2**30, 1e9)
 
@@ -112,6 +114,22 @@ class Timed(Made):
     def measure(self, spec):
         return super().measure(spec._replace(target="local"))
 
+    def sheet(self, target):
+        return target
+
+
+class Present(Timed):
+    """A cache on a machine with a TPU v5e, where training takes 20 ms and decoding fails."""
+
+    def sheet(self, target):
+        return "tpu-v5e" if target == "local" else target
+
+    def clock(self, spec):
+        return Failed("it crashed") if spec.phase == "decode" else Timing(0.02, 0.01, 0.03)
+
+    def run(self, spec):
+        return Failed("not here")
+
 
 def tables(results, target):
     return {each.title: each for each in target_tables(results, target) if each.rows}
@@ -125,7 +143,8 @@ def test_the_tables_label_estimates_and_old_records_have_none():
     tpu, gpu = tables(results, "tpu-v5e"), tables(results, "gpu-h100")
     train = tpu[f"Training step on tpu-v5e: time {ESTIMATED}"]
     assert [column.title for column in train.columns][:6] == [
-        *("model", "context", "time", "tokens/s", "MFU", "cost of 10^6 tokens")
+        *("model", "context"),
+        *(f"estimated: {each}" for each in ("time", "tokens/s", "MFU", "cost of 10^6 tokens")),
     ]
     assert len(train.rows) == 2 and train.rows[0].cells[:3] == ("one", 64, 0.01)
     assert ESTIMATED in train.caption and "10 ms" in text_table(train)
@@ -135,6 +154,28 @@ def test_the_tables_label_estimates_and_old_records_have_none():
     assert "tells no times" in bound.caption and ESTIMATED not in text_table(bound)
     untimed = measure.run(Made(), {"one": CONFIG}, ["local"], (64, 128), say=lambda line: None)
     assert not any("time" in title or "roofline" in title for title in tables(untimed, "local"))
+
+
+def test_a_present_device_has_its_measured_time_beside_the_estimate():
+    run = dict(say=lambda line: None, timed=True, price=1.0, run_local=True)
+    results = measure.run(Present(), {"one": CONFIG}, ["local"], (64, 2**20), **run)
+    declared = {metric.name for metric in METRICS}
+    assert {each.metric for result in results for each in result.records} <= declared
+    (one,) = results
+    at = dict(target="local", phase="train", context=64, batch=1)
+    assert one.value("costs", "measured_s", **at) == 0.02
+    speed = one.value("costs", "measured_tokens_per_s", **at)
+    assert speed == 64 / 0.02 and one.value("costs", "measured_cost", **at)
+    estimated, measured = (one.value("costs", f"{kind}_mfu", **at) for kind in KINDS)
+    assert measured == pytest.approx(estimated * 0.01 / 0.02)
+    assert one.value("costs", "bound_s", **at) > 0
+    assert len(one.all("costs", "measured_s", phase="train")) == 1  # the other does not fit
+    shown = tables(results, "local")
+    train = shown[f"Training step on local: time measured, and {ESTIMATED}"]
+    assert train.rows[0].cells[:3] == ("one", 64, 0.02)
+    assert one.all("costs", "measured_s", phase="decode")[0].note == "it crashed"
+    unrun = measure.run(Present(), {"one": CONFIG}, ["local"], (64,), **run | {"run_local": False})
+    assert not unrun[0].all("costs", "measured_s")
 
 
 def test_programs_that_do_not_fit_are_not_timed():

@@ -10,10 +10,10 @@ import pytest
 from flax import nnx
 
 from seqarch.config import Config, ModelConfig
+from seqarch.costs.clock import Timing
 from seqarch.costs.programs import DECODED
 from seqarch.evals import speed
 from seqarch.evals.loaded_run import LoadedRun
-from seqarch.evals.speed import Timing
 from seqarch.model import LanguageModel
 from seqarch.tasks.text import tokens, writer
 
@@ -44,11 +44,6 @@ def test_speed_of_training_and_of_serving_at_every_context(run):
     assert all(np.isfinite(each.value) and each.value > 0 for each in found)
 
 
-def test_the_spread_is_half_the_range_of_speeds_as_a_share_of_the_median():
-    """Speeds of 1/4, 1/5 and 1/8: half of 1/4 - 1/8 is 0.0625, of a median of 1/5."""
-    assert speed.Timing(median=5, fastest=4, slowest=8).spread == pytest.approx(0.3125)
-
-
 @pytest.mark.parametrize("context", [64, 80])
 def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(
     run, monkeypatch, context
@@ -70,37 +65,6 @@ def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(
     monkeypatch.setattr(speed, "time_runs", run_once)
     assert speed._time_serving(run, context) == (1.0, 1.0)
     assert seen == [(0, context), (context - DECODED, context)]
-
-
-def test_median_of_runs_that_were_waited_for_without_their_preparation(monkeypatch):
-    """On a clock that only work moves: preparing takes 100 s, its array 10; dispatching 1 s, the
-    results 5, 2, 30.
-    """
-    now = 0.0
-
-    class Work:
-        def __init__(self, seconds: float):
-            self.seconds = seconds
-
-        def block_until_ready(self) -> "Work":
-            nonlocal now
-            now, self.seconds = now + self.seconds, 0.0
-            return self
-
-    def prepare() -> Work:
-        nonlocal now
-        now += 100.0
-        return Work(10.0)
-
-    def run(given: Work) -> Work:
-        nonlocal now
-        assert given.seconds == 0.0
-        now += 1.0
-        return Work(results.pop(0))
-
-    results = [5.0, 2.0, 30.0]
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: now)
-    assert speed.time_runs(run, prepare) == Timing(median=6.0, fastest=3.0, slowest=31.0)
 
 
 @pytest.mark.slow
