@@ -55,7 +55,7 @@ def main() -> None:
     if config.model.encodes:
         answer(config, sampling)
     elif check_name(config.task) == "text":
-        continue_text(sampling)
+        continue_text(config, sampling)
     else:
         raise UserError(
             f"{WORKDIR.value} was trained on {config.task} as a language model; give a run of the "
@@ -77,6 +77,15 @@ def served() -> "LanguageModel":
     return serve(load_model(WORKDIR.value, ALLOW_MODULES.value, mesh=mesh)[1], mesh)
 
 
+def note_length(what: str, tokens: int, trained: int) -> None:
+    """Says on stderr that a model reads more tokens than it was trained on."""
+    if tokens > trained:
+        print(
+            f"warning: the {what} has {tokens:,} tokens; in training it had at most {trained:,}",
+            file=sys.stderr,
+        )
+
+
 def write(text: bytes) -> None:
     sys.stdout.buffer.write(text)
     sys.stdout.buffer.flush()
@@ -95,7 +104,7 @@ def tokenizer_of(vocab: int) -> "Tokenizer":
     return coder
 
 
-def continue_text(sampling: "Sampling") -> None:
+def continue_text(config: "Config", sampling: "Sampling") -> None:
     """Prints the prompt, then what a language model continues it with, token by token."""
     import jax
 
@@ -109,6 +118,7 @@ def continue_text(sampling: "Sampling") -> None:
     prompts, key = [coder.encode(prompt) if prompt else []], jax.random.key(SEED.value)
     if coder.boundary <= coder.last:  # an imported model's own token, with which its texts begin
         prompts = [[coder.boundary, *prompts[0]]]
+    note_length("prompt", len(prompts[0]), config.length)
     for tokens in stream(model, prompts, key=key, **options):
         write(coder.decode(tokens[0]))
     print()
@@ -123,6 +133,7 @@ def answer(config: "Config", sampling: "Sampling") -> None:
     from seqarch.tasks import make_task
     from seqarch.tasks.sources import sources_of
     from seqarch.tasks.text.span_corruption import SENTINELS, SpanCorruption
+    from seqarch.training.sharding import batch_layout
 
     model = served()
     task, vocab = make_task(config), model.embedding.shape[0]
@@ -130,6 +141,7 @@ def answer(config: "Config", sampling: "Sampling") -> None:
     sources = sources_of(task, tokenizer_of(vocab - SENTINELS) if of_text else None)
     prompt = os.fsencode(PROMPT.value)
     asked = sources.read(prompt) if prompt else sources.draw(SEED.value)
+    note_length("source", len(asked.source), batch_layout(config).columns(config.length)[0])
     write(b"source: " + sources.write(asked.source) + b"\n")
     steps = STEPS.value if asked.size is None else min(STEPS.value, asked.size)
     target = np.zeros(0, int)

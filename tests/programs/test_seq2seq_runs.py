@@ -111,6 +111,10 @@ def test_the_program_generates_the_target_of_a_prompt(whole, tmp_path, run_here)
     assert "has 'x'; the source is of symbols 0 to 25" in printed(whole, "--prompt=x")[-1]
     long = printed(whole, f"--prompt={'9' * 5000}")[-1]
     assert f"has '{'9' * 20}'; the source is of symbols 0 to 25" in long
+    told = "warning: the source has 20 tokens; in training it had at most 8"
+    for symbols, warned in ((19, True), (7, False)):
+        given = f"--workdir={whole}", f"--prompt={'1 ' * symbols}"
+        assert (told in run_here("scripts/generate.py", *given).stderr) == warned
     plain = to_dict(parse(probes.get_config("reverse(length=16),gru")))
     rundir.write_config(tmp_path, plain)
     assert "as a language model; give a run of the task text" in printed(tmp_path)[-1]
