@@ -33,6 +33,7 @@ A model on a probe has the layer pattern of the member and the size of the probe
 
 import ml_collections
 
+from configs import lm
 from seqarch.mixers import MIXERS
 
 # The five members that every comparison has; "hybrid" differs between them.
@@ -43,11 +44,15 @@ RECALL = "recall = mqar(pairs=4,length=32,queries=12,vocab=32)"
 
 
 def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
-    """Returns the config of a comparison at a budget of BUDGETS."""
+    """Returns the config of a comparison at a budget of BUDGETS.
+
+    What its runs share are fields of configs/lm.py.
+    """
     if budget not in BUDGETS:
         known = ", ".join(BUDGETS)
         raise ValueError(f"no budget {budget!r} in configs/compare.py; give one of {known}")
-    config = ml_collections.ConfigDict()
+    config = lm.get_config("attention")
+    del config.seed  # `seeds` has those of the runs
     config.name = budget
     config.notice = "tour: one learning rate, one seed, undertrained; not evidence"
     config.reference = "attention"
@@ -60,74 +65,13 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     config.seeds = (0,)
     config.split = "validation"
 
-    config.steps = 200
-    config.batch = 8
-    config.length = 256
-    config.log_every = 10
-    config.profile = 0
-    config.task = "text"
-
-    config.model = ml_collections.ConfigDict()
-    config.model.mixer = "attention"
-    config.model.layers = 3
-    config.model.dim = 96
-    config.model.mlp = 256
-    config.model.conv = 0
-    config.model.vocab = 257
-    config.model.boundary = -1
-    config.model.dtype = "float32"
-    config.model.precision = "highest"
-    config.model.remat = False
-    config.model.dropout = 0.0
-    config.model.norm_eps = 1e-6
-    config.model.mlp_activation = "silu"
-    config.model.mlp_bias = False
-    config.model.tied = False
-    config.model.embedding_scale = 1.0
-    config.model.logits_cap = 0.0
-
-    config.optim = ml_collections.ConfigDict()
-    config.optim.lr = 3e-3
+    config.steps, config.batch = 200, 8
+    config.model.layers, config.model.dim = 3, 96
     config.optim.warmup = 20
-    config.optim.final_lr = 0.1
-    config.optim.b1 = 0.9
-    config.optim.b2 = 0.95
-    config.optim.weight_decay = 0.1
-    config.optim.clip = 1.0
-    config.optim.accumulate = 1
-    config.optim.z_loss = 0.0
-
-    config.data = ml_collections.ConfigDict()
-    config.data.path = "shakespeare"
-
-    config.checkpoint = ml_collections.ConfigDict()
-    config.checkpoint.every = 100
-    config.checkpoint.keep = 1
-
-    config.eval = ml_collections.ConfigDict()
-    config.eval.every = 0
-    config.eval.batch = 16
-    config.eval.limit = 8192
-    config.eval.stop_when_solved = False
-
-    config.evals = ml_collections.ConfigDict()
-    config.evals.quality = ml_collections.ConfigDict()
-    config.evals.context = ml_collections.ConfigDict(dict(targets=0))
-    config.evals.flops = ml_collections.ConfigDict()
-    config.evals.speed = ml_collections.ConfigDict(dict(contexts=(256, 1024, 4096)))
-    config.evals.memory = ml_collections.ConfigDict(
-        dict(contexts=(1024, 16384, 1048576), compiled=(256, 1024, 4096))
-    )
-
-    config.mesh = ml_collections.ConfigDict()
-    config.mesh.data = 1
-    config.mesh.fsdp = -1
-    config.trackers = ("tensorboard",)
+    config.checkpoint.every, config.checkpoint.keep = 100, 1
+    config.eval.every, config.eval.limit = 0, 8192
+    config.evals.context.targets = 0
     return BUDGETS[budget](config)
-
-
-def _tour(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    return config
 
 
 def _long(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -194,16 +138,21 @@ def _abilities(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
+def _with_heads(heads: int) -> tuple[str, tuple[str, ...]]:
+    """Returns the reference and the members of large models, with so many attention heads."""
+    attention = f"attention(heads={heads})"
+    return attention, (
+        "gru",
+        f"attention = {attention}",
+        f"linear_attention = linear_attention(heads={heads},decay=data)",
+        "mamba",
+        f"hybrid = mamba,mamba,{attention}",
+    )
+
+
 def _full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.notice = "one learning rate, one seed; not evidence"
-    config.reference = "attention(heads=12)"
-    config.members = (
-        "gru",
-        "attention = attention(heads=12)",
-        "linear_attention = linear_attention(heads=12,decay=data)",
-        "mamba",
-        "hybrid = mamba,mamba,attention(heads=12)",
-    )
+    config.reference, config.members = _with_heads(12)
     config.probes = ()
     config.steps = 20000
     config.batch = 64
@@ -241,9 +190,7 @@ def _seq2seq(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.model.layers, config.model.dim, config.model.mlp = 2, 64, 768
     config.model.vocab = 34
     config.optim.final_lr = 1.0
-    config.evals = ml_collections.ConfigDict(dict(flops={}))
-    config.evals.accuracy = ml_collections.ConfigDict(dict(rows=512, lengths=(64,)))
-    config.evals.memory = ml_collections.ConfigDict(dict(contexts=(64, 1024), compiled=(64,)))
+    config.evals = _evals((64, 1024), (64,), accuracy=dict(rows=512, lengths=(64,)))
     return config
 
 
@@ -260,29 +207,22 @@ def _ladder(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         "medium; model.dim=64; model.mlp=168",
         "large; model.layers=4; model.dim=112; model.mlp=296",
     )
-    config.evals = _ladder_evals((1024,), ())
+    config.evals = _evals((1024,), (), quality={})
     return config
 
 
-def _ladder_evals(
-    contexts: tuple[int, ...], compiled: tuple[int, ...]
+def _evals(
+    contexts: tuple[int, ...], compiled: tuple[int, ...], **others: dict
 ) -> ml_collections.ConfigDict:
-    evals = ml_collections.ConfigDict(dict(quality={}, flops={}))
-    evals.memory = ml_collections.ConfigDict(dict(contexts=contexts, compiled=compiled))
-    return evals
+    """Returns evaluators with their options: FLOPs, memory at contexts, and others."""
+    memory = dict(contexts=contexts, compiled=compiled)
+    return ml_collections.ConfigDict(dict(**others, flops={}, memory=memory))
 
 
 def _ladder_full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config = _full(config)
     config.notice = "20 tokens a parameter: evidence for this budget, not for others"
-    config.reference = "attention(heads=8)"
-    config.members = (
-        "gru",
-        "attention = attention(heads=8)",
-        "linear_attention = linear_attention(heads=8,decay=data)",
-        "mamba",
-        "hybrid = mamba,mamba,attention(heads=8)",
-    )
+    config.reference, config.members = _with_heads(8)
     config.lrs = (3e-4, 1e-3, 3e-3)
     config.seeds = (1, 2, 3)
     config.split = "test"
@@ -293,12 +233,12 @@ def _ladder_full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict
         "100M; steps=7600; model.layers=20; model.dim=640; model.mlp=1704; optim.warmup=760",
         "300M; steps=23000; model.layers=24; model.dim=1024; model.mlp=2728",
     )
-    config.evals = _ladder_evals((1024, 65536), (1024,))
+    config.evals = _evals((1024, 65536), (1024,), quality={})
     return config
 
 
 BUDGETS = {
-    "tour": _tour,
+    "tour": lambda config: config,
     "long": _long,
     "abilities": _abilities,
     "seq2seq": _seq2seq,
