@@ -9,7 +9,7 @@ import dataclasses
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 
@@ -20,6 +20,7 @@ from seqarch.costs.clock import run_seconds
 from seqarch.errors import UserError, first_line, unknown
 from seqarch.provenance import provenance
 from seqarch.records import Record, Results, Source
+from seqarch.runtime.progress import Say
 
 BENCH = "bench"  # the evaluator of these records
 LONG_S = 0.5  # a first run that takes longer counts as a round
@@ -43,7 +44,7 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Timing:
+class CaseTiming:
     """The measurements of one case.
 
     Attributes:
@@ -93,7 +94,7 @@ def run(
     only: Sequence[str] = (),
     sizes: Sizes = Sizes(),
     limits: Limits = Limits(),
-    say: Callable[[str], None] = print,
+    say: Say = print,
     peers: bool = False,
 ) -> Iterator[Results]:
     """Measures groups of cases; yields all results so far after each list of cases.
@@ -137,7 +138,7 @@ def _groups(only: Sequence[str], peers: bool) -> list[str]:
     return groups
 
 
-def _report_missing(groups: Sequence[str], say: Callable[[str], None]) -> None:
+def _report_missing(groups: Sequence[str], say: Say) -> None:
     """Says which peers are not installed; raises UserError where nothing else was asked for."""
     if line := missing():
         if groups == ["peers"] and not installed():
@@ -145,7 +146,7 @@ def _report_missing(groups: Sequence[str], say: Callable[[str], None]) -> None:
         say(line)
 
 
-def measure(together: list[Case], limits: Limits) -> list[Timing]:
+def measure(together: list[Case], limits: Limits) -> list[CaseTiming]:
     """Times the cases of a list in turn and returns a timing for each."""
     timings, ready, times = {}, {}, {}
     for case in together:
@@ -153,10 +154,10 @@ def measure(together: list[Case], limits: Limits) -> list[Timing]:
         try:
             ready[case] = case.start()
             bytes_ = dict(temporaries=ready[case].temporaries, total=ready[case].total)
-            timing = Timing(*case[:4], **bytes_, start_seconds=time.perf_counter() - begun)
+            timing = CaseTiming(*case[:4], **bytes_, start_seconds=time.perf_counter() - begun)
             timings[case], times[case] = _warm_up(ready[case], timing, limits)
         except jax.errors.JaxRuntimeError as error:  # the form needs more memory than there is
-            timings[case] = Timing(*case[:4], skipped=first_line(error)[:100])
+            timings[case] = CaseTiming(*case[:4], skipped=first_line(error)[:100])
     running = []
     for case in together:
         if timings[case].skipped is None and ready[case].run is not None:
@@ -170,17 +171,13 @@ def measure(together: list[Case], limits: Limits) -> list[Timing]:
     return list(timings.values())
 
 
-def _with_seconds(timing: Timing, times: Sequence[float]) -> Timing:
+def _with_seconds(timing: CaseTiming, times: Sequence[float]) -> CaseTiming:
     return dataclasses.replace(
-        timing,
-        seconds=statistics.median(times),
-        low=min(times),
-        high=max(times),
-        rounds=len(times),
+        timing, seconds=statistics.median(times), low=min(times), high=max(times), rounds=len(times)
     )
 
 
-def _warm_up(ready: Ready, timing: Timing, limits: Limits) -> tuple[Timing, list[float]]:
+def _warm_up(ready: Ready, timing: CaseTiming, limits: Limits) -> tuple[CaseTiming, list[float]]:
     """Runs a case once; returns its timing and the runs that count so far.
 
     The timing has the reason where the case is to be skipped.

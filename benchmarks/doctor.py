@@ -1,13 +1,13 @@
 """What a machine has, which forms it chooses, and how fast it is, as tables for a bug report."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks.bench import Limits, Timing, measure
+from benchmarks.bench import CaseTiming, Limits, measure
 from benchmarks.cases import Case, Ready, Sizes, normal
 from benchmarks.programs import train_config, train_step_case
 from seqarch import tuning
@@ -19,10 +19,11 @@ from seqarch.costs.speed import speed_records
 from seqarch.costs.time import has_estimates
 from seqarch.devices import DEVICES, peak_flops
 from seqarch.errors import UserError
-from seqarch.flops import train_flops
 from seqarch.mixers import MIXERS, resolve_mixer
+from seqarch.model_flops import train_flops
 from seqarch.provenance import provenance
 from seqarch.report.tables import Column, Row, Table
+from seqarch.runtime.progress import Say
 
 CORE = ("gru", "attention", "linear_attention", "mamba", "mamba,attention")  # whose step is timed
 SIDE = 2048  # of the square matrices of a product
@@ -30,7 +31,7 @@ SIZES = Sizes(dim=256, train=(8, 512))
 LIMITS = Limits(rounds=(3, 9))
 
 
-def examine(say: Callable[[str], None]) -> Iterator[Table]:
+def examine(say: Say) -> Iterator[Table]:
     """Yields the tables one after the other, as they are measured.
 
     Args:
@@ -148,7 +149,7 @@ def _seconds(
     return found.get("estimated_s"), found.get("bound_s")
 
 
-def _step(timing: Timing, expected: tuple) -> tuple:
+def _step(timing: CaseTiming, expected: tuple) -> tuple:
     """Returns the cells of a step, of which `expected` are the seconds that were expected."""
     if timing.seconds is None:
         return *(None,) * 4, *expected, timing.total, timing.start_seconds, timing.skipped

@@ -27,6 +27,7 @@ from seqarch.costs.worker import Worker
 from seqarch.errors import NoResult, UserError
 from seqarch.patterns import Layer, parse_pattern
 from seqarch.records import Record
+from seqarch.runtime.progress import Say
 
 KIND = "forms"  # the evaluator of these records, and the kind of their file
 TIMEOUT = 1800.0  # seconds after which a form is given up
@@ -34,7 +35,7 @@ Programs = tuple[Callable, tuple]  # a function and the shapes of its arguments
 
 
 def estimate(
-    config: Config, target: str, workers: int, goals: bool, say: Callable[[str], None]
+    config: Config, target: str, workers: int, goals: bool, say: Say
 ) -> Iterator[tuple[str, list[Record]]]:
     """Yields the ops of GOALS and the mixers of a config, with the estimates of their forms.
 

@@ -14,13 +14,14 @@ from flax import nnx
 from benchmarks.cases import Case, Ready, Sizes, is_constant, mixer_cases, options_of, planned
 from benchmarks.ops import OPS, op_cases
 from benchmarks.peers import peer_cases
-from seqarch import generate
+from seqarch import decoding
 from seqarch.config import Config, MeshConfig, ModelConfig, resolve
 from seqarch.costs.programs import DECODED, decode_loop_program, prefill_program, train_program
 from seqarch.mixers import MIXERS
 from seqarch.model import LanguageModel
 from seqarch.tasks.batch import Batch
-from seqarch.training.sharding import init_state, make_mesh
+from seqarch.training.sharded_step import init_state
+from seqarch.training.sharding import make_mesh
 from seqarch.training.state import hyper
 
 SEGMENT = 4096  # tokens of a prompt that are read at once on the way to a long context
@@ -36,10 +37,10 @@ def _decoding_cases(sizes: Sizes) -> Iterator[list[Case]]:
     def start(name: str, filled: int, slots: int) -> Ready:
         model = _one_layer(name, sizes)
         prompt = np.random.default_rng(0).integers(0, 256, filled - DECODED)
-        logits, states = generate.prefill(
+        logits, states = decoding.prefill(
             model, [prompt], model.init_state(1, slots), segment=SEGMENT
         )
-        at = generate.Decoding(logits, states, jnp.zeros(1, bool))
+        at = decoding.Decoding(logits, states, jnp.zeros(1, bool))
         compiled = decode_loop_program(model, 1, slots).compile()
         run = lambda at: compiled(model, at, jax.random.key(0))
         return planned(compiled)._replace(run=run, prepare=lambda: jax.tree.map(jnp.copy, at))

@@ -12,12 +12,13 @@ from typing import Any
 import jax
 from flax import nnx
 
-from benchmarks.bench import Limits, Timing, measure
+from benchmarks.bench import CaseTiming, Limits, measure
 from benchmarks.cases import Case, normal, pass_cases
 from seqarch.config import Config
 from seqarch.mixers import resolve_mixer
 from seqarch.ops.forms import family
 from seqarch.patterns import Layer, parse_pattern
+from seqarch.runtime.progress import Say
 from seqarch.tuning import Choices
 
 SIZES = {"chunk": (16, 32, 64, 128, 256), "block": (128, 256, 512, 1024)}
@@ -25,8 +26,8 @@ CLEARLY = 0.9  # a form must take less than this share of the default's time to 
 
 
 def tune(
-    config: Config, limits: Limits = Limits(), say: Callable[[str], None] = print
-) -> tuple[Choices, list[Timing]]:
+    config: Config, limits: Limits = Limits(), say: Say = print
+) -> tuple[Choices, list[CaseTiming]]:
     """Chooses a form for each mixer of the config's pattern whose method is "auto".
 
     Shapes are the batch, length, width and dtype of the config. Only time decides, not memory.

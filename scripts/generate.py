@@ -68,7 +68,7 @@ def served() -> "LanguageModel":
     import jax
 
     from seqarch.config import MeshConfig
-    from seqarch.training.checkpoint import load_model
+    from seqarch.training.loading import load_model
     from seqarch.training.serving import serve
     from seqarch.training.sharding import make_mesh
 
@@ -133,7 +133,7 @@ def answer(config: "Config", sampling: "Sampling") -> None:
     from seqarch.tasks import make_task
     from seqarch.tasks.sources import sources_of
     from seqarch.tasks.text.span_corruption import SENTINELS, SpanCorruption
-    from seqarch.training.sharding import batch_layout
+    from seqarch.training.sharded_step import batch_layout
 
     model = served()
     task, vocab = make_task(config), model.embedding.shape[0]

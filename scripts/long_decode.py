@@ -22,6 +22,7 @@ from seqarch.report.pages import write_svg
 from seqarch.runtime import cli
 from seqarch.runtime.accelerator import spare_accelerator
 from studies import long_decode
+from studies.decoding_page import decoding_page
 
 spare_accelerator()
 CONFIG = cli.define_config(
@@ -43,7 +44,7 @@ def main() -> None:
     found = long_decode.record_all(
         parse(CONFIG.value), MIXERS.value, TOKENS.value, CACHE.value, path
     )
-    (figure,) = long_decode.decoding_page(found, long_decode.TITLE).figures
+    (figure,) = decoding_page(found, long_decode.TITLE).figures
     drawing = path.parent / "figures" / f"{figure.name}.svg"
     drawing.parent.mkdir(exist_ok=True)
     write_svg(figure, drawing)

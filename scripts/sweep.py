@@ -27,7 +27,7 @@ from seqarch.runtime.workers import check_workers
 from seqarch.sweep import hyper, local, slurm
 from seqarch.sweep.grid import EXAMPLE, parse_grid
 from seqarch.sweep.hyper import Sweep
-from seqarch.sweep.plan import Run, check, plan
+from seqarch.sweep.plan import PlannedRun, check, plan
 from seqarch.sweep.run import Ended, SweepState, run
 from seqarch.training import rundir
 
@@ -39,9 +39,7 @@ ONLY = flags.DEFINE_list(
     "only", [], "Evaluators to run, such as accuracy,flops; default: those of the config."
 )
 WORKERS = flags.DEFINE_integer(
-    "workers",
-    None,
-    "Processes at once, each on its share of a CPU's cores; default: one a core.",
+    "workers", None, "Processes at once, each on its share of a CPU's cores; default: one a core."
 )
 ENSEMBLE = flags.DEFINE_integer(
     "ensemble",
@@ -78,7 +76,7 @@ def main() -> None:
         state = SweepState(runs, workdir, at_once, here)
         print("\n".join(state.lines()), flush=True)
 
-        def train(left: Sequence[Run], ended: Ended) -> None:
+        def train(left: Sequence[PlannedRun], ended: Ended) -> None:
             if here:
                 most = ENSEMBLE.value or local.ENSEMBLE
                 local.train_here(left, state.at_once, ended, print_line, most)

@@ -188,6 +188,21 @@ def make_mixer(config: ModelConfig, layer: Layer, rngs: nnx.Rngs) -> SequenceMix
     return mixer
 
 
+def make_causal(config: ModelConfig, layer: Layer, rngs: nnx.Rngs) -> SequenceMixer:
+    """Returns the mixer of a layer that generates tokens.
+
+    Raises:
+      UserError: where it sees later tokens.
+    """
+    mixer = make_mixer(config, layer, rngs)
+    if not mixer.causal:
+        raise UserError(
+            f"model.mixer has {layer}, which sees later tokens and cannot generate any; give it in "
+            "model.encoder, or set causal=True"
+        )
+    return mixer
+
+
 def make_block(
     config: ModelConfig, mixer: nnx.Module, rngs: nnx.Rngs, cross: nnx.Module | None = None
 ) -> Block:

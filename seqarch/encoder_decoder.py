@@ -5,17 +5,15 @@
 
     attention     cross-attention in each block, between mixer and MLP; its keys and values of e
                   are computed once, and are O(source) of the decoder's state
-    summary       c = tanh(V [e_last; e_first]) is what the encoder ends with in each direction;
-                  every input of the decoder is E y + C c, and a start token's is tanh(V' c) + C c.
-                  The state is of one size, whatever the length of the source
+    summary       one vector of e, which is added to every input of the decoder
+                  (seqarch.source_summary). The state is of one size, whatever the length of the
+                  source
 
 Source and target share the embedding. A target begins with the vocabulary's last token, the start
 token, and -1 pads a source.
 
 Source: Vaswani et al. 2017, "Attention is all you need", figure 1; Cho et al. 2014, "Learning
-phrase representations using RNN encoder-decoder", sections 2.2 and A.1: there tanh(V' c) is the
-first state of the decoder, which here begins by reading it, as that is what every mixer can do; and
-C c stands in every gate, which here read it from the residual stream.
+phrase representations using RNN encoder-decoder", sections 2.2 and A.1.
 """
 
 from functools import partial
@@ -26,29 +24,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqarch.block_stack import BlockStack, make_block, make_mixer
+from seqarch.block_stack import BlockStack, make_block, make_causal, make_mixer
 from seqarch.config import ModelConfig
 from seqarch.cross_attention import CrossAttention, SourceCache
 from seqarch.errors import UserError
-from seqarch.layers import Block, Linear, RMSNorm, split_rows
+from seqarch.layers import Block, RMSNorm, split_rows
 from seqarch.mixers.both_ways import BothWays
-from seqarch.model import LanguageModel, at_precision, document_lengths, make_causal
+from seqarch.model import LanguageModel, at_precision
 from seqarch.patterns import Layer
-from seqarch.types import Array, Bool, DTypeLike, Float, Int, State
+from seqarch.source_summary import Summary, SummaryState
+from seqarch.token_rows import document_lengths
+from seqarch.types import Array, Bool, Float, Int, State
 
 PADDING = -1  # the token that pads a source
 Encoded = tuple[Float[Array, "B S D"], Int[Array, "B"]]  # vectors, and their number in each row
-
-
-class SummaryState(NamedTuple):
-    """What a decoder reads of a summary.
-
-    every: what is added to every input
-    start: what a start token stands for
-    """
-
-    every: Float[Array, "B D"]
-    start: Float[Array, "B D"]
 
 
 class DecoderState(NamedTuple):
@@ -83,29 +72,6 @@ def _encoder_block(config: ModelConfig, layer: Layer, rngs: nnx.Rngs) -> Block:
     if mixer.causal:
         mixer = BothWays(mixer, make_mixer(config, layer, rngs))
     return make_block(config, mixer, rngs)
-
-
-class Summary(nnx.Module):
-    """The projections of the vectors at both ends of a source to what a decoder reads of it."""
-
-    state_axes = SummaryState(("batch", "embed"), ("batch", "embed"))
-
-    def __init__(self, dim: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.dim, self.dtype = dim, dtype
-        projection = partial(Linear, axes=("embed", None), rngs=rngs, dtype=dtype)
-        self.ends, self.every, self.start = (projection(n * dim, dim) for n in (2, 1, 1))
-
-    def read(self, source: Float[Array, "B S D"], lengths: Int[Array, "B"]) -> SummaryState:
-        """Returns what a decoder reads of a source; a source without vectors has zeros for them."""
-        last = jnp.maximum(lengths - 1, 0)[:, None, None]
-        ends = jnp.take_along_axis(source, last, axis=1)[:, 0], source[:, 0]
-        ends = jnp.where((lengths > 0)[:, None], jnp.concatenate(ends, axis=-1), 0)
-        c = jnp.tanh(self.ends(ends))
-        return SummaryState(self.every(c), jnp.tanh(self.start(c)))
-
-    def init_state(self, batch: int) -> SummaryState:
-        """Returns the summary of no source."""
-        return SummaryState(*(jnp.zeros((batch, self.dim), self.dtype) for _ in range(2)))
 
 
 class EncoderDecoder(LanguageModel):

@@ -6,11 +6,10 @@ XLA's `cost_analysis` counts it only once.
     flops.matmul, flops.elementwise, flops.total
 
 Hardware FLOPs are those of the program as it runs (`count_flops`), with recomputation and with the
-masked pairs of visible blocks. Model FLOPs are those of the definition (`forward_flops`), which are
-the same for every form of a mixer.
+masked pairs of visible blocks. `seqarch.model_flops` counts those of the
+definition.
 """
 
-import functools
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -51,6 +50,10 @@ class Flops(NamedTuple):
     def total(self) -> float:
         return self.matmul + self.elementwise
 
+    def times(self, trips: float) -> "Flops":
+        """Returns the FLOPs of so many calls; a loop that is not counted stays one."""
+        return Flops(self.matmul * trips, self.elementwise * trips, self.uncounted_loops)
+
 
 def count_flops(fn: Callable, *args: Any) -> Flops:
     """Returns the FLOPs of `fn(*args)`; nothing is computed or compiled.
@@ -75,86 +78,18 @@ def count_flops(fn: Callable, *args: Any) -> Flops:
     return _count(_open(jax.make_jaxpr(fn)(*args)))
 
 
-def forward_flops(model: Any, time: int, scored: int | None = None, source: int = 0) -> Flops:
-    """Returns the model FLOPs of a forward pass over one sequence.
-
-    They are counted as those of `time` steps, each from a state with room for the tokens so far: a
-    mixer's step has no forms, computes nothing twice and attends to each visible key once. Those of
-    an encoder, which has no step, are those of its program.
-
-    Args:
-      model: a LanguageModel, or another model with its `step` and `init_state`; may be abstract.
-      time: tokens T of the sequence.
-      scored: tokens whose logits are computed; None: all.
-      source: tokens of an encoder-decoder's source; 0: it is a language model.
-
-    Source: Chowdhery et al. 2022, "PaLM", appendix B.
-    """
-    token = jax.ShapeDtypeStruct((1,), jnp.int32)
-
-    @functools.cache
-    def of_step(shapes: Any) -> Flops:
-        return count_flops(type(model).step, model, token, states[shapes])
-
-    states: dict[Any, Any] = {}
-
-    room = (source,) if source else ()
-
-    def at(t: int) -> Flops:
-        state = jax.eval_shape(lambda model: model.init_state(1, t, *room), model)
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(state))
-        states[shapes] = state
-        return of_step(shapes)
-
-    whole = _sum_over(at, 1, time)
-    if source:
-        given = jax.ShapeDtypeStruct((1, source), jnp.int32)
-        whole = _sum((whole, count_flops(lambda model, x: model.encode(x, 0), model, given)))
-    if scored is None:
-        return whole
-    hidden = jax.ShapeDtypeStruct((model.embedding.shape[1],), model.dtype)
-    spared = count_flops(lambda model, x: model.logits(model.norm(x)), model, hidden)
-    return _sum((whole, _times(spared, scored - time)))
-
-
-def train_flops(model: Any, time: int, scored: int | None = None, source: int = 0) -> Flops:
-    """Returns the model FLOPs of training on one sequence; the arguments are `forward_flops`'s.
-
-    A backward pass has twice the FLOPs of a forward pass.
-    """
-    return _times(forward_flops(model, time, scored, source), 3)
-
-
-def _sum_over(at: Callable[[int], Flops], first: int, last: int) -> Flops:
-    """Returns at(first) + ... + at(last) for a piecewise linear function, split by bisection."""
-    ends, count = (at(first), at(last)), last - first + 1
-    places = [first + (last - first) * part // 4 for part in (1, 2, 3)]
-    if count <= 2 or all(_on_line(at(t), *ends, (t - first) / (last - first)) for t in places):
-        loops = max(each.uncounted_loops for each in ends)
-        return _times(_sum(ends), count / 2)._replace(uncounted_loops=loops)
-    return _sum((_sum_over(at, first, places[1]), _sum_over(at, places[1] + 1, last)))
-
-
-def _on_line(value: Flops, start: Flops, end: Flops, share: float) -> bool:
-    line = (a + share * (b - a) for a, b in zip(start[:2], end[:2], strict=True))
-    return all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(value[:2], line, strict=True))
-
-
 def _open(jaxpr: Any) -> Any:
     """Returns the open jaxpr of an open or a closed one."""
     return getattr(jaxpr, "jaxpr", jaxpr)
 
 
 def _count(jaxpr: Any) -> Flops:
-    return _sum(_equation(eqn) for eqn in _live(jaxpr))
+    return add_up(_equation(eqn) for eqn in _live(jaxpr))
 
 
-def _sum(parts: Iterable[Flops]) -> Flops:
+def add_up(parts: Iterable[Flops]) -> Flops:
+    """Returns the FLOPs of several calls together."""
     return Flops(*(sum(column) for column in zip(Flops(), *parts, strict=True)))
-
-
-def _times(flops: Flops, trips: float) -> Flops:
-    return Flops(flops.matmul * trips, flops.elementwise * trips, flops.uncounted_loops)
 
 
 def _live(jaxpr: Any) -> list:
@@ -186,21 +121,21 @@ def _equation(eqn: Any) -> Flops:
     if name in SCATTERS:
         return Flops(elementwise=_elements(eqn.invars[2]))
     if name == "scan":
-        return _times(_count(_open(params["jaxpr"])), params["length"])
+        return _count(_open(params["jaxpr"])).times(params["length"])
     if name == "pallas_call":
-        return _times(_count(_open(params["jaxpr"])), math.prod(params["grid_mapping"].grid))
+        return _count(_open(params["jaxpr"])).times(math.prod(params["grid_mapping"].grid))
     if name == "shard_map":
-        return _times(_count(_open(params["jaxpr"])), params["mesh"].size)
+        return _count(_open(params["jaxpr"])).times(params["mesh"].size)
     if name == "while":
-        body = _sum(_count(_open(params[part])) for part in ("cond_jaxpr", "body_jaxpr"))
+        body = add_up(_count(_open(params[part])) for part in ("cond_jaxpr", "body_jaxpr"))
         trips = _trips(eqn)
-        return _sum((body, Flops(uncounted_loops=1))) if trips is None else _times(body, trips)
+        return add_up((body, Flops(uncounted_loops=1))) if trips is None else body.times(trips)
     if name == "cond":
         branches = [_count(_open(branch)) for branch in params["branches"]]
         if params.get("branches_platforms"):  # forms of one result, of which CPU's is the first
             return branches[0]
         return max(branches, key=lambda flops: flops.total)
-    return _sum(_count(_open(inner)) for inner in core.jaxprs_in_params(params))
+    return add_up(_count(_open(inner)) for inner in core.jaxprs_in_params(params))
 
 
 def _elements(atom: Any) -> float:

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seqarch.block_stack import BlockStack, make_block, make_mixer
+from seqarch.block_stack import BlockStack, make_block, make_causal
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
 from seqarch.layers import Block, RMSNorm
-from seqarch.mixers.base import SequenceMixer
 from seqarch.ops.numerics import project
 from seqarch.patterns import Layer
+from seqarch.token_rows import check_tokens, document_lengths
 from seqarch.types import Array, Bool, Float, Int, State
 
 MODELS = {  # by `ModelConfig.kind`
@@ -171,21 +171,15 @@ class LanguageModel(BlockStack):
         Parameters of float32 computations stay float32. Arrays that need neither a cast nor a slice
         are shared with this model.
         """
-        return jax.tree.map(_cast, self.unstack(), is_leaf=_is_variable)
+        return jax.tree.map(
+            _cast, self.unstack(), is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
+        )
 
     def _embed(self, tokens: Int[Array, "..."]) -> Float[Array, "... D"]:
-        self._check_tokens(tokens)
+        check_tokens(tokens, self.embedding.shape[0])
         # Gathered before the cast, so that the gradient is summed in float32.
         x = self.embedding[...][tokens].astype(self.dtype)
         return x if self.embedding_scale == 1 else x * self.embedding_scale
-
-    def _check_tokens(self, tokens: Int[Array, "..."]) -> None:
-        """Raises UserError for a token outside the vocabulary; traced ones are not checked."""
-        if isinstance(tokens, jax.core.Tracer):
-            return
-        given, size = np.asarray(tokens), self.embedding.shape[0]
-        if (wrong := given[(given < 0) | (given >= size)]).size:
-            raise UserError(f"there is a token {wrong[0]}; the model's are 0 to {size - 1}")
 
     def _untied(self, config: ModelConfig, rngs: nnx.Rngs) -> nnx.Param:
         """Returns the parameters of a head of its own.
@@ -198,21 +192,21 @@ class LanguageModel(BlockStack):
 
     def _prefill(self, x, states, *given, sources=None):
         """Returns what `prefill` does, from embeddings; `sources`: what each layer reads."""
-        after, blocks = [], self.blocks()
-        more = [()] * len(blocks) if sources is None else [(source,) for source in sources]
-        for block, state, source in zip(blocks, states, more, strict=True):
-            x, state = _prefill(block, x, state, *given, *source)
-            after.append(state)
-        return self.norm(x), tuple(after)
+        return self._through(_prefill, x, states, sources, *given)
 
     def _step(self, x, states, sources=None):
         """Returns what `step` does, from embeddings; `sources`: what each layer reads."""
+        x, states = self._through(_step, x, states, sources)
+        return self.logits(x), states
+
+    def _through(self, call: Callable, x, states, sources, *given):
+        """Returns the hidden vectors behind all layers, and the states; `call`: that of a block."""
         after, blocks = [], self.blocks()
         more = [()] * len(blocks) if sources is None else [(source,) for source in sources]
         for block, state, source in zip(blocks, states, more, strict=True):
-            x, state = _step(block, x, state, *source)
+            x, state = call(block, x, state, *given, *source)
             after.append(state)
-        return self.logits(self.norm(x)), tuple(after)
+        return self.norm(x), tuple(after)
 
     def _unembed(self, x: Float[Array, "B T D"], positions: Int[Array, "B Q"] | None) -> Array:
         """Returns the logits of positions; None: of all."""
@@ -220,21 +214,6 @@ class LanguageModel(BlockStack):
 
     def _block(self, config: ModelConfig, layer: Layer, rngs: nnx.Rngs) -> Block:
         return make_block(config, make_causal(config, layer, rngs), rngs)
-
-
-def make_causal(config: ModelConfig, layer: Layer, rngs: nnx.Rngs) -> SequenceMixer:
-    """Returns the mixer of a layer that generates tokens.
-
-    Raises:
-      UserError: where it sees later tokens.
-    """
-    mixer = make_mixer(config, layer, rngs)
-    if not mixer.causal:
-        raise UserError(
-            f"model.mixer has {layer}, which sees later tokens and cannot generate any; give it in "
-            "model.encoder, or set causal=True"
-        )
-    return mixer
 
 
 def find_model(config: ModelConfig) -> type[LanguageModel]:
@@ -248,33 +227,6 @@ def make_model(config: ModelConfig, *, rngs: nnx.Rngs) -> LanguageModel:
     return find_model(config)(config, rngs=rngs)
 
 
-def document_lengths(
-    shape: tuple[int, int], starts: Bool[Array, "B T"] | None, lengths: Int[Array, "B"] | None
-) -> tuple[Array | None, Array | None]:
-    """Returns how many tokens of each row continue a document, and begin one.
-
-    Args:
-      shape: B and T.
-      starts: whether a token is the first of a document; None: no token is.
-      lengths: tokens of each row before its padding; None: T.
-
-    Returns:
-      Int[Array, "B"] tokens before the first start, and Int[Array, "B"] tokens of the longest
-      document that begins in the row, None where there are no `starts`. Both are None where an
-      argument is traced.
-    """
-    if any(isinstance(x, jax.core.Tracer) for x in (starts, lengths)):
-        return None, None
-    index = np.arange(shape[1])[None]
-    lengths = np.full(shape[0], shape[1]) if lengths is None else np.asarray(lengths)
-    valid = index < lengths[:, None]
-    if starts is None:
-        return valid.sum(1), None
-    begin = np.maximum.accumulate(np.where(np.asarray(starts) & valid, index, -1), axis=1)
-    after = np.where(valid & (begin >= 0), index - begin + 1, 0)
-    return (valid & (begin < 0)).sum(1), after.max(1, initial=0)
-
-
 def _gather(x: Float[Array, "B T D"], positions: Int[Array, "B Q"]) -> Float[Array, "B Q D"]:
     """Returns `x` at positions that differ within a row."""
     row = jnp.arange(len(x))[:, None]
@@ -285,10 +237,6 @@ def _cast(param: nnx.Variable) -> nnx.Variable:
     """Returns `param` in the dtype of its metadata `cast`, or as it is where it has none."""
     value = param.get_value()
     return param.replace(value.astype(param.get_metadata().get("cast", value.dtype)))
-
-
-def _is_variable(node: object) -> bool:
-    return isinstance(node, nnx.Variable)
 
 
 def abstract_model(config: ModelConfig) -> LanguageModel:

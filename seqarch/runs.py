@@ -12,7 +12,7 @@ from seqarch.model import LanguageModel
 from seqarch.records import Results
 from seqarch.tasks.base import BITS_PER_BYTE
 from seqarch.tasks.text.tokenizer import Tokenizer, kept
-from seqarch.training.checkpoint import load_model
+from seqarch.training.loading import load_model
 from seqarch.training.logging import read_rows
 
 

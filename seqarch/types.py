@@ -25,14 +25,4 @@ Array = jax.Array | np.ndarray  # ops take both and return JAX's
 State = Any  # a NamedTuple of arrays with B as their leading axis; every mixer declares its own
 PyTree = Any
 
-__all__ = [
-    "Array",
-    "Bool",
-    "Complex",
-    "DTypeLike",
-    "Float",
-    "Inexact",
-    "Int",
-    "PyTree",
-    "State",
-]
+__all__ = ["Array", "Bool", "Complex", "DTypeLike", "Float", "Inexact", "Int", "PyTree", "State"]

@@ -27,7 +27,7 @@ from seqarch.report.tables import Table
 from studies.api import api_page
 from studies.architectures_page import architectures_page
 from studies.claims.page import claims_page
-from studies.long_decode import decoding_page
+from studies.decoding_page import decoding_page
 from studies.reproductions.page import reproductions_page
 from studies.tasks_page import tasks_page
 from studies.walk import walk_page

@@ -7,7 +7,6 @@ arrays over the decoded tokens.
 import dataclasses
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,16 +21,13 @@ from flax import nnx
 from seqarch import records
 from seqarch.config import Config, parse, to_dict
 from seqarch.costs.memory import state_size, tree_bytes
+from seqarch.decoding import Decoding, decode_unchecked, prefill
 from seqarch.errors import UserError
-from seqarch.generate import Decoding, decode_unchecked, prefill
 from seqarch.model import LanguageModel
 from seqarch.patterns import parse_pattern
 from seqarch.provenance import command, provenance, revision
 from seqarch.records import Record, Results, Source
-from seqarch.report.figures import decoding_figure
-from seqarch.report.formats import format_bytes, show
-from seqarch.report.pages import Page
-from seqarch.report.tables import Column, Row, Table
+from seqarch.report.formats import format_bytes
 from seqarch.runtime import cli
 from seqarch.runtime.resident import used
 from seqarch.runtime.stopwatch import Stopwatch
@@ -50,27 +46,8 @@ PIECE = 1000  # tokens that are decoded between two looks at the clock
 POINTS = 100  # points that a constant state yields
 LAST = 256  # tokens that a filled cache decodes
 
-MODEL, TOKENS = Column("model"), Column("tokens", "count")
-CONSTANT = (
-    MODEL,
-    TOKENS,
-    Column("state", "bytes"),
-    Column("resident, first", "bytes"),
-    Column("resident, last", "bytes"),
-    Column("least us", "count"),
-    Column("median us", "count"),
-    Column("most us", "count"),
-)
-DOUBLED = (
-    MODEL,
-    TOKENS,
-    Column("cache", "bytes"),
-    Column("resident", "bytes"),
-    Column("us a token", "count"),
-)
 
-
-class Point(NamedTuple):
+class DecodingPoint(NamedTuple):
     """What was measured after so many tokens.
 
     Attributes:
@@ -88,7 +65,7 @@ class Point(NamedTuple):
     state: int
 
 
-def measure(config: Config, mixer: str, tokens: int, cache_bytes: int) -> Iterator[Point]:
+def measure(config: Config, mixer: str, tokens: int, cache_bytes: int) -> Iterator[DecodingPoint]:
     """Decodes greedily from an untrained model, and yields what it took.
 
     The time and memory of an untrained model are those of a trained one. A constant state decodes
@@ -125,7 +102,7 @@ def _filled(model: LanguageModel, slots: int, count: int) -> Decoding:
 
 def _decode(
     model: LanguageModel, at: Decoding, first: int, tokens: int, every: int
-) -> Iterator[Point]:
+) -> Iterator[DecodingPoint]:
     """Points from token `first` on, in pieces of at most PIECE tokens."""
     state, piece, key = tree_bytes(at.states), min(PIECE, every), jax.random.key(0)
     greedy = Sampling(temperature=0.0)
@@ -138,13 +115,13 @@ def _decode(
         if done - since >= every:
             jax.block_until_ready(at)
             seconds, held = watch.lap() / (done - since), used(jax.local_devices()[0])
-            yield Point(done, tokens, seconds, held, state)
+            yield DecodingPoint(done, tokens, seconds, held, state)
             since = done
             watch.restart()
 
 
 def results(
-    config: Mapping[str, Any], mixer: str, made: Mapping[str, Any], points: Sequence[Point]
+    config: Mapping[str, Any], mixer: str, made: Mapping[str, Any], points: Sequence[DecodingPoint]
 ) -> Results:
     """Returns the points of one mixer as records.
 
@@ -160,7 +137,7 @@ def results(
     return Results(Source(mixer, "program", config, provenance=made), tuple(found))
 
 
-def read(path: Path) -> dict[str, list[Point]]:
+def read(path: Path) -> dict[str, list[DecodingPoint]]:
     """Returns the points of a records file, by mixer.
 
     Raises:
@@ -169,62 +146,17 @@ def read(path: Path) -> dict[str, list[Point]]:
     found = records.read(path).results
     if not all(each.all(EVALUATOR, METRICS["slots"]) for each in found):
         raise UserError(f"{path} holds no long decoding; give another --out")
-    return {each.source.member: _points(each) for each in found}
+    return {each.source.member: points_of(each) for each in found}
 
 
-def _points(found: Results) -> list[Point]:
+def points_of(found: Results) -> list[DecodingPoint]:
+    """Returns the points of the records of one mixer."""
     (slots,) = found.all(EVALUATOR, METRICS["slots"])
     arrays = [found.value(EVALUATOR, metric, **slots.at) for metric in METRICS.values()]
-    return [Point(*values) for values in zip(slots.at["tokens"], *arrays, strict=True)]
+    return [DecodingPoint(*values) for values in zip(slots.at["tokens"], *arrays, strict=True)]
 
 
-def decoding_page(found: Sequence[Results], title: str) -> Page:
-    """Returns the page of a records file: constant states, caches that double, and the figure."""
-    points = {each.source.member: _points(each) for each in found}
-    revisions = ", ".join(dict.fromkeys(show(each.source.revision, "revision") for each in found))
-    figure = decoding_figure(
-        {name: [point._asdict() for point in each] for name, each in points.items()}
-    )
-    return Page(title, tables(points), [figure], made=f"Made at revision {revisions}.")
-
-
-def tables(points: Mapping[str, Sequence[Point]]) -> list[Table]:
-    """Returns a table of constant states and one of caches, by mixer."""
-    constant, doubled = [], []
-    for name, each in points.items():
-        if len({point.slots for point in each}) == 1:
-            constant.append(Row((name, *_summary(each))))
-        else:
-            doubled += [Row((name, *_cache(point))) for point in each]
-    return [
-        Table(
-            "A million tokens, decoded",
-            "Constant states: bytes of the state, resident memory at the first and the last point, "
-            "and microseconds a token: least, median and most of all points.",
-            CONSTANT,
-            tuple(constant),
-        ),
-        Table(
-            "Caches that double",
-            "A real prefill fills each cache, at whose end tokens are decoded.",
-            DOUBLED,
-            tuple(doubled),
-        ),
-    ]
-
-
-def _summary(points: Sequence[Point]) -> tuple:
-    times = [point.seconds * 1e6 for point in points]
-    first, last = points[0], points[-1]
-    spread = min(times), statistics.median(times), max(times)
-    return last.tokens, last.state, first.resident, last.resident, *map(round, spread)
-
-
-def _cache(point: Point) -> tuple:
-    return point.tokens, point.state, point.resident, round(point.seconds * 1e6)
-
-
-def describe(point: Point) -> str:
+def describe(point: DecodingPoint) -> str:
     sizes = f"state {format_bytes(point.state)}, resident {format_bytes(point.resident)}"
     return f"{point.tokens:,} tokens, {1e6 * point.seconds:.0f} us a token, {sizes}"
 
@@ -273,7 +205,7 @@ def _decode_apart(given: Mapping[str, Any], source: Mapping[str, Any]) -> Result
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=environment) as process:
         made = json.loads(process.stdout.readline() or "{}") | source | dict(command=command())
         for line in process.stdout:
-            points.append(Point(**json.loads(line)))
+            points.append(DecodingPoint(**json.loads(line)))
             print(f"{given['mixer']}: {describe(points[-1])}", flush=True)
     if process.returncode:
         raise UserError(

@@ -6,7 +6,8 @@ import sys
 from seqarch import tasks
 from seqarch.report.render import markdown_table
 from seqarch.report.tables import Column, Row, Table
-from seqarch.tasks.probe import HELD_OUT_SEED, Probe
+from seqarch.tasks.base import HELD_OUT_SEED
+from seqarch.tasks.probe import Probe
 from seqarch.tasks.trivial import trivial_accuracy
 
 ROWS = 512  # on which the trivial rules are measured

@@ -22,7 +22,7 @@ SERVERS = ("tensorboard",)  # they run until they are stopped
 ENVIRONMENT = "[ -e .venv/bin/activate ] && source .venv/bin/activate"
 
 
-class Outcome(NamedTuple):
+class RanCommand(NamedTuple):
     """A command that ran.
 
     Attributes:
@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
     load: float
 
 
-def walk(root: Path, pages: Sequence[Path], skip: Collection[str] = ()) -> Iterator[Outcome]:
+def walk(root: Path, pages: Sequence[Path], skip: Collection[str] = ()) -> Iterator[RanCommand]:
     """Runs the commands of pages as they are written, once each, from the root of the repository.
 
     Args:
@@ -69,10 +69,10 @@ def walk(root: Path, pages: Sequence[Path], skip: Collection[str] = ()) -> Itera
             check=False,
         )
         lines = done.stdout.splitlines() or [""]
-        yield Outcome(command, done.returncode, lines[-1], time.monotonic() - began, load)
+        yield RanCommand(command, done.returncode, lines[-1], time.monotonic() - began, load)
 
 
-def write(path: Path, outcomes: Sequence[Outcome]) -> Results:
+def write(path: Path, outcomes: Sequence[RanCommand]) -> Results:
     """Writes what commands took as records, in place of what `path` has of the same commands."""
     known = records.read(path).results[0].records if path.exists() else ()
     found: dict[str, list[Record]] = {}

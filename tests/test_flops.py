@@ -10,8 +10,9 @@ import pytest
 from flax import nnx
 
 from seqarch.config import ModelConfig
-from seqarch.flops import Flops, _sum_over, count_flops, forward_flops
+from seqarch.flops import Flops, count_flops
 from seqarch.model import LanguageModel
+from seqarch.model_flops import _sum_over, forward_flops
 from seqarch.ops.attention import FORMS, attention
 from seqarch.ops.blockwise import blockwise
 from seqarch.ops.visibility import Places, Rule

@@ -9,20 +9,19 @@ import pytest
 from flax import nnx
 
 from seqarch.config import ModelConfig
-from seqarch.errors import UserError
-from seqarch.generate import (
+from seqarch.decoding import (
     Decoding,
-    _bucket,
     decode,
     decode_unchecked,
     fork,
-    generate,
     prefill,
     prefill_segment,
     reset,
-    stream,
 )
+from seqarch.errors import UserError
+from seqarch.generate import generate, stream
 from seqarch.model import LanguageModel
+from seqarch.prompts import bucket
 from seqarch.sampling import Sampling
 from seqarch.tasks.text.tokenizer import BOUNDARY
 
@@ -263,7 +262,7 @@ def test_generation_ends_soon_after_every_row_has_stopped(monkeypatch):
     count = lambda *args, **options: (
         pieces.append(options["steps"]) or decode_unchecked(*args, **options)
     )
-    monkeypatch.setattr("seqarch.generate.decode_unchecked", count)
+    monkeypatch.setattr("seqarch.decoding.decode_unchecked", count)
     (text,) = generate(model, [[1]], steps=1000, key=jax.random.key(0), stop=3)
     assert len(text) < 64 and pieces == [64]
 
@@ -272,7 +271,7 @@ def test_generation_ends_soon_after_every_row_has_stopped(monkeypatch):
     "size, expected", [(1, 64), (64, 64), (65, 128), (300, 320), (1000, 1024), (1100, 1280)]
 )
 def test_buckets_waste_little(size, expected):
-    assert _bucket(size, least=64, parts=4) == expected
+    assert bucket(size, least=64, parts=4) == expected
 
 
 def small(mixer):

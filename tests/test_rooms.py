@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[1]
 # "runtime.cli" is what programs alone import.
 ROOMS = """
     shapes types errors files provenance records devices stats runtime
-    ops layers mixers cross_attention patterns tuning
-    evals.evaluator tasks config flops block_stack model encoder_decoder sampling training generate
+    ops layers mixers cross_attention source_summary patterns tuning
+    evals.evaluator tasks config flops model_flops block_stack token_rows model encoder_decoder
+    sampling prompts decoding training generate
     laws costs pretrained evals report runs compare sweep
     runtime.help runtime.cli
 """.split()

@@ -16,7 +16,7 @@ from seqarch.config.forms import with_recorded_forms
 from seqarch.errors import UserError
 from seqarch.model import count_parameters, make_model
 from seqarch.patterns import Layer, parse_pattern
-from seqarch.training import sharding
+from seqarch.training import sharded_step, sharding
 from seqarch.training.checkpoint import Checkpointer, named
 from seqarch.training.sharding import shardings
 
@@ -109,11 +109,11 @@ def test_a_shared_layer_counts_once_in_parameters_and_at_each_place_in_costs(kin
 def test_a_shared_block_is_split_over_devices_and_saved_once(tmp_path):
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
     given = resolve(Config(batch=4, length=8, model=config("hybrid")), mesh)
-    state = sharding.init_state(given, mesh, jax.random.key(0))
+    state = sharded_step.init_state(given, mesh, jax.random.key(0))
     with Checkpointer(tmp_path) as checkpoints:
         checkpoints.save(state)
         checkpoints.wait()
-        restored = checkpoints.restore(sharding.abstract_state(given, mesh))
+        restored = checkpoints.restore(sharded_step.abstract_state(given, mesh))
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     names = [name for name in named(state.model) if name.endswith("q.kernel")]
     assert names == ["shared_blocks.0.mixer.q.kernel"]

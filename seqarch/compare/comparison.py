@@ -1,7 +1,7 @@
 """Runs a whole comparison: trains its members side by side, then measures one after the other."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +19,12 @@ from seqarch.provenance import command, provenance
 from seqarch.records import Results, Source
 from seqarch.report.members import Comparison, Member
 from seqarch.runtime.process import keep_compilations
-from seqarch.runtime.progress import Progress
+from seqarch.runtime.progress import Progress, Say
 from seqarch.runtime.workers import side_by_side
 from seqarch.tasks import make_task
 
 
-class Outcome(NamedTuple):
+class Ending(NamedTuple):
     """The end of a comparison.
 
     Attributes:
@@ -66,9 +66,9 @@ def run(
     members: Sequence[Study],
     workdir: Path,
     workers: int,
-    say: Callable[[str], None],
+    say: Say,
     probes: Sequence[ProbeStudy] = (),
-) -> Outcome:
+) -> Ending:
     """Trains and measures all members, except for what is done already.
 
     Args:
@@ -90,12 +90,10 @@ def run(
     notice = "; ".join([spec.notice, *failures, *unfinished])
     title = f"Sequence mixers compared: {spec.name}"
     made = Comparison(title, notice, shlex.join(command()), (*found, *baselines), scored)
-    return Outcome(made, failures, left)
+    return Ending(made, failures, left)
 
 
-def _train_all(
-    studies: Sequence[Study | ProbeStudy], workers: int, say: Callable[[str], None]
-) -> None:
+def _train_all(studies: Sequence[Study | ProbeStudy], workers: int, say: Say) -> None:
     """Trains studies side by side; one worker leaves that to the process that measures them."""
     untrained = {study.name: study for study in studies if not study.is_trained()}
     if not untrained or workers == 1:
@@ -128,9 +126,7 @@ def _measure(members: Sequence[Study]) -> tuple[list[Member], list[str]]:
     return found, failures
 
 
-def baseline_members(
-    spec: ComparisonSpec, workdir: Path, say: Callable[[str], None]
-) -> list[Member]:
+def baseline_members(spec: ComparisonSpec, workdir: Path, say: Say) -> list[Member]:
     """Returns the task's baselines, scored on the bytes that models are scored on.
 
     Their records are kept in `workdir`/baselines.jsonl.

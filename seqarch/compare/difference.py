@@ -21,13 +21,13 @@ from seqarch.runtime.progress import print_line
 from seqarch.stats.bootstrap import paired_bootstrap
 from seqarch.tasks import make_task
 from seqarch.training import restore
-from seqarch.training.checkpoint import load_model
+from seqarch.training.loading import load_model
 from seqarch.training.rundir import stored_config
 
-Run = str | os.PathLike
+RunPath = str | os.PathLike
 
 
-def config_difference(a: Run, b: Run) -> dict[str, tuple[Any, Any]]:
+def config_difference(a: RunPath, b: RunPath) -> dict[str, tuple[Any, Any]]:
     """Returns A's and B's values of the fields in which their configs differ, by dotted name."""
     ours, theirs = (flatten(to_dict(stored_config(run))) for run in (a, b))
     names = dict.fromkeys((*ours, *theirs))
@@ -36,7 +36,7 @@ def config_difference(a: Run, b: Run) -> dict[str, tuple[Any, Any]]:
 
 
 def quality_difference(
-    a: Run, b: Run, split: str, limit: int | None = None, allow_modules: Sequence[str] = ()
+    a: RunPath, b: RunPath, split: str, limit: int | None = None, allow_modules: Sequence[str] = ()
 ) -> QualityDifference:
     """Returns how the bits per byte of two runs differ.
 
@@ -71,7 +71,7 @@ def quality_difference(
     return QualityDifference(split, tuple(names), sizes, bits - other, totals, windows, interval)
 
 
-def scores(run: Run, split: str, limit: int, allow_modules: Sequence[str] = ()) -> Results:
+def scores(run: RunPath, split: str, limit: int, allow_modules: Sequence[str] = ()) -> Results:
     """Returns quality over windows, from the run's records or computed where they have others.
 
     Args:

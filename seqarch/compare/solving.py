@@ -14,9 +14,9 @@ from seqarch.config import ModelConfig
 from seqarch.costs.memory import state_size
 from seqarch.costs.programs import serving_model
 from seqarch.errors import UserError
-from seqarch.flops import train_flops
 from seqarch.mixers import resolve_mixer
 from seqarch.model import count_parameters
+from seqarch.model_flops import train_flops
 from seqarch.patterns import Layer, parse_pattern
 from seqarch.report.formats import format_bytes, format_si
 
@@ -24,7 +24,7 @@ TOLERANCE = 0.1  # relative error of bytes and of FLOPs; widths that heads divid
 MOST_PARAMETERS = 10  # times those of the reference that a matched member may have
 WIDEST_UNIT = 1024  # smallest width of the model that is tried as the unit of widths
 
-Measure = Callable[[ModelConfig], float]
+ModelMeasure = Callable[[ModelConfig], float]
 
 
 class Field(NamedTuple):
@@ -104,7 +104,7 @@ def match_flops(
 def _match(
     model: ModelConfig,
     reference: ModelConfig,
-    measure: Measure,
+    measure: ModelMeasure,
     fields: Iterable[Field],
     show: Callable[[float], str],
     what: str,
@@ -137,7 +137,7 @@ def _check_size(model: ModelConfig, name: str, value: int, reference: ModelConfi
     return model
 
 
-def nearest(field: Field, measure: Measure, target: float) -> int:
+def nearest(field: Field, measure: ModelMeasure, target: float) -> int:
     """Returns the value of a field at which a measure that grows with it is nearest to `target`."""
 
     @functools.cache
@@ -161,7 +161,7 @@ def nearest(field: Field, measure: Measure, target: float) -> int:
     return min((low, high), key=lambda units: abs(at(units) - target)) * field.unit
 
 
-def least_enough(field: Field, measure: Measure, target: float) -> int:
+def least_enough(field: Field, measure: ModelMeasure, target: float) -> int:
     """Returns the smallest value of a field at which a measure that grows reaches `target`."""
     value = nearest(field, measure, target)
     return value if measure(field.set(value)) >= target else value + field.unit

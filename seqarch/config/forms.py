@@ -39,9 +39,7 @@ def resolve_model(model: ModelConfig, device: jax.Device) -> ModelConfig:
 
 
 def with_forms(
-    model: ModelConfig,
-    platform: str,
-    tuned: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+    model: ModelConfig, platform: str, tuned: Mapping[str, dict[str, Any]] = MappingProxyType({})
 ) -> ModelConfig:
     """Returns `model` with method="auto" of every mixer replaced by the name of a form.
 

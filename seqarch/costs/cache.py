@@ -10,7 +10,7 @@ import contextlib
 import functools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from seqarch.costs.spec import SOURCES, TIME_SOURCES, Failed, Outcome, ProgramSp
 from seqarch.costs.time import estimate
 from seqarch.costs.worker import Worker
 from seqarch.files import read_json, write_json
+from seqarch.runtime.progress import Say
 
 # By what is wanted.
 MEASURES = {Measurement: measure, Seconds: estimate, Actual: peak, Timing: clock}
@@ -49,7 +50,7 @@ class MeasurementCache:
         workers: int = 2,
         timeout: float = 900,
         platforms: str | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        say: Say = lambda line: None,
     ):
         self._say = say
         self._cache, self._timeout, self._platforms = Path(cache), timeout, platforms

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from seqarch.config import Config
-from seqarch.costs import roofline
 from seqarch.costs.cache import MeasurementCache
 from seqarch.costs.changes import Change, apply_changes, candidate_changes, change_text
 from seqarch.costs.devices import Placement, place
@@ -24,11 +23,10 @@ from seqarch.costs.limits import (
     most_sequences,
     total_bytes,
 )
-from seqarch.costs.memory import Measurement
 from seqarch.costs.results import EVALUATOR, largest_record, place_of, program_records
 from seqarch.costs.search import Largest, largest
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec
-from seqarch.costs.speed import estimate_records
+from seqarch.costs.speed import estimate_records, speed_bound
 from seqarch.costs.time import has_estimates
 from seqarch.errors import NoResult
 from seqarch.model import count_parameters
@@ -53,20 +51,18 @@ class MeasuredProgram(NamedTuple):
     @property
     def fits(self) -> bool:
         """Whether the program fits the target."""
-        return isinstance(self.outcome, Measurement) and self.outcome.fits
+        return self.outcome.fits
 
     def records(self) -> Iterator[Record]:
         """Yields the bytes of the program and its FLOPs."""
         return program_records(self.outcome, self.at)
 
-    def speed(self, placement: Placement, tokens: int, unread: int = 1) -> Record:
-        """Returns the record of `roofline.bound`, whose note says what limits the speed."""
-        outcome = self.outcome
-        bound = roofline.bound(self.spec.config, placement, outcome, tokens, unread=unread)
-        if bound:
+    def speed(self) -> Record:
+        """Returns the record of `speed_bound`, whose note says what limits the speed."""
+        if bound := speed_bound(self.spec, self.outcome):
             return Record(EVALUATOR, SPEED, bound.tokens, self.at, note=f"limited by {bound.limit}")
-        if isinstance(outcome, Failed):
-            return Record(EVALUATOR, SPEED, at=self.at, status="failed", note=outcome.reason)
+        if isinstance(self.outcome, Failed):
+            return Record(EVALUATOR, SPEED, at=self.at, status="failed", note=self.outcome.reason)
         lacking = "no data sheet of this device"
         return Record(EVALUATOR, SPEED, at=self.at, status="not_run", note=lacking)
 
@@ -127,7 +123,7 @@ def training_capacity(
     if fit.beyond:
         yield Record(EVALUATOR, "batch_beyond", fit.beyond, at)
     if chosen.fits:
-        yield chosen.speed(placement, chosen.spec.batch * context)
+        yield chosen.speed()
         if timed:
             yield from chosen.estimates(cache)
 
@@ -205,21 +201,19 @@ def serving_capacity(
     for each in first:
         yield from each.records()
     _memory(first[:1])
-    at = dict(target=placement.name, context=context)
-    if not all(each.fits for each in first):
-        yield Record(EVALUATOR, "sequences", 0, at)
-        return
-    most = most_sequences(cache, config, placement.name, context) or Largest(1, None)
-    yield largest_record("sequences", at, most)
+    fits = all(each.fits for each in first)
+    most = Largest(0, 1)
+    if fits:
+        most = most_sequences(cache, config, placement.name, context) or Largest(1, None)
+    yield largest_record("sequences", dict(target=placement.name, context=context), most)
     half = max(context // 2, 1)
-    segment = min(config.length, half)
-    for rows in dict.fromkeys((1, most.size)):
+    for rows in dict.fromkeys((1, most.size) if fits else ()):
         prefill, decode = measure("prefill", rows, half), measure("decode", rows, context)
         for each in (prefill, decode):
             if each not in first:
                 yield from each.records()
-        yield prefill.speed(placement, rows * segment, unread=2)
-        yield decode.speed(placement, rows)
+        yield prefill.speed()
+        yield decode.speed()
         if timed:
             yield from prefill.estimates(cache)
             yield from decode.estimates(cache)

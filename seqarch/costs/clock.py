@@ -21,12 +21,14 @@ from jax.stages import Compiled
 
 from seqarch.config import Config, resolve
 from seqarch.costs.devices import place
-from seqarch.costs.programs import DECODED, Program, phase_program
+from seqarch.costs.program import Program
+from seqarch.costs.programs import DECODED, phase_program
+from seqarch.decoding import Decoding
 from seqarch.errors import UserError
-from seqarch.generate import Decoding
 from seqarch.model import LanguageModel
 from seqarch.tasks.batch import example_batch
-from seqarch.training.sharding import batch_layout, init_state, make_mesh, put_batch
+from seqarch.training.sharded_step import batch_layout, init_state
+from seqarch.training.sharding import make_mesh, put_batch
 from seqarch.training.state import hyper
 from seqarch.types import Int, PyTree, State
 

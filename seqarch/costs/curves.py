@@ -17,7 +17,7 @@ from seqarch.costs.memory import Measurement
 from seqarch.costs.results import EVALUATOR, largest_record, place_of, program_records
 from seqarch.costs.schedule import Seconds
 from seqarch.costs.spec import Failed, Outcome, ProgramSpec
-from seqarch.costs.speed import is_timed, speed_records, with_costs
+from seqarch.costs.speed import speed_records, with_costs
 from seqarch.costs.time import has_estimates
 from seqarch.records import Record
 from seqarch.stats.exponents import exponent
@@ -89,7 +89,7 @@ def _speeds(
     run: bool,
 ) -> Iterator[Record]:
     """Yields rooflines, estimated and measured times of the programs of a target that fit."""
-    fitting = [(spec, outcome) for spec, outcome in outcomes if is_timed(outcome)]
+    fitting = [(spec, outcome) for spec, outcome in outcomes if outcome.fits]
     if not fitting:
         return
     sheet = cache.sheet(fitting[0][0].target)

@@ -13,14 +13,14 @@ from seqarch.costs.devices import place
 from seqarch.costs.results import program_source
 from seqarch.errors import UserError
 from seqarch.records import Record, Results, tag
-from seqarch.runtime.progress import Progress, print_line
+from seqarch.runtime.progress import Progress, Say, print_line
 
 SEQUENCES = "sequences"
 SHARES = {"train": 5, "prefill": 1, "decode": 1, SEQUENCES: 1}  # of the time, by part
 CACHED_S = 1.0  # seconds; a part that returns faster came from the cache
 
 
-class Part(NamedTuple):
+class WorkUnit(NamedTuple):
     """A unit of work: one phase of a member on a target, or its number of sequences.
 
     Attributes:
@@ -34,7 +34,7 @@ class Part(NamedTuple):
     name: str
 
 
-Measured = Mapping[Part, list[Record] | None]  # None where the target refused the part
+Measured = Mapping[WorkUnit, list[Record] | None]  # None where the target refused the part
 
 
 def run(
@@ -47,7 +47,7 @@ def run(
     run_local: bool = False,
     timed: bool = False,
     price: float | None = None,
-    say: Callable[[str], None] = print_line,
+    say: Say = print_line,
 ) -> list[Results]:
     """Measures all members on all targets, several parts at once.
 
@@ -70,11 +70,11 @@ def run(
     Raises:
       UserError: where nothing could be measured, for the first part that a target refused.
     """
-    parts = [Part(*each) for each in itertools.product(targets, members, SHARES)]
+    parts = [WorkUnit(*each) for each in itertools.product(targets, members, SHARES)]
     asked = dict(run=run_local, timed=timed, price=price)
     progress, errors = Progress(sum(SHARES[part.name] for part in parts), say=say), {}
 
-    def measure(part: Part) -> list[Record] | None:
+    def measure(part: WorkUnit) -> list[Record] | None:
         began = time.monotonic()
         try:
             found = _part_records(cache, part, members[part.member], lengths, asked)
@@ -98,7 +98,7 @@ def run(
 
 def _part_records(
     cache: MeasurementCache,
-    part: Part,
+    part: WorkUnit,
     config: Config,
     lengths: Sequence[int],
     asked: Mapping[str, Any],
@@ -109,8 +109,8 @@ def _part_records(
 
 
 def _measure_all(
-    parts: Sequence[Part],
-    measure: Callable[[Part], list[Record] | None],
+    parts: Sequence[WorkUnit],
+    measure: Callable[[WorkUnit], list[Record] | None],
     workers: int,
     cache: MeasurementCache,
 ) -> Measured:
@@ -119,7 +119,7 @@ def _measure_all(
     Parts of present targets and of absent ones are measured separately, since a worker serves one
     kind at a time.
     """
-    found: dict[Part, list[Record] | None] = {}
+    found: dict[WorkUnit, list[Record] | None] = {}
     # There are twice as many threads as workers because a search waits for each program in turn.
     with futures.ThreadPoolExecutor(2 * workers) as pool:
         try:
@@ -143,7 +143,7 @@ def _joined(
     for name, config in members.items():
         kept: list[Record] = []
         for target in targets:
-            parts = [found[Part(target, name, part)] for part in SHARES]
+            parts = [found[WorkUnit(target, name, part)] for part in SHARES]
             if None not in parts:
                 kept += itertools.chain(*parts)
         if kept:
@@ -151,7 +151,7 @@ def _joined(
     return results
 
 
-def _say_failures(results: Sequence[Results], say: Callable[[str], None]) -> None:
+def _say_failures(results: Sequence[Results], say: Say) -> None:
     for source, records in results:
         for record in records:
             if record.status == "failed":

@@ -23,9 +23,9 @@ from seqarch.costs.compiler import (
     refused_bytes,
 )
 from seqarch.costs.devices import place
+from seqarch.costs.program import Program
 from seqarch.costs.programs import (
     DECODED,
-    Program,
     abstract_states,
     given_states,
     phase_program,

@@ -1,89 +1,32 @@
-"""The programs of a run, with the shapes that they are compiled for.
+"""The programs of a run: the train step, and the prefill and the decoding of a served model."""
 
-program = train_program(config, mesh)
-program.compile().memory_analysis()
-count_flops(program.fn, *program.args)
-"""
-
-import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.stages import Compiled
 
-from seqarch import generate
+from seqarch import decoding
 from seqarch.config import Config, ModelConfig, resolve
+from seqarch.costs.program import Program, abstract
 from seqarch.errors import unknown
 from seqarch.model import LanguageModel, make_model
-from seqarch.ops.forms import family
 from seqarch.sampling import Sampling
 from seqarch.training import serving, sharding
+from seqarch.training.sharded_step import (
+    abstract_batch,
+    abstract_state,
+    batch_layout,
+    jit_train_step,
+)
 from seqarch.training.state import hyper
 from seqarch.types import PyTree, State
 
 # The phases of a run, and their names in tables.
 PHASES = {"train": "training step", "prefill": "prefill", "decode": "decoding step"}
 DECODED = 32  # tokens of a row that one decoding loop writes
-# Spares half of a compilation on CPU, a third on GPU and there all that grows with a scan's length.
-UNOPTIMISED = {
-    "cpu": {"xla_backend_optimization_level": 0},
-    "gpu": {
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-        "xla_gpu_disable_gpuasm_optimizations": True,
-        "xla_disable_hlo_passes": "dynamic-slice-annotator",
-    },
-}
-
-
-class Program(NamedTuple):
-    """A jitted function with the shapes of its arguments.
-
-    Attributes:
-      name: programs of one run that have the same name and the same shapes are the same.
-      fn: the jitted function.
-      args: shapes, dtypes and shardings of its arguments.
-      mesh: the devices that are in force while it is traced; None: those that it sets itself.
-    """
-
-    name: str
-    fn: Callable
-    args: tuple[PyTree, ...]
-    mesh: Mesh | None = None
-
-    def compile(self, *, run: bool = True, options: dict[str, Any] | None = None) -> Compiled:
-        """Compiles the program for the devices of its arguments, which need not exist.
-
-        Arguments without devices are placed on JAX's default ones.
-
-        Args:
-          run: whether it is to be run. Otherwise it tells its memory, which is planned before code
-            is optimised; optimisation is then left out where that is possible.
-          options: further options of the compiler.
-        """
-        here = jax.default_backend()
-        shardings = (leaf.sharding for leaf in jax.tree.leaves(self.args) if leaf.sharding)
-        devices = (device for sharding in shardings for device in sharding.device_set)
-        device = next(devices, None)
-        platform = family(device.platform) if device else here
-        options = ({} if run else UNOPTIMISED.get(platform, {})) | (options or {})
-        elsewhere = ({"gpu": "cuda"}.get(platform, platform),)
-        with self._in_force():
-            lowered = self.fn.trace(*self.args).lower(
-                lowering_platforms=None if platform == here else elsewhere
-            )
-        return lowered.compile(options or None)
-
-    def _in_force(self) -> contextlib.AbstractContextManager:
-        if self.mesh is None:
-            return contextlib.nullcontext()
-        return jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh)
 
 
 def programs(config: Config, model: LanguageModel, mesh: Mesh, context: int) -> dict[str, Program]:
@@ -127,7 +70,7 @@ def phase_program(config: Config, phase: str, batch: int, length: int, mesh: Mes
     """
     if phase == "train":
         return train_program(dataclasses.replace(config, batch=batch, length=length), mesh)
-    state = sharding.abstract_state(resolve(config, mesh), mesh)
+    state = abstract_state(resolve(config, mesh), mesh)
     model = jax.eval_shape(LanguageModel.serving, state.model)
     if phase == "prefill":
         program = _prefill_program(config, model, batch, length)
@@ -148,7 +91,7 @@ def decoding_room(config: Config, context: int) -> dict[str, int]:
     """
     if not config.model.encodes:
         return dict(max_len=context)
-    _, time = sharding.batch_layout(config).columns(config.length)
+    _, time = batch_layout(config).columns(config.length)
     return dict(max_len=max(time, DECODED), source=context)
 
 
@@ -161,7 +104,7 @@ def _prefill_program(config: Config, model: LanguageModel, batch: int, context: 
 def given_states(program: Program) -> tuple[State, ...]:
     """Returns the abstract states among the arguments of a program that serves; () of none."""
     given = next((arg for arg in program.args[1:] if isinstance(arg, tuple)), ())
-    return given.states if isinstance(given, generate.Decoding) else given
+    return given.states if isinstance(given, decoding.Decoding) else given
 
 
 def _serving_shardings(
@@ -176,8 +119,8 @@ def _serving_shardings(
     states = functools.partial(serving.state_shardings, model, mesh=mesh)
 
     def of(arg: PyTree) -> PyTree:
-        if isinstance(arg, generate.Decoding):
-            return generate.Decoding(rows, states(arg.states), rows)
+        if isinstance(arg, decoding.Decoding):
+            return decoding.Decoding(rows, states(arg.states), rows)
         if isinstance(arg, tuple):
             return states(arg)
         return rows if arg.ndim else whole
@@ -197,9 +140,9 @@ def train_program(config: Config, mesh: Mesh) -> Program:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated)
 
     scalars = jax.tree.map(placed, hyper(config))
-    args = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh), scalars
+    args = abstract_state(config, mesh), abstract_batch(config, mesh), scalars
     name = f"train step of {config.batch} x {config.length} tokens"
-    return Program(name, sharding.jit_train_step(config, mesh), args)
+    return Program(name, jit_train_step(config, mesh), args)
 
 
 def prefill_program(model: LanguageModel, batch: int, segment: int, max_len: int) -> Program:
@@ -211,7 +154,7 @@ def prefill_program(model: LanguageModel, batch: int, segment: int, max_len: int
     lengths = jax.ShapeDtypeStruct((batch,), jnp.int32)
     hidden = jax.ShapeDtypeStruct((batch, model.embedding.shape[1]), model.dtype)
     args = abstract(model), tokens, abstract_states(model, batch, max_len), lengths, hidden
-    return Program(f"prefill of {batch} x {segment} tokens", generate.prefill_segment, args)
+    return Program(f"prefill of {batch} x {segment} tokens", decoding.prefill_segment, args)
 
 
 def encode_program(model: LanguageModel, batch: int, max_len: int, source: int) -> Program:
@@ -221,7 +164,7 @@ def encode_program(model: LanguageModel, batch: int, max_len: int, source: int) 
     """
     tokens = jax.ShapeDtypeStruct((batch, source), jnp.int32)
     name = f"encoding of {batch} x {source} tokens"
-    return Program(name, generate.jit_encode(max_len), (abstract(model), tokens))
+    return Program(name, decoding.jit_encode(max_len), (abstract(model), tokens))
 
 
 def decode_loop_program(
@@ -239,7 +182,7 @@ def decode_loop_program(
     """
     logits = jax.ShapeDtypeStruct((batch, model.embedding.shape[0]), jnp.float32)
     done = jax.ShapeDtypeStruct((batch,), jnp.bool)
-    at = generate.Decoding(logits, abstract_states(model, batch, max_len, source), done)
+    at = decoding.Decoding(logits, abstract_states(model, batch, max_len, source), done)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return Program("decode loop", _loop, (abstract(model), at, key))
 
@@ -248,11 +191,6 @@ def decode_loop_program(
 def serving_model(config: ModelConfig) -> LanguageModel:
     """Returns the abstract model of a config, as prefill and decoding use it."""
     return jax.eval_shape(lambda: make_model(config, rngs=nnx.Rngs(0)).serving())
-
-
-def abstract(tree: PyTree) -> PyTree:
-    """Returns the shapes and dtypes of the arrays in `tree`."""
-    return jax.eval_shape(lambda tree: tree, tree)
 
 
 def abstract_states(
@@ -267,6 +205,6 @@ def abstract_states(
 
 
 _greedy = functools.partial(
-    generate.decode_unchecked, steps=DECODED, sampling=Sampling(temperature=0.0)
+    decoding.decode_unchecked, steps=DECODED, sampling=Sampling(temperature=0.0)
 )
 _loop = jax.jit(_greedy, donate_argnames="at")

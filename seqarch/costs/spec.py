@@ -21,13 +21,13 @@ from seqarch.provenance import version
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
 SOURCES = (
-    *(f"{name}.py" for name in ("block_stack", "cross_attention", "encoder_decoder")),
-    *(f"{name}.py" for name in ("devices", "flops", "generate")),
+    *(f"{name}.py" for name in ("block_stack", "cross_attention", "decoding", "devices")),
+    *(f"{name}.py" for name in ("encoder_decoder", "flops", "layers", "model", "patterns")),
+    *(f"{name}.py" for name in ("prompts", "sampling", "source_summary", "token_rows", "tuning")),
     "tuned.json",
-    *(f"{name}.py" for name in ("layers", "model", "patterns", "sampling", "tuning")),
     *("config/*.py", "ops/*.py", "mixers/*.py", "tasks/*.py", "training/*.py"),
     *(f"costs/{name}.py" for name in ("clock", "compiler", "devices", "memory", "peak")),
-    "costs/programs.py",
+    *("costs/program.py", "costs/programs.py"),
 )
 # Sources of an estimated time (seqarch.costs.time), beside those.
 TIME_SOURCES = tuple(
@@ -70,6 +70,11 @@ class Failed(NamedTuple):
     """
 
     reason: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is known to fit: it is not."""
+        return False
 
 
 Outcome = Measurement | Failed

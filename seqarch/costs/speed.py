@@ -37,6 +37,12 @@ def tokens_of(spec: ProgramSpec) -> int:
     return spec.batch * (spec.length if whole else min(spec.config.length, spec.length))
 
 
+def speed_bound(spec: ProgramSpec, outcome: Outcome) -> roofline.Bound | None:
+    """Returns the highest speed of a program; None where `roofline.bound` has none."""
+    unread = UNREAD[spec.phase]
+    return roofline.bound(spec.config, place(spec.target), outcome, tokens_of(spec), unread=unread)
+
+
 def speed_records(
     spec: ProgramSpec,
     outcome: Outcome,
@@ -54,11 +60,9 @@ def speed_records(
       sheet: the target whose data sheet applies (`sheet_of`); None: that of the spec.
     """
     at, spec = place_of(spec), spec._replace(target=sheet or spec.target)
-    placement, tokens = place(spec.target), tokens_of(spec)
-    bound = roofline.bound(spec.config, placement, outcome, tokens, unread=UNREAD[spec.phase])
-    if bound:
+    if bound := speed_bound(spec, outcome):
         note = f"limited by {bound.limit}"
-        yield Record(EVALUATOR, "bound_s", tokens / bound.tokens, at, note=note)
+        yield Record(EVALUATOR, "bound_s", tokens_of(spec) / bound.tokens, at, note=note)
         yield Record(EVALUATOR, "bound_tokens_per_s", bound.tokens, at, note=note)
     if timing is not None:
         yield from estimate_records(spec, outcome, timing, at)
@@ -133,8 +137,3 @@ def _model_flops(spec: ProgramSpec, outcome: Outcome) -> float:
     if spec.phase != "train":
         return outcome.flops
     return step_flops(dataclasses.replace(spec.config, batch=spec.batch, length=spec.length))
-
-
-def is_timed(outcome: Outcome) -> bool:
-    """Returns whether a program is worth a whole compilation: it fits."""
-    return not isinstance(outcome, Failed) and outcome.fits

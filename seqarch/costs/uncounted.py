@@ -105,7 +105,7 @@ def bound(module: Module, around: Computation, instruction: Instruction) -> Boun
       Uncounted: where it does more than move data or combine numbers one by one.
     """
     if instruction.opcode == "fusion":
-        return _of_fusion(module, around, instruction)
+        return _of_fusion(module, instruction)
     if instruction.opcode not in MOVES:
         raise Uncounted(describe(instruction))
     cycles = _cycles(around, instruction)
@@ -117,7 +117,7 @@ def bound(module: Module, around: Computation, instruction: Instruction) -> Boun
     return _moving([*instruction.arrays, *_arrays(given)], cycles)
 
 
-def _of_fusion(module: Module, around: Computation, fusion: Instruction) -> Bound:
+def _of_fusion(module: Module, fusion: Instruction) -> Bound:
     """Returns the bound of a fusion, by the arrays that cross its border.
 
     What a fused collective moves is not counted.
@@ -126,7 +126,7 @@ def _of_fusion(module: Module, around: Computation, fusion: Instruction) -> Boun
     computation, cycles = module.computations[fusion.called["calls"]], 0.0
     for each in inside:
         if each.opcode == "fusion":
-            cycles += _of_fusion(module, computation, each).cycles
+            cycles += _of_fusion(module, each).cycles
         elif not (is_free(each) or each.opcode in COLLECTIVES):
             if each.opcode not in MOVES:
                 raise Uncounted(f"%{fusion.name}, a fusion with {describe(each)}")

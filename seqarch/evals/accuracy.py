@@ -7,56 +7,22 @@ model's most likely token. Beside it stands the accuracy of the best trivial rul
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 
 from seqarch.config import Config
 from seqarch.errors import UserError
+from seqarch.evals.answers import Answers, answers
 from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Fact, Record
 from seqarch.tasks import make_task
 from seqarch.tasks.base import ACCURACY
-from seqarch.tasks.probe import HELD_OUT_SEED, SMALLEST_DOMAIN_BITS, Probe, Rows
+from seqarch.tasks.probe import SMALLEST_DOMAIN_BITS, Probe
 from seqarch.tasks.trivial import trivial_accuracy
-from seqarch.training.state import token_scores
-from seqarch.types import Bool
 
 NAME = "accuracy"
-
-
-class Answers(NamedTuple):
-    """What a model answers on rows of a probe.
-
-    Attributes:
-      rows: the rows.
-      right: the scored positions at which the model is right.
-    """
-
-    rows: Rows
-    right: Bool[np.ndarray, "B T"]
-
-    @property
-    def accuracy(self) -> float:
-        """The share of scored positions that are right."""
-        return float(self.right.sum() / self.positions)
-
-    @property
-    def positions(self) -> int:
-        """The number of scored positions."""
-        return int(self.rows.scored.sum())
-
-    def beyond(self, start: int) -> "Answers":
-        """Returns the answers at positions from `start` on."""
-        late = np.arange(self.right.shape[1]) >= start
-        return Answers(self.rows._replace(scored=self.rows.scored & late), self.right & late)
-
-    @property
-    def exact(self) -> float:
-        """The share of rows with every scored position right."""
-        return float((self.right == self.rows.scored).all(axis=1).mean())
 
 
 def variants(
@@ -117,24 +83,6 @@ def _accuracies(prefix: str, found: Answers, at: Mapping[str, float]) -> Iterato
     n, trivial = found.positions, trivial_accuracy(found.rows)
     yield Record(NAME, f"{prefix}accuracy", found.accuracy, at, n=n)
     yield Record(NAME, f"{prefix}trivial_accuracy", trivial, at, n=n)
-
-
-def answers(run: LoadedRun, probe: Probe, count: int) -> Answers:
-    """Returns what the run's model answers on `count` held-out rows of `probe`."""
-    drawn = probe.rows(run.split.name, HELD_OUT_SEED, 0, count)
-    whole, size = probe.as_batch(drawn), run.config.eval.batch
-    score, parts = jax.jit(token_scores), []
-    progress = run.counter(f"rows of {probe.length} tokens")
-    for start in range(0, count, size):
-        chosen = np.arange(start, start + size) % count  # the last part repeats the first rows
-        parts.append(np.asarray(score(run.model, whole.take(chosen))[1]))
-        progress(min(start + size, count), count)
-    right = np.concatenate(parts)[:count]
-    everywhere, columns = np.zeros(drawn.scored.shape, bool), whole.tokens.shape[1]
-    places = np.arange(columns) if whole.positions is None else whole.positions
-    places = np.broadcast_to(places + probe.length - columns, right.shape)  # behind a source
-    np.put_along_axis(everywhere, places, right, axis=1)
-    return Answers(drawn, everywhere & drawn.scored)
 
 
 def held_out(

@@ -16,7 +16,7 @@ import numpy as np
 from seqarch.config import ModelConfig
 from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
-from seqarch.evals.losses import Text, bits_per_byte, carried_losses, texts
+from seqarch.evals.losses import Scored, bits_per_byte, carried_losses, texts
 from seqarch.model import LanguageModel, abstract_model
 from seqarch.patterns import Layer, options_of
 from seqarch.records import Record
@@ -48,7 +48,7 @@ def evaluate(run: LoadedRun, *, targets: int = 8) -> Iterator[Record]:
             yield Record("context", "truncated", score, at, n=len(ends))
 
 
-def target_ends(texts: Sequence[Text], longest: int, count: int) -> list[tuple[Text, int]]:
+def target_ends(texts: Sequence[Scored], longest: int, count: int) -> list[tuple[Scored, int]]:
     """Returns texts with the positions at which their targets end, evenly spaced.
 
     Args:
@@ -93,7 +93,7 @@ def truncate(model: LanguageModel, config: ModelConfig, window: int) -> Language
 
 
 def _score(
-    run: LoadedRun, model: LanguageModel, ends: list[tuple[Text, int]], length: int
+    run: LoadedRun, model: LanguageModel, ends: list[tuple[Scored, int]], length: int
 ) -> float:
     """Returns the bits per byte of the targets after `length` tokens of context."""
     config = run.config
@@ -105,30 +105,22 @@ def _score(
     return bits_per_byte([part[-target:] for part in losses], scored)
 
 
-def _cut(text: Text, start: int, stop: int | None) -> Text:
-    return Text(text.name, *(column[start:stop] for column in text[1:]))
+def _cut(text: Scored, start: int, stop: int | None) -> Scored:
+    return Scored(text.name, *(column[start:stop] for column in text[1:]))
+
+
+def _bits(name: str, help: str) -> Metric:
+    return Metric(name, name, "bits", help, lower=True, at=BY_CONTEXT)
 
 
 EVALUATOR = Evaluator(
     evaluate,
     metrics=(
         Metric("targets", "targets", "count", "Places in the held-out text that are scored."),
-        Metric(
-            "carried",
-            title="carried",
-            unit="bits",
-            help="Bits per byte with the state carried from the first token of the context.",
-            lower=True,
-            at=BY_CONTEXT,
+        _bits(
+            "carried", "Bits per byte with the state carried from the first token of the context."
         ),
-        Metric(
-            "truncated",
-            title="truncated",
-            unit="bits",
-            help="Bits per byte where attention layers see one training window only.",
-            lower=True,
-            at=BY_CONTEXT,
-        ),
+        _bits("truncated", "Bits per byte where attention layers see one training window only."),
     ),
     tables=(
         TableSpec(

@@ -1,7 +1,7 @@
 """Measures a run and writes its records to RUN/records.jsonl."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -13,8 +13,8 @@ from seqarch.evals import evaluator
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.provenance import provenance
 from seqarch.records import Results, Source
-from seqarch.runtime.progress import print_line
-from seqarch.training.checkpoint import load_model
+from seqarch.runtime.progress import Say, print_line
+from seqarch.training.loading import load_model
 
 
 def evaluate(
@@ -24,7 +24,7 @@ def evaluate(
     only: Sequence[str] = (),
     keep: Results | None = None,
     allow_modules: Iterable[str] = (),
-    progress: Callable[[str], None] | None = None,
+    progress: Say | None = None,
 ) -> Results:
     """Measures the latest checkpoint of the run in `workdir`.
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
-from seqarch.costs.programs import abstract, train_program
+from seqarch.costs.program import abstract
+from seqarch.costs.programs import train_program
 from seqarch.evals.evaluator import Evaluator, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
-from seqarch.flops import count_flops, forward_flops, train_flops
+from seqarch.flops import count_flops
+from seqarch.model_flops import forward_flops, train_flops
 from seqarch.records import Record
-from seqarch.training.sharding import batch_layout
+from seqarch.training.sharded_step import batch_layout
 
 
 def evaluate(run: LoadedRun) -> Iterator[Record]:

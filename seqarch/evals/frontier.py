@@ -12,13 +12,7 @@ import numpy as np
 
 from seqarch.config import flatten
 from seqarch.evals.evaluator import Metric
-from seqarch.evals.frontier_runs import (
-    mixer_of,
-    read_points,
-    shared_config,
-    size_of,
-    task_without,
-)
+from seqarch.evals.frontier_runs import mixer_of, read_points, shared_config, size_of, task_without
 from seqarch.records import Record, Results, Source
 from seqarch.stats.frontier import REACHED, Point, Reported, choose_runs, smallest_states
 from seqarch.stats.law import TERMS, Law, fit_law

@@ -13,13 +13,13 @@ from jax.sharding import Mesh
 from jax.stages import Compiled
 
 from seqarch.config import Config, MeshConfig
-from seqarch.costs.programs import Program
+from seqarch.costs.program import Program
 from seqarch.errors import UserError, first_line
 from seqarch.model import LanguageModel
-from seqarch.runtime.progress import Progress
+from seqarch.runtime.progress import Progress, Say
 from seqarch.tasks import make_task
 from seqarch.tasks.base import Task
-from seqarch.tasks.probe import HeldOut
+from seqarch.tasks.rows import HeldOut
 from seqarch.tasks.text.tokens import TokenFile
 from seqarch.training.sharding import make_mesh
 
@@ -38,7 +38,7 @@ class LoadedRun:
     config: Config
     model: LanguageModel
     split: TokenFile | HeldOut
-    say: Callable[[str], None]
+    say: Say
     _programs: dict[Any, tuple[Compiled, float]] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property

@@ -22,7 +22,7 @@ from seqarch.training.state import token_losses
 from seqarch.types import Array, Float, Int, State
 
 
-class Text(NamedTuple):
+class Scored(NamedTuple):
     """The part of one document that is scored.
 
     Attributes:
@@ -39,10 +39,10 @@ class Text(NamedTuple):
 
 
 Losses = list[Float[np.ndarray, "n"]]  # nats of each token, by text
-Progress = Callable[[int, int], None]  # takes the tokens that are scored, and of how many
+Counter = Callable[[int, int], None]  # takes the tokens that are scored, and of how many
 
 
-def texts(split: TokenFile, limit: int = 0) -> list[Text]:
+def texts(split: TokenFile, limit: int = 0) -> list[Scored]:
     """Returns the documents of a split.
 
     The first token of a document is predicted from the boundary; the boundary after its last token
@@ -57,12 +57,12 @@ def texts(split: TokenFile, limit: int = 0) -> list[Text]:
     for document in split.documents:
         content = split.read_tokens(document, limit)
         inputs = np.concatenate(([split.boundary], content[:-1]), dtype=np.int32)
-        found.append(Text(document.name, inputs, content, split.tokenizer.sizes[content]))
+        found.append(Scored(document.name, inputs, content, split.tokenizer.sizes[content]))
     return found
 
 
 def windowed_losses(
-    model: LanguageModel, texts: Sequence[Text], length: int, batch: int, progress: Progress
+    model: LanguageModel, texts: Sequence[Scored], length: int, batch: int, progress: Counter
 ) -> Losses:
     """Returns losses over windows that do not overlap, each starting without a past.
 
@@ -89,7 +89,7 @@ def windowed_losses(
 
 
 def carried_losses(
-    model: LanguageModel, texts: Sequence[Text], length: int, batch: int, progress: Progress
+    model: LanguageModel, texts: Sequence[Scored], length: int, batch: int, progress: Counter
 ) -> Losses:
     """Returns losses with the state carried through each text, which is one row.
 
@@ -124,7 +124,7 @@ def carried_losses(
     return [losses[i] for i in range(len(texts))]
 
 
-def bits_per_byte(losses: Losses, texts: Sequence[Text]) -> float:
+def bits_per_byte(losses: Losses, texts: Sequence[Scored]) -> float:
     """Returns nats of all tokens / bytes of all tokens / ln 2.
 
     A long document therefore weighs more than a short one.
@@ -133,7 +133,7 @@ def bits_per_byte(losses: Losses, texts: Sequence[Text]) -> float:
     return float(nats / sum(int(text.sizes.sum()) for text in texts) / math.log(2))
 
 
-def loss_by_position(losses: Losses, texts: Sequence[Text], length: int) -> list[float]:
+def loss_by_position(losses: Losses, texts: Sequence[Scored], length: int) -> list[float]:
     """Returns bits per byte of the tokens that are predicted after 1, 2, ... tokens of a window.
 
     Args:
@@ -165,7 +165,7 @@ def _score_segment(
     return jax.nn.logsumexp(logits, axis=-1) - target, states
 
 
-def _cut(text: Text, length: int) -> Batch:
+def _cut(text: Scored, length: int) -> Batch:
     """Returns the windows of one text; the last one is padded with tokens of weight 0."""
     size = len(text.targets)
     shape = math.ceil(size / length), length

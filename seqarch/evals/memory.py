@@ -11,7 +11,7 @@ from seqarch.errors import UserError
 from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Fact, Record
-from seqarch.training.sharding import abstract_state
+from seqarch.training.sharded_step import abstract_state
 
 CONTEXTS = (1024, 16384, 1048576)  # tokens
 COMPILED = (256, 1024, 4096)  # tokens
@@ -81,6 +81,10 @@ def _states(run: LoadedRun, contexts: Sequence[int]) -> Iterator[Record | Fact]:
         yield Record("memory", "state_bytes_bfloat16", state_size(half, **room).bytes, at)
 
 
+def _bytes(name: str, title: str, help: str) -> Metric:
+    return Metric(name, title, "bytes", help, lower=True, at=BY_CONTEXT)
+
+
 def _curve(phase: str, title: str) -> FigureSpec:
     caption = (
         f"Bytes of the compiled {title} against the context; the memory table says which bytes."
@@ -103,46 +107,19 @@ EVALUATOR = Evaluator(
             lower=True,
             at=BY_CONTEXT,
         ),
-        Metric(
-            "state_bytes",
-            title="state",
-            unit="bytes",
-            help="Bytes of one sequence's state.",
-            lower=True,
-            at=BY_CONTEXT,
-        ),
-        Metric(
+        _bytes("state_bytes", "state", "Bytes of one sequence's state."),
+        _bytes(
             "state_bytes_bfloat16",
-            title="state in bfloat16",
-            unit="bytes",
-            help="Bytes of one sequence's state where the model computes in bfloat16.",
-            lower=True,
-            at=BY_CONTEXT,
+            "state in bfloat16",
+            "Bytes of one sequence's state where the model computes in bfloat16.",
         ),
-        Metric(
-            "train_bytes",
-            title="training",
-            unit="bytes",
-            help="Bytes of the compiled train step.",
-            lower=True,
-            at=BY_CONTEXT,
-        ),
-        Metric(
+        _bytes("train_bytes", "training", "Bytes of the compiled train step."),
+        _bytes(
             "prefill_bytes",
-            title="prefill",
-            unit="bytes",
-            help="Bytes of the prefill of a segment of one sequence's prompt.",
-            lower=True,
-            at=BY_CONTEXT,
+            "prefill",
+            "Bytes of the prefill of a segment of one sequence's prompt.",
         ),
-        Metric(
-            "decode_bytes",
-            title="decoding",
-            unit="bytes",
-            help="Bytes of the decoding loop of one sequence.",
-            lower=True,
-            at=BY_CONTEXT,
-        ),
+        _bytes("decode_bytes", "decoding", "Bytes of the decoding loop of one sequence."),
     ),
     tables=(
         TableSpec(

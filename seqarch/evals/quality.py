@@ -4,13 +4,14 @@ The losses are those of seqarch.evals.losses.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from seqarch.costs.memory import state_size
 from seqarch.evals.evaluator import Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.evals.losses import (
-    Text,
+    Scored,
     bits_per_byte,
     carried_losses,
     loss_by_position,
@@ -34,7 +35,7 @@ def evaluate(run: LoadedRun) -> Iterator[Record | Fact]:
     yield Record("quality", "carried_state_bytes", state_size(run.serving, longest).bytes)
 
 
-def windowed(run: LoadedRun, found: Sequence[Text]) -> Iterator[Record | Fact]:
+def windowed(run: LoadedRun, found: Sequence[Scored]) -> Iterator[Record | Fact]:
     """Yields bits per byte over windows: of all documents, of each, and by position.
 
     The fact "text" is a digest of the bytes that were scored, whatever their tokens are.
@@ -55,7 +56,7 @@ def windowed(run: LoadedRun, found: Sequence[Text]) -> Iterator[Record | Fact]:
     yield Fact("quality", "text", digest(run.split, found))
 
 
-def digest(split: TokenFile, texts: Sequence[Text]) -> str:
+def digest(split: TokenFile, texts: Sequence[Scored]) -> str:
     """Returns a digest of the scored bytes, document by document."""
     total = hashlib.sha256()
     for text in texts:
@@ -64,22 +65,22 @@ def digest(split: TokenFile, texts: Sequence[Text]) -> str:
     return total.hexdigest()
 
 
+def _bits(name: str, title: str, help: str, at: Mapping[str, Any] = {}) -> Metric:
+    return Metric(name, title, "bits", help, lower=True, at=at)
+
+
 EVALUATOR = Evaluator(
     evaluate,
     metrics=(
-        Metric(
+        _bits(
             "bits_per_byte",
-            title="bits/byte, windows",
-            unit="bits",
-            help="Bits per byte over windows, each starting without a past.",
-            lower=True,
+            "bits/byte, windows",
+            "Bits per byte over windows, each starting without a past.",
         ),
-        Metric(
+        _bits(
             "bits_per_byte_carried",
-            title="bits/byte, carried",
-            unit="bits",
-            help="Bits per byte with the state carried over each document.",
-            lower=True,
+            "bits/byte, carried",
+            "Bits per byte with the state carried over each document.",
         ),
         Metric("bytes", "bytes scored", "count", "Bytes of held-out text that were scored."),
         Metric("context", "window", "count", "Tokens of a window."),
@@ -96,13 +97,11 @@ EVALUATOR = Evaluator(
             help="Bytes of the state of the longest document.",
             lower=True,
         ),
-        Metric(
+        _bits(
             "document_bits_per_byte",
-            title="bits/byte",
-            unit="bits",
-            help="Bits per byte of each document, over windows.",
-            lower=True,
-            at={"document": [str]},
+            "bits/byte",
+            "Bits per byte of each document, over windows.",
+            {"document": [str]},
         ),
         Metric(
             "document_bytes",
@@ -111,13 +110,11 @@ EVALUATOR = Evaluator(
             help="Bytes of each document that were scored.",
             at={"document": [str]},
         ),
-        Metric(
+        _bits(
             "position_bits_per_byte",
-            title="bits/byte",
-            unit="bits",
-            help="Bits per byte by position in the window.",
-            lower=True,
-            at={"position": [int]},
+            "bits/byte",
+            "Bits per byte by position in the window.",
+            {"position": [int]},
         ),
     ),
     tables=(

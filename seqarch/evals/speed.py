@@ -23,13 +23,14 @@ from seqarch.costs.programs import (
     prefill_program,
     train_program,
 )
+from seqarch.decoding import Decoding
 from seqarch.errors import UserError
 from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
-from seqarch.generate import Decoding
 from seqarch.records import Record, tag
 from seqarch.tasks.batch import example_batch
-from seqarch.training.sharding import batch_layout, init_state, put_batch
+from seqarch.training.sharded_step import batch_layout, init_state
+from seqarch.training.sharding import put_batch
 from seqarch.training.state import TrainState, hyper
 from seqarch.types import Int
 
@@ -142,9 +143,16 @@ def _text(run: LoadedRun, rows: int, length: int) -> Int[np.ndarray, "B T"]:
     return np.resize(run.split.tokens[: rows * length], (rows, length)).astype(np.int32)
 
 
-def _spread(phase: str, at: Mapping[str, Any]) -> Metric:
-    help = "Half the range of the runs' speeds, as a share of their median."
-    return Metric(f"{phase}_spread", "spread", "percent", help, True, at)
+def _speed_metrics(
+    phase: str, title: str, help: str, at: Mapping[str, Any]
+) -> tuple[Metric, Metric]:
+    """Returns the metrics of a phase: its speed, and the spread of that."""
+    spread = f"{phase}_spread"
+    spread_help = "Half the range of the runs' speeds, as a share of their median."
+    return (
+        Metric(f"{phase}_tokens_per_s", title, "rate", help, lower=False, at=at, spread=spread),
+        Metric(spread, "spread", "percent", spread_help, lower=True, at=at),
+    )
 
 
 EVALUATOR = Evaluator(
@@ -157,35 +165,16 @@ EVALUATOR = Evaluator(
             help="Seconds in which the train step is traced and compiled.",
             lower=True,
         ),
-        Metric(
-            "train_tokens_per_s",
-            title="training",
-            unit="rate",
-            help="Tokens per second of the train step.",
-            lower=False,
-            spread="train_spread",
+        *_speed_metrics("train", "training", "Tokens per second of the train step.", {}),
+        *_speed_metrics(
+            "prefill", "prefill", "Tokens per second of the prefill of one prompt.", BY_CONTEXT
         ),
-        _spread("train", {}),
-        Metric(
-            "prefill_tokens_per_s",
-            title="prefill",
-            unit="rate",
-            help="Tokens per second of the prefill of one prompt.",
-            lower=False,
-            at=BY_CONTEXT,
-            spread="prefill_spread",
+        *_speed_metrics(
+            "decode",
+            "decoding",
+            "Tokens per second of decoding one sequence, after a real prefill.",
+            BY_CONTEXT,
         ),
-        _spread("prefill", BY_CONTEXT),
-        Metric(
-            "decode_tokens_per_s",
-            title="decoding",
-            unit="rate",
-            help="Tokens per second of decoding one sequence, after a real prefill.",
-            lower=False,
-            at=BY_CONTEXT,
-            spread="decode_spread",
-        ),
-        _spread("decode", BY_CONTEXT),
     ),
     tables=(
         TableSpec(

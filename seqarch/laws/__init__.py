@@ -70,11 +70,7 @@ LAW = (
         "the state is a carry: structure, shapes and dtypes stay",
         structure.state_is_a_carry,
     ),
-    (
-        "causal",
-        "no output depends on a later input or another row",
-        dependence.causal_and_rowwise,
-    ),
+    ("causal", "no output depends on a later input or another row", dependence.causal_and_rowwise),
     _agree("step", "a scan of step is prefill", prefill, steps),
     _agree("halves", "prefill of a, then of b, is prefill of ab", prefill, halves),
     _agree("lengths", "padding is nothing", steps, masked, padding=True),

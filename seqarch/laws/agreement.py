@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import jax.numpy as jnp
 
-from seqarch.generate import fork, reset
+from seqarch.decoding import fork, reset
 from seqarch.laws.compare import require_close
 from seqarch.laws.forms import called, capacity, masked, prefill, steps
 from seqarch.laws.trial import Trial

@@ -120,9 +120,7 @@ def select_rows(rows: Bool[Array, "B"], then: State, otherwise: State) -> State:
 
 
 def masks(
-    x: Float[Array, "B T D"],
-    starts: Bool[Array, "B T"] | None,
-    lengths: Int[Array, "B"] | None,
+    x: Float[Array, "B T D"], starts: Bool[Array, "B T"] | None, lengths: Int[Array, "B"] | None
 ) -> tuple[Bool[Array, "B T"] | None, Bool[Array, "B T"] | None]:
     """Returns which tokens of `x` begin a document and which exist; None: none, and all."""
     valid = None if lengths is None else valid_tokens(lengths, *x.shape[:2])

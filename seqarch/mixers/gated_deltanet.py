@@ -58,13 +58,7 @@ class GatedDeltaNet(MatrixMixer):
             raise UserError(f"gated_deltanet: expand_key is {expand_key}, which leaves no channels")
         how = dict(method=method, chunk=chunk, dtype=dtype, state_dtype=state_dtype, rngs=rngs)
         super().__init__(
-            dim,
-            heads=heads,
-            key=K,
-            value=2 * K,
-            conv_width=conv_width,
-            gate=jax.nn.silu,
-            **how,
+            dim, heads=heads, key=K, value=2 * K, conv_width=conv_width, gate=jax.nn.silu, **how
         )
         self.strength = 2.0 if negative_eigenvalues else 1.0
         self.beta = Linear(dim, heads, ("embed", None), rngs=rngs, dtype=jnp.float32)

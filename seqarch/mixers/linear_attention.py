@@ -142,10 +142,7 @@ class LinearAttention(SequenceMixer):
         return S.astype(jnp.float32)
 
     def _read_out(
-        self,
-        before: LinearAttentionState,
-        o: Float[Array, "... H _"],
-        S: Float[Array, "B H K _"],
+        self, before: LinearAttentionState, o: Float[Array, "... H _"], S: Float[Array, "B H K _"]
     ) -> tuple[Float[Array, "... D"], LinearAttentionState]:
         """Returns the outputs and the state, from those of the op."""
         S = S.astype(self.state_dtype)

@@ -59,7 +59,7 @@ FRACTION = 2.0**-16  # the keys by which blocks are chosen are sums of multiples
 CHUNK = 64  # queries that choose together
 
 
-class Sums(NamedTuple):
+class BlockSums(NamedTuple):
     """Weighted sums over blocks: of keys, of values, and of exact keys in units of FRACTION."""
 
     k: Float[Array, "B M G K"]
@@ -94,7 +94,7 @@ class Chosen(NamedTuple):
     q: Float[Array, "B T H K"]
     blocks: Int[Array, "B T G count"]
     spans: Spans
-    sums: Sums
+    sums: BlockSums
 
 
 class NSA(CachedMixer):
@@ -178,7 +178,7 @@ class NSA(CachedMixer):
         key = jnp.round(self._weigh(self.weigh_k, exact, at) / FRACTION).astype(jnp.int32)
         given = self._weigh(self.weigh_k, k, at), self._weigh(self.weigh_v, v, at), key
         before = state.pk, state.pv, state.part
-        sums = Sums(*(block_sums(*each, spans, self.size) for each in zip(given, before)))
+        sums = BlockSums(*(block_sums(*each, spans, self.size) for each in zip(given, before)))
         blocks = self._choose(x, at, state, spans, sums)
         return Tokens(turn(q), {"k": turn(k), "v": v}, more=Chosen(q, blocks, spans, sums))
 

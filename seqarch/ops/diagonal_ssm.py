@@ -22,7 +22,7 @@ from seqarch.ops.numerics import dot, segments
 from seqarch.types import Array, Bool, Complex, Float
 
 
-class Chunk(NamedTuple):
+class SSMChunk(NamedTuple):
     """The arguments of `diagonal_ssm` for some tokens."""
 
     u: Float[Array, "B C E"]
@@ -57,7 +57,7 @@ def diagonal_ssm(
     """
     h0 = jnp.zeros((u.shape[0], 2, *log_a.shape)) if h0 is None else h0
     valid = jnp.ones(u.shape[:2], bool) if valid is None else valid
-    tokens = Chunk(jnp.where(valid[..., None], u.astype(jnp.float32), 0.0), starts, valid)
+    tokens = SSMChunk(jnp.where(valid[..., None], u.astype(jnp.float32), 0.0), starts, valid)
     y, h = FORMS.pick(method)(tokens, log_a, b, c, from_parts(h0, 1), chunk=chunk)
     return y, parts(h, 1)
 
@@ -94,13 +94,13 @@ def _arranged(form, tokens, log_a, b, c, h, *, chunk):
     recurrence = affine.Recurrence(
         summarise=partial(_summarise, log_a, parts(write[::-1], 1)),
         read=partial(_read, kernel, parts(read.conj(), 1)),
-        identity=Chunk(0.0, None if tokens.starts is None else False, False),
+        identity=SSMChunk(0.0, None if tokens.starts is None else False, False),
     )
     return affine.FORMS[form](recurrence, tokens, h, chunk=chunk)
 
 
 def _summarise(
-    log_a: Complex[Array, "N E"], write: Float[Array, "_ 2 N E"], chunk: Chunk
+    log_a: Complex[Array, "N E"], write: Float[Array, "_ 2 N E"], chunk: SSMChunk
 ) -> affine.Affine:
     """Returns the map from the state before a chunk to that after its last valid token."""
     count, u = chunk.valid.sum(1), chunk.u
@@ -118,7 +118,7 @@ def _summarise(
 def _read(
     kernel: Float[Array, "_ _ E"],
     read: Float[Array, "_ 2 N E"],
-    chunk: Chunk,
+    chunk: SSMChunk,
     h: Complex[Array, "B N E"],
 ) -> Float[Array, "B C E"]:
     size = chunk.u.shape[1]

@@ -225,12 +225,7 @@ def _pallas(
 
 
 FORMS = Forms(
-    {
-        "sequential": _sequential,
-        "recompute": _recompute,
-        "stepwise": _stepwise,
-        "newton": _newton,
-    },
+    {"sequential": _sequential, "recompute": _recompute, "stepwise": _stepwise, "newton": _newton},
     cpu="stepwise",
     accelerator="recompute",
     tpu="pallas",

@@ -33,7 +33,7 @@ MOST = 100  # iterations, after which tokens are taken one after the other
 
 
 @runtime_checkable
-class Cell(Protocol):
+class NewtonCell(Protocol):
     """A cell whose units depend on one another through s = W h alone."""
 
     update: Callable[[Array, Array, tuple[Array, ...]], tuple[Array, ...]]
@@ -86,10 +86,10 @@ def solve(
     return Solution(x, count, error <= TOLERANCE)
 
 
-class Recurrence(NamedTuple):
+class NonlinearRecurrence(NamedTuple):
     """A cell on given tokens, whose states are [T, B, *S, K]: all state arrays in one."""
 
-    cell: Cell
+    cell: NewtonCell
     u: Float[Array, "T B *U"]
     keep: Float[Array, "T B"] | None
     valid: Bool[Array, "T B"] | None
@@ -134,7 +134,7 @@ class Recurrence(NamedTuple):
         return found
 
 
-def states(recurrence: Recurrence) -> Solution:
+def states(recurrence: NonlinearRecurrence) -> Solution:
     """Returns the states after all tokens; where iterations do not converge, token by token."""
 
     def one_by_one() -> Array:
@@ -154,7 +154,7 @@ def states(recurrence: Recurrence) -> Solution:
     return found._replace(x=jax.lax.cond(found.converged, lambda: found.x, one_by_one))
 
 
-def adjoint(recurrence: Recurrence, x: Array, d_x: Array) -> Solution:
+def adjoint(recurrence: NonlinearRecurrence, x: Array, d_x: Array) -> Solution:
     """Returns the cotangents of the states `x`, given those of outputs, d_x [T, B, *S, K].
 
     Where iterations do not converge, they are found token by token.
@@ -190,7 +190,7 @@ def adjoint(recurrence: Recurrence, x: Array, d_x: Array) -> Solution:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def newton(
-    cell: Cell,
+    cell: NewtonCell,
     u: Float[Array, "T B *U"],
     keep: Float[Array, "T B"] | None,
     valid: Bool[Array, "T B"] | None,
@@ -202,7 +202,7 @@ def newton(
 
 
 def _forward(cell, u, keep, valid, W, state):
-    recurrence = Recurrence(cell, u, keep, valid, W, jnp.stack(state, -1))
+    recurrence = NonlinearRecurrence(cell, u, keep, valid, W, jnp.stack(state, -1))
     x = states(recurrence).x
     return (x[..., 0], tuple(jnp.moveaxis(x[-1], -1, 0))), (u, keep, valid, W, state, x)
 
@@ -210,7 +210,7 @@ def _forward(cell, u, keep, valid, W, state):
 def _backward(cell, saved, cotangents):
     u, keep, valid, W, state, x = saved
     d_hs, d_state = cotangents
-    recurrence = Recurrence(cell, u, keep, valid, W, jnp.stack(state, -1))
+    recurrence = NonlinearRecurrence(cell, u, keep, valid, W, jnp.stack(state, -1))
     d_x = jnp.zeros_like(x).at[..., 0].set(d_hs).at[-1].add(jnp.stack(d_state, -1))
     d = adjoint(recurrence, x, d_x).x
     pull = jax.vjp(recurrence.after, u, W, recurrence.previous(x))[1]

@@ -18,7 +18,7 @@ from seqarch.ops.forms import Forms
 from seqarch.ops.numerics import dot
 from seqarch.ops.online_softmax import Partial, absorb, empty, finish
 from seqarch.ops.visibility import Places, Rule
-from seqarch.types import Array, Float, Int
+from seqarch.types import Array, Bool, Float, Int
 
 
 def gathered(
@@ -57,10 +57,9 @@ def gathered(
         where = chosen[..., None] * size + jnp.arange(size).reshape(1, 1, 1, -1)
         seen = jnp.broadcast_to(chosen[..., None] >= 0, where.shape).reshape(B, C, -1)
         where = where.reshape(B, C, -1)
-        index = where + first[:, :, None]
-        there = jnp.clip(index, 0, k.shape[1] - 1)
+        there, present = _locate(where, first, k_pos)
         distance = position[:, :, None] - where
-        seen &= (index == there) & (distance >= 0) & (k_pos[rows, there] == where)
+        seen &= present & (distance >= 0)
         if window is not None:
             seen &= distance < window
         keys, values = (x[rows, there].astype(q.dtype) for x in (k, v))
@@ -72,6 +71,16 @@ def gathered(
         return o.reshape(B, C, R, -1), log_total.reshape(B, C, R)
 
     return Partial(*by_chunks(of, (q, at.position, chosen, first), chunk))
+
+
+def _locate(
+    where: Int[Array, "B T N"], first: Int[Array, "B T"], k_pos: Int[Array, "B S"]
+) -> tuple[Int[Array, "B T N"], Bool[Array, "B T N"]]:
+    """Returns the indices of the keys at positions of each query's document, and which exist."""
+    index = where + first[:, :, None]
+    there = jnp.clip(index, 0, k_pos.shape[1] - 1)
+    rows = jnp.arange(len(k_pos))[:, None, None]
+    return there, (index == there) & (k_pos[rows, there] == where)
 
 
 def gathered_cache(

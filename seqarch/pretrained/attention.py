@@ -3,7 +3,7 @@
 from typing import Any
 
 from seqarch.costs.hf.families import FAMILIES as PLANNED
-from seqarch.costs.hf.fields import Fields
+from seqarch.costs.hf.fields import HFFields
 from seqarch.costs.hf.layers import OutsideModel
 from seqarch.costs.hf.parts import heads
 from seqarch.pretrained.outside import Outside, layer
@@ -13,24 +13,24 @@ from seqarch.pretrained.rotary import rotary
 BUFFERS = (".rotary_emb.inv_freq",)  # which older files have beside the weights
 
 
-def llama(fields: Fields, plan: OutsideModel) -> Outside:
+def llama(fields: HFFields, plan: OutsideModel) -> Outside:
     """Returns Llama."""
     bias = fields.flag("attention_bias", False)
     options = dict(bias=bias, out_bias=bias, mlp_bias=fields.flag("mlp_bias", False))
     return _attention_model(fields, plan, heads(fields, grouped=False), **options)
 
 
-def mistral(fields: Fields, plan: OutsideModel) -> Outside:
+def mistral(fields: HFFields, plan: OutsideModel) -> Outside:
     """Returns Mistral."""
     return _attention_model(fields, plan, heads(fields))
 
 
-def qwen2(fields: Fields, plan: OutsideModel) -> Outside:
+def qwen2(fields: HFFields, plan: OutsideModel) -> Outside:
     """Returns Qwen2."""
     return _attention_model(fields, plan, heads(fields), bias=True)
 
 
-def qwen3(fields: Fields, plan: OutsideModel) -> Outside:
+def qwen3(fields: HFFields, plan: OutsideModel) -> Outside:
     """Returns Qwen3."""
     bias = fields.flag("attention_bias", False)
     options = dict(bias=bias, out_bias=bias, qk_norm=True)
@@ -38,7 +38,7 @@ def qwen3(fields: Fields, plan: OutsideModel) -> Outside:
 
 
 def _attention_model(
-    fields: Fields,
+    fields: HFFields,
     plan: OutsideModel,
     head: Any,
     *,
@@ -97,7 +97,7 @@ def mlp(at: str, bias: bool, inside: str = "mlp") -> Parts:
     return parts
 
 
-def is_tied(fields: Fields) -> bool:
+def is_tied(fields: HFFields) -> bool:
     """Returns whether the embedding is also the head."""
     return fields.flag("tie_word_embeddings", PLANNED[fields.get("model_type")].tied)
 

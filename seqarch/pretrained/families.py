@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from seqarch.config import ModelConfig
 from seqarch.costs.hf.families import FAMILIES as PLANNED
 from seqarch.costs.hf.families import describe
-from seqarch.costs.hf.fields import Fields
+from seqarch.costs.hf.fields import HFFields
 from seqarch.costs.hf.layers import OutsideModel
 from seqarch.patterns import Layer
 from seqarch.pretrained.attention import llama, mistral, qwen2, qwen3
@@ -15,7 +15,7 @@ from seqarch.pretrained.recurrent import mamba1, mamba2
 from seqarch.pretrained.recurrent_gemma import recurrent_gemma
 
 
-class Family(NamedTuple):
+class ImportedFamily(NamedTuple):
     """A family of models.
 
     Attributes:
@@ -24,19 +24,19 @@ class Family(NamedTuple):
       end: the token that ends one, likewise.
     """
 
-    read: Callable[[Fields, OutsideModel], Outside]
+    read: Callable[[HFFields, OutsideModel], Outside]
     begin: int | None = None
     end: int | None = None
 
 
-FAMILIES: dict[str, Family] = {  # by model_type
-    "llama": Family(llama, 1, 2),
-    "mistral": Family(mistral, 1, 2),
-    "qwen2": Family(qwen2),
-    "qwen3": Family(qwen3),
-    "mamba": Family(mamba1, 0, 0),
-    "mamba2": Family(mamba2, 0, 2),
-    "recurrent_gemma": Family(recurrent_gemma, 2, 1),
+FAMILIES: dict[str, ImportedFamily] = {  # by model_type
+    "llama": ImportedFamily(llama, 1, 2),
+    "mistral": ImportedFamily(mistral, 1, 2),
+    "qwen2": ImportedFamily(qwen2),
+    "qwen3": ImportedFamily(qwen3),
+    "mamba": ImportedFamily(mamba1, 0, 0),
+    "mamba2": ImportedFamily(mamba2, 0, 2),
+    "recurrent_gemma": ImportedFamily(recurrent_gemma, 2, 1),
 }
 
 
@@ -69,7 +69,7 @@ def read_import(values: dict[str, Any], path: str = "config.json", **model: Any)
     Raises:
       UserError: where they are no config of a known family, or say what has no counterpart.
     """
-    fields = Fields(values, path)
+    fields = HFFields(values, path)
     plan = describe(values, path)
     _refuse(fields, plan)
     family, vocab = FAMILIES[plan.name], fields.count("vocab_size")
@@ -87,7 +87,7 @@ def read_import(values: dict[str, Any], path: str = "config.json", **model: Any)
     return Imported(plan.name, config, outside, end, plan.positions)
 
 
-def _refuse(fields: Fields, plan: OutsideModel) -> None:
+def _refuse(fields: HFFields, plan: OutsideModel) -> None:
     """Raises UserError for what has no counterpart here."""
     mixtures = [layer.kind for layer in plan.layers if layer.kind.endswith("experts")]
     if mixtures:
@@ -102,7 +102,7 @@ def _refuse(fields: Fields, plan: OutsideModel) -> None:
         raise fields.error(f"its weights are quantised ({method}); give them in bfloat16 or more")
 
 
-def _bounds(fields: Fields, family: Family, vocab: int) -> tuple[int, int]:
+def _bounds(fields: HFFields, family: ImportedFamily, vocab: int) -> tuple[int, int]:
     """Returns the token that begins a document, and the one that ends it.
 
     A model without the first begins with the second; one without either has the vocabulary's last.
@@ -113,7 +113,7 @@ def _bounds(fields: Fields, family: Family, vocab: int) -> tuple[int, int]:
     return given[0], given[-1]
 
 
-def _token(fields: Fields, name: str, default: int | None, vocab: int) -> int | None:
+def _token(fields: HFFields, name: str, default: int | None, vocab: int) -> int | None:
     """Returns a token, the first where the config lists several; None where it has none."""
     value = fields.get(name) if fields.has(name) else default
     value = value[0] if isinstance(value, list) and value else value

@@ -9,7 +9,7 @@ from seqarch.config import ModelConfig
 from seqarch.errors import UserError
 from seqarch.model import abstract_model
 from seqarch.pretrained.outside import Outside
-from seqarch.pretrained.parts import Part
+from seqarch.pretrained.parts import Recipe
 from seqarch.training.checkpoint import named
 
 PREFIX = "model."  # of the names in a checkpoint
@@ -34,7 +34,7 @@ def filled(
     width, blocks = len(stack.period), [outside.block(index) for index in range(config.layers)]
     read: set[str] = set()
 
-    def made(part: Part, shape: tuple[int, ...]) -> np.ndarray:
+    def made(part: Recipe, shape: tuple[int, ...]) -> np.ndarray:
         read.update(part.names)
         return _make(part, shape, weights, where)
 
@@ -58,7 +58,7 @@ def filled(
 
 
 def _make(
-    part: Part, shape: tuple[int, ...], weights: Mapping[str, np.ndarray], where: str
+    part: Recipe, shape: tuple[int, ...], weights: Mapping[str, np.ndarray], where: str
 ) -> np.ndarray:
     """Returns one parameter; raises UserError where a weight is missing or has another shape."""
     given = []

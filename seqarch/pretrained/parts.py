@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Part(NamedTuple):
+class Recipe(NamedTuple):
     """One parameter of ours.
 
     Attributes:
@@ -21,27 +21,27 @@ class Part(NamedTuple):
     make: Callable[..., np.ndarray] = lambda W: W
 
 
-Parts = dict[str, Part]  # by the parameter's dotted name in a block, or in the model
+Parts = dict[str, Recipe]  # by the parameter's dotted name in a block, or in the model
 
 
-def same(name: str) -> Part:
+def same(name: str) -> Recipe:
     """Returns the weight itself."""
-    return Part((name,))
+    return Recipe((name,))
 
 
-def transposed(name: str) -> Part:
+def transposed(name: str) -> Recipe:
     """Returns the transposed weight."""
-    return Part((name,), lambda W: W.T)
+    return Recipe((name,), lambda W: W.T)
 
 
-def centred(name: str) -> Part:
+def centred(name: str) -> Recipe:
     """Returns the scale of a norm that multiplies by 1 + W."""
-    return Part((name,), lambda W: 1 + W)
+    return Recipe((name,), lambda W: 1 + W)
 
 
-def taps(name: str) -> Part:
+def taps(name: str) -> Recipe:
     """Returns the weights [W, E] of a convolution of each channel, from [E, 1, W]."""
-    return Part((name,), lambda W: W[:, 0].T)
+    return Recipe((name,), lambda W: W[:, 0].T)
 
 
 def linear(ours: str, theirs: str, bias: bool = False) -> Parts:
@@ -52,9 +52,9 @@ def linear(ours: str, theirs: str, bias: bool = False) -> Parts:
 
 def rows(ours: str, theirs: str, first: int, last: int | None, bias: bool = False) -> Parts:
     """Returns a projection to the outputs [first, last) of another one; last=None: to its end."""
-    parts = {f"{ours}.kernel": Part((f"{theirs}.weight",), lambda W: W[first:last].T)}
+    parts = {f"{ours}.kernel": Recipe((f"{theirs}.weight",), lambda W: W[first:last].T)}
     if bias:
-        parts[f"{ours}.bias"] = Part((f"{theirs}.bias",), lambda b: b[first:last])
+        parts[f"{ours}.bias"] = Recipe((f"{theirs}.bias",), lambda b: b[first:last])
     return parts
 
 
@@ -62,6 +62,6 @@ def side_by_side(ours: str, *theirs: str) -> Parts:
     """Returns a projection, with a bias, to the outputs of several ones, one after the other."""
     kernels, biases = (tuple(f"{name}.{kind}" for name in theirs) for kind in ("weight", "bias"))
     return {
-        f"{ours}.kernel": Part(kernels, lambda *W: np.concatenate(W).T),
-        f"{ours}.bias": Part(biases, lambda *b: np.concatenate(b)),
+        f"{ours}.kernel": Recipe(kernels, lambda *W: np.concatenate(W).T),
+        f"{ours}.bias": Recipe(biases, lambda *b: np.concatenate(b)),
     }

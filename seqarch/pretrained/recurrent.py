@@ -3,16 +3,16 @@
 import math
 from collections.abc import Callable
 
-from seqarch.costs.hf.fields import Fields
+from seqarch.costs.hf.fields import HFFields
 from seqarch.costs.hf.layers import OutsideModel
 from seqarch.costs.hf.recurrent import rank
 from seqarch.patterns import Layer
 from seqarch.pretrained.attention import around_blocks, is_tied
 from seqarch.pretrained.outside import Outside, layer
-from seqarch.pretrained.parts import Part, Parts, linear, rows, same, taps, transposed
+from seqarch.pretrained.parts import Parts, Recipe, linear, rows, same, taps, transposed
 
 
-def mamba1(fields: Fields, plan: OutsideModel) -> Outside:
+def mamba1(fields: HFFields, plan: OutsideModel) -> Outside:
     """Returns Mamba; raises UserError for an activation without a counterpart."""
     width = fields.count("hidden_size", "d_model")
     bias, conv_bias = fields.flag("use_bias", False), fields.flag("use_conv_bias", True)
@@ -46,7 +46,7 @@ def mamba1(fields: Fields, plan: OutsideModel) -> Outside:
     return _outside(fields, (layer("mamba", **options),) * len(plan.layers), block)
 
 
-def mamba2(fields: Fields, plan: OutsideModel) -> Outside:
+def mamba2(fields: HFFields, plan: OutsideModel) -> Outside:
     """Returns Mamba-2; raises UserError for what has no counterpart."""
     limit = fields.get("time_step_limit")
     if limit not in (None, [0, math.inf]):
@@ -87,14 +87,14 @@ def mamba2(fields: Fields, plan: OutsideModel) -> Outside:
     return _outside(fields, (layer("mamba2", **options),) * len(plan.layers), block)
 
 
-def _step_bias(name: str, inp: str, first: int, bias: bool) -> Part:
+def _step_bias(name: str, inp: str, first: int, bias: bool) -> Recipe:
     """Returns the bias of the time steps, with that of the projection to them."""
     if not bias:
         return same(name)
-    return Part((name, f"{inp}.bias"), lambda own, projected: own + projected[first:])
+    return Recipe((name, f"{inp}.bias"), lambda own, projected: own + projected[first:])
 
 
-def _outside(fields: Fields, layers: tuple[Layer, ...], block: Callable[[int], Parts]) -> Outside:
+def _outside(fields: HFFields, layers: tuple[Layer, ...], block: Callable[[int], Parts]) -> Outside:
     """Returns a model of blocks without an MLP, with what is around them."""
     fields.choice("hidden_act", default="silu", known=("silu",))
     tied = is_tied(fields)

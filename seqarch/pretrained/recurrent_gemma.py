@@ -7,18 +7,18 @@ logits are bounded.
 import jax.numpy as jnp
 import numpy as np
 
-from seqarch.costs.hf.fields import Fields
+from seqarch.costs.hf.fields import HFFields
 from seqarch.costs.hf.layers import OutsideModel
 from seqarch.patterns import Layer
 from seqarch.pretrained.attention import around_blocks, is_tied, mlp
 from seqarch.pretrained.outside import Outside, layer
-from seqarch.pretrained.parts import Part, Parts, centred, linear, same, side_by_side, taps
+from seqarch.pretrained.parts import Parts, Recipe, centred, linear, same, side_by_side, taps
 from seqarch.pretrained.rotary import rotary
 
 ACTIVATIONS = ("gelu_pytorch_tanh", "gelu_new")  # two names of GELU with tanh
 
 
-def recurrent_gemma(fields: Fields, plan: OutsideModel) -> Outside:
+def recurrent_gemma(fields: HFFields, plan: OutsideModel) -> Outside:
     """Returns RecurrentGemma; raises UserError for what has no counterpart."""
     width, bias = fields.count("hidden_size"), fields.flag("attention_bias", False)
     fields.choice("hidden_activation", default=ACTIVATIONS[0], known=ACTIVATIONS)
@@ -50,7 +50,7 @@ def recurrent_gemma(fields: Fields, plan: OutsideModel) -> Outside:
     return Outside(layers, model, block, around, ("lm_head.weight",) if tied else ())
 
 
-def _layer(fields: Fields, cache: int, window: int | None) -> Layer:
+def _layer(fields: HFFields, cache: int, window: int | None) -> Layer:
     """Returns the layer whose plan has a cache of so many elements a token, and a window."""
     heads = fields.count("num_attention_heads")
     if not cache:
@@ -86,8 +86,8 @@ def _rg_lru(at: str) -> Parts:
         **side_by_side("mixer.inp", f"{at}.linear_x", f"{at}.linear_y"),
         "mixer.conv.weights": taps(f"{at}.conv_1d.weight"),
         "mixer.conv.bias": same(f"{at}.conv_1d.bias"),
-        "mixer.gates.kernel": Part(weights, lambda *W: np.stack(W, axis=2)),
-        "mixer.gates.bias": Part(biases, lambda *b: np.stack(b, axis=1).ravel()),
-        "mixer.Lambda": Part((f"{at}.rg_lru.recurrent_param",), lambda p: -p),
+        "mixer.gates.kernel": Recipe(weights, lambda *W: np.stack(W, axis=2)),
+        "mixer.gates.bias": Recipe(biases, lambda *b: np.stack(b, axis=1).ravel()),
+        "mixer.Lambda": Recipe((f"{at}.rg_lru.recurrent_param",), lambda p: -p),
         **linear("mixer.out", f"{at}.linear_out", True),
     }

@@ -6,13 +6,13 @@ Older ones have `rope_theta` and `rope_scaling`, newer ones both in `rope_parame
 import math
 from typing import Any
 
-from seqarch.costs.hf.fields import Fields
+from seqarch.costs.hf.fields import HFFields
 
 THETA = 10_000.0  # base of the frequencies where a config has none, as in transformers
 KINDS = ("default", "linear", "llama3", "yarn")
 
 
-def rotary(fields: Fields, share: float | None = None) -> dict[str, Any]:
+def rotary(fields: HFFields, share: float | None = None) -> dict[str, Any]:
     """Returns the options of attention: rope, rope_share, rope_scaling.
 
     Args:
@@ -32,7 +32,7 @@ def rotary(fields: Fields, share: float | None = None) -> dict[str, Any]:
     return dict(rope=theta, rope_share=given, rope_scaling=_scaling(fields, inner))
 
 
-def _scaling(fields: Fields, inner: Fields) -> str | None:
+def _scaling(fields: HFFields, inner: HFFields) -> str | None:
     """Returns the option rope_scaling; None where the frequencies are as they are."""
     kind = inner.choice("rope_type", "type", default="default", known=KINDS)
     if kind == "default":
@@ -51,7 +51,7 @@ def _scaling(fields: Fields, inner: Fields) -> str | None:
     return _text(kind, factor, *turns, length, _magnitude(inner, factor))
 
 
-def _magnitude(inner: Fields, factor: float) -> float:
+def _magnitude(inner: HFFields, factor: float) -> float:
     """Returns what YaRN multiplies queries and keys by (Peng et al. 2023, section 3.4)."""
 
     def scaled(by: float) -> float:

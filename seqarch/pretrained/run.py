@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from seqarch.pretrained.families import Imported, read_import
 from seqarch.pretrained.filling import filled
 from seqarch.pretrained.vocabulary import run_tokenizer
 from seqarch.pretrained.weights import Weights
+from seqarch.runtime.progress import Say
 from seqarch.tasks.text import tokenizer
-from seqarch.training import rundir
+from seqarch.training import rundir, storage
 from seqarch.training.checkpoint import Checkpointer
 
 STEP = 0  # of the checkpoint, since nothing was trained here
@@ -31,7 +31,7 @@ def import_run(
     data: str | None = None,
     length: int = 1024,
     dtype: str = "float32",
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Config:
     """Writes a run with the weights of a model, and returns its config.
 
@@ -56,17 +56,10 @@ def import_run(
     if tokens.exists():
         model = imported.config
         spec = run_tokenizer(tokens, model.vocab, model.boundary, imported.end)
-    config = Config(
-        steps=1,
-        batch=1,
-        length=min(length, imported.positions or length),
-        model=imported.config,
-        data=DataConfig(data or str(Path(workdir) / "text")),
-        eval=EvalConfig(batch=1),
-    )
+    config = _run_config(imported, data or str(Path(workdir) / "text"), length)
     _check_empty(workdir)
     rundir.check(workdir, config)
-    with rundir.lock(workdir, say), rundir.full_disk_told(workdir):
+    with storage.lock(workdir, say), storage.full_disk_told(workdir):
         with Weights(source.parent) as weights:
             arrays = filled(imported.config, imported.outside, weights, str(source.parent))
         say(f"{imported.name}: {sum(each.size for each in arrays.values()):,} parameters")
@@ -75,6 +68,18 @@ def import_run(
             write_text(Path(workdir) / tokenizer.FILE, spec)
         rundir.write(workdir, to_dict(config), _record(source, imported))
     return config
+
+
+def _run_config(imported: Imported, data: str, length: int) -> Config:
+    """Returns the config of the run, whose windows are no longer than the model reads."""
+    return Config(
+        steps=1,
+        batch=1,
+        length=min(length, imported.positions or length),
+        model=imported.config,
+        data=DataConfig(data),
+        eval=EvalConfig(batch=1),
+    )
 
 
 def _check_empty(workdir: str | os.PathLike) -> None:

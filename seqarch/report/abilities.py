@@ -8,15 +8,7 @@ import dataclasses
 
 from seqarch.records import Results
 from seqarch.report.formats import show
-from seqarch.report.members import (
-    PROBE,
-    PROBE_SEARCH,
-    Comparison,
-    Member,
-    longest,
-    mark,
-    revisions,
-)
+from seqarch.report.members import PROBE, PROBE_SEARCH, Comparison, Member, longest, mark, revisions
 from seqarch.report.origin_tables import pattern_cells, provenance_table, run_table
 from seqarch.report.probe_rates import rate_table
 from seqarch.report.probes import EVALUATOR, fit_table, outcomes, solved_from

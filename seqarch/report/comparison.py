@@ -29,7 +29,7 @@ from seqarch.report.origin_tables import (
 )
 from seqarch.report.probes import (
     INTERVAL,
-    Outcome,
+    MemberOutcome,
     fit_figure,
     fit_table,
     outcome_cells,
@@ -129,7 +129,7 @@ def _documents(results: Results) -> Record | None:
 
 
 def summary_table(
-    comparison: Comparison, judged: dict[str, Judgement], found: dict[str, Outcome]
+    comparison: Comparison, judged: dict[str, Judgement], found: dict[str, MemberOutcome]
 ) -> Table | None:
     """Returns quality, memory and speed in the width of a terminal; None without members.
 
@@ -170,7 +170,7 @@ def summary_table(
     return member_table("At a glance", caption, members, shown)
 
 
-def _score_cells(members: Sequence[Member], found: dict[str, Outcome]) -> list[Cells]:
+def _score_cells(members: Sequence[Member], found: dict[str, MemberOutcome]) -> list[Cells]:
     """Returns columns for each metric that the members' tasks are scored by."""
     made = []
     for each in scores_of(members):

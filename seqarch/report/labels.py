@@ -89,13 +89,13 @@ def uncrossed(
     return order
 
 
-Line = tuple[tuple[float, float], tuple[float, float]]
+Segment = tuple[tuple[float, float], tuple[float, float]]
 
 
-def _cross(one: Line, other: Line) -> bool:
+def _cross(one: Segment, other: Segment) -> bool:
     """Returns whether two lines have a point in common that is no end of either."""
 
-    def side(line: Line, point: tuple[float, float]) -> float:
+    def side(line: Segment, point: tuple[float, float]) -> float:
         (x, y), (u, v) = line
         return (u - x) * (point[1] - y) - (v - y) * (point[0] - x)
 

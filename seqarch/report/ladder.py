@@ -25,7 +25,7 @@ LEAST = 3  # sizes of a fit
 AXES = {"params": "parameters", "flops": "training FLOPs"}  # what bits per byte are fitted against
 
 
-class Point(NamedTuple):
+class LadderPoint(NamedTuple):
     """A run: its parameters, the FLOPs of its training, and its bits per byte."""
 
     params: float
@@ -43,14 +43,14 @@ def ladder(comparison: Comparison) -> dict[str, dict[str, Member]]:
     return found
 
 
-def points(member: Member) -> list[Point]:
+def points(member: Member) -> list[LadderPoint]:
     """Returns a point for each seed of a member at one size; none where it was not measured."""
     params = member.value("memory", "params")
     per_token, tokens = member.value("flops", "train_per_token"), trained_tokens(member)
     bits = [each.value("quality", "bits_per_byte") for each in member.results]
     if not params or not per_token or not tokens:
         return []
-    return [Point(params, per_token * tokens, each) for each in bits if each]
+    return [LadderPoint(params, per_token * tokens, each) for each in bits if each]
 
 
 def fit(rungs: Mapping[str, Member], axis: str) -> Exponent | None:
@@ -107,9 +107,7 @@ def _orders(found: Mapping[str, Mapping[str, Member]], sizes: Sequence[str]) -> 
 
 
 def _changes(
-    found: Mapping[str, Mapping[str, Member]],
-    sizes: Sequence[str],
-    judged: Mapping[str, Judgement],
+    found: Mapping[str, Mapping[str, Member]], sizes: Sequence[str], judged: Mapping[str, Judgement]
 ) -> str:
     """Returns which pairs are told apart at two sizes, and in another order."""
     pairs = []
@@ -156,7 +154,7 @@ def ladder_figure(comparison: Comparison) -> Figure | None:
 
 
 def _draw(
-    axes: Axes, sizes: Sequence[Sequence[Point]], axis: str, look: style.Style
+    axes: Axes, sizes: Sequence[Sequence[LadderPoint]], axis: str, look: style.Style
 ) -> tuple[float, float] | None:
     """Draws a member's points and the line through their means; returns the line's end."""
     seeds = [each for found in sizes for each in found]

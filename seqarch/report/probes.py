@@ -28,7 +28,7 @@ LETTERS = (
 )
 
 
-class Outcome(NamedTuple):
+class MemberOutcome(NamedTuple):
     """What the runs of a member came to.
 
     Attributes:
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
     letters: str = ""
 
 
-def outcomes(models: Sequence[Member]) -> dict[str, Outcome]:
+def outcomes(models: Sequence[Member]) -> dict[str, MemberOutcome]:
     """Returns the outcomes of members with accuracies, by name; none where none has two runs.
 
     Letters are those of members with seeds enough for a verdict. The family of Holm's correction
@@ -70,13 +70,15 @@ def _scores(member: Member) -> list[float | None]:
     return [each.value for each in records if each and each.status in ("ok", "diverged")]
 
 
-def outcome_of(member: Member) -> Outcome | None:
+def outcome_of(member: Member) -> MemberOutcome | None:
     """Returns what the runs of a member came to, without letters; None where none has a score."""
     scores, solved = tuple(_scores(member)), solved_from(member.results)
     if not scores:
         return None
     middle = median_score(scores)
-    return Outcome(scores, middle if math.isfinite(middle) else None, fit_rate(scores, solved))
+    return MemberOutcome(
+        scores, middle if math.isfinite(middle) else None, fit_rate(scores, solved)
+    )
 
 
 def solved_from(results: Sequence[Results]) -> float:
@@ -88,7 +90,7 @@ def solved_from(results: Sequence[Results]) -> float:
     return next((each for each in found if each is not None), math.inf)
 
 
-def _order(found: Mapping[str, Outcome]) -> list[str]:
+def _order(found: Mapping[str, MemberOutcome]) -> list[str]:
     """Returns the members from the best on: by fit rate, then by median."""
 
     def rank(name: str) -> tuple[float, float]:
@@ -118,7 +120,7 @@ def verdict(rate: FitRate) -> str:
     return f"{counted}, so rates from {rate.low:.2f} to {rate.high:.2f} are compatible"
 
 
-def outcome_cells(found: Mapping[str, Outcome]) -> list[Cells]:
+def outcome_cells(found: Mapping[str, MemberOutcome]) -> list[Cells]:
     """Returns the columns of a summary: n, median, fit rate with its interval, any letters."""
     cells = [
         _cell("n", "count", found, lambda each: each.rate.n),
@@ -130,12 +132,12 @@ def outcome_cells(found: Mapping[str, Outcome]) -> list[Cells]:
     return cells
 
 
-def _has_letters(found: Mapping[str, Outcome]) -> bool:
+def _has_letters(found: Mapping[str, MemberOutcome]) -> bool:
     return any(each.letters for each in found.values())
 
 
 def _cell(
-    title: str, unit: str, found: Mapping[str, Outcome], of: Callable[[Outcome], Any]
+    title: str, unit: str, found: Mapping[str, MemberOutcome], of: Callable[[MemberOutcome], Any]
 ) -> Cells:
     def value(member: Member) -> Any:
         return of(found[member.name]) if member.name in found else None
@@ -143,7 +145,7 @@ def _cell(
     return Cells(Column(title, unit), value)
 
 
-def fit_table(comparison: Comparison, found: Mapping[str, Outcome]) -> Table | None:
+def fit_table(comparison: Comparison, found: Mapping[str, MemberOutcome]) -> Table | None:
     """Returns the fit rates with what they say; None without outcomes."""
     if not found:
         return None
@@ -163,11 +165,11 @@ def fit_table(comparison: Comparison, found: Mapping[str, Outcome]) -> Table | N
     )
 
 
-def _finite(outcome: Outcome) -> list[float]:
+def _finite(outcome: MemberOutcome) -> list[float]:
     return [each for each in outcome.scores if each is not None]
 
 
-def fit_figure(comparison: Comparison, found: Mapping[str, Outcome]) -> Figure | None:
+def fit_figure(comparison: Comparison, found: Mapping[str, MemberOutcome]) -> Figure | None:
     """Returns a figure with a point for each seed of each member; None without outcomes."""
     models = [member for member in comparison.models if member.name in found]
     if not models:
@@ -191,7 +193,7 @@ def fit_figure(comparison: Comparison, found: Mapping[str, Outcome]) -> Figure |
         return style.finish(drawing, "fit-rate", "How often is the task solved?", caption)
 
 
-def _draw_strip(axes: Axes, row: int, outcome: Outcome, look: Style) -> None:
+def _draw_strip(axes: Axes, row: int, outcome: MemberOutcome, look: Style) -> None:
     """Draws the runs of a member in a row, one below the other in the order of seeds."""
     heights = row + np.linspace(-0.35, 0.35, len(outcome.scores) + 2)[1:-1]
     reached = [(x, y) for x, y in zip(outcome.scores, heights, strict=True) if x is not None]

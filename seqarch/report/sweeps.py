@@ -18,11 +18,7 @@ from seqarch.report.probes import outcome_of, solved_from
 from seqarch.report.style import Figure
 from seqarch.report.tables import Column, Row, Table
 from seqarch.stats.fit_rate import median_score
-from seqarch.stats.learning_rates import (
-    WINDOW_SEEDS,
-    is_half_octave_grid,
-    learning_rate_window,
-)
+from seqarch.stats.learning_rates import WINDOW_SEEDS, is_half_octave_grid, learning_rate_window
 from seqarch.tasks.base import ACCURACY, Score
 
 CHOSEN = (

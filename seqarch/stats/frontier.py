@@ -69,24 +69,20 @@ class SmallestState(NamedTuple):
     runs: int
 
 
-def choose_runs(points: Sequence[Point], reached: float = REACHED) -> list[Reported]:
+def choose_runs(points: Sequence[Point]) -> list[Reported]:
     """Returns the runs that count, for each mixer, model and size of the task.
 
     Where several learning rates were tried, the lowest seed that has all of them chooses
     (`choose_learning_rate`), and the runs of all other seeds with that learning rate count. With no
     other seeds, the run that was chosen counts, which flatters the model.
-
-    Args:
-      points: all runs.
-      reached: accuracy from which on a state is large enough.
     """
     cells: dict[tuple, list[Point]] = {}
     for point in points:
         cells.setdefault((point.mixer, point.model, point.size), []).append(point)
-    return [_choose(cell, reached) for cell in cells.values()]
+    return [_choose(cell) for cell in cells.values()]
 
 
-def _choose(cell: Sequence[Point], reached: float) -> Reported:
+def _choose(cell: Sequence[Point]) -> Reported:
     by_seed: dict[int, dict[float, Point]] = {}
     for point in cell:
         by_seed.setdefault(point.seed, {})[point.lr] = point
@@ -95,22 +91,16 @@ def _choose(cell: Sequence[Point], reached: float) -> Reported:
         return Reported(tuple(cell), True)
     selecting = min(by_seed, key=lambda seed: (-len(by_seed[seed]), seed))
     scores = {lr: [point.accuracy] for lr, point in by_seed[selecting].items()}
-    lr = choose_learning_rate(scores, reached) or min(scores)
+    lr = choose_learning_rate(scores, REACHED) or min(scores)
     others = [each[lr] for seed, each in by_seed.items() if seed != selecting and lr in each]
     return Reported(tuple(others or [by_seed[selecting][lr]]), bool(others))
 
 
-def smallest_states(
-    reported: Sequence[Reported], reached: float = REACHED
-) -> dict[tuple[str, float], SmallestState]:
+def smallest_states(reported: Sequence[Reported]) -> dict[tuple[str, float], SmallestState]:
     """Returns the smallest state that is large enough, by mixer and size of the task.
 
-    A state is large enough where the median accuracy of the runs of a model that keeps it reaches
-    the threshold.
-
-    Args:
-      reported: the runs that count.
-      reached: accuracy from which on a state is large enough.
+    A state is large enough where the median accuracy of the runs of a model that keeps it is at
+    least REACHED.
     """
     cells: dict[tuple[str, float], dict[int, Reported]] = {}
     for each in reported:
@@ -118,10 +108,10 @@ def smallest_states(
         states = cells.setdefault((mixer, size), {})
         if state not in states or each.median > states[state].median:
             states[state] = each
-    return {key: _smallest(states, reached) for key, states in cells.items()}
+    return {key: _smallest(states) for key, states in cells.items()}
 
 
-def _smallest(states: Mapping[int, Reported], reached: float) -> SmallestState:
-    enough = [state for state, each in states.items() if each.median >= reached]
+def _smallest(states: Mapping[int, Reported]) -> SmallestState:
+    enough = [state for state, each in states.items() if each.median >= REACHED]
     state = min(enough) if enough else max(states)
     return SmallestState(state, bool(enough), state == min(states), len(states[state].points))

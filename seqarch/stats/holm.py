@@ -5,6 +5,7 @@ from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
+LEVEL = 0.05  # probability of one false verdict in a family
 
 
 def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
@@ -25,6 +26,6 @@ def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
     return dict(zip(order, itertools.accumulate(steps, max), strict=True))
 
 
-def told_apart(p_values: Mapping[Key, float], level: float = 0.05) -> list[Key]:
-    """Returns the comparisons of a family that differ at a level over the whole family."""
-    return [key for key, p in holm(p_values).items() if p <= level]
+def told_apart(p_values: Mapping[Key, float]) -> list[Key]:
+    """Returns the comparisons of a family that differ at LEVEL over the whole family."""
+    return [key for key, p in holm(p_values).items() if p <= LEVEL]

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 from seqarch.runtime.progress import duration
-from seqarch.sweep.plan import Run
+from seqarch.sweep.plan import PlannedRun
 
 UNKNOWN = "unknown until the first run ends"
 
 
-class Estimate:
+class TimeEstimate:
     """Estimates the time of runs by the mean of finished ones.
 
     These are the ones with the same program, or all of them where there are none.
@@ -17,12 +17,12 @@ class Estimate:
     def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = {}
 
-    def add(self, run: Run, seconds: float | None) -> None:
+    def add(self, run: PlannedRun, seconds: float | None) -> None:
         """Adds a finished run; `seconds` is None where its time is unknown."""
         if seconds is not None:
             self._seconds.setdefault(run.program, []).append(seconds)
 
-    def left(self, runs: Iterable[Run], workers: int) -> float | None:
+    def left(self, runs: Iterable[PlannedRun], workers: int) -> float | None:
         """Returns the seconds that runs take, `workers` at once; None where it is unknown."""
         known = [seconds for each in self._seconds.values() for seconds in each]
         if not known:
@@ -30,7 +30,7 @@ class Estimate:
         times = [_mean(self._seconds.get(run.program, known)) for run in runs]
         return max(sum(times) / workers, max(times, default=0))
 
-    def text(self, runs: Iterable[Run], workers: int) -> str:
+    def text(self, runs: Iterable[PlannedRun], workers: int) -> str:
         """Returns `left` as text, such as "about 12.5 min"."""
         left = self.left(runs, workers)
         return UNKNOWN if left is None else f"about {duration(left)}"

@@ -15,9 +15,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from seqarch.config.values import Fields
 from seqarch.errors import UserError
 
-Fields = dict[str, Any]  # values by the dotted names of fields, such as {"optim.lr": 1e-3}
 Sweep = list[Fields]
 
 MOST_RUNS = 10_000  # of a sweep; more are a slip of the pen

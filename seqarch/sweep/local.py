@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from seqarch.errors import UserError
-from seqarch.runtime.progress import print_line
+from seqarch.runtime.progress import Say, print_line
 from seqarch.runtime.workers import side_by_side
-from seqarch.sweep.plan import Run, ensembles
-from seqarch.sweep.work import End, work_together
+from seqarch.sweep.plan import PlannedRun, ensembles
+from seqarch.sweep.work import End, Ended, work_together
 
 LOCK = ".lock"  # name of a file in the sweep's directory, which shells' * leaves out
 TRIES = 2  # starts of a run whose process is killed
@@ -19,15 +19,9 @@ WAIT_S = 60.0  # time for the workers of a sweep that was killed to save and end
 ENSEMBLE = 1  # runs that a process trains at once
 POLL_S = 0.5  # time between tries to take the lock
 
-Ended = Callable[[Run, End, int], None]
-
 
 def train_here(
-    runs: Sequence[Run],
-    workers: int,
-    ended: Ended,
-    say: Callable[[str], None],
-    ensemble: int = ENSEMBLE,
+    runs: Sequence[PlannedRun], workers: int, ended: Ended, say: Say, ensemble: int = ENSEMBLE
 ) -> None:
     """Trains and measures runs in `workers` processes at once; with one worker in this process.
 
@@ -67,13 +61,13 @@ def train_here(
     side_by_side(by_name, _work, workers, end, again)
 
 
-def _work(group: Sequence[Run]) -> list[End]:
+def _work(group: Sequence[PlannedRun]) -> list[End]:
     """Trains and measures runs in a worker, which holds the directory as long as it does so."""
     with _shared(group[0].directory.parent):
         return _named(group, functools.partial(work_together, group, print_line))
 
 
-def _named(group: Sequence[Run], call: Callable[[], list[End]]) -> list[End]:
+def _named(group: Sequence[PlannedRun], call: Callable[[], list[End]]) -> list[End]:
     """Returns call(); puts the first run's name before the error of a user's mistake."""
     try:
         return call()
@@ -86,7 +80,7 @@ def _named(group: Sequence[Run], call: Callable[[], list[End]]) -> list[End]:
 
 
 @contextlib.contextmanager
-def held(workdir: Path, say: Callable[[str], None]) -> Iterator[None]:
+def held(workdir: Path, say: Say) -> Iterator[None]:
     """Holds a sweep's directory, which its workers share; the system releases it at their ends.
 
     Raises:

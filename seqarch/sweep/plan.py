@@ -16,11 +16,12 @@ from seqarch.sweep.hyper import Sweep
 from seqarch.sweep.names import run_name
 from seqarch.tasks import make_task
 from seqarch.tasks.base import SPLITS
-from seqarch.training import restore, sharding
-from seqarch.training.dispatch import most_steps, program_key
+from seqarch.training import restore, sharded_step, sharding
+from seqarch.training.dispatch import most_steps
+from seqarch.training.sharded_step import program_key
 
 
-class Run(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run of a sweep.
 
     Attributes:
@@ -47,7 +48,7 @@ class Run(NamedTuple):
 
 def plan(
     base: Config, sweep: Sweep, workdir: Path, split: str, only: Sequence[str] = ()
-) -> list[Run]:
+) -> list[PlannedRun]:
     """Returns the runs of a sweep.
 
     Args:
@@ -80,11 +81,13 @@ def plan(
         if same:
             raise UserError(f"{same} and {name} of the sweep are the same run; give one of them")
         names[key] = name
-        made.append(Run(name, fields, config, workdir / name, split, tuple(only or config.evals)))
+        made.append(
+            PlannedRun(name, fields, config, workdir / name, split, tuple(only or config.evals))
+        )
     return made
 
 
-def varied(runs: Sequence[Run]) -> dict[str, list[Any]]:
+def varied(runs: Sequence[PlannedRun]) -> dict[str, list[Any]]:
     """Returns the fields that differ between runs, with their different values."""
     found: dict[str, list[Any]] = {}
     for run in runs:
@@ -99,7 +102,7 @@ def varied(runs: Sequence[Run]) -> dict[str, list[Any]]:
     }
 
 
-def check(runs: Sequence[Run], workdir: Path, here: bool = True) -> None:
+def check(runs: Sequence[PlannedRun], workdir: Path, here: bool = True) -> None:
     """Checks all runs of a sweep, of which none is started.
 
     Args:
@@ -123,17 +126,17 @@ def check(runs: Sequence[Run], workdir: Path, here: bool = True) -> None:
             execution.check(run.directory, run.config)
 
 
-def _check_config(run: Run, here: bool) -> None:
+def _check_config(run: PlannedRun, here: bool) -> None:
     config = run.config
     make_task(config)
     choose(config, run.evaluators)
     count_parameters(config.model)
     if here:
         mesh = sharding.make_mesh(config.mesh)
-        sharding.abstract_batch(resolve(config, mesh), mesh)
+        sharded_step.abstract_batch(resolve(config, mesh), mesh)
 
 
-def ensembles(runs: Sequence[Run], most: int, processes: int) -> list[list[Run]]:
+def ensembles(runs: Sequence[PlannedRun], most: int, processes: int) -> list[list[PlannedRun]]:
     """Returns the runs in groups, of which each is trained by one program from one step on.
 
     Groups of one program are of nearly equal size, and as many for each process, so that processes
@@ -144,11 +147,11 @@ def ensembles(runs: Sequence[Run], most: int, processes: int) -> list[list[Run]]
       most: members of the largest group.
       processes: groups that are trained at once.
     """
-    alike: dict[tuple[str, int], list[Run]] = {}
+    alike: dict[tuple[str, int], list[PlannedRun]] = {}
     for run in runs:
         steps = restore.steps(run.directory / "checkpoints")
         alike.setdefault((run.program, steps[-1] if steps else 0), []).append(run)
-    groups: list[tuple[int, list[Run]]] = []
+    groups: list[tuple[int, list[PlannedRun]]] = []
     for several in alike.values():
         config, count = several[0].config, len(several)
         if config.profile or most_steps(config, count_parameters(config.model)) == 1:
@@ -160,7 +163,7 @@ def ensembles(runs: Sequence[Run], most: int, processes: int) -> list[list[Run]]
     return [group for _, group in sorted(groups, key=lambda group: group[0])]
 
 
-def spread(runs: Sequence[Run]) -> list[Run]:
+def spread(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Returns the runs, with one of each program before the second of any.
 
     So the first runs compile what the others find in the cache, and tell how long each kind takes.

@@ -6,16 +6,14 @@ from pathlib import Path
 
 from seqarch import tasks
 from seqarch.report.formats import show
-from seqarch.runtime.progress import duration
-from seqarch.sweep.estimate import Estimate
-from seqarch.sweep.plan import Run, spread, varied
-from seqarch.sweep.work import DIVERGED, End, find_end
+from seqarch.runtime.progress import Say, duration
+from seqarch.sweep.estimate import TimeEstimate
+from seqarch.sweep.plan import PlannedRun, spread, varied
+from seqarch.sweep.work import DIVERGED, End, Ended, find_end
 
 SHOWN = 20  # runs that are listed before the sweep starts
 
-Say = Callable[[str], None]
-Ended = Callable[[Run, End, int], None]
-Train = Callable[[Sequence[Run], Ended], None]
+Train = Callable[[Sequence[PlannedRun], Ended], None]
 
 
 class SweepState:
@@ -28,17 +26,17 @@ class SweepState:
       here: whether these are trained on this machine.
     """
 
-    def __init__(self, runs: Sequence[Run], workdir: Path, at_once: int, here: bool = True):
+    def __init__(self, runs: Sequence[PlannedRun], workdir: Path, at_once: int, here: bool = True):
         self.runs, self.workdir, self._here = runs, workdir, here
         self.ends: dict[str, End] = {}
-        self._estimate = Estimate()
+        self._estimate = TimeEstimate()
         for run in runs:
             if end := find_end(run):
                 self.add(run, end)
         self.at_once = max(1, min(at_once, len(self.left)))
 
     @property
-    def left(self) -> list[Run]:
+    def left(self) -> list[PlannedRun]:
         """The runs that are not finished, in the order in which they start."""
         return spread([run for run in self.runs if run.name not in self.ends])
 
@@ -52,7 +50,7 @@ class SweepState:
         """The time that is left, as text."""
         return self._estimate.text(self.left, self.at_once)
 
-    def add(self, run: Run, end: End) -> None:
+    def add(self, run: PlannedRun, end: End) -> None:
         """Adds the end of a run."""
         self.ends[run.name] = end
         self._estimate.add(run, end.seconds)
@@ -95,7 +93,7 @@ def run(state: SweepState, train: Train, say: Say) -> None:
       say: takes lines of progress.
     """
 
-    def ended(run: Run, end: End, left: int) -> None:
+    def ended(run: PlannedRun, end: End, left: int) -> None:
         state.add(run, end)
         time = f", {state.time} left" if state.left else ""
         say(f"[{len(state.ends)}/{len(state.runs)}{time}] {run.name}: {_text(run, end)}")
@@ -106,7 +104,7 @@ def run(state: SweepState, train: Train, say: Say) -> None:
         say(line)
 
 
-def _text(run: Run, end: End) -> str:
+def _text(run: PlannedRun, end: End) -> str:
     score = tasks.find(run.config.task).score
     said = end.status if end.score is None else f"{score.title} {show(end.score, score.unit)}"
     return said if end.seconds is None else f"{said}, {duration(end.seconds)}"

@@ -12,7 +12,7 @@ import re
 import shlex
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from seqarch.files import has_shape, read_json, write_json
 from seqarch.provenance import ROOT
 from seqarch.runtime.accelerator import check_accelerator
 from seqarch.runtime.process import keep_memory, quiet
-from seqarch.runtime.progress import print_line
+from seqarch.runtime.progress import Say, print_line
 from seqarch.runtime.signals import StopRequests
-from seqarch.sweep.plan import Run
-from seqarch.sweep.work import End, find_end, work
+from seqarch.sweep.plan import PlannedRun
+from seqarch.sweep.work import End, Ended, find_end, work
 
 FOLDER = ".slurm"  # in the sweep's directory: scripts, logs, and JOBS
 JOBS = "jobs.json"  # the job of each run that was submitted
@@ -32,11 +32,9 @@ TIMEOUTS = 100  # times that a job is queued again because its time was over
 KILLED_AFTER_S = 60.0  # time within which SLURM kills or signals a job that had SIGTERM
 POLL_S = 2.0  # time between looks at the jobs
 
-Ended = Callable[[Run, End, int], None]
-
 
 def train_on_slurm(
-    runs: Sequence[Run], workdir: Path, options: str, ended: Ended, say: Callable[[str], None]
+    runs: Sequence[PlannedRun], workdir: Path, options: str, ended: Ended, say: Say
 ) -> None:
     """Submits runs as an array of jobs, and waits for their ends.
 
@@ -122,7 +120,7 @@ def read_options(text: str) -> dict[str, Any]:
 class Job:
     """What a job calls with its run; submitit pickles it."""
 
-    def __call__(self, run: Run) -> End | UserError:
+    def __call__(self, run: PlannedRun) -> End | UserError:
         """Trains and measures a run; returns the error of a user's mistake.
 
         submitit answers the signal that SLURM sends before it preempts a job, or before its time is
@@ -153,12 +151,12 @@ class Job:
             time.sleep(KILLED_AFTER_S)  # preempted or cancelled, as SLURM will show
             raise
 
-    def checkpoint(self, run: Run) -> Any:
+    def checkpoint(self, run: PlannedRun) -> Any:
         """Returns what submitit puts in the queue again: the same, as runs go on by themselves."""
         return _submitit().helpers.DelayedSubmission(self, run)
 
 
-def _queued(runs: Sequence[Run], workdir: Path) -> dict[str, Any]:
+def _queued(runs: Sequence[PlannedRun], workdir: Path) -> dict[str, Any]:
     """Returns the jobs of an earlier start that have not ended, by the names of their runs."""
     with contextlib.suppress(OSError, ValueError):
         known = read_json(workdir / FOLDER / JOBS)
@@ -174,7 +172,7 @@ def _queued(runs: Sequence[Run], workdir: Path) -> dict[str, Any]:
 
 
 def _wait(
-    runs: Mapping[str, Run], jobs: Mapping[str, Any], ended: Ended, say: Callable[[str], None]
+    runs: Mapping[str, PlannedRun], jobs: Mapping[str, Any], ended: Ended, say: Say
 ) -> list[str]:
     """Waits until all jobs have ended; returns a line for each run that failed."""
     left, failures = dict(jobs), []

@@ -10,8 +10,8 @@ from seqarch.errors import Diverged
 from seqarch.files import has_shape, read_json, write_json
 from seqarch.report.run_files import SWEPT
 from seqarch.runtime.process import keep_compilations
-from seqarch.runtime.progress import Progress
-from seqarch.sweep.plan import Run
+from seqarch.runtime.progress import Progress, Say
+from seqarch.sweep.plan import PlannedRun
 from seqarch.training.logging import read_rows
 from seqarch.training.loop import train_together
 
@@ -33,7 +33,10 @@ class End(NamedTuple):
     seconds: float | None
 
 
-def find_end(run: Run) -> End | None:
+Ended = Callable[[PlannedRun, End, int], None]  # takes a run, its end, and the number of runs left
+
+
+def find_end(run: PlannedRun) -> End | None:
     """Returns how a run ended; None where it is to be trained or measured still.
 
     A run has ended if it was trained to its last step and each of its evaluators has records of
@@ -52,7 +55,7 @@ def find_end(run: Run) -> End | None:
     return End(DONE, found.value if found else None, _seconds(run))
 
 
-def work_together(runs: Sequence[Run], say: Callable[[str], None]) -> list[End]:
+def work_together(runs: Sequence[PlannedRun], say: Say) -> list[End]:
     """Trains runs by one program, and then measures them, as `work` does each.
 
     Args:
@@ -75,7 +78,7 @@ def work_together(runs: Sequence[Run], say: Callable[[str], None]) -> list[End]:
     return [work(run, say, seconds) for run in runs]
 
 
-def work(run: Run, say: Callable[[str], None], trained: float | None = None) -> End:
+def work(run: PlannedRun, say: Say, trained: float | None = None) -> End:
     """Trains and measures a run; what is done already is not done again.
 
     Args:
@@ -100,7 +103,7 @@ def work(run: Run, say: Callable[[str], None], trained: float | None = None) -> 
     return find_end(run) or End(DONE, None, seconds)
 
 
-def _seconds(run: Run) -> float | None:
+def _seconds(run: PlannedRun) -> float | None:
     try:
         known = read_json(run.directory / SWEPT)
     except (OSError, ValueError):
@@ -108,7 +111,7 @@ def _seconds(run: Run) -> float | None:
     return known["seconds"] if has_shape(known, {"seconds": float, "*": object}) else None
 
 
-def _seldom(name: str, say: Callable[[str], None]) -> Callable[[str], None]:
+def _seldom(name: str, say: Say) -> Say:
     """Returns a function that passes warnings on, and one other line each SAY_EVERY_S."""
     last = time.monotonic()
 

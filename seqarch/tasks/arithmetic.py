@@ -24,7 +24,8 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.probe import Probe, Rows
+from seqarch.tasks.probe import Probe
+from seqarch.tasks.rows import Rows
 from seqarch.types import Float, Int
 
 SYMBOLS = PLUS, MINUS, TIMES, OPEN, CLOSE, EQUALS, PADDING = range(7)  # added to the modulus

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from seqarch.config import Config
 
 SPLITS = ("train", "validation", "test")
+HELD_OUT_SEED = 0  # seed of what is drawn for the rows on which every run is scored
 
 
 class Score(NamedTuple):

@@ -29,6 +29,13 @@ class Batch(NamedTuple):
     positions: Int[np.ndarray, "B Q"] | None = None
     source: Int[np.ndarray, "B S"] | None = None
 
+    @classmethod
+    def of_text(cls, windows: Int[np.ndarray, "B T+1"], boundary: int) -> Self:
+        """Returns windows of packed documents, in which `boundary` begins a document."""
+        windows = windows.astype(np.int32)
+        tokens, targets = windows[:, :-1], windows[:, 1:]
+        return cls(tokens, targets, tokens == boundary, np.ones(targets.shape, np.float32))
+
     def take(self, rows: slice | np.ndarray) -> Self:
         """Returns the chosen rows as a batch."""
         return type(self)(*(None if column is None else column[rows] for column in self))

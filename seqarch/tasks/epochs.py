@@ -8,7 +8,8 @@ import numpy as np
 from seqarch.types import Int
 
 if TYPE_CHECKING:
-    from seqarch.tasks.probe import Probe, Rows
+    from seqarch.tasks.probe import Probe
+    from seqarch.tasks.rows import Rows
 
 SEED = 0  # of the training rows, whatever the seed of a run
 

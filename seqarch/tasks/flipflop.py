@@ -18,7 +18,8 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.probe import Probe, Rows
+from seqarch.tasks.probe import Probe
+from seqarch.tasks.rows import Rows
 from seqarch.types import Int
 
 WRITE, READ, IGNORE = 2, 3, 4  # tokens; 0 and 1 are the bits

@@ -19,7 +19,8 @@ import math
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.probe import Probe, Rows
+from seqarch.tasks.probe import Probe
+from seqarch.tasks.rows import Rows
 from seqarch.types import Int
 
 

@@ -26,7 +26,8 @@ import numpy as np
 
 from seqarch.errors import UserError, unknown
 from seqarch.tasks.draws import distinct
-from seqarch.tasks.probe import Probe, Rows
+from seqarch.tasks.probe import Probe
+from seqarch.tasks.rows import Rows
 from seqarch.types import Int
 
 VARIANTS = ("fresh", "zoology")

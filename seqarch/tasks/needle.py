@@ -31,7 +31,8 @@ import numpy as np
 from seqarch.errors import UserError
 from seqarch.tasks.base import SPLITS
 from seqarch.tasks.draws import distinct
-from seqarch.tasks.probe import Probe, Rows
+from seqarch.tasks.probe import Probe
+from seqarch.tasks.rows import Rows
 from seqarch.tasks.text.corpus import locate
 from seqarch.tasks.text.tokenizer import BYTES
 from seqarch.tasks.text.tokens import TokenFile, open_split

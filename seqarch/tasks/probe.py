@@ -19,48 +19,27 @@ import itertools
 import json
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from seqarch.errors import UserError, unknown
 from seqarch.patterns import check_option
-from seqarch.tasks.base import ACCURACY, SPLITS, Score, Sums, Task, share_of
+from seqarch.tasks.base import ACCURACY, HELD_OUT_SEED, SPLITS, Score, Sums, Task, share_of
 from seqarch.tasks.batch import Batch, Layout, select_scored
 from seqarch.tasks.epochs import in_epochs
+from seqarch.tasks.rows import HeldOut, Rows, row_hashes
 from seqarch.types import Bool, Float, Int
 
 if TYPE_CHECKING:
     from seqarch.config import Config
 
-HELD_OUT_SEED = 0  # seed of the rows on which every run is validated and scored
 HELD_OUT_ROWS = 64  # rows in the data of a split (`Probe.open`)
 VALIDATION_ROWS = 256  # rows that are validated during training
 EIGHTHS = {"train": range(6), "validation": range(6, 7), "test": range(7, 8)}  # eighths of hashes
 ROUNDS = 200  # attempts to draw rows, after which a split counts as empty
 DRAWN_TOKENS = 2**24  # tokens that are drawn at once, so that long rows fit in memory
 SMALLEST_DOMAIN_BITS = 14  # of the number of different rows from which on they are split
-
-
-class Rows(NamedTuple):
-    """Rows as a probe draws them: tokens, targets, and whether a position is scored."""
-
-    tokens: Int[np.ndarray, "B T"]
-    targets: Int[np.ndarray, "B T"]
-    scored: Bool[np.ndarray, "B T"]
-
-
-class HeldOut(NamedTuple):
-    """The data of a probe's split.
-
-    name: of the split
-    tokens: HELD_OUT_ROWS rows, one after the other
-    boundary: -1, since no token begins a document
-    """
-
-    name: str
-    tokens: Int[np.ndarray, "n"]
-    boundary: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,21 +242,3 @@ class Probe(Task):
     def validation_scores(self, sums: Sums, size: int) -> dict[str, float]:
         loss, accuracy = sums.nats / sums.weight, sums.correct / sums.weight
         return dict(validation_loss=loss, validation_accuracy=accuracy)
-
-
-def row_hashes(tokens: Int[np.ndarray, "B T"]) -> np.ndarray:
-    """Returns a hash of 64 bits for each row, which is the same on every machine.
-
-    It is a random linear map mod 2^64, followed by the finalizer of splitmix64.
-
-    Source: Steele et al. 2014, "Fast splittable pseudorandom number generators".
-    """
-    weights = _splitmix(np.arange(1, 1 + tokens.shape[1], dtype=np.uint64)) | np.uint64(1)
-    return _splitmix((tokens.astype(np.uint64) * weights).sum(axis=1, dtype=np.uint64))
-
-
-def _splitmix(x: np.ndarray) -> np.ndarray:
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

@@ -18,7 +18,8 @@ import numpy as np
 
 from seqarch.errors import UserError
 from seqarch.tasks.draws import one_of, previous
-from seqarch.tasks.probe import Probe, Rows
+from seqarch.tasks.probe import Probe
+from seqarch.tasks.rows import Rows
 from seqarch.types import Int
 
 

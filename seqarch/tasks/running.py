@@ -16,7 +16,8 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError, unknown
-from seqarch.tasks.probe import Probe, Rows
+from seqarch.tasks.probe import Probe
+from seqarch.tasks.rows import Rows
 from seqarch.types import Int
 
 LABELS = ("every", "end")

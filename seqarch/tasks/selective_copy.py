@@ -21,7 +21,8 @@ from typing import ClassVar
 import numpy as np
 
 from seqarch.errors import UserError, unknown
-from seqarch.tasks.probe import Probe, Rows
+from seqarch.tasks.probe import Probe
+from seqarch.tasks.rows import Rows
 from seqarch.types import Int
 
 VARIANTS = ("mamba", "mad")

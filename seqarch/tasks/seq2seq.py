@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from seqarch.tasks.batch import Batch, Layout
-from seqarch.tasks.probe import Probe, Rows
+from seqarch.tasks.probe import Probe
+from seqarch.tasks.rows import Rows
 from seqarch.types import Int
 
 Strings = tuple[Int[np.ndarray, "B n"], Int[np.ndarray, "B"]]  # symbols, and how many of each row

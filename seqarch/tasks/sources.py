@@ -74,7 +74,7 @@ class Symbols:
         return Question(np.append(symbols, self.task.vocab - 1), int(size[0]), None, answer)
 
 
-class Spans:
+class SpanSource:
     """Sources and targets of span corruption; an instance reads and writes them as text."""
 
     def __init__(self, task: SpanCorruption, tokenizer: Tokenizer):
@@ -121,11 +121,11 @@ class Spans:
         return Question(np.append(source, self._boundary), stop=self._first + spans)
 
 
-def sources_of(task: Task, tokenizer: Tokenizer | None) -> Symbols | Spans:
+def sources_of(task: Task, tokenizer: Tokenizer | None) -> Symbols | SpanSource:
     """Returns what reads and writes the sources and targets of a task that has a source.
 
     Args:
       task: the task.
       tokenizer: that of the text of span corruption; None for a probe.
     """
-    return Symbols(task) if isinstance(task, Seq2Seq) else Spans(task, tokenizer)
+    return Symbols(task) if isinstance(task, Seq2Seq) else SpanSource(task, tokenizer)

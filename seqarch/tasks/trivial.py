@@ -7,7 +7,7 @@ often it occurs. A model that is no better has not been shown to read more.
 import numpy as np
 
 from seqarch.tasks.draws import occurrences
-from seqarch.tasks.probe import Rows
+from seqarch.tasks.rows import Rows
 from seqarch.types import Bool, Int
 
 

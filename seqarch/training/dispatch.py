@@ -7,7 +7,6 @@ wherever its dispatches end.
 
 import functools
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -15,16 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from seqarch.config import Config, to_dict
+from seqarch.config import Config
 from seqarch.model import count_parameters
 from seqarch.tasks.batch import Batch
 from seqarch.training import sharding
 from seqarch.training.profile import Profile
+from seqarch.training.sharded_step import (
+    abstract_batch,
+    abstract_state,
+    jit_train_step,
+    make_step,
+    shared_by_runs,
+    step_shardings,
+)
 from seqarch.training.state import Hyper, TrainState
 from seqarch.types import Array, PyTree
 
 MOST = 16  # steps of a dispatch
-TRACED = {"optim": ("lr", "weight_decay"), "seed": ("model", "data")}  # fields: see `program_key`
 SMALL = 2**30  # parameters x tokens of a step, up to which a dispatch has several
 
 
@@ -39,20 +45,6 @@ def most_steps(config: Config, parameters: int) -> int:
       parameters: of its model.
     """
     return MOST if parameters * config.batch * config.length <= SMALL else 1
-
-
-def program_key(config: Config) -> str:
-    """Returns what runs that train with equal programs have in common.
-
-    That is all but the arguments of the program: the learning rate, the weight decay and the seeds.
-    Dropout draws from the model seed within the program, so with it that seed counts too.
-    """
-    tree = to_dict(config)
-    for group, names in TRACED.items():
-        for name in names:
-            if (group, name) != ("seed", "model") or not config.model.dropout:
-                del tree[group][name]
-    return json.dumps(tree, sort_keys=True)
 
 
 def end_of_dispatch(config: Config, before: int, most: int) -> int:
@@ -85,7 +77,7 @@ class Dispatcher:
 
     def __init__(self, config: Config, mesh: Mesh, members: int = 1):
         self._config, self._mesh, self.members = config, mesh, members
-        self.train_step = sharding.jit_train_step(config, mesh)
+        self.train_step = jit_train_step(config, mesh)
         self.most = most_steps(config, count_parameters(config.model))
         self._program: Callable | None = None
 
@@ -97,7 +89,7 @@ class Dispatcher:
     def compile(self, hyper: Hyper) -> None:
         """Compiles the program of a dispatch, for scalars that are placed as `hyper` is."""
         config, mesh = self._config, self._mesh
-        state, batch = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh)
+        state, batch = abstract_state(config, mesh), abstract_batch(config, mesh)
         if self._single:
             self._program = self.train_step.lower(state, batch, hyper).compile()
             return
@@ -140,7 +132,7 @@ class Dispatcher:
 
     @functools.cached_property
     def _take(self) -> Callable:
-        where = sharding.step_shardings(self._config, self._mesh)[0]
+        where = step_shardings(self._config, self._mesh)[0]
         take = lambda state, index: jax.tree.map(lambda leaf: leaf[index], state)
         return jax.jit(take, out_shardings=where)
 
@@ -173,7 +165,7 @@ class Dispatcher:
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), local)
 
 
-@sharding.shared_by_runs
+@shared_by_runs
 def _jit_steps(config: Config, mesh: Mesh, most: int, members: int) -> Callable:
     """Returns `_make_steps` jitted, for several members where there are more than one.
 
@@ -181,7 +173,7 @@ def _jit_steps(config: Config, mesh: Mesh, most: int, members: int) -> Callable:
     and one whose count is 0 costs nothing. Their arguments have a first axis of members. The state
     is donated and keeps its sharding.
     """
-    steps, where = _make_steps(config, mesh, most), sharding.step_shardings(config, mesh)
+    steps, where = _make_steps(config, mesh, most), step_shardings(config, mesh)
 
     def each(*arguments: PyTree) -> tuple[TrainState, dict[str, Array]]:
         return jax.lax.map(lambda member: steps(*member), arguments)
@@ -197,7 +189,7 @@ def _make_steps(config: Config, mesh: Mesh, most: int) -> Callable:
     It is (state, batches, hyper, count) -> (state, metrics); batches and metrics have a first axis
     of `most`, of which the first `count` are steps.
     """
-    step = sharding.make_step(config, mesh)
+    step = make_step(config, mesh)
 
     def train_steps(
         state: TrainState, batches: Batch, hyper: Hyper, count: Array

@@ -7,14 +7,14 @@ from seqarch.config import Config
 from seqarch.runtime.progress import Progress
 from seqarch.tasks.base import Score
 from seqarch.training.dispatch import Dispatcher
-from seqarch.training.member import Member
-from seqarch.training.meter import Meter, Row
+from seqarch.training.member import OpenRun
+from seqarch.training.meter import LogRow, Meter
 from seqarch.training.solved import is_solved
 from seqarch.training.state import TrainState
 from seqarch.training.validation import Validate
 
 
-class Group(NamedTuple):
+class RunGroup(NamedTuple):
     """Runs that are trained by one program; a single run is a group of one.
 
     Attributes:
@@ -28,7 +28,7 @@ class Group(NamedTuple):
     """
 
     config: Config
-    members: Sequence[Member]
+    members: Sequence[OpenRun]
     dispatcher: Dispatcher
     validate: Validate
     meter: Meter
@@ -36,7 +36,7 @@ class Group(NamedTuple):
     progress: Progress
 
     @property
-    def active(self) -> list[tuple[int, Member]]:
+    def active(self) -> list[tuple[int, OpenRun]]:
         """The members that have not ended, with their indices."""
         return [(i, member) for i, member in enumerate(self.members) if member.end is None]
 
@@ -45,7 +45,7 @@ class Group(NamedTuple):
         return [len(steps) if member.end is None else 0 for member in self.members]
 
     def finish(
-        self, rows: list[list[Row]], state: TrainState, *, save: bool, validate: bool
+        self, rows: list[list[LogRow]], state: TrainState, *, save: bool, validate: bool
     ) -> None:
         """Validates, logs and saves each member, and reports progress.
 
@@ -80,7 +80,7 @@ class Group(NamedTuple):
         if shown and shown[0]:
             self._report(shown)
 
-    def _report(self, rows: list[list[Row]]) -> None:
+    def _report(self, rows: list[list[LogRow]]) -> None:
         """Reports the progress that the rows of the active members show."""
         metric, title = self.score.metric, self.score.title
         last, validated = [each[-1] for each in rows], f"validation_{metric}"
@@ -91,7 +91,7 @@ class Group(NamedTuple):
         self.progress.advance(len(rows[0]), text, seconds=seconds, always=validated in last[0])
 
 
-def _span(rows: list[Row], metric: str) -> str:
+def _span(rows: list[LogRow], metric: str) -> str:
     """Returns a metric of members as text, such as "0.25", or "0.25 to 0.99" of several."""
     values = [row[metric] for row in rows]
     ends = [min(values), max(values)] if len(values) > 1 else values

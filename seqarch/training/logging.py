@@ -13,11 +13,12 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from seqarch.files import has_shape, parse_json, write_text
+from seqarch.runtime.progress import Say
 from seqarch.runtime.trackers import Tracker, open_tracker
 from seqarch.training.metrics import METRICS, check_metrics
 
@@ -40,7 +41,7 @@ class Logger:
         *,
         write: bool = True,
         trackers: Sequence[str] = ("tensorboard",),
-        say: Callable[[str], None] = print,
+        say: Say = print,
     ):
         self._sinks: list[Tracker] = []
         if write:
@@ -78,7 +79,7 @@ class JsonLines:
     one stays. Texts and hyper-parameters are in config.json and run.json instead.
     """
 
-    def __init__(self, run_dir: str | os.PathLike, start: int, say: Callable[[str], None]):
+    def __init__(self, run_dir: str | os.PathLike, start: int, say: Say):
         path = Path(run_dir) / "metrics.jsonl"
         if faults := _cut(path, start):
             say(f"warning: {path} {faults}; the run goes on")

@@ -16,18 +16,18 @@ from seqarch.errors import Diverged, Stopped
 from seqarch.runtime.progress import Progress, Say, print_line
 from seqarch.runtime.signals import StopRequests
 from seqarch.tasks.batch import Batch
-from seqarch.training import rundir, sharding
+from seqarch.training import sharded_step, sharding, storage
 from seqarch.training.dispatch import Dispatcher
-from seqarch.training.group import Group
-from seqarch.training.member import Member, open_member
-from seqarch.training.meter import Row, count_step_flops, make_meter
+from seqarch.training.group import RunGroup
+from seqarch.training.member import OpenRun, open_member
+from seqarch.training.meter import LogRow, count_step_flops, make_meter
 from seqarch.training.profile import Profile
 from seqarch.training.state import Hyper, TrainState, hyper
 from seqarch.training.validation import make_validate
 
 WARNING = "warning: "  # how warnings begin
 
-Ends = list[Row | Diverged | None]
+Ends = list[LogRow | Diverged | None]
 
 
 def train(
@@ -36,7 +36,7 @@ def train(
     *,
     progress: Say | None = None,
     strict_restore: bool = False,
-) -> Row:
+) -> LogRow:
     """Trains a model in a run directory, from its latest checkpoint if there is one.
 
     Args:
@@ -85,7 +85,7 @@ def train_together(
     mesh = sharding.make_mesh(runs[0][0].mesh)
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
-        stack.enter_context(rundir.full_disk_told(runs[0][1]))
+        stack.enter_context(storage.full_disk_told(runs[0][1]))
         members = []
         for config, workdir in runs:
             told = say if len(runs) == 1 else _named(Path(workdir).name, say)
@@ -102,7 +102,7 @@ def train_together(
 
 
 def _train_group(
-    members: Sequence[Member], mesh: Mesh, stack: contextlib.ExitStack, say: Say
+    members: Sequence[OpenRun], mesh: Mesh, stack: contextlib.ExitStack, say: Say
 ) -> None:
     """Trains members that stand at the same step, and sets the `end` of each."""
     first, config, start = members[0], members[0].resolved, members[0].start
@@ -110,7 +110,7 @@ def _train_group(
     dispatcher = Dispatcher(config, mesh, len(members))
     batches = dispatcher.batches([_rows(each) for each in members], start)
     scalars = [_hyper(each.resolved, mesh) for each in members]
-    abstract = sharding.abstract_state(config, mesh), sharding.abstract_batch(config, mesh)
+    abstract = sharded_step.abstract_state(config, mesh), sharded_step.abstract_batch(config, mesh)
     flops = count_step_flops(config, dispatcher.train_step, *abstract, scalars[0])
     validate = make_validate(config, mesh, first.task)
 
@@ -124,7 +124,7 @@ def _train_group(
     if stop := stops.received():
         raise Stopped(f"stopped before step {start + 1}; the same command goes on", stop)
     meter = make_meter(config, mesh, first.task, flops["model"], len(members))
-    group = Group(config, members, dispatcher, validate, meter, first.task.score, reporter)
+    group = RunGroup(config, members, dispatcher, validate, meter, first.task.score, reporter)
     profile = Profile(first.workdir, config.profile)
     state = dispatcher.stack([member.state for member in members])
     for member in members:
@@ -133,7 +133,7 @@ def _train_group(
 
 
 def _steps(
-    group: Group,
+    group: RunGroup,
     state: TrainState,
     start: int,
     hyper: Hyper,
@@ -170,7 +170,7 @@ def _steps(
         raise Stopped(line, stop)
 
 
-def _stop_request(group: Group, stops: StopRequests) -> int | None:
+def _stop_request(group: RunGroup, stops: StopRequests) -> int | None:
     """Returns the signal that asked to stop, if any.
 
     Dispatches of several steps are waited for first, so that none is queued behind the running one.
@@ -180,7 +180,7 @@ def _stop_request(group: Group, stops: StopRequests) -> int | None:
     return stops.received()
 
 
-def _rows(member: Member) -> Iterator[Batch]:
+def _rows(member: OpenRun) -> Iterator[Batch]:
     """Returns this process's rows of the batches of the steps that follow."""
     config = member.resolved
     return member.task.batches(

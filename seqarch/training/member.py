@@ -13,12 +13,12 @@ from seqarch.runtime.cluster import together
 from seqarch.runtime.progress import Say
 from seqarch.tasks import make_task
 from seqarch.tasks.base import Task
-from seqarch.training import rundir, sharding
+from seqarch.training import rundir, sharded_step, storage
 from seqarch.training.checkpoint import Checkpointer
-from seqarch.training.dispatch import program_key
 from seqarch.training.divergence import is_diverged
 from seqarch.training.logging import Logger, read_rows
-from seqarch.training.meter import Row
+from seqarch.training.meter import LogRow
+from seqarch.training.sharded_step import program_key
 from seqarch.training.solved import last_step
 from seqarch.training.start import (
     check_alike,
@@ -31,7 +31,7 @@ from seqarch.training.state import TrainState
 
 
 @dataclasses.dataclass(eq=False)
-class Member:
+class OpenRun:
     """A run whose directory is held until `close`.
 
     Attributes:
@@ -57,8 +57,8 @@ class Member:
     state: TrainState
     start: int
     say: Say
-    end: Row | Diverged | None
-    validated: list[Row]
+    end: LogRow | Diverged | None
+    validated: list[LogRow]
     _stack: contextlib.ExitStack
     _logger: Logger | None = None
 
@@ -85,7 +85,7 @@ class Member:
         if jax.process_index() == 0:
             self.task.save(self.workdir)
 
-    def log(self, rows: list[Row]) -> None:
+    def log(self, rows: list[LogRow]) -> None:
         """Logs rows; at one that shows divergence the run ends, and its directory is released."""
         for row in rows:
             self._logger.log(row)
@@ -117,7 +117,7 @@ def open_member(
     *,
     strict: bool,
     say: Say,
-) -> Member:
+) -> OpenRun:
     """Returns a run whose directory is held until it is closed, or `stack` ends.
 
     Args:
@@ -132,8 +132,8 @@ def open_member(
       UserError: where the config, the data, the devices or the directory don't fit together.
     """
     resolved = resolve(rundir.with_recorded_forms(workdir, config, mesh), mesh)
-    abstract = sharding.abstract_state(resolved, mesh)
-    sharding.abstract_batch(resolved, mesh)
+    abstract = sharded_step.abstract_state(resolved, mesh)
+    sharded_step.abstract_batch(resolved, mesh)
     own = stack.enter_context(contextlib.ExitStack())
     task = together(lambda: _claim(config, workdir, own, say), UserError)
     check_alike(config, task.digest, workdir)
@@ -144,7 +144,7 @@ def open_member(
     if start == (last := last_step(workdir, config)):
         end = trained_already(config, before, workdir, mesh, say, last)
     rows = [row for row in read_rows(workdir) if row["step"] <= start]
-    return Member(
+    return OpenRun(
         *(config, resolved, before, workdir, task, checkpoints, state, start, say, end, rows, own)
     )
 
@@ -161,5 +161,5 @@ def _claim(
         task.open(split)
     rundir.check(workdir, config)
     if jax.process_index() == 0:
-        stack.enter_context(rundir.lock(workdir, say))
+        stack.enter_context(storage.lock(workdir, say))
     return task

@@ -9,15 +9,16 @@ from jax.sharding import Mesh
 
 from seqarch.config import Config
 from seqarch.devices import peak_flops
-from seqarch.flops import count_flops, train_flops
+from seqarch.flops import count_flops
+from seqarch.model_flops import train_flops
 from seqarch.runtime.resident import resident_peak
 from seqarch.runtime.stopwatch import Stopwatch
 from seqarch.tasks.base import Task
-from seqarch.training.sharding import batch_layout
+from seqarch.training.sharded_step import batch_layout
 from seqarch.training.state import make_init
 from seqarch.types import Array, PyTree
 
-Row = dict[str, float]
+LogRow = dict[str, float]
 
 
 class Meter:
@@ -63,7 +64,7 @@ class Meter:
 
     def add(
         self, steps: range, metrics: Mapping[str, Array], *, ends_block: bool
-    ) -> list[list[Row]]:
+    ) -> list[list[LogRow]]:
         """Adds the metrics of a dispatch that was just queued.
 
         Args:
@@ -81,25 +82,27 @@ class Meter:
         self._ended = ends_block
         return rows
 
-    def drain(self) -> list[list[Row]]:
+    def drain(self) -> list[list[LogRow]]:
         """Returns each member's rows of the steps that were added since, once they are done."""
         block, self._block, self._ended = jax.device_get(self._block), [], False
         count = sum(len(steps) for steps, _ in block) * self.sharing
         same = self._speed(self._watch.lap() / max(count, 1)) | peak_memory()
-        rows: list[list[Row]] = [[] for _ in range(self._members)]
+        rows: list[list[LogRow]] = [[] for _ in range(self._members)]
         for steps, metrics in block:
             for member, found in enumerate(rows):
                 found += [row | same for row in self._rows(steps, metrics, member)]
         return rows
 
-    def _speed(self, seconds: float) -> Row:
+    def _speed(self, seconds: float) -> LogRow:
         rate = self._flops / seconds
         speed = dict(
             step_seconds=seconds, tokens_per_s=self._tokens / seconds, model_flops_per_s=rate
         )
         return speed if self._peak is None else speed | dict(mfu=rate / self._peak)
 
-    def _rows(self, steps: range, metrics: Mapping[str, np.ndarray], member: int) -> Iterator[Row]:
+    def _rows(
+        self, steps: range, metrics: Mapping[str, np.ndarray], member: int
+    ) -> Iterator[LogRow]:
         """Yields a member's rows of a dispatch, without speed and memory."""
         columns = {}
         for name, values in metrics.items():
@@ -107,7 +110,7 @@ class Meter:
         for index, step in enumerate(steps):
             yield self._row(step, {name: values[index] for name, values in columns.items()})
 
-    def _row(self, step: int, found: Row) -> Row:
+    def _row(self, step: int, found: LogRow) -> LogRow:
         """Returns the row of a step.
 
         Bits per byte follow from the text's mean bytes per token; a boundary has bits but no bytes.
@@ -118,7 +121,7 @@ class Meter:
         return row | found
 
 
-def peak_memory() -> Row:
+def peak_memory() -> LogRow:
     """Returns the peak memory so far in bytes.
 
     It is that of the first device or, on a CPU, which does not report any, that of the process.

@@ -57,10 +57,7 @@ def none_in(directory: str | os.PathLike) -> UserError:
 
 
 def make_record(
-    step: int,
-    arrays: Mapping[str, Array],
-    stream: Mapping[str, Any],
-    config: Mapping[str, Any],
+    step: int, arrays: Mapping[str, Array], stream: Mapping[str, Any], config: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Returns the record that is saved beside a checkpoint's arrays.
 

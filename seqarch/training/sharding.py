@@ -8,31 +8,18 @@ splits is split along its longest axis that `fsdp` divides; `replicated` names t
 """
 
 import collections
-import dataclasses
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from seqarch import tasks
-from seqarch.config import (
-    CheckpointConfig,
-    Config,
-    DataConfig,
-    EvalConfig,
-    MeshConfig,
-    SeedConfig,
-)
+from seqarch.config import MeshConfig
 from seqarch.errors import UserError, unknown
-from seqarch.tasks.batch import Batch, Layout
-from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
+from seqarch.tasks.batch import Batch
 from seqarch.types import Array, PyTree
 
 RULES = {
@@ -144,121 +131,6 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
             "mixer supports"
         )
     return NamedSharding(mesh, PartitionSpec(RULES["batch"], None))
-
-
-def abstract_state(config: Config, mesh: Mesh) -> TrainState:
-    """Returns the shapes, dtypes and shardings of the train state of a resolved config.
-
-    Nothing is allocated, so the size is not limited and the devices of `mesh` may be absent.
-    """
-    smallest = dataclasses.replace(config, batch=config.optim.accumulate, length=1)
-    return _abstract_state(smallest, mesh)
-
-
-@functools.lru_cache(maxsize=8)
-def _abstract_state(config: Config, mesh: Mesh) -> TrainState:
-    """Computes `abstract_state`, cached for all batches and lengths of a memory curve."""
-    abstract = jax.eval_shape(make_init(config), jax.random.key(0))
-    return placed(abstract, shardings(abstract, mesh))
-
-
-def abstract_batch(config: Config, mesh: Mesh) -> Batch:
-    """Returns the shapes, dtypes and shardings of the global batch.
-
-    Raises:
-      UserError: where the devices don't divide the rows of a micro-batch.
-    """
-    rows, ways = config.batch // config.optim.accumulate, mesh.size
-    if rows % ways:
-        raise UserError(
-            f"{rows} rows (batch {config.batch} / optim.accumulate {config.optim.accumulate}) "
-            f"do not divide over {ways} devices; give a batch that is a multiple of "
-            f"{ways * config.optim.accumulate}"
-        )
-    layout, where = batch_layout(config), batch_sharding(mesh)
-    source, time = layout.columns(config.length)
-    columns = layout.scored or time
-
-    def of(dtype: jnp.dtype, columns: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((config.batch, columns), dtype, sharding=where)
-
-    return Batch(
-        tokens=of(jnp.int32, time),
-        targets=of(jnp.int32, columns),
-        starts=of(jnp.bool, time) if layout.packed else None,
-        weights=of(jnp.float32, columns),
-        positions=of(jnp.int32, columns) if layout.scored else None,
-        source=of(jnp.int32, source) if config.model.encodes else None,
-    )
-
-
-def batch_layout(config: Config) -> Layout:
-    """Returns the layout of the batches of a config, whose length may be another than its task's.
-
-    Raises:
-      UserError: for an impossible task, and for one without a source for an encoder-decoder.
-    """
-    layout = tasks.layout(config.task, encodes=config.model.encodes)
-    _, columns = layout.columns(config.length)
-    fits = layout.scored is not None and layout.scored <= columns
-    return layout if fits else layout._replace(scored=None)
-
-
-def init_state(config: Config, mesh: Mesh, key: jax.Array) -> TrainState:
-    """Returns the initial state of a resolved config, computed in its sharding."""
-    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-    return jax.jit(make_init(config), out_shardings=where)(key)
-
-
-def shared_by_runs(jit: Callable) -> Callable:
-    """Makes runs in one process that compute the same share what `jit` returns for their config.
-
-    JAX then traces and compiles it once, as for `make_init`; but not with a user's own mixer.
-    """
-    cached = functools.lru_cache(maxsize=8)(jit)
-
-    @functools.wraps(jit)
-    def shared(config: Config, mesh: Mesh, *rest: Any) -> Callable:
-        if config.model.foreign:
-            return jit(config, mesh, *rest)
-        beside = dict(data=DataConfig(), checkpoint=CheckpointConfig(), eval=EvalConfig(), evals={})
-        if not config.model.dropout:  # which draws from the model seed within the program
-            beside |= dict(seed=SeedConfig())
-        optim = dataclasses.replace(config.optim, lr=1.0, weight_decay=0.0)  # these are arguments
-        step = dataclasses.replace(config, log_every=1, profile=0, trackers=(), **beside)
-        return cached(dataclasses.replace(step, optim=optim), mesh, *rest)
-
-    return shared
-
-
-@shared_by_runs
-def jit_train_step(config: Config, mesh: Mesh) -> Callable:
-    """Returns the train step of a resolved config, jitted for `mesh`.
-
-    The state is donated and keeps its sharding; metrics are replicated.
-    """
-    step = make_step(config, mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=step_shardings(config, mesh))
-
-
-def make_step(config: Config, mesh: Mesh) -> Callable:
-    """Returns the train step of a resolved config, to be jitted for `mesh`."""
-    step = make_train_step(config)
-
-    def train_step(
-        state: TrainState, batch: Batch, hyper: Hyper
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
-        # The model reads the mesh in force, also where the caller did not set it.
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return step(state, batch, hyper)
-
-    return train_step
-
-
-def step_shardings(config: Config, mesh: Mesh) -> tuple[PyTree, NamedSharding]:
-    """Returns the shardings of the state after a step, and of its metrics."""
-    where = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, mesh))
-    return where, NamedSharding(mesh, PartitionSpec())
 
 
 def put_batch(local: Batch, mesh: Mesh) -> Batch:

@@ -14,10 +14,10 @@ from seqarch.errors import UserError
 from seqarch.runtime.cluster import gather, together
 from seqarch.runtime.progress import Say
 from seqarch.tasks.base import Task
-from seqarch.training import optim, rundir, sharding
+from seqarch.training import optim, rundir, sharded_step, sharding, storage
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import Logger, find_faults, read_rows
-from seqarch.training.meter import Row
+from seqarch.training.meter import LogRow
 from seqarch.training.state import TrainState
 
 
@@ -32,7 +32,7 @@ def check_alike(config: Config, data: str, workdir: str | os.PathLike) -> None:
     Raises:
       UserError: at the first difference.
     """
-    together(lambda: rundir.check_shared(workdir), UserError)
+    together(lambda: storage.check_shared(workdir), UserError)
     ours = flatten(dict(config=to_dict(config), data=data))
     first, *others = map(json.loads, gather(json.dumps(ours)))
     for index, theirs in enumerate(others, 1):
@@ -58,7 +58,7 @@ def trained_already(
     mesh: Mesh,
     say: Say,
     last: int,
-) -> Row:
+) -> LogRow:
     """Returns the row of metrics.jsonl of the step `last`, at which a run has ended.
 
     Fields that may change, such as the evaluators, are written to config.json. If the last start
@@ -110,7 +110,7 @@ def start_state(
             "every device holds them whole"
         )
     if not checkpoints.steps:
-        return sharding.init_state(config, mesh, jax.random.key(config.seed.model))
+        return sharded_step.init_state(config, mesh, jax.random.key(config.seed.model))
     state = checkpoints.restore(abstract, strict=strict, say=say)
     step = int(state.step)
     if step > config.steps:

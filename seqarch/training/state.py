@@ -73,11 +73,9 @@ def hyper(config: Config) -> Hyper:
     return Hyper(jnp.float32(config.optim.lr), jnp.float32(config.optim.weight_decay))
 
 
-def token_losses(
-    model: LanguageModel, batch: Batch, key: Array | None = None
-) -> Float[Array, "B Q"]:
-    """Returns the unweighted -log p(target) at scored positions, in nats; `key`: with dropout."""
-    return _losses(model, batch, key)[0]
+def token_losses(model: LanguageModel, batch: Batch) -> Float[Array, "B Q"]:
+    """Returns the unweighted -log p(target) at scored positions, in nats, without dropout."""
+    return _losses(model, batch, None)[0]
 
 
 def token_scores(

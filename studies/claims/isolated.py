@@ -16,16 +16,17 @@ from seqarch.config import Config, resolve, with_forms
 from seqarch.costs.clock import time_runs
 from seqarch.costs.memory import state_bytes
 from seqarch.costs.programs import DECODED, decode_loop_program, train_program
+from seqarch.decoding import Decoding, fork, prefill
 from seqarch.evals.losses import bits_per_byte, texts, windowed_losses
-from seqarch.generate import Decoding, fork, prefill
 from seqarch.model import LanguageModel
 from seqarch.tasks.batch import Batch
 from seqarch.tasks.text.corpus import locate
 from seqarch.tasks.text.tokenizer import BOUNDARY
 from seqarch.tasks.text.tokens import open_split
-from seqarch.training.checkpoint import load_model
+from seqarch.training.loading import load_model
 from seqarch.training.loop import train
-from seqarch.training.sharding import init_state, make_mesh, put_batch
+from seqarch.training.sharded_step import init_state
+from seqarch.training.sharding import make_mesh, put_batch
 from seqarch.training.state import hyper
 from studies.claims.swap import swapped
 

@@ -17,6 +17,7 @@ from seqarch.devices import DEVICES
 from seqarch.errors import UserError
 from seqarch.records import Record
 from seqarch.runtime.process import quiet
+from seqarch.runtime.progress import Say
 from studies.claims.evidence import STATE, WORKING, record, unmeasured
 
 SIZES = SMALL, LARGE = "1M", "8B"  # parameters of the members
@@ -48,7 +49,7 @@ class Setup(NamedTuple):
     docs: Path
     workdir: Path
     platforms: str | None
-    say: Callable[[str], None]
+    say: Say
 
     @property
     def sizes(self) -> dict[str, Mapping[str, Config]]:

@@ -37,7 +37,7 @@ class Tier(enum.StrEnum):
     ACCELERATOR = "accelerator"
 
 
-class Verdict(enum.StrEnum):
+class Judgement(enum.StrEnum):
     REPRODUCED = "reproduced"
     PARTLY = "partly"
     FAILED = "not reproduced"
@@ -187,7 +187,7 @@ class Reproduction(NamedTuple):
         """Whether learning rates are chosen."""
         return len(self.lrs) > 1
 
-    def judge(self, found: Outcomes) -> tuple[Verdict, list[bool]]:
+    def judge(self, found: Outcomes) -> tuple[Judgement, list[bool]]:
         """Returns the verdict, and which criteria hold.
 
         Raises:
@@ -195,5 +195,5 @@ class Reproduction(NamedTuple):
         """
         holds = [each.holds(found) for each in self.criteria]
         if all(holds):
-            return Verdict.REPRODUCED, holds
-        return (Verdict.PARTLY if any(holds) else Verdict.FAILED), holds
+            return Judgement.REPRODUCED, holds
+        return (Judgement.PARTLY if any(holds) else Judgement.FAILED), holds

@@ -24,10 +24,7 @@ REPRODUCTION = Reproduction(
     setting="conv=4 before each mixer, 400 steps of 64 rows; the source trains on many more rows.",
     tier=Tier.CPU,
     config=get_config,
-    arms={
-        "Mamba": {"model.mixer": "mamba"},
-        "attention": {"model.mixer": "attention"},
-    },
+    arms={"Mamba": {"model.mixer": "mamba"}, "attention": {"model.mixer": "attention"}},
     measures=(ACCURACY, TWICE, beyond(1024), FAR),
     seeds=5,
     criteria=(

@@ -1,16 +1,17 @@
 """Trains the runs of a reproduction as a sweep, and collects their records."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from seqarch import records
 from seqarch.compare import execution
 from seqarch.config import parse
 from seqarch.records import Results
+from seqarch.runtime.progress import Say
 from seqarch.sweep import hyper, local
 from seqarch.sweep.hyper import Sweep
-from seqarch.sweep.plan import Run, check, plan
+from seqarch.sweep.plan import PlannedRun, check, plan
 from seqarch.sweep.run import SweepState, run
 from studies.reproductions.base import (
     EVALUATOR,
@@ -23,8 +24,6 @@ from studies.reproductions.base import (
 
 KIND = "reproductions"  # of the records file
 FACTS = "reproduction"  # under which the facts of a run stand
-
-Say = Callable[[str], None]
 
 
 def reproduce(study: Reproduction, workdir: Path, workers: int, say: Say) -> list[Results]:
@@ -61,13 +60,7 @@ def _runs(arms: Sequence, lrs: Sequence[float], seeds: Sequence[int]) -> Sweep:
 
 
 def _trained(
-    study: Reproduction,
-    arm: str,
-    sweep: Sweep,
-    kind: str,
-    workdir: Path,
-    workers: int,
-    say: Say,
+    study: Reproduction, arm: str, sweep: Sweep, kind: str, workdir: Path, workers: int, say: Say
 ) -> list[Results]:
     """Trains the runs of an arm, and returns their records under the arm's name."""
     split = "validation" if kind == SEARCH else "test"
@@ -84,7 +77,7 @@ def _trained(
     ]
 
 
-def _named(each: Run, study: str, arm: str, kind: str, seconds: float) -> Results:
+def _named(each: PlannedRun, study: str, arm: str, kind: str, seconds: float) -> Results:
     """The records of a run under the name of its arm, with the reproduction it belongs to."""
     found = execution.find(each.directory, each.config, each.split)
     facts = {FACTS: dict(name=study, seconds=seconds)}

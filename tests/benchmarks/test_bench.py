@@ -181,7 +181,7 @@ def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
 
 def test_peers_have_ratios_at_every_shape_and_pass(results):
     def timing(form, seconds):
-        return bench.Timing("peers", form, "B1 T8", "train", seconds=seconds)
+        return bench.CaseTiming("peers", form, "B1 T8", "train", seconds=seconds)
 
     timings = timing("gru: ours", 1.0), timing("gru: torch.nn.GRU", 4.0), timing("gru: other", None)
     measured = tuple(record for each in timings for record in each.records())

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from benchmarks import doctor
-from benchmarks.bench import Limits, Timing
+from benchmarks.bench import CaseTiming, Limits
 from benchmarks.cases import Sizes
 from seqarch.costs.memory import Measurement
 from seqarch.costs.schedule import Seconds
@@ -51,7 +51,7 @@ def test_speed_is_measured_against_the_data_sheet(tables, monkeypatch):
 
 
 def test_what_was_expected_of_a_known_device_stands_beside_what_was_measured(monkeypatch):
-    timed = Timing("train_step", "gru", "", "train", seconds=0.5, total=7, start_seconds=3.0)
+    timed = CaseTiming("train_step", "gru", "", "train", seconds=0.5, total=7, start_seconds=3.0)
     monkeypatch.setattr(doctor, "measure", lambda cases, limits: [timed])
     monkeypatch.setattr(doctor, "sheet_of", lambda target: "tpu-v5e")
     monkeypatch.setattr(doctor, "MeasurementCache", Estimates)
@@ -88,7 +88,7 @@ class Estimates:
 
 
 def test_a_step_that_is_not_timed_says_why(monkeypatch):
-    skipped = Timing("train_step", "gru", "", "train", total=7, skipped="temporaries of 9.0 GB")
+    skipped = CaseTiming("train_step", "gru", "", "train", total=7, skipped="temporaries of 9.0 GB")
     monkeypatch.setattr(doctor, "measure", lambda cases, limits: [skipped])
     (row,) = cells(doctor.train_steps(["gru"]))
     assert row[0] == "gru" and row[-1] == "temporaries of 9.0 GB"

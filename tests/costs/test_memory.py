@@ -10,11 +10,13 @@ from flax import nnx
 from seqarch.config import Config, ModelConfig
 from seqarch.costs.compiler import CompiledBytes, compiled_bytes, refused_bytes
 from seqarch.costs.memory import count, measure, state_size, tree_bytes
-from seqarch.costs.programs import Program, decode_loop_program, prefill_program, programs
+from seqarch.costs.program import Program
+from seqarch.costs.programs import decode_loop_program, prefill_program, programs
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
 from seqarch.model import LanguageModel
-from seqarch.training.sharding import abstract_state, make_mesh
+from seqarch.training.sharded_step import abstract_state
+from seqarch.training.sharding import make_mesh
 from tests.conftest import CORE
 
 CONTEXTS = (64, 256, 4096, 1_048_576)

@@ -19,7 +19,7 @@ from seqarch.runtime.command_line import parse_flags
 from seqarch.sweep.grid import parse_grid
 from studies import out
 from studies.commands import commands
-from studies.walk import Outcome, walk, walk_page, write
+from studies.walk import RanCommand, walk, walk_page, write
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -103,7 +103,7 @@ def test_a_study_writes_no_records_over_those_of_another_kind(tmp_path):
 
 def test_times_of_other_commands_stay_in_the_records(tmp_path):
     path = tmp_path / "records.jsonl"
-    write(path, [Outcome("one", 0, "", 90.0, 1.5), Outcome("two", 0, "", 1.0, 0.0)])
-    write(path, [Outcome("two", 2, "error: no", 3.0, 0.25)])
+    write(path, [RanCommand("one", 0, "", 90.0, 1.5), RanCommand("two", 0, "", 1.0, 0.0)])
+    write(path, [RanCommand("two", 2, "error: no", 3.0, 0.25)])
     (table,) = walk_page(records.read(path).results).tables
     assert cells(table) == [["one", "1.5 min", "1.50", "0"], ["two", "3 s", "0.25", "2"]]

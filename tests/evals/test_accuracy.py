@@ -8,7 +8,7 @@ import pytest
 
 from seqarch.config import Config, EvalConfig, ModelConfig
 from seqarch.errors import UserError
-from seqarch.evals import accuracy
+from seqarch.evals import accuracy, answers
 from seqarch.evals.evaluate import choose
 from seqarch.records import Record
 from seqarch.tasks.copy import Copy
@@ -34,7 +34,7 @@ def knows_first_pairs(count: int):
 
 
 def measure(monkeypatch, count: int, **options) -> list[Record]:
-    monkeypatch.setattr(accuracy, "token_scores", knows_first_pairs(count))
+    monkeypatch.setattr(answers, "token_scores", knows_first_pairs(count))
     task = MQAR(pairs=4, length=32, vocab=32)
     run = types.SimpleNamespace(
         config=Config(task="mqar", eval=EvalConfig(batch=16)),

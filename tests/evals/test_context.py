@@ -12,7 +12,7 @@ from flax import nnx
 from seqarch.config import Config, EvalConfig, ModelConfig
 from seqarch.evals import context
 from seqarch.evals.context import target_ends, truncate
-from seqarch.evals.losses import Text, bits_per_byte, carried_losses, texts, windowed_losses
+from seqarch.evals.losses import Scored, bits_per_byte, carried_losses, texts, windowed_losses
 from seqarch.model import LanguageModel
 from seqarch.records import Record, Results, Source
 from seqarch.tasks.text import tokens, writer
@@ -66,7 +66,7 @@ def test_a_reset_state_has_the_value_at_the_length_of_training(split):
     found, text = measure("gru", split, targets=1), texts(split)
     assert found.value("context", "targets") == 2  # the third text is too short
     quarter = LENGTH // 4
-    windows = [Text(each.name, *(column[:64] for column in each[1:])) for each in text[:2]]
+    windows = [Scored(each.name, *(column[:64] for column in each[1:])) for each in text[:2]]
     losses = windowed_losses(model("gru"), windows, LENGTH, 3, lambda done, of: None)
     last = [window._replace(sizes=window.sizes[-quarter:]) for window in windows]
     assert found.value("context", "carried", context=LENGTH) == pytest.approx(

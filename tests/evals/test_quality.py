@@ -11,7 +11,7 @@ from flax import nnx
 
 from seqarch.config import ModelConfig
 from seqarch.evals.losses import (
-    Text,
+    Scored,
     bits_per_byte,
     carried_losses,
     loss_by_position,
@@ -36,15 +36,17 @@ def model(mixer: str) -> LanguageModel:
     )
 
 
-def documents() -> list[Text]:
+def documents() -> list[Scored]:
     rng = np.random.default_rng(0)
     contents = [rng.integers(256, size=size).astype(np.int32) for size in SIZES]
     return [text_of(f"d{len(content)}", content) for content in contents]
 
 
-def text_of(name: str, content: np.ndarray, sizes: np.ndarray | None = None) -> Text:
+def text_of(name: str, content: np.ndarray, sizes: np.ndarray | None = None) -> Scored:
     inputs = np.concatenate(([BOUNDARY], content[:-1])).astype(np.int32)
-    return Text(name, inputs, content, np.ones(len(content), np.int32) if sizes is None else sizes)
+    return Scored(
+        name, inputs, content, np.ones(len(content), np.int32) if sizes is None else sizes
+    )
 
 
 @pytest.fixture(scope="module")

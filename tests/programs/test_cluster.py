@@ -20,7 +20,7 @@ from seqarch.config import Config, MeshConfig
 from seqarch.errors import Stopped, UserError
 from seqarch.runtime import peers
 from seqarch.runtime.cluster import gather, together
-from seqarch.training import loop, restore, rundir, sharding
+from seqarch.training import loop, restore, rundir, sharded_step, sharding
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import read_rows
 from tests.programs.test_probe_runs import config as probe
@@ -262,8 +262,8 @@ def main(directory: str) -> None:
     mesh = sharding.make_mesh(MeshConfig())
     jax.set_mesh(mesh)
     abstract, start = (
-        sharding.abstract_state(CONFIG, mesh),
-        sharding.init_state(CONFIG, mesh, jax.random.key(0)),
+        sharded_step.abstract_state(CONFIG, mesh),
+        sharded_step.init_state(CONFIG, mesh, jax.random.key(0)),
     )
     assert not start.model.embedding[...].is_fully_addressable, "the parameters are not shared out"
     cases = [

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from seqarch import records
 from seqarch.config import Config, DataConfig, EvalConfig, ModelConfig, to_dict
-from seqarch.costs.programs import Program
+from seqarch.costs.program import Program
 from seqarch.errors import UserError
 from seqarch.evals.evaluate import choose, evaluate
 from seqarch.records import Results

@@ -17,7 +17,7 @@ import pytest
 from seqarch.config import Config, parse, resolve, to_dict
 from seqarch.errors import Stopped, UserError
 from seqarch.runtime import cli
-from seqarch.training import loop, restore, rundir, sharding
+from seqarch.training import loop, restore, sharded_step, sharding, storage
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import Logger, read_rows
 from tests.programs.test_train import config, corpus
@@ -158,7 +158,7 @@ def test_a_save_that_is_cut_off_anywhere_leaves_the_one_before(
     assert len(moments) > 10
     stream, given = restore.read_record(run / "checkpoints/9")["stream"], nine_steps(corpus)
     mesh = sharding.make_mesh(given.mesh)
-    abstract = sharding.abstract_state(resolve(given, mesh), mesh)
+    abstract = sharded_step.abstract_state(resolve(given, mesh), mesh)
     found = []
     for moment in moments:
         with Checkpointer(moment, stream=stream) as checkpoints:
@@ -208,16 +208,16 @@ def test_a_file_system_without_locks_is_told_of(monkeypatch, tmp_path):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     said = []
-    monkeypatch.setattr(rundir.fcntl, "flock", flock)
-    with rundir.lock(tmp_path, said.append):
+    monkeypatch.setattr(storage.fcntl, "flock", flock)
+    with storage.lock(tmp_path, said.append):
         assert len(said) == 1 and "cannot be locked (No locks available)" in said[0]
 
 
 def test_a_second_process_on_a_run_is_refused_before_it_writes(corpus, tmp_path):
-    with rundir.lock(tmp_path), pytest.raises(UserError, match="another process trains in"):
+    with storage.lock(tmp_path), pytest.raises(UserError, match="another process trains in"):
         loop.train(nine_steps(corpus), tmp_path, progress=lambda line: None)
     assert {path.name for path in tmp_path.iterdir()} == {"lock"}
-    with rundir.lock(tmp_path):
+    with storage.lock(tmp_path):
         pass
 
 
@@ -259,11 +259,11 @@ def test_a_disk_that_fills_up_in_a_save_costs_no_older_one(corpus, whole, tmp_pa
 def test_a_full_disk_is_told_in_one_line(tmp_path, error):
     with (
         pytest.raises(UserError, match="disk of .* is full; free some"),
-        rundir.full_disk_told(tmp_path),
+        storage.full_disk_told(tmp_path),
     ):
         try:
             raise error
         except Exception as cause:
             raise RuntimeError("a library's own words") from cause
-    with pytest.raises(KeyError), rundir.full_disk_told(tmp_path):
+    with pytest.raises(KeyError), storage.full_disk_told(tmp_path):
         raise KeyError("x")

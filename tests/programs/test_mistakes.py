@@ -20,7 +20,7 @@ import pytest
 
 from seqarch import provenance
 from seqarch.config import to_dict
-from seqarch.training import rundir, sharding
+from seqarch.training import rundir, sharded_step, sharding
 from seqarch.training.checkpoint import Checkpointer
 from tests.programs.test_train import config, corpus
 from tests.training.test_restore import flip, largest
@@ -546,7 +546,7 @@ def made(corpus, tmp_path_factory) -> Path:
         (top / f"{name}.txt").write_text(name)
     given = config(top / "corpus", steps=2)
     mesh = sharding.make_mesh(given.mesh)
-    state = sharding.init_state(given, mesh, jax.random.key(0))
+    state = sharded_step.init_state(given, mesh, jax.random.key(0))
     with Checkpointer(top / "run" / "checkpoints") as checkpoints:
         checkpoints.save(state._replace(step=state.step + 2))
     (top / "run" / "metrics.jsonl").write_text(

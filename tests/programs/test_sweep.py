@@ -19,7 +19,7 @@ from seqarch.report.collect import collect
 from seqarch.report.notices import notices
 from seqarch.report.run_files import SWEPT
 from seqarch.sweep import hyper
-from seqarch.sweep.plan import Run, plan
+from seqarch.sweep.plan import PlannedRun, plan
 from seqarch.sweep.work import DIVERGED, DONE, find_end
 from seqarch.training.logging import find_faults, read_rows
 
@@ -76,7 +76,7 @@ def finish(program: subprocess.Popen, code: int = 0) -> str:
     return stdout if code == 0 else stderr
 
 
-def planned(directory: Path, rates=RATES) -> list[Run]:
+def planned(directory: Path, rates=RATES) -> list[PlannedRun]:
     """Returns the runs of the sweep that `start` starts."""
     namespace: dict = dict(RATES=rates)
     exec(CONFIG, namespace)

@@ -32,8 +32,9 @@ from seqarch.runtime import accelerator, cluster
 from seqarch.runtime.trackers.tensorboard import HPARAMS_FILE
 from seqarch.tasks.text import writer
 from seqarch.training import loop, meter, restore, sharding
-from seqarch.training.checkpoint import Checkpointer, load_model
+from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.divergence import PATIENCE, is_diverged
+from seqarch.training.loading import load_model
 from seqarch.training.logging import read_rows
 from seqarch.training.state import TrainState
 from tests.conftest import CORE

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from seqarch.errors import UserError
-from seqarch.runtime.trackers import TRACKERS, Metric, open_tracker
+from seqarch.runtime.trackers import TRACKERS, Scalar, open_tracker
 
-METRICS = {"loss": Metric("train", "nats", "The loss"), "mfu": Metric("speed", "", "Utilisation")}
+METRICS = {
+    "loss": Scalar("train", "nats", "The loss"),
+    "mfu": Scalar("speed", "", "Utilisation"),
+}
 
 
 class Fake(ModuleType):

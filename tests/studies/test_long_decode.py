@@ -11,7 +11,8 @@ import pytest
 from seqarch import records
 from seqarch.config import Config, ModelConfig, to_dict
 from studies import long_decode
-from studies.long_decode import LAST, Point, measure
+from studies.decoding_page import decoding_page
+from studies.long_decode import LAST, DecodingPoint, measure
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Config(model=ModelConfig(layers=1, dim=8, mlp=8))
@@ -46,15 +47,15 @@ def made(mixer, *points):
 
 
 def test_points_come_back_from_their_records(tmp_path):
-    points = [Point(10, 20, 0.5, 100, 4), Point(20, 20, 0.25, 120, 4)]
+    points = [DecodingPoint(10, 20, 0.5, 100, 4), DecodingPoint(20, 20, 0.25, 120, 4)]
     records.write(tmp_path / records.NAME, [made("gru", *points), made("mamba", points[0])])
     assert long_decode.read(tmp_path / records.NAME) == {"gru": points, "mamba": points[:1]}
 
 
 def test_tables_part_constant_states_from_caches():
-    constant = [Point(10, 20, 1e-6, 100, 4), Point(20, 20, 3e-6, 120, 4)]
-    growing = [Point(8, 8, 5e-6, 90, 8), Point(16, 16, 7e-6, 99, 16)]
-    page = long_decode.decoding_page([made("gru", *constant), made("attention", *growing)], "Long")
+    constant = [DecodingPoint(10, 20, 1e-6, 100, 4), DecodingPoint(20, 20, 3e-6, 120, 4)]
+    growing = [DecodingPoint(8, 8, 5e-6, 90, 8), DecodingPoint(16, 16, 7e-6, 99, 16)]
+    page = decoding_page([made("gru", *constant), made("attention", *growing)], "Long")
     first, second = page.tables
     assert [row.cells for row in first.rows] == [("gru", 20, 4, 100, 120, 1, 2, 3)]
     assert [row.cells for row in second.rows] == [
@@ -65,7 +66,7 @@ def test_tables_part_constant_states_from_caches():
 
 
 def test_program_writes_records_and_a_figure_and_keeps_other_mixers(tmp_path):
-    old = Point(1, 1, 1.0, 1, 1)
+    old = DecodingPoint(1, 1, 1.0, 1, 1)
     records.write(tmp_path / records.NAME, [made("mamba", old), made("gru", old)])
     done = program(tmp_path, "--mixers=gru")
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from seqarch.config import parse
 from seqarch.config.values import values_of, with_fields
 from seqarch.errors import UserError
 from seqarch.sweep import hyper
-from seqarch.sweep.estimate import Estimate
+from seqarch.sweep.estimate import TimeEstimate
 from seqarch.sweep.names import run_name
 from seqarch.sweep.plan import check, ensembles, plan, spread, varied
 
@@ -121,7 +121,7 @@ def test_time_is_that_of_equal_programs_and_unknown_before_any_has_ended(tmp_pat
     runs = planned(tmp_path, *sweep)
     first, second, *rest = spread(runs)
     assert [run.fields["model.mixer"] for run in (first, second)] == ["gru", "mamba"]
-    estimate = Estimate()
+    estimate = TimeEstimate()
     assert estimate.text(runs, 2) == "unknown until the first run ends"
     estimate.add(first, None)
     assert estimate.left(runs, 2) is None

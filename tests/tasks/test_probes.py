@@ -18,7 +18,8 @@ from seqarch.config import Config, ModelConfig, parse
 from seqarch.errors import UserError
 from seqarch.tasks import TASKS, make_task
 from seqarch.tasks.base import SPLITS
-from seqarch.tasks.probe import EIGHTHS, Probe, Rows, row_hashes
+from seqarch.tasks.probe import EIGHTHS, Probe
+from seqarch.tasks.rows import Rows, row_hashes
 
 ROOT = Path(__file__).parents[2]
 PROBES = [name for name in TASKS if issubclass(tasks.find(name), Probe)]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.probes import find_probe
-from seqarch.tasks.probe import Rows
+from seqarch.tasks.rows import Rows
 from seqarch.tasks.trivial import trivial_accuracy, trivial_answers
 
 

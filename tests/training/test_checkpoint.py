@@ -17,8 +17,9 @@ import pytest
 import seqarch.config
 from seqarch.config import Config, MeshConfig, ModelConfig, resolve
 from seqarch.errors import UserError
-from seqarch.training import sharding
-from seqarch.training.checkpoint import Checkpointer, load_model, named
+from seqarch.training import sharded_step, sharding
+from seqarch.training.checkpoint import Checkpointer, named
+from seqarch.training.loading import load_model
 from seqarch.training.state import TrainState
 
 CONFIG = Config(steps=4, batch=4, length=8, model=ModelConfig(mixer="gru", layers=3, dim=16, mlp=0))
@@ -50,12 +51,12 @@ def mesh() -> jax.sharding.Mesh:
 
 @functools.cache
 def initial() -> TrainState:
-    return sharding.init_state(resolve(CONFIG, mesh()), mesh(), jax.random.key(0))
+    return sharded_step.init_state(resolve(CONFIG, mesh()), mesh(), jax.random.key(0))
 
 
 def abstract(**model) -> TrainState:
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, **model))
-    return sharding.abstract_state(resolve(config, mesh()), mesh())
+    return sharded_step.abstract_state(resolve(config, mesh()), mesh())
 
 
 def state(step: int) -> TrainState:

@@ -10,7 +10,7 @@ import pytest
 from configs import probes
 from seqarch.config import CheckpointConfig, Config, EvalConfig, parse, resolve
 from seqarch.tasks import make_task
-from seqarch.training import sharding
+from seqarch.training import sharded_step, sharding
 from seqarch.training.dispatch import MOST, SMALL, Dispatcher, end_of_dispatch, most_steps
 from seqarch.training.state import hyper
 
@@ -58,7 +58,7 @@ def test_the_bits_of_steps_do_not_depend_on_where_dispatches_end():
     dispatcher.compile(scalars)
 
     def train(*sizes):
-        state = sharding.init_state(config, mesh, jax.random.key(0))
+        state = sharded_step.init_state(config, mesh, jax.random.key(0))
         done, losses = 0, []
         for size in sizes:
             batch = dispatcher.put([rows[done : done + size]])
@@ -73,7 +73,7 @@ def test_the_bits_of_steps_do_not_depend_on_where_dispatches_end():
         assert found == losses
         jax.tree.map(np.testing.assert_array_equal, state, whole)
 
-    alone = sharding.init_state(config, mesh, jax.random.key(0))
+    alone = sharded_step.init_state(config, mesh, jax.random.key(0))
     for row in rows:
         alone, metrics = dispatcher.train_step(alone, sharding.put_batch(row, mesh), scalars)
     assert losses[-1] == pytest.approx(float(metrics["loss"]), rel=1e-5)

@@ -9,10 +9,10 @@ from configs import probes
 from seqarch.config import Config, parse
 from seqarch.errors import Diverged, Stopped
 from seqarch.training import group, loop, restore
-from seqarch.training.dispatch import program_key
 from seqarch.training.divergence import is_diverged
 from seqarch.training.logging import read_rows
 from seqarch.training.loop import train, train_together
+from seqarch.training.sharded_step import program_key
 
 STEPS = 50
 

@@ -14,8 +14,9 @@ import pytest
 import seqarch.config
 from seqarch.errors import UserError
 from seqarch.training import restore
-from seqarch.training.checkpoint import Checkpointer, load_model
+from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.digest import digests
+from seqarch.training.loading import load_model
 from tests.training.test_checkpoint import CONFIG, STREAM, abstract, save, state
 
 

@@ -15,8 +15,9 @@ import pytest
 import seqarch.config
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
-from seqarch.training import rundir, sharding
-from seqarch.training.checkpoint import Checkpointer, load_model
+from seqarch.training import rundir, sharded_step, sharding
+from seqarch.training.checkpoint import Checkpointer
+from seqarch.training.loading import load_model
 from seqarch.training.logging import read_rows
 from tests.programs.test_mistakes import made
 from tests.programs.test_train import corpus
@@ -52,7 +53,7 @@ def test_a_run_directory_is_data_none_of_which_is_unpickled(made, tmp_path):
     pickle.loads(payload)
     trace.rmdir()  # so it would have been left
     mesh = sharding.make_mesh(given.mesh)
-    abstract, needed = sharding.abstract_state(given, mesh), set()
+    abstract, needed = sharded_step.abstract_state(given, mesh), set()
     for number, path in enumerate(path for path in (made / "run").rglob("*") if path.is_file()):
         run = shutil.copytree(made / "run", tmp_path / str(number))
         (run / path.relative_to(made / "run")).write_bytes(payload)

@@ -22,9 +22,10 @@ from seqarch.generate import generate
 from seqarch.mixers import MIXERS
 from seqarch.sampling import Sampling
 from seqarch.tasks.batch import Batch
-from seqarch.training import serving, sharding
-from seqarch.training.checkpoint import Checkpointer, load_model, named
+from seqarch.training import serving, sharded_step, sharding
+from seqarch.training.checkpoint import Checkpointer, named
 from seqarch.training.digest import digests
+from seqarch.training.loading import load_model
 from seqarch.training.state import TrainState, hyper, make_init
 
 TINY = ModelConfig(mixer="mamba,attention", layers=2, dim=32, mlp=32)
@@ -42,12 +43,12 @@ def train_on(mesh: jax.sharding.Mesh) -> dict:
         leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(tree)
     )
     abstract = (
-        sharding.abstract_state(CONFIG, mesh),
-        sharding.abstract_batch(CONFIG, mesh),
+        sharded_step.abstract_state(CONFIG, mesh),
+        sharded_step.abstract_batch(CONFIG, mesh),
         hyper(CONFIG),
     )
-    step = sharding.jit_train_step(CONFIG, mesh).lower(*abstract).compile()
-    state = sharding.init_state(CONFIG, mesh, jax.random.key(0))
+    step = sharded_step.jit_train_step(CONFIG, mesh).lower(*abstract).compile()
+    state = sharded_step.init_state(CONFIG, mesh, jax.random.key(0))
     losses, sizes = [], [[held(state.model), held(state.opt_state)]]
     for row in tokens:
         rows = Batch(
@@ -109,7 +110,7 @@ def generate_on(run: str) -> None:
     Path(run, "config.json").write_text(json.dumps(to_dict(CONFIG)))
     whole = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
     with Checkpointer(Path(run, "checkpoints")) as checkpoints:
-        checkpoints.save(sharding.init_state(CONFIG, whole, jax.random.key(0)))
+        checkpoints.save(sharded_step.init_state(CONFIG, whole, jax.random.key(0)))
     found = {}
     for count in (1, 4):
         mesh = sharding.make_mesh(MeshConfig(data=1, fsdp=-1), jax.devices()[:count])
@@ -164,7 +165,7 @@ def test_every_parameter_of_every_mixer_names_axes_that_exist():
     every = dataclasses.replace(
         CONFIG, model=dataclasses.replace(TINY, mixer=",".join(MIXERS), layers=len(MIXERS))
     )
-    model = sharding.abstract_state(every, mesh).model
+    model = sharded_step.abstract_state(every, mesh).model
     for path, leaf in jax.tree_util.tree_leaves_with_path(
         model, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable)
     ):
@@ -225,11 +226,11 @@ def print_collectives_in_loops() -> None:
     )
     mesh = sharding.make_mesh(MeshConfig())
     arguments = (
-        sharding.abstract_state(config, mesh),
-        sharding.abstract_batch(config, mesh),
+        sharded_step.abstract_state(config, mesh),
+        sharded_step.abstract_batch(config, mesh),
         hyper(config),
     )
-    text = sharding.jit_train_step(config, mesh).lower(*arguments).compile().as_text()
+    text = sharded_step.jit_train_step(config, mesh).lower(*arguments).compile().as_text()
     of_loops = set(re.findall(r"body=%?([\w.-]+)", text))
     found, inside = [], ""
     for line in text.splitlines():
@@ -287,7 +288,7 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(sizes):
 def test_a_batch_that_does_not_divide_is_refused():
     mesh = jax.sharding.AbstractMesh((2, 4), ("data", "fsdp"))
     with pytest.raises(UserError, match="give a batch that is a multiple of 16"):
-        sharding.abstract_batch(CONFIG, mesh)
+        sharded_step.abstract_batch(CONFIG, mesh)
 
 
 def test_splitting_time_is_refused(monkeypatch):

@@ -2,21 +2,14 @@
 
 from collections.abc import Iterator
 
-from seqarch.costs.hf.fields import Fields
-from seqarch.costs.hf.layers import Layer
-from seqarch.costs.hf.parts import (
-    attention,
-    attention_layer,
-    gated_mlp,
-    heads,
-    linear,
-    mixture,
-)
+from seqarch.costs.hf.fields import HFFields
+from seqarch.costs.hf.layers import LayerSizes
+from seqarch.costs.hf.parts import attention, attention_layer, gated_mlp, heads, linear, mixture
 
 ATTENTION = "full_attention", "sliding_attention"
 
 
-def llama(fields: Fields) -> Iterator[Layer]:
+def llama(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Llama, which attend to the whole context."""
     width, head = fields.count("hidden_size"), heads(fields, grouped=False)
     params = attention(width, head, fields.flag("attention_bias", False))
@@ -25,7 +18,7 @@ def llama(fields: Fields) -> Iterator[Layer]:
         yield attention_layer(params + 2 * width, head)
 
 
-def mistral(fields: Fields) -> Iterator[Layer]:
+def mistral(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Mistral, which attend to a window unless sliding_window is null."""
     width, head = fields.count("hidden_size"), heads(fields)
     params = attention(width, head) + gated_mlp(width, fields.count("intermediate_size"))
@@ -34,7 +27,7 @@ def mistral(fields: Fields) -> Iterator[Layer]:
         yield attention_layer(params + 2 * width, head, window)
 
 
-def mixtral(fields: Fields) -> Iterator[Layer]:
+def mixtral(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Mixtral, which have experts."""
     width, head = fields.count("hidden_size"), heads(fields)
     inner, experts = fields.count("intermediate_size"), fields.count("num_local_experts")
@@ -44,7 +37,7 @@ def mixtral(fields: Fields) -> Iterator[Layer]:
         yield attention_layer(params, head, window, f"{experts} experts")
 
 
-def gpt_oss(fields: Fields) -> Iterator[Layer]:
+def gpt_oss(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of gpt-oss: windows and the whole context in turn, sinks, experts."""
     width, head = fields.count("hidden_size"), heads(fields, 64)
     inner, experts = fields.count("intermediate_size"), fields.count("num_local_experts")
@@ -60,7 +53,7 @@ def gpt_oss(fields: Fields) -> Iterator[Layer]:
 
 
 def layer_types(
-    fields: Fields, default: list[str], known: tuple[str, ...] = ATTENTION
+    fields: HFFields, default: list[str], known: tuple[str, ...] = ATTENTION
 ) -> list[str]:
     """Returns layer_types, or the default; raises UserError for another number of layers."""
     types = fields.names("layer_types", known=known) or default

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from seqarch.costs.hf.attention import gpt_oss, llama, mistral, mixtral
-from seqarch.costs.hf.fields import Fields
+from seqarch.costs.hf.fields import HFFields
 from seqarch.costs.hf.hybrids import falcon_h1, granite, jamba, recurrent_gemma
-from seqarch.costs.hf.layers import DTYPE_BYTES, Layer, OutsideModel
+from seqarch.costs.hf.layers import DTYPE_BYTES, LayerSizes, OutsideModel
 from seqarch.costs.hf.nemotron_h import nemotron_h
 from seqarch.costs.hf.qwen import qwen2, qwen3, qwen3_5, qwen3_5_moe, qwen3_moe, qwen3_next
 from seqarch.costs.hf.recurrent import mamba1, mamba2
@@ -30,7 +30,7 @@ class Family(NamedTuple):
       tied: whether embeddings and head share their parameters where the config does not say so.
     """
 
-    layers: Callable[[Fields], Iterator[Layer]]
+    layers: Callable[[HFFields], Iterator[LayerSizes]]
     tied: bool = False
 
 
@@ -89,7 +89,7 @@ def describe(values: dict[str, Any], path: str = "config.json") -> OutsideModel:
     Raises:
       UserError: where they are no config of a known family.
     """
-    fields = Fields(values, path)
+    fields = HFFields(values, path)
     name = fields.get("model_type")
     if not isinstance(name, str):
         raise fields.error("model_type is missing; give the config.json of a model")
@@ -124,7 +124,7 @@ def _describe_text(values: dict[str, Any], text: dict[str, Any], path: str) -> O
     return model._replace(name=values["model_type"], notes=(*model.notes, note))
 
 
-def _dtype(fields: Fields) -> tuple[str, tuple[str, ...]]:
+def _dtype(fields: HFFields) -> tuple[str, tuple[str, ...]]:
     """Returns the dtype of a config, and a note where it gives none."""
     given = fields.get("dtype") or fields.get("torch_dtype")
     if given is None:

@@ -11,7 +11,7 @@ LARGEST = 2**40  # of any count
 MOST_LAYERS = 10_000
 
 
-class Fields:
+class HFFields:
     """The fields of a config, whose methods check what they return.
 
     A field that is null counts as missing, except for `has` and `optional`.
@@ -41,18 +41,26 @@ class Fields:
         Raises:
           UserError: where it is missing, and where it is no such number.
         """
-        found = [name for name in names if self.get(name) is not None]
-        if not found and default is not None:
-            return default
-        if not found:
-            raise self.error(f"{names[0]} is missing; a {self.get('model_type')} config has it")
-        value = self.get(found[0])
+        name, value = self._first(names, default)
         is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if not is_whole or not least <= value <= LARGEST:
+        if name and not (is_whole and least <= value <= LARGEST):
             raise self.error(
-                f"{found[0]} is {reprlib.repr(value)}; give a whole number from {least} to 2^40"
+                f"{name} is {reprlib.repr(value)}; give a whole number from {least} to 2^40"
             )
         return value
+
+    def _first(self, names: tuple[str, ...], default: Any) -> tuple[str | None, Any]:
+        """Returns the first of several fields that is there and its value, or None and `default`.
+
+        Raises:
+          UserError: where none is there and `default` is None.
+        """
+        for name in names:
+            if (value := self.get(name)) is not None:
+                return name, value
+        if default is None:
+            raise self.error(f"{names[0]} is missing; a {self.get('model_type')} config has it")
+        return None, default
 
     def optional(self, name: str, absent: int | None = None) -> int | None:
         """Returns a whole number of at least 1, None for null, and `absent` without the field."""
@@ -70,15 +78,10 @@ class Fields:
         Raises:
           UserError: where it is missing, and where it is no such number.
         """
-        found = [name for name in names if self.get(name) is not None]
-        if not found and default is not None:
-            return default
-        if not found:
-            raise self.error(f"{names[0]} is missing")
-        value = self.get(found[0])
+        name, value = self._first(names, default)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not 0 < value < math.inf:
-            raise self.error(f"{found[0]} is {reprlib.repr(value)}; give a number above 0")
+        if name and not (is_number and 0 < value < math.inf):
+            raise self.error(f"{name} is {reprlib.repr(value)}; give a number above 0")
         return float(value)
 
     def choice(self, *names: str, default: str, known: tuple[str, ...]) -> str:
@@ -86,21 +89,20 @@ class Fields:
 
         `names` are the field's name, and after it those that it had before.
         """
-        found = [name for name in names if self.get(name) is not None]
-        value = self.get(found[0]) if found else default
+        name, value = self._first(names, default)
         if value not in known:
-            raise self.error(f"{found[0]} is {reprlib.repr(value)}; known: {', '.join(known)}")
+            raise self.error(f"{name} is {reprlib.repr(value)}; known: {', '.join(known)}")
         return value
 
-    def inner(self, *names: str) -> "Fields":
+    def inner(self, *names: str) -> "HFFields":
         """Returns the fields of the first of several groups that is there; none has no fields."""
         for name in names:
             value = self.get(name)
             if value is not None and not isinstance(value, dict):
                 raise self.error(f"{name} is {reprlib.repr(value)}; give fields")
             if value is not None:
-                return Fields(value, f"{self._path}: {name}")
-        return Fields({}, self._path)
+                return HFFields(value, f"{self._path}: {name}")
+        return HFFields({}, self._path)
 
     def flag(self, name: str, default: bool) -> bool:
         """Returns a truth value; raises UserError where the field has another one."""

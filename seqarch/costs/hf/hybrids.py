@@ -4,13 +4,13 @@ import itertools
 from collections.abc import Iterator
 
 from seqarch.costs.hf.attention import layer_types
-from seqarch.costs.hf.fields import Fields
-from seqarch.costs.hf.layers import Layer, State
+from seqarch.costs.hf.fields import HFFields
+from seqarch.costs.hf.layers import LayerSizes, StateArray
 from seqarch.costs.hf.parts import (
     ACCUMULATED,
-    Heads,
-    Mamba2,
-    Part,
+    HeadSizes,
+    LayerPart,
+    Mamba2Sizes,
     attention,
     attention_layer,
     gated_mlp,
@@ -22,7 +22,7 @@ from seqarch.costs.hf.parts import (
 from seqarch.costs.hf.recurrent import rank
 
 
-def jamba(fields: Fields) -> Iterator[Layer]:
+def jamba(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Jamba: Mamba, attention in some, experts in some (arXiv 2403.19887)."""
     width, inner = fields.count("hidden_size"), fields.count("intermediate_size")
     head, mixed = heads(fields), _jamba_mamba(fields, width)
@@ -34,16 +34,16 @@ def jamba(fields: Fields) -> Iterator[Layer]:
         if _is_chosen(fields, "attn", index, 8, 4):
             yield attention_layer(params + attention(width, head), head, then=then)
         else:
-            yield Layer(f"mamba + {then}", params + mixed.params, states=mixed.states)
+            yield LayerSizes(f"mamba + {then}", params + mixed.params, states=mixed.states)
 
 
-def _is_chosen(fields: Fields, name: str, index: int, period: int, offset: int) -> bool:
+def _is_chosen(fields: HFFields, name: str, index: int, period: int, offset: int) -> bool:
     """Returns whether a layer is one of those that have attention or experts."""
     period = fields.count(f"{name}_layer_period", default=period)
     return index % period == fields.count(f"{name}_layer_offset", default=offset, least=0)
 
 
-def _jamba_mamba(fields: Fields, width: int) -> Part:
+def _jamba_mamba(fields: HFFields, width: int) -> LayerPart:
     """Returns the Mamba of Jamba, which also normalises time steps, B and C."""
     state, steps = fields.count("mamba_d_state", default=16), rank(fields, "mamba_dt_rank", width)
     part = mamba(
@@ -58,7 +58,7 @@ def _jamba_mamba(fields: Fields, width: int) -> Part:
     return part._replace(params=part.params + steps + 2 * state)
 
 
-def falcon_h1(fields: Fields) -> Iterator[Layer]:
+def falcon_h1(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Falcon-H1, each with attention beside Mamba-2 (arXiv 2507.22448)."""
     width, head = fields.count("hidden_size"), heads(fields)
     inner = fields.optional("mamba_d_ssm", absent=1024)
@@ -68,10 +68,10 @@ def falcon_h1(fields: Fields) -> Iterator[Layer]:
     params += gated_mlp(width, fields.count("intermediate_size"), fields.flag("mlp_bias", False))
     for _ in range(fields.depth()):
         kind = "attention and mamba2 + mlp"
-        yield Layer(kind, params + 2 * width, head.cache, states=part.states)
+        yield LayerSizes(kind, params + 2 * width, head.cache, states=part.states)
 
 
-def granite(fields: Fields) -> Iterator[Layer]:
+def granite(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Granite 4: Mamba-2, attention in some, an MLP that experts may join."""
     width, head = fields.count("hidden_size"), heads(fields, grouped=False)
     part = _mamba2(fields, None, fields.flag("mamba_proj_bias", False), True)
@@ -87,10 +87,10 @@ def granite(fields: Fields) -> Iterator[Layer]:
         if each in attends:
             yield attention_layer(params + attended, head, then=then)
         else:
-            yield Layer(f"mamba2 + {then}", params + part.params, states=part.states)
+            yield LayerSizes(f"mamba2 + {then}", params + part.params, states=part.states)
 
 
-def _mamba2(fields: Fields, inner: int | None, out_bias: bool, norm: bool) -> Part:
+def _mamba2(fields: HFFields, inner: int | None, out_bias: bool, norm: bool) -> LayerPart:
     """Returns the Mamba-2 that fields named mamba_* describe.
 
     Args:
@@ -111,7 +111,7 @@ def _mamba2(fields: Fields, inner: int | None, out_bias: bool, norm: bool) -> Pa
             f"mamba_n_heads is {count}, which does not make up the inner width {inner} with "
             f"heads of {head}"
         )
-    return Mamba2(
+    return Mamba2Sizes(
         width,
         count,
         head,
@@ -125,11 +125,11 @@ def _mamba2(fields: Fields, inner: int | None, out_bias: bool, norm: bool) -> Pa
     ).part()
 
 
-def recurrent_gemma(fields: Fields) -> Iterator[Layer]:
+def recurrent_gemma(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of RecurrentGemma: the RG-LRU, and attention to a window in each third."""
     width, count = fields.count("hidden_size"), fields.count("num_attention_heads")
     keys = fields.count("num_key_value_heads", default=count)
-    head = Heads(count, keys, fields.divided("hidden_size", "num_attention_heads"))
+    head = HeadSizes(count, keys, fields.divided("hidden_size", "num_attention_heads"))
     mixed = _rg_lru(fields, width, count)
     params = gated_mlp(width, fields.count("intermediate_size") // 2, True) + 2 * width
     attended = attention(width, head, fields.flag("attention_bias", False), True)
@@ -141,15 +141,15 @@ def recurrent_gemma(fields: Fields) -> Iterator[Layer]:
         if each == "attention":
             yield attention_layer(params + attended, head, window)
         else:
-            yield Layer("rg_lru + mlp", params + mixed.params, states=mixed.states)
+            yield LayerSizes("rg_lru + mlp", params + mixed.params, states=mixed.states)
 
 
-def _rg_lru(fields: Fields, width: int, blocks: int) -> Part:
+def _rg_lru(fields: HFFields, width: int, blocks: int) -> LayerPart:
     """Returns the recurrent block of Griffin (arXiv 2402.19427), with block-diagonal gates."""
     inner = fields.count("lru_width", default=width)
     kernel = fields.count("conv1d_width", default=4)
     params = 2 * linear(width, inner, True) + linear(inner, width, True)
     params += linear(kernel, inner, True) + inner
     params += 2 * blocks * linear(inner // blocks, inner // blocks, True)
-    states = State("conv", inner * (kernel - 1)), State("rg_lru", inner, ACCUMULATED)
-    return Part(params, states)
+    states = StateArray("conv", inner * (kernel - 1)), StateArray("rg_lru", inner, ACCUMULATED)
+    return LayerPart(params, states)

@@ -7,7 +7,7 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 MXFP4_BLOCK = 32  # numbers of 4 bits that share a scale of one byte
 
 
-class State(NamedTuple):
+class StateArray(NamedTuple):
     """An array of a layer's state whose size does not depend on the context.
 
     Attributes:
@@ -21,7 +21,7 @@ class State(NamedTuple):
     dtype: str = ""
 
 
-class Layer(NamedTuple):
+class LayerSizes(NamedTuple):
     """A layer.
 
     Attributes:
@@ -37,7 +37,7 @@ class Layer(NamedTuple):
     params: int
     cache: int = 0
     window: int | None = None
-    states: tuple[State, ...] = ()
+    states: tuple[StateArray, ...] = ()
     mxfp4: int = 0
 
     def cached(self, context: int) -> int:
@@ -62,7 +62,7 @@ class OutsideModel(NamedTuple):
     """
 
     name: str
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerSizes, ...]
     around: int
     dtype: str
     positions: int | None = None
@@ -83,7 +83,7 @@ class OutsideModel(NamedTuple):
         """Returns the bytes of elements of a dtype; "" is that of the model."""
         return elements * DTYPE_BYTES[dtype or self.dtype]
 
-    def constant_bytes(self, layer: Layer) -> int:
+    def constant_bytes(self, layer: LayerSizes) -> int:
         """Returns the bytes of a layer's arrays of constant size."""
         return sum(self.bytes_of(each.elements, each.dtype) for each in layer.states)
 
@@ -102,5 +102,5 @@ class OutsideModel(NamedTuple):
             layers=tuple(layer._replace(window=None) for layer in self.layers)
         ).state_bytes(context)
 
-    def _cache_bytes(self, layers: Iterable[Layer], context: int) -> int:
+    def _cache_bytes(self, layers: Iterable[LayerSizes], context: int) -> int:
         return sum(self.bytes_of(layer.cache * layer.cached(context)) for layer in layers)

@@ -2,31 +2,31 @@
 
 from collections.abc import Iterator
 
-from seqarch.costs.hf.fields import MOST_LAYERS, Fields
-from seqarch.costs.hf.layers import Layer
-from seqarch.costs.hf.parts import Mamba2, Part, attention, heads, linear
+from seqarch.costs.hf.fields import MOST_LAYERS, HFFields
+from seqarch.costs.hf.layers import LayerSizes
+from seqarch.costs.hf.parts import LayerPart, Mamba2Sizes, attention, heads, linear
 
 LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 NAMES = LETTERS | {"linear_attention": "mamba", "full_attention": "attention"}
 
 
-def nemotron_h(fields: Fields) -> Iterator[Layer]:
+def nemotron_h(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Nemotron-H (arXiv 2504.03624)."""
     width, head = fields.count("hidden_size"), heads(fields, 128)
     for each in _kinds(fields):
         if each == "mamba":
             part = _mamba2(fields, width)
-            yield Layer("mamba2", part.params + width, states=part.states)
+            yield LayerSizes("mamba2", part.params + width, states=part.states)
         elif each == "attention":
-            yield Layer("attention", attention(width, head) + width, head.cache)
+            yield LayerSizes("attention", attention(width, head) + width, head.cache)
         elif each == "mlp":
-            yield Layer("mlp", _mlp(fields, fields.count("intermediate_size")) + width)
+            yield LayerSizes("mlp", _mlp(fields, fields.count("intermediate_size")) + width)
         else:
             experts = fields.count("n_routed_experts")
-            yield Layer(f"{experts} experts", _mixture(fields, width, experts) + width)
+            yield LayerSizes(f"{experts} experts", _mixture(fields, width, experts) + width)
 
 
-def _kinds(fields: Fields) -> list[str]:
+def _kinds(fields: HFFields) -> list[str]:
     """Returns the kinds of the layers, as a list or a pattern of letters gives them.
 
     Raises:
@@ -45,9 +45,9 @@ def _kinds(fields: Fields) -> list[str]:
     return [LETTERS[letter] for letter in pattern]
 
 
-def _mamba2(fields: Fields, width: int) -> Part:
+def _mamba2(fields: HFFields, width: int) -> LayerPart:
     bias = fields.flag("use_bias", False)
-    return Mamba2(
+    return Mamba2Sizes(
         width,
         fields.count("mamba_num_heads"),
         fields.count("mamba_head_dim"),
@@ -60,13 +60,13 @@ def _mamba2(fields: Fields, width: int) -> Part:
     ).part()
 
 
-def _mlp(fields: Fields, inner: int) -> int:
+def _mlp(fields: HFFields, inner: int) -> int:
     """Returns the parameters of an MLP, which has no gate."""
     width, bias = fields.count("hidden_size"), fields.flag("mlp_bias", False)
     return linear(width, inner, bias) + linear(inner, width, bias)
 
 
-def _mixture(fields: Fields, width: int, experts: int) -> int:
+def _mixture(fields: HFFields, width: int, experts: int) -> int:
     """Returns the parameters of experts, which may work at a smaller width, and a shared one."""
     latent, bias = fields.optional("moe_latent_size"), fields.flag("mlp_bias", False)
     inner = fields.count("moe_intermediate_size")

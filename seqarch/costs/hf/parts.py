@@ -5,13 +5,13 @@ D: width of the model, E: inner width, H: heads, K: width of a head, N: state si
 
 from typing import NamedTuple
 
-from seqarch.costs.hf.fields import Fields
-from seqarch.costs.hf.layers import Layer, State
+from seqarch.costs.hf.fields import HFFields
+from seqarch.costs.hf.layers import LayerSizes, StateArray
 
 ACCUMULATED = "float32"  # dtype of the recurrent states that transformers keeps
 
 
-class Part(NamedTuple):
+class LayerPart(NamedTuple):
     """A part of a layer.
 
     Attributes:
@@ -20,10 +20,10 @@ class Part(NamedTuple):
     """
 
     params: int
-    states: tuple[State, ...] = ()
+    states: tuple[StateArray, ...] = ()
 
 
-class Heads(NamedTuple):
+class HeadSizes(NamedTuple):
     """The heads of an attention layer.
 
     Attributes:
@@ -47,7 +47,7 @@ def linear(inputs: int, outputs: int, bias: bool = False) -> int:
     return outputs * (inputs + bias)
 
 
-def heads(fields: Fields, width: int | None = None, grouped: bool = True) -> Heads:
+def heads(fields: HFFields, width: int | None = None, grouped: bool = True) -> HeadSizes:
     """Returns the heads that a config describes.
 
     Args:
@@ -68,11 +68,15 @@ def heads(fields: Fields, width: int | None = None, grouped: bool = True) -> Hea
         )
     if fields.get("head_dim") is None and fields.get("attention_head_dim") is None:
         width = width or fields.divided("hidden_size", "num_attention_heads")
-    return Heads(queries, keys, fields.count("head_dim", "attention_head_dim", default=width))
+    return HeadSizes(queries, keys, fields.count("head_dim", "attention_head_dim", default=width))
 
 
 def attention(
-    width: int, heads: Heads, bias: bool = False, out_bias: bool | None = None, gate: bool = False
+    width: int,
+    heads: HeadSizes,
+    bias: bool = False,
+    out_bias: bool | None = None,
+    gate: bool = False,
 ) -> int:
     """Returns the parameters of the projections of attention.
 
@@ -100,16 +104,16 @@ def mixture(width: int, inner: int, experts: int) -> int:
 
 
 def attention_layer(
-    params: int, heads: Heads, window: int | None = None, then: str = "mlp"
-) -> Layer:
+    params: int, heads: HeadSizes, window: int | None = None, then: str = "mlp"
+) -> LayerSizes:
     """Returns a layer of attention, whose kind names its window and what follows it."""
     kind = "attention" if window is None else f"attention(window={window})"
-    return Layer(f"{kind} + {then}", params, heads.cache, window)
+    return LayerSizes(f"{kind} + {then}", params, heads.cache, window)
 
 
 def mamba(
     width: int, inner: int, state: int, rank: int, kernel: int, bias: bool, conv_bias: bool
-) -> Part:
+) -> LayerPart:
     """Returns the selective state-space model of Mamba (arXiv 2312.00752).
 
     Args:
@@ -125,11 +129,11 @@ def mamba(
     params += linear(kernel, inner, conv_bias)
     params += linear(inner, rank + 2 * state) + linear(rank, inner, True)
     params += inner * state + inner  # A and D
-    states = State("conv", inner * kernel), State("ssm", inner * state, ACCUMULATED)
-    return Part(params, states)
+    states = StateArray("conv", inner * kernel), StateArray("ssm", inner * state, ACCUMULATED)
+    return LayerPart(params, states)
 
 
-class Mamba2(NamedTuple):
+class Mamba2Sizes(NamedTuple):
     """The sizes of the state-space model of Mamba-2 (arXiv 2405.21060).
 
     Attributes:
@@ -156,7 +160,7 @@ class Mamba2(NamedTuple):
     conv_bias: bool
     norm: bool = True
 
-    def part(self) -> Part:
+    def part(self) -> LayerPart:
         """Returns its parameters and its states."""
         inner = self.heads * self.head
         mixed = inner + 2 * self.groups * self.state  # channels of the convolution: x, B, C
@@ -164,5 +168,8 @@ class Mamba2(NamedTuple):
         params += linear(self.kernel, mixed, self.conv_bias)
         params += 3 * self.heads + inner * self.norm  # A, D, the bias of the time steps
         params += linear(inner, self.width, self.out_bias)
-        states = State("conv", mixed * self.kernel), State("ssm", inner * self.state, ACCUMULATED)
-        return Part(params, states)
+        states = (
+            StateArray("conv", mixed * self.kernel),
+            StateArray("ssm", inner * self.state, ACCUMULATED),
+        )
+        return LayerPart(params, states)

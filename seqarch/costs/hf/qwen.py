@@ -4,12 +4,12 @@ import reprlib
 from collections.abc import Iterator
 
 from seqarch.costs.hf.attention import ATTENTION, layer_types
-from seqarch.costs.hf.fields import Fields
-from seqarch.costs.hf.layers import Layer, State
+from seqarch.costs.hf.fields import HFFields
+from seqarch.costs.hf.layers import LayerSizes, StateArray
 from seqarch.costs.hf.parts import (
     ACCUMULATED,
-    Heads,
-    Part,
+    HeadSizes,
+    LayerPart,
     attention,
     attention_layer,
     gated_mlp,
@@ -19,21 +19,21 @@ from seqarch.costs.hf.parts import (
 )
 
 
-def qwen2(fields: Fields) -> Iterator[Layer]:
+def qwen2(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Qwen2, whose queries, keys and values have a bias."""
     width, head = fields.count("hidden_size"), heads(fields)
     params = attention(width, head, True, out_bias=False)
     yield from _with_windows(fields, head, params)
 
 
-def qwen3(fields: Fields) -> Iterator[Layer]:
+def qwen3(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Qwen3, which normalise queries and keys."""
     width, head = fields.count("hidden_size"), heads(fields, 128)
     params = attention(width, head, fields.flag("attention_bias", False)) + 2 * head.width
     yield from _with_windows(fields, head, params)
 
 
-def _with_windows(fields: Fields, head: Heads, params: int) -> Iterator[Layer]:
+def _with_windows(fields: HFFields, head: HeadSizes, params: int) -> Iterator[LayerSizes]:
     """Yields layers of attention and an MLP, of which the last may see a window alone."""
     width, depth = fields.count("hidden_size"), fields.depth()
     params += gated_mlp(width, fields.count("intermediate_size")) + 2 * width
@@ -42,13 +42,13 @@ def _with_windows(fields: Fields, head: Heads, params: int) -> Iterator[Layer]:
         yield attention_layer(params, head, window if each == "sliding_attention" else None)
 
 
-def _window(fields: Fields) -> int | None:
+def _window(fields: HFFields) -> int | None:
     """Returns the window of the layers that have one; None where all see the whole context."""
     given = fields.flag("use_sliding_window", False)
     return fields.optional("sliding_window", absent=4096) if given else None
 
 
-def qwen3_moe(fields: Fields) -> Iterator[Layer]:
+def qwen3_moe(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Qwen3's mixtures of experts."""
     width, head = fields.count("hidden_size"), heads(fields)
     attended = attention(width, head, fields.flag("attention_bias", False)) + 2 * head.width
@@ -58,22 +58,22 @@ def qwen3_moe(fields: Fields) -> Iterator[Layer]:
         yield attention_layer(params + attended, head, _window(fields), then)
 
 
-def qwen3_next(fields: Fields) -> Iterator[Layer]:
+def qwen3_next(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Qwen3-Next."""
     yield from _delta_hybrid(fields, fields.count("num_experts", default=512, least=0))
 
 
-def qwen3_5(fields: Fields) -> Iterator[Layer]:
+def qwen3_5(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Qwen3.5's texts, without experts."""
     yield from _delta_hybrid(fields, 0)
 
 
-def qwen3_5_moe(fields: Fields) -> Iterator[Layer]:
+def qwen3_5_moe(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Qwen3.5's texts, with experts."""
     yield from _delta_hybrid(fields, fields.count("num_experts", default=256))
 
 
-def _delta_hybrid(fields: Fields, experts: int) -> Iterator[Layer]:
+def _delta_hybrid(fields: HFFields, experts: int) -> Iterator[LayerSizes]:
     """Yields layers of the gated delta rule, and of gated attention in each fourth."""
     width, head, delta = fields.count("hidden_size"), heads(fields, 256), _delta_rule(fields)
     attended = attention(width, head, fields.flag("attention_bias", False), gate=True)
@@ -85,10 +85,12 @@ def _delta_hybrid(fields: Fields, experts: int) -> Iterator[Layer]:
         if each == "full_attention":
             yield attention_layer(params + attended + 2 * head.width, head, then=then)
         else:
-            yield Layer(f"gated_delta_rule + {then}", params + delta.params, states=delta.states)
+            yield LayerSizes(
+                f"gated_delta_rule + {then}", params + delta.params, states=delta.states
+            )
 
 
-def _dense_or(fields: Fields, experts: int, index: int, shared: bool) -> tuple[str, int]:
+def _dense_or(fields: HFFields, experts: int, index: int, shared: bool) -> tuple[str, int]:
     """Returns what follows the mixer of a layer, and its parameters with those of both norms.
 
     Args:
@@ -112,7 +114,7 @@ def _dense_or(fields: Fields, experts: int, index: int, shared: bool) -> tuple[s
     return f"{experts} experts", params + 2 * width
 
 
-def _delta_rule(fields: Fields) -> Part:
+def _delta_rule(fields: HFFields) -> LayerPart:
     """Returns the gated delta rule (arXiv 2412.06464), whose state is a matrix for each head."""
     width, kernel = fields.count("hidden_size"), fields.count("linear_conv_kernel_dim", default=4)
     key, value = fields.count("linear_key_head_dim"), fields.count("linear_value_head_dim")
@@ -121,5 +123,8 @@ def _delta_rule(fields: Fields) -> Part:
     mixed = 2 * keys + values  # channels of the convolution: q, k, v
     params = linear(width, mixed + values) + linear(width, 2 * count) + mixed * kernel
     params += 2 * count + value + linear(values, width)  # A, the bias of the steps, the norm
-    states = State("conv", mixed * kernel), State("delta", count * key * value, ACCUMULATED)
-    return Part(params, states)
+    states = (
+        StateArray("conv", mixed * kernel),
+        StateArray("delta", count * key * value, ACCUMULATED),
+    )
+    return LayerPart(params, states)

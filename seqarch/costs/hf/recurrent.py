@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator
 
-from seqarch.costs.hf.fields import Fields
-from seqarch.costs.hf.layers import Layer
-from seqarch.costs.hf.parts import Mamba2, mamba
+from seqarch.costs.hf.fields import HFFields
+from seqarch.costs.hf.layers import LayerSizes
+from seqarch.costs.hf.parts import Mamba2Sizes, mamba
 
 
-def mamba1(fields: Fields) -> Iterator[Layer]:
+def mamba1(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Mamba."""
     width = fields.count("hidden_size", "d_model")
     part = mamba(
@@ -21,10 +21,10 @@ def mamba1(fields: Fields) -> Iterator[Layer]:
         fields.flag("use_conv_bias", True),
     )
     for _ in range(fields.depth()):
-        yield Layer("mamba", part.params + width, states=part.states)
+        yield LayerSizes("mamba", part.params + width, states=part.states)
 
 
-def mamba2(fields: Fields) -> Iterator[Layer]:
+def mamba2(fields: HFFields) -> Iterator[LayerSizes]:
     """Yields the layers of Mamba-2.
 
     Raises:
@@ -38,7 +38,7 @@ def mamba2(fields: Fields) -> Iterator[Layer]:
             f"num_heads is {count} and head_dim {head}; their product must be expand times "
             f"hidden_size, {inner}"
         )
-    part = Mamba2(
+    part = Mamba2Sizes(
         width,
         count,
         head,
@@ -50,10 +50,10 @@ def mamba2(fields: Fields) -> Iterator[Layer]:
         fields.flag("use_conv_bias", True),
     ).part()
     for _ in range(fields.depth()):
-        yield Layer("mamba2", part.params + width, states=part.states)
+        yield LayerSizes("mamba2", part.params + width, states=part.states)
 
 
-def rank(fields: Fields, name: str, width: int) -> int:
+def rank(fields: HFFields, name: str, width: int) -> int:
     """Returns the rank of Mamba's time steps, which "auto" makes a sixteenth of the width."""
     if fields.get(name) in (None, "auto"):
         return math.ceil(width / 16)

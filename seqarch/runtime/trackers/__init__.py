@@ -20,8 +20,8 @@ TRACKERS = {
 }
 
 
-class Metric(NamedTuple):
-    """The description of a metric of training.
+class Scalar(NamedTuple):
+    """The description of a scalar that training logs.
 
     group: the heading in trackers, which show groups in the order of the table of metrics.
     unit: of the number; "" for a ratio or a count.
@@ -49,7 +49,7 @@ class Tracker(Protocol):
         """Ends the start; `success` is False where an exception ended it."""
 
 
-def open_tracker(name: str, run_dir: Path, start: int, metrics: Mapping[str, Metric]) -> Tracker:
+def open_tracker(name: str, run_dir: Path, start: int, metrics: Mapping[str, Scalar]) -> Tracker:
     """Returns a tracker for one start of a run.
 
     Args:
@@ -73,7 +73,7 @@ def open_tracker(name: str, run_dir: Path, start: int, metrics: Mapping[str, Met
         ) from error
 
 
-def tags(metrics: Mapping[str, Metric]) -> dict[str, str]:
+def tags(metrics: Mapping[str, Scalar]) -> dict[str, str]:
     """Returns the tag of each metric, such as "1_train/loss".
 
     Trackers sort tags alphabetically; the number keeps groups in the order of the table.
@@ -85,10 +85,10 @@ def tags(metrics: Mapping[str, Metric]) -> dict[str, str]:
     return found
 
 
-def following_group(metrics: Mapping[str, Metric], group: str) -> str:
+def following_group(metrics: Mapping[str, Scalar], group: str) -> str:
     """Returns the first part of tags that trackers show after those of `metrics`: "6_eval"."""
     return f"{1 + len(_groups(metrics))}_{group}"
 
 
-def _groups(metrics: Mapping[str, Metric]) -> list[str]:
+def _groups(metrics: Mapping[str, Scalar]) -> list[str]:
     return list(dict.fromkeys(metric.group for metric in metrics.values()))

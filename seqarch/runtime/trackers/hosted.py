@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from seqarch.runtime.trackers import Metric, tags
+from seqarch.runtime.trackers import Scalar, tags
 
 PROJECT = "seqarch"
 
@@ -19,7 +19,7 @@ class _Hosted:
 
     package: str
 
-    def __init__(self, run_dir: Path, start: int, metrics: Mapping[str, Metric]):
+    def __init__(self, run_dir: Path, start: int, metrics: Mapping[str, Scalar]):
         del start
         self._run_dir, self._tags = Path(run_dir).resolve(), tags(metrics)
         self._module = importlib.import_module(self.package)

@@ -14,7 +14,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
 from seqarch.errors import printable
-from seqarch.runtime.trackers import Metric, tags
+from seqarch.runtime.trackers import Scalar, tags
 
 # TensorBoard keeps the first hyper-parameters that it reads of a run, and reads files in the order
 # of their names. They are therefore in the first file, which each start replaces.
@@ -27,7 +27,7 @@ RESULTS = 2  # number of metrics, from the first on, that are columns beside the
 class TensorBoard:
     """A tracker whose curves, texts and hyper-parameters `tensorboard --logdir` shows."""
 
-    def __init__(self, run_dir: Path, start: int, metrics: Mapping[str, Metric]):
+    def __init__(self, run_dir: Path, start: int, metrics: Mapping[str, Scalar]):
         self._run_dir, self._metrics, self._tags = run_dir, metrics, tags(metrics)
         self._hparams: RecordWriter | None = None
         self._end: Summary | None = None

@@ -66,8 +66,8 @@ def batches(
         return window * length + phase(index // windows)
 
     def read(offsets: np.ndarray) -> Batch:
-        windows = _windows(tokens, offsets[rows], length)
-        return _read(in_vocabulary(windows, vocab or boundary + 1), boundary)
+        windows = tokens[offsets[rows][:, None] + np.arange(length + 1)]
+        return Batch.of_text(in_vocabulary(windows, vocab or boundary + 1), boundary)
 
     offsets = grain.MapDataset.range(windows).seed(seed).shuffle().repeat().map_with_index(offset)
     steps = offsets.batch(batch, drop_remainder=True).map(read)[start:]
@@ -79,15 +79,3 @@ def _cut(size: int, length: int) -> tuple[int, int]:
     pairs = size - 1  # of a token and its target
     windows = max(1, (pairs - length + 1) // length)
     return windows, min(length, pairs - windows * length + 1)
-
-
-def _windows(tokens: np.ndarray, offsets: np.ndarray, length: int) -> np.ndarray:
-    """Returns the tokens of the windows that begin at `offsets`, with one more for the targets."""
-    return tokens[offsets[:, None] + np.arange(length + 1)]
-
-
-def _read(window: np.ndarray, boundary: int) -> Batch:
-    """Returns windows as a batch."""
-    window = window.astype(np.int32)
-    inputs = window[:, :-1]
-    return Batch(inputs, window[:, 1:], inputs == boundary, np.ones(inputs.shape, np.float32))

@@ -13,13 +13,15 @@ import hashlib
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from seqarch.errors import UserError
 from seqarch.files import has_shape, local_path, parse_json
+from seqarch.runtime.progress import Say
+from seqarch.tasks.base import SPLITS
 from seqarch.tasks.text import tokenizer, tokens, writer
 from seqarch.tasks.text.tokenizer import Tokenizer
 
@@ -37,7 +39,7 @@ def prepare(
     validation: float = 0.05,
     test: float = 0.05,
     seed: int = 0,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict:
     """Writes the files that match a pattern as a prepared directory and returns its meta.json.
 
@@ -76,7 +78,7 @@ def prepare(
 
 
 def _assigned(
-    paths: list[str], fractions: tuple[float, float], seed: int, say: Callable[[str], None]
+    paths: list[str], fractions: tuple[float, float], seed: int, say: Say
 ) -> Iterator[tuple[str, str, bytes]]:
     """Yields (split, name, content) for every document."""
     halves: list[str] = []
@@ -118,7 +120,7 @@ def _bins(paths: list[str], encoder: Tokenizer) -> Iterator[tuple[str, str, np.n
             "--tokenizer that made them"
         )
     splits = [BIN_SPLITS.get(Path(path).stem, "") for path in paths]
-    known = {"train", "validation"} <= set(splits) <= set(tokens.SPLITS)
+    known = {"train", "validation"} <= set(splits) <= set(SPLITS)
     if not known or len(set(splits)) < len(splits):
         raise UserError(
             f"the input is {', '.join(paths)}; give train.bin and val.bin, and test.bin where "
@@ -171,9 +173,7 @@ def _cut(stream: np.ndarray, end: int) -> Iterator[np.ndarray]:
     yield stream[start:]
 
 
-def _read(
-    paths: list[str], note_half: Callable[[str], None] | None = None
-) -> Iterator[tuple[str, bytes]]:
+def _read(paths: list[str], note_half: Say | None = None) -> Iterator[tuple[str, bytes]]:
     """Yields (name, content) for every document that isn't empty.
 
     Args:
@@ -197,7 +197,7 @@ def _read(
             raise UserError(f"cannot read {path}: {error}") from error
 
 
-def _text(line: bytes, where: str, note_half: Callable[[str], None] | None) -> bytes:
+def _text(line: bytes, where: str, note_half: Say | None) -> bytes:
     """Returns the UTF-8 bytes of a JSON line's field "text"; b"" for a blank line."""
     if not line.strip():
         return b""

@@ -26,11 +26,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from seqarch.errors import UserError
-from seqarch.tasks.base import SPLITS, Score, Sums, share_of
+from seqarch.tasks.base import HELD_OUT_SEED, SPLITS, Score, Sums, share_of
 from seqarch.tasks.batch import Batch, Layout
 from seqarch.tasks.text.corpus import locate
 from seqarch.tasks.text.task import Text
-from seqarch.tasks.text.tokens import in_vocabulary
 from seqarch.types import Bool, Int
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 SENTINELS = 100
 ROWS = 128  # windows that are validated during training, or all if the split has fewer
-HELD_OUT_SEED = 0  # of the spans in held-out windows
 SPAN_LOSS = Score("loss", "nats/token", "spans", "ratio", True)
 
 
@@ -184,15 +182,9 @@ class SpanCorruption(Text):
         """Returns `count` windows, evenly spaced over a split, or all if there are fewer."""
         text, size = self.open(split), self.counts.tokens
         count = min(count, len(text.tokens) // size)
-        if count < 1:
-            raise UserError(
-                f"the {split} split has {len(text.tokens)} tokens, fewer than the {size} of a row; "
-                "give it more text"
-            )
-        starts = np.linspace(0, len(text.tokens) - size, count).astype(np.int64)
-        tokens = in_vocabulary(text.tokens[starts[:, None] + np.arange(size)], text.vocab)
+        tokens = text.windows(size, count)
         rng = np.random.default_rng((SPLITS.index(split), HELD_OUT_SEED))
-        return self.corrupt(tokens.astype(np.int32), self.draw(rng, count))
+        return self.corrupt(tokens, self.draw(rng, count))
 
     def validation(self) -> tuple[Batch, int]:
         return self.windows("validation", ROWS), 0

@@ -8,13 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
-import numpy as np
-
-from seqarch.errors import UserError
 from seqarch.tasks.base import BITS_PER_BYTE, Score, Sums, Task
 from seqarch.tasks.batch import Batch, Layout
 from seqarch.tasks.text.corpus import locate
-from seqarch.tasks.text.tokens import TokenFile, in_vocabulary, open_split
+from seqarch.tasks.text.tokens import TokenFile, open_split
 
 if TYPE_CHECKING:
     from seqarch.config import Config
@@ -90,20 +87,10 @@ class Text(Task):
 
     def validation(self) -> tuple[Batch, int]:
         """Returns WINDOWS windows, evenly spaced over the split, and the bytes of their targets."""
-        text, length = self.open("validation"), self.length
-        tokens = text.tokens
-        count = min(WINDOWS, (len(tokens) - 1) // length)
-        if count < 1:
-            raise UserError(
-                f"the validation split has {len(tokens)} tokens, fewer than length {length} + 1; "
-                "give it more text"
-            )
-        starts = np.linspace(0, len(tokens) - 1 - length, count).astype(np.int64)
-        window = in_vocabulary(tokens[starts[:, None] + np.arange(length + 1)], text.vocab)
-        inputs, targets = window[:, :-1].astype(np.int32), window[:, 1:].astype(np.int32)
-        weights = np.ones(inputs.shape, np.float32)
-        size = int(text.tokenizer.sizes[targets].sum())
-        return Batch(inputs, targets, inputs == text.boundary, weights), size
+        text = self.open("validation")
+        count = min(WINDOWS, (len(text.tokens) - 1) // self.length)
+        found = Batch.of_text(text.windows(self.length + 1, count), text.boundary)
+        return found, int(text.tokenizer.sizes[found.targets].sum())
 
     def validation_scores(self, sums: Sums, size: int) -> dict[str, float]:
         """Returns the bits per byte; as in training, boundaries have bits but no bytes."""

@@ -15,8 +15,7 @@ token that model reads as one:
 import functools
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,13 @@ import numpy as np
 
 from seqarch.errors import UserError, first_line
 from seqarch.files import has_shape, local_path, parse_json
+from seqarch.tasks.text.tokenizer_json import MOST_TOKENS, entries, token_bytes
 from seqarch.types import Int
 
 VOCAB = 257  # tokens: the bytes and their boundary
 BOUNDARY = 256
 FILE = "tokenizer.json"
 OURS = "seqarch"  # what an import adds to a tokenizer.json: {"vocab", "boundary", "end"}
-MOST_TOKENS = 1 << 24  # tokens of a vocabulary; a file that claims more would fill the memory
 
 
 class Tokenizer:
@@ -119,7 +118,7 @@ class Tokenizer:
 
     def id(self, content: str) -> int | None:
         """Returns the token with this content in tokenizer.json; None where there is none."""
-        return None if self.spec is None else dict(_entries(json.loads(self.spec))).get(content)
+        return None if self.spec is None else dict(entries(json.loads(self.spec))).get(content)
 
     @functools.cached_property
     def _library(self) -> Any:
@@ -151,7 +150,7 @@ def load(path: str | os.PathLike) -> Tokenizer:
     try:
         text = local_path(path).read_text("utf-8")
         spec = parse_json(text)
-        return Tokenizer(*_imported(_table(spec), text, spec.get(OURS)))
+        return Tokenizer(*_imported(token_bytes(spec), text, spec.get(OURS)))
     except OSError as error:
         raise UserError(
             f"cannot read the tokenizer {path}: {error.strerror}; give a {FILE}"
@@ -179,73 +178,6 @@ def kept(directory: str | os.PathLike) -> Tokenizer:
     """Returns the tokenizer of a prepared directory or a run: its tokenizer.json, or else bytes."""
     path = Path(directory) / FILE
     return load(path) if path.exists() else BYTES
-
-
-def _table(spec: dict) -> list[bytes]:
-    """Returns the bytes of each token.
-
-    Special tokens have none: `encode` never makes them from text, and in a .bin file they stand for
-    no text.
-    """
-    parts = [*_parts(spec.get("decoder") or {}), *_parts(spec.get("pre_tokenizer") or {})]
-    kinds = {part["type"] for part in parts}
-    special = {token["id"] for token in spec.get("added_tokens", ()) if token.get("special")}
-    added = {token["id"] for token in spec.get("added_tokens", ())}
-    entries = list(_entries(spec))
-    for content, index in entries:
-        if not (isinstance(content, str) and type(index) is int and 0 <= index < MOST_TOKENS):
-            raise ValueError(f"no token: {content!r} {index!r}")
-    table = [b""] * (1 + max(index for _, index in entries))
-    for content, index in entries:
-        if index not in special:
-            table[index] = content.encode() if index in added else _bytes(content, kinds)
-    return table
-
-
-def _entries(spec: dict) -> Iterator[tuple[str, int]]:
-    """Yields (content, token) for the model's vocabulary and for added tokens."""
-    vocab = spec["model"]["vocab"]
-    if isinstance(vocab, list):  # of a unigram model: [[content, score], ...]
-        yield from ((entry[0], token) for token, entry in enumerate(vocab))
-    else:
-        yield from vocab.items()
-    yield from ((token["content"], token["id"]) for token in spec.get("added_tokens", ()))
-
-
-def _bytes(content: str, kinds: set[str]) -> bytes:
-    """Returns the bytes of an entry of the vocabulary, by the kinds of the tokenizer's parts."""
-    if "ByteLevel" in kinds:
-        known = {c: bytes([_BYTE_LEVEL[c]]) for c in content if c in _BYTE_LEVEL}
-        return b"".join(known.get(c) or c.encode() for c in content)
-    if "ByteFallback" in kinds and re.fullmatch("<0x[0-9A-F]{2}>", content):
-        return bytes([int(content[3:5], 16)])
-    if {"Metaspace", "Replace"} & kinds:
-        content = content.replace("\u2581", " ")
-    return content.encode()
-
-
-def _parts(part: dict) -> Iterator[dict]:
-    """Yields a decoder or pre-tokenizer, or those in a sequence of them."""
-    if "type" in part:
-        yield part
-    for inner in part.get("decoders", part.get("pretokenizers", ())):
-        yield from _parts(inner)
-
-
-def _byte_level() -> dict[str, int]:
-    """Returns the byte of each character of a byte-level vocabulary.
-
-    Printable bytes are themselves, the others the characters from 256 on.
-
-    Source: Radford et al. 2019, `bytes_to_unicode` of GPT-2's encoder.
-    """
-    prints = [*range(ord("!"), 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [value for value in range(256) if value not in prints]
-    found = {chr(value): value for value in prints}
-    return found | {chr(256 + index): value for index, value in enumerate(hidden)}
-
-
-_BYTE_LEVEL = _byte_level()
 
 
 def _around(text: bytes, at: int) -> str:

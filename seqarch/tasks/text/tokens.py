@@ -22,10 +22,10 @@ import numpy as np
 
 from seqarch.errors import UserError, unknown
 from seqarch.files import has_shape, read_json
+from seqarch.tasks.base import SPLITS
 from seqarch.tasks.text.tokenizer import BYTES, FILE, Tokenizer, kept
 from seqarch.types import Int
 
-SPLITS = ("train", "validation", "test")
 BLOCK = 1 << 24  # tokens that are scanned or written at once
 _SPLIT = {"tokens": int, "bytes": int, "documents": int, "sha256": str}
 META = {
@@ -116,6 +116,22 @@ class TokenFile:
             raise UserError(f"{wrong}; remove {self.directory} and prepare it again")
         bounds = [*starts.tolist(), len(self.tokens)]
         return [Document(*fields) for fields in zip(names, bounds[:-1], bounds[1:], strict=True)]
+
+    def windows(self, size: int, count: int) -> Int[np.ndarray, "B n"]:
+        """Returns `count` windows of `size` tokens, evenly spaced over the split.
+
+        Raises:
+          UserError: where `count` is 0, as the split has no window, and where a token is outside
+            the vocabulary.
+        """
+        if count < 1:
+            raise UserError(
+                f"the {self.split} split has {len(self.tokens)} tokens, fewer than the {size} of a "
+                "row; give it more text"
+            )
+        starts = np.linspace(0, len(self.tokens) - size, count).astype(np.int64)
+        found = self.tokens[starts[:, None] + np.arange(size)]
+        return in_vocabulary(found, self.vocab).astype(np.int32)
 
     def read_tokens(self, document: Document, limit: int = 0) -> Int[np.ndarray, "T"]:
         """Returns a document's tokens.

@@ -12,9 +12,10 @@ import numpy as np
 
 from seqarch.errors import UserError
 from seqarch.files import clear_partial, partial_name
+from seqarch.tasks.base import SPLITS
 from seqarch.tasks.text import tokens
 from seqarch.tasks.text.tokenizer import BYTES, FILE, Tokenizer
-from seqarch.tasks.text.tokens import SPLITS, layout
+from seqarch.tasks.text.tokens import layout
 
 OLD = ".old"  # suffix of a directory that is being replaced
 

@@ -11,7 +11,7 @@ from configs import seq2seq
 from seqarch.config import parse
 from seqarch.errors import UserError
 from seqarch.tasks import make_task
-from seqarch.tasks.sources import Spans
+from seqarch.tasks.sources import SpanSource
 from seqarch.tasks.text import tokens, writer
 from seqarch.tasks.text.span_corruption import SENTINELS, SpanCorruption
 from seqarch.tasks.text.tokenizer import Tokenizer
@@ -126,7 +126,7 @@ def test_the_config_and_its_mistakes(directory):
 
 
 def test_a_source_is_read_from_a_prompt_and_a_target_is_written_with_its_marks(directory):
-    sources = Spans(task(directory), coder(directory))
+    sources = SpanSource(task(directory), coder(directory))
     asked = sources.read(b"Thank you <0> to your party <1>.")
     text = [*b"Thank you ", 256, *b" to your party ", 257, *b".", BOUNDARY]
     assert asked.source.tolist() == text and asked.stop == 258
@@ -145,4 +145,4 @@ def test_a_source_is_read_from_a_prompt_and_a_target_is_written_with_its_marks(d
 )
 def test_a_prompt_without_marks_in_order_is_refused(prompt, found, directory):
     with pytest.raises(UserError, match=f"as missing spans: {found}; mark each, from <0> on"):
-        Spans(task(directory), coder(directory)).read(prompt)
+        SpanSource(task(directory), coder(directory)).read(prompt)

@@ -64,5 +64,5 @@ def test_what_the_task_says_of_the_text(directory):
 def test_another_vocabulary_and_too_little_text_are_told(directory):
     with pytest.raises(UserError, match="model.vocab is 256, the text in .* has 257 tokens"):
         task(directory, vocab=256)
-    with pytest.raises(UserError, match="fewer than length 2000"):
+    with pytest.raises(UserError, match="fewer than the 2001 of a row"):
         task(directory, length=2000).validation()

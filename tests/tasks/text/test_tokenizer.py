@@ -15,7 +15,7 @@ from seqarch.errors import UserError
 from seqarch.evals import losses, quality
 from seqarch.evals.baselines import BASELINES
 from seqarch.evals.evaluate import evaluate
-from seqarch.tasks.text import corpus, loader, tokenizer, tokens, writer
+from seqarch.tasks.text import corpus, loader, tokenizer, tokenizer_json, tokens, writer
 from seqarch.tasks.text.prepare import _stream, prepare
 from seqarch.tasks.text.tokenizer import BOUNDARY, BYTES
 from seqarch.training.logging import read_rows
@@ -31,7 +31,7 @@ def spec(**changes) -> dict:
     """A byte-level BPE as Hugging Face's tokenizers save it: the bytes, four merges and a special
     token.
     """
-    vocab = {character: value for character, value in tokenizer._BYTE_LEVEL.items()}
+    vocab = {character: value for character, value in tokenizer_json._BYTE_LEVEL.items()}
     vocab |= {merge.replace(" ", ""): 256 + i for i, merge in enumerate(MERGES)} | {END: 260}
     special = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
     return {
@@ -112,7 +112,7 @@ def test_a_vocabulary_says_what_each_token_is_in_bytes():
     given = {
         "decoder": {"type": "Sequence", "decoders": [{"type": "Replace"}, {"type": "ByteFallback"}]}
     }
-    table = tokenizer._table(given | {"added_tokens": added, "model": {"vocab": pieces}})
+    table = tokenizer_json.token_bytes(given | {"added_tokens": added, "model": {"vocab": pieces}})
     assert table == [b"<unk>", b" the", b"\n", "\u00e9".encode(), b"", "\u2581x".encode(), b""]
 
 
