@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from configs import probes
 from seqarch.errors import UserError
 from seqarch.records import Results
 from seqarch.stats.fit_rate import FitRate, fit_rate
@@ -145,6 +146,27 @@ class Criterion(NamedTuple):
 
     words: str
     holds: Callable[[Outcomes], bool]
+
+
+def solves(arm: str, words: str = "solve it", measure: Measure = ACCURACY) -> Criterion:
+    """Returns the criterion that most of an arm's runs solve the task, which `words` say."""
+    return Criterion(
+        f"{arm}: at least 8 of 10 runs {words}",
+        lambda found: found.fit_rate(arm, measure).rate >= 0.8,
+    )
+
+
+def probe_config(
+    argument: str, fields: Mapping[str, Any] = {}
+) -> Callable[[], ml_collections.ConfigDict]:
+    """Returns what makes the config of configs/probes.py with other values of dotted fields."""
+
+    def make() -> ml_collections.ConfigDict:
+        config = probes.get_config(argument)
+        config.update_from_flattened_dict(fields)
+        return config
+
+    return make
 
 
 class Reproduction(NamedTuple):

@@ -1,17 +1,15 @@
 """A Transformer copies longer strings than a state-space model of the same size."""
 
-import ml_collections
-
-from configs import probes
-from studies.reproductions.base import ACCURACY, Criterion, Measure, Reproduction, Tier
+from studies.reproductions.base import (
+    ACCURACY,
+    Criterion,
+    Measure,
+    Reproduction,
+    Tier,
+    probe_config,
+)
 
 EXACT = Measure("strings all right", "exact")
-
-
-def get_config() -> ml_collections.ConfigDict:
-    config = probes.get_config("copy,attention")
-    config.steps = 1000
-    return config
 
 
 REPRODUCTION = Reproduction(
@@ -24,7 +22,7 @@ REPRODUCTION = Reproduction(
         "parameters at this width than attention."
     ),
     tier=Tier.CPU,
-    config=get_config,
+    config=probe_config("copy,attention", {"steps": 1000}),
     arms={"attention": {"model.mixer": "attention"}, "Mamba": {"model.mixer": "mamba"}},
     measures=(ACCURACY, EXACT),
     seeds=5,

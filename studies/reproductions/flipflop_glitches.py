@@ -1,24 +1,19 @@
 """Flip-flops: an LSTM makes no error, and a Transformer keeps some."""
 
-import ml_collections
-
-from configs import probes
-from studies.reproductions.base import ACCURACY, Criterion, Measure, Outcomes, Reproduction, Tier
+from studies.reproductions.base import (
+    ACCURACY,
+    Criterion,
+    Measure,
+    Outcomes,
+    Reproduction,
+    Tier,
+    probe_config,
+)
 
 SPARSE, DENSE = (
     Measure(f"accuracy at ignore={p}", "size_accuracy", {"ignore": p}) for p in (0.98, 0.1)
 )
 TESTS = (ACCURACY, SPARSE, DENSE)
-
-
-def get_config() -> ml_collections.ConfigDict:
-    config = probes.get_config("flipflop(length=512),lstm")
-    config.batch = 16
-    config.steps = 1000
-    config.evals.accuracy.rows = 2048
-    config.evals.accuracy.lengths = ()
-    config.evals.accuracy.sizes = (0.98, 0.1)
-    return config
 
 
 def faultless(found: Outcomes, arm: str) -> int:
@@ -35,7 +30,16 @@ REPRODUCTION = Reproduction(
     setting="Two layers of width 64, rows of 512 tokens, 1,000 steps of 16 rows at an ignore of "
     "0.8; every read of 2,048 rows at 0.98, 0.8 and 0.1 is scored.",
     tier=Tier.HOURS,
-    config=get_config,
+    config=probe_config(
+        "flipflop(length=512),lstm",
+        {
+            "batch": 16,
+            "steps": 1000,
+            "evals.accuracy.rows": 2048,
+            "evals.accuracy.lengths": (),
+            "evals.accuracy.sizes": (0.98, 0.1),
+        },
+    ),
     arms={"LSTM": {"model.mixer": "lstm"}, "attention": {"model.mixer": "attention"}},
     measures=TESTS,
     lrs=(1e-3, 3e-3),

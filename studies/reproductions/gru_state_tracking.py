@@ -1,17 +1,8 @@
 """A recurrent cell tracks a state, at sixteen times the length of training."""
 
-import ml_collections
-
-from configs import probes
-from studies.reproductions.base import ACCURACY, Criterion, Reproduction, Tier, beyond
+from studies.reproductions.base import ACCURACY, Reproduction, Tier, beyond, probe_config, solves
 
 LONG = beyond(1024)
-
-
-def get_config() -> ml_collections.ConfigDict:
-    config = probes.get_config("parity,gru")
-    config.evals.accuracy.lengths = (1024,)
-    return config
 
 
 REPRODUCTION = Reproduction(
@@ -21,14 +12,11 @@ REPRODUCTION = Reproduction(
     published="RNN and LSTM 100% on parity at lengths up to 500, the best of ten runs",
     setting="A GRU of two layers and width 64, a label at every position, 64 tokens in training.",
     tier=Tier.CPU,
-    config=get_config,
+    config=probe_config("parity,gru", {"evals.accuracy.lengths": (1024,)}),
     arms={"parity": {"task": "parity"}, "S3": {"task": "group(name=S3)"}},
     measures=(ACCURACY, LONG),
     criteria=tuple(
-        Criterion(
-            f"{arm}: at least 8 of 10 runs solve it at {length} tokens",
-            lambda found, arm=arm, measure=measure: found.fit_rate(arm, measure).rate >= 0.8,
-        )
+        solves(arm, f"solve it at {length} tokens", measure)
         for arm in ("parity", "S3")
         for length, measure in (("64", ACCURACY), ("1,024", LONG))
     ),

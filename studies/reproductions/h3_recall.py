@@ -1,16 +1,6 @@
 """Associative recall as H3 defines it: one query at the end of 40 tokens."""
 
-import ml_collections
-
-from configs import probes
-from studies.reproductions.base import Criterion, Reproduction, Tier
-
-
-def get_config() -> ml_collections.ConfigDict:
-    config = probes.get_config("recall,attention")
-    config.steps = 800
-    return config
-
+from studies.reproductions.base import Criterion, Reproduction, Tier, probe_config, solves
 
 REPRODUCTION = Reproduction(
     name="h3_recall",
@@ -23,17 +13,14 @@ REPRODUCTION = Reproduction(
         "is a GRU, in place of S4D and gated state spaces."
     ),
     tier=Tier.CPU,
-    config=get_config,
+    config=probe_config("recall,attention", {"steps": 800}),
     arms={
         "attention": {"model.mixer": "attention"},
         "Mamba": {"model.mixer": "mamba"},
         "GRU": {"model.mixer": "gru"},
     },
     criteria=(
-        Criterion(
-            "attention: at least 8 of 10 runs reach 99%",
-            lambda found: found.fit_rate("attention").rate >= 0.8,
-        ),
+        solves("attention", "reach 99%"),
         Criterion(
             "GRU: the median is at least 5 points below attention's",
             lambda found: found.median("attention") - found.median("GRU") >= 0.05,

@@ -1,18 +1,8 @@
 """The word problem of S3 in one layer: two steps of the delta rule a token, and one."""
 
-import ml_collections
-
-from configs import probes
-from studies.reproductions.base import Criterion, Reproduction, Tier
+from studies.reproductions.base import Criterion, Reproduction, Tier, probe_config, solves
 
 ARMS = {"two steps": 2, "one step": 1}
-
-
-def get_config() -> ml_collections.ConfigDict:
-    config = probes.get_config("group(name=S3),deltaproduct")
-    config.model.layers = 1
-    config.steps = 800
-    return config
 
 
 REPRODUCTION = Reproduction(
@@ -23,14 +13,11 @@ REPRODUCTION = Reproduction(
     setting="One layer of width 64, eigenvalues in (-1, 1), rows of 64 tokens with a label at "
     "every position, 800 steps of 64 rows.",
     tier=Tier.CPU,
-    config=get_config,
+    config=probe_config("group(name=S3),deltaproduct", {"model.layers": 1, "steps": 800}),
     arms={name: {"model.mixer": f"deltaproduct(steps={n})"} for name, n in ARMS.items()},
     lrs=(1e-3, 3e-3),
     criteria=(
-        Criterion(
-            "two steps: at least 8 of 10 runs solve it",
-            lambda found: found.fit_rate("two steps").rate >= 0.8,
-        ),
+        solves("two steps"),
         Criterion("one step: no run solves it", lambda found: found.fit_rate("one step").rate == 0),
     ),
 )

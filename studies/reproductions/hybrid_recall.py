@@ -1,8 +1,7 @@
 """Hybrids with few attention layers recover recall."""
 
-from configs import probes
 from seqarch.stats.fit_rate import fisher_exact
-from studies.reproductions.base import Criterion, Reproduction, Tier
+from studies.reproductions.base import Criterion, Reproduction, Tier, probe_config
 
 REPRODUCTION = Reproduction(
     name="hybrid_recall",
@@ -14,7 +13,7 @@ REPRODUCTION = Reproduction(
         "64: half of the hybrid's layers are attention."
     ),
     tier=Tier.CPU,
-    config=lambda: probes.get_config("mqar,attention"),
+    config=probe_config("mqar,attention"),
     arms={
         "attention": {"model.mixer": "attention"},
         "hybrid": {"model.mixer": "mamba,attention"},

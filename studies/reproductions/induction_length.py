@@ -1,19 +1,8 @@
 """Mamba extrapolates induction heads far beyond training; rotary attention does not."""
 
-import ml_collections
-
-from configs import probes
-from studies.reproductions.base import ACCURACY, Criterion, Reproduction, Tier, beyond
+from studies.reproductions.base import ACCURACY, Criterion, Reproduction, Tier, beyond, probe_config
 
 TWICE, FAR = beyond(512), beyond(4096)
-
-
-def get_config() -> ml_collections.ConfigDict:
-    config = probes.get_config("induction,mamba")
-    config.evals.accuracy.lengths = (512, 1024, 4096)
-    config.evals.accuracy.rows = 256
-    config.eval.batch = 16
-    return config
 
 
 REPRODUCTION = Reproduction(
@@ -23,7 +12,10 @@ REPRODUCTION = Reproduction(
     published="Mamba 100% up to 2^20 tokens; attention with rotary positions fails past 2 x 256",
     setting="conv=4 before each mixer, 400 steps of 64 rows; the source trains on many more rows.",
     tier=Tier.CPU,
-    config=get_config,
+    config=probe_config(
+        "induction,mamba",
+        {"evals.accuracy.lengths": (512, 1024, 4096), "evals.accuracy.rows": 256, "eval.batch": 16},
+    ),
     arms={"Mamba": {"model.mixer": "mamba"}, "attention": {"model.mixer": "attention"}},
     measures=(ACCURACY, TWICE, beyond(1024), FAR),
     seeds=5,

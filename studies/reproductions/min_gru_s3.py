@@ -1,7 +1,6 @@
 """The word problem of S3: gates that do not see the state are not enough."""
 
-from configs import probes
-from studies.reproductions.base import Criterion, Reproduction, Tier
+from studies.reproductions.base import Criterion, Reproduction, Tier, probe_config, solves
 
 REPRODUCTION = Reproduction(
     name="min_gru_s3",
@@ -12,13 +11,11 @@ REPRODUCTION = Reproduction(
     setting="Two layers of width 64, rows of 64 tokens with a label at every position, 400 steps "
     "of 64 rows.",
     tier=Tier.CPU,
-    config=lambda: probes.get_config("group(name=S3),gru"),
+    config=probe_config("group(name=S3),gru"),
     arms={"GRU": {"model.mixer": "gru"}, "minGRU": {"model.mixer": "min_gru"}},
     lrs=(1e-3, 3e-3),
     criteria=(
-        Criterion(
-            "GRU: at least 8 of 10 runs solve it", lambda found: found.fit_rate("GRU").rate >= 0.8
-        ),
+        solves("GRU"),
         Criterion("minGRU: no run solves it", lambda found: found.fit_rate("minGRU").rate == 0),
     ),
 )

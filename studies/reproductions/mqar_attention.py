@@ -1,7 +1,6 @@
 """Attention behind a short convolution solves multi-query associative recall in minutes."""
 
-from configs import probes
-from studies.reproductions.base import Criterion, Reproduction, Tier
+from studies.reproductions.base import Criterion, Reproduction, Tier, probe_config
 
 REPRODUCTION = Reproduction(
     name="mqar_attention",
@@ -14,7 +13,7 @@ REPRODUCTION = Reproduction(
         "64 epochs of 100,000 rows."
     ),
     tier=Tier.CPU,
-    config=lambda: probes.get_config("mqar,attention"),
+    config=probe_config("mqar,attention"),
     arms={"attention, conv=4": {"model.mixer": "attention"}},
     criteria=(
         Criterion(

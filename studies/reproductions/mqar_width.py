@@ -1,16 +1,9 @@
 """Attention recalls at every width; a fixed state needs width to grow with the pairs."""
 
-import ml_collections
-
-from configs import probes
-from studies.reproductions.base import Criterion, Outcomes, Reproduction, Tier
+from studies.reproductions.base import Criterion, Outcomes, Reproduction, Tier, probe_config
 
 MIXERS = {"attention": "attention", "Mamba": "mamba", "linear attention": "linear_attention"}
 WIDTHS = (16, 32, 64)
-
-
-def get_config() -> ml_collections.ConfigDict:
-    return probes.get_config("mqar(pairs=8),attention")
 
 
 def falls(found: Outcomes, name: str) -> bool:
@@ -30,7 +23,7 @@ REPRODUCTION = Reproduction(
         "source has widths 64 to 512, up to 64 pairs in 512 tokens, and other mixers."
     ),
     tier=Tier.CPU,
-    config=get_config,
+    config=probe_config("mqar(pairs=8),attention"),
     arms={
         f"{name}, {width}": {"model.mixer": mixer, "model.dim": width}
         for name, mixer in MIXERS.items()

@@ -1,18 +1,17 @@
 """Parity with DeltaNet: it takes transitions whose eigenvalues reach to -1."""
 
-import ml_collections
-
-from configs import probes
-from studies.reproductions.base import ACCURACY, Criterion, Reproduction, Tier, beyond
+from studies.reproductions.base import (
+    ACCURACY,
+    Criterion,
+    Reproduction,
+    Tier,
+    beyond,
+    probe_config,
+    solves,
+)
 
 LONG = beyond(256)
 BELOW, ABOVE = "eigenvalues in (-1, 1)", "eigenvalues in (0, 1)"
-
-
-def get_config() -> ml_collections.ConfigDict:
-    config = probes.get_config("parity(length=40),deltanet")
-    config.evals.accuracy.lengths = (256,)
-    return config
 
 
 REPRODUCTION = Reproduction(
@@ -24,7 +23,7 @@ REPRODUCTION = Reproduction(
     setting="Two layers of width 64, rows of 40 tokens with a label at every position, 400 steps "
     "of 64 rows, scored at positions 41 to 256.",
     tier=Tier.CPU,
-    config=get_config,
+    config=probe_config("parity(length=40),deltanet", {"evals.accuracy.lengths": (256,)}),
     arms={
         BELOW: {"model.mixer": "deltanet(negative_eigenvalues=True)"},
         ABOVE: {"model.mixer": "deltanet"},
@@ -32,10 +31,7 @@ REPRODUCTION = Reproduction(
     measures=(ACCURACY, LONG),
     lrs=(1e-3, 3e-3),
     criteria=(
-        Criterion(
-            f"{BELOW}: at least 8 of 10 runs solve it at 40 tokens",
-            lambda found: found.fit_rate(BELOW).rate >= 0.8,
-        ),
+        solves(BELOW, "solve it at 40 tokens"),
         Criterion(
             f"{BELOW}: the median beyond training is at least 90%",
             lambda found: found.median(BELOW, LONG) >= 0.9,

@@ -1,9 +1,6 @@
 """Parity at lengths beyond training: Mamba, linear attention and attention stay at chance."""
 
-import ml_collections
-
-from configs import probes
-from studies.reproductions.base import ACCURACY, Criterion, Reproduction, Tier, beyond
+from studies.reproductions.base import ACCURACY, Criterion, Reproduction, Tier, beyond, probe_config
 
 LONG = beyond(256)
 ARMS = {
@@ -11,12 +8,6 @@ ARMS = {
     "linear attention": "linear_attention(decay=data)",
     "attention": "attention",
 }
-
-
-def get_config() -> ml_collections.ConfigDict:
-    config = probes.get_config("parity(length=40),mamba")
-    config.evals.accuracy.lengths = (256,)
-    return config
 
 
 REPRODUCTION = Reproduction(
@@ -27,7 +18,7 @@ REPRODUCTION = Reproduction(
     "a Transformer",
     setting="Rows of 40 tokens with a label at every position, scored at positions 41 to 256.",
     tier=Tier.CPU,
-    config=get_config,
+    config=probe_config("parity(length=40),mamba", {"evals.accuracy.lengths": (256,)}),
     arms={name: {"model.mixer": mixer} for name, mixer in ARMS.items()},
     measures=(ACCURACY, LONG),
     lrs=(1e-3, 3e-3),

@@ -1,8 +1,7 @@
 """Recurrent models recall in a narrow window of learning rates; attention in a wide one."""
 
-from configs import probes
 from seqarch.stats.learning_rates import WINDOW_SEEDS, half_octave_grid
-from studies.reproductions.base import Criterion, Outcomes, Reproduction, Tier
+from studies.reproductions.base import Criterion, Outcomes, Reproduction, Tier, probe_config
 
 
 def octaves(found: Outcomes, arm: str) -> float:
@@ -19,7 +18,7 @@ REPRODUCTION = Reproduction(
     "attention",
     setting="4 pairs in 64 tokens, vocabulary 256, conv=4, 400 steps of 64 rows.",
     tier=Tier.HOURS,
-    config=lambda: probes.get_config("mqar,attention"),
+    config=probe_config("mqar,attention"),
     arms={
         "attention": {"model.mixer": "attention"},
         "Mamba": {"model.mixer": "mamba"},

@@ -1,7 +1,6 @@
 """Selective copying: a state space has to select what it keeps."""
 
-from configs import probes
-from studies.reproductions.base import Criterion, Reproduction, Tier
+from studies.reproductions.base import Criterion, Reproduction, Tier, probe_config, solves
 
 FIXED = {"S4D": "s4d", "S5": "s5"}  # the same for all tokens
 
@@ -13,17 +12,14 @@ REPRODUCTION = Reproduction(
     setting="4 tokens to copy among 64, vocabulary 16, no short convolution before a mixer, 800 "
     "steps of 64 rows, two layers of width 64; the source has 16 among 4,096.",
     tier=Tier.CPU,
-    config=lambda: probes.get_config("selective_copy(length=64,copied=4),mamba"),
+    config=probe_config("selective_copy(length=64,copied=4),mamba"),
     arms={
         name: {"model.mixer": mixer, "model.conv": 0, "steps": 800}
         for name, mixer in {"Mamba": "mamba", **FIXED}.items()
     },
     lrs=(1e-3, 3e-3),
     criteria=(
-        Criterion(
-            "Mamba: at least 8 of 10 runs solve it",
-            lambda found: found.fit_rate("Mamba").rate >= 0.8,
-        ),
+        solves("Mamba"),
         *(
             Criterion(
                 f"{name}: the median is at most 60%",

@@ -1,8 +1,7 @@
 """The short convolution is what makes recall easy."""
 
-from configs import probes
 from seqarch.stats.fit_rate import fisher_exact
-from studies.reproductions.base import Criterion, Reproduction, Tier
+from studies.reproductions.base import Criterion, Reproduction, Tier, probe_config
 
 WITH, WITHOUT = "conv=4", "conv=0"
 
@@ -15,7 +14,7 @@ REPRODUCTION = Reproduction(
     setting="Two layers of width 64, which need no convolution when trained for long, a "
     "convolution before each, 4 pairs in 64 tokens, vocabulary 256, 400 steps of 64 rows.",
     tier=Tier.CPU,
-    config=lambda: probes.get_config("mqar,attention"),
+    config=probe_config("mqar,attention"),
     arms={WITH: {"model.conv": 4}, WITHOUT: {"model.conv": 0}},
     lrs=(1e-3, 3e-3, 1e-2),
     criteria=(

@@ -1,17 +1,16 @@
 """Parity with both cells of xLSTM: the sLSTM tracks a state, the mLSTM does not."""
 
-import ml_collections
-
-from configs import probes
-from studies.reproductions.base import ACCURACY, Criterion, Reproduction, Tier, beyond
+from studies.reproductions.base import (
+    ACCURACY,
+    Criterion,
+    Reproduction,
+    Tier,
+    beyond,
+    probe_config,
+    solves,
+)
 
 LONG = beyond(256)
-
-
-def get_config() -> ml_collections.ConfigDict:
-    config = probes.get_config("parity(length=40),slstm")
-    config.evals.accuracy.lengths = (256,)
-    return config
 
 
 REPRODUCTION = Reproduction(
@@ -24,15 +23,12 @@ REPRODUCTION = Reproduction(
     setting="Two layers of width 64, rows of 40 tokens with a label at every position, 400 steps "
     "of 64 rows, scored at positions 41 to 256.",
     tier=Tier.CPU,
-    config=get_config,
+    config=probe_config("parity(length=40),slstm", {"evals.accuracy.lengths": (256,)}),
     arms={"sLSTM": {"model.mixer": "slstm"}, "mLSTM": {"model.mixer": "mlstm"}},
     measures=(ACCURACY, LONG),
     lrs=(1e-3, 3e-3),
     criteria=(
-        Criterion(
-            "sLSTM: at least 8 of 10 runs solve it at 40 tokens",
-            lambda found: found.fit_rate("sLSTM").rate >= 0.8,
-        ),
+        solves("sLSTM", "solve it at 40 tokens"),
         Criterion(
             "sLSTM: the median beyond training is at least 90%",
             lambda found: found.median("sLSTM", LONG) >= 0.9,
