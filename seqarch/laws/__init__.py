@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from seqarch.laws import agreement, dependence, differences, numerics, structure
 from seqarch.laws.compare import LawBroken
-from seqarch.laws.forms import halves, masked, prefill, steps
+from seqarch.laws.forms import pieces, prefill, steps
 from seqarch.laws.trial import Trial
 from seqarch.mixers.base import SequenceMixer
 
@@ -72,9 +72,9 @@ LAW = (
     ),
     ("causal", "no output depends on a later input or another row", dependence.causal_and_rowwise),
     _agree("step", "a scan of step is prefill", prefill, steps),
-    _agree("halves", "prefill of a, then of b, is prefill of ab", prefill, halves),
-    _agree("lengths", "padding is nothing", steps, masked, padding=True),
-    _agree("starts", "packed documents are separate", steps, masked, documents=True, padding=True),
+    _agree("halves", "prefill of a, then of b, is prefill of ab", prefill, pieces, cut=True),
+    _agree("lengths", "padding is nothing", steps, pieces, padding=True),
+    _agree("starts", "packed documents are separate", steps, pieces, documents=True, padding=True),
     ("call", "a call is prefill from an empty state", agreement.call_is_prefill),
     ("splits", "prefill may be cut anywhere", agreement.static_splits_are_whole),
     ("bfloat16", "bfloat16 is close to float32", numerics.bfloat16_is_close),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from seqarch.decoding import fork, reset
 from seqarch.laws.compare import require_close
-from seqarch.laws.forms import called, capacity, masked, prefill, steps
+from seqarch.laws.forms import called, capacity, pieces, prefill, steps
 from seqarch.laws.trial import Trial
 from seqarch.mixers.base import select_rows
 
@@ -20,6 +20,7 @@ def forms_agree(
     *,
     documents: bool = False,
     padding: bool = False,
+    cut: bool = False,
 ) -> None:
     """Requires two forms to have the same values and gradients on every example.
 
@@ -30,10 +31,11 @@ def forms_agree(
       given: the form that is compared with it.
       documents: whether rows have several documents.
       padding: whether rows end in padding.
+      cut: whether `given` cuts them.
     """
     for seed in range(trial.seeds):
         how = (seed, documents, padding)
-        require_close(says, trial.result(expected, *how), trial.result(given, *how))
+        require_close(says, trial.result(expected, *how), trial.result(given, *how, cut))
 
 
 def call_is_prefill(trial: Trial) -> None:
@@ -41,7 +43,7 @@ def call_is_prefill(trial: Trial) -> None:
     example = trial.last.unpadded()
     empty = example.mixer.init_state(len(example.x), capacity(trial.time))
     example, cotangent = example._replace(state=empty), trial.cotangent(state=0)
-    results = (trial.evaluate(form, example, cotangent) for form in (masked, called))
+    results = (trial.evaluate(form, example, cotangent) for form in (pieces, called))
     expected, given = (
         {"values": result.values[:1], "gradients": result.gradients[:2]} for result in results
     )
@@ -52,7 +54,7 @@ def static_splits_are_whole(trial: Trial) -> None:
     """Requires three prefills, of 1 token and of about half of the others each, to be one."""
     example, T = trial.last.unpadded(), trial.time
     starts = example.starts.at[2:, 0].set(True)  # a document may begin with the very first token
-    whole = trial.evaluate(masked, example._replace(starts=starts)).values
+    whole = trial.evaluate(pieces, example._replace(starts=starts)).values
     outputs, state, cuts = [], example.state, (0, 1, 1 + (T - 1) // 2, T)
     for a, b in pairwise(cuts):
         x = example.x[:, a:b]

@@ -1,6 +1,7 @@
 """The forms of a mixer's function that the clauses compare, and their values and gradients.
 
-Each form takes (mixer, x, state, starts, lengths) and returns the outputs and the final state.
+Each form takes (mixer, x, state, starts, lengths, cuts) and returns the outputs and the final
+state.
 """
 
 from collections.abc import Callable
@@ -15,13 +16,22 @@ from seqarch.types import Array, Bool, Float, Int, PyTree, State
 
 
 class Example(NamedTuple):
-    """The arguments of a form: mixer, inputs, a state after earlier tokens, starts and lengths."""
+    """The arguments of a form.
+
+    mixer: under test
+    x: inputs
+    state: after earlier tokens
+    starts: whether a token is the first of a document
+    lengths: tokens of each row, before its padding
+    cuts: how many of them are prefilled first, where a form prefills rows in two pieces
+    """
 
     mixer: SequenceMixer
     x: Float[Array, "B T D"]
     state: State
     starts: Bool[Array, "B T"]
     lengths: Int[Array, "B"]
+    cuts: Int[Array, "B"]
 
     def unpacked(self) -> "Example":
         """Returns the example with one document in each row."""
@@ -30,6 +40,10 @@ class Example(NamedTuple):
     def unpadded(self) -> "Example":
         """Returns the example with rows of full length."""
         return self._replace(lengths=jnp.full_like(self.lengths, self.x.shape[1]))
+
+    def cut(self) -> "Example":
+        """Returns the example with row b cut after its first b tokens."""
+        return self._replace(cuts=jnp.arange(len(self.cuts)))
 
 
 class Cotangent(NamedTuple):
@@ -47,7 +61,9 @@ class Result(NamedTuple):
     gradients: PyTree
 
 
-def steps(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
+def steps(
+    mixer, x: Array, state: State, starts: Array, lengths: Array, cuts: Array | None = None
+) -> tuple[Array, State]:
     """Scans `step`; the state is reset before each start, and does not change in padding."""
     empty = mixer.init_state(x.shape[0], capacity(x.shape[1]))
 
@@ -63,38 +79,51 @@ def steps(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple
     return jnp.moveaxis(y, 0, 1), state
 
 
-def prefill(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
-    """Prefills rows as one document of full length; ignores `starts` and `lengths`."""
+def prefill(
+    mixer, x: Array, state: State, starts: Array, lengths: Array, cuts: Array | None = None
+) -> tuple[Array, State]:
+    """Prefills rows as one document of full length; ignores the rest."""
     return mixer.prefill(x, state)
 
 
-def masked(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
+def masked(
+    mixer, x: Array, state: State, starts: Array, lengths: Array, cuts: Array | None = None
+) -> tuple[Array, State]:
     """Prefills packed and padded rows; outputs of padding are zero."""
     y, state = mixer.prefill(x, state, starts, lengths)
     return jnp.where(valid_tokens(lengths, *x.shape[:2])[..., None], y, 0), state
 
 
-def halves(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, State]:
-    """Prefills the first b tokens of row b, then the rest, so that every split is tested."""
+def pieces(
+    mixer, x: Array, state: State, starts: Array, lengths: Array, cuts: Array
+) -> tuple[Array, State]:
+    """Prefills the first cuts[b] tokens of row b, then its others; outputs of padding are zero.
 
-    def segment(state: State, inputs: tuple[Array, Array]) -> tuple[State, Array]:
-        x, lengths = inputs
-        y, state = mixer.prefill(x, state, None, lengths)
+    The clauses about packing, padding and cuts have this one program in common.
+    """
+
+    def piece(state: State, inputs: tuple[Array, Array, Array]) -> tuple[State, Array]:
+        x, starts, lengths = inputs
+        y, state = mixer.prefill(x, state, starts, lengths)
         return state, y
 
     B, T = x.shape[:2]
-    first = jnp.arange(B)
+    first = jnp.minimum(cuts, lengths)
     rest = jnp.minimum(first[:, None] + jnp.arange(T)[None], T - 1)
     remaining = jnp.take_along_axis(x, rest[..., None], axis=1)
+    starts = jnp.stack([starts, jnp.take_along_axis(starts, rest, axis=1)])
     # A loop, so that the prefill is compiled once.
-    segments = jnp.stack([x, remaining]), jnp.stack([first, T - first])
-    state, (y_a, y_b) = jax.lax.scan(segment, state, segments)
+    inputs = jnp.stack([x, remaining]), starts, jnp.stack([first, lengths - first])
+    state, (y_a, y_b) = jax.lax.scan(piece, state, inputs)
     back = jnp.maximum(jnp.arange(T)[None] - first[:, None], 0)
     y_b = jnp.take_along_axis(y_b, back[..., None], axis=1)
-    return jnp.where(valid_tokens(first, B, T)[..., None], y_a, y_b), state
+    y = jnp.where(valid_tokens(first, B, T)[..., None], y_a, y_b)
+    return jnp.where(valid_tokens(lengths, B, T)[..., None], y, 0), state
 
 
-def called(mixer, x: Array, state: State, starts: Array, lengths: Array) -> tuple[Array, tuple]:
+def called(
+    mixer, x: Array, state: State, starts: Array, lengths: Array, cuts: Array | None = None
+) -> tuple[Array, tuple]:
     """Calls the mixer, which starts from an empty state and returns none."""
     return mixer(x, starts), ()
 
@@ -106,14 +135,14 @@ def capacity(time: int) -> int:
 
 def values_and_gradients(function: Callable, example: Example, cotangent: Cotangent) -> Result:
     """Returns the values of a form, and the gradients of its floating leaves (0 for others)."""
-    *arguments, starts, lengths = example
-    leaves, structure = jax.tree.flatten(tuple(arguments))
+    arguments, rest = example[:3], example[3:]
+    leaves, structure = jax.tree.flatten(arguments)
     floating = [is_float(leaf) for leaf in leaves]
 
     def of_floats(floats: list[Array]) -> tuple[list[Array], PyTree]:
         floats = iter(floats)
         given = [next(floats) if yes else leaf for yes, leaf in zip(floating, leaves)]
-        values = function(*structure.unflatten(given), starts, lengths)
+        values = function(*structure.unflatten(given), *rest)
         return [leaf for leaf in jax.tree.leaves(values) if is_float(leaf)], values
 
     floats = [leaf for yes, leaf in zip(floating, leaves) if yes]

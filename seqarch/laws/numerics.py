@@ -88,7 +88,7 @@ def long_forms_agree(trial: Trial) -> None:
     says = f"over {T} tokens, a scan of step is prefill"
     require_close(says, {"values": jax.jit(steps)(*given)}, {"values": jax.jit(masked)(*given)})
     call = jax.jit(called)
-    whole, _ = jax.jit(masked)(mixer, x, state, starts, jnp.full(B, T))
+    whole, _ = jax.jit(masked)(mixer, x, state, starts, jnp.full_like(lengths, T))
     outputs, _ = call(*given)
     require_close(f"over {T} tokens, a call is prefill", {"values": whole}, {"values": outputs})
     half = T // 2

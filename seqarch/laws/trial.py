@@ -57,7 +57,12 @@ class Trial:
         return Cotangent(jax.random.key(0), weights * by_row[:, None], state * by_row)
 
     def _result(
-        self, form: Callable, seed: int, documents: bool = False, padding: bool = False
+        self,
+        form: Callable,
+        seed: int,
+        documents: bool = False,
+        padding: bool = False,
+        cut: bool = False,
     ) -> Result:
         """Returns values and gradients on the example of `seed`, computed once.
 
@@ -66,10 +71,12 @@ class Trial:
           seed: of the example.
           documents: whether rows have several documents.
           padding: whether rows end in padding.
+          cut: whether rows are cut, each elsewhere.
         """
         example = self.example(seed)
         example = example if documents else example.unpacked()
-        return self.evaluate(form, example if padding else example.unpadded())
+        example = example if padding else example.unpadded()
+        return self.evaluate(form, example.cut() if cut else example)
 
     def _example(self, seed: int) -> Example:
         """Returns time + 1 rows, with states after documents of different lengths."""
@@ -83,7 +90,7 @@ class Trial:
         starts = jax.random.bernoulli(keys[4], 0.15, (B, T))
         starts = starts.at[0].set(False).at[1, jnp.array([0, T // 2, T // 2 + 1])].set(True)
         lengths = lengths.at[:3].set(jnp.array([T - 2, T, 0]))
-        return Example(mixer, x, state, starts, lengths)
+        return Example(mixer, x, state, starts, lengths, jnp.full(B, T, jnp.int32))
 
 
 def with_small_pieces(make: Callable[..., SequenceMixer]) -> Callable[..., SequenceMixer]:

@@ -62,11 +62,11 @@ def constructor(pattern):
     return partial(resolve_mixer(layer.mixer), WIDTH, **dict(layer.options))
 
 
-def check_law(make):
-    try:
-        laws.check(make, dim=WIDTH)
-    finally:
-        jax.clear_caches()  # a hundred programs, which no other test runs
+@pytest.fixture(autouse=True, scope="module")
+def released():
+    """Programs of dozens of mixers take gigabytes, and no other test runs them."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize(
@@ -77,15 +77,16 @@ def check_law(make):
     ],
 )
 def test_the_law_holds(pattern):
-    check_law(constructor(pattern))
+    laws.check(constructor(pattern), dim=WIDTH)
 
 
 @pytest.mark.slow
 def test_the_law_holds_after_a_convolution():
-    check_law(
+    laws.check(
         lambda dtype, rngs: ShortConv(
             GRU(WIDTH, hidden=24, dtype=dtype, rngs=rngs), WIDTH, width=4, dtype=dtype, rngs=rngs
-        )
+        ),
+        dim=WIDTH,
     )
 
 
