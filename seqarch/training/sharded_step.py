@@ -129,8 +129,12 @@ def jit_train_step(config: Config, mesh: Mesh) -> Callable:
     return jax.jit(step, donate_argnums=0, out_shardings=step_shardings(config, mesh))
 
 
+@shared_by_runs
 def make_step(config: Config, mesh: Mesh) -> Callable:
-    """Returns the train step of a resolved config, to be jitted for `mesh`."""
+    """Returns the train step of a resolved config, to be jitted for `mesh`.
+
+    JAX traces it once for all programs that have it as a part.
+    """
     step = make_train_step(config)
 
     def train_step(
@@ -140,7 +144,7 @@ def make_step(config: Config, mesh: Mesh) -> Callable:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
             return step(state, batch, hyper)
 
-    return train_step
+    return jax.jit(train_step, inline=True)
 
 
 def step_shardings(config: Config, mesh: Mesh) -> tuple[PyTree, NamedSharding]:
