@@ -69,14 +69,14 @@ def assert_form(function, oracle, arguments, tolerance=1e-5):
         y,
         oracle(*arguments),
     )
-    for i, gradient in enumerate(gradients):
+    for i, gradient in enumerate(np.asarray(each, np.float64) for each in gradients):
         direction = normal(*gradient.shape)
         shifted = [
             [x + s * 1e-5 * direction if i == j else x for j, x in enumerate(arguments)]
             for s in (1, -1)
         ]
         expected = (loss(oracle, np, *shifted[0]) - loss(oracle, np, *shifted[1])) / 2e-5
-        scale = np.linalg.norm(np.asarray(gradient, np.float64)) * np.linalg.norm(direction)
+        scale = np.linalg.norm(gradient) * np.linalg.norm(direction)
         assert abs((gradient * direction).sum() - expected) <= 10 * tolerance * scale + 1e-6
 
 
@@ -102,7 +102,7 @@ def assert_mixer(
       dim: D.
       tolerance: as a fraction of an array's largest entry.
     """
-    mixer = make(dim, rngs=nnx.Rngs(0))
+    mixer = jax.jit(lambda: make(dim, rngs=nnx.Rngs(0)))()
     names, leaves, structure = named_parameters(mixer)
     parameters = [leaf + 0.1 * normal(*leaf.shape) for leaf in leaves]
     before = _prefill(mixer, scale * normal(3, 5, dim))

@@ -19,6 +19,8 @@ from seqarch.compare.solving import (
 from seqarch.config import Config, ModelConfig
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
+from tests.conftest import CORE
+from tests.grids import slow_but
 
 SMALL = ModelConfig("attention(window=6)", layers=1, dim=32, mlp=0, vocab=16)
 LENGTH = 8
@@ -28,7 +30,7 @@ def of(mixer, **fields):
     return dataclasses.replace(SMALL, mixer=mixer, **fields)
 
 
-@pytest.mark.parametrize("mixer", sorted(MIXERS))
+@pytest.mark.parametrize("mixer", slow_but(CORE, MIXERS))
 def test_every_mixer_gets_the_state_of_a_wider_one(mixer):
     wider = of(mixer, dim=48)
     found, target = match_state(of(mixer), LENGTH, wider), state_bytes(wider, LENGTH)

@@ -15,6 +15,7 @@ from seqarch.mixers.lsh import LSH
 from seqarch.ops.exact import exact_product
 from seqarch.ops.lsh import addresses, hashes, rotations
 from seqarch.ops.visibility import Hashed, Places, Rule, visible
+from tests.grids import product
 from tests.mixers.test_attention import rotated
 from tests.ops.test_ops import STARTS, B, T
 from tests.oracle import assert_form, exact, named_parameters, normal
@@ -68,8 +69,7 @@ def oracle(W, x, h, window, base, starts=STARTS):
     return y
 
 
-@pytest.mark.parametrize("method", ["masked", "sorted"])
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name, method", product(list(OPTIONS), ["masked", "sorted"]))
 def test_lsh(name, method):
     """The choices are held while the oracle is differentiated, as they are in the gradient."""
     options = OPTIONS[name]
@@ -111,10 +111,10 @@ def test_lsh_from_a_state(name):
 
 def test_hashes_are_the_same_to_the_bit_in_every_batch():
     x, W = (jnp.asarray(normal(*shape), jnp.float32) for shape in ((3, 50, 96), (96, 96)))
-    whole = hashes(x, W, 4, 4, 16)
-    alone = jax.jit(lambda x: hashes(x, W, 4, 4, 16))
+    hashed = jax.jit(lambda x: hashes(x, W, 4, 4, 16))
+    whole = hashed(x)
     for t in range(0, 50, 7):
-        assert_array_equal(alone(x[1:2, t : t + 1])[0, 0], whole[1, t])
+        assert_array_equal(hashed(x[1:2, t : t + 1])[0, 0], whole[1, t])
     assert len(np.unique(whole)) == 16
 
 
@@ -134,12 +134,17 @@ def test_recall_of_the_best_keys_rises_with_the_rounds():
     scores = q[0] @ (q[0] / np.linalg.norm(q[0], axis=-1, keepdims=True)).T
     scores = np.where(np.tri(T, k=-1, dtype=bool), scores, -np.inf)[best:]
     top = np.argsort(-scores, axis=-1)[:, :best]
-    recalls = []
-    for rounds in (1, 2, 4, 8):
-        bucket = hashes(q, np.eye(K, dtype=np.float32), 1, rounds, buckets)
+
+    @partial(jax.jit, static_argnums=1)
+    def found_keys(q, rounds):
+        bucket = hashes(q, jnp.eye(K), 1, rounds, buckets)
         address = addresses(bucket, at, np.zeros((1, 1, rounds, buckets), int))[:, :, 0]
         there = at._replace(address=address)
-        seen = np.array(visible(there, there, Rule(hashed=Hashed(T)))[0, best:])
+        return visible(there, there, Rule(hashed=Hashed(T)))
+
+    recalls = []
+    for rounds in (1, 2, 4, 8):
+        seen = np.array(found_keys(q, rounds)[0, best:])
         found = np.take_along_axis(seen, top, axis=1).mean()
         recalls.append(found)
         assert found > 2 * seen.sum() / np.isfinite(scores).sum()

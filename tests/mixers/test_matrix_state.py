@@ -17,6 +17,7 @@ from seqarch.mixers.mamba2 import Mamba2
 from seqarch.mixers.matrix_state import MatrixState
 from seqarch.mixers.retnet import RetNet
 from seqarch.mixers.rwkv7 import RWKV7
+from tests.grids import slow_but
 from tests.oracle import assert_mixer, sigmoid, softplus
 
 H = 2
@@ -187,7 +188,7 @@ def test_decays_start_as_in_the_authors_code(mixer, smallest):
     assert (made.conv.bias is None) == (mixer is GatedDeltaNet)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(("gated_deltanet", "mamba2"), CASES))
 def test_prefill_is_the_equations(name):
     make, step = CASES[name]
     assert_mixer(partial(make, chunk=4), step, tolerance=3e-5)

@@ -15,6 +15,7 @@ from seqarch.flops import count_flops
 from seqarch.mixers.attention import Attention
 from seqarch.mixers.nsa import NSA
 from seqarch.ops.visibility import Places
+from tests.grids import product
 from tests.mixers.test_attention import rotated
 from tests.ops.test_ops import STARTS, B, T
 from tests.oracle import assert_form, exact, named_parameters, normal, sigmoid, whole
@@ -116,8 +117,9 @@ def moved(options, **how):
     return mixer, names, leaves, structure
 
 
-@pytest.mark.parametrize("method", ["masked", "blockwise", "gathered"])
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name, method", product(list(OPTIONS), ["gathered", "blockwise", "masked"])
+)
 def test_nsa(name, method):
     """The choices are held while the oracle is differentiated, as they are in the gradient."""
     mixer, names, leaves, structure = moved(OPTIONS[name], method=method)

@@ -14,6 +14,7 @@ from seqarch.ops.bias import buckets, cumulate, difference
 from seqarch.ops.cache_attention import Blocks, cache_attention
 from seqarch.ops.online_softmax import merge
 from seqarch.ops.visibility import Places, Rule
+from tests.grids import product
 from tests.ops.test_ops import CHUNK, STARTS, B, G, H, K, T, V, assert_form, normal
 
 FAR = 3  # distances beyond which a bias by distance is the same
@@ -37,15 +38,14 @@ def attention(q, k, v, log_gate, alibi, relative=None):
     return o
 
 
-@pytest.mark.parametrize("alibi, gated", [(True, False), (True, True)])
-@pytest.mark.parametrize("method", FORMS)
-def test_biases(method, alibi, gated):
+@pytest.mark.parametrize("method, gated", product(list(FORMS), [True, False]))
+def test_biases(method, gated):
     def function(q, k, v, *log_gate):
-        how = dict(q_seg=SEGMENT, k_seg=SEGMENT, method=method, block=CHUNK, alibi=alibi)
+        how = dict(q_seg=SEGMENT, k_seg=SEGMENT, method=method, block=CHUNK, alibi=True)
         return ops.attention(q, k, v, log_gate=log_gate[0] if gated else None, **how)
 
     def oracle(q, k, v, *log_gate):
-        return attention(q, k, v, log_gate[0] if gated else np.zeros((B, T, H)), alibi)
+        return attention(q, k, v, log_gate[0] if gated else np.zeros((B, T, H)), True)
 
     log_gate = -np.log1p(np.exp(normal(B, T, H)))
     arguments = [normal(B, T, H, K), normal(B, T, G, K), normal(B, T, G, V)]

@@ -1,5 +1,7 @@
 """Complex recurrences are their step-by-step definitions, in every form."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.testing import assert_allclose
 from seqarch import ops
 from seqarch.ops.diagonal_ssm import FORMS, from_parts, parts, zero_order_hold
 from seqarch.ops.scan import FORMS as LINEAR_SCAN
+from tests.grids import product
 from tests.oracle import RNG, assert_form, normal, sigmoid
 
 B, T, E, N, CHUNK = 2, 19, 5, 3, 8
@@ -55,8 +58,7 @@ def diagonal_ssm(starts, valid, u, log_a, b, c, h):
     return np.stack(ys, 1), pair(h, 1)
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["one", "packed"])
-@pytest.mark.parametrize("method", FORMS)
+@pytest.mark.parametrize("method, packed", product(list(FORMS), [True, False]))
 def test_diagonal_ssm(method, packed):
     starts, valid = (STARTS & VALID, VALID) if packed else (None, None)
 
@@ -81,8 +83,10 @@ def test_chunks_add_no_error_where_states_last_and_turn_fast():
     log_a = np.stack([np.full((32, 1), -5e-4), 0.1 * np.pi * np.arange(32.0)[:, None]])
     u, c = normal(2, 512, 1), pair(np.ones((32, 1)), 0)
     outputs = [
-        ops.diagonal_ssm(jnp.asarray(u, jnp.float32), *_complex(log_a, c, c), method=m, chunk=64)[0]
-        for m in ("sequential", "parallel")
+        jax.jit(partial(ops.diagonal_ssm, method=method, chunk=64))(
+            jnp.asarray(u, jnp.float32), *_complex(log_a, c, c)
+        )[0]
+        for method in ("sequential", "parallel")
     ]
     a, h, exact = np.exp(unpair(np.float32(log_a).astype(float), 0)), 0, []
     for t in range(512):
