@@ -35,7 +35,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear, RMSNorm
 from seqarch.mixers.attention_options import (
@@ -50,6 +49,7 @@ from seqarch.ops.attention import FORMS
 from seqarch.ops.bias import buckets, cumulate, difference
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.online_softmax import merge
+from seqarch.ops.rope import Rope
 from seqarch.ops.rope_scaling import read_scaling
 from seqarch.ops.visibility import Places, Rule
 from seqarch.types import Array, DTypeLike, Float, Int
@@ -136,12 +136,11 @@ class Attention(CachedMixer):
         check_causal(causal, window, forget)
         if rope_scaling is not None:
             read_scaling(rope_scaling)  # refuses what is none
-        self.causal = causal
+        self.causal, self.rope_scaling = causal, rope_scaling
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, inner // heads
         self.window, self.sink, self.rope, self.alibi = window, sink or 0, rope, alibi
-        self.rope_scaling = rope_scaling
-        self.method, self.block, self.dtype = method, block, dtype
-        self.state_dtype = state_dtype or dtype
+        self.method, self.block = method, block
+        self.dtype, self.state_dtype = dtype, state_dtype or dtype
         projection = partial(Linear, dim, axes=("embed", "heads"), rngs=rngs, dtype=dtype)
         self.q = projection(inner, bias=bias)
         self.k = projection(kv_heads * self.head_dim, bias=bias)
@@ -186,19 +185,22 @@ class Attention(CachedMixer):
             q, k = self.q_norm(q), self.k_norm(k)
         if self.table is not None:
             q = q * jnp.asarray(self.head_dim**0.5, q.dtype)  # undoes the division by sqrt(K)
-        tokens = Tokens(q, {"k": self._rotate(k, at), "v": v})
+        tokens = Tokens(q, {"k": self._rotate(k, at), "v": v}, more=k)
         if self.forget is None:
             return tokens
         log_gate = jax.nn.log_sigmoid(self.forget(x).astype(jnp.float32))
         gates = cumulate(jnp.where((at.position >= 0)[:, :, None], log_gate, 0))
         last = jax.tree.map(lambda x: x[:, -1:], gates)
-        return Tokens(q, {**tokens.cached, "fade": difference(last, gates)}, gates)
+        return tokens._replace(
+            cached=tokens.cached | {"fade": difference(last, gates)}, gates=gates
+        )
+
+    @property
+    def _rope(self) -> Rope | None:
+        return None if self.rope is None else Rope(self.rope, self.rope_scaling, self.rotated)
 
     def _rotate(self, x: Float[Array, "B T H K"], at: Places) -> Array:
-        if self.rope is None:
-            return x
-        how = dict(scaling=self.rope_scaling, rotated=self.rotated)
-        return ops.rope(x, at.position, self.rope, **how)
+        return x if self._rope is None else self._rope.turn(x, at.position)
 
     def _groups(self, q: Float[Array, "B T H K"], at: Places) -> list[tuple[Array, Places, Rule]]:
         """Returns queries, their places and a rule for each group of keys, sinks last."""
@@ -212,14 +214,16 @@ class Attention(CachedMixer):
     @property
     def _by_distance(self) -> Float[Array, "H W"] | None:
         """The bias of each distance; None: there is none."""
-        if self.table is None:
-            return None
-        return self.table[...][:, buckets(self.relative, self.causal)]
+        table = self.table
+        return None if table is None else table[...][:, buckets(self.relative, self.causal)]
 
     def _attend(self, tokens, at, order):
         form, k, v = FORMS.pick(self.method), tokens.cached["k"], tokens.cached["v"]
         gates = None if tokens.gates is None else (tokens.gates, tokens.gates)
         how = dict(block=self.block, alibi=self.alibi, gates=gates, relative=self._by_distance)
+        if FORMS.is_kernel(self.method) and not self.sink:  # it rotates them itself
+            rule = Rule(self.causal, self.window, order=order)
+            return form(tokens.q, tokens.more, v, at, at, rule, rope=self._rope, **how)
         parts = []
         for q, there, rule in self._groups(tokens.q, at):
             parts.append(form(q, k, v, there, at, rule._replace(order=order), **how))

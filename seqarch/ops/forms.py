@@ -78,9 +78,16 @@ class Forms(dict[str, Callable]):
         Raises:
           UserError: for an unknown name.
         """
-        name = self.auto(family(jax.default_backend())) if method == "auto" else method
+        name = self._name(method)
         if name in self.kernels:
             return self.kernels[name].run
         if name not in self:
             raise unknown("form", name, (*self, *self.kernels))
         return self[name]
+
+    def is_kernel(self, method: str) -> bool:
+        """Returns whether a form, named as for `pick`, is a kernel."""
+        return self._name(method) in self.kernels
+
+    def _name(self, method: str) -> str:
+        return self.auto(family(jax.default_backend())) if method == "auto" else method

@@ -8,11 +8,49 @@ off by 0.05 of a rotated component at position 2^20, and would give neighbours t
 Source: Su et al. 2021, "RoFormer", section 3.2.2; channel i is paired with channel i + K/2.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 
 from seqarch.ops.rope_scaling import frequencies, magnitude
 from seqarch.types import Array, Float, Int
+
+
+class Rope(NamedTuple):
+    """What rotates queries and keys: the arguments of `rope`."""
+
+    base: float = 10_000.0
+    scaling: str | None = None
+    rotated: int | None = None
+
+    def half(self, channels: int) -> int:
+        """Returns the distance of the channels of a pair, in heads of so many channels."""
+        return (channels if self.rotated is None else self.rotated) // 2
+
+    def turn(
+        self, x: Float[Array, "B T H K"], position: Int[Array, "B T"]
+    ) -> Float[Array, "B T H K"]:
+        """Returns what `rope` does."""
+        return rope(x, position, self.base, scaling=self.scaling, rotated=self.rotated)
+
+    def factors(
+        self, position: Int[Array, "B T"], channels: int
+    ) -> tuple[Float[Array, "B T K"], Float[Array, "B T K"]]:
+        """Returns C and S, in float32, with which x C + x' S is x rotated.
+
+        x' has the channels of each pair exchanged; S is 0 where no channel is rotated.
+
+        Args:
+          position: of each token.
+          channels: those of a head.
+        """
+        half = self.half(channels)
+        angle, m = angles(position, self.base, half, self.scaling), magnitude(self.scaling)
+        cos, sin = m * jnp.cos(angle), m * jnp.sin(angle)
+        rest = jnp.zeros((*position.shape, channels - 2 * half))
+        c, s = [cos, cos, rest + 1], [-sin, sin, rest]
+        return jnp.concatenate(c, axis=-1), jnp.concatenate(s, axis=-1)
 
 
 def rope(

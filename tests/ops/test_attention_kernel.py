@@ -15,6 +15,7 @@ from seqarch.ops.kernels.attention import attend
 from seqarch.ops.kernels.block_pairs import order_pairs, visible_pairs
 from seqarch.ops.kernels.call import interpreted
 from seqarch.ops.online_softmax import NOTHING
+from seqarch.ops.rope import Rope
 from seqarch.ops.visibility import Places, Rule
 
 
@@ -40,12 +41,12 @@ def _packed(size):
     return Places(jnp.asarray(position), jnp.asarray(segment))
 
 
-def _with_gradients(form, given, at_q, at_k, rule):
+def _with_gradients(form, given, at_q, at_k, rule, **how):
     q, k, v, do, d_log_total = given
     here = (at_q.position >= 0)[..., None]
 
     def products(q, k, v):
-        found = form(q, k, v, at_q, at_k, rule, block=128)
+        found = form(q, k, v, at_q, at_k, rule, block=128, **how)
         o = jnp.where(here[..., None], found.o, 0)
         log_total = jnp.where(here & (found.log_total > NOTHING), found.log_total, 0)
         total = jnp.vdot(o, do, preferred_element_type=jnp.float32)
@@ -81,10 +82,44 @@ def test_kernels_compute_what_the_materialised_form_does(heads, channels, rule, 
         np.testing.assert_allclose(ours, theirs, atol=within * np.abs(theirs).max(), rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("heads", "channels", "rope", "dtype"),
+    [
+        ((2, 2), (64, 64), Rope(), "bfloat16"),
+        ((2, 1), (128, 40), Rope(1e5, "yarn:4:32:1:64:1.2"), "float32"),
+        ((4, 2), (20, 20), Rope(rotated=12), "float32"),
+        ((1, 1), (144, 16), Rope(rotated=72), "float32"),
+    ],
+)
+def test_kernels_rotate_queries_and_keys(heads, channels, rope, dtype, monkeypatch):
+    monkeypatch.setattr(kernels, "SIZE", 128)
+    monkeypatch.setattr(kernels, "SMALL", 128)
+    monkeypatch.setattr(kernels, "SUMMED", 0)
+    given, at, rule = _given(heads, channels, 150, 150, dtype), _packed(150), Rule(order="packed")
+
+    def rotated(q, k, v, *places, **how):
+        q, k = (rope.turn(x, at.position) for x in (q, k))
+        return FORMS["materialised"](q, k, v, *places, **how)
+
+    expected = _with_gradients(rotated, given, at, at, rule)
+    with interpreted():
+        found = _with_gradients(attend, given, at, at, rule, rope=rope)
+    for ours, theirs in zip(found, expected, strict=True):
+        ours, theirs = (np.asarray(x, np.float32) for x in (ours, theirs))
+        within = 2e-2 if dtype == "bfloat16" else 5e-6
+        np.testing.assert_allclose(ours, theirs, atol=within * np.abs(theirs).max(), rtol=0)
+
+
 def test_what_the_kernels_lack_is_left_to_the_blockwise_form():
     """It would fail on a CPU, where nothing interprets the kernels here."""
     q, k, v, *_ = _given((2, 2), (16, 16), 20, 20, "float32")
     position = jnp.broadcast_to(jnp.arange(20)[None], (2, 20))
+    at, rope = Places(position, jnp.zeros_like(position)), Rope()
+    turned = [rope.turn(x, position) for x in (q, k)]
+    expected = FORMS["blockwise"](*turned, v, at, at, Rule(), block=512)
+    np.testing.assert_array_equal(
+        attend(q, k, v, at, at, Rule(), block=512, rope=rope).o, expected.o
+    )
     for given, how in (
         ((), dict(alibi=True)),
         ((), dict(relative=jnp.ones((2, 9)))),
@@ -119,7 +154,8 @@ def test_kernels_compile_for_absent_tpus(target, H, K, dtype):
 
     def program(q, k, v, do, position, segment):
         at = Places(position, segment)
-        form = lambda *qkv: attend(*qkv, at, at, Rule(order="packed"), block=512).o
+        how = dict(block=512, rope=Rope())
+        form = lambda *qkv: attend(*qkv, at, at, Rule(order="packed"), **how).o
         return jax.vjp(form, q, k, v)[1](do)
 
     tokens, grouped = shaped(2, 8192, H, K), shaped(2, 8192, H // 2, K)

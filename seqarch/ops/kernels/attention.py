@@ -8,11 +8,12 @@ import numpy as np
 
 from seqarch.ops.bias import Gates
 from seqarch.ops.blockwise import blockwise
-from seqarch.ops.kernels.attention_calls import Documents, backward, forward
+from seqarch.ops.kernels.attention_calls import Documents, Factors, backward, forward
 from seqarch.ops.kernels.attention_kernels import LANES, LN2, How
 from seqarch.ops.kernels.block_pairs import WORDS, Pairs, order_pairs, visible_pairs
 from seqarch.ops.kernels.call import by_rows, row_devices
 from seqarch.ops.online_softmax import NOTHING, Partial
+from seqarch.ops.rope import Rope
 from seqarch.ops.visibility import Places, Rule
 from seqarch.types import Array, Float
 
@@ -38,16 +39,22 @@ def attend(
     alibi: bool = False,
     gates: tuple[Gates, Gates] | None = None,
     relative: Array | None = None,
+    rope: Rope | None = None,
 ) -> Partial:
     """Returns attention by the kernels, or by the blockwise form where they do not apply.
 
-    They apply where order and documents alone say what is visible, and scores have no bias.
+    They apply where order and documents alone say what is visible, and scores have no bias. Where
+    there is `rope`, it rotates queries and keys first; the kernels do so themselves.
     """
     biased = alibi or gates is not None or relative is not None
     T, S, v_channels = q.shape[1], k.shape[1], v.shape[-1]
     how = _how(q, k, v, rule)
+    if rope is not None:
+        how = how._replace(half=rope.half(q.shape[-1]))
     if biased or not (_is_plain(rule) and _fits(len(q), T, S, how)):
         bias = dict(alibi=alibi, gates=gates, relative=relative)
+        if rope is not None:
+            q, k = rope.turn(q, at_q.position), rope.turn(k, at_k.position)
         return blockwise(q, k, v, at_q, at_k, rule, block=block, **bias)
     q_segment = k_segment = None
     if rule.order != "whole" or (not rule.causal and S % how.size):
@@ -57,10 +64,24 @@ def attend(
     if how.share == 1 and k.shape[2] != q.shape[2]:
         k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
     K, V = (lanes // how.heads for lanes in how.lanes)
+    factors = None if rope is None else _factors(rope, at_q, at_k, q.shape[-1], K, how)
     q, k, v = (_flat(x, how.size, width) for x, width in ((q, K), (k, K), (v, V)))
-    o, log_total = _attend(q, k, v, q_segment, k_segment, how)
+    o, log_total = _attend(q, k, v, q_segment, k_segment, factors, how)
     o = o.reshape(*o.shape[:2], -1, V)[:, :T, :, :v_channels]
     return Partial(o, log_total[:, :T])
+
+
+def _factors(
+    rope: Rope, at_q: Places, at_k: Places, channels: int, width: int, how: How
+) -> Factors:
+    """Returns the factors of a block of heads, of `channels` filled up to `width`."""
+
+    def of(at: Places) -> tuple[Array, ...]:
+        each = (_fill(x, 2, width) for x in rope.factors(_fill(at.position, 1, how.size), channels))
+        return tuple(jnp.tile(x, (1, 1, how.heads)) for x in each)
+
+    of_q = of(at_q)
+    return Factors(*of_q, *(of_q if at_k is at_q else of(at_k)))
 
 
 def _how(q: Array, k: Array, v: Array, rule: Rule) -> How:
@@ -120,24 +141,24 @@ def _pairs(T: int, S: int, how: How) -> np.ndarray:
     return visible_pairs(counts, how.size, how.causal, how.window)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _attend(q, k, v, q_segment, k_segment, how: How):
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _attend(q, k, v, q_segment, k_segment, factors, how: How):
     """Returns the averages [B,T,HV] and the logs of their denominators [B,T,H]."""
-    return _attend_forward(q, k, v, q_segment, k_segment, how)[0]
+    return _attend_forward(q, k, v, q_segment, k_segment, factors, how)[0]
 
 
-def _attend_forward(q, k, v, q_segment, k_segment, how: How):
+def _attend_forward(q, k, v, q_segment, k_segment, factors, how: How):
     pairs = order_pairs(*_pairs(q.shape[1], k.shape[1], how).T)
     seen = _documents(q_segment, k_segment, pairs.outer, pairs.inner, how)
     call = lambda rows, _: forward(*rows, pairs, how)
-    o, log2_total = by_rows(call, (q, k, v, seen), None)
+    o, log2_total = by_rows(call, (q, k, v, seen, factors), None)
     log_total = log2_total[:, :, 0].swapaxes(1, 2)
     log_total = jnp.where(log_total > NOTHING, LN2 * log_total, NOTHING)
-    return (o, log_total), (q, k, v, q_segment, k_segment, o, log2_total)
+    return (o, log_total), (q, k, v, q_segment, k_segment, factors, o, log2_total)
 
 
 def _attend_backward(how: How, saved, cotangents):
-    q, k, v, q_segment, k_segment, o, log2_total = saved
+    q, k, v, q_segment, k_segment, factors, o, log2_total = saved
     do, d_log_total = cotangents
     d_log_total = d_log_total.swapaxes(1, 2)[:, :, None]
     parts, pairs = [], _pairs(q.shape[1], k.shape[1], how)
@@ -152,20 +173,27 @@ def _attend_backward(how: How, saved, cotangents):
         documents = [
             x if x is None else x[:, at] for x, at in ((q_segment, here), (k_segment, there))
         ]
-        given = *queries, k[:, there], v[:, there], *documents
+        turned = factors
+        if factors is not None:
+            spans = Factors(here, here, there, there)
+            turned = Factors(*(x[:, at] for x, at in zip(factors, spans, strict=True)))
+        given = *queries, k[:, there], v[:, there], *documents, turned
         parts.append((there, *_gradients(*given, own, how)))
     spans, dq, dk, dv = zip(*parts, strict=True)
     dk, dv = (_total(each, spans, k.shape[1]) for each in (dk, dv))
-    return jnp.concatenate(dq, axis=1), _shared(dk, how, 0), _shared(dv, how, 1), None, None
+    gradients = jnp.concatenate(dq, axis=1), _shared(dk, how, 0), _shared(dv, how, 1)
+    return *gradients, None, None, None
 
 
-def _gradients(q, o, do, log2_total, d_log_total, k, v, q_segment, k_segment, pairs, how: How):
+def _gradients(
+    q, o, do, log2_total, d_log_total, k, v, q_segment, k_segment, factors, pairs, how: How
+):
     """Returns the gradients for some blocks of queries, and for the keys and values they see."""
     start = pairs.min(0)
     how = how._replace(ahead=int(start[0] - start[1]))
     pairs = order_pairs(*(pairs - start).T[::-1])
     seen = _documents(q_segment, k_segment, pairs.inner, pairs.outer, how)
-    rows = q, k, v, o, do, log2_total, d_log_total, seen
+    rows = q, k, v, o, do, log2_total, d_log_total, seen, factors
     return by_rows(lambda rows, _: backward(*rows, pairs, how), rows, None)
 
 

@@ -3,7 +3,8 @@
 Heads lie side by side, as projections leave them, so that nothing is transposed in slow memory.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,6 +40,15 @@ class Documents(NamedTuple):
     q: Int[Array, "B 1 T"]
     k: Int[Array, "B S lanes"]
     may: Int[Array, "B P"]
+
+
+class Factors(NamedTuple):
+    """Factors that rotate a block of heads (`seqarch.ops.rope.Rope.factors`), for each token."""
+
+    q_own: Float[Array, "B T lanes"]
+    q_other: Float[Array, "B T lanes"]
+    k_own: Float[Array, "B S lanes"]
+    k_other: Float[Array, "B S lanes"]
 
 
 class _Blocks(NamedTuple):
@@ -80,12 +90,22 @@ class _Blocks(NamedTuple):
         size = self.how.size
         return [pl.BlockSpec((None, 1, size), q), pl.BlockSpec((None, size, LANES), k)]
 
+    def factors(self) -> list[pl.BlockSpec]:
+        """Of the arrays of Factors."""
+
+        def of(table: int) -> pl.BlockSpec:
+            place = lambda b, h, p, *tables: (b, tables[table][p], 0)
+            return pl.BlockSpec((None, self.how.size, self.how.lanes[0]), place)
+
+        return [of(self.of_q)] * 2 + [of(self.of_k)] * 2
+
 
 def forward(
     q: Float[Array, "B T HK"],
     k: Float[Array, "B S GK"],
     v: Float[Array, "B S GV"],
     documents: Documents | None,
+    factors: Factors | None,
     pairs: Pairs,
     how: How,
 ) -> tuple[Float[Array, "B T HV"], Float[Array, "B H 1 T"]]:
@@ -96,6 +116,7 @@ def forward(
       k: keys.
       v: values.
       documents: None: every row is one.
+      factors: with which queries and keys are rotated; None: they are not.
       pairs: the outer blocks are of queries.
       how: what is fixed.
     """
@@ -109,9 +130,10 @@ def forward(
         partial(forward_kernel, how),
         inputs=[(q, at.queries(K)), (k, at.keys(K, how.share)), (v, at.keys(V, how.share))],
         outputs=[(out, at.queries(V)), (log_total, at.rows())],
-        scratch=[pltpu.VMEM(shape, jnp.float32) for shape in (row, row, (V, size))],
+        scratch=[pltpu.VMEM(shape, jnp.float32) for shape in (row, row, (V, size))]
+        + [pltpu.VMEM((size, K), q.dtype)],
     )
-    return call(B, blocks, pairs, documents, at)
+    return call(B, blocks, pairs, documents, factors, at)
 
 
 def backward(
@@ -123,6 +145,7 @@ def backward(
     log_total: Float[Array, "B H 1 T"],
     d_log_total: Float[Array, "B H 1 T"],
     documents: Documents | None,
+    factors: Factors | None,
     pairs: Pairs,
     how: How,
 ) -> tuple[Float[Array, "B T HK"], Float[Array, "B S HK"], Float[Array, "B S HV"]]:
@@ -137,13 +160,14 @@ def backward(
       log_total: that of `forward`.
       d_log_total: the gradients for natural logs of the denominators.
       documents: None: every row is one.
+      factors: as in `forward`.
       pairs: the outer blocks are of keys.
       how: what is fixed.
     """
     (B, T, _), S, (K, V), size = q.shape, k.shape[1], how.lanes, how.size
     at, blocks = _Blocks(how, of_q=1, of_k=0), q.shape[2] // K
     made = lambda tokens, lanes: jax.ShapeDtypeStruct((B, tokens, blocks * lanes), q.dtype)
-    scratch = [((K, size), k.dtype), ((T // size, K, size), jnp.float32)]
+    scratch = [((size, K), k.dtype), ((K, size), k.dtype), ((T // size, K, size), jnp.float32)]
     scratch += [((T // size, how.heads, 1, size), jnp.float32)]
     scratch += [((size, K), jnp.float32), ((size, V), jnp.float32)]
     call = _Call(
@@ -161,7 +185,7 @@ def backward(
         ],
         scratch=[pltpu.VMEM(*each) for each in scratch],
     )
-    return call(B, blocks, pairs, documents, at)
+    return call(B, blocks, pairs, documents, factors, at)
 
 
 class _Call(NamedTuple):
@@ -174,12 +198,20 @@ class _Call(NamedTuple):
     scratch: list[Any]
 
     def __call__(
-        self, rows: int, heads: int, pairs: Pairs, documents: Documents | None, at: _Blocks
+        self,
+        rows: int,
+        heads: int,
+        pairs: Pairs,
+        documents: Documents | None,
+        factors: Factors | None,
+        at: _Blocks,
     ) -> tuple[Array, ...]:
         tables, inputs = [*map(jnp.asarray, pairs)], list(self.inputs)
         if documents is not None:
             tables.append(documents.may)
             inputs += zip(documents[:2], at.documents(), strict=True)
+        if factors is not None:
+            inputs += zip(factors, at.factors(), strict=True)
         grid = pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(tables),
             grid=(rows, heads, len(pairs.edge)),
@@ -192,15 +224,26 @@ class _Call(NamedTuple):
         )
         shapes = [shape for shape, _ in self.outputs]
         options = dict(grid_spec=grid, out_shape=shapes, compiler_params=parallel, name=self.name)
-        packed = documents is not None
-        kernel = partial(_by_role, self.kernel, packed, len(self.inputs), len(shapes))
+        counts = [4, len(self.inputs), 0, 0, len(shapes)]
+        if documents is not None:
+            counts[0], counts[2] = 5, 2
+        if factors is not None:
+            counts[3] = len(factors)
+        kernel = partial(_by_role, self.kernel, counts)
         return kernel_call(kernel, **options)(*tables, *(x for x, _ in inputs))
 
 
-def _by_role(kernel: Callable, packed: bool, inputs: int, outputs: int, *refs: Any) -> None:
-    """Calls a kernel with its references: of tables, documents, inputs, outputs and scratch."""
-    (*tables,), refs = refs[: 4 + packed], refs[4 + packed :]
-    given, refs = refs[:inputs], refs[inputs:]
-    documents, refs = (refs[:2], refs[2:]) if packed else (None, refs)
-    turn = Turn(pl.program_id(2), tables, documents)
-    kernel(turn, given, refs[:outputs], refs[outputs:])
+def _by_role(kernel: Callable, counts: Sequence[int], *refs: Any) -> None:
+    """Calls a kernel with its references: of tables, inputs, documents, factors, outputs, scratch.
+
+    Args:
+      kernel: takes a Turn, inputs, outputs and scratch.
+      counts: of the references, but for those of scratch.
+      refs: all.
+    """
+    parts, rest = [], iter(refs)
+    for count in counts:
+        parts.append(tuple(itertools.islice(rest, count)))
+    tables, inputs, documents, factors, outputs = parts
+    turn = Turn(pl.program_id(2), tables, documents or None, factors or None)
+    kernel(turn, inputs, outputs, tuple(rest))

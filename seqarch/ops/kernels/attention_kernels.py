@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from seqarch.ops.kernels.block_pairs import FIRST, LAST, NEW, OVER
 from seqarch.ops.online_softmax import NOTHING
@@ -38,6 +39,7 @@ class How(NamedTuple):
       share: query heads that share a key head; 1 where a block has several.
       lanes: channels of a block of heads, of queries and keys, and of values.
       ahead: number of the first block of queries, less that of the first block of keys.
+      half: distance of the two channels of a pair that is rotated.
     """
 
     size: int
@@ -48,10 +50,22 @@ class How(NamedTuple):
     share: int
     lanes: tuple[int, int]
     ahead: int = 0
+    half: int = 0
 
     def scaled(self, q: Float[Array, "T K"]) -> Float[Array, "T K"]:
         """Returns queries whose products with keys are scores to base 2."""
         return (q.astype(jnp.float32) * (self.scale / LN2)).astype(q.dtype)
+
+    def exchanged(self, x: Float[Array, "T K"]) -> Float[Array, "T K"]:
+        """Returns float32 channels with those of each pair exchanged."""
+        lanes, width = x.shape[1], x.shape[1] // self.heads
+        if 2 * self.half == lanes:
+            return pltpu.roll(x, self.half, 1)
+        lane = jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
+        if self.heads > 1:
+            lane &= width - 1  # a power of 2
+        before, after = pltpu.roll(x, lanes - self.half, 1), pltpu.roll(x, self.half, 1)
+        return jnp.where(lane < self.half, before, after)
 
     def of_head(self, x: Float[Array, "T K"], head: int) -> Float[Array, "T K"]:
         """Returns a block of heads with zeros for the others."""
@@ -74,11 +88,29 @@ class Turn(NamedTuple):
       number: that of the pair.
       tables: those of Pairs, and whether it may have something visible.
       documents: of the queries and of the keys; None: one.
+      factors: own and other of queries, then of keys, that rotate them; None: they are not rotated.
     """
 
     number: Any
     tables: list[Any]
     documents: Any
+    factors: Any
+
+    def rotated(self, x: Array, which: int, how: How, *, back: bool = False) -> Array:
+        """Returns queries (`which` = 0) or keys (1) rotated in float32, or as they are.
+
+        Args:
+          x: [T, K].
+          which: of the two.
+          how: what is fixed.
+          back: whether to rotate the other way, as a gradient is.
+        """
+        if self.factors is None:
+            return x
+        own, other = (ref[...] for ref in self.factors[2 * which : 2 * which + 2])
+        x = x.astype(jnp.float32)
+        turned = how.exchanged(x) * other
+        return x * own - turned if back else x * own + turned
 
     def at(self, edge: int) -> Any:
         """Returns whether the turn is at an edge."""
@@ -120,22 +152,23 @@ def _dot(a: Array, b: Array, contract: Any) -> Array:
 
 
 def forward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: Any) -> None:
-    (q, k, v), (o, log_total), (top, total, sums) = inputs, outputs, scratch
+    (q, k, v), (o, log_total), (top, total, sums, queries) = inputs, outputs, scratch
 
     @pl.when(turn.at(FIRST))
     def _():
         top[...] = jnp.full_like(top, LOWEST)
         total[...] = jnp.zeros_like(total)
         sums[...] = jnp.zeros_like(sums)
+        queries[...] = how.scaled(turn.rotated(q[...], 0, how)).astype(queries.dtype)
 
     @turn.when_visible
     def _():
-        queries, values = how.scaled(q[...]), v[...].T
+        keys, values = turn.rotated(k[...], 1, how).astype(k.dtype), v[...].T
         blocks = [turn.tables[which][turn.number] for which in (0, 1)]
         seen = turn.seen(*blocks, how)
         for head in range(how.heads):
             own = how.rows_of(head, len(values))
-            scores = _masked(_dot(k[...], how.of_head(queries, head), ACROSS), seen)
+            scores = _masked(_dot(keys, how.of_head(queries[...], head), ACROSS), seen)
             before = top[head]
             highest = jnp.maximum(before, scores.max(0, keepdims=True))
             weights, fade = jnp.exp2(scores - highest), jnp.exp2(before - highest)
@@ -155,12 +188,13 @@ def forward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: Any
 
 def backward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: Any) -> None:
     q, k, v, o, do, log_total, d_log_total = inputs
-    (dq, dk, dv), (turned, dq_sums, along, dk_sums, dv_sums) = outputs, scratch
+    (dq, dk, dv), (keys, across, dq_sums, along, dk_sums, dv_sums) = outputs, scratch
     k_block, q_block = (turn.tables[which][turn.number] for which in (0, 1))
 
     @pl.when(turn.at(FIRST))
     def _():
-        turned[...] = k[...].T
+        keys[...] = turn.rotated(k[...], 1, how).astype(keys.dtype)
+        across[...] = keys[...].T
         dk_sums[...] = jnp.zeros_like(dk_sums)
         dv_sums[...] = jnp.zeros_like(dv_sums)
 
@@ -174,23 +208,26 @@ def backward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: An
 
     @turn.when_visible
     def _():
-        queries, seen = how.scaled(q[...]), turn.seen(q_block, k_block, how)
+        queries = how.scaled(turn.rotated(q[...], 0, how)).astype(q.dtype)
+        seen = turn.seen(q_block, k_block, how)
         for head in range(how.heads):
             of_q, of_do = how.of_head(queries, head), how.of_head(do[...], head)
-            scores = _masked(_dot(k[...], of_q, ACROSS), seen)
+            scores = _masked(_dot(keys[...], of_q, ACROSS), seen)
             most = jnp.where(log_total[head] > NOTHING, log_total[head], -NOTHING)
             weights = jnp.exp2(scores - most)
             dv_sums[...] += _dot(weights.astype(v.dtype), of_do, PLAIN)
             d = weights * (_dot(v[...], of_do, ACROSS) - along[q_block, head])
-            d, own = d.astype(q.dtype), how.rows_of(head, len(turned))
+            d, own = d.astype(q.dtype), how.rows_of(head, len(across))
             dk_sums[...] += _dot(d, of_q, PLAIN)
-            dq_sums[q_block, own] += _dot(turned[own], d, PLAIN)
+            dq_sums[q_block, own] += _dot(across[own], d, PLAIN)
 
     @pl.when(turn.at(OVER))
     def _():
-        dq[...] = (dq_sums[q_block] * how.scale).T.astype(dq.dtype)
+        d = (dq_sums[q_block] * how.scale).T
+        dq[...] = turn.rotated(d, 0, how, back=True).astype(dq.dtype)
 
     @pl.when(turn.at(LAST))
     def _():
-        dk[...] = (dk_sums[...] * LN2).astype(dk.dtype)
+        d = dk_sums[...] * LN2
+        dk[...] = turn.rotated(d, 1, how, back=True).astype(dk.dtype)
         dv[...] = dv_sums[...].astype(dv.dtype)
