@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.extend.core import Primitive
 
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
@@ -107,12 +108,10 @@ class BlockStack(nnx.Module):
         """
 
         def run(x, blocks, first, looped=False):
-            layer = Block.__call__
-            if self.remat:
-                layer = jax.checkpoint(layer, prevent_cse=not looped)
-            for i, block in enumerate(blocks):
+            for i, block in enumerate(map(self._whole, blocks)):
+                layer = self._checkpointed(block, looped)
                 layer_key = None if key is None else jax.random.fold_in(key, first + i)
-                x = split_rows(layer(self._whole(block), x, *given, key=layer_key))
+                x = split_rows(layer(block, x, *given, key=layer_key))
             return x
 
         width = len(self.period)
@@ -125,6 +124,19 @@ class BlockStack(nnx.Module):
 
             x, _ = jax.lax.scan(body, x, (self.period, firsts), unroll=not looped)
         return run(x, self.tail, width * self.repeats)
+
+    def _checkpointed(self, block: Block, looped: bool) -> Callable:
+        """Returns the call of a block, which says what the backward pass computes again.
+
+        With `remat` that is all, and else nothing, but in a scan over blocks whose mixers are
+        kernels: there it is all but the kernels. A TPU takes longer to stack what products and
+        norms return, and to read it, than to compute it again.
+        """
+        if self.remat:
+            return jax.checkpoint(Block.__call__, prevent_cse=not looped)
+        if looped and block.mixer.is_kernel:
+            return jax.checkpoint(Block.__call__, prevent_cse=False, policy=_is_kernel)
+        return Block.__call__
 
     def blocks(self) -> list[Block]:
         """Returns all blocks from the bottom up, each with its parameters."""
@@ -159,6 +171,10 @@ class BlockStack(nnx.Module):
         model = copy.copy(self)
         model.period, model.tail, model.repeats = nnx.List(), nnx.List(self._own_blocks()), 0
         return model
+
+
+def _is_kernel(primitive: Primitive, *_: Any, **__: Any) -> bool:
+    return primitive.name == "pallas_call"
 
 
 def _is_parameter(node: Any) -> bool:

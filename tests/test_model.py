@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.extend.core import jaxprs_in_params
 from numpy.testing import assert_allclose
 
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
 from seqarch.mixers import resolve_mixer
 from seqarch.model import LanguageModel, count_parameters
+from seqarch.ops.kernels.call import interpreted
 from seqarch.training.checkpoint import named
 from tests.conftest import CORE
 
@@ -46,6 +48,32 @@ def test_training_prefill_and_steps_are_one_function(tokens, conv):
         return jax.lax.scan(step, model.init_state(2, 12), tokens.T)[1]
 
     np.testing.assert_allclose(jax.jit(decode)(model.unstack()).swapaxes(0, 1), expected, atol=1e-5)
+
+
+def _stacked(jaxpr):
+    """Yields the shapes that loops over five layers stack, kernels aside."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "scan" and eqn.params["length"] == 5:
+            yield from (x.aval.shape for x in eqn.outvars[eqn.params["num_carry"] :])
+        elif eqn.primitive.name != "pallas_call":
+            for inner in jaxprs_in_params(eqn.params):
+                yield from _stacked(inner)
+
+
+def test_a_scan_over_kernels_keeps_their_results_and_what_enters_each_layer(tokens):
+    """The rest is computed again, and gives the same gradients."""
+    loss = lambda model: (model(tokens) ** 2).sum()
+    plain, kernels = (
+        build(mixer=f"attention(method={method})", mlp=48) for method in ("blockwise", "pallas")
+    )
+    with interpreted():
+        found = jax.jit(jax.grad(loss))(kernels)
+        stacked = list(_stacked(jax.make_jaxpr(jax.grad(loss))(kernels).jaxpr))
+    expected = jax.jit(jax.grad(loss))(plain)
+    for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert_allclose(ours, theirs, atol=1e-5 * jnp.abs(theirs).max())
+    whole = [shape for shape in stacked if shape[:3] == (5, *tokens.shape)]
+    assert whole == [(5, *tokens.shape, 16)]
 
 
 @pytest.mark.slow

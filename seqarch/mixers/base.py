@@ -57,6 +57,11 @@ class SequenceMixer(nnx.Module):
         """Whether the state's size is the same for every `max_len` of at least the window."""
         return True
 
+    @property
+    def is_kernel(self) -> bool:
+        """Whether the form of its op is a kernel, which computes what the backward pass needs."""
+        return self.forms is not None and self.forms.is_kernel(self.method)
+
     def init_state(self, batch: int, max_len: int) -> State:
         """Returns the state before the first token: a NamedTuple of arrays with B leading.
 

@@ -53,6 +53,10 @@ class ShortConv(SequenceMixer):
         return self.mixer.causal
 
     @property
+    def is_kernel(self):
+        return self.mixer.is_kernel
+
+    @property
     def constant_state(self):
         return self.mixer.constant_state
 
