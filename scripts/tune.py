@@ -13,6 +13,12 @@ which its run.json shows, and a config may name a method: mamba(method=chunked,c
 estimates them for a TPU that isn't there, by its compiler, at batch 8, length 2,048, width 1,024 in
 bfloat16. The estimates are kept in docs/forms/TARGET, with those of ops that have a goal, and the
 choice in seqarch/tuned.json, where it is the default on such devices.
+
+    python scripts/tune.py --target=tpu-v5e --models=all
+
+estimates the train steps of whole models there, with these forms and with those of other
+accelerators: the members of configs/compare.py:full with twelve layers and at most 64 rows of 2,048
+tokens, or those of --config. The estimates are kept in docs/models/TARGET.
 """
 
 import sys
@@ -32,6 +38,10 @@ WORKERS = flags.DEFINE_integer(
     "workers", None, "With --target: processes that compile at once; default: one a core."
 )
 OPS = flags.DEFINE_bool("ops", True, "With --target: estimate the ops that have a goal, too.")
+MODELS = flags.DEFINE_list(
+    "models", [], "With --target: estimate train steps of these members instead, or of all."
+)
+FORMS = flags.DEFINE_list("forms", ["plain", "kernels"], "With --models: the forms of mixers.")
 DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")
 
 
@@ -39,6 +49,9 @@ def main() -> None:
     from seqarch.config import Config, ModelConfig, parse
     from seqarch.mixers import MIXERS, resolve_mixer
 
+    if MODELS.value:
+        _estimate_models(TARGET.value)
+        return
     every = ",".join(name for name in MIXERS if resolve_mixer(name).forms)
     if TARGET.value:
         model = ModelConfig(every, dim=1024, dtype="bfloat16")
@@ -84,6 +97,43 @@ def _estimate(config, target: str) -> None:
         print(text_table(table))
     choices = forms_file.choices(found, device.platform)
     _keep(choices, lambda: tuning.record_estimates(device, choices))
+
+
+def _estimate_models(target: str) -> None:
+    """Estimates the train steps of models on an absent TPU, and keeps the estimates."""
+    from benchmarks import models, models_file
+    from seqarch import records
+    from seqarch.errors import UserError, unknown
+    from seqarch.report.render import text_table
+
+    for name in FORMS.value:
+        if name not in models.FORMS:
+            raise unknown("form", name, models.FORMS)
+    if target is None:
+        raise UserError("--models needs --target, such as --target=tpu-v5e")
+    path, found = ROOT / "docs/models" / target / records.NAME, []
+    for results in models.estimate(_members(), target, FORMS.value, _say):
+        found.append(results)
+        if not DRY.value:
+            models_file.update(path, target, results)
+    print(text_table(models_file.models_page(dict(target=target), found).tables[0]))
+
+
+def _members():
+    """Returns the configs of the members that --models names."""
+    from benchmarks.models import core_config
+    from seqarch.compare import spec
+    from seqarch.compare.members import match_members
+    from seqarch.errors import unknown
+
+    given = spec.read((CONFIG.value or core_config()).to_dict())
+    members = match_members(given.base, given.reference, given.members, given.match)
+    if MODELS.value == ["all"]:
+        return members
+    for name in MODELS.value:
+        if name not in members:
+            raise unknown("member", name, members)
+    return {name: members[name] for name in MODELS.value}
 
 
 def _keep(choices, write) -> None:

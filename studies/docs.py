@@ -14,6 +14,8 @@ from pathlib import Path
 
 from benchmarks.estimates import KIND as FORMS
 from benchmarks.forms_file import forms_page
+from benchmarks.models import KIND as MODELS
+from benchmarks.models_file import models_page
 from benchmarks.tables import bench_page
 from seqarch import records
 from seqarch.errors import UserError, unknown
@@ -82,6 +84,8 @@ def _page(path: Path) -> Page:
         return costs_page(about["title"], results)
     if about.get("kind") == FORMS:
         return forms_page(about, results)
+    if about.get("kind") == MODELS:
+        return models_page(about, results)
     if about.get("kind") == "frontier":
         return frontier_page(about["title"], results)
     if about.get("kind") == "decoding":

@@ -88,10 +88,10 @@ def replay(
       Uncounted: for a loop of unknown trips, another custom call, and whatever else nothing tells
         the time of; the message names the instruction.
     """
-    return _Replay(module, rates, kernel).computation(module.entry, {})
+    return Replay(module, rates, kernel).computation(module.entry, {})
 
 
-class _Replay(NamedTuple):
+class Replay(NamedTuple):
     """A program, the rates at which it is replayed, and what its kernels need."""
 
     module: Module
@@ -109,23 +109,23 @@ class _Replay(NamedTuple):
             if stage in ("start", "done") and kind in (*COPIES, *COLLECTIVES):
                 self._asynchronous(computation, each, clock)
             elif not (is_free(each) or each.opcode in COLLECTIVES):
-                clock.spend(self._own(computation, each, known))
+                clock.spend(self.own(computation, each, known))
             for channel in ended:
                 clock.wait(channel)
         clock.wait_for_all()
         return clock.spent
 
-    def _own(self, around: Computation, each: Instruction, known: Constants) -> Seconds:
+    def own(self, around: Computation, each: Instruction, known: Constants) -> Seconds:
         """Returns the seconds of an instruction and of what it calls."""
         if each.opcode == "while":
             return self._loop(around, each, known)
         if each.opcode == "conditional" and each.branches:
-            branches = [self._called(name) for name in each.branches]
+            branches = [self.called(name) for name in each.branches]
             return max(branches, key=lambda seconds: seconds.total)
         if each.opcode == "call":
-            return self._called(each.called["to_apply"])
+            return self.called(each.called["to_apply"])
         if each.opcode == "async-start":
-            return self._called(each.called["calls"])
+            return self.called(each.called["calls"])
         if each.opcode in ("async-update", "async-done"):
             return Seconds()
         if (cycles := each.cycles) is not None:
@@ -149,7 +149,7 @@ class _Replay(NamedTuple):
                 if target_of(each) == KERNEL and body[0] in each.attributes:
                     yield each.name
 
-    def _called(self, name: str) -> Seconds:
+    def called(self, name: str) -> Seconds:
         return self.computation(self.module.computations[name], {})
 
     def _loop(self, around: Computation, loop: Instruction, known: Constants) -> Seconds:

@@ -11,7 +11,7 @@ that was started for it, as the workers of seqarch.costs.cache are. GPU compiler
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -25,10 +25,12 @@ from seqarch.costs.hlo import parse
 from seqarch.costs.links import links_of
 from seqarch.costs.programs import DECODED, phase_program
 from seqarch.costs.schedule import Rates, Seconds, replay
+from seqarch.costs.shares import seconds_by_part
 from seqarch.errors import NoResult
 from seqarch.training.sharding import make_mesh
 
 ESTIMATED = "estimated by the compiler"  # the label of every such figure
+OVERSIZED = "the program does not fit the device"
 
 
 def estimate(config: Config, phase: str, batch: int, length: int, target: str) -> Seconds:
@@ -74,7 +76,7 @@ def compiled_seconds(compile: Callable[[], Compiled], placement: Placement) -> S
         text = compile().as_text()
     except jax.errors.JaxRuntimeError as error:
         if parse_refusal(str(error)):
-            raise NoResult("the program does not fit the device") from error
+            raise NoResult(OVERSIZED) from error
         raise
     return program_seconds(text, placement, directory)
 
@@ -96,7 +98,24 @@ def program_seconds(text: str, placement: Placement, directory: Path | None = No
     Raises:
       Uncounted: where nothing tells the time of an instruction.
     """
+    return replay(parse(text), _rates(placement), functools.partial(find_kernel, directory))
+
+
+def program_parts(
+    text: str, placement: Placement, directory: Path | None, loops: tuple[int, int]
+) -> Mapping[str, float]:
+    """Returns the seconds of the parts of a program (`seqarch.costs.shares`).
+
+    Args:
+      text: as for `program_seconds`, like what follows, and what is raised.
+      placement: the TPU.
+      directory: with the schedules of its kernels.
+      loops: trips of the loops over micro-batches and over layers.
+    """
+    kernel = functools.partial(find_kernel, directory)
+    return seconds_by_part(parse(text), _rates(placement), kernel, loops)
+
+
+def _rates(placement: Placement) -> Rates:
     sheet = placement.target
-    bandwidth = sheet.bandwidth / sheet.devices_per_chip
-    rates = Rates(sheet.clock, bandwidth, links_of(placement))
-    return replay(parse(text), rates, functools.partial(find_kernel, directory))
+    return Rates(sheet.clock, sheet.bandwidth / sheet.devices_per_chip, links_of(placement))
