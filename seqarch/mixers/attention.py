@@ -191,9 +191,8 @@ class Attention(CachedMixer):
         log_gate = jax.nn.log_sigmoid(self.forget(x).astype(jnp.float32))
         gates = cumulate(jnp.where((at.position >= 0)[:, :, None], log_gate, 0))
         last = jax.tree.map(lambda x: x[:, -1:], gates)
-        return tokens._replace(
-            cached=tokens.cached | {"fade": difference(last, gates)}, gates=gates
-        )
+        cached = tokens.cached | {"fade": difference(last, gates)}
+        return tokens._replace(cached=cached, gates=gates)
 
     @property
     def _rope(self) -> Rope | None:
