@@ -12,6 +12,7 @@ from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.forms import Forms
 from seqarch.ops.gru import FORMS as GRU
 from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
+from seqarch.ops.numerics import dot
 from seqarch.ops.selective_scan import FORMS as SELECTIVE_SCAN
 
 
@@ -52,6 +53,16 @@ def _heads(*arrays: jax.Array, heads: int) -> Iterator[jax.Array]:
         yield array.reshape(*array.shape[:2], heads, -1)
 
 
+def _channels(x: jax.Array, of: jax.Array) -> jax.Array:
+    """Returns numbers [B, T, H] of heads for each of their channels in `of` [B, T, H K].
+
+    By a product with ones: a broadcast into heads would copy arrays from one layout into another.
+    """
+    heads = x.shape[2]
+    ones = jnp.repeat(jnp.eye(heads, dtype=x.dtype), of.shape[2] // heads, axis=1)
+    return dot("bth,hc->btc", x, ones).astype(x.dtype)
+
+
 def _attention(form: str, *qkv):
     o = ops.attention(*_heads(*qkv, heads=8), method=form)
     return o.reshape(qkv[0].shape)
@@ -65,11 +76,9 @@ def _linear_attention(form: str, q, k, v, log_decay, state, starts):
 
 def _delta_rule(form: str, q, k, v, log_decay, beta, state, starts):
     """S_t = a_t (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T."""
-    q, k, v = _heads(q, k, v, heads=16)
-    beta = beta[..., None].astype(k.dtype)
-    r = k * jnp.exp(log_decay)[..., None].astype(k.dtype)
-    given = dict(p=beta * k, r=r, starts=starts, method=form)
-    o, S = ops.linear_attention(q, beta * k, v, log_decay, state, **given)
+    r, k = (k * _channels(x.astype(k.dtype), k) for x in (jnp.exp(log_decay), beta))
+    q, k, v, r = _heads(q, k, v, r, heads=16)
+    o, S = ops.linear_attention(q, k, v, log_decay, state, r=r, starts=starts, method=form)
     return o.reshape(*o.shape[:2], -1), S
 
 

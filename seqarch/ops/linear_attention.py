@@ -111,15 +111,24 @@ def _pallas(
     of: affine.Recurrence, tokens: Tokens, state: Float[Array, "B H K V"], *, chunk: int
 ) -> tuple[Float[Array, "B T H V"], Float[Array, "B H K V"]]:
     """Computes a recurrence by kernels, or by ACCELERATOR where they do not have it."""
-    if not _kernel().takes(tokens, otherwise=ACCELERATOR):
-        return affine.FORMS[ACCELERATOR](of, tokens, state, chunk=chunk)
-    o, _, S, _ = _kernel().linear_attention(tokens, state)
-    return o, S
+    if _kernel().takes(tokens, otherwise=ACCELERATOR):
+        o, _, S, _ = _kernel().linear_attention(tokens, state)
+        return o, S
+    if _delta_kernel().takes(tokens, otherwise=ACCELERATOR):
+        return _delta_kernel().delta_rule(tokens, state)
+    return affine.FORMS[ACCELERATOR](of, tokens, state, chunk=chunk)
 
 
 def _kernel() -> ModuleType:
     """Returns the kernels' module, which takes a while to import."""
     from seqarch.ops.kernels import linear_attention as kernel
+
+    return kernel
+
+
+def _delta_kernel() -> ModuleType:
+    """Returns the module of the delta rule's kernels."""
+    from seqarch.ops.kernels import delta_rule as kernel
 
     return kernel
 

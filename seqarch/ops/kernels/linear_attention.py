@@ -35,6 +35,16 @@ def takes(tokens: Tokens, otherwise: str) -> bool:
     per_head = tokens.log_decay is None or tokens.log_decay.ndim == 3
     if not per_head or tokens.r is not None or tokens.negative is not None:
         return False
+    return has_tiles(tokens, otherwise)
+
+
+def has_tiles(tokens: Tokens, otherwise: str) -> bool:
+    """Returns whether kernels take the shapes of tokens; says it once where they do not.
+
+    Args:
+      tokens: of a recurrence.
+      otherwise: the name of the form that computes it else.
+    """
     batch, _, heads, key = tokens.q.shape
     reason, value = None, tokens.v.shape[3]
     if not fits(heads, key, value):
@@ -61,25 +71,25 @@ def linear_attention(
     q, k, v = tokens.q, tokens.k, tokens.v
     layout = Layout(*q.shape[2:], v.shape[3], sums is not None)
     rest = -q.shape[1] % CHUNK
-    q, k, v = (_filled(x.reshape(*x.shape[:2], -1), rest) for x in (q, k, v))
+    q, k, v = (filled(x.reshape(*x.shape[:2], -1), rest) for x in (q, k, v))
     g = _log_decays(layout, tokens, rest)
-    o, S, *read = _attend(layout, q, k, v, g, _packed(layout, state, sums))
+    o, S, *read = _attend(layout, q, k, v, g, packed(layout, state, sums))
     time = tokens.q.shape[1]
     o = o[:, :time].reshape(tokens.v.shape)
-    S, sums = _unpacked(layout, S)
+    S, sums = unpacked(layout, S)
     if not layout.sums:
         return o, None, S, None
     heads = read[0][:, :, : layout.heads_together, :time].reshape(len(o), layout.heads, time)
     return o, jnp.swapaxes(heads, 1, 2), S, sums
 
 
-def _filled(x: Float[Array, "B T *X"], rest: int) -> Array:
+def filled(x: Float[Array, "B T *X"], rest: int) -> Array:
     """Returns x with `rest` idle tokens behind the others."""
     return jnp.pad(x, [(0, 0), (0, rest), *[(0, 0)] * (x.ndim - 2)]) if rest else x
 
 
-def _log_decays(layout: Layout, tokens: Tokens, rest: int) -> Float[Array, "B I R T"] | None:
-    """Returns the log-decays of the heads of each turn of the grid, a head a row.
+def log_decays(tokens: Tokens) -> Float[Array, "B T H"] | None:
+    """Returns the log-decays of heads, at least FLOOR; None where the state does not decay.
 
     A token before which the state is forgotten has the lowest one, whose decay is 0.
     """
@@ -88,14 +98,20 @@ def _log_decays(layout: Layout, tokens: Tokens, rest: int) -> Float[Array, "B I 
         return None
     g = jnp.zeros(tokens.q.shape[:3]) if g is None else g.astype(jnp.float32)
     g = jnp.maximum(g, FLOOR)
-    if starts is not None:
-        g = jnp.where(starts[..., None], FLOOR, g)
-    g = jnp.swapaxes(_filled(g, rest), 1, 2)
+    return g if starts is None else jnp.where(starts[..., None], FLOOR, g)
+
+
+def _log_decays(layout: Layout, tokens: Tokens, rest: int) -> Float[Array, "B I R T"] | None:
+    """Returns the log-decays of the heads of each turn of the grid, a head a row."""
+    g = log_decays(tokens)
+    if g is None:
+        return None
+    g = jnp.swapaxes(filled(g, rest), 1, 2)
     g = g.reshape(len(g), layout.turns, -1, g.shape[2])
     return jnp.pad(g, [(0, 0), (0, 0), (0, layout.rows - g.shape[2]), (0, 0)])
 
 
-def _packed(
+def packed(
     layout: Layout, state: Float[Array, "B H K V"], sums: Float[Array, "B H K"] | None
 ) -> Float[Array, "B U KP VP"]:
     """Returns the states of units, with a head's sum of keys in the head's lane of the sums."""
@@ -115,7 +131,7 @@ def _packed(
     return jnp.concatenate([S, jnp.concatenate(_by_unit(layout, lanes), axis=2)], axis=3)
 
 
-def _unpacked(
+def unpacked(
     layout: Layout, S: Float[Array, "B U KP VP"]
 ) -> tuple[Float[Array, "B H K V"], Float[Array, "B H K"] | None]:
     """Returns the states of heads, and their sums of keys."""
@@ -148,19 +164,19 @@ def _lane_of_head(layout: Layout) -> Float[Array, "H L"]:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(layout: Layout, q: Array, k: Array, v: Array, g: Array | None, state: Array):
-    return _by_rows(functools.partial(forward, layout, keep=False), q, k, v, g, state)
+    return call_by_rows(functools.partial(forward, layout, keep=False), q, k, v, g, state)
 
 
 def _attend_forward(layout: Layout, q, k, v, g, state):
     call = functools.partial(forward, layout, keep=True)
-    *results, entering = _by_rows(call, q, k, v, g, state)
+    *results, entering = call_by_rows(call, q, k, v, g, state)
     return tuple(results), (q, k, v, g, entering)
 
 
 def _attend_backward(layout: Layout, kept, cotangents):
     do, d_state, *d_sums = cotangents
     d_sums = d_sums[0] if layout.sums else None
-    gradients = _by_rows(functools.partial(backward, layout), *kept, do, d_sums, d_state)
+    gradients = call_by_rows(functools.partial(backward, layout), *kept, do, d_sums, d_state)
     dq, dk, dv, d_first, *dg = gradients
     return dq, dk, dv, dg[0] if dg else None, d_first
 
@@ -168,5 +184,6 @@ def _attend_backward(layout: Layout, kept, cotangents):
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def _by_rows(call: Callable[..., Sequence[Array]], *rows: Array | None) -> tuple[Array, ...]:
+def call_by_rows(call: Callable[..., Sequence[Array]], *rows: Array | None) -> tuple[Array, ...]:
+    """Returns `call(*rows)`, of which each device computes its own rows."""
     return by_rows(lambda rows, _: tuple(call(*rows)), rows, ())

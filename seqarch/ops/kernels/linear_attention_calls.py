@@ -42,12 +42,14 @@ def forward(
     """
     (batch, time), decays = q.shape[:2], g is not None
     block = 2 * CHUNK if time % (2 * CHUNK) == 0 else CHUNK
-    keys, values, per_head, states = _blocks(layout, block, lambda t: t)
+    keys, values, per_head, states = blocks(layout, block, lambda t: t)
     results = [(values, v.shape, v.dtype), (states, state.shape, state.dtype)]
     if layout.sums:
         results.append((per_head, (batch, layout.turns, layout.rows, time), jnp.float32))
     if keep:
-        results.append((_entering(layout, block // CHUNK, lambda t: t), _kept(layout, k), k.dtype))
+        results.append(
+            (entering_block(layout, block // CHUNK, lambda t: t), _kept(layout, k), k.dtype)
+        )
     return kernel_call(
         functools.partial(forward_chunks, layout=layout, decays=decays, keep=keep),
         grid=(batch, layout.turns, time // block),
@@ -84,8 +86,8 @@ def backward(
       d_state: that of the final state.
     """
     last = q.shape[1] // CHUNK - 1
-    keys, values, per_head, states = _blocks(layout, CHUNK, lambda t: last - t)
-    entry = _entering(layout, 1, lambda t: last - t)
+    keys, values, per_head, states = blocks(layout, CHUNK, lambda t: last - t)
+    entry = entering_block(layout, 1, lambda t: last - t)
     decayed, summed = [g] * (g is not None), [d_sums] * layout.sums
     return kernel_call(
         functools.partial(backward_chunk, layout=layout, decays=g is not None),
@@ -98,7 +100,7 @@ def backward(
     )(q, k, v, do, entering, d_state, *decayed, *summed)
 
 
-def _blocks(layout: Layout, size: int, at: Callable[[int], int]) -> list[pl.BlockSpec]:
+def blocks(layout: Layout, size: int, at: Callable[[int], int]) -> list[pl.BlockSpec]:
     """Returns the blocks of keys, of values, of numbers per head and of states.
 
     Args:
@@ -116,7 +118,7 @@ def _blocks(layout: Layout, size: int, at: Callable[[int], int]) -> list[pl.Bloc
     return [tokens(layout.keys), tokens(layout.values), per_head, states]
 
 
-def _entering(layout: Layout, chunks: int, at: Callable[[int], int]) -> pl.BlockSpec:
+def entering_block(layout: Layout, chunks: int, at: Callable[[int], int]) -> pl.BlockSpec:
     """Returns the block of the states that enter some chunks."""
     shape = (1, chunks, layout.together, *layout.state)
     return pl.BlockSpec(shape, lambda b, i, t: (b, at(t), i, 0, 0))

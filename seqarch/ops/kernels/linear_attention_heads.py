@@ -21,7 +21,7 @@ class Heads:
 
     def __init__(self, layout: Layout):
         self.layout = layout
-        self.row, self.column = (_iota((CHUNK, CHUNK), axis) for axis in (ROWS, COLUMNS))
+        self.row, self.column = (iota((CHUNK, CHUNK), axis) for axis in (ROWS, COLUMNS))
         self.causal = self.column <= self.row
 
     def visible(self, scores: Float[Array, "C C"]) -> Float[Array, "C C"]:
@@ -32,7 +32,7 @@ class Heads:
         """Returns values with a register of ones in their heads' lanes, where there are sums."""
         if not self.layout.sums:
             return v
-        lane = _iota((len(v), LANES), COLUMNS)
+        lane = iota((len(v), LANES), COLUMNS)
         first = unit * self.layout.paired
         ones = jnp.where((lane >= first) & (lane < first + self.layout.paired), 1.0, 0.0)
         return jnp.concatenate([v, ones.astype(v.dtype)], 1)
@@ -41,19 +41,19 @@ class Heads:
         """Returns keys with the lanes of other heads set to 0."""
         if self.layout.paired == 1:
             return x
-        return _only(lambda shape: _is_head(shape, self.layout.key, head), x)
+        return only(lambda shape: is_head(shape, self.layout.key, head), x)
 
     def only_values(self, unit: int, head: int, x: Float[Array, "C V"]) -> Array:
         """Returns values, with the sums' lanes, with the lanes of other heads set to 0."""
         if self.layout.paired == 1 and not self.layout.sums:
             return x
-        return _only(lambda shape: self._is_values_head(shape, unit, head), x)
+        return only(lambda shape: self._is_values_head(shape, unit, head), x)
 
     def merge_keys(self, parts: Sequence[Float[Array, "C K"]]) -> Float[Array, "C K"]:
         """Returns of each head its own lanes of keys."""
         if self.layout.paired == 1:
             return parts[0]
-        return jnp.where(_is_head(parts[0].shape, self.layout.key, 0), *parts)
+        return jnp.where(is_head(parts[0].shape, self.layout.key, 0), *parts)
 
     def merge_values(self, unit: int, parts: Sequence[Float[Array, "C V"]]) -> Float[Array, "C V"]:
         """Returns of each head its own lanes of values."""
@@ -67,7 +67,7 @@ class Heads:
             return S
         kept = None
         for j in range(self.layout.paired):
-            rows = _is_head(S.shape, self.layout.key, j, ROWS)
+            rows = is_head(S.shape, self.layout.key, j, ROWS)
             block = rows & self._is_values_head(S.shape, unit, j)
             kept = block if kept is None else kept | block
         return jnp.where(kept, S, 0.0)
@@ -76,7 +76,7 @@ class Heads:
         """Returns `into` with the sums of x over each head's keys in the lane of the head."""
         for j in range(self.layout.paired):
             total = self.only_keys(j, x).sum(1, keepdims=True)
-            lane = _iota(into.shape, COLUMNS)
+            lane = iota(into.shape, COLUMNS)
             into = jnp.where(lane == unit * self.layout.paired + j, total, into)
         return into
 
@@ -85,7 +85,7 @@ class Heads:
         found = jnp.zeros((len(x), LANES), jnp.float32)
         for j in range(self.layout.paired):
             total = self.only_values(unit, j, x).sum(1, keepdims=True)
-            lane = _iota(found.shape, COLUMNS)
+            lane = iota(found.shape, COLUMNS)
             found = jnp.where(lane == unit * self.layout.paired + j, total, found)
         return found
 
@@ -95,12 +95,12 @@ class Heads:
         shape = (len(x), layout.values)
         wide = jnp.broadcast_to(x[:, first : first + 1], shape)
         if layout.paired == 2:
-            wide = jnp.where(_is_head(shape, layout.value, 0), wide, x[:, first + 1 : first + 2])
+            wide = jnp.where(is_head(shape, layout.value, 0), wide, x[:, first + 1 : first + 2])
         return jnp.concatenate([wide, x], 1) if layout.sums else wide
 
     def _is_values_head(self, shape: tuple[int, int], unit: int, head: int) -> Bool[Array, "C V"]:
-        lane, layout = _iota(shape, COLUMNS), self.layout
-        own = _is_head(shape, layout.value, head)
+        lane, layout = iota(shape, COLUMNS), self.layout
+        own = is_head(shape, layout.value, head)
         return own | (lane == layout.values + unit * layout.paired + head) if layout.sums else own
 
 
@@ -163,17 +163,17 @@ def product(a: Array, b: Array, of_a: int, of_b: int) -> Array:
     return jax.lax.dot_general(a, b, axes, precision=precision, preferred_element_type=jnp.float32)
 
 
-def _iota(shape: tuple[int, ...], axis: int) -> Array:
+def iota(shape: tuple[int, ...], axis: int) -> Array:
     return jax.lax.broadcasted_iota(jnp.int32, shape, axis)
 
 
-def _is_head(shape: tuple[int, int], size: int, head: int, axis: int = COLUMNS) -> Array:
+def is_head(shape: tuple[int, int], size: int, head: int, axis: int = COLUMNS) -> Array:
     """Returns which lanes, or rows, are those of a head of some channels."""
-    index = _iota(shape, axis)
+    index = iota(shape, axis)
     return (index >= head * size) & (index < (head + 1) * size)
 
 
-def _only(is_kept: Callable[[tuple[int, ...]], Array], x: Float[Array, "C X"]) -> Array:
+def only(is_kept: Callable[[tuple[int, ...]], Array], x: Float[Array, "C X"]) -> Array:
     """Returns x where a function of its shape says so, else 0.
 
     Rows of bfloat16 are kept or not in pairs, as they lie in registers.

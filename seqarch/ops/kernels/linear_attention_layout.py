@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 LANES = 128  # of a register
 CHUNK = 128  # tokens of a chunk; the scores of 256 do not stay in registers
-WIDEST = 1024  # lanes of keys or values that a turn of the grid takes, if units are not wider
+WIDEST = 1024  # the usual lanes of a turn of the grid
 LARGEST = 2**18  # numbers in the states that a turn of the grid takes; a v4 has 16 MiB for all
 
 
@@ -20,12 +20,14 @@ class Layout(NamedTuple):
       heads: number H of heads.
       key, value: channels K and V of a head, 64 or a multiple of 128.
       sums: whether the state also has the sum of keys, in a register of its own behind the values.
+      widest: lanes of keys or values that a turn of the grid takes, if units are not wider.
     """
 
     heads: int
     key: int
     value: int
     sums: bool
+    widest: int = WIDEST
 
     @property
     def paired(self) -> int:
@@ -55,7 +57,7 @@ class Layout(NamedTuple):
     @property
     def together(self) -> int:
         """Units that a turn of the grid takes."""
-        most = min(WIDEST // max(self.keys, self.values), LARGEST // math.prod(self.state))
+        most = min(self.widest // max(self.keys, self.values), LARGEST // math.prod(self.state))
         most = max(1, most)
         return max(size for size in range(1, most + 1) if self.units % size == 0)
 

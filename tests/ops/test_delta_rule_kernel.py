@@ -1,0 +1,183 @@
+"""The kernels of the delta rule, interpreted, against the step-by-step form in float32.
+
+And they compile for every TPU, where its compiler is installed.
+"""
+
+import importlib.util
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqarch import ops
+from seqarch.ops.kernels.call import interpreted, say_once
+
+RNG = np.random.default_rng(0)
+TIME = 130  # two blocks, the second one padded
+TARGETS = ("tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-v7", "tpu-v5e:2x2")
+
+
+def normal(*shape: int) -> jax.Array:
+    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+
+
+def unit(x: jax.Array) -> jax.Array:
+    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def results(method: str, given: list, starts, cotangents: list) -> list:
+    """Returns the outputs, the final states and the gradients of all of `given`."""
+
+    def erase(q, k, v, r, g, S):
+        return ops.linear_attention(q, k, v, g, S, r=r, starts=starts, method=method)
+
+    def both(*given):
+        outputs, pull = jax.vjp(erase, *given)
+        return outputs, pull(tuple(c.astype(o.dtype) for c, o in zip(cotangents, outputs)))
+
+    return jax.tree.leaves(jax.jit(both)(*given))
+
+
+def arguments(H: int, K: int, V: int, dtypes, decays: bool, strongest: float) -> list:
+    """Returns q, k, v, r, log-decays that reach from -30 to -1e-6 or None, and the first state.
+
+    Half of each key is common to all, and eigenvalues of transitions reach to 1 - `strongest`.
+    """
+    common = unit(normal(1, 1, 1, K))
+    q, keys = (unit(unit(normal(1, TIME, H, K)) + common) for _ in range(2))
+    b = strongest * jax.nn.sigmoid(normal(1, TIME, H, 1))
+    g, r = None, keys
+    if decays:
+        g = -jnp.exp(jnp.asarray(RNG.uniform(np.log(1e-6), np.log(30), (1, TIME, H)), jnp.float32))
+        r = jnp.exp(g)[..., None] * keys
+    of_keys, of_values = dtypes
+    tokens = [x.astype(of_keys) for x in (q, b * keys)]
+    return [
+        *tokens,
+        normal(1, TIME, H, V).astype(of_values),
+        r.astype(of_keys),
+        g,
+        normal(1, H, K, V),
+    ]
+
+
+SINGLE, HALF, MIXED = (jnp.float32,) * 2, (jnp.bfloat16,) * 2, (jnp.float32, jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    "H, K, V, dtypes, decays, packed, strongest, tolerance",
+    [
+        (4, 64, 64, SINGLE, True, True, 1.0, 2e-6),
+        (2, 64, 64, HALF, True, True, 1.0, 5e-3),
+        (2, 64, 64, SINGLE, False, False, 2.0, 5e-6),
+        (2, 64, 64, MIXED, False, True, 1.0, 5e-3),
+        (1, 128, 128, SINGLE, True, True, 1.0, 2e-6),
+        (2, 64, 128, HALF, True, False, 2.0, 5e-3),
+    ],
+)
+def test_kernels_are_the_recurrence(H, K, V, dtypes, decays, packed, strongest, tolerance):
+    """Errors are relative to the largest number."""
+    starts = None
+    if packed:
+        starts = jnp.zeros((1, TIME), bool).at[0, jnp.array([5, 6, 70])].set(True)
+    given = arguments(H, K, V, dtypes, decays, strongest)
+    cotangents = [normal(1, TIME, H, V), normal(1, H, K, V)]
+    exact = [None if x is None else x.astype(jnp.float32) for x in given]
+    cotangents[0] = cotangents[0].astype(dtypes[1]).astype(jnp.float32)
+    expected = results("sequential", exact, starts, cotangents)
+    with interpreted():
+        found = results("pallas", given, starts, cotangents)
+    names = ["o", "S", "dq", "dk", "dv", "dr", *["dg"] * decays, "dS"]
+    for name, x, y in zip(names, found, expected, strict=True):
+        error = jnp.abs(x.astype(jnp.float32) - y).max()
+        assert error <= tolerance * max(1e-3, jnp.abs(y).max()), (name, error)
+
+
+def test_in_bfloat16_they_are_as_exact_as_the_form_of_other_devices():
+    """Of all but the final state, which has 16 bits."""
+    q, k, v, r, _, S = arguments(2, 64, 64, HALF, False, 2.0)
+    given, cotangents = [q, k, v, r, None, 0 * S], [v.astype(jnp.float32), 0 * S]
+    exact = [None if x is None else x.astype(jnp.float32) for x in given]
+    expected = results("sequential", exact, None, cotangents)
+    other = results("chunked", given, None, cotangents)
+    with interpreted():
+        found = results("pallas", given, None, cotangents)
+
+    def error(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.linalg.norm(x.astype(jnp.float32) - y) / jnp.linalg.norm(y)
+
+    names = ["o", "S", "dq", "dk", "dv", "dr", "dS"]
+    for name, x, y, z in zip(names, found, other, expected, strict=True):
+        assert error(x, z) <= max(error(y, z), 1e-4), name
+
+
+def test_what_they_lack_is_computed_otherwise_and_shapes_are_said_once(capsys):
+    say_once.cache_clear()
+    q, v = normal(1, 9, 3, 64), normal(1, 9, 3, 64)
+    k = 0.1 * q
+    for _ in range(2):
+        found = ops.linear_attention(q, k, v, r=k, method="pallas")
+        expected = ops.linear_attention(q, k, v, r=k, method="parallel")
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert capsys.readouterr().err == (
+        "linear_attention: method=parallel in place of pallas, as 3 heads with 64 channels of keys "
+        "and 64 of values have no tiles\n"
+    )
+    g = -jnp.abs(normal(1, 9, 3, 64))
+    head = g[..., 0]
+    for more in (dict(p=k), dict(log_decay=g), dict(log_decay=head, negative=head < -1)):
+        found = ops.linear_attention(q, k, v, r=k, method="pallas", **more)
+        expected = ops.linear_attention(q, k, v, r=k, method="parallel", **more)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert capsys.readouterr().err == ""
+
+
+COMPILE = """
+import sys
+import jax, jax.numpy as jnp
+jax.config.update("jax_platforms", "cpu")
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from seqarch import ops
+from seqarch.costs.devices import place
+
+def compile_for(target, dtype, H, K, V):
+    devices = place(target).devices()
+    mesh = Mesh(devices, "rows")
+    sharding = NamedSharding(mesh, PartitionSpec("rows"))
+
+    def shape(*axes, dtype=dtype):
+        return jax.ShapeDtypeStruct(axes, dtype, sharding=sharding)
+
+    def loss(q, k, v, r, g, S):
+        o, S = ops.linear_attention(q, k, v, g, S, r=r, method="pallas")
+        return o.astype(jnp.float32).sum() + S.sum()
+
+    B, T = len(devices), 200
+    tokens = [shape(B, T, H, size) for size in (K, K, V, K)]
+    rest = [shape(*axes, dtype=jnp.float32) for axes in ((B, T, H), (B, H, K, V))]
+    both = jax.jit(jax.grad(loss, argnums=tuple(range(6))))
+    with jax.set_mesh(mesh):
+        traced = both.trace(*tokens, *rest)
+    text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
+    assert "all-gather" not in text
+    assert text.count('custom_call_target="tpu_custom_call"') == 2, text
+
+for target in sys.argv[1:]:
+    compile_for(target, jnp.bfloat16, 2, 64, 64)
+    compile_for(target, jnp.float32, 2, 128, 64)
+# The memory of a v4 is the smallest: as many heads as a turn of the grid takes.
+compile_for("tpu-v4", jnp.bfloat16, 16, 64, 64)
+compile_for("tpu-v4", jnp.float32, 8, 64, 128)
+"""
+
+
+@pytest.mark.slow
+def test_they_compile_for_every_tpu():
+    """In a process of its own, as libtpu brings its own libraries."""
+    if not importlib.util.find_spec("libtpu"):
+        pytest.skip("libtpu is not installed")
+    done = subprocess.run([sys.executable, "-c", COMPILE, *TARGETS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
