@@ -8,7 +8,7 @@ of benchmarks.goals are those with a goal.
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -30,32 +30,38 @@ from seqarch.records import Record
 from seqarch.runtime.progress import Say
 
 KIND = "forms"  # the evaluator of these records, and the kind of their file
-TIMEOUT = 1800.0  # seconds after which a form is given up
+TIMEOUT_S = 1800.0  # after which a form is given up
 Programs = tuple[Callable, tuple]  # a function and the shapes of its arguments
 
 
 def estimate(
-    config: Config, target: str, workers: int, goals: bool, say: Say
+    config: Config | None,
+    target: str,
+    workers: int,
+    ops: Sequence[str],
+    say: Say,
+    timeout: float = TIMEOUT_S,
 ) -> Iterator[tuple[str, list[Record]]]:
-    """Yields the ops of GOALS and the mixers of a config, with the estimates of their forms.
+    """Yields ops of GOALS and the mixers of a config, with the estimates of their forms.
 
     They come in the order in which they are finished.
 
     Args:
-      config: says the mixers, and the batch, length, width and dtype of their input.
+      config: says the mixers, and the batch, length, width and dtype of their input; None: no
+        mixers are wanted.
       target: one TPU.
       workers: processes that compile at once.
-      goals: whether the ops are wanted.
+      ops: the names of the ops.
       say: takes lines of progress.
+      timeout: seconds that a form may take; its records then say that it took longer.
 
     Raises:
       UserError: for a target that has no estimates, or whose compiler is not installed.
     """
     platform = device_of(target).platform
-    layers = {layer.mixer: layer for layer in parse_pattern(config.model.mixer)}
-    parts = {name: list(_op_forms(name, platform)) for name in GOALS} if goals else {}
-    for name, layer in layers.items():
-        parts[name] = list(_mixer_forms(layer, config, platform))
+    parts = {name: list(_op_forms(name, platform)) for name in ops}
+    for layer in parse_pattern(config.model.mixer) if config else ():
+        parts[layer.mixer] = list(_mixer_forms(layer, config, platform))
 
     def run(part: tuple[str, list]) -> tuple[str, list[Record]]:
         name, forms = part
@@ -64,7 +70,7 @@ def estimate(
             for at, make in forms:
                 say(f"{name}: estimating {', '.join(map(str, at.values()))} on {target}")
                 call = functools.partial(_passes, make, at, target, frozenset(seen))
-                found += _answered(worker.ask(target, call, TIMEOUT), at, seen)
+                found += _answered(worker.ask(target, call, timeout), at, seen)
         finally:
             worker.end()
         return name, found

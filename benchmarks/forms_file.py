@@ -19,12 +19,12 @@ from seqarch.report.tables import Column, Row, Table
 from seqarch.tuning import Choices
 
 
-def results_of(name: str, config: Config, found: Sequence[Record]) -> Results:
+def results_of(name: str, config: Config | None, found: Sequence[Record]) -> Results:
     """Returns the estimates of an op or a mixer with their source.
 
     Args:
       name: the op or the mixer.
-      config: says the shapes of a mixer.
+      config: says the shapes of a mixer; None for an op.
       found: the estimates.
     """
     made = {key: value for key, value in provenance().items() if key not in ("host", "devices")}

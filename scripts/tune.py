@@ -37,11 +37,15 @@ TARGET = flags.DEFINE_string(
 WORKERS = flags.DEFINE_integer(
     "workers", None, "With --target: processes that compile at once; default: one a core."
 )
-OPS = flags.DEFINE_bool("ops", True, "With --target: estimate the ops that have a goal, too.")
 MODELS = flags.DEFINE_list(
     "models", [], "With --target: estimate train steps of these members instead, or of all."
 )
 FORMS = flags.DEFINE_list("forms", ["plain", "kernels"], "With --models: the forms of mixers.")
+OPS = flags.DEFINE_string(
+    "ops", "", "With --target: estimate the ops with a goal that have this in their name."
+)
+WITH_MIXERS = flags.DEFINE_bool("mixers", True, "With --target: estimate mixers.")
+LIMIT_S = flags.DEFINE_float("limit", 1800.0, "With --target: seconds that a form may take.")
 DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")
 
 
@@ -56,7 +60,8 @@ def main() -> None:
     if TARGET.value:
         model = ModelConfig(every, dim=1024, dtype="bfloat16")
         default = Config(batch=8, length=2048, model=model)
-        _estimate(parse(CONFIG.value) if CONFIG.value else default, TARGET.value)
+        config = parse(CONFIG.value) if CONFIG.value else default
+        _estimate(config if WITH_MIXERS.value else None, TARGET.value)
     else:
         default = Config(batch=8, length=512, model=ModelConfig(every, dim=256))
         _time(parse(CONFIG.value) if CONFIG.value else default)
@@ -83,13 +88,16 @@ def _time(config) -> None:
 def _estimate(config, target: str) -> None:
     """Estimates forms for an absent TPU, and keeps the estimates and what is fastest."""
     from benchmarks import estimates, forms_file
+    from benchmarks.goals import GOALS
     from seqarch import records, tuning
     from seqarch.report.render import text_table
     from seqarch.runtime.workers import check_workers
 
     path, found = ROOT / "docs/forms" / target / records.NAME, []
     device, at_once = estimates.device_of(target), check_workers(WORKERS.value)
-    for name, measured in estimates.estimate(config, target, at_once, OPS.value, _say):
+    ops = [name for name in GOALS if OPS.value in name]
+    each = estimates.estimate(config, target, at_once, ops, _say, LIMIT_S.value)
+    for name, measured in each:
         found.append(forms_file.results_of(name, config, measured))
         if not DRY.value:
             forms_file.update(path, target, found[-1])

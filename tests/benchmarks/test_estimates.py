@@ -21,7 +21,7 @@ def at(form, name, **size):
 @pytest.mark.parametrize("target", ["gpu-h100", "tpu-v5e:2x2", "local"])
 def test_a_target_without_estimates_is_refused(target):
     with pytest.raises(UserError, match=f"--target={target} is no single TPU"):
-        list(estimates.estimate(CONFIG, target, 1, True, print))
+        list(estimates.estimate(CONFIG, target, 1, [GOAL], print))
 
 
 def test_a_form_that_the_compiler_refuses_has_the_reason():
@@ -61,7 +61,7 @@ def test_the_page_has_the_fastest_form_of_an_op_beside_its_goal(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu")
 def test_a_size_that_changes_nothing_is_estimated_once():
-    ((name, found),) = estimates.estimate(CONFIG, "tpu-v5e", 1, False, lambda line: None)
+    ((name, found),) = estimates.estimate(CONFIG, "tpu-v5e", 1, [], lambda line: None)
     places = [each.at for each in found]
     assert name == "min_gru" and len({str(place) for place in places}) == len(places)
     assert [each["chunk"] for each in places if each["method"] == "sequential"] == [64, 64]
