@@ -13,7 +13,7 @@ from typing import Any
 import ml_collections
 from jax.stages import Compiled
 
-from benchmarks.estimates import TIMEOUT, device_of
+from benchmarks.estimates import TIMEOUT_S, device_of
 from configs import compare
 from seqarch.config import Config, to_dict
 from seqarch.config.forms import with_forms
@@ -89,7 +89,7 @@ def _largest(config: Config, target: str, forms: str) -> list[Record]:
     """Returns the records of a model in the largest batch that fits."""
     worker = Worker(None)
     try:
-        answer = worker.ask(target, functools.partial(measure, config, target, forms), TIMEOUT)
+        answer = worker.ask(target, functools.partial(measure, config, target, forms), TIMEOUT_S)
     finally:
         worker.end()
     if isinstance(answer, UserError):
