@@ -76,6 +76,7 @@ SINGLE, HALF, MIXED = (jnp.float32,) * 2, (jnp.bfloat16,) * 2, (jnp.float32, jnp
         (2, 64, 64, MIXED, False, True, 1.0, 5e-3),
         (1, 128, 128, SINGLE, True, True, 1.0, 2e-6),
         (2, 64, 128, HALF, True, False, 2.0, 5e-3),
+        (1, 96, 192, SINGLE, True, False, 1.0, 2e-6),  # padded to 128 and 256
     ],
 )
 def test_kernels_are_the_recurrence(H, K, V, dtypes, decays, packed, strongest, tolerance):

@@ -38,16 +38,17 @@ def takes(tokens: Tokens, otherwise: str) -> bool:
     return has_tiles(tokens, otherwise)
 
 
-def has_tiles(tokens: Tokens, otherwise: str) -> bool:
+def has_tiles(tokens: Tokens, otherwise: str, padded: Callable[[int], int] = int) -> bool:
     """Returns whether kernels take the shapes of tokens; says it once where they do not.
 
     Args:
       tokens: of a recurrence.
       otherwise: the name of the form that computes it else.
+      padded: the channels that the kernels give a head with some channels.
     """
     batch, _, heads, key = tokens.q.shape
     reason, value = None, tokens.v.shape[3]
-    if not fits(heads, key, value):
+    if not fits(heads, padded(key), padded(value)):
         reason = f"{heads} heads with {key} channels of keys and {value} of values have no tiles"
     elif batch % row_devices():
         reason = f"{batch} rows do not divide over {row_devices()} devices"
