@@ -1,6 +1,6 @@
 """Estimates the train steps of whole models on an absent TPU, with kernels and without.
 
-    python scripts/tune.py --target=tpu-v5e --models
+    python scripts/tune.py --target=tpu-v5e --models=all
 
 Nothing is run. A model tells its tokens/s and MFU, what its time is spent on, and its memory.
 """

@@ -3,8 +3,9 @@
     python scripts/doctor.py
 
 Prints versions, devices with their memory, the form that each mixer takes here, the speed of a
-product against the device's data sheet, and a train step of several models. All of it together is
-what a report of a bug needs.
+product against the device's data sheet, and a train step of several models, with the time that the
+device's compiler estimates and that of the roofline. All of it together is what a report of a bug
+needs.
 """
 
 import sys

@@ -46,7 +46,7 @@ TIME = flags.DEFINE_boolean(
     "time", False, "Also time what is run, and estimate the time on TPUs, which compiles whole."
 )
 PRICE = flags.DEFINE_float(
-    "price", None, "Dollars of a device for an hour: with --time, adds the cost of tokens.", 0
+    "price", None, "Dollars of a chip for an hour: with --time, adds the cost of tokens.", 0
 )
 TIMEOUT = flags.DEFINE_float(
     "timeout", 900, "Seconds after which a compilation is given up.", lower_bound=1

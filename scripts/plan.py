@@ -55,7 +55,7 @@ TIME = flags.DEFINE_boolean(
     "time", False, "Also estimate the time of what fits a TPU, which compiles it whole."
 )
 PRICE = flags.DEFINE_float(
-    "price", None, "Price of a chip for an hour: adds the least cost of a million tokens.", 0
+    "price", None, "Dollars of a chip for an hour: adds the least cost of a million tokens.", 0
 )
 CACHE = cli.define_path("cache", str(ROOT / "runs/plan-cache"), "Where measurements are kept.")
 OUT = cli.define_path("out", None, "The directory of records.jsonl; default: none is written.")

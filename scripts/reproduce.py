@@ -4,9 +4,9 @@
     python scripts/reproduce.py cpu
 
 A NAME is that of a result in studies/reproductions/, or a tier, which is all of its results: one of
-`cpu` takes at most 20 minutes on two cores, one of `hours` some hours. Runs are kept in WORKDIR, so
-that the same command goes on where it was cut short. After each result its verdict is printed, and
-OUT/records.jsonl and OUT/report.md are written; records of other results stay.
+`cpu` is meant for less than an hour on two cores, one of `hours` for some hours. Runs are kept in
+WORKDIR, so that the same command goes on where it was cut short. After each result its verdict is
+printed, and OUT/records.jsonl and OUT/report.md are written; records of other results stay.
 """
 
 from pathlib import Path

@@ -38,7 +38,7 @@ WORKERS = flags.DEFINE_integer(
     "workers", None, "With --target: processes that compile at once; default: one a core."
 )
 MODELS = flags.DEFINE_list(
-    "models", [], "With --target: estimate train steps of these members instead, or of all."
+    "models", [], "With --target: estimate train steps of these members instead; all: of each."
 )
 FORMS = flags.DEFINE_list("forms", ["plain", "kernels"], "With --models: the forms of mixers.")
 OPS = flags.DEFINE_string(
@@ -90,12 +90,15 @@ def _estimate(config, target: str) -> None:
     from benchmarks import estimates, forms_file
     from benchmarks.goals import GOALS
     from seqarch import records, tuning
+    from seqarch.errors import unknown
     from seqarch.report.render import text_table
     from seqarch.runtime.workers import check_workers
 
     path, found = ROOT / "docs/forms" / target / records.NAME, []
     device, at_once = estimates.device_of(target), check_workers(WORKERS.value)
     ops = [name for name in GOALS if OPS.value in name]
+    if not ops:
+        raise unknown("op with a goal", OPS.value, GOALS)
     each = estimates.estimate(config, target, at_once, ops, _say, LIMIT_S.value)
     for name, measured in each:
         found.append(forms_file.results_of(name, config, measured))

@@ -1,6 +1,6 @@
 """The time that programs take on devices that are here.
 
-    clock(config, "train", batch=8, length=2048, target="local").seconds
+    clock(config, "train", batch=8, length=2048, target="local").median
 
 A model with the run's initialisation reads random tokens. Caches are as full as the context says:
 what is timed of prefill and of decoding are the last tokens of the context, after a real prefill of

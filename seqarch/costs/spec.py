@@ -32,7 +32,7 @@ SOURCES = (
 # Sources of an estimated time (seqarch.costs.time), beside those.
 TIME_SOURCES = tuple(
     f"costs/{name}.py"
-    for name in ("bundles", "hlo", "links", "schedule", "time", "trips", "uncounted")
+    for name in ("bundles", "hlo", "links", "schedule", "shares", "time", "trips", "uncounted")
 )
 
 # Prefixes of the environment variables that may change a program, and those that never do.

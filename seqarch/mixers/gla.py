@@ -16,7 +16,7 @@ from flax import nnx
 
 from seqarch.layers import Linear
 from seqarch.mixers.matrix_state import MatrixMixer, head_width, split_heads
-from seqarch.ops.linear_attention import Tokens
+from seqarch.ops.linear_attention import CHANNEL_FORMS, Tokens
 from seqarch.types import DTypeLike
 
 SMOOTHING = 16  # the gate's exponent is its inverse, which draws the decay to 1
@@ -31,6 +31,8 @@ class GLA(MatrixMixer):
     chunk: tokens per chunk of the forms in chunks
     state_dtype: dtype of the state between calls
     """
+
+    forms = CHANNEL_FORMS
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from seqarch.layers import Linear
 from seqarch.mixers.deltanet import unit
 from seqarch.mixers.matrix_state import MatrixMixer, head_width, split_heads
 from seqarch.mixers.step_size import StepSize
-from seqarch.ops.linear_attention import Tokens
+from seqarch.ops.linear_attention import CHANNEL_FORMS, Tokens
 from seqarch.ops.numerics import spread
 from seqarch.types import DTypeLike
 
@@ -35,6 +35,8 @@ class KDA(MatrixMixer):
     chunk: tokens per chunk of the forms in chunks
     state_dtype: dtype of the state between calls
     """
+
+    forms = CHANNEL_FORMS
 
     def __init__(
         self,

@@ -141,6 +141,8 @@ FORMS = Forms(
     tpu="pallas",
     kernels={"pallas": Kernel("tpu", _pallas)},
 )
+# Of decays per channel, which no kernel takes.
+CHANNEL_FORMS = Forms(affine.FORMS, cpu="chunked", accelerator=ACCELERATOR)
 
 
 def idle(tokens: Tokens, valid: Bool[Array, "B T"]) -> Tokens:

@@ -75,7 +75,7 @@ def _caption(phase: str, shown: Collection[str]) -> str:
         lines += ["Measured: the median of several runs."]
     if "estimated_s" in shown:
         lines += [
-            f"Estimated: {ESTIMATED}, from the cycles of its instructions, loops once a trip, and "
+            f"What is {ESTIMATED} adds up the cycles of its instructions, loops once a trip, and "
             "bounds of those that it leaves out. A program with a part that cannot be counted has "
             "no estimate."
         ]

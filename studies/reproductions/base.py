@@ -33,7 +33,7 @@ FIRST_SELECTION_SEED = 1000  # those of fresh runs are 0, 1, ...
 class Tier(enum.StrEnum):
     """What a reproduction takes."""
 
-    CPU = "cpu"  # at most 20 minutes on two cores
+    CPU = "cpu"  # meant for less than an hour on two cores
     HOURS = "hours"  # the same for some hours
     ACCELERATOR = "accelerator"
 

@@ -26,7 +26,7 @@ def arguments(scale: float):
 def solution(scale: float):
     u, W, b, h0 = arguments(scale)
     u = jnp.moveaxis(u, 1, 0)
-    return newton.states(newton.Recurrence(gru.CELL, u, None, None, (W, b), h0[..., None]))
+    return newton.states(newton.NonlinearRecurrence(gru.CELL, u, None, None, (W, b), h0[..., None]))
 
 
 def test_small_recurrent_weights_take_few_iterations():
@@ -38,7 +38,9 @@ def test_after_i_iterations_the_first_i_states_are_exact(monkeypatch):
     monkeypatch.setattr(newton, "MOST", 5)
     u, W, b, h0 = arguments(3.0)
     exact = jnp.moveaxis(ops.gru(u, W, b, h0, method="sequential")[0], 1, 0)
-    at = newton.Recurrence(gru.CELL, jnp.moveaxis(u, 1, 0), None, None, (W, b), h0[..., None])
+    at = newton.NonlinearRecurrence(
+        gru.CELL, jnp.moveaxis(u, 1, 0), None, None, (W, b), h0[..., None]
+    )
     guess = jnp.broadcast_to(at.first, (T, *at.first.shape))
     found = newton.solve(at.function, at.jacobian, guess)
     assert not found.converged and found.iterations == 5

@@ -11,7 +11,7 @@ from seqarch.ops.blockwise import blockwise
 from seqarch.ops.kernels.attention_calls import Documents, Factors, backward, forward
 from seqarch.ops.kernels.attention_kernels import LANES, LN2, How
 from seqarch.ops.kernels.block_pairs import WORDS, Pairs, order_pairs, visible_pairs
-from seqarch.ops.kernels.call import by_rows, row_devices
+from seqarch.ops.kernels.call import by_rows, row_devices, say_once
 from seqarch.ops.online_softmax import NOTHING, Partial
 from seqarch.ops.rope import Rope
 from seqarch.ops.visibility import Places, Rule
@@ -130,10 +130,19 @@ def _is_plain(rule: Rule) -> bool:
 
 
 def _fits(B: int, T: int, S: int, how: How) -> bool:
-    """Returns whether rows divide over the devices, and tables fit their scalar memory."""
+    """Returns whether rows divide over the devices, and tables fit their scalar memory.
+
+    Says once where they do not.
+    """
     rows, rest = divmod(B, row_devices())
-    words = len(_pairs(T, S, how)) * (len(Pairs._fields) + rows)
-    return not rest and words <= WORDS
+    words, reason = len(_pairs(T, S, how)) * (len(Pairs._fields) + rows), None
+    if rest:
+        reason = f"{B} rows do not divide over {row_devices()} devices"
+    elif words > WORDS:
+        reason = f"tables of {T} queries and {S} keys do not fit"
+    if reason:
+        say_once(f"attention: method=blockwise in place of pallas, as {reason}")
+    return reason is None
 
 
 def _pairs(T: int, S: int, how: How) -> np.ndarray:
