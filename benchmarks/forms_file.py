@@ -41,10 +41,8 @@ def update(path: Path, target: str, found: Results) -> None:
       target: the TPU.
       found: the estimates.
     """
-    known = records.read(path).results if path.exists() else []
-    kept = [each for each in known if each.source.member != found.source.member]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    records.write(path, [*kept, found], dict(kind=KIND, target=target))
+    about = dict(kind=KIND, target=target)
+    records.replace(path, [found], about, lambda results: results.source.member)
 
 
 def choices(found: Iterable[Results], platform: str) -> Choices:

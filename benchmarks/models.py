@@ -7,7 +7,7 @@ Nothing is run. A model tells its tokens/s and MFU, what its time is spent on, a
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -29,6 +29,7 @@ from seqarch.costs.worker import Worker
 from seqarch.errors import UserError
 from seqarch.model import abstract_model, count_parameters
 from seqarch.records import Record, Results, Source
+from seqarch.runtime.progress import Say
 from seqarch.training.meter import step_flops
 from seqarch.training.sharding import make_mesh
 
@@ -43,7 +44,7 @@ def core_config() -> ml_collections.ConfigDict:
     """Returns a config of the core members with 125M parameters, in sizes that suit a TPU.
 
     MLPs are multiples of 128 wide, and heads of attention have 128 channels: both fill the lanes.
-    Rows go in micro-batches, since fewer at once are estimated to be faster.
+    Rows go in micro-batches: a step is estimated to be faster with few rows at once.
     """
     config = compare.get_config("full")
     config.reference = "attention(heads=6)"
@@ -60,7 +61,11 @@ def core_config() -> ml_collections.ConfigDict:
 
 
 def estimate(
-    members: Mapping[str, Config], target: str, forms: Iterable[str], say: Callable[[str], None]
+    members: Mapping[str, Config],
+    target: str,
+    forms: Iterable[str],
+    say: Say,
+    timeout: float = TIMEOUT_S,
 ) -> Iterator[Results]:
     """Yields the estimates of each member in each of some forms.
 
@@ -71,6 +76,7 @@ def estimate(
       target: one TPU.
       forms: names in FORMS.
       say: takes lines of progress.
+      timeout: seconds that a model may take in each form.
 
     Raises:
       UserError: for a target that has no estimates, or whose compiler is not installed.
@@ -82,14 +88,14 @@ def estimate(
             given = dataclasses.replace(config, model=model)
             say(f"{name}: estimating its train step on {target} with {NAMED[each]}")
             source = Source(name, KIND, to_dict(given), provenance=program_provenance())
-            yield Results(source, tuple(_largest(given, target, each)))
+            yield Results(source, tuple(_largest(given, target, each, timeout)))
 
 
-def _largest(config: Config, target: str, forms: str) -> list[Record]:
+def _largest(config: Config, target: str, forms: str, timeout: float) -> list[Record]:
     """Returns the records of a model in the largest batch that fits."""
     worker = Worker(None)
     try:
-        answer = worker.ask(target, functools.partial(measure, config, target, forms), TIMEOUT_S)
+        answer = worker.ask(target, functools.partial(measure, config, target, forms), timeout)
     finally:
         worker.end()
     if isinstance(answer, UserError):
@@ -97,7 +103,8 @@ def _largest(config: Config, target: str, forms: str) -> list[Record]:
     if not isinstance(answer, Failed):
         return answer
     if answer.reason == OVERSIZED and config.batch > 1:
-        return _largest(dataclasses.replace(config, batch=config.batch // 2), target, forms)
+        half = dataclasses.replace(config, batch=config.batch // 2)
+        return _largest(half, target, forms, timeout)
     at = _place(config, target, forms)
     return [Record(KIND, "estimated_s", at=at, status="failed", note=answer.reason)]
 

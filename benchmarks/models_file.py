@@ -15,6 +15,7 @@ from seqarch.report.tables import Column, Row, Table
 SHOWN = 3  # parts of a program, those that take most of its time
 COLUMNS = (
     *(Column("model"), Column("forms"), Column("parameters", "count"), Column("rows", "count")),
+    Column("at once", "count"),
     *(Column("tokens/s", "rate"), Column("MFU", "percent"), Column("peak", "bytes")),
     *(Column("most of the time is spent on"), Column("revision", "revision")),
 )
@@ -28,10 +29,7 @@ def update(path: Path, target: str, found: Results) -> None:
       target: the TPU.
       found: the estimates.
     """
-    known = records.read(path).results if path.exists() else []
-    kept = [each for each in known if _key(each) != _key(found)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    records.write(path, sorted([*kept, found], key=_key), dict(kind=KIND, target=target))
+    records.replace(path, [found], dict(kind=KIND, target=target), _key)
 
 
 def _key(results: Results) -> tuple[str, int]:
@@ -42,7 +40,7 @@ def models_page(about: Mapping[str, Any], found: Sequence[Results]) -> Page:
     """Returns the page of a file: the speed of each model, and what its time is spent on."""
     caption = (
         "Train steps in bfloat16. Plain forms are those of other accelerators. The rows of a batch "
-        "are the most, of 64 and its halves, that fit."
+        "are those of the config, or the most of its halves that fit, in as many micro-batches."
     )
     rows = tuple(map(_row, found))
     title = f"Models on {about['target']}, {ESTIMATED}"
@@ -56,7 +54,8 @@ def _row(results: Results) -> Row:
     for metric in ("estimated_tokens_per_s", "estimated_mfu", "total_bytes"):
         numbers += [record.value for record in results.all(KIND, metric)] or [None]
     params = [record.value for record in results.all(KIND, "params")] or [None]
-    sizes = *params, time.at["batch"]
+    rows = time.at["batch"]
+    sizes = *params, rows, rows // source.config["optim"]["accumulate"]
     return Row((source.member, time.at["forms"], *sizes, *numbers, most, source.revision))
 
 

@@ -37,7 +37,7 @@ def main(*names: str) -> None:
     for name in chosen:
         study = REPRODUCTIONS[name]
         print_line(study.said)
-        write(path, name, reproduce(study, Path(WORKDIR.value), workers, print_line))
+        write(path, reproduce(study, Path(WORKDIR.value), workers, print_line))
         found = records.read(path).results
         write_text(path.with_name("report.md"), markdown_page(reproductions_page(found)))
         print_line(f"{name}: {verdict_of(study, by_reproduction(found)[name])[0]}")

@@ -45,15 +45,20 @@ OPS = flags.DEFINE_string(
     "ops", "", "With --target: estimate the ops with a goal that have this in their name."
 )
 WITH_MIXERS = flags.DEFINE_bool("mixers", True, "With --target: estimate mixers.")
-LIMIT_S = flags.DEFINE_float("limit", 1800.0, "With --target: seconds that a form may take.")
+LIMIT_S = flags.DEFINE_float("limit", 1800.0, "With --target: seconds that each may take.")
 DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")
 
 
 def main() -> None:
     from seqarch.config import Config, ModelConfig, parse
+    from seqarch.errors import UserError
     from seqarch.mixers import MIXERS, resolve_mixer
 
-    if MODELS.value:
+    if TARGET.value is None:
+        for flag in (WORKERS, MODELS, OPS, WITH_MIXERS, LIMIT_S):
+            if flag.present:
+                raise UserError(f"--{flag.name} needs --target, such as --target=tpu-v5e")
+    elif MODELS.value:
         _estimate_models(TARGET.value)
         return
     every = ",".join(name for name in MIXERS if resolve_mixer(name).forms)
@@ -114,16 +119,14 @@ def _estimate_models(target: str) -> None:
     """Estimates the train steps of models on an absent TPU, and keeps the estimates."""
     from benchmarks import models, models_file
     from seqarch import records
-    from seqarch.errors import UserError, unknown
+    from seqarch.errors import unknown
     from seqarch.report.render import text_table
 
     for name in FORMS.value:
         if name not in models.FORMS:
             raise unknown("form", name, models.FORMS)
-    if target is None:
-        raise UserError("--models needs --target, such as --target=tpu-v5e")
     path, found = ROOT / "docs/models" / target / records.NAME, []
-    for results in models.estimate(_members(), target, FORMS.value, _say):
+    for results in models.estimate(_members(), target, FORMS.value, _say, LIMIT_S.value):
         found.append(results)
         if not DRY.value:
             models_file.update(path, target, results)

@@ -80,6 +80,22 @@ def assert_form(function, oracle, arguments, tolerance=1e-5):
         assert abs((gradient * direction).sum() - expected) <= 10 * tolerance * scale + 1e-6
 
 
+def outputs_and_gradients(function, given, cotangents):
+    """Returns, as a list, the arrays of `function(*given)` and the gradients of all of `given`.
+
+    Args:
+      function: returns several arrays.
+      given: its arguments; those that are None have no gradient.
+      cotangents: of the arrays, in any dtype.
+    """
+
+    def both(*given):
+        outputs, pull = jax.vjp(function, *given)
+        return outputs, pull(tuple(c.astype(o.dtype) for c, o in zip(cotangents, outputs)))
+
+    return jax.tree.leaves(jax.jit(both)(*given))
+
+
 def assert_mixer(
     make: Callable[..., SequenceMixer],
     step: Callable[[dict[str, np.ndarray], np.ndarray, Any], tuple[np.ndarray, Any]],

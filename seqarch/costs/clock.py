@@ -29,7 +29,7 @@ from seqarch.model import LanguageModel
 from seqarch.tasks.batch import example_batch
 from seqarch.training.sharded_step import batch_layout, init_state
 from seqarch.training.sharding import make_mesh, put_batch
-from seqarch.training.state import hyper
+from seqarch.training.state import TrainState, hyper
 from seqarch.types import Int, PyTree, State
 
 REPEATS = 3  # runs of which the median is reported
@@ -126,6 +126,29 @@ def run_seconds(run: Callable[[Any], Any], given: Any = None) -> float:
     return time.perf_counter() - start
 
 
+def steps(
+    config: Config, mesh: Mesh, step: Callable, rows: Int[np.ndarray, "B T+1"], boundary: int
+) -> Callable[[Any], TrainState]:
+    """Returns a function that takes a train step, from where the one before ended.
+
+    Args:
+      config: resolved for the mesh.
+      mesh: the devices.
+      step: the program, compiled.
+      rows: this process's tokens of every batch.
+      boundary: the token that begins a document.
+    """
+    state = init_state(config, mesh, jax.random.key(config.seed.model))
+    batch = put_batch(example_batch(rows, boundary, batch_layout(config)), mesh)
+
+    def train(_: Any) -> TrainState:
+        nonlocal state
+        state = step(state, batch, hyper(config))[0]
+        return state
+
+    return train
+
+
 def segments(
     prefill: Callable, model: LanguageModel, prompts: Int[np.ndarray, "B T"], segment: int
 ) -> Read:
@@ -155,20 +178,9 @@ def copies(tree: PyTree) -> PyTree:
 
 
 def _training(config: Config, program: Program, batch: int, length: int, mesh: Mesh) -> Timed:
-    """Steps from the initial state, each from where the one before ended."""
     config = resolve(dataclasses.replace(config, batch=batch, length=length), mesh)
-    state = init_state(config, mesh, jax.random.key(0))
-    rows = _tokens(config, batch // config.optim.accumulate, length + 1)
-    given = put_batch(example_batch(rows, _boundary(config), batch_layout(config)), mesh)
-    step = program.compile()
-
-    def train(_: None) -> PyTree:
-        nonlocal state
-        state, metrics = step(state, given, hyper(config))
-        return metrics
-
-    train(None)  # the first run of a program also loads it
-    return Timed(train)
+    rows = _tokens(config, batch, length + 1)
+    return Timed(steps(config, mesh, program.compile(), rows, _boundary(config)))
 
 
 def _prefill(config: Config, program: Program, batch: int, length: int, mesh: Mesh) -> Timed:

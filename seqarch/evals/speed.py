@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqarch.config import Config, resolve
-from seqarch.costs.clock import REPEATS, Timing, copies, segments, time_runs
+from seqarch.costs.clock import REPEATS, Timing, copies, segments, steps, time_runs
 from seqarch.costs.programs import (
     DECODED,
     decode_loop_program,
@@ -28,10 +28,6 @@ from seqarch.errors import UserError
 from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Record, tag
-from seqarch.tasks.batch import example_batch
-from seqarch.training.sharded_step import batch_layout, init_state
-from seqarch.training.sharding import put_batch
-from seqarch.training.state import TrainState, hyper
 from seqarch.types import Int
 
 BUSY = 1.5  # ratio of the slowest run to the median above which the machine counts as busy
@@ -94,16 +90,8 @@ def _time_training(run: LoadedRun) -> Timing:
     """Times steps from the initial state, on rows of the held-out data."""
     config, mesh = resolve(run.config, run.mesh), run.mesh
     step = run.compiled(train_program(config, mesh))
-    state = init_state(config, mesh, jax.random.key(config.seed.model))
     rows = _text(run, config.batch // jax.process_count(), config.length + 1)
-    batch = put_batch(example_batch(rows, run.split.boundary, batch_layout(config)), mesh)
-
-    def train(_: None) -> TrainState:
-        nonlocal state
-        state = step(state, batch, hyper(config))[0]
-        return state
-
-    return time_runs(train)
+    return time_runs(steps(config, mesh, step, rows, run.split.boundary))
 
 
 def _time_serving(run: LoadedRun, context: int) -> tuple[Timing, Timing]:

@@ -8,7 +8,7 @@ A records file holds one JSON object a line: each source, followed by its record
 TensorBoard and CSV are rendered from records, at any time, without measuring again.
 """
 
-from seqarch.records.file import NAME, PROVENANCE, VERSION, RecordsFile, read, write
+from seqarch.records.file import NAME, PROVENANCE, VERSION, RecordsFile, read, replace, write
 from seqarch.records.record import (
     UNMEASURED,
     Fact,
@@ -37,6 +37,7 @@ __all__ = [
     "answers",
     "fresh",
     "read",
+    "replace",
     "tag",
     "write",
 ]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +73,24 @@ class RecordsFile(NamedTuple):
 
     about: dict[str, Any]
     results: list[Results]
+
+
+def replace(
+    path: Path, found: Sequence[Results], about: Mapping[str, Any], key: Callable[[Results], Any]
+) -> None:
+    """Writes results into a file, in place of those with the same keys; other ones stay.
+
+    Args:
+      path: the file, which need not exist.
+      found: the results.
+      about: the file.
+      key: of a result, by which the file is sorted.
+    """
+    known = read(path).results if path.exists() else []
+    new = set(map(key, found))
+    kept = [each for each in known if key(each) not in new]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, sorted([*kept, *found], key=key), about)
 
 
 def read(path: Path) -> RecordsFile:

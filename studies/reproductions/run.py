@@ -90,14 +90,14 @@ def by_reproduction(results: Sequence[Results]) -> dict[str, list[Results]]:
     """Returns the results of a records file by the name of their reproduction."""
     found: dict[str, list[Results]] = {}
     for each in results:
-        found.setdefault(str(each.fact(FACTS, "name")), []).append(each)
+        found.setdefault(_reproduction(each), []).append(each)
     return found
 
 
-def write(path: Path, name: str, results: Sequence[Results]) -> None:
+def _reproduction(results: Results) -> str:
+    return str(results.fact(FACTS, "name"))
+
+
+def write(path: Path, results: Sequence[Results]) -> None:
     """Writes the records of a reproduction to a file, in which those of others stay."""
-    known = by_reproduction(records.read(path).results) if path.exists() else {}
-    known[name] = list(results)
-    kept = [each for name in sorted(known) for each in known[name]]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    records.write(path, kept, dict(kind=KIND))
+    records.replace(path, results, dict(kind=KIND), _reproduction)

@@ -6,14 +6,14 @@ import importlib.util
 import pytest
 
 from benchmarks import models, models_file
-from seqarch.config import Config, ModelConfig
+from seqarch.config import Config, ModelConfig, OptimConfig
 from seqarch.costs.spec import Failed
 from seqarch.costs.time import OVERSIZED
 from seqarch.errors import UserError
 from seqarch.records import Record
 
 MODEL = ModelConfig("attention(heads=2)", layers=5, dim=128, mlp=128, dtype="bfloat16")
-CONFIG = Config(batch=4, length=128, model=MODEL)
+CONFIG = Config(batch=4, length=128, model=MODEL, optim=OptimConfig(accumulate=2))
 
 
 class Answers:
@@ -51,9 +51,9 @@ def test_estimates_are_of_the_largest_batch_and_have_a_page(tmp_path, monkeypatc
     assert [each.source.config["batch"] for each in results] == [4, 4]
     (table,) = models_file.models_page(about, results).tables
     plain, kernels = (row.cells[:-1] for row in table.rows)
-    assert plain == ("one", "plain", None, 2, None, None, None, "a custom call")
+    assert plain == ("one", "plain", None, 2, 1, None, None, None, "a custom call")
     most = "products 50.0%, scan 20.0%, rest 15.0%"
-    assert kernels == ("one", "kernels", 7, 2, 10.0, 0.4, 2**30, most)
+    assert kernels == ("one", "kernels", 7, 2, 1, 10.0, 0.4, 2**30, most)
 
 
 def test_a_target_without_estimates_is_refused():

@@ -1,10 +1,11 @@
 """What is timed on present devices, and as whose data sheet they count."""
 
+import dataclasses
 from typing import NamedTuple
 
 import pytest
 
-from seqarch.config import Config, ModelConfig
+from seqarch.config import Config, ModelConfig, OptimConfig
 from seqarch.costs import clock, devices
 from seqarch.costs.clock import Timing
 from seqarch.costs.programs import DECODED
@@ -71,7 +72,8 @@ def test_the_last_tokens_of_a_context_are_timed_after_a_real_prefill(monkeypatch
 
 @pytest.mark.slow
 def test_train_steps_and_encoder_decoders_are_timed_too():
-    assert clock.clock(CONFIG, "train", 2, 32, "local").median > 0
+    batches = dataclasses.replace(CONFIG, optim=OptimConfig(accumulate=2))
+    assert clock.clock(batches, "train", 2, 32, "local").median > 0
     config = Config(batch=2, length=32, task="reverse", model=SOURCED)
     for phase in ("prefill", "decode"):
         assert clock.clock(config, phase, 2, 16, "local").median > 0

@@ -3,10 +3,6 @@
 And they compile for every TPU, where its compiler is installed.
 """
 
-import importlib.util
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,10 +10,11 @@ import pytest
 
 from seqarch import ops
 from seqarch.ops.kernels.call import interpreted, say_once
+from tests.ops.absent_tpus import TARGETS, check_gradient, compile_apart
+from tests.oracle import outputs_and_gradients
 
 RNG = np.random.default_rng(0)
 TIME = 130  # two blocks, the second one padded
-TARGETS = ("tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-v7", "tpu-v5e:2x2")
 
 
 def normal(*shape: int) -> jax.Array:
@@ -34,11 +31,7 @@ def results(method: str, given: list, starts, cotangents: list) -> list:
     def erase(q, k, v, r, g, S):
         return ops.linear_attention(q, k, v, g, S, r=r, starts=starts, method=method)
 
-    def both(*given):
-        outputs, pull = jax.vjp(erase, *given)
-        return outputs, pull(tuple(c.astype(o.dtype) for c, o in zip(cotangents, outputs)))
-
-    return jax.tree.leaves(jax.jit(both)(*given))
+    return outputs_and_gradients(erase, given, cotangents)
 
 
 def arguments(H: int, K: int, V: int, dtypes, decays: bool, strongest: float) -> list:
@@ -136,49 +129,26 @@ def test_what_they_lack_is_computed_otherwise_and_shapes_are_said_once(capsys):
     assert capsys.readouterr().err == ""
 
 
-COMPILE = """
-import sys
-import jax, jax.numpy as jnp
-jax.config.update("jax_platforms", "cpu")
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from seqarch import ops
-from seqarch.costs.devices import place
+def compile_for(target: str, dtype, H: int, K: int, V: int) -> None:
+    def erase(q, k, v, r, g, S):
+        return ops.linear_attention(q, k, v, g, S, r=r, method="pallas")
 
-def compile_for(target, dtype, H, K, V):
-    devices = place(target).devices()
-    mesh = Mesh(devices, "rows")
-    sharding = NamedSharding(mesh, PartitionSpec("rows"))
+    def arguments(B, shape):
+        tokens = [shape(B, 200, H, size, dtype=dtype) for size in (K, K, V, K)]
+        return *tokens, shape(B, 200, H), shape(B, H, K, V)
 
-    def shape(*axes, dtype=dtype):
-        return jax.ShapeDtypeStruct(axes, dtype, sharding=sharding)
+    check_gradient(target, erase, arguments)
 
-    def loss(q, k, v, r, g, S):
-        o, S = ops.linear_attention(q, k, v, g, S, r=r, method="pallas")
-        return o.astype(jnp.float32).sum() + S.sum()
 
-    B, T = len(devices), 200
-    tokens = [shape(B, T, H, size) for size in (K, K, V, K)]
-    rest = [shape(*axes, dtype=jnp.float32) for axes in ((B, T, H), (B, H, K, V))]
-    both = jax.jit(jax.grad(loss, argnums=tuple(range(6))))
-    with jax.set_mesh(mesh):
-        traced = both.trace(*tokens, *rest)
-    text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
-    assert "all-gather" not in text
-    assert text.count('custom_call_target="tpu_custom_call"') == 2, text
-
-for target in sys.argv[1:]:
-    compile_for(target, jnp.bfloat16, 2, 64, 64)
-    compile_for(target, jnp.float32, 2, 128, 64)
-# The memory of a v4 is the smallest: as many heads as a turn of the grid takes.
-compile_for("tpu-v4", jnp.bfloat16, 16, 64, 64)
-compile_for("tpu-v4", jnp.float32, 8, 64, 128)
-"""
+def compile_for_tpus() -> None:
+    for target in TARGETS:
+        compile_for(target, jnp.bfloat16, 2, 64, 64)
+        compile_for(target, jnp.float32, 2, 128, 64)
+    # The memory of a v4 is the smallest: as many heads as a turn of the grid takes.
+    compile_for("tpu-v4", jnp.bfloat16, 16, 64, 64)
+    compile_for("tpu-v4", jnp.float32, 8, 64, 128)
 
 
 @pytest.mark.slow
 def test_they_compile_for_every_tpu():
-    """In a process of its own, as libtpu brings its own libraries."""
-    if not importlib.util.find_spec("libtpu"):
-        pytest.skip("libtpu is not installed")
-    done = subprocess.run([sys.executable, "-c", COMPILE, *TARGETS], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    compile_apart(__name__)

@@ -3,10 +3,6 @@
 And they compile for every TPU, where its compiler is installed, also divided over several.
 """
 
-import importlib.util
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,9 +12,8 @@ from seqarch import ops
 from seqarch.ops.gru import FORMS
 from seqarch.ops.kernels import gru as kernels
 from seqarch.ops.kernels.call import interpreted, say_once
+from tests.ops.absent_tpus import TARGETS, WHOLE, check_gradient, compile_apart
 from tests.oracle import RNG, normal
-
-TARGETS = ("tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-v7", "tpu-v5e:2x2")
 
 
 def arguments(batch: int, time: int, E: int, dtypes=(jnp.float32, jnp.float32)) -> list[jax.Array]:
@@ -102,46 +97,29 @@ def test_a_tpu_prefers_the_kernels():
     assert "pallas" not in FORMS.on("gpu") and "pallas" not in FORMS
 
 
-COMPILE = """
-import sys
-import jax, jax.numpy as jnp
-jax.config.update("jax_platforms", "cpu")
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from seqarch import ops
-from seqarch.costs.devices import place
+def compile_for(target: str, u, W, E: int, rows: int, T: int) -> None:
+    """For `rows` of each device; u and W are dtypes."""
 
-def compile_for(target, u, W, E, B, T):
-    devices = place(target).devices()
-    mesh = Mesh(devices, "rows")
+    def run(u, W, b, h0, starts, valid):
+        return ops.gru(u, W, b, h0, starts=starts, valid=valid, method="pallas")
 
-    def shape(*axes, dtype=jnp.float32, spec=PartitionSpec("rows")):
-        return jax.ShapeDtypeStruct(axes, dtype, sharding=NamedSharding(mesh, spec))
+    def arguments(devices, shape):
+        B = rows * devices
+        weights = shape(E, 3 * E, dtype=W, spec=WHOLE), shape(3 * E, spec=WHOLE)
+        masks = shape(B, T, dtype=jnp.bool), shape(B, T, dtype=jnp.bool)
+        return shape(B, T, 3 * E, dtype=u), *weights, shape(B, E), *masks
 
-    def loss(u, W, b, h0, starts, valid):
-        hs, h = ops.gru(u, W, b, h0, starts=starts, valid=valid, method="pallas")
-        return hs.astype(jnp.float32).sum() + h.sum()
+    with jax.default_matmul_precision("highest"):
+        check_gradient(target, run, arguments)
 
-    B, whole = B * len(devices), PartitionSpec()
-    weights = shape(E, 3 * E, dtype=W, spec=whole), shape(3 * E, spec=whole)
-    masks = shape(B, T, dtype=jnp.bool), shape(B, T, dtype=jnp.bool)
-    both = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3)))
-    with jax.set_mesh(mesh), jax.default_matmul_precision("highest"):
-        traced = both.trace(shape(B, T, 3 * E, dtype=u), *weights, shape(B, E), *masks)
-    text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
-    assert "all-gather" not in text
-    assert text.count('custom_call_target="tpu_custom_call"') == 2, text
 
-for target in sys.argv[1:]:
-    compile_for(target, jnp.bfloat16, jnp.bfloat16, 1024, 8, 33)
-    compile_for(target, jnp.float32, jnp.float32, 256, 3, 33)
-compile_for("tpu-v4", jnp.float32, jnp.bfloat16, 1152, 130, 20)
-"""
+def compile_for_tpus() -> None:
+    for target in TARGETS:
+        compile_for(target, jnp.bfloat16, jnp.bfloat16, 1024, 8, 33)
+        compile_for(target, jnp.float32, jnp.float32, 256, 3, 33)
+    compile_for("tpu-v4", jnp.float32, jnp.bfloat16, 1152, 130, 20)
 
 
 @pytest.mark.slow
 def test_they_compile_for_every_tpu():
-    """In a process of its own, as libtpu brings its own libraries."""
-    if not importlib.util.find_spec("libtpu"):
-        pytest.skip("libtpu is not installed")
-    done = subprocess.run([sys.executable, "-c", COMPILE, *TARGETS], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    compile_apart(__name__)

@@ -3,10 +3,6 @@
 And they compile for every TPU, where its compiler is installed.
 """
 
-import importlib.util
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +11,11 @@ import pytest
 from seqarch import ops
 from seqarch.ops.kernels.call import interpreted, say_once
 from seqarch.ops.linear_attention import FORMS
+from tests.ops.absent_tpus import TARGETS, check_gradient, compile_apart
+from tests.oracle import outputs_and_gradients
 
 RNG = np.random.default_rng(0)
 TIME = 130  # two chunks, the second one padded
-TARGETS = ("tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-v7", "tpu-v5e:2x2")
 
 
 def normal(*shape: int) -> jax.Array:
@@ -33,11 +30,7 @@ def results(method: str, given: list, starts, cotangents: list, sums: bool) -> l
             return ops.linear_attention_and_sums(q, k, v, g, S, z, starts=starts, method=method)
         return ops.linear_attention(q, k, v, g, S, starts=starts, method=method)
 
-    def both(*given):
-        outputs, pull = jax.vjp(attend, *given)
-        return outputs, pull(tuple(c.astype(o.dtype) for c, o in zip(cotangents, outputs)))
-
-    return jax.tree.leaves(jax.jit(both)(*given))
+    return outputs_and_gradients(attend, given, cotangents)
 
 
 @pytest.mark.parametrize(
@@ -99,46 +92,23 @@ def test_a_tpu_prefers_the_kernels():
     assert "pallas" not in FORMS.on("gpu") and "pallas" not in FORMS
 
 
-COMPILE = """
-import sys
-import jax, jax.numpy as jnp
-jax.config.update("jax_platforms", "cpu")
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from seqarch import ops
-from seqarch.costs.devices import place
+def compile_for(target: str, dtype, K: int, V: int) -> None:
+    def attend(*given):
+        return ops.linear_attention_and_sums(*given, method="pallas")
 
-def compile_for(target, dtype, K, V):
-    devices = place(target).devices()
-    mesh = Mesh(devices, "rows")
-    sharding = NamedSharding(mesh, PartitionSpec("rows"))
+    def arguments(B, shape):
+        tokens = [shape(B, 200, 2, size, dtype=dtype) for size in (K, K, V)]
+        return *tokens, shape(B, 200, 2), shape(B, 2, K, V), shape(B, 2, K)
 
-    def shape(*axes, dtype=dtype):
-        return jax.ShapeDtypeStruct(axes, dtype, sharding=sharding)
+    check_gradient(target, attend, arguments)
 
-    def loss(q, k, v, g, S, z):
-        o, n, S, z = ops.linear_attention_and_sums(q, k, v, g, S, z, method="pallas")
-        return o.astype(jnp.float32).sum() + n.sum() + S.sum() + z.sum()
 
-    B, T, H = len(devices), 200, 2
-    tokens = [shape(B, T, H, size) for size in (K, K, V)]
-    rest = [shape(*axes, dtype=jnp.float32) for axes in ((B, T, H), (B, H, K, V), (B, H, K))]
-    both = jax.jit(jax.grad(loss, argnums=tuple(range(6))))
-    with jax.set_mesh(mesh):
-        traced = both.trace(*tokens, *rest)
-    text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
-    assert "all-gather" not in text
-    assert text.count('custom_call_target="tpu_custom_call"') == 2, text
-
-for target in sys.argv[1:]:
-    compile_for(target, jnp.bfloat16, 64, 64)
-    compile_for(target, jnp.float32, 128, 64)
-"""
+def compile_for_tpus() -> None:
+    for target in TARGETS:
+        compile_for(target, jnp.bfloat16, 64, 64)
+        compile_for(target, jnp.float32, 128, 64)
 
 
 @pytest.mark.slow
 def test_they_compile_for_every_tpu():
-    """In a process of its own, as libtpu brings its own libraries."""
-    if not importlib.util.find_spec("libtpu"):
-        pytest.skip("libtpu is not installed")
-    done = subprocess.run([sys.executable, "-c", COMPILE, *TARGETS], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    compile_apart(__name__)

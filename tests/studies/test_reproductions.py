@@ -128,9 +128,9 @@ def test_a_reproduction_chooses_a_rate_and_reports_fresh_seeds(tmp_path):
     assert again == found
 
     path = Path(tmp_path / "records.jsonl")
-    run.write(path, "tiny", found)
-    run.write(path, "other", [result("a", 1.0)])
-    run.write(path, "tiny", found[2:])
+    run.write(path, found)
+    run.write(path, [result("a", 1.0)])
+    run.write(path, found[2:])
     kept = run.by_reproduction(run.records.read(path).results)
     assert {name: len(each) for name, each in kept.items()} == {"gru_state_tracking": 1, "tiny": 2}
 
