@@ -144,13 +144,16 @@ def test_turns_are_those_of_blocks_that_see_each_other():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-v7"])
-@pytest.mark.parametrize(("H", "K", "dtype"), [(8, 128, "bfloat16"), (4, 64, "float32")])
+@pytest.mark.parametrize(
+    ("H", "K", "dtype"), [(8, 128, "bfloat16"), (4, 64, "bfloat16"), (4, 64, "float32")]
+)
 def test_kernels_compile_for_absent_tpus(target, H, K, dtype):
+    """At a length at which a v4 is nearly full."""
     if not importlib.util.find_spec("libtpu"):
         pytest.skip("libtpu is not installed")
     device = SingleDeviceSharding(place(target).devices()[0])
     shaped = lambda *shape: jax.ShapeDtypeStruct(shape, dtype, sharding=device)
-    at = jax.ShapeDtypeStruct((2, 8192), "int32", sharding=device)
+    at = jax.ShapeDtypeStruct((2, 16384), "int32", sharding=device)
 
     def program(q, k, v, do, position, segment):
         at = Places(position, segment)
@@ -158,6 +161,6 @@ def test_kernels_compile_for_absent_tpus(target, H, K, dtype):
         form = lambda *qkv: attend(*qkv, at, at, Rule(order="packed"), **how).o
         return jax.vjp(form, q, k, v)[1](do)
 
-    tokens, grouped = shaped(2, 8192, H, K), shaped(2, 8192, H // 2, K)
+    tokens, grouped = shaped(2, 16384, H, K), shaped(2, 16384, H // 2, K)
     traced = jax.jit(program).trace(tokens, grouped, grouped, tokens, at, at)
     assert "custom-call" in traced.lower(lowering_platforms=("tpu",)).compile().as_text()

@@ -17,10 +17,10 @@ from seqarch.ops.rope import Rope
 from seqarch.ops.visibility import Places, Rule
 from seqarch.types import Array, Float
 
-# Bytes of the sums of gradients for queries, which stay in fast memory: at most, and with blocks of
-# SIZE. A v4 has 16 MiB in all. On a v5e, 8,192 tokens are estimated at 8.0 ms forward and backward,
-# and at 9.3 with blocks of SIZE and the sums of one MiB.
-SUMMED, FEW = 8 * 2**20, 2**20
+# Bytes of the sums of gradients for queries, which stay in fast memory: at most, or half of it with
+# operands in float32; and with blocks of SIZE. A v4 has 16 MiB in all. On a v5e, 8,192 tokens are
+# estimated at 8.0 ms forward and backward, and at 9.3 with blocks of SIZE and the sums of one MiB.
+SUMMED, FEW = 6 * 2**20, 2**20
 # Tokens of a block. On a v5e, 2,048 tokens in bfloat16 are estimated at 2.2 ms forward and backward
 # in blocks of 1,024, 2.4 of 512 and 4.1 of 256.
 SIZE, SMALL = 1024, 512
@@ -171,7 +171,7 @@ def _attend_backward(how: How, saved, cotangents):
     do, d_log_total = cotangents
     d_log_total = d_log_total.swapaxes(1, 2)[:, :, None]
     parts, pairs = [], _pairs(q.shape[1], k.shape[1], how)
-    most = max(1, SUMMED // (4 * how.lanes[0] * how.size))
+    most = max(1, SUMMED // (2 * q.dtype.itemsize * how.lanes[0] * how.size))
     for first in range(0, pairs[-1, 0] + 1, most):
         own = pairs[(pairs[:, 0] >= first) & (pairs[:, 0] < first + most)]
         low, high = how.size * own.min(0), how.size * (own.max(0) + 1)
