@@ -30,10 +30,9 @@ quick = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_parallel_codegen_split_count=1"
 )
-if metadata.version("jaxlib").startswith(
-    "0.10."
-):  # halves the rest; later versions end a process that has this flag
-    quick += " --xla_cpu_use_fusion_emitters=false"
+if metadata.version("jaxlib").startswith("0.10."):
+    # Halves the rest; later versions end a process that has the first of these flags.
+    quick += " --xla_cpu_use_fusion_emitters=false --xla_cpu_opt_preset=FAST_COMPILE"
 os.environ.setdefault("XLA_FLAGS", quick)
 # Programs that tests start keep their bytecode, which they would otherwise compile at every start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

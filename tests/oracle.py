@@ -96,6 +96,12 @@ def outputs_and_gradients(function, given, cotangents):
     return jax.tree.leaves(jax.jit(both)(*given))
 
 
+def assert_same_program(function, other, *given):
+    """Requires two functions of the same arguments to be lowered to the same program."""
+    texts = [jax.jit(lambda *x, f=f: f(*x)).lower(*given).as_text() for f in (function, other)]
+    assert texts[0] == texts[1]
+
+
 def assert_mixer(
     make: Callable[..., SequenceMixer],
     step: Callable[[dict[str, np.ndarray], np.ndarray, Any], tuple[np.ndarray, Any]],

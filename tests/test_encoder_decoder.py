@@ -16,6 +16,7 @@ from seqarch.model import make_model
 from seqarch.ops.reverse import reverse
 from seqarch.tasks import make_task
 from seqarch.training.checkpoint import named
+from tests.grids import slow_but
 
 T, S, VOCAB = 6, 7, 20
 KINDS = {
@@ -26,6 +27,8 @@ KINDS = {
         encoder="attention(relative=8,rope=None,causal=False)",
     ),
 }
+
+QUICK = slow_but({"summary"}, KINDS)
 
 
 def config(**changes) -> ModelConfig:
@@ -66,7 +69,7 @@ def near(a, b):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), a, b)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUICK)
 def test_training_prefill_and_steps_are_one_function(kind):
     model, (source, tokens) = build(kind), rows()
     expected, start = call(model, tokens, source), encode(model, source)
@@ -83,7 +86,7 @@ def test_training_prefill_and_steps_are_one_function(kind):
     near(part[2, :5], expected[2, :5])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUICK)
 def test_padding_of_the_source_changes_nothing(kind):
     model, (source, tokens) = build(kind), rows()
     padded = np.full((3, S + 4), -1)
@@ -94,7 +97,7 @@ def test_padding_of_the_source_changes_nothing(kind):
     near(call(model, tokens[1:2], source[1:2, :4])[0], call(model, tokens, source)[1])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUICK)
 def test_every_token_of_the_source_counts_and_every_parameter_has_a_gradient(kind):
     model, (source, tokens) = build(kind), rows()
     whole = call(model, tokens, source)

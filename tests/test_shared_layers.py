@@ -19,6 +19,7 @@ from seqarch.patterns import Layer, parse_pattern
 from seqarch.training import sharded_step, sharding
 from seqarch.training.checkpoint import Checkpointer, named
 from seqarch.training.sharding import shardings
+from tests.grids import slow_but
 
 PATTERNS = {  # with the number of sets of parameters that their layers have
     "hybrid": ("gru,shared attention(window=4)", 5, 4),
@@ -47,7 +48,7 @@ def near(a, b):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), a, b)
 
 
-@pytest.mark.parametrize("kind", PATTERNS)
+@pytest.mark.parametrize("kind", slow_but({"hybrid"}, PATTERNS))
 def test_training_prefill_and_steps_are_one_function(kind):
     model = build(config(kind))
     expected, served = jax.jit(lambda model: model(tokens()))(model), model.serving()

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqarch.decoding import fork
 from seqarch.laws.compare import require_close, require_close_rms, require_finite
-from seqarch.laws.forms import called, capacity, masked, prefill, steps
+from seqarch.laws.forms import Example, called, capacity, masked, prefill, steps
 from seqarch.laws.trial import Trial
 from seqarch.mixers.base import SequenceMixer
-from seqarch.types import Array, PyTree, State
+from seqarch.types import Array, PyTree
 
 BFLOAT16_TOLERANCE = 0.05  # rms error as a fraction of the float32 result's rms
 BFLOAT16_PARAMETERS_TOLERANCE = 0.1  # likewise, for gradients of parameters
@@ -19,6 +20,7 @@ BFLOAT16_TIME = 2048  # tokens
 LONG_ROWS = 3
 LARGE = 30.0  # factor of the inputs
 LARGE_TOLERANCE = 1e-2  # as a fraction of the largest entry
+PREFILL, STEPS = jax.jit(masked), jax.jit(steps)
 
 
 def bfloat16_is_close(trial: Trial) -> None:
@@ -63,14 +65,19 @@ def bfloat16_steps_are_prefill(trial: Trial) -> None:
     A state that is rounded to bfloat16 at each token loses small updates and drifts. Choices may
     change already where the arguments are rounded.
     """
-    mixer = trial.make(dtype=jnp.float32, rngs=nnx.Rngs(0))
-    x = _long_inputs(mixer, trial.dim)
+    mixer, x, *rest = _long_example(trial)
     rough = trial.make(dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
-    expected, given = _prefill(mixer, x), _scan_steps(rough, x.astype(jnp.bfloat16))
+    empty = rough.init_state(len(x), capacity(x.shape[1]))
+
+    def whole_row(values: PyTree) -> PyTree:
+        return {"values": fork(values, jnp.arange(1))}
+
+    expected = whole_row(PREFILL(mixer, x, *rest))
+    given = whole_row(STEPS(rough, x.astype(jnp.bfloat16), empty, *rest[1:]))
     says = f"bfloat16 steps against float32 prefill over {x.shape[1]} tokens"
-    rounded = lambda: {"values": _prefill(*_round((mixer, x)))}
+    rounded = lambda: whole_row(PREFILL(*_round((mixer, x)), *rest))
     how = BFLOAT16_STEPS_TOLERANCE, rounded if mixer.piecewise else None
-    require_close_rms(says, {"values": expected}, {"values": given}, *how)
+    require_close_rms(says, expected, given, *how)
 
 
 def long_forms_agree(trial: Trial) -> None:
@@ -78,55 +85,39 @@ def long_forms_agree(trial: Trial) -> None:
 
     Rows have several documents and end in padding. A call must not depend on a later token.
     """
-    mixer = trial.make(dtype=jnp.float32, rngs=nnx.Rngs(0))
-    x = _long_inputs(mixer, trial.dim, LONG_ROWS)
-    B, T = x.shape[:2]
-    state = mixer.init_state(B, capacity(T))
-    starts = jax.random.bernoulli(jax.random.key(1), 4 / T, (B, T)).at[0].set(False)
-    lengths = jnp.linspace(T // 2, T, B).astype(jnp.int32)
-    given = (mixer, x, state, starts, lengths)
+    given = _long_example(trial)
+    x, T = given.x, given.x.shape[1]
     says = f"over {T} tokens, a scan of step is prefill"
-    require_close(says, {"values": jax.jit(steps)(*given)}, {"values": jax.jit(masked)(*given)})
+    require_close(says, {"values": STEPS(*given)}, {"values": PREFILL(*given)})
     call = jax.jit(called)
-    whole, _ = jax.jit(masked)(mixer, x, state, starts, jnp.full_like(lengths, T))
+    whole, _ = PREFILL(*given.unpadded())
     outputs, _ = call(*given)
     require_close(f"over {T} tokens, a call is prefill", {"values": whole}, {"values": outputs})
     half = T // 2
-    moved, _ = call(mixer, x.at[:, half:].set(3 - 2 * x[:, half:]), *given[2:])
+    moved, _ = call(*given._replace(x=x.at[:, half:].set(3 - 2 * x[:, half:])))
     says = f"over {T} tokens, a call reads no later token"
     require_close(says, {"values": outputs[:, :half]}, {"values": moved[:, :half]})
 
 
-def _long_inputs(mixer: SequenceMixer, dim: int, rows: int = 2) -> Array:
+def _long_example(trial: Trial) -> Example:
     """Returns rows of inputs that are longer than any chunk or block of the mixer.
 
-    Errors add up in a state of constant size, hence many tokens. A state that grows has each token
-    apart, so fewer are enough, and their cost is the square of their number.
+    The first one is one document; others have several, and end in padding. Errors add up in a state
+    of constant size, hence many tokens. A state that grows has each token apart, so fewer are
+    enough, and their cost is the square of their number.
     """
+    mixer = trial.make(dtype=jnp.float32, rngs=nnx.Rngs(0))
     sizes = [1024 if mixer.constant_state else 512]
     for _, module in nnx.iter_modules(mixer):
         for name in ("chunk", "block"):
             size = getattr(module, name, None)
             if isinstance(size, int):
                 sizes.append(size)
-    return jax.random.normal(jax.random.key(0), (rows, max(sizes) + 6, dim))
-
-
-@jax.jit
-def _prefill(mixer: SequenceMixer, x: Array) -> tuple[Array, State]:
-    return mixer.prefill(x, mixer.init_state(*x.shape[:2]))
-
-
-@jax.jit
-def _scan_steps(mixer: SequenceMixer, x: Array) -> tuple[Array, State]:
-    """Returns the outputs and the final state of one step per token from an empty state."""
-
-    def body(state: State, x: Array) -> tuple[State, Array]:
-        y, state = mixer.step(x, state)
-        return state, y
-
-    state, y = jax.lax.scan(body, mixer.init_state(*x.shape[:2]), x.swapaxes(0, 1))
-    return y.swapaxes(0, 1), state
+    B, T = LONG_ROWS, max(sizes) + 6
+    x = jax.random.normal(jax.random.key(0), (B, T, trial.dim))
+    starts = jax.random.bernoulli(jax.random.key(1), 4 / T, (B, T)).at[0].set(False)
+    lengths = jnp.linspace(T, T // 2, B).astype(jnp.int32)
+    return Example(mixer, x, mixer.init_state(B, capacity(T)), starts, lengths, lengths)
 
 
 def large_inputs_are_finite(trial: Trial) -> None:

@@ -9,7 +9,6 @@ import pytest
 from flax import nnx
 from numpy.testing import assert_allclose, assert_array_equal
 
-from seqarch import laws
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
 from seqarch.mixers.attention import Attention
@@ -200,11 +199,6 @@ def test_the_memory_of_the_gathered_form_is_proportional_to_the_tokens():
 
     assert temporaries("gathered", 1024) < 2.2 * temporaries("gathered", 512)
     assert temporaries("masked", 1024) > 3 * temporaries("masked", 512)
-
-
-@pytest.mark.slow
-def test_the_law_holds_where_blocks_are_chosen():
-    laws.check(partial(NSA, 16, kv_heads=2, size=4, chosen=4, window=3))
 
 
 @pytest.mark.parametrize(

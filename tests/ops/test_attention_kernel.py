@@ -1,6 +1,7 @@
 """Kernels of attention: interpreted, against the materialised form; compiled for absent TPUs."""
 
 import importlib.util
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from seqarch.ops.kernels.call import interpreted
 from seqarch.ops.online_softmax import NOTHING
 from seqarch.ops.rope import Rope
 from seqarch.ops.visibility import Places, Rule
+from tests.oracle import assert_same_program
 
 
 def _given(heads, channels, T, S, dtype):
@@ -125,9 +127,8 @@ def test_what_the_kernels_lack_is_left_to_the_blockwise_form():
         ((), dict(relative=jnp.ones((2, 9)))),
         ((position, position), {}),
     ):
-        expected = attention(q, k, v, *given, **how, method="blockwise")
-        found = attention(q, k, v, *given, **how, method="pallas")
-        np.testing.assert_array_equal(found, expected)
+        forms = [partial(attention, **how, method=method) for method in ("pallas", "blockwise")]
+        assert_same_program(*forms, q, k, v, *given)
 
 
 def test_turns_are_those_of_blocks_that_see_each_other():

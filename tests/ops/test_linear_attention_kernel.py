@@ -3,6 +3,8 @@
 And they compile for every TPU, where its compiler is installed.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ from seqarch import ops
 from seqarch.ops.kernels.call import interpreted, say_once
 from seqarch.ops.linear_attention import FORMS
 from tests.ops.absent_tpus import TARGETS, check_gradient, compile_apart
-from tests.oracle import outputs_and_gradients
+from tests.oracle import assert_same_program, outputs_and_gradients
 
 RNG = np.random.default_rng(0)
 TIME = 130  # two chunks, the second one padded
@@ -71,19 +73,16 @@ def test_kernels_are_the_recurrence(H, K, V, dtype, decays, packed, sums, tolera
 def test_what_has_no_tiles_is_computed_otherwise_and_said_once(capsys):
     say_once.cache_clear()
     q, v = normal(1, 9, 2, 16), normal(1, 9, 2, 64)
-    expected = ops.linear_attention(q, q, v, method="parallel")
+    forms = [partial(ops.linear_attention, method=method) for method in ("pallas", "parallel")]
     for _ in range(2):
-        found = ops.linear_attention(q, q, v, method="pallas")
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        assert_same_program(*forms, q, q, v)
     assert capsys.readouterr().err == (
         "linear_attention: method=parallel in place of pallas, as 2 heads with 16 channels of keys "
         "and 64 of values have no tiles\n"
     )
     g = -jnp.abs(normal(1, 9, 2, 16))
     for more in (dict(log_decay=g), dict(r=q), dict(log_decay=g[..., 0], negative=g[..., 0] < -1)):
-        found = ops.linear_attention(q, q, v, method="pallas", **more)
-        expected = ops.linear_attention(q, q, v, method="parallel", **more)
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        assert_same_program(*(partial(form, **more) for form in forms), q, q, v)
     assert capsys.readouterr().err == ""
 
 

@@ -16,6 +16,7 @@ from seqarch.costs.hf.families import describe
 from seqarch.model import LanguageModel, count_parameters
 from seqarch.pretrained.families import FAMILIES, read_import
 from seqarch.pretrained.filling import abstract_model, filled
+from tests.grids import slow_but
 from tests.pretrained.cases import CASES, LENGTH, draw, tokens
 
 EXPECTED = json.loads((Path(__file__).parent / "logits.json").read_text())
@@ -58,7 +59,7 @@ def prefilled(model, given, first):
     return jnp.concatenate(parts, axis=1)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but({"llama", "mamba2"}, CASES))
 def test_logits_are_those_of_transformers(name):
     model, given = load(CASES[name], drawn(name)), tokens()
     expected = np.array(EXPECTED[name]["logits"], np.float32)
