@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from seqarch.errors import UserError
 from seqarch.mixers.base import SequenceMixer
 from seqarch.ops.bias import Gates
+from seqarch.ops.cache_slots import put
 from seqarch.ops.numerics import behind, segments, valid_tokens
 from seqarch.ops.online_softmax import NOTHING, Partial, merge
 from seqarch.ops.visibility import Places
@@ -164,28 +165,6 @@ def no_tokens(batch: int, slots: int) -> dict[str, Int[Array, "..."]]:
     """Returns the fields `position` and `length` of an empty cache."""
     position = jnp.full((batch, slots), -1, jnp.int32)
     return dict(position=position, length=jnp.zeros(batch, jnp.int32))
-
-
-def put(
-    cache: Float[Array, "B G S *K"] | Int[Array, "B G S *K"],
-    new: Float[Array, "B T G *K"] | Int[Array, "B T G *K"],
-    slot: Int[Array, "B T"],
-) -> Array:
-    """Returns `cache` with each token in its slot; tokens beyond the last slot are dropped.
-
-    Every head has an index of its own: with a shared one, TPUs copy the cache, and prefill on v5e
-    with 262,144 slots of two heads of 128 has 131 MiB of temporaries instead of none. A single
-    token has a shared index, with which it is a dynamic_update_slice: with indices of their own,
-    narrow heads are copied, and a decoding step of four layers with 65,536 slots of four heads of
-    64 has 449 MiB instead of none.
-    """
-    B, T, G = new.shape[:3]
-    row, new = jnp.arange(B)[:, None], new.astype(cache.dtype)
-    if B * T == 1:
-        return cache.at[row, :, slot].set(new, mode="drop")
-    return cache.at[row[..., None], jnp.arange(G)[:, None], slot[:, None]].set(
-        new.swapaxes(1, 2), mode="drop"
-    )
 
 
 def _after(read: Partial, count: Int[Array, "B"]) -> Int[Array, "B"]:

@@ -37,9 +37,10 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.attention_options import check_heads, rotated_channels
-from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens, put
+from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens
 from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.cache_attention import cache_attention
+from seqarch.ops.cache_slots import put
 from seqarch.ops.compression import (
     Spans,
     block_spans,

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from seqarch.ops.bias import Gates
 from seqarch.ops.blocks import Keys, join_queries, score, split_queries
 from seqarch.ops.blockwise import blockwise
+from seqarch.ops.cache_slots import take
 from seqarch.ops.online_softmax import Partial, absorb, empty, finish, merge
 from seqarch.ops.visibility import Places, Rule, visible
 from seqarch.types import Array, Float, Int
@@ -121,7 +121,7 @@ def _read(how: Blocks, rules, alibi, q, k, v, gate, fade, relative, at_q, slots,
             block_of = lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, 1)
             there = _places(*jax.tree.map(block_of, slots), B)
             there = there._replace(position=jnp.where(fresh, there.position, -1))
-            keys, values = (_slots(x, start, size).astype(q.dtype) for x in (k, v))
+            keys, values = (take(x, start, size).astype(q.dtype) for x in (k, v))
             sums = None
             if fade is not None:
                 sums = jax.lax.dynamic_slice_in_dim(fade, start, size, 2)
@@ -152,16 +152,6 @@ def _places(k_pos: Array, address: Array | None, rows: int) -> Places:
 def _as_gates(fade: Float[Array, "..."]) -> Gates:
     """Returns the cumulative sums at slots, relative to the end of what `fade` covers."""
     return Gates(jnp.zeros(fade.shape, jnp.int32), -fade)
-
-
-def _slots(x: Float[Array, "B G S K"], start: Int[Array, ""], size: int) -> Float[Array, "B G C K"]:
-    """Returns a block of a cache, in the layout of the cache.
-
-    Otherwise XLA on GPUs transposes all values before the loop, once per decoded token, for the
-    product of one query with them.
-    """
-    block = jax.lax.dynamic_slice_in_dim(x, start, size, axis=2)
-    return with_layout_constraint(block, Layout(major_to_minor=(0, 1, 2, 3)))
 
 
 def _fill(least: int, x: Array, value: int = 0) -> Array:

@@ -1,0 +1,62 @@
+"""Tokens go to their slots, and a decoding loop on a TPU copies no cache."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from seqarch.config import Config, ModelConfig
+from seqarch.costs.devices import place
+from seqarch.costs.programs import phase_program
+from seqarch.ops import cache_slots
+from seqarch.training.sharding import make_mesh
+from tests.ops.absent_tpus import compile_apart
+
+RNG = np.random.default_rng(0)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("on_tpus", [False, True])
+@pytest.mark.parametrize("channels", [(8,), (128,), ()])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_token_of_each_row_goes_to_its_slot(rows, channels, on_tpus):
+    """The last row's slot is beyond the last one."""
+    cache, new = normal(rows, 2, 5, *channels), normal(rows, 1, 2, *channels)
+    write = jax.jit(cache_slots._put_one if on_tpus else cache_slots.put)
+    for slots in ([[5]], [[3]]) if rows == 1 else ([[3], [0], [5]],):
+        expected = cache.copy()
+        for row, (slot,) in enumerate(slots):
+            if slot < 5:
+                expected[row, :, slot] = new[row, 0]
+        np.testing.assert_array_equal(write(cache, new, jnp.array(slots)), expected)
+
+
+def test_taken_slots_follow_each_other():
+    cache = normal(2, 3, 9, 8)
+    found = jax.jit(partial(cache_slots.take, size=4))(cache, 3)
+    np.testing.assert_array_equal(found, cache[:, :, 3:7])
+
+
+def compile_for_tpus() -> None:
+    tpu = place("tpu-v5e")
+    for heads, width, rows, slots in (
+        (12, 768, 1, 2**14),
+        (12, 768, 4, 2**14),
+        (8, 1024, 1, 2**16),
+    ):
+        model = ModelConfig(f"attention(heads={heads})", layers=1, dim=width, dtype="bfloat16")
+        config = Config(length=128, model=model)
+        mesh = make_mesh(config.mesh, tpu.devices())
+        compiled = phase_program(config, "decode", rows, slots, mesh).compile()
+        share = compiled.memory_analysis().temp_size_in_bytes / (4 * rows * slots * width)
+        assert share < 0.1, (heads, width, rows, slots, share)
+
+
+@pytest.mark.slow
+def test_decoding_on_a_tpu_copies_no_cache():
+    compile_apart(__name__)
