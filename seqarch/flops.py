@@ -132,8 +132,8 @@ def _equation(eqn: Any) -> Flops:
         return add_up((body, Flops(uncounted_loops=1))) if trips is None else body.times(trips)
     if name == "cond":
         branches = [_count(_open(branch)) for branch in params["branches"]]
-        if params.get("branches_platforms"):  # forms of one result, of which CPU's is the first
-            return branches[0]
+        if platforms := params.get("branches_platforms"):  # forms of one result
+            return next(b for b, names in zip(branches, platforms) if not names or "cpu" in names)
         return max(branches, key=lambda flops: flops.total)
     return add_up(_count(_open(inner)) for inner in core.jaxprs_in_params(params))
 

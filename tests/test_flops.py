@@ -15,11 +15,18 @@ from seqarch.model import LanguageModel
 from seqarch.model_flops import _sum_over, forward_flops
 from seqarch.ops.attention import FORMS, attention
 from seqarch.ops.blockwise import blockwise
+from seqarch.ops.numerics import project
 from seqarch.ops.visibility import Places, Rule
 
 
 def shape(*dims: int, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(dims, dtype)
+
+
+def test_a_form_of_another_platform_is_not_counted():
+    """TPUs compute the product of one row as that of two."""
+    flops = count_flops(lambda x, W: project(x, W, jnp.float32), shape(1, 3), shape(3, 5))
+    assert flops == Flops(matmul=2 * 3 * 5)
 
 
 @pytest.mark.parametrize("b, m, k, n", [(1, 1, 1, 1), (2, 3, 5, 7)])

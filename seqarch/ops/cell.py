@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from seqarch.ops.forms import Forms
 from seqarch.ops.newton import newton
-from seqarch.ops.numerics import behind, dot
+from seqarch.ops.numerics import behind, dot, multiply_rows
 from seqarch.types import Array, Bool, Float
 
 
@@ -35,7 +35,8 @@ class Cell(NamedTuple):
 
     def product(self, h: Array, W: Array) -> Array:
         """Returns W h."""
-        return dot(f"...{self.h},{self.W}->...{self.s}", h.astype(W.dtype), W)
+        product = lambda h: dot(f"...{self.h},{self.W}->...{self.s}", h, W)
+        return multiply_rows(product, h.astype(W.dtype))
 
     def within(self, W: Array) -> Array:
         """Returns the derivative of the gates s of a unit with respect to its own h."""

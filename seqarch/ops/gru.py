@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from seqarch.ops.forms import Forms, Kernel
 from seqarch.ops.newton import newton
-from seqarch.ops.numerics import dot
+from seqarch.ops.numerics import dot, multiply_rows
 from seqarch.types import Array, Bool, Float
 
 ROWS = 64  # from which on the form "stepwise" recomputes the gates of a token by themselves
@@ -57,7 +57,8 @@ def _gates(u: Array, s: Array) -> tuple[Array, Array, Array]:
 
 
 def _project(h: Array, W: Array, b: Array) -> Array:
-    return dot("...e,ef->...f", h.astype(W.dtype), W) + b[None].astype(jnp.float32)
+    s = multiply_rows(lambda h: dot("...e,ef->...f", h, W), h.astype(W.dtype))
+    return s + b[None].astype(jnp.float32)
 
 
 def _sequential(

@@ -16,7 +16,7 @@ from seqarch.layers import Linear
 from seqarch.mixers.gru import GRU
 from seqarch.mixers.linear_attention import LinearAttention
 from seqarch.model import LanguageModel
-from seqarch.ops.numerics import rows
+from seqarch.ops.numerics import multiply_rows, project, rows
 from seqarch.ops.rope import angles
 
 BFLOAT16 = 2.0**-8  # relative distance of a number from the nearest one in bfloat16, at most
@@ -49,6 +49,29 @@ def test_the_gru_bias_gradient_in_bfloat16_is_near_that_in_float32():
         return jax.jit(jax.grad(loss))(GRU(16, dtype=dtype, rngs=nnx.Rngs(0))).inp.bias[...]
 
     assert relative_error(gradient(jnp.bfloat16), gradient(jnp.float32)) < 0.02
+
+
+def test_one_row_is_multiplied_as_one_of_two_where_tpus_compute():
+    x, W = jnp.arange(3.0)[None], jnp.arange(15.0).reshape(3, 5)
+    lower = lambda x, platform: (
+        jax.jit(lambda x: project(x, W, jnp.float32))
+        .trace(x)
+        .lower(lowering_platforms=(platform,))
+        .as_text()
+    )
+    products = {
+        (rows, platform): re.findall(r"dot_general.*-> tensor<(\d)x5xf32>", lower(x, platform))
+        for rows, x in ((1, x), (2, jnp.concatenate([x, x])))
+        for platform in ("cpu", "tpu")
+    }
+    assert products == {(1, "cpu"): ["1"], (1, "tpu"): ["2"], (2, "cpu"): ["2"], (2, "tpu"): ["2"]}
+
+
+def test_rows_are_multiplied_alike_however_many_they_are():
+    x, W = jnp.arange(6.0).reshape(2, 3), jnp.arange(15.0).reshape(3, 5)
+    product = lambda x: x @ W
+    for given in (x, x[:1]):
+        np.testing.assert_array_equal(multiply_rows(product, given), product(given))
 
 
 def test_a_convolution_rounds_once_and_step_is_prefill_to_the_bit():
