@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.decoding import decoding_table
 from benchmarks.models import FORMS, KIND, SHARE
 from seqarch import records
 from seqarch.costs.time import ESTIMATED
@@ -22,7 +23,7 @@ COLUMNS = (
 
 
 def update(path: Path, target: str, found: Results) -> None:
-    """Writes the estimates of a model in some form into a file; other ones stay.
+    """Writes the estimates of a model into a file; those of others, and in other forms, stay.
 
     Args:
       path: the records file.
@@ -32,19 +33,26 @@ def update(path: Path, target: str, found: Results) -> None:
     records.replace(path, [found], dict(kind=KIND, target=target), _key)
 
 
-def _key(results: Results) -> tuple[str, int]:
-    return results.source.member, FORMS.index(results.records[0].at["forms"])
+def _key(results: Results) -> tuple[bool, str, int]:
+    """Sorts train steps before decoding, and by model."""
+    forms = results.records[0].at.get("forms")
+    order = FORMS.index(forms) if forms else 0
+    return forms is None, results.source.member, order
 
 
 def models_page(about: Mapping[str, Any], found: Sequence[Results]) -> Page:
-    """Returns the page of a file: the speed of each model, and what its time is spent on."""
+    """Returns the page of a file: training, what its time is spent on, and decoding."""
     caption = (
         "Train steps in bfloat16. Plain forms are those of other accelerators. The rows of a batch "
         "are those of the config, or the most of its halves that fit, in as many micro-batches."
     )
-    rows = tuple(map(_row, found))
-    title = f"Models on {about['target']}, {ESTIMATED}"
-    return Page(title, [Table("Models of one size", caption, COLUMNS, rows)])
+    trained = [each for each in found if each.records[0].evaluator == KIND]
+    tables = []
+    if trained:
+        tables.append(Table("Models of one size", caption, COLUMNS, tuple(map(_row, trained))))
+    if decoded := [each for each in found if each.records[0].evaluator != KIND]:
+        tables.append(decoding_table(decoded))
+    return Page(f"Models on {about['target']}, {ESTIMATED}", tables)
 
 
 def _row(results: Results) -> Row:

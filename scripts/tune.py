@@ -18,7 +18,8 @@ choice in seqarch/tuned.json, where it is the default on such devices.
 
 estimates the train steps of whole models there, with these forms and with those of other
 accelerators: the members of configs/compare.py:full with twelve layers and at most 64 rows of 2,048
-tokens, or those of --config. The estimates are kept in docs/models/TARGET.
+tokens, or those of --config. With --decode=1024,65536 it estimates instead how long a token takes
+that is decoded after so many. The estimates are kept in docs/models/TARGET.
 """
 
 import sys
@@ -41,6 +42,9 @@ MODELS = flags.DEFINE_list(
     "models", [], "With --target: estimate train steps of these members instead; all: of each."
 )
 FORMS = flags.DEFINE_list("forms", ["plain", "kernels"], "With --models: the forms of mixers.")
+DECODE = flags.DEFINE_list(
+    "decode", [], "With --models: estimate decoding after so many tokens instead."
+)
 OPS = flags.DEFINE_string(
     "ops", "", "With --target: estimate the ops with a goal that have this in their name."
 )
@@ -55,7 +59,7 @@ def main() -> None:
     from seqarch.mixers import MIXERS, resolve_mixer
 
     if TARGET.value is None:
-        for flag in (WORKERS, MODELS, OPS, WITH_MIXERS, LIMIT_S):
+        for flag in (WORKERS, MODELS, FORMS, DECODE, OPS, WITH_MIXERS, LIMIT_S):
             if flag.present:
                 raise UserError(f"--{flag.name} needs --target, such as --target=tpu-v5e")
     elif MODELS.value:
@@ -116,8 +120,8 @@ def _estimate(config, target: str) -> None:
 
 
 def _estimate_models(target: str) -> None:
-    """Estimates the train steps of models on an absent TPU, and keeps the estimates."""
-    from benchmarks import models, models_file
+    """Estimates models on an absent TPU, and keeps the estimates."""
+    from benchmarks import decoding, models, models_file
     from seqarch import records
     from seqarch.errors import unknown
     from seqarch.report.render import text_table
@@ -126,11 +130,17 @@ def _estimate_models(target: str) -> None:
         if name not in models.FORMS:
             raise unknown("form", name, models.FORMS)
     path, found = ROOT / "docs/models" / target / records.NAME, []
-    for results in models.estimate(_members(), target, FORMS.value, _say, LIMIT_S.value):
+    if DECODE.value:
+        contexts = cli.read_lengths(DECODE.value, DECODE.name)
+        each = decoding.estimate(_members(), target, contexts, _say)
+    else:
+        each = models.estimate(_members(), target, FORMS.value, _say, LIMIT_S.value)
+    for results in each:
         found.append(results)
         if not DRY.value:
             models_file.update(path, target, results)
-    print(text_table(models_file.models_page(dict(target=target), found).tables[0]))
+    for table in models_file.models_page(dict(target=target), found).tables:
+        print(text_table(table))
 
 
 def _members():
