@@ -28,6 +28,7 @@ from seqarch.costs.time import ESTIMATED, OVERSIZED, compiled_seconds, program_p
 from seqarch.costs.worker import Worker
 from seqarch.errors import UserError
 from seqarch.model import abstract_model, count_parameters
+from seqarch.ops.forms import ACCELERATOR
 from seqarch.records import Record, Results, Source
 from seqarch.runtime.progress import Say
 from seqarch.training.meter import step_flops
@@ -84,7 +85,7 @@ def estimate(
     device_of(target)
     for name, config in members.items():
         for each in forms:
-            model = with_forms(config.model, "gpu") if each == PLAIN else config.model
+            model = with_forms(config.model, ACCELERATOR) if each == PLAIN else config.model
             given = dataclasses.replace(config, model=model)
             say(f"{name}: estimating its train step on {target} with {NAMED[each]}")
             source = Source(name, KIND, to_dict(given), provenance=program_provenance())

@@ -129,12 +129,12 @@ class BlockStack(nnx.Module):
         """Returns the call of a block, which says what the backward pass computes again.
 
         With `remat` that is all, and else nothing, but in a scan over blocks whose mixers are
-        kernels: there it is all but the kernels. A TPU takes longer to stack what products and
-        norms return, and to read it, than to compute it again.
+        kernels for a TPU: there it is all but the kernels. A TPU takes longer to stack what
+        products and norms return, and to read it, than to compute it again.
         """
         if self.remat:
             return jax.checkpoint(Block.__call__, prevent_cse=not looped)
-        if looped and block.mixer.is_kernel:
+        if looped and block.mixer.is_tpu_kernel:
             return jax.checkpoint(Block.__call__, prevent_cse=False, policy=_is_kernel)
         return Block.__call__
 

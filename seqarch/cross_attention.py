@@ -22,7 +22,7 @@ from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.visibility import Places, Rule
 from seqarch.types import Array, DTypeLike, Float, Int
 
-ALL = Rule(causal=False)
+ALL = Rule(causal=False, order="padded", alone=True)
 
 
 class SourceCache(NamedTuple):

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 
 ELEMENTWISE = frozenset(
@@ -27,6 +28,9 @@ ELEMENTWISE = frozenset(
 )
 REDUCTIONS = frozenset("reduce_sum reduce_prod reduce_max reduce_min argmax argmin".split())
 AT_MOST = re.compile(r"at_most_([\d.]+)_trips")
+# JAX's calls of cuDNN's attention: products as long as a key, and as long as a value, for each
+# visible pair.
+CUDNN = {"dot_product_attention_fwd_wrapper": (1, 1), "dot_product_attention_bwd_wrapper": (3, 2)}
 SCATTERS = frozenset(("scatter-add", "scatter_add", "scatter-sub", "scatter_sub", "scatter_mul"))
 
 
@@ -124,6 +128,8 @@ def _equation(eqn: Any) -> Flops:
         return _count(_open(params["jaxpr"])).times(params["length"])
     if name == "pallas_call":
         return _count(_open(params["jaxpr"])).times(math.prod(params["grid_mapping"].grid))
+    if name in CUDNN:
+        return Flops(matmul=_cudnn(eqn, *CUDNN[name]))
     if name == "shard_map":
         return _count(_open(params["jaxpr"])).times(params["mesh"].size)
     if name == "while":
@@ -161,6 +167,14 @@ def _conv(eqn: Any) -> float:
     """Returns 2 x elements of the result x weights for each; a kernel has its group's channels."""
     kernel, features = eqn.invars[1].aval.shape, eqn.params["dimension_numbers"].rhs_spec[0]
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) / kernel[features]
+
+
+def _cudnn(eqn: Any, of_keys: int, of_values: int) -> float:
+    """Returns the operations of cuDNN's attention, of which no key hidden by order has any."""
+    (B, T, H, K), (_, S, _, V) = (eqn.invars[i].aval.shape for i in (0, 2))
+    seen = np.arange(T) + 1 if "CAUSAL" in eqn.params["mask_type"].name else np.full(T, S)
+    pairs = np.minimum(seen, eqn.params["sliding_window_length"] or S).sum()
+    return 2.0 * B * H * pairs * (of_keys * K + of_values * V)
 
 
 def _trips(eqn: Any) -> float | None:

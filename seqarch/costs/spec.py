@@ -19,7 +19,7 @@ from seqarch.mixers import resolve_mixer
 from seqarch.patterns import parse_pattern
 from seqarch.provenance import version
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "libtpu", "jax-cuda13-plugin", "nvidia-cudnn-cu13")
 SOURCES = (
     *(f"{name}.py" for name in ("block_stack", "cross_attention", "decoding", "devices")),
     *(f"{name}.py" for name in ("encoder_decoder", "flops", "layers", "model", "patterns")),

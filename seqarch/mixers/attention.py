@@ -216,16 +216,17 @@ class Attention(CachedMixer):
         table = self.table
         return None if table is None else table[...][:, buckets(self.relative, self.causal)]
 
-    def _attend(self, tokens, at, order):
+    def _attend(self, tokens, at, known):
         form, k, v = FORMS.pick(self.method), tokens.cached["k"], tokens.cached["v"]
         gates = None if tokens.gates is None else (tokens.gates, tokens.gates)
         how = dict(block=self.block, alibi=self.alibi, gates=gates, relative=self._by_distance)
-        if FORMS.is_kernel(self.method) and not self.sink:  # it rotates them itself
-            rule = Rule(self.causal, self.window, order=order)
+        if FORMS.is_tpu_kernel(self.method) and not self.sink:  # it rotates them itself
+            rule = known._replace(causal=self.causal, window=self.window)
             return form(tokens.q, tokens.more, v, at, at, rule, rope=self._rope, **how)
         parts = []
         for q, there, rule in self._groups(tokens.q, at):
-            parts.append(form(q, k, v, there, at, rule._replace(order=order), **how))
+            rule = rule._replace(order=known.order, alone=known.alone and not self.sink)
+            parts.append(form(q, k, v, there, at, rule, **how))
         return merge(*parts)
 
     def _attend_cache(self, tokens, at, state):

@@ -58,9 +58,9 @@ class SequenceMixer(nnx.Module):
         return True
 
     @property
-    def is_kernel(self) -> bool:
-        """Whether the form of its op is a kernel, which computes what the backward pass needs."""
-        return self.forms is not None and self.forms.is_kernel(self.method)
+    def is_tpu_kernel(self) -> bool:
+        """Whether its op is a kernel for a TPU, which returns what the backward pass needs."""
+        return self.forms is not None and self.forms.is_tpu_kernel(self.method)
 
     def init_state(self, batch: int, max_len: int) -> State:
         """Returns the state before the first token: a NamedTuple of arrays with B leading.

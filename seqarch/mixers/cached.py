@@ -16,7 +16,7 @@ from seqarch.ops.bias import Gates
 from seqarch.ops.cache_slots import put
 from seqarch.ops.numerics import behind, segments, valid_tokens
 from seqarch.ops.online_softmax import NOTHING, Partial, merge
-from seqarch.ops.visibility import Places
+from seqarch.ops.visibility import Places, Rule
 from seqarch.types import Array, Bool, Float, Int, State
 
 
@@ -58,8 +58,11 @@ class CachedMixer(SequenceMixer):
         """Returns the projections; tokens of segment 0 continue the document of `state`."""
         raise AssertionError(f"{type(self).__name__} does not define _project")
 
-    def _attend(self, tokens: Tokens, at: Places, order: str) -> Partial:
-        """Returns attention of a call's tokens to each other; order: as of a Rule."""
+    def _attend(self, tokens: Tokens, at: Places, known: Rule) -> Partial:
+        """Returns attention of a call's tokens to each other.
+
+        known: a Rule with `order` and `alone`, and nothing else
+        """
         raise AssertionError(f"{type(self).__name__} does not define _attend")
 
     def _attend_cache(self, tokens: Tokens, at: Places, state: State) -> Partial:
@@ -99,8 +102,9 @@ class CachedMixer(SequenceMixer):
         segment, position = segments(starts), jnp.where(valid, _positions(starts, state.length), -1)
         at = Places(position, segment)
         tokens = self._project(x, at, state)
-        order = "packed" if packed or lengths is not None else "whole"
-        new, count = self._attend(tokens, at, order), valid.sum(1, dtype=jnp.int32)
+        order = "packed" if packed else "whole" if lengths is None else "padded"
+        known = Rule(order=order, alone=not slots)
+        new, count = self._attend(tokens, at, known), valid.sum(1, dtype=jnp.int32)
         if slots:
             old = self._attend_cache(tokens, at, state)
             y, count = self._poison(merge(old, new).o, position, slots), _after(old, count)

@@ -120,7 +120,7 @@ class LSH(CachedMixer):
         bucket = hashes(x, self.q.kernel[...], self.heads, self.rounds, self.buckets)
         return Tokens(q, {"k": k, "v": v, "address": addresses(bucket, at, state.count)})
 
-    def _attend(self, tokens, at, order):
+    def _attend(self, tokens, at, known):
         how = dict(window=self.reach, method=self.method, block=self.block)
         return lsh(tokens.q, *tokens.cached.values(), at=at, **how)
 

@@ -28,7 +28,6 @@ from seqarch.ops.attention import FORMS
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.numerics import dot
 from seqarch.ops.online_softmax import Partial
-from seqarch.ops.visibility import Rule
 from seqarch.types import Array, DTypeLike, Float, Int
 
 
@@ -115,12 +114,12 @@ class MLA(CachedMixer):
         """Returns the first `size` channels, and the others rotated."""
         return x[..., :size], ops.rope(x[..., size:], at.position, self.rope)
 
-    def _attend(self, tokens, at, order):
+    def _attend(self, tokens, at, known):
         latent, k_rope = jnp.split(tokens.cached["latent"], [self.rank], axis=-1)
         shape = (*tokens.q.shape[:3], -1)
         k, v = (up(latent[:, :, 0]).reshape(shape) for up in (self.up_k, self.up_v))
         k = jnp.concatenate([k, jnp.broadcast_to(k_rope, (*shape[:3], self.rope_dim))], axis=-1)
-        return FORMS.pick(self.method)(tokens.q, k, v, at, at, Rule(order=order), block=self.block)
+        return FORMS.pick(self.method)(tokens.q, k, v, at, at, known, block=self.block)
 
     def _attend_cache(self, tokens, at, state):
         """Attends in the latent space, in which the values are the first channels of the keys."""

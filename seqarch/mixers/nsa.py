@@ -198,7 +198,7 @@ class NSA(CachedMixer):
         chosen = choose(fold(q), places, fold(keys).astype(jnp.float32), blocks, **how)
         return chosen.reshape(len(x), self.kv_heads, *chosen.shape[1:]).swapaxes(1, 2)
 
-    def _attend(self, tokens, at, order):
+    def _attend(self, tokens, at, known):
         more, kv, how = tokens.more, tokens.cached.values(), dict(block=self.block)
         compressed = (x[:, :-1].astype(tokens.q.dtype) for x in more.sums[:2])
         folded = fold_queries(tokens.q, self.kv_heads), *map(fold, kv)

@@ -53,8 +53,8 @@ class ShortConv(SequenceMixer):
         return self.mixer.causal
 
     @property
-    def is_kernel(self):
-        return self.mixer.is_kernel
+    def is_tpu_kernel(self):
+        return self.mixer.is_tpu_kernel
 
     @property
     def constant_state(self):

@@ -77,12 +77,12 @@ class Sparse(Attention):
             rules.append(Rule(first=first, beyond=window, stride=stride))
         self.rules = tuple(rules)
 
-    def _attend(self, tokens, at, order):
+    def _attend(self, tokens, at, known):
         form, q = FORMS.pick(self.method), self._rotate(tokens.q, at)
         parts, kv = [], tokens.cached.values()
         for rule in self.rules:
             if rule.stride is None:
-                rule = rule._replace(order=order)
+                rule = rule._replace(order=known.order)
                 parts.append(form(q, *kv, at, at, rule, block=self.block))
             else:
                 parts.append(strided(form, q, *kv, at, rule, block=self.block))

@@ -6,8 +6,9 @@ Key j is visible to query i iff
 
 (a `seqarch.ops.visibility.Rule` can say more). Scores may have biases (`seqarch.ops.bias`). The
 materialised form stores the O(T S) matrix of scores; the blockwise form never builds it, the tiled
-form is the blockwise one with smaller blocks, and the form "pallas" is a kernel for TPUs. Forms
-return a Partial, so that attention to a cache can be merged with them.
+form is the blockwise one with smaller blocks, the form "cudnn" is NVIDIA's library for its GPUs,
+and the form "pallas" is a kernel for TPUs. Forms return a Partial, so that attention to a cache can
+be merged with them.
 
 Source: Vaswani et al. 2017, "Attention is all you need", equation 1; Ainslie et al. 2023, "GQA".
 """
@@ -65,7 +66,7 @@ def attention(
     at_q, at_k = _places(q, q_pos, q_seg), _places(k, k_pos, k_seg)
     gates = None if log_gate is None else (cumulate(log_gate),) * 2
     given = [x is not None for x in (q_pos, k_pos, q_seg, k_seg)]
-    rule = Rule(causal, window, order=None if any(given) else "whole")
+    rule = Rule(causal, window, order=None if any(given) else "whole", alone=True)
     form = FORMS.pick(method)
     bias = dict(alibi=alibi, gates=gates, relative=relative)
     return form(q, k, v, at_q, at_k, rule, block=block, **bias).o
@@ -130,11 +131,18 @@ def _pallas(*given, **how) -> Partial:
     return attend(*given, **how)
 
 
+def _cudnn(*given, **how) -> Partial:
+    from seqarch.ops.cudnn_attention import attend
+
+    return attend(*given, **how)
+
+
 LEAST = 64  # tokens of the smallest block of the tiled form
 FORMS = Forms(
     {"materialised": _materialised, "blockwise": blockwise, "tiled": _tiled},
     cpu="tiled",
     accelerator="blockwise",
+    gpu="cudnn",
     tpu="pallas",
-    kernels={"pallas": Kernel("tpu", _pallas)},
+    kernels={"cudnn": Kernel("gpu", _cudnn), "pallas": Kernel("tpu", _pallas)},
 )

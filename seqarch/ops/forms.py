@@ -8,6 +8,8 @@ import jax
 
 from seqarch.errors import unknown
 
+ACCELERATOR = "accelerator"  # a platform: any GPU or TPU, without kernels
+
 
 def family(platform: str) -> str:
     """Returns "cpu", "gpu" or "tpu" for the platform of a JAX device."""
@@ -16,6 +18,8 @@ def family(platform: str) -> str:
 
 class Kernel(NamedTuple):
     """A form that is written for one platform, and that no other can run.
+
+    Where it does not apply, it computes the form of other accelerators.
 
     Attributes:
       platform: "gpu" or "tpu".
@@ -34,6 +38,7 @@ class Forms(dict[str, Callable]):
       cpu: the name that method="auto" stands for on a CPU.
       accelerator: the same on a GPU or TPU, where each turn of a `lax.scan` over tokens is a
         kernel launch.
+      gpu: the same on a GPU; None: `accelerator`.
       tpu: the same on a TPU; None: `accelerator`.
       kernels: forms of one platform, by name; they are no entries of the dict.
     """
@@ -44,12 +49,14 @@ class Forms(dict[str, Callable]):
         *,
         cpu: str,
         accelerator: str,
+        gpu: str | None = None,
         tpu: str | None = None,
         kernels: Mapping[str, Kernel] = MappingProxyType({}),
     ):
         super().__init__(forms)
         self.kernels = dict(kernels)
-        self._auto = {"cpu": cpu, "gpu": accelerator, "tpu": tpu or accelerator}
+        self._auto = {"cpu": cpu, "gpu": gpu or accelerator, "tpu": tpu or accelerator}
+        self._auto[ACCELERATOR] = accelerator
 
     def on(self, platform: str) -> tuple[str, ...]:
         """Returns the names of the forms that a platform can run."""
@@ -60,7 +67,8 @@ class Forms(dict[str, Callable]):
         """Returns the name of the preferred form on a platform.
 
         Args:
-          platform: "cpu", "gpu" or "tpu".
+          platform: "cpu", "gpu", "tpu", or ACCELERATOR for any of these: the form without a kernel
+            that GPUs and TPUs prefer.
 
         Raises:
           UserError: for any other platform.
@@ -85,9 +93,10 @@ class Forms(dict[str, Callable]):
             raise unknown("form", name, (*self, *self.kernels))
         return self[name]
 
-    def is_kernel(self, method: str) -> bool:
-        """Returns whether a form, named as for `pick`, is a kernel."""
-        return self._name(method) in self.kernels
+    def is_tpu_kernel(self, method: str) -> bool:
+        """Returns whether a form, named as for `pick`, is a kernel for a TPU."""
+        kernel = self.kernels.get(self._name(method))
+        return kernel is not None and kernel.platform == "tpu"
 
     def _name(self, method: str) -> str:
         return self.auto(family(jax.default_backend())) if method == "auto" else method

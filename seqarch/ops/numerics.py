@@ -58,6 +58,13 @@ def spread(x: Array, size: int) -> Array:
     return jnp.einsum("...,c->...c", x, jnp.ones(size, x.dtype), precision="highest")
 
 
+def fill(x: Array, axis: int, size: int, value: int = 0) -> Array:
+    """Returns an array with an axis filled up to a multiple of `size`."""
+    missing = -x.shape[axis] % size
+    widths = [(0, missing if each == axis else 0) for each in range(x.ndim)]
+    return jnp.pad(x, widths, constant_values=value) if missing else x
+
+
 def behind(mask: Array, x: Array) -> Array:
     """Returns a mask of the first axes of `x` with an axis of size 1 for each of the others."""
     return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))

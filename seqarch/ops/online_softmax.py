@@ -33,11 +33,12 @@ class Partial(NamedTuple):
     """Attention to some of the keys, which can be merged with attention to others.
 
     o: the average of the values; 0 where no key is visible
-    log_total: the log of its denominator; NOTHING where no key is visible
+    log_total: the log of its denominator; NOTHING where no key is visible; None: left out, as the
+      rule allowed (`seqarch.ops.visibility`)
     """
 
     o: Float[Array, "B T H V"]
-    log_total: Float[Array, "B T H"]
+    log_total: Float[Array, "B T H"] | None
 
 
 def merge(*parts: Partial) -> Partial:

@@ -46,9 +46,12 @@ class Rule(NamedTuple):
     stride: only keys a multiple of `stride` positions away; None: all
     hashed: only keys of its bucket; None: all
     chosen: only keys of the blocks of so many positions that it chose; None: all
-    order: what is known of the tokens where queries and keys are the same ones: "packed": they
-      stand in the order of their positions, document by document, and absent ones are the last;
-      "whole": they are besides of one document, and none is absent; None: nothing
+    order: what is known of the tokens where queries and keys are the same ones, or where the rule
+      is not causal: "packed": they stand in the order of their positions, document by document, and
+      absent ones are the last; "padded": they are besides of one document; "whole": and none is
+      absent; None: nothing
+    alone: whether the averages alone are read, and merged with no others, so that a form may leave
+      `log_total` out; it changes nothing that a query sees
     """
 
     causal: bool = True
@@ -60,6 +63,13 @@ class Rule(NamedTuple):
     hashed: Hashed | None = None
     chosen: int | None = None
     order: str | None = None
+    alone: bool = False
+
+
+def is_plain(rule: Rule) -> bool:
+    """Returns whether order and documents alone say what is visible."""
+    plain = rule._replace(order=None, causal=True, window=None, alone=False) == Rule()
+    return plain and (rule.order is not None or not rule.causal)
 
 
 def visible(q: Places, k: Places, rule: Rule) -> Bool[Array, "B T S"]:

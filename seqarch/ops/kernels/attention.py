@@ -12,9 +12,10 @@ from seqarch.ops.kernels.attention_calls import Documents, Factors, backward, fo
 from seqarch.ops.kernels.attention_kernels import LANES, LN2, How
 from seqarch.ops.kernels.block_pairs import WORDS, Pairs, order_pairs, visible_pairs
 from seqarch.ops.kernels.call import by_rows, row_devices, say_once
+from seqarch.ops.numerics import fill
 from seqarch.ops.online_softmax import NOTHING, Partial
 from seqarch.ops.rope import Rope
-from seqarch.ops.visibility import Places, Rule
+from seqarch.ops.visibility import Places, Rule, is_plain
 from seqarch.types import Array, Float
 
 # Bytes of the sums of gradients for queries, which stay in fast memory: at most, or half of it with
@@ -51,7 +52,7 @@ def attend(
     how = _how(q, k, v, rule)
     if rope is not None:
         how = how._replace(half=rope.half(q.shape[-1]))
-    if biased or not (_is_plain(rule) and _fits(len(q), T, S, how)):
+    if biased or not (is_plain(rule) and _fits(len(q), T, S, how)):
         bias = dict(alibi=alibi, gates=gates, relative=relative)
         if rope is not None:
             q, k = rope.turn(q, at_q.position), rope.turn(k, at_k.position)
@@ -59,8 +60,8 @@ def attend(
     q_segment = k_segment = None
     if rule.order != "whole" or (not rule.causal and S % how.size):
         absent = at_q.position < 0 if rule.causal else jnp.zeros_like(at_q.position, bool)
-        q_segment = _fill(jnp.where(absent, -1, at_q.segment), 1, how.size, -1)
-        k_segment = _fill(jnp.where(at_k.position < 0, NONE, at_k.segment), 1, how.size, NONE)
+        q_segment = fill(jnp.where(absent, -1, at_q.segment), 1, how.size, -1)
+        k_segment = fill(jnp.where(at_k.position < 0, NONE, at_k.segment), 1, how.size, NONE)
     if how.share == 1 and k.shape[2] != q.shape[2]:
         k, v = (jnp.repeat(x, q.shape[2] // k.shape[2], axis=2) for x in (k, v))
     K, V = (lanes // how.heads for lanes in how.lanes)
@@ -77,7 +78,7 @@ def _factors(
     """Returns the factors of a block of heads, of `channels` filled up to `width`."""
 
     def of(at: Places) -> tuple[Array, ...]:
-        each = (_fill(x, 2, width) for x in rope.factors(_fill(at.position, 1, how.size), channels))
+        each = (fill(x, 2, width) for x in rope.factors(fill(at.position, 1, how.size), channels))
         return tuple(jnp.tile(x, (1, 1, how.heads)) for x in each)
 
     of_q = of(at_q)
@@ -106,27 +107,14 @@ def _width(channels: int) -> int:
 
 def _flat(x: Float[Array, "B T H K"], size: int, width: int) -> Array:
     """Returns heads side by side, with zeros up to whole blocks of tokens and `width` channels."""
-    x = _fill(_fill(x, 1, size), 3, width)
+    x = fill(fill(x, 1, size), 3, width)
     return x.reshape(*x.shape[:2], -1)
-
-
-def _fill(x: Array, axis: int, size: int, value: int = 0) -> Array:
-    """Returns an array with an axis filled up to a multiple of `size`."""
-    missing = -x.shape[axis] % size
-    widths = [(0, missing if each == axis else 0) for each in range(x.ndim)]
-    return jnp.pad(x, widths, constant_values=value) if missing else x
 
 
 def _size(tokens: int, is_small: bool) -> int:
     """Returns the tokens of a block, a multiple of LANES, so that few are added."""
     count = -(-tokens // (SMALL if is_small else SIZE))
     return -(-tokens // (count * LANES)) * LANES
-
-
-def _is_plain(rule: Rule) -> bool:
-    """Returns whether a rule says no more than order and documents do."""
-    plain = rule._replace(order=None, causal=True, window=None) == Rule()
-    return plain and (rule.order is not None or not rule.causal)
 
 
 def _fits(B: int, T: int, S: int, how: How) -> bool:
