@@ -69,7 +69,7 @@ def selective_scan(
       starts: whether the state is forgotten before a token.
       negative_eigenvalues: whether decays are in (-1, 1) in place of (0, 1).
       method: a name in FORMS, or "auto".
-      chunk: tokens of a chunk; "pallas" has its own.
+      chunk: tokens of a chunk; "pallas" and "triton" have their own.
     """
     h0 = jnp.zeros((x.shape[0], *A.T.shape), jnp.float32) if h0 is None else h0
     keep = None if starts is None else 1.0 - starts
@@ -110,18 +110,20 @@ def _in_float32(
     return y + rows(D, y) * tokens.x, h
 
 
-def _pallas(
-    tokens: Chunk, A: Array, D: Array, h: Array, negative: bool, *, chunk: int
+def _kernels(
+    method: str, tokens: Chunk, A: Array, D: Array, h: Array, negative: bool, *, chunk: int
 ) -> tuple[Array, Array]:
-    """Computes the kernels for a TPU, or chunks where those cannot, said once."""
-    from seqarch.ops.kernels import selective_scan as kernels
+    """Computes the kernels of a form, or chunks where those cannot, said once."""
+    from seqarch.ops.kernels import selective_scan as on_tpu
+    from seqarch.ops.kernels import selective_scan_gpu as on_gpu
     from seqarch.ops.kernels.call import say_once
 
+    kernels = {"pallas": on_tpu, "triton": on_gpu}[method]
     if reason := kernels.why_not(tokens.x, A):
-        say_once(f"selective_scan: method=chunked in place of pallas, as {reason}")
+        say_once(f"selective_scan: method=chunked in place of {method}, as {reason}")
         return FORMS["chunked"](tokens, A, D, h, negative, chunk=chunk)
     x, delta, B, C, keep = tokens
-    return kernels.selective_scan(x, delta, A, B, C, D, h, keep, negative)
+    return on_tpu.selective_scan(kernels, x, delta, A, B, C, D, h, keep, negative)
 
 
 def _arranged(
@@ -225,5 +227,8 @@ FORMS = Forms(
     cpu="recompute",
     accelerator="chunked",
     tpu="pallas",
-    kernels={"pallas": Kernel("tpu", _pallas)},
+    kernels={
+        "triton": Kernel("gpu", partial(_kernels, "triton")),
+        "pallas": Kernel("tpu", partial(_kernels, "pallas")),
+    },
 )

@@ -18,7 +18,9 @@ from seqarch.config.forms import with_forms
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
 from seqarch.ops.kernels import selective_scan as kernels
+from seqarch.ops.kernels import selective_scan_gpu as on_gpu
 from seqarch.ops.kernels.call import interpreted, say_once
+from tests.ops.absent_gpus import compile_gradient
 from tests.oracle import RNG, normal, softplus
 
 B, E = 2, 128
@@ -51,25 +53,28 @@ def results(method: str, arrays: list[jax.Array], cotangents: list[jax.Array], *
 
 
 @pytest.mark.parametrize(
-    "time, N, dtype, packed, negative, tolerance",
+    "method, time, N, dtype, packed, negative, tolerance",
     [
-        (40, 16, jnp.float32, True, True, 2e-6),  # two chunks, the second one padded
-        (20, 8, jnp.float32, False, False, 2e-6),
-        (40, 16, jnp.bfloat16, True, False, 1e-2),
+        ("pallas", 40, 16, jnp.float32, True, True, 2e-6),  # two chunks, the second one padded
+        ("pallas", 20, 8, jnp.float32, False, False, 2e-6),
+        ("pallas", 40, 16, jnp.bfloat16, True, False, 1e-2),
+        ("triton", 11, 16, jnp.float32, True, True, 2e-6),  # three chunks
+        ("triton", 8, 8, jnp.bfloat16, False, False, 1e-2),
     ],
 )
 def test_the_selective_scan_s_is_its_definition(
-    time, N, dtype, packed, negative, tolerance, monkeypatch
+    method, time, N, dtype, packed, negative, tolerance, monkeypatch
 ):
     """To `tolerance` of the largest number of each array."""
     monkeypatch.setattr(kernels, "CHUNK", 32)
+    monkeypatch.setattr(on_gpu, "CHUNK", 4)
     arrays = arguments(time, N, dtype)
     cotangents = [jnp.asarray(normal(*arrays[i].shape), dtype) for i in (0, 6)]
     cotangents[1] = cotangents[1].astype(jnp.float32)
     starts = RNG.random((B, time)) < 0.15 if packed else None
     options = dict(starts=starts, negative_eigenvalues=negative)
     with interpreted():
-        found = results("pallas", arrays, cotangents, **options)
+        found = results(method, arrays, cotangents, **options)
     exact = [array.astype(jnp.float32) for array in arrays]
     expected = results("sequential", exact, cotangents, **options)
     assert [each.dtype for each in found[2:]] == [each.dtype for each in arrays]
@@ -95,6 +100,23 @@ def test_a_kernel_is_what_a_tpu_prefers_and_a_cpu_refuses():
     assert "method=pallas" in with_forms(ModelConfig("mamba"), "tpu").mixer
     with pytest.raises(UserError, match="'pallas' of mamba is a kernel for a TPU, not for a CPU"):
         with_forms(ModelConfig("mamba(method=pallas)"), "cpu")
+
+
+def test_a_gpu_takes_the_selective_scan_s_where_a_config_names_them():
+    assert "method=chunked" in with_forms(ModelConfig("mamba"), "gpu").mixer
+    named = ModelConfig("mamba(method=triton)")
+    assert "method=triton" in with_forms(named, "gpu").mixer
+    with pytest.raises(UserError, match="'triton' of mamba is a kernel for a GPU, not for a TPU"):
+        with_forms(named, "tpu")
+
+
+def test_the_selective_scan_s_compile_for_an_h100(monkeypatch):
+    monkeypatch.setattr(on_gpu, "CHUNK", 4)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arguments(10, 16, jnp.bfloat16)]
+    starts = jax.ShapeDtypeStruct((B, 10), bool)
+    scan = lambda starts, *arrays: ops.selective_scan(*arrays, starts=starts, method="triton")
+    targets = compile_gradient(scan, starts, *shapes)
+    assert targets.count("__gpu$xla.gpu.triton") == 2
 
 
 def test_a_kernel_s_flops_are_those_of_its_body_in_each_turn_of_its_grid():

@@ -10,6 +10,7 @@ Source: Gu and Dao 2023, "Mamba: linear-time sequence modeling with selective st
 
 import functools
 import math
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,14 @@ def why_not(x: Float[Array, "B T E"], A: Float[Array, "E N"]) -> str | None:
     return None
 
 
+def chunk_of(time: int, N: int) -> int:
+    """Returns the tokens of a chunk, which are a multiple of those that fill the lanes."""
+    least = UNROLL * LANES // N
+    return min(CHUNK, -(-time // least) * least)
+
+
 def selective_scan(
+    kernels: ModuleType,
     x: Float[Array, "B T E"],
     delta: Float[Array, "B T E"],
     A: Float[Array, "E N"],
@@ -62,12 +70,14 @@ def selective_scan(
     """Returns the outputs and the final state; see seqarch.ops.selective_scan.
 
     Args:
-      x: as there, as are `delta`, `A`, `B`, `C`, `D` and `h0`; `why_not` has nothing against them.
+      kernels: the module of the kernels: this one, or that for a GPU.
+      x: as there, as are `delta`, `A`, `B`, `C`, `D` and `h0`; its `why_not` has nothing against
+        them.
       keep: 0 where the state is forgotten before a token, else 1; None: all are 1.
       negative: whether decays are 2 exp(delta A) - 1.
     """
-    time, least = x.shape[1], UNROLL * LANES // A.shape[1]
-    chunk = min(CHUNK, -(-time // least) * least)
+    time = x.shape[1]
+    chunk = kernels.chunk_of(time, A.shape[1])
 
     def padded(tokens: Array, fill: float = 0.0) -> Array:
         """Adds tokens that leave the state alone."""
@@ -79,25 +89,25 @@ def selective_scan(
     x = x if x.dtype == jnp.bfloat16 else x.astype(jnp.float32)
     delta, A, D, h0 = (array.astype(jnp.float32) for array in (delta, A, D, h0))
     keep = None if keep is None else padded(keep.astype(jnp.float32), 1.0)
-    y, h = _scan(negative, chunk, *map(padded, (x, delta, B, C)), A, D, h0, keep)
+    y, h = _scan(kernels, negative, chunk, *map(padded, (x, delta, B, C)), A, D, h0, keep)
     return y[:, :time], h
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _scan(negative, chunk, x, delta, B, C, A, D, h0, keep):
-    return _forward(negative, chunk, x, delta, B, C, A, D, h0, keep)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _scan(kernels, negative, chunk, x, delta, B, C, A, D, h0, keep):
+    return _forward(kernels, negative, chunk, x, delta, B, C, A, D, h0, keep)[0]
 
 
-def _forward(negative, chunk, x, delta, B, C, A, D, h0, keep):
+def _forward(kernels, negative, chunk, x, delta, B, C, A, D, h0, keep):
     rows = x, delta, B, C, h0, keep
-    y, entering, h = by_rows(functools.partial(_call_forward, negative, chunk), rows, (A, D))
+    y, entering, h = by_rows(functools.partial(kernels.forward, negative, chunk), rows, (A, D))
     return (y, h), (x, delta, B, C, A, D, keep, entering)
 
 
-def _backward(negative, chunk, saved, cotangents):
+def _backward(kernels, negative, chunk, saved, cotangents):
     x, delta, B, C, A, D, keep, entering = saved
     rows = x, delta, B, C, keep, entering, *cotangents
-    d = by_rows(functools.partial(_call_backward, negative, chunk), rows, (A, D))
+    d = by_rows(functools.partial(kernels.backward, negative, chunk), rows, (A, D))
     dB, dC = (each.sum(1).reshape(B.shape).astype(B.dtype) for each in (d.B, d.C))
     dkeep = None if keep is None else jnp.zeros_like(keep)
     return d.x, d.delta, dB, dC, d.A.sum(0).T, d.D.sum((0, 1)), d.h, dkeep
@@ -106,7 +116,7 @@ def _backward(negative, chunk, saved, cotangents):
 _scan.defvjp(_forward, _backward)
 
 
-def _call_forward(negative, chunk, rows, whole):
+def forward(negative, chunk, rows, whole):
     """Returns the outputs, the states before chunks [B, M, N, E] and the final state."""
     x, delta, B, C, h0, keep = rows
     blocks = _Blocks(x.shape, h0.shape[1], chunk)
@@ -128,7 +138,7 @@ def _call_forward(negative, chunk, rows, whole):
     return call(_tokens(x, delta, B, keep, *whole), _grouped(C), h0)
 
 
-def _call_backward(negative, chunk, rows, whole):
+def backward(negative, chunk, rows, whole):
     """Returns the gradients, those of parameters for each row."""
     x, delta, B, C, keep, entering, dy, dh = rows
     blocks = _Blocks(x.shape, dh.shape[1], chunk, reverse=True)
