@@ -119,6 +119,17 @@ def _pallas(
     return affine.FORMS[ACCELERATOR](of, tokens, state, chunk=chunk)
 
 
+def _triton(
+    of: affine.Recurrence, tokens: Tokens, state: Float[Array, "B H K V"], *, chunk: int
+) -> tuple[Float[Array, "B T H V"], Float[Array, "B H K V"]]:
+    """Computes a recurrence by kernels for a GPU, or by ACCELERATOR where they do not have it."""
+    from seqarch.ops.kernels import linear_attention_gpu as kernel
+
+    if kernel.takes(tokens, otherwise=ACCELERATOR):
+        return kernel.linear_attention(tokens, state)
+    return affine.FORMS[ACCELERATOR](of, tokens, state, chunk=chunk)
+
+
 def _kernel() -> ModuleType:
     """Returns the kernels' module, which takes a while to import."""
     from seqarch.ops.kernels import linear_attention as kernel
@@ -139,7 +150,7 @@ FORMS = Forms(
     cpu="chunked",
     accelerator=ACCELERATOR,
     tpu="pallas",
-    kernels={"pallas": Kernel("tpu", _pallas)},
+    kernels={"triton": Kernel("gpu", _triton), "pallas": Kernel("tpu", _pallas)},
 )
 # Of decays per channel, which no kernel takes.
 CHANNEL_FORMS = Forms(affine.FORMS, cpu="chunked", accelerator=ACCELERATOR)

@@ -13,6 +13,7 @@ import pytest
 from seqarch import ops
 from seqarch.ops.kernels.call import interpreted, say_once
 from seqarch.ops.linear_attention import FORMS
+from tests.ops.absent_gpus import compile_gradient
 from tests.ops.absent_tpus import TARGETS, check_gradient, compile_apart
 from tests.oracle import assert_same_program, outputs_and_gradients
 
@@ -36,17 +37,19 @@ def results(method: str, given: list, starts, cotangents: list, sums: bool) -> l
 
 
 @pytest.mark.parametrize(
-    "H, K, V, dtype, decays, packed, sums, tolerance",
+    "method, H, K, V, dtype, decays, packed, sums, tolerance",
     [
-        (4, 64, 64, jnp.float32, True, True, False, 2e-6),
-        (2, 64, 64, jnp.bfloat16, True, True, True, 1e-2),
-        (2, 64, 64, jnp.float32, False, False, True, 2e-6),
-        (1, 128, 128, jnp.float32, True, True, True, 2e-6),
-        (2, 128, 64, jnp.bfloat16, True, False, False, 1e-2),
-        (2, 64, 128, jnp.float32, False, True, False, 2e-6),
+        ("pallas", 4, 64, 64, jnp.float32, True, True, False, 2e-6),
+        ("pallas", 2, 64, 64, jnp.bfloat16, True, True, True, 1e-2),
+        ("pallas", 2, 64, 64, jnp.float32, False, False, True, 2e-6),
+        ("pallas", 1, 128, 128, jnp.float32, True, True, True, 2e-6),
+        ("pallas", 2, 128, 64, jnp.bfloat16, True, False, False, 1e-2),
+        ("pallas", 2, 64, 128, jnp.float32, False, True, False, 2e-6),
+        ("triton", 2, 24, 15, jnp.float32, True, True, True, 2e-6),
+        ("triton", 1, 16, 64, jnp.bfloat16, False, True, False, 1e-2),
     ],
 )
-def test_kernels_are_the_recurrence(H, K, V, dtype, decays, packed, sums, tolerance):
+def test_kernels_are_the_recurrence(method, H, K, V, dtype, decays, packed, sums, tolerance):
     """Errors are relative to the largest number; log-decays reach from -30 to -1e-6."""
     q, k, v = (
         x.astype(dtype)
@@ -64,10 +67,18 @@ def test_kernels_are_the_recurrence(H, K, V, dtype, decays, packed, sums, tolera
     exact = [None if x is None else x.astype(jnp.float32) for x in given]
     expected = results("sequential", exact, starts, cotangents, sums)
     with interpreted():
-        found = results("pallas", given, starts, cotangents, sums)
+        found = results(method, given, starts, cotangents, sums)
     for name, (x, y) in enumerate(zip(found, expected, strict=True)):
         error = jnp.abs(x.astype(jnp.float32) - y).max()
         assert error <= tolerance * max(1e-3, jnp.abs(y).max()), (name, error)
+
+
+def test_kernels_for_a_gpu_compile_for_an_h100():
+    of = lambda *shape, dtype=jnp.float32: jax.ShapeDtypeStruct(shape, dtype)
+    q, v = (of(1, 40, 2, size, dtype=jnp.bfloat16) for size in (24, 64))
+    attend = partial(ops.linear_attention, method="triton")
+    targets = compile_gradient(attend, q, q, v, of(1, 40, 2), of(1, 2, 24, 64))
+    assert targets.count("__gpu$xla.gpu.triton") == 2
 
 
 def test_what_has_no_tiles_is_computed_otherwise_and_said_once(capsys):
@@ -84,11 +95,14 @@ def test_what_has_no_tiles_is_computed_otherwise_and_said_once(capsys):
     for more in (dict(log_decay=g), dict(r=q), dict(log_decay=g[..., 0], negative=g[..., 0] < -1)):
         assert_same_program(*(partial(form, **more) for form in forms), q, q, v)
     assert capsys.readouterr().err == ""
+    jax.eval_shape(partial(ops.linear_attention, method="triton", r=q), q, q, v)
+    assert "parallel in place of triton, as the state is erased" in capsys.readouterr().err
 
 
 def test_a_tpu_prefers_the_kernels():
     assert FORMS.auto("tpu") == "pallas" and "pallas" in FORMS.on("tpu")
     assert "pallas" not in FORMS.on("gpu") and "pallas" not in FORMS
+    assert FORMS.auto("gpu") == "parallel" and "triton" in FORMS.on("gpu")
 
 
 def compile_for(target: str, dtype, K: int, V: int) -> None:

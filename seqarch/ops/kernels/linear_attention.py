@@ -32,10 +32,13 @@ def takes(tokens: Tokens, otherwise: str) -> bool:
       tokens: of the recurrence.
       otherwise: the name of the form that computes it else.
     """
+    return decays_per_head(tokens) and has_tiles(tokens, otherwise)
+
+
+def decays_per_head(tokens: Tokens) -> bool:
+    """Returns whether a recurrence erases nothing, and decays per head are not negative."""
     per_head = tokens.log_decay is None or tokens.log_decay.ndim == 3
-    if not per_head or tokens.r is not None or tokens.negative is not None:
-        return False
-    return has_tiles(tokens, otherwise)
+    return per_head and tokens.r is None and tokens.negative is None
 
 
 def has_tiles(tokens: Tokens, otherwise: str, padded: Callable[[int], int] = int) -> bool:
