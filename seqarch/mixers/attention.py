@@ -47,7 +47,7 @@ from seqarch.mixers.attention_options import (
 from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens
 from seqarch.ops.attention import FORMS
 from seqarch.ops.bias import buckets, cumulate, difference
-from seqarch.ops.cache_attention import cache_attention
+from seqarch.ops.cache_attention import cache_attention, cache_attention_on_tpu
 from seqarch.ops.online_softmax import merge
 from seqarch.ops.rope import Rope
 from seqarch.ops.rope_scaling import read_scaling
@@ -230,13 +230,15 @@ class Attention(CachedMixer):
         return merge(*parts)
 
     def _attend_cache(self, tokens, at, state):
+        on_tpu = FORMS.is_tpu_kernel(self.method)
+        form = cache_attention_on_tpu if on_tpu else cache_attention
         parts, slots = [], state.length.max()
         for q, there, rule in self._groups(tokens.q, at):
             filled = slots if rule.end is None else jnp.minimum(slots, rule.end)
             given = q, state.k, state.v, there, state.position, filled, rule
             how = dict(alibi=self.alibi, gate=tokens.gates, fade=state.fade)
             how["relative"] = self._by_distance
-            parts.append(cache_attention(*given, **how))
+            parts.append(form(*given, **how))
         return merge(*parts)
 
     def _write(self, state, tokens, *args):

@@ -161,7 +161,9 @@ class CachedMixer(SequenceMixer):
             slot = jnp.where(position < n, position, n + (position - n) % w)
         slot = jnp.where(keep, slot, slots)  # beyond the last slot `put` drops the token
         places = state.position.at[rows[:, None], slot].set(position, mode="drop")
-        cached = {name: put(getattr(state, name), new, slot) for name, new in tokens.cached.items()}
+        run = not self._is_ring(slots)
+        write = lambda name, new: put(getattr(state, name), new, slot, run=run)
+        cached = {name: write(name, new) for name, new in tokens.cached.items()}
         return state._replace(**cached, position=places, length=length)
 
 

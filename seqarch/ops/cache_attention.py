@@ -4,7 +4,8 @@ A prefill merges it with attention among its own tokens (`online_softmax.merge`)
 only it.
 
 On accelerators each turn of the loop costs microseconds, and products of few rows are not left to
-matrix units. Blocks there are larger, and the queries of a block are at least 8.
+matrix units. Blocks there are larger, and the queries of a block are at least 8. TPUs have a kernel
+for caches without biases.
 """
 
 from functools import partial, reduce
@@ -79,6 +80,13 @@ def cache_attention(
     block = Blocks(block, block) if isinstance(block, int) else block
     how = rules or (Rule(),), block, alibi
     return _attend(q, k, v, gate, fade, relative, at_q, (k_pos, address), filled, how)
+
+
+def cache_attention_on_tpu(*given, **bias) -> Partial:
+    """Returns `cache_attention` by a kernel for TPUs, where it applies."""
+    from seqarch.ops.kernels.cache_attention import attend_cache
+
+    return attend_cache(*given, **bias)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(9,))

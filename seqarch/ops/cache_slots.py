@@ -21,19 +21,29 @@ def put(
     cache: Float[Array, "B G S *K"] | Int[Array, "B G S *K"],
     new: Float[Array, "B T G *K"] | Int[Array, "B T G *K"],
     slot: Int[Array, "B T"],
+    *,
+    run: bool = False,
 ) -> Array:
-    """Returns `cache` with each token in its slot; tokens beyond the last slot are dropped."""
-    new = new.astype(cache.dtype)
-    if new.shape[1] > 1:
+    """Returns `cache` with each token in its slot; tokens beyond the last slot are dropped.
+
+    Args:
+      cache: slots of heads.
+      new: tokens.
+      slot: of each token.
+      run: whether those of a row that are not dropped stand side by side, in slots side by side.
+    """
+    new, T = new.astype(cache.dtype), new.shape[1]
+    if T > 1 and not (run and T <= cache.shape[2]):
         return _scatter(cache, new, slot)
-    return jax.lax.platform_dependent(cache, new, slot, tpu=_put_one, default=_scatter)
+    on_tpu = _put_one if T == 1 else _put_run
+    return jax.lax.platform_dependent(cache, new, slot, tpu=on_tpu, default=_scatter)
 
 
 def take(x: Float[Array, "B G S K"], start: Int[Array, ""], size: int) -> Float[Array, "B G C K"]:
     """Returns `size` slots from `start` on."""
     block = jax.lax.dynamic_slice_in_dim(x, start, size, axis=2)
     standard = partial(_laid_out, slots_last=False)
-    if not _narrow(x):
+    if not is_narrow(x):
         return standard(block)
     last = partial(_laid_out, slots_last=True)
     return jax.lax.platform_dependent(block, tpu=last, default=standard)
@@ -63,18 +73,45 @@ def _put_one(cache: Array, new: Array, slot: Array) -> Array:
 
     def write(row: Int[Array, ""] | int, cache: Array) -> Array:
         cache = cache.at[row, :, slot[row, 0]].set(new[row, 0], mode="drop")
-        return _laid_out(cache, slots_last=_narrow(cache))
+        return _laid_out(cache, slots_last=is_narrow(cache))
 
     if len(new) == 1:
         return write(0, cache)
     return (
         jax.lax.fori_loop(0, len(new), write, cache)
-        if _narrow(cache)
+        if is_narrow(cache)
         else _scatter(cache, new, slot)
     )
 
 
-def _narrow(cache: Array) -> bool:
+def _put_run(cache: Array, new: Array, slot: Array) -> Array:
+    """Returns what `put` does with a run of tokens of each row, on TPUs.
+
+    As many slots as there are tokens are read, changed and written at once. A scatter writes a
+    token of a head at a time: in a prefill of 2,048 tokens on a v5e it is estimated to take ten
+    times as long as all products.
+    """
+    T, S = new.shape[1], cache.shape[2]
+    heads_first = new.swapaxes(1, 2)
+
+    def write(row: Int[Array, ""] | int, cache: Array) -> Array:
+        kept = slot[row] < S
+        first = jnp.argmax(kept)
+        start = slot[row, first] - first  # the slot of token 0, which may have none
+        begin = jnp.clip(start, 0, S - T)
+        token = jnp.arange(T) + begin - start  # of each of the slots
+        kept = kept[token % T] & (token >= 0) & (token < T)
+        old = jax.lax.dynamic_slice_in_dim(cache[row], begin, T, 1)
+        twice = jnp.concatenate([heads_first[row]] * 2, axis=1)
+        given = jax.lax.dynamic_slice_in_dim(twice, (begin - start) % T, T, 1)
+        here = kept.reshape(1, T, *(1,) * (old.ndim - 2))
+        start = (row, 0, begin, *(0,) * (old.ndim - 2))
+        return jax.lax.dynamic_update_slice(cache, jnp.where(here, given, old)[None], start)
+
+    return write(0, cache) if len(new) == 1 else jax.lax.fori_loop(0, len(new), write, cache)
+
+
+def is_narrow(cache: Array) -> bool:
     """Returns whether the channels of a head would leave lanes empty."""
     return cache.ndim == 4 and cache.shape[-1] % LANES > 0
 

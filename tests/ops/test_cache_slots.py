@@ -36,6 +36,20 @@ def test_a_token_of_each_row_goes_to_its_slot(rows, channels, on_tpus):
         np.testing.assert_array_equal(write(cache, new, jnp.array(slots)), expected)
 
 
+@pytest.mark.parametrize("channels", [(8,), ()])
+def test_a_run_of_tokens_goes_to_a_run_of_slots(channels):
+    """Rows: within the cache, beyond its end, from a token within the row on, and no token."""
+    slots = np.array([[2, 3, 4], [4, 5, 6], [6, 6, 0], [6, 6, 6], [0, 1, 6], [6, 3, 6]])
+    cache, new = normal(6, 2, 6, *channels), normal(6, 3, 2, *channels)
+    expected = cache.copy()
+    for row, places in enumerate(slots):
+        for token, slot in enumerate(places):
+            if slot < 6:
+                expected[row, :, slot] = new[row, token]
+    for write in (cache_slots._put_run, partial(cache_slots.put, run=True)):
+        np.testing.assert_array_equal(jax.jit(write)(cache, new, jnp.asarray(slots)), expected)
+
+
 def test_taken_slots_follow_each_other():
     cache = normal(2, 3, 9, 8)
     found = jax.jit(partial(cache_slots.take, size=4))(cache, 3)
