@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from seqarch.ops.forms import Forms
+from seqarch.ops.kernels import cells as kernels
 from seqarch.ops.newton import newton
 from seqarch.ops.numerics import behind, dot, multiply_rows
 from seqarch.types import Array, Bool, Float
@@ -149,6 +150,31 @@ def _backward(cell, saved, cotangents):
 
 
 _recompute.defvjp(_forward, _backward)
+
+
+def in_kernels(
+    cell: kernels.Cell,
+    u: Float[Array, "T B U"],
+    keep: Float[Array, "T B"] | None,
+    valid: Bool[Array, "T B"] | None,
+    W: Float[Array, "*H K F"],
+    b: Float[Array, "U"] | None,
+    state: tuple[Float[Array, "B E"], ...],
+) -> tuple[Float[Array, "T B E"], tuple[Float[Array, "B E"], ...]] | None:
+    """Returns all h and the last state by kernels for a TPU (see `seqarch.ops.kernels.cell.scan`).
+
+    Returns None, and says once why, for shapes that they cannot compute; and for a single token, as
+    of decoding: the weights are read once in any case.
+    """
+    from seqarch.ops.kernels.call import say_once
+    from seqarch.ops.kernels.cell import scan, why_not
+
+    if reason := why_not(u, W):
+        say_once(f"{cell.name}: method=recompute in place of pallas, as {reason}")
+    if reason or len(u) == 1:
+        return None
+    return scan(cell, u, keep, valid, W, b, state)
+
 
 FORMS = Forms(
     {"sequential": _sequential, "recompute": _recompute, "newton": newton},

@@ -13,7 +13,9 @@ where the reset comes before the product, W (r * h).
 import jax
 import jax.numpy as jnp
 
+from seqarch.ops.cell import in_kernels
 from seqarch.ops.forms import Forms, Kernel
+from seqarch.ops.kernels.cells import GRU
 from seqarch.ops.newton import newton
 from seqarch.ops.numerics import dot, multiply_rows
 from seqarch.types import Array, Bool, Float
@@ -211,18 +213,11 @@ def _newton(
 def _pallas(
     u: Array, keep: Array | None, valid: Array | None, W: Array, b: Array, h: Array
 ) -> tuple[Array, Array]:
-    """Computes the kernels for a TPU, or `_recompute` where those cannot, said once.
-
-    They do not pay for a single token, as of decoding: the weights are read once in any case.
-    """
-    from seqarch.ops.kernels import gru as kernels
-    from seqarch.ops.kernels.call import say_once
-
-    reason = kernels.why_not(u, W)
-    if reason:
-        say_once(f"gru: method=recompute in place of pallas, as {reason}")
-    form = _recompute if reason or len(u) == 1 else kernels.gru
-    return form(u, keep, valid, W, b, h)
+    """Computes the kernels for a TPU, or `_recompute` where those cannot, said once."""
+    found = in_kernels(GRU, u, keep, valid, W, b, (h,))
+    if found is None:
+        return _recompute(u, keep, valid, W, b, h)
+    return found[0], found[1][0]
 
 
 FORMS = Forms(

@@ -1,0 +1,113 @@
+"""What a turn of the kernels of a cell reads and writes, and what of it a core's memory holds."""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from seqarch.ops.kernels.cell_bodies import LANES, Masks
+from seqarch.ops.kernels.cells import Cell
+from seqarch.types import Array, DTypeLike, Float
+
+MEMORY = 16 * 2**20  # bytes of a core's memory where the device is not known: those of a v4
+BUFFERS = 7 * 2**20  # bytes of blocks of tokens and states in the backward pass, at once
+TOKENS = 16  # of a block at most
+ROWS = 64  # of a block at most: more leave their registers, and take long to compile
+TILE = 8  # rows in a register
+
+
+def memory() -> int:
+    """Returns the bytes of memory of a core of the device, which a mesh in force tells."""
+    try:
+        return pltpu.get_tpu_info().vmem_capacity_bytes
+    except ValueError:
+        return MEMORY
+
+
+def parameters(W: Array) -> pltpu.CompilerParams:
+    """Returns the compiler's options for a kernel that keeps packed weights."""
+    most = max(MEMORY, W.size * W.dtype.itemsize + MEMORY // 2)
+    return pltpu.CompilerParams(("parallel", "arbitrary"), vmem_limit_bytes=most)
+
+
+def whole(x: Array) -> pl.BlockSpec:
+    """Returns the block of an array that stays in the core's memory."""
+    return pl.BlockSpec(x.shape, lambda i, t: (0,) * x.ndim, pipeline_mode=pl.Buffered(1))
+
+
+class Blocks:
+    """What a turn of the grid reads and writes; turns are over rows and over chunks of tokens.
+
+    Attributes:
+      grid: number of turns over each.
+      state: block of arrays [1, B, E].
+      state_shape: theirs, with padding.
+    """
+
+    def __init__(self, cell: Cell, u: Float[Array, "T B U"], units: int, *, reverse: bool = False):
+        self._time, self._batch, _ = u.shape
+        self._dtype = u.dtype
+        of_token, of_state = _row_bytes(cell, units, u.dtype.itemsize)
+        most = max(TILE, BUFFERS // (of_token + of_state) // TILE * TILE)
+        self._rows = min(-(-self._batch // TILE) * TILE, most, ROWS)
+        fitting = (BUFFERS - self._rows * of_state) // (self._rows * of_token)
+        self._chunk = min(TOKENS, max(1, fitting), self._time)
+        self._rest = -self._time % self._chunk, -self._batch % self._rows
+        time, batch = self._time + self._rest[0], self._batch + self._rest[1]
+        self._padded = time, batch
+        self.grid = batch // self._rows, time // self._chunk
+        last = self.grid[1] - 1
+        self._at = (lambda t: last - t) if reverse else (lambda t: t)
+        self.state = pl.BlockSpec((1, self._rows, units), lambda i, t: (0, i, 0))
+        self.state_shape = jax.ShapeDtypeStruct((1, batch, units), jnp.float32)
+
+    def tokens(self, lanes: int) -> pl.BlockSpec:
+        """Returns the block of arrays [T, B, lanes]."""
+        return pl.BlockSpec((self._chunk, self._rows, lanes), lambda i, t: (self._at(t), i, 0))
+
+    def tokens_shape(self, lanes: int, dtype: DTypeLike | None = None) -> jax.ShapeDtypeStruct:
+        """Returns their shape with padding, in u's dtype or another one."""
+        return jax.ShapeDtypeStruct((*self._padded, lanes), dtype or self._dtype)
+
+    def padded(self, x: Float[Array, "T B L"]) -> Array:
+        """Adds tokens and rows of zeros."""
+        time, rows = self._rest
+        return jnp.pad(x, [(0, time), (0, rows), (0, 0)]) if time or rows else x
+
+    def padded_state(self, h: Float[Array, "1 B E"]) -> Array:
+        """Adds rows of zeros."""
+        return jnp.pad(h, [(0, 0), (0, self._rest[1]), (0, 0)])
+
+    def cut(self, x: Array) -> Float[Array, "T B L"]:
+        """Returns an array without its padding."""
+        return x[: self._time, : self._batch]
+
+    def cut_state(self, h: Array) -> Float[Array, "1 B E"]:
+        """Returns a state without its padding."""
+        return h[:, : self._batch]
+
+    def masks(self, masks: Masks) -> Masks:
+        """Returns the numbers of tokens over lanes; tokens of the padding are not valid."""
+        valid = masks.valid
+        if valid is None and self._rest[0]:
+            valid = jnp.ones((self._time, self._batch), jnp.float32)
+        over = lambda x: jnp.broadcast_to(x[..., None], (*x.shape, LANES))
+        return jax.tree.map(lambda x: self.padded(over(x)), Masks(masks.keep, valid))
+
+    def of(self, masks: Masks) -> Masks:
+        """Returns the blocks of what `masks` returns."""
+        valid = masks.valid is not None or self._rest[0]
+        mask = self.tokens(LANES)
+        return Masks(None if masks.keep is None else mask, mask if valid else None)
+
+
+def _row_bytes(cell: Cell, units: int, itemsize: int) -> tuple[int, int]:
+    """Returns the bytes in the backward pass of a row's tokens, each, and of its states.
+
+    Blocks are there twice: one is computed while the other one is copied.
+    """
+    lanes = cell.gates * (3 if cell.apart else 2) + cell.apart + 2  # u, s, d_u; d_s; h, d_h
+    others = cell.states - 1
+    of_token = lanes * itemsize + others * 4
+    of_state = 2 * cell.states * 4
+    return 2 * of_token * units, 2 * of_state * units
