@@ -12,8 +12,10 @@ from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.forms import Forms
 from seqarch.ops.gru import FORMS as GRU
 from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
+from seqarch.ops.lstm import FORMS as LSTM
 from seqarch.ops.numerics import dot
 from seqarch.ops.selective_scan import FORMS as SELECTIVE_SCAN
+from seqarch.ops.slstm import FORMS as SLSTM
 
 
 class Goal(NamedTuple):
@@ -86,6 +88,17 @@ def _gru(form: str, u, W, b, h0, starts):
     return ops.gru(u, W.astype(u.dtype), b, h0, starts=starts, method=form)
 
 
+def _lstm(form: str, u, W, h0, c0, starts):
+    return ops.lstm(u, W.astype(u.dtype), h0, c0, starts=starts, method=form)
+
+
+def _slstm(form: str, u, R, h, c, n, m, starts):
+    """With gates in float32, as the mixer has them."""
+    u = u.reshape(*u.shape[:2], *R.shape[:1], *R.shape[2:])
+    hs, state = ops.slstm(u, R.astype(jnp.bfloat16), (h, c, n, m), starts=starts, method=form)
+    return hs.reshape(*hs.shape[:2], -1), state
+
+
 _WIDE = _array(B, T, 1024)
 _HEADS = _WIDE, _WIDE, _WIDE, _single(B, T, 16)
 _STATE = _single(B, 16, 64, 64), _starts
@@ -123,5 +136,19 @@ GOALS = {
         (_array(B, T, 3072), _single(1024, 3072), _single(3072), _single(B, 1024), _starts),
         forward=9e-3,
         train=27e-3,
+    ),
+    "LSTM, D1024": Goal(
+        LSTM,
+        _lstm,
+        (_array(B, T, 4096), _single(1024, 4096), *[_single(B, 1024)] * 2, _starts),
+        forward=12e-3,
+        train=36e-3,
+    ),
+    "sLSTM, H4 K256": Goal(
+        SLSTM,
+        _slstm,
+        (_single(B, T, 4096), _single(4, 256, 4, 256), *[_single(B, 4, 256)] * 4, _starts),
+        forward=12e-3,
+        train=36e-3,
     ),
 }

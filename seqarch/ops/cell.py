@@ -6,6 +6,7 @@ u_t is the projection of the input, which is computed before the loop. The next 
 function of the last one, so all forms but "newton" are sequential in T.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from seqarch.ops.forms import Forms
+from seqarch.ops.forms import Forms, Kernel
 from seqarch.ops.kernels import cells as kernels
 from seqarch.ops.newton import newton
 from seqarch.ops.numerics import behind, dot, multiply_rows
@@ -27,12 +28,14 @@ class Cell(NamedTuple):
     h: the einsum letters of S
     W: those of the recurrent weights
     s: those of the gates
+    kernel: the same for the kernels of a TPU
     """
 
     update: Callable[[Array, Array, tuple[Array, ...]], tuple[Array, ...]]
     h: str
     W: str
     s: str
+    kernel: kernels.Cell
 
     def product(self, h: Array, W: Array) -> Array:
         """Returns W h."""
@@ -75,9 +78,15 @@ def run(
       method: a name in FORMS, or "auto".
     """
     keep = None if starts is None else 1.0 - starts
-    u_t, keep, valid = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (u, keep, valid))
+    u_t, keep, valid = jax.tree.map(_swapped, (u, keep, valid))
     hs, state = FORMS.pick(method)(cell, u_t, keep, valid, W, state)
-    return jnp.moveaxis(hs, 0, 1).astype(u.dtype), state
+    return _swapped(hs).astype(u.dtype), state
+
+
+def _swapped(x: Array) -> Array:
+    """Swaps rows and time, the first axes; the others are one, as a TPU pads small axes."""
+    flat = x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    return flat.swapaxes(0, 1).reshape(x.shape[1], x.shape[0], *x.shape[2:])
 
 
 def _scaled(keep: Array | None, state: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -152,6 +161,17 @@ def _backward(cell, saved, cotangents):
 _recompute.defvjp(_forward, _backward)
 
 
+def _pallas(cell, u, keep, valid, W, state):
+    """Computes the kernels for a TPU, or `_recompute` where those cannot, said once."""
+    flat = lambda x, axes: x.reshape(*x.shape[:axes], -1)
+    states, weights = tuple(flat(x, 1) for x in state), W.reshape(*state[0].shape[1:], -1)
+    found = in_kernels(cell.kernel, flat(u, 2), keep, valid, weights, None, states)
+    if found is None:
+        return _recompute(cell, u, keep, valid, W, state)
+    hs, last = found
+    return hs.reshape(-1, *state[0].shape), tuple(x.reshape(state[0].shape) for x in last)
+
+
 def in_kernels(
     cell: kernels.Cell,
     u: Float[Array, "T B U"],
@@ -180,4 +200,6 @@ FORMS = Forms(
     {"sequential": _sequential, "recompute": _recompute, "newton": newton},
     cpu="recompute",
     accelerator="recompute",
+    tpu="pallas",
+    kernels={"pallas": Kernel("tpu", _pallas)},
 )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from seqarch.ops import cell
+from seqarch.ops.kernels import cells as kernels
 from seqarch.types import Array, Bool, Float
 
 FORMS = cell.FORMS
@@ -51,4 +52,4 @@ def _update(u: Array, s: Array, state: tuple[Array, Array]) -> tuple[Array, Arra
     return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
 
-CELL = cell.Cell(_update, h="e", W="egf", s="gf")
+CELL = cell.Cell(_update, h="e", W="egf", s="gf", kernel=kernels.LSTM)

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 
 from seqarch.errors import unknown
 from seqarch.ops import cell
+from seqarch.ops.kernels import cells as kernels
 from seqarch.types import Array, Bool, Float
 
 FORMS = cell.FORMS
@@ -72,6 +73,9 @@ def _update(forget: str, u: Array, s: Array, state: tuple[Array, ...]) -> tuple[
     return jax.nn.sigmoid(o) * c / n, c, n, m
 
 
-CELLS = {
-    forget: cell.Cell(partial(_update, forget), h="hk", W="hkgj", s="hgj") for forget in FORGET
-}
+def _cell(forget: str) -> cell.Cell:
+    update, kernel = partial(_update, forget), kernels.SLSTM[forget]
+    return cell.Cell(update, h="hk", W="hkgj", s="hgj", kernel=kernel)
+
+
+CELLS = {forget: _cell(forget) for forget in FORGET}

@@ -21,8 +21,11 @@ F32, BF16 = jnp.float32, jnp.bfloat16
 
 def shapes(name: str, B: int, T: int, E: int, H: int = 1) -> list[tuple[int, ...]]:
     """Those of u, W and the other arguments; the sLSTM has H heads, of E units together."""
+    K = E // H
     return {
         "gru": [(B, T, 3 * E), (E, 3 * E), (3 * E,), (B, E)],
+        "lstm": [(B, T, 4 * E), (E, 4 * E), (B, E), (B, E)],
+        "slstm": [(B, T, H, 4, K), (H, K, 4, K), *[(B, H, K)] * 4],
     }[name]
 
 
@@ -58,6 +61,11 @@ def caller(name: str, method: str, **options):
         ("gru", (8, 7, 128), (BF16, BF16), True, True, 1e-2),
         ("gru", (8, 8, 128), (F32, BF16), False, True, 1e-2),
         ("gru", (8, 6, 128), (BF16, F32), True, False, 1e-2),
+        ("lstm", (9, 9, 256), (F32, F32), True, True, 2e-6),
+        ("lstm", (3, 5, 128), (BF16, BF16), False, False, 1e-2),
+        ("slstm", (9, 9, 256, 4), (F32, F32), True, True, 2e-6),  # two heads at once
+        ("slstm(exp)", (3, 5, 128), (F32, F32), False, False, 2e-6),
+        ("slstm", (3, 5, 128), (F32, BF16), True, False, 1e-2),
     ],
 )
 def test_they_are_the_recurrence(name, sizes, dtypes, starts, lengths, tolerance, monkeypatch):
@@ -95,6 +103,7 @@ def test_they_are_the_recurrence(name, sizes, dtypes, starts, lengths, tolerance
     [
         ("gru", (1, 2, 24), F32, "24 units are no multiple of 128"),
         ("gru", (1, 2, 896), F32, "13.8 MiB of weights are more than 8"),
+        ("slstm", (1, 2, 144, 2), F32, "144 units are no multiple of 128"),
     ],
 )
 def test_what_they_cannot_take_is_recomputed_and_said_once(name, sizes, dtype, why, capsys):
@@ -144,7 +153,11 @@ def compile_for_tpus() -> None:
     for target in TARGETS:
         compile_for(target, "gru", (BF16, BF16), 8, 33, 1024)
         compile_for(target, "gru", (F32, F32), 3, 33, 256)
+        compile_for(target, "lstm", (BF16, BF16), 8, 33, 1024)
+        compile_for(target, "slstm", (F32, BF16), 8, 33, 768, 4)
     compile_for("tpu-v4", "gru", (F32, BF16), 130, 20, 1152)
+    compile_for("tpu-v4", "lstm", (BF16, BF16), 130, 20, 1024)
+    compile_for("tpu-v4", "slstm", (F32, F32), 130, 20, 1024, 4)
 
 
 @pytest.mark.slow

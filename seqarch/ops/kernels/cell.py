@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from seqarch.ops.kernels.call import by_rows, kernel_call, row_devices
-from seqarch.ops.kernels.cell_blocks import Blocks, memory, parameters, whole
+from seqarch.ops.kernels.cell_blocks import Blocks, memory, whole
 from seqarch.ops.kernels.cell_bodies import LANES, Masks, backward_body, forward_body, packed
 from seqarch.ops.kernels.cells import Cell
 from seqarch.ops.numerics import dot
@@ -112,11 +112,8 @@ def _backward(cell, saved, cotangents):
     h = _before(hs, h0)
     if masks.keep is not None:
         h = h * masks.keep[..., None].astype(hs.dtype)
-    s = dot("tb...e,...ef->tb...f", _by_heads(h, W).astype(W.dtype), W).reshape(u.shape)
-    if b is not None:
-        s = s + b.astype(jnp.float32)[None, None]
-    taken = (u, s.astype(u.dtype)) if cell.apart else ((u + s).astype(u.dtype), None)
-    rows = *taken, (h, *others), d_hs, masks, tuple(x[None] for x in d_last)
+    s = tuple(x.astype(u.dtype) for x in _projections(h.astype(W.dtype), W, b))
+    rows = u, s, (h, *others), d_hs, masks, tuple(x[None] for x in d_last)
     d_u, d_apart, d_state = by_rows(partial(_call_backward, cell), rows, (W,), axis=1)
     d_W, d_b = _weight_gradients(cell, h, W, d_u, d_apart)
     d_masks = jax.tree.map(jnp.zeros_like, masks)
@@ -125,6 +122,17 @@ def _backward(cell, saved, cotangents):
 
 
 _scan.defvjp(_forward, _backward)
+
+
+def _projections(h: Array, W: Float[Array, "*H K F"], b: Array | None) -> list[Array]:
+    """Returns W h of each head [T, B, F]; XLA would copy the product of all heads at once."""
+    heads = W.reshape(-1, *W.shape[-2:])
+    parts = jnp.split(h, len(heads), axis=2)
+    found = [dot("tbe,ef->tbf", part, each) for part, each in zip(parts, heads, strict=True)]
+    if b is None:
+        return found
+    biases = jnp.split(b.astype(jnp.float32), len(heads))
+    return [x + each[None, None] for x, each in zip(found, biases, strict=True)]
 
 
 def _weight_gradients(cell, h, W, d_u, d_apart) -> tuple[Float[Array, "*H K F"], Float[Array, "U"]]:
@@ -155,10 +163,10 @@ def _call_forward(cell, is_kept, rows, weights):
     u, masks, state = rows
     W, b = weights
     E, others = state[0].shape[2], cell.states - 1 if is_kept else 0
-    blocks = Blocks(cell, u, E)
+    W, b = packed(W), None if b is None else b[None].astype(jnp.float32)
+    blocks = Blocks(cell, u, E, W)
     outputs, float32 = blocks.tokens(E), blocks.tokens_shape(E, jnp.float32)
     states, states_shape = (blocks.state,) * cell.states, (blocks.state_shape,) * cell.states
-    W, b = packed(W), None if b is None else b[None].astype(jnp.float32)
     of_b = None if b is None else whole(b)
     call = kernel_call(
         partial(forward_body, cell),
@@ -166,7 +174,7 @@ def _call_forward(cell, is_kept, rows, weights):
         in_specs=[blocks.tokens(u.shape[2]), blocks.of(masks), whole(W), of_b, states],
         out_specs=[outputs, (outputs,) * others, states],
         out_shape=[blocks.tokens_shape(E), (float32,) * others, states_shape],
-        compiler_params=parameters(W),
+        compiler_params=blocks.parameters,
         name=f"{cell.name}_forward",
     )
     state = jax.tree.map(blocks.padded_state, state)
@@ -180,14 +188,14 @@ def _call_backward(cell, rows, weights):
     u, s, before, d_hs, masks, d_last = rows
     (W,) = weights
     E, U = before[0].shape[2], u.shape[2]
-    blocks = Blocks(cell, u, E, reverse=True)
+    W = packed(W.swapaxes(-1, -2))
+    blocks = Blocks(cell, u, E, W, reverse=True)
     gates, outputs = blocks.tokens(U), blocks.tokens(E)
     states, states_shape = (blocks.state,) * cell.states, (blocks.state_shape,) * cell.states
-    of_apart, apart_shape, of_s = None, None, None
+    of_apart, apart_shape = None, None
     if cell.apart:
-        of_apart, of_s = blocks.tokens(cell.apart * E), gates
-        apart_shape = blocks.tokens_shape(cell.apart * E)
-    W = packed(W.swapaxes(-1, -2))
+        of_apart, apart_shape = (of(cell.apart * E) for of in (blocks.tokens, blocks.tokens_shape))
+    of_s = (blocks.tokens(s[0].shape[2]),) * len(s)
     given = gates, of_s, (outputs,) * cell.states, outputs, blocks.of(masks), whole(W), states
     call = kernel_call(
         partial(backward_body, cell),
@@ -195,7 +203,7 @@ def _call_backward(cell, rows, weights):
         in_specs=list(given),
         out_specs=[gates, of_apart, states],
         out_shape=[blocks.tokens_shape(U), apart_shape, states_shape],
-        compiler_params=parameters(W),
+        compiler_params=blocks.parameters,
         name=f"{cell.name}_backward",
     )
     tokens = jax.tree.map(blocks.padded, (u, s, before, d_hs))

@@ -10,7 +10,8 @@ from seqarch.ops.kernels.cells import Cell
 from seqarch.types import Array, DTypeLike, Float
 
 MEMORY = 16 * 2**20  # bytes of a core's memory where the device is not known: those of a v4
-BUFFERS = 7 * 2**20  # bytes of blocks of tokens and states in the backward pass, at once
+BUFFERS = 8 * 2**20  # bytes of blocks of tokens and states, and of the rest, at least
+REST = 2**20  # bytes of masks and of what the compiler adds
 TOKENS = 16  # of a block at most
 ROWS = 64  # of a block at most: more leave their registers, and take long to compile
 TILE = 8  # rows in a register
@@ -24,12 +25,6 @@ def memory() -> int:
         return MEMORY
 
 
-def parameters(W: Array) -> pltpu.CompilerParams:
-    """Returns the compiler's options for a kernel that keeps packed weights."""
-    most = max(MEMORY, W.size * W.dtype.itemsize + MEMORY // 2)
-    return pltpu.CompilerParams(("parallel", "arbitrary"), vmem_limit_bytes=most)
-
-
 def whole(x: Array) -> pl.BlockSpec:
     """Returns the block of an array that stays in the core's memory."""
     return pl.BlockSpec(x.shape, lambda i, t: (0,) * x.ndim, pipeline_mode=pl.Buffered(1))
@@ -39,19 +34,28 @@ class Blocks:
     """What a turn of the grid reads and writes; turns are over rows and over chunks of tokens.
 
     Attributes:
+      parameters: the compiler's options.
       grid: number of turns over each.
       state: block of arrays [1, B, E].
       state_shape: theirs, with padding.
     """
 
-    def __init__(self, cell: Cell, u: Float[Array, "T B U"], units: int, *, reverse: bool = False):
+    def __init__(
+        self, cell: Cell, u: Float[Array, "T B U"], units: int, W: Array, *, reverse: bool = False
+    ):
+        """Takes packed weights W, which stay in the core's memory."""
         self._time, self._batch, _ = u.shape
         self._dtype = u.dtype
+        weights = W.size * W.dtype.itemsize
+        limit = max(MEMORY, weights + BUFFERS)
+        self.parameters = pltpu.CompilerParams(("parallel", "arbitrary"), vmem_limit_bytes=limit)
+        free = limit - weights - REST
         of_token, of_state = _row_bytes(cell, units, u.dtype.itemsize)
-        most = max(TILE, BUFFERS // (of_token + of_state) // TILE * TILE)
+        most = max(TILE, free // (of_token + of_state) // TILE * TILE)
         self._rows = min(-(-self._batch // TILE) * TILE, most, ROWS)
-        fitting = (BUFFERS - self._rows * of_state) // (self._rows * of_token)
-        self._chunk = min(TOKENS, max(1, fitting), self._time)
+        fitting = max(1, (free - self._rows * of_state) // (self._rows * of_token))
+        power = 1 << fitting.bit_length() - 1  # which divides most lengths
+        self._chunk = min(TOKENS, power, self._time)
         self._rest = -self._time % self._chunk, -self._batch % self._rows
         time, batch = self._time + self._rest[0], self._batch + self._rest[1]
         self._padded = time, batch
@@ -106,7 +110,7 @@ def _row_bytes(cell: Cell, units: int, itemsize: int) -> tuple[int, int]:
 
     Blocks are there twice: one is computed while the other one is copied.
     """
-    lanes = cell.gates * (3 if cell.apart else 2) + cell.apart + 2  # u, s, d_u; d_s; h, d_h
+    lanes = cell.gates * 3 + cell.apart + 2  # u, s, d_u; d_s; h, d_h
     others = cell.states - 1
     of_token = lanes * itemsize + others * 4
     of_state = 2 * cell.states * 4

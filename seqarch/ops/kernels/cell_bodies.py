@@ -177,7 +177,7 @@ def forward_body(
 def backward_body(
     cell: Cell,
     u: Ref,
-    s: Ref | None,
+    s: Refs,
     before: Refs,
     d_hs: Ref,
     masks: Masks,
@@ -191,8 +191,8 @@ def backward_body(
 
     Args:
       cell: whose they are.
-      u: projections of the inputs [C, B, U]; where `s` is None, with W h.
-      s: W h with the bias [C, B, U]; None: no gate takes it apart.
+      u: projections of the inputs [C, B, U].
+      s: W h of each head with the bias [C, B, G K].
       before: the state before each token, S arrays [C, B, E].
       d_hs: the gradient of the outputs h [C, B, E].
       masks: of the tokens.
@@ -208,9 +208,8 @@ def backward_body(
     def gradients(t: Array, head: int, first: int, d_h: Array) -> tuple[list[Array], Array]:
         """Computes those of a block, and returns those of W h and, but for W h, of h."""
         (units,), gates = (_lanes(head, first, count, K) for count in (1, cell.gates))
-        taken = _load(u, t, gates), []
-        if s is not None:
-            taken = _taken(cell, taken[0], _load(s, t, gates))
+        projections = _load(s[head], t, _lanes(0, first, cell.gates, K))
+        taken = _taken(cell, _load(u, t, gates), projections)
         old = [d_h[:, units], *(x[0, :, units] for x in d[1:])]
         own = tuple(_chosen(masks, t, x, 0.0) for x in old)
         entering = tuple(x[t, :, units].astype(jnp.float32) for x in before)
