@@ -10,8 +10,8 @@ from seqarch.ops.kernels.cells import Cell
 from seqarch.types import Array, DTypeLike, Float
 
 MEMORY = 16 * 2**20  # bytes of a core's memory where the device is not known: those of a v4
-BUFFERS = 8 * 2**20  # bytes of blocks of tokens and states, and of the rest, at least
-REST = 2**20  # bytes of masks and of what the compiler adds
+BUFFERS = 8 * 2**20  # bytes of all but the weights, at least
+REST = 2**20  # of these bytes, those of masks and of what the compiler adds
 TOKENS = 16  # of a block at most
 ROWS = 64  # of a block at most: more leave their registers, and take long to compile
 TILE = 8  # rows in a register
@@ -50,10 +50,10 @@ class Blocks:
         limit = max(MEMORY, weights + BUFFERS)
         self.parameters = pltpu.CompilerParams(("parallel", "arbitrary"), vmem_limit_bytes=limit)
         free = limit - weights - REST
-        of_token, of_state = _row_bytes(cell, units, u.dtype.itemsize)
-        most = max(TILE, free // (of_token + of_state) // TILE * TILE)
+        of_token, of_row = _row_bytes(cell, units, u.dtype.itemsize)
+        most = max(TILE, free // (of_token + of_row) // TILE * TILE)
         self._rows = min(-(-self._batch // TILE) * TILE, most, ROWS)
-        fitting = max(1, (free - self._rows * of_state) // (self._rows * of_token))
+        fitting = max(1, (free - self._rows * of_row) // (self._rows * of_token))
         power = 1 << fitting.bit_length() - 1  # which divides most lengths
         self._chunk = min(TOKENS, power, self._time)
         self._rest = -self._time % self._chunk, -self._batch % self._rows
@@ -106,12 +106,12 @@ class Blocks:
 
 
 def _row_bytes(cell: Cell, units: int, itemsize: int) -> tuple[int, int]:
-    """Returns the bytes in the backward pass of a row's tokens, each, and of its states.
+    """Returns the bytes in the backward pass of a row's tokens, each, and of the rest of the row.
 
-    Blocks are there twice: one is computed while the other one is copied.
+    Blocks are there twice: one is computed while the other one is copied. The rest are the states,
+    and what does not stay in registers: the gradients of W h in float32 and bfloat16, and of h.
     """
     lanes = cell.gates * 3 + cell.apart + 2  # u, s, d_u; d_s; h, d_h
-    others = cell.states - 1
-    of_token = lanes * itemsize + others * 4
-    of_state = 2 * cell.states * 4
-    return 2 * of_token * units, 2 * of_state * units
+    of_token = lanes * itemsize + (cell.states - 1) * 4
+    spilled = cell.gates * (4 + 2) + 4
+    return 2 * of_token * units, (2 * 2 * cell.states * 4 + spilled) * units
