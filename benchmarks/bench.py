@@ -10,6 +10,7 @@ import gc
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 
@@ -50,6 +51,7 @@ class CaseTiming:
     Attributes:
       group, form, shape, pass_: those of the case.
       seconds: the median of `rounds` runs, by unit of work, such as a decoded token.
+      cpu_seconds: the same of the time of all cores, which other programs disturb less.
       low: seconds of the fastest run.
       high: seconds of the slowest run.
       rounds: how many runs were timed.
@@ -64,6 +66,7 @@ class CaseTiming:
     shape: str
     pass_: str
     seconds: float | None = None
+    cpu_seconds: float | None = None
     low: float | None = None
     high: float | None = None
     rounds: int = 0
@@ -79,6 +82,7 @@ class CaseTiming:
             yield Record(BENCH, "seconds", at=at, status="not_run", note=self.skipped)
         elif self.seconds is not None:
             yield Record(BENCH, "seconds", self.seconds, at, n=self.rounds)
+            yield Record(BENCH, "cpu_seconds", self.cpu_seconds, at, n=self.rounds)
             yield Record(BENCH, "fastest_seconds", self.low, at)
             yield Record(BENCH, "slowest_seconds", self.high, at)
         for metric, value in (
@@ -164,20 +168,35 @@ def measure(together: list[Case], limits: Limits) -> list[CaseTiming]:
             running.append(case)
     for _ in range(limits.rounds[1]):
         for case in running:
-            if len(times[case]) < limits.rounds[0] or sum(times[case]) < limits.seconds:
-                times[case].append(run_seconds(ready[case].run, ready[case].prepare()))
+            spent = sum(run.wall for run in times[case])
+            if len(times[case]) < limits.rounds[0] or spent < limits.seconds:
+                times[case].append(_timed(ready[case]))
     for case in running:
-        timings[case] = _with_seconds(timings[case], [t / case.calls for t in times[case]])
+        timings[case] = _with_seconds(timings[case], times[case], case.calls)
     return list(timings.values())
 
 
-def _with_seconds(timing: CaseTiming, times: Sequence[float]) -> CaseTiming:
-    return dataclasses.replace(
-        timing, seconds=statistics.median(times), low=min(times), high=max(times), rounds=len(times)
-    )
+class Run(NamedTuple):
+    """Seconds of a run: by the clock, and of all cores."""
+
+    wall: float
+    cpu: float
 
 
-def _warm_up(ready: Ready, timing: CaseTiming, limits: Limits) -> tuple[CaseTiming, list[float]]:
+def _timed(ready: Ready) -> Run:
+    given = ready.prepare()
+    begun = time.process_time()
+    wall = run_seconds(ready.run, given)
+    return Run(wall, time.process_time() - begun)
+
+
+def _with_seconds(timing: CaseTiming, runs: Sequence[Run], calls: int) -> CaseTiming:
+    wall, cpu = ([seconds / calls for seconds in each] for each in zip(*runs))
+    median = dict(seconds=statistics.median(wall), cpu_seconds=statistics.median(cpu))
+    return dataclasses.replace(timing, **median, low=min(wall), high=max(wall), rounds=len(runs))
+
+
+def _warm_up(ready: Ready, timing: CaseTiming, limits: Limits) -> tuple[CaseTiming, list[Run]]:
     """Runs a case once; returns its timing and the runs that count so far.
 
     The timing has the reason where the case is to be skipped.
@@ -187,7 +206,7 @@ def _warm_up(ready: Ready, timing: CaseTiming, limits: Limits) -> tuple[CaseTimi
     if (ready.temporaries or 0) > limits.call_bytes:
         reason = f"temporaries of {ready.temporaries / 1e9:.1f} GB"
         return dataclasses.replace(timing, skipped=reason), []
-    first = run_seconds(ready.run, ready.prepare())
-    if first > limits.call_seconds:
-        return dataclasses.replace(timing, skipped=f"one run takes {first:.0f} s"), []
-    return timing, [first] if first > LONG_S else []
+    first = _timed(ready)
+    if first.wall > limits.call_seconds:
+        return dataclasses.replace(timing, skipped=f"one run takes {first.wall:.0f} s"), []
+    return timing, [first] if first.wall > LONG_S else []

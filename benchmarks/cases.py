@@ -36,6 +36,7 @@ class Sizes:
       state_dim: N of Mamba.
       shapes: (B, T) of ops and mixers; targets are of the last one.
       long: a T at which attention and linear attention are measured too.
+      far: the T of attention that sees less.
       contexts: tokens before decoding with a constant state.
       caches: (filled, slots) of attention's caches in decoding.
       prompts: tokens of prompts in generation.
@@ -48,6 +49,7 @@ class Sizes:
     state_dim: int = 16
     shapes: tuple[tuple[int, int], ...] = ((8, 512), (1, 4096))
     long: int = 65536
+    far: int = 16384
     contexts: tuple[int, int] = (1024, 1 << 20)
     caches: tuple[tuple[int, int], ...] = ((1024, 1024), (1024, 65536), (32768, 65536))
     prompts: tuple[int, ...] = (4096, 65536, 1 << 20)

@@ -12,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.cases import Case, Ready, Sizes, is_constant, mixer_cases, options_of, planned
+from benchmarks.families import family_cases, seen_cases
 from benchmarks.ops import OPS, op_cases
 from benchmarks.peers import peer_cases
 from seqarch import decoding
@@ -129,6 +130,8 @@ def _compile_cases(sizes: Sizes) -> Iterator[list[Case]]:
 GROUPS: dict[str, Callable[[Sizes], Iterator[list[Case]]]] = {
     **{name: partial(op_cases, name) for name in OPS},
     "mixers": mixer_cases,
+    "families": family_cases,
+    "seen": seen_cases,
     "train_step": _train_step_cases,
     "decoding": _decoding_cases,
     "compile": _compile_cases,

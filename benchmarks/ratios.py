@@ -3,17 +3,12 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from benchmarks.bench import BENCH
 from benchmarks.cases import UNSCANNED, Sizes, is_constant
-from benchmarks.ops import OPS
+from benchmarks.family_ratios import family_promises, seen_promises
 from benchmarks.peers import OURS
+from benchmarks.timings import RUN_NOISE, Promise, Timings
 from seqarch.mixers import MIXERS
-from seqarch.ops.forms import family
-from seqarch.records import Record, Results
-
-# Timings of one program differ by this factor on a shared machine: equal times may be so far apart.
-RUN_NOISE = 1.3
-PLACE = ("group", "form", "shape", "pass")  # what a record is measured at
+from seqarch.records import Results
 
 
 class Ratio(NamedTuple):
@@ -24,36 +19,6 @@ class Ratio(NamedTuple):
     least: float | None
     most: float | None
     met: bool
-
-
-class Promise(NamedTuple):
-    """A ratio before it is computed; `value()` raises KeyError where a part was not measured."""
-
-    name: str
-    value: Callable[[], float]
-    least: float | None = None
-    most: float | None = None
-
-
-class Timings:
-    """The values of a benchmark, by metric and case."""
-
-    def __init__(self, results: Results):
-        self.cases = cases_of(results)
-        self._values = {(each.metric, *place(each)): each.value for each in results.records}
-        self.sizes = results.fact(BENCH, "sizes")
-        self.platform = results.source.provenance["devices"]["platform"]
-
-    def get(self, metric: str, group: str, form: str, shape: str, pass_: str) -> float:
-        """Returns a value; raises KeyError where it was not measured."""
-        value = self._values[metric, group, form, shape, pass_]
-        if value is None:
-            raise KeyError(metric)
-        return value
-
-    def best(self, group: str) -> str:
-        """Returns the form that training uses on the platform of the benchmark."""
-        return OPS[group].forms.auto(family(self.platform))
 
 
 def ratios(results: Results) -> list[Ratio]:
@@ -69,21 +34,13 @@ def ratios(results: Results) -> list[Ratio]:
     return found
 
 
-def place(record: Record) -> tuple[str, str, str, str]:
-    """Returns the group, form, shape and pass of a record."""
-    return tuple(record.at[name] for name in PLACE)
-
-
-def cases_of(results: Results) -> list[tuple[str, str, str, str]]:
-    """Returns the places of a benchmark's records, each once."""
-    return list(dict.fromkeys(map(place, results.records)))
-
-
 def _promises(timings: Timings) -> Iterator[Promise]:
     yield from _selective_scan(timings)
     yield from _attention(timings)
     yield from _linear_attention(timings)
     yield from _gru(timings)
+    yield from family_promises(timings)
+    yield from seen_promises(timings)
     yield from _decoding(timings)
     yield from _peers(timings)
     yield _compiling(timings)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from benchmarks.bench import BENCH
 from benchmarks.cases import PASSES
-from benchmarks.ratios import PLACE, Ratio, cases_of, ratios
+from benchmarks.ratios import Ratio, ratios
+from benchmarks.timings import PLACE, cases_of
 from seqarch.records import Results
 from seqarch.report.formats import show
 from seqarch.report.pages import Page

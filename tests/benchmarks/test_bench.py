@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks import bench, cases, ops, peers, programs, ratios, tables
+from benchmarks import bench, cases, families, ops, peers, programs, ratios, tables
 from benchmarks.bench import Limits
 from benchmarks.cases import Case, Ready, Sizes
 from seqarch import records
@@ -17,7 +17,7 @@ from seqarch.mixers import MIXERS
 from seqarch.records import Results
 
 TINY = Sizes(
-    dim=8, heads=2, state_dim=2, shapes=((2, 6), (1, 8)), long=16, contexts=(40, 48),
+    dim=8, heads=2, state_dim=2, shapes=((2, 6), (1, 8)), long=16, far=12, contexts=(40, 48),
     caches=((40, 40), (40, 64), (48, 64)), prompts=(8, 16), depths=(3, 6), train=(1, 8),
 )  # fmt: skip
 QUICK = Limits(rounds=(2, 3), seconds=0.0)
@@ -46,7 +46,7 @@ def test_every_form_of_every_op_and_mixer_is_measured_at_every_shape():
     found = {case[1:4] for together in programs.GROUPS["mixers"](TINY) for case in together}
     forms = {label for name in MIXERS for label in cases.labelled_forms(name)} | {cases.UNSCANNED}
     assert found == {(form, shape, pass_) for form in forms for shape in shapes for pass_ in both}
-    for group in ("train_step", "decoding", "generation"):
+    for group in ("families", "train_step", "decoding", "generation"):
         assert {case.form for together in programs.GROUPS[group](TINY) for case in together} == set(
             MIXERS
         )
@@ -177,6 +177,33 @@ def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
         for shape in shapes
         for pass_ in ("forward", "train")
     }
+
+
+def test_mixers_are_held_against_linear_attention_and_windows_against_full_attention(results):
+    def timing(group, form, shape, cpu_seconds):
+        return bench.CaseTiming(group, form, shape, "train", 1.0, cpu_seconds)
+
+    timings = (
+        timing("families", "linear_attention", "B1 T8", 1.0),
+        timing("families", "gla", "B1 T8", 1.5),
+        timing("families", "kda", "B1 T8", 4.5),
+        timing("seen", "full", "B1 T12", 9.0),
+        timing("seen", "window 256", "B1 T12", 1.0),
+    )
+    measured = tuple(record for each in timings for record in each.records())
+    found = {each.name: each for each in ratios.ratios(results._replace(records=measured))}
+    gla, kda = (
+        found[f"mixers, train, B1 T8: {name} / linear_attention, CPU seconds"]
+        for name in ("gla", "kda")
+    )
+    assert (gla.value, gla.met, kda.value, kda.met) == (1.5, True, 4.5, False)
+    window = found["attention, train, B1 T12: full / window 256, CPU seconds"]
+    assert (window.value, window.met) == (9.0, True)
+
+
+def test_pairs_of_blocks_that_are_not_empty_are_counted():
+    full, window = (families.scored_pairs(name, 16384) for name in ("full", "window 256"))
+    assert full == 512**2 * 32 * 33 / 2 and window == 256**2 * (2 * 64 - 1)
 
 
 def test_peers_have_ratios_at_every_shape_and_pass(results):

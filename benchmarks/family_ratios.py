@@ -1,0 +1,59 @@
+"""What is promised of mixers beside linear attention, and of attention that sees less."""
+
+import itertools
+from collections.abc import Iterator
+
+from benchmarks.cases import PASSES
+from benchmarks.families import FULL, LONGER, SEEN, scored_pairs
+from benchmarks.timings import RUN_NOISE, Promise, Timings
+from seqarch.mixers import MIXERS
+
+PLAIN = "linear_attention"
+# The most that mixers may take of the time of PLAIN: those with a decay, and with a delta rule.
+FACTORS = dict.fromkeys(("retnet", "gla", "mlstm", "mamba2"), 2.0)
+FACTORS |= dict.fromkeys(("deltanet", "gated_deltanet", "kda", "rwkv7", "deltaproduct"), 4.0)
+FASTER = {"window 256": 5.0}  # the least that full attention takes of the time of these
+
+
+def family_promises(timings: Timings) -> Iterator[Promise]:
+    """Yields the CPU time of mixers / that of PLAIN, and their temporaries a token as rows grow."""
+    B, T = timings.sizes["shapes"][-1]
+    shape, longer = f"B{B} T{T}", f"B{B} T{LONGER * T}"
+
+    def slower(mixer: str, pass_: str) -> float:
+        of = lambda name: timings.get("cpu_seconds", "families", name, shape, pass_)
+        return of(mixer) / of(PLAIN)
+
+    def growth(mixer: str) -> float:
+        of = lambda at: timings.get("temporaries_bytes", "families", mixer, at, "train")
+        return of(longer) / of(shape) / LONGER
+
+    for mixer, pass_ in itertools.product(FACTORS, PASSES):
+        name = f"mixers, {pass_}, {shape}: {mixer} / {PLAIN}, CPU seconds"
+        value = lambda mixer=mixer, pass_=pass_: slower(mixer, pass_)
+        yield Promise(name, value, most=FACTORS[mixer])
+    for mixer in MIXERS:
+        name = f"{mixer}, train: temporary bytes a token, {longer} / {shape}"
+        yield Promise(name, lambda mixer=mixer: growth(mixer), most=1.1)
+
+
+def seen_promises(timings: Timings) -> Iterator[Promise]:
+    """Yields the CPU time of full attention / that of less, and that of a pair in a block."""
+    far = timings.sizes.get("far")
+
+    def faster(seen: str, pass_: str) -> float:
+        of = lambda name: timings.get("cpu_seconds", "seen", name, f"B1 T{far}", pass_)
+        return of(FULL) / of(seen)
+
+    def a_pair(seen: str, pass_: str) -> float:
+        return scored_pairs(FULL, far) / scored_pairs(seen, far) / faster(seen, pass_)
+
+    for seen, pass_ in itertools.product(SEEN, PASSES):
+        if seen != FULL:
+            name = f"attention, {pass_}, B1 T{far}: "
+            at = dict(seen=seen, pass_=pass_)
+            value = lambda at=at: faster(**at)
+            yield Promise(f"{name}full / {seen}, CPU seconds", value, least=FASTER.get(seen))
+            value = lambda at=at: a_pair(**at)
+            most = RUN_NOISE**2  # of two sizes of blocks
+            yield Promise(f"{name}{seen} / full, CPU seconds a pair in a block", value, most=most)
