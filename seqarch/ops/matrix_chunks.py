@@ -16,8 +16,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from seqarch.ops import affine
-from seqarch.ops.decay import LogSum, decayed, log_sums, scores
-from seqarch.ops.numerics import dot, segments
+from seqarch.ops.channel_decay import by_channel
+from seqarch.ops.decay import by_head
+from seqarch.ops.numerics import dot, segments, spread
 from seqarch.ops.triangular import unit_inverse
 from seqarch.types import Array, Bool, Float
 
@@ -81,30 +82,39 @@ def identity(tokens: Tokens) -> Tokens:
 
 def _solve(c: Tokens) -> Solved:
     """Returns a chunk in terms of the state that enters it."""
-    q, k, p, r = c.q, c.k, c.k if c.p is None else c.p, c.r
-    last = jnp.ones((1, 1, 1, 1))  # the sign of the decay over the chunk
-    if c.negative is not None:
-        sign = jnp.cumprod(signed(jnp.ones(c.negative.shape), c.negative), axis=1)
-        before = signed(sign, c.negative)  # the product without the token's own sign
-        sign, before = (x if x.ndim == 4 else x[..., None] for x in (sign, before))
-        q, k, p, r = q * sign, k * sign, p * sign, None if r is None else r * before
-        last = sign[:, -1:]
-    sums = None
-    decay = jnp.moveaxis(last, 1, -1)
-    if c.log_decay is not None:
-        sums = log_sums(c.log_decay)
-        factor = jnp.exp(sums.value[:, -1])
-        decay = decay * factor.reshape(*factor.shape[:2], -1, 1)
+    q, k, p, r, sign = _with_signs(c)
     visible, enters, leaves = _visibility(c)
-    decay = decay * enters[:, -1, None, None, None]
-    qk, qp, rk, rp = scores(q, k, None if c.p is None else p, r, sums, visible)
+    reads, writes = [q], [k] if c.p is None else [k, p]
+    if r is not None:  # it reads the state before its token, and so decays as a query there
+        reads.append(jnp.roll(r, -1, axis=1))
+    per_channel = c.log_decay is not None and c.log_decay.ndim == 4
+    within = (by_channel if per_channel else by_head)(reads, writes, c.log_decay)
+    enter = lambda x: x.astype(jnp.float32) * enters[..., None, None]
+    seen = lambda scores, visible: jnp.where(visible[:, None], scores, 0.0)
+    qk, qp = (seen(within.scores[:, :, 0, w], visible) for w in (0, -1))
+    ends = [(x * sign * leaves[..., None, None]).astype(k.dtype) for x in within.writes]
     erased = None
     if r is not None:
-        W, Z = _eliminate(rp, _entering(r, sums and sums.before, enters), rk, c.v)
-        erased = Erased(_leaving(p * last, sums, leaves), qp, W, Z)
-    q = _entering(q, sums and sums.value, enters)
-    k = _leaving(k * last.astype(k.dtype), sums, leaves)
-    return Solved(q, k, c.v, qk.astype(c.v.dtype), decay, erased)
+        strict = visible & ~jnp.eye(q.shape[1], dtype=bool)[None]
+        moved = jnp.roll(within.scores[:, :, 1], 1, axis=3)
+        rk, rp = (seen(moved[:, :, w], strict) for w in (0, -1))
+        first = jnp.arange(r.shape[1])[:, None, None] == 0
+        r = enter(jnp.where(first, r, jnp.roll(within.reads[1], 1, axis=1)))
+        erased = Erased(ends[-1], qp, *_eliminate(rp, r, rk, c.v))
+    decay = within.decay.reshape(*within.decay.shape[:2], -1, 1) * jnp.moveaxis(sign, 1, -1)
+    decay = decay * enters[:, -1, None, None, None]
+    return Solved(enter(within.reads[0]), ends[0], c.v, qk.astype(c.v.dtype), decay, erased)
+
+
+def _with_signs(c: Tokens) -> tuple[Array, Array, Array, Array | None, Float[Array, "#B 1 #H #K"]]:
+    """Returns q, k, p and r with the signs of decays, and the sign of the chunk's decay."""
+    q, k, p, r = c.q, c.k, c.k if c.p is None else c.p, c.r
+    if c.negative is None:
+        return q, k, p, r, jnp.ones((1, 1, 1, 1))
+    sign = jnp.cumprod(signed(jnp.ones(c.negative.shape), c.negative), axis=1)
+    before = signed(sign, c.negative)  # the product without the token's own sign
+    sign, before = (x if x.ndim == 4 else x[..., None] for x in (sign, before))
+    return q * sign, k * sign, p * sign, None if r is None else r * before, sign[:, -1:]
 
 
 def _visibility(c: Tokens) -> tuple[Bool[Array, "#B C C"], Float[Array, "#B C"], Array]:
@@ -116,18 +126,6 @@ def _visibility(c: Tokens) -> tuple[Bool[Array, "#B C C"], Float[Array, "#B C"],
     segment = segments(c.starts)
     visible = visible & (segment[:, :, None] == segment[:, None, :])
     return visible, 1.0 * (segment == 0), 1.0 * (segment == segment[:, -1:])
-
-
-def _entering(q: Array, upto: Array | None, enters: Float[Array, "#B C"]) -> Array:
-    """Returns queries as they read the state that enters the chunk, `upto` log-decays ago."""
-    q = q.astype(jnp.float32) if upto is None else decayed(q, upto)
-    return q * enters[..., None, None]
-
-
-def _leaving(k: Array, sums: LogSum | None, leaves: Float[Array, "#B C"]) -> Array:
-    """Returns keys as they are in the state that leaves the chunk."""
-    after = k if sums is None else decayed(k, sums.at(slice(-1, None)).minus(sums))
-    return (after * leaves[..., None, None]).astype(k.dtype)
 
 
 def _eliminate(
@@ -160,7 +158,8 @@ def _advance(
 ) -> tuple[Float[Array, "B H K V"], Float[Array, "B C H V"]]:
     """Returns the state that leaves a chunk, and its outputs."""
     o = dot("bhts,bshv->bthv", c.qk, c.v) + dot("bthk,bhkv->bthv", c.q, state)
-    after = c.decay * state + dot("bshk,bshv->bhkv", c.k, c.v)
+    decay = jnp.broadcast_to(c.decay[..., 0], (*c.decay.shape[:2], state.shape[2]))
+    after = spread(decay, state.shape[3]) * state + dot("bshk,bshv->bhkv", c.k, c.v)
     if c.erased is not None:
         p, qp, W, Z = c.erased
         u = Z + dot("bhtk,bhkv->bhtv", W, state)
