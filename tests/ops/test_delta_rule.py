@@ -15,7 +15,7 @@ from tests.oracle import assert_form, normal, sigmoid, softplus
 
 METHODS, DECAYS = ["sequential", "chunked", "parallel"], ["head", "channel", "none"]
 
-B, T, H, K, V, CHUNK = 2, 19, 2, 3, 4, 8
+B, T, H, K, V, CHUNK = 2, 19, 2, 3, 4, 12  # a chunk that is not a power of two
 STARTS = np.zeros((B, T), bool)
 STARTS[0, [0, 5, 6, 16]] = True
 
