@@ -25,7 +25,8 @@ SOURCES = (
     *(f"{name}.py" for name in ("encoder_decoder", "flops", "layers", "model", "patterns")),
     *(f"{name}.py" for name in ("prompts", "sampling", "source_summary", "token_rows", "tuning")),
     "tuned.json",
-    *("config/*.py", "ops/*.py", "mixers/*.py", "tasks/*.py", "training/*.py"),
+    *("config/*.py", "ops/*.py", "ops/kernels/*.py"),
+    *("mixers/*.py", "tasks/*.py", "training/*.py"),
     *(f"costs/{name}.py" for name in ("clock", "compiler", "devices", "memory", "peak")),
     *("costs/program.py", "costs/programs.py"),
 )

@@ -7,6 +7,7 @@ from seqarch.config import Config, with_forms
 from seqarch.costs.memory import state_bytes
 from seqarch.costs.programs import train_program
 from seqarch.flops import loop_turns
+from seqarch.ops.forms import ACCELERATOR
 from seqarch.records import Record, Results
 from seqarch.report.formats import format_bytes, format_rate
 from seqarch.report.tables import Column
@@ -36,8 +37,8 @@ def measure_training(setup: Setup) -> Iterator[Record]:
 
 
 def _turns(config: Config) -> float:
-    """Turns of loops a layer in the train step of one row, in the forms that a GPU gets."""
-    forms = with_forms(config.model, "gpu")
+    """Turns of loops a layer in the train step of one row, in the forms of accelerators."""
+    forms = with_forms(config.model, ACCELERATOR)
     config = dataclasses.replace(config, model=forms, batch=1, length=LENGTH)
     program = train_program(config, make_mesh(config.mesh))
     return loop_turns(program.fn, *program.args) / config.model.layers
