@@ -63,8 +63,13 @@ def main() -> None:
             if flag.present:
                 raise UserError(f"--{flag.name} needs --target, such as --target=tpu-v5e")
     elif MODELS.value:
+        if DECODE.value and FORMS.present:
+            raise UserError("--forms is for train steps; leave it out with --decode")
         _estimate_models(TARGET.value)
         return
+    for flag in (FORMS, DECODE):
+        if flag.present:
+            raise UserError(f"--{flag.name} needs --models, such as --models=all")
     every = ",".join(name for name in MIXERS if resolve_mixer(name).forms)
     if TARGET.value:
         model = ModelConfig(every, dim=1024, dtype="bfloat16")

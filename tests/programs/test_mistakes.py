@@ -37,6 +37,7 @@ PROGRAMS = {
         "--config=configs/compare.py --workdir={tmp}/new --config.data.path={tmp}/corpus"
     ),
     "scripts/prepare_data.py": "--input={tmp}/*.txt --output={tmp}/new",
+    "scripts/tune.py": "",
 }
 
 
@@ -100,6 +101,13 @@ THEIR_TEXT = change("corpus/meta.json", lambda meta: meta.replace(b'"format": 1'
 MISTAKES = [
     # names that nothing has
     ("train.py", "--config.model.mixer=mambo", "unknown mixer 'mambo'; did you mean 'mamba'?"),
+    ("scripts/tune.py", "--decode=64", "--decode needs --target, such as --target=tpu-v5e"),
+    ("scripts/tune.py", "--target=tpu-v5e --decode=64", "--decode needs --models"),
+    (
+        "scripts/tune.py",
+        "--target=tpu-v5e --models=gru --decode=64 --forms=plain",
+        "--forms is for train steps",
+    ),
     (
         "train.py",
         "--config=configs/lm.py:atention",
