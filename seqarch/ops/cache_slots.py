@@ -6,14 +6,17 @@ both are given. TPUs lay the last axis along 128 lanes, which the channels of na
 leave empty: there the slots are last in memory.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from seqarch.ops.sharded_rows import by_rows, row_devices
 from seqarch.types import Array, Float, Int
 
+Row = Int[Array, ""] | int
 LANES = 128  # numbers of a row of a TPU's registers
 
 
@@ -71,17 +74,13 @@ def _put_one(cache: Array, new: Array, slot: Array) -> Array:
     Tokens of narrow heads are written row by row, since a scatter has a layout of its own.
     """
 
-    def write(row: Int[Array, ""] | int, cache: Array) -> Array:
+    def write(row: Row, cache: Array, new: Array, slot: Array) -> Array:
         cache = cache.at[row, :, slot[row, 0]].set(new[row, 0], mode="drop")
         return _laid_out(cache, slots_last=is_narrow(cache))
 
-    if len(new) == 1:
-        return write(0, cache)
-    return (
-        jax.lax.fori_loop(0, len(new), write, cache)
-        if is_narrow(cache)
-        else _scatter(cache, new, slot)
-    )
+    if len(new) > 1 and not is_narrow(cache):
+        return _scatter(cache, new, slot)
+    return _row_by_row(write, cache, new, slot)
 
 
 def _put_run(cache: Array, new: Array, slot: Array) -> Array:
@@ -92,9 +91,8 @@ def _put_run(cache: Array, new: Array, slot: Array) -> Array:
     times as long as all products.
     """
     T, S = new.shape[1], cache.shape[2]
-    heads_first = new.swapaxes(1, 2)
 
-    def write(row: Int[Array, ""] | int, cache: Array) -> Array:
+    def write(row: Row, cache: Array, new: Array, slot: Array) -> Array:
         kept = slot[row] < S
         first = jnp.argmax(kept)
         start = slot[row, first] - first  # the slot of token 0, which may have none
@@ -102,13 +100,30 @@ def _put_run(cache: Array, new: Array, slot: Array) -> Array:
         token = jnp.arange(T) + begin - start  # of each of the slots
         kept = kept[token % T] & (token >= 0) & (token < T)
         old = jax.lax.dynamic_slice_in_dim(cache[row], begin, T, 1)
-        twice = jnp.concatenate([heads_first[row]] * 2, axis=1)
+        twice = jnp.concatenate([new[row].swapaxes(0, 1)] * 2, axis=1)
         given = jax.lax.dynamic_slice_in_dim(twice, (begin - start) % T, T, 1)
         here = kept.reshape(1, T, *(1,) * (old.ndim - 2))
         start = (row, 0, begin, *(0,) * (old.ndim - 2))
         return jax.lax.dynamic_update_slice(cache, jnp.where(here, given, old)[None], start)
 
-    return write(0, cache) if len(new) == 1 else jax.lax.fori_loop(0, len(new), write, cache)
+    return _row_by_row(write, cache, new, slot)
+
+
+def _row_by_row(write: Callable, cache: Array, new: Array, slot: Array) -> Array:
+    """Returns the cache after `write(row, cache, new, slot)` for each row of each device.
+
+    Where rows do not divide over devices, it is that after a scatter.
+    """
+    if len(new) == 1:
+        return write(0, cache, new, slot)
+    if len(new) % row_devices():
+        return _scatter(cache, new, slot)
+
+    def loop(rows: tuple[Array, ...], _: None) -> Array:
+        cache, *given = rows
+        return jax.lax.fori_loop(0, len(cache), lambda row, cache: write(row, cache, *given), cache)
+
+    return by_rows(loop, (cache, new, slot), None)
 
 
 def is_narrow(cache: Array) -> bool:

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from seqarch.ops.bias import Gates
 from seqarch.ops.blockwise import blockwise
-from seqarch.ops.kernels.call import by_rows, row_devices, say_once
+from seqarch.ops.kernels.call import say_once
 from seqarch.ops.numerics import fill
 from seqarch.ops.online_softmax import Partial
+from seqarch.ops.sharded_rows import by_rows, row_devices
 from seqarch.ops.visibility import Places, Rule, is_plain
 from seqarch.types import Array, Float, Int
 

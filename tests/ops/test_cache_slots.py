@@ -1,5 +1,6 @@
-"""Tokens go to their slots, and a decoding loop on a TPU copies no cache."""
+"""Tokens go to their slots, and programs of TPUs copy no cache and gather none."""
 
+import re
 from functools import partial
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqarch.config import Config, ModelConfig
+from seqarch.config import Config, ModelConfig, with_forms
 from seqarch.costs.devices import place
 from seqarch.costs.programs import phase_program
 from seqarch.ops import cache_slots
@@ -56,21 +57,25 @@ def test_taken_slots_follow_each_other():
     np.testing.assert_array_equal(found, cache[:, :, 3:7])
 
 
+def compiled(target: str, phase: str, heads: int, width: int, rows: int, slots: int):
+    model = ModelConfig(f"attention(heads={heads})", layers=1, dim=width, dtype="bfloat16")
+    config = Config(length=128, model=with_forms(model, "tpu"))
+    mesh = make_mesh(config.mesh, place(target).devices())
+    return phase_program(config, phase, rows, slots, mesh).compile()
+
+
 def compile_for_tpus() -> None:
-    tpu = place("tpu-v5e")
-    for heads, width, rows, slots in (
-        (12, 768, 1, 2**14),
-        (12, 768, 4, 2**14),
-        (8, 1024, 1, 2**16),
-    ):
-        model = ModelConfig(f"attention(heads={heads})", layers=1, dim=width, dtype="bfloat16")
-        config = Config(length=128, model=model)
-        mesh = make_mesh(config.mesh, tpu.devices())
-        compiled = phase_program(config, "decode", rows, slots, mesh).compile()
-        share = compiled.memory_analysis().temp_size_in_bytes / (4 * rows * slots * width)
+    sizes = ((12, 768, 1, 2**14), (12, 768, 4, 2**14), (8, 1024, 1, 2**16))
+    for heads, width, rows, slots in sizes:
+        program = compiled("tpu-v5e", "decode", heads, width, rows, slots)
+        share = program.memory_analysis().temp_size_in_bytes / (4 * rows * slots * width)
         assert share < 0.1, (heads, width, rows, slots, share)
+    for phase in ("decode", "prefill"):
+        text = compiled("tpu-v5e:2x2", phase, 12, 768, 8, 2**14).as_text()
+        gathered = re.findall(r"= (\S+) all-gather", text)
+        assert not [shape for shape in gathered if str(2**14) in shape], (phase, gathered)
 
 
 @pytest.mark.slow
-def test_decoding_on_a_tpu_copies_no_cache():
+def test_programs_of_tpus_copy_no_cache_and_gather_none():
     compile_apart(__name__)

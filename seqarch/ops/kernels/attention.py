@@ -11,10 +11,11 @@ from seqarch.ops.blockwise import blockwise
 from seqarch.ops.kernels.attention_calls import Documents, Factors, backward, forward
 from seqarch.ops.kernels.attention_kernels import LANES, LN2, How
 from seqarch.ops.kernels.block_pairs import WORDS, Pairs, order_pairs, visible_pairs
-from seqarch.ops.kernels.call import by_rows, row_devices, say_once
+from seqarch.ops.kernels.call import say_once
 from seqarch.ops.numerics import fill
 from seqarch.ops.online_softmax import NOTHING, Partial
 from seqarch.ops.rope import Rope
+from seqarch.ops.sharded_rows import by_rows, row_devices
 from seqarch.ops.visibility import Places, Rule, is_plain
 from seqarch.types import Array, Float
 

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from seqarch.ops.kernels.call import kernel_call, row_devices, say_once
+from seqarch.ops.kernels.call import kernel_call, say_once
 from seqarch.ops.kernels.linear_attention import call_by_rows, decays_per_head, log_decays
 from seqarch.ops.kernels.linear_attention_heads import COLUMNS, GRID, ROWS, iota, product
 from seqarch.ops.matrix_chunks import Tokens
 from seqarch.ops.numerics import fill
+from seqarch.ops.sharded_rows import row_devices
 from seqarch.types import Array, Float
 
 # Tokens of a chunk, and the most channels of keys and of values, by the bytes of a number. With

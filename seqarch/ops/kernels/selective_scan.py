@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from seqarch.ops.kernels.call import by_rows, kernel_call, row_devices
+from seqarch.ops.kernels.call import kernel_call
 from seqarch.ops.kernels.selective_scan_arrays import (
     LANES,
     UNROLL,
@@ -28,6 +28,7 @@ from seqarch.ops.kernels.selective_scan_arrays import (
     Tokens,
 )
 from seqarch.ops.kernels.selective_scan_bodies import backward_body, forward_body
+from seqarch.ops.sharded_rows import by_rows, row_devices
 from seqarch.types import Array, Float
 
 STATES = (8, 16)  # of a channel, N

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from seqarch.ops.kernels.call import kernel_call, row_devices
+from seqarch.ops.kernels.call import kernel_call
 from seqarch.ops.kernels.selective_scan_arrays import Gradients, Tokens
+from seqarch.ops.sharded_rows import row_devices
 from seqarch.types import Array, Float
 
 # Tokens of a chunk, and states of a program at a time. With twice as many, NVIDIA's assembler moves
