@@ -57,8 +57,8 @@ def decoding_table(found: Sequence[Results]) -> Table:
     contexts = sorted({each.at["context"] for results in found for each in results.records})
     columns = [Column("model")]
     for context in contexts:
-        columns += [Column(f"state @ {context:,}", "bytes"), Column(f"ms @ {context:,}", "price")]
-        columns += [Column(f"roofline @ {context:,}", "price")]
+        columns += [Column(f"state @ {context:,}", "bytes"), Column(f"ms @ {context:,}", "ms")]
+        columns += [Column(f"roofline @ {context:,}", "ms")]
     rows = []
     for results in found:
         cells = [results.source.member]

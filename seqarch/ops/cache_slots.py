@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.sharded_rows import by_rows, row_devices
 from seqarch.types import Array, Float, Int
 
 Row = Int[Array, ""] | int
-LANES = 128  # numbers of a row of a TPU's registers
 
 
 def put(

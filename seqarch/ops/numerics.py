@@ -44,7 +44,7 @@ def multiply_rows(product: Callable[[Array], Array], x: Float[Array, "B *D"]) ->
     """Returns `product(x)`, which multiplies each row of `x` with the same weights.
 
     TPUs leave the product of a single row to their vector units: a decoding step of 125M parameters
-    is then estimated to take up to four times as long as one of two rows, which reads as many
+    is then estimated to take up to five times as long as one of two rows, which reads as many
     weights. So there a second row, of zeros, is computed and dropped.
     """
     if len(x) > 1:

@@ -31,7 +31,6 @@ from seqarch.types import Array, Bool, Float
 
 FORMS = cell.FORMS
 FORGET = {"sigmoid": jax.nn.log_sigmoid, "exp": lambda f: f}
-NOTHING = -1e30  # the logarithm of what an empty state carries
 
 
 def slstm(
@@ -66,7 +65,7 @@ def slstm(
 def _update(forget: str, u: Array, s: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
     _, c, n, m = state
     i, f, z, o = jnp.unstack(u.astype(jnp.float32) + s, axis=-2)
-    carried = jnp.where(n < 0.5, NOTHING, FORGET[forget](f) + m)
+    carried = jnp.where(n < 0.5, kernels.NOTHING, FORGET[forget](f) + m)
     m = jnp.maximum(carried, i)
     f, i = jnp.exp(carried - m), jnp.exp(i - m)
     c, n = f * c + i * jnp.tanh(z), f * n + i

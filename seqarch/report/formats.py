@@ -110,6 +110,7 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "rate": format_rate,
     "price": "{:.3g}".format,
     "seconds": "{:.3g} s".format,
+    "ms": "{:.3g}".format,  # milliseconds, as the column's title says
     "duration": format_duration,
     "flops": format_si,
     "bytes": format_bytes,

@@ -2,3 +2,5 @@
 
 Each op's module imports its kernel when it is asked for, since Pallas takes a while to import.
 """
+
+LANES = 128  # numbers in a row of a TPU's register, and of its matrix unit

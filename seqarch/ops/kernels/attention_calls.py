@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.attention_kernels import (
-    LANES,
     How,
     Turn,
     backward_kernel,

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.block_pairs import FIRST, LAST, NEW, OVER
 from seqarch.ops.online_softmax import NOTHING
 from seqarch.types import Array, Float
 
-LANES = 128
 LN2 = math.log(2.0)
 LOWEST = NOTHING / 2  # where a maximum begins: above what is masked, below every score
 PLAIN, ACROSS = (((1,), (0,)), ((), ())), (((1,), (1,)), ((), ()))  # A B and A B^T

@@ -16,9 +16,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.call import kernel_call
 from seqarch.ops.kernels.cell_blocks import Blocks, memory, whole
-from seqarch.ops.kernels.cell_bodies import LANES, Masks, backward_body, forward_body, packed
+from seqarch.ops.kernels.cell_bodies import Masks, backward_body, forward_body, packed
 from seqarch.ops.kernels.cells import Cell
 from seqarch.ops.numerics import dot
 from seqarch.ops.sharded_rows import by_rows, row_devices

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from seqarch.ops.kernels.cell_bodies import LANES, Masks
+from seqarch.ops.kernels import LANES
+from seqarch.ops.kernels.cell_bodies import Masks
 from seqarch.ops.kernels.cells import Cell
 from seqarch.types import Array, DTypeLike, Float
 

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.cells import Cell
 from seqarch.types import Array, Float
 
-LANES = 128  # numbers in a row of a register
 Ref = Any
 Refs = tuple[Ref, ...]
 

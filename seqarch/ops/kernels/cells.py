@@ -87,7 +87,7 @@ def _lstm_gradient(a: Gates, s: Gates, state: State, d: State) -> tuple[Gates, G
 LSTM = Cell("lstm", 4, 2, 0, _lstm, _lstm_gradient)
 
 
-NOTHING = -1e30  # as in seqarch.ops.slstm
+NOTHING = -1e30  # the logarithm of what an empty state carries
 
 
 class _SLSTM(NamedTuple):

@@ -17,6 +17,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.delta_rule_calls import backward, forward
 from seqarch.ops.kernels.delta_rule_heads import chunk_size, unit_rows
 from seqarch.ops.kernels.linear_attention import (
@@ -27,7 +28,7 @@ from seqarch.ops.kernels.linear_attention import (
     packed,
     unpacked,
 )
-from seqarch.ops.kernels.linear_attention_layout import CHUNK, LANES, WIDEST, Layout
+from seqarch.ops.kernels.linear_attention_layout import CHUNK, WIDEST, Layout
 from seqarch.ops.matrix_chunks import Tokens
 from seqarch.types import Array, Float
 

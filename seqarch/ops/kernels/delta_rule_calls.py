@@ -9,11 +9,12 @@ from collections.abc import Callable
 import jax
 from jax.experimental import pallas as pl
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.call import kernel_call
 from seqarch.ops.kernels.delta_rule_bodies import backward_block, forward_block
 from seqarch.ops.kernels.delta_rule_heads import unit_rows
 from seqarch.ops.kernels.linear_attention_calls import PARAMS, blocks, entering_block
-from seqarch.ops.kernels.linear_attention_layout import CHUNK, LANES, Layout
+from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout
 from seqarch.types import Array, Float
 
 

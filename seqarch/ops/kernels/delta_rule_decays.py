@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.delta_rule_heads import Heads, unit_rows
 from seqarch.ops.kernels.linear_attention_heads import (
     COLUMNS,
@@ -17,7 +18,6 @@ from seqarch.ops.kernels.linear_attention_heads import (
     is_head,
     product,
 )
-from seqarch.ops.kernels.linear_attention_layout import LANES
 from seqarch.ops.kernels.parts import parts_of, parts_product, split
 from seqarch.types import Array, Bool, DTypeLike, Float
 

@@ -8,8 +8,9 @@ stacked: a head below the other, with the other head's lanes set to 0.
 import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS, iota, is_head, only
-from seqarch.ops.kernels.linear_attention_layout import LANES, Layout
+from seqarch.ops.kernels.linear_attention_layout import Layout
 from seqarch.ops.kernels.parts import Parts, parts_product
 from seqarch.types import Array, Bool, Float
 

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.delta_rule_heads import Heads
 from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS, iota, product
-from seqarch.ops.kernels.linear_attention_layout import LANES
 from seqarch.ops.kernels.parts import Parts, rounded
 from seqarch.types import Array, DTypeLike, Float
 

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from seqarch.ops.decay import FLOOR
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.call import say_once
 from seqarch.ops.kernels.linear_attention_calls import backward, forward
-from seqarch.ops.kernels.linear_attention_layout import CHUNK, LANES, Layout, fits
+from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout, fits
 from seqarch.ops.matrix_chunks import Tokens
 from seqarch.ops.sharded_rows import by_rows, row_devices
 from seqarch.types import Array, Float

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.linear_attention_heads import (
     COLUMNS,
     ROWS,
@@ -22,7 +23,7 @@ from seqarch.ops.kernels.linear_attention_heads import (
     columns,
     product,
 )
-from seqarch.ops.kernels.linear_attention_layout import CHUNK, LANES, Layout
+from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout
 
 
 def forward_chunks(*refs: Any, layout: Layout, decays: bool, keep: bool) -> None:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
-from seqarch.ops.kernels.linear_attention_layout import CHUNK, LANES, Layout
+from seqarch.ops.kernels import LANES
+from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout
 from seqarch.types import Array, Bool, Float
 
 NEVER = -1e30  # a logarithm of 0

@@ -7,7 +7,8 @@ pair's state is block-diagonal, and a product of one head has the other's lanes 
 import math
 from typing import NamedTuple
 
-LANES = 128  # of a register
+from seqarch.ops.kernels import LANES
+
 CHUNK = 128  # tokens of a chunk; the scores of 256 do not stay in registers
 WIDEST = 1024  # the usual lanes of a turn of the grid
 LARGEST = 2**18  # numbers in the states that a turn of the grid takes; a v4 has 16 MiB for all

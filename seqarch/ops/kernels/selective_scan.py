@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.call import kernel_call
 from seqarch.ops.kernels.selective_scan_arrays import (
-    LANES,
     UNROLL,
     Given,
     Gradients,

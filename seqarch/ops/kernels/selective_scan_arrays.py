@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.call import unrolled
 from seqarch.types import Array, DTypeLike, Float
 
-LANES = 128  # numbers in a row of a register; rows of an operand of the matrix unit
 UNROLL = 4  # groups in a turn of a loop: one is on the matrix unit while others are on the vector's
 Ref = Any
 
