@@ -9,7 +9,7 @@ import numpy as np
 from seqarch.ops.bias import Gates
 from seqarch.ops.blockwise import blockwise
 from seqarch.ops.kernels import LANES
-from seqarch.ops.kernels.attention_calls import Documents, Factors, backward, forward
+from seqarch.ops.kernels.attention_calls import Documents, Factors, Sums, backward, forward
 from seqarch.ops.kernels.attention_kernels import LN2, How
 from seqarch.ops.kernels.block_pairs import WORDS, Pairs, order_pairs, visible_pairs
 from seqarch.ops.kernels.call import say_once
@@ -21,9 +21,9 @@ from seqarch.ops.visibility import Places, Rule, is_plain
 from seqarch.types import Array, Float
 
 # Bytes of the sums of gradients for queries, which stay in fast memory: at most, or half of it with
-# operands in float32; and with blocks of SIZE. A v4 has 16 MiB in all. On a v5e, 8,192 tokens are
-# estimated at 8.0 ms forward and backward, and at 9.3 with blocks of SIZE and the sums of one MiB.
-SUMMED, FEW = 6 * 2**20, 2**20
+# operands in float32; and with blocks of SIZE. A v4 has 16 MiB in all. On a v5e, 16,384 tokens of 8
+# heads of 128 are estimated at 18.3 ms forward and backward, and at 16.8 if all could stay.
+SUMMED, FEW = 5 * 2**20, 2**20
 # Tokens of a block. On a v5e, 2,048 tokens in bfloat16 are estimated at 2.2 ms forward and backward
 # in blocks of 1,024, 2.4 of 512 and 4.1 of 256.
 SIZE, SMALL = 1024, 512
@@ -160,58 +160,41 @@ def _attend_backward(how: How, saved, cotangents):
     q, k, v, q_segment, k_segment, factors, o, log2_total = saved
     do, d_log_total = cotangents
     d_log_total = d_log_total.swapaxes(1, 2)[:, :, None]
-    parts, pairs = [], _pairs(q.shape[1], k.shape[1], how)
+    given = q, k, v, o, do, log2_total, d_log_total, factors
+    pairs = _pairs(q.shape[1], k.shape[1], how)
     most = max(1, SUMMED // (2 * q.dtype.itemsize * how.lanes[0] * how.size))
-    for first in range(0, pairs[-1, 0] + 1, most):
+    firsts = range(0, pairs[-1, 0] + 1, most)
+    sums = None if len(firsts) == 1 else _no_sums(q, k, v, how)
+    for first in firsts:
         own = pairs[(pairs[:, 0] >= first) & (pairs[:, 0] < first + most)]
-        low, high = how.size * own.min(0), how.size * (own.max(0) + 1)
-        here, there = (slice(*span) for span in zip(low.tolist(), high.tolist(), strict=True))
-        queries = [x[:, here] for x in (q, o, do)] + [
-            x[..., here] for x in (log2_total, d_log_total)
-        ]
-        documents = [
-            x if x is None else x[:, at] for x, at in ((q_segment, here), (k_segment, there))
-        ]
-        turned = factors
-        if factors is not None:
-            spans = Factors(here, here, there, there)
-            turned = Factors(*(x[:, at] for x, at in zip(factors, spans, strict=True)))
-        given = *queries, k[:, there], v[:, there], *documents, turned
-        parts.append((there, *_gradients(*given, own, how)))
-    spans, dq, dk, dv = zip(*parts, strict=True)
-    dk, dv = (_total(each, spans, k.shape[1]) for each in (dk, dv))
-    gradients = jnp.concatenate(dq, axis=1), _shared(dk, how, 0), _shared(dv, how, 1)
-    return *gradients, None, None, None
+        sums = _gradients(given, sums, (q_segment, k_segment), own, how)
+    dq, dk, dv = sums
+    dk, dv = (_shared(x, lanes, how).astype(q.dtype) for x, lanes in zip((dk, dv), how.lanes))
+    return dq, dk, dv, None, None, None
 
 
-def _gradients(
-    q, o, do, log2_total, d_log_total, k, v, q_segment, k_segment, factors, pairs, how: How
-):
-    """Returns the gradients for some blocks of queries, and for the keys and values they see."""
-    start = pairs.min(0)
-    how = how._replace(ahead=int(start[0] - start[1]))
-    pairs = order_pairs(*(pairs - start).T[::-1])
-    seen = _documents(q_segment, k_segment, pairs.inner, pairs.outer, how)
-    rows = q, k, v, o, do, log2_total, d_log_total, seen, factors
-    return by_rows(lambda rows, _: backward(*rows, pairs, how), rows, None)
+def _no_sums(q: Array, k: Array, v: Array, how: How) -> Sums:
+    """Returns the gradients before any block of queries has added its own."""
+    heads = q.shape[2] // how.lanes[0]
+    zeros = (jnp.zeros((*k.shape[:2], heads * lanes), jnp.float32) for lanes in how.lanes)
+    return Sums(jnp.zeros_like(q), *zeros)
 
 
-def _total(parts, spans, tokens: int) -> Float[Array, "B S HK"]:
-    """Returns the sums of gradients for the keys of some spans."""
-    if len(parts) == 1:
-        return parts[0]
-    total = jnp.zeros((len(parts[0]), tokens, parts[0].shape[2]), jnp.float32)
-    for span, part in zip(spans, parts, strict=True):
-        total = total.at[:, span].add(part.astype(jnp.float32))
-    return total.astype(parts[0].dtype)
+def _gradients(given, sums: Sums | None, segments, pairs: np.ndarray, how: How) -> Sums:
+    """Returns the gradients with those of the blocks of queries in `pairs` added to `sums`."""
+    how = how._replace(first=int(pairs[0, 0]))
+    pairs = order_pairs(*pairs.T[::-1])
+    seen = _documents(*segments, pairs.inner, pairs.outer, how)
+    call = lambda rows, _: backward(*rows, pairs, how)
+    return Sums(*by_rows(call, (*given, sums, seen), None))
 
 
-def _shared(d: Float[Array, "B S HK"], how: How, which: int) -> Float[Array, "B S GK"]:
+def _shared(d: Float[Array, "B S HK"], lanes: int, how: How) -> Float[Array, "B S GK"]:
     """Returns the sums of gradients over the query heads that share a key head."""
     if how.share == 1:
         return d
-    split = d.reshape(*d.shape[:2], -1, how.share, how.lanes[which]).astype(jnp.float32)
-    return split.sum(3).reshape(*d.shape[:2], -1).astype(d.dtype)
+    split = d.reshape(*d.shape[:2], -1, how.share, lanes).astype(jnp.float32)
+    return split.sum(3).reshape(*d.shape[:2], -1)
 
 
 _attend.defvjp(_attend_forward, _attend_backward)

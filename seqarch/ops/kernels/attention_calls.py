@@ -51,6 +51,20 @@ class Factors(NamedTuple):
     k_other: Float[Array, "B S lanes"]
 
 
+class Sums(NamedTuple):
+    """Gradients that calls for some blocks of queries each add their own to.
+
+    Attributes:
+      q: for queries, of which each block is written by one call.
+      k: for keys, as each query head has them.
+      v: for values, the same.
+    """
+
+    q: Float[Array, "B T HK"]
+    k: Float[Array, "B S HK"]
+    v: Float[Array, "B S HV"]
+
+
 class _Blocks(NamedTuple):
     """Makes the specs of operands whose block follows from row, heads, turn and tables.
 
@@ -144,11 +158,12 @@ def backward(
     do: Float[Array, "B T HV"],
     log_total: Float[Array, "B H 1 T"],
     d_log_total: Float[Array, "B H 1 T"],
-    documents: Documents | None,
     factors: Factors | None,
+    sums: Sums | None,
+    documents: Documents | None,
     pairs: Pairs,
     how: How,
-) -> tuple[Float[Array, "B T HK"], Float[Array, "B S HK"], Float[Array, "B S HV"]]:
+) -> Sums:
     """Returns the gradients for queries, and for keys and values as each query head has them.
 
     Args:
@@ -159,16 +174,22 @@ def backward(
       do: the gradients for them.
       log_total: that of `forward`.
       d_log_total: the gradients for natural logs of the denominators.
-      documents: None: every row is one.
       factors: as in `forward`.
+      sums: gradients to which those of the pairs are added, in their own memory; None: the pairs
+        are all.
+      documents: None: every row is one.
       pairs: the outer blocks are of keys.
       how: what is fixed.
     """
     (B, T, _), S, (K, V), size = q.shape, k.shape[1], how.lanes, how.size
     at, blocks = _Blocks(how, of_q=1, of_k=0), q.shape[2] // K
     made = lambda tokens, lanes: jax.ShapeDtypeStruct((B, tokens, blocks * lanes), q.dtype)
-    scratch = [((size, K), k.dtype), ((K, size), k.dtype), ((T // size, K, size), jnp.float32)]
-    scratch += [((T // size, how.heads, 1, size), jnp.float32)]
+    outputs = [made(T, K), made(S, K), made(S, V)] if sums is None else map(_like, sums)
+    specs = [at.queries(K, DONE), at.keys(K), at.keys(V)]
+    before = [] if sums is None else zip(sums, [pl.BlockSpec(memory_space=pl.ANY), *specs[1:]])
+    count = int(pairs.inner.max()) + 1 - how.first
+    scratch = [((size, K), k.dtype), ((K, size), k.dtype), ((count, K, size), jnp.float32)]
+    scratch += [((count, how.heads, 1, size), jnp.float32)]
     scratch += [((size, K), jnp.float32), ((size, V), jnp.float32)]
     call = _Call(
         "attention_backward",
@@ -177,25 +198,31 @@ def backward(
             *((q, at.queries(K)), (k, at.keys(K, how.share)), (v, at.keys(V, how.share))),
             *((o, at.queries(V)), (do, at.queries(V))),
             *((log_total, at.rows()), (d_log_total, at.rows())),
+            *before,
         ],
-        outputs=[
-            (made(T, K), at.queries(K, DONE)),
-            (made(S, K), at.keys(K)),
-            (made(S, V), at.keys(V)),
-        ],
+        outputs=list(zip(outputs, specs, strict=True)),
         scratch=[pltpu.VMEM(*each) for each in scratch],
+        kept=0 if sums is None else len(sums),
     )
-    return call(B, blocks, pairs, documents, factors, at)
+    return Sums(*call(B, blocks, pairs, documents, factors, at))
+
+
+def _like(x: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 class _Call(NamedTuple):
-    """A call of a kernel, with the specs of its operands and results."""
+    """A call of a kernel, with the specs of its operands and results.
+
+    The last `kept` inputs are the outputs before the call, in the same memory.
+    """
 
     name: str
     kernel: Callable
     inputs: list[tuple[Array, pl.BlockSpec]]
     outputs: list[tuple[jax.ShapeDtypeStruct, pl.BlockSpec]]
     scratch: list[Any]
+    kept: int = 0
 
     def __call__(
         self,
@@ -224,6 +251,8 @@ class _Call(NamedTuple):
         )
         shapes = [shape for shape, _ in self.outputs]
         options = dict(grid_spec=grid, out_shape=shapes, compiler_params=parallel, name=self.name)
+        start = len(tables) + len(self.inputs) - self.kept
+        options["input_output_aliases"] = {start + i: i for i in range(self.kept)}
         counts = [4, len(self.inputs), 0, 0, len(shapes)]
         if documents is not None:
             counts[0], counts[2] = 5, 2

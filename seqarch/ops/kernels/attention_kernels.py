@@ -38,7 +38,7 @@ class How(NamedTuple):
       heads: query heads of a block of heads, which are side by side in its lanes.
       share: query heads that share a key head; 1 where a block has several.
       lanes: channels of a block of heads, of queries and keys, and of values.
-      ahead: number of the first block of queries, less that of the first block of keys.
+      first: number of the first block of queries whose gradients are computed.
       half: distance of the two channels of a pair that is rotated.
     """
 
@@ -49,7 +49,7 @@ class How(NamedTuple):
     heads: int
     share: int
     lanes: tuple[int, int]
-    ahead: int = 0
+    first: int = 0
     half: int = 0
 
     def scaled(self, q: Float[Array, "T K"]) -> Float[Array, "T K"]:
@@ -128,7 +128,7 @@ class Turn(NamedTuple):
         seen = None
         if how.causal:
             index = lambda axis: jax.lax.broadcasted_iota(jnp.int32, (how.size,) * 2, axis)
-            ahead, start = index(1) - index(0), how.size * (k_block - q_block - how.ahead)
+            ahead, start = index(1) - index(0), how.size * (k_block - q_block)
             seen = ahead >= start
             if how.window is not None:
                 seen &= ahead < start + how.window
@@ -187,9 +187,10 @@ def forward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: Any
 
 
 def backward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: Any) -> None:
-    q, k, v, o, do, log_total, d_log_total = inputs
+    q, k, v, o, do, log_total, d_log_total, *before = inputs
     (dq, dk, dv), (keys, across, dq_sums, along, dk_sums, dv_sums) = outputs, scratch
     k_block, q_block = (turn.tables[which][turn.number] for which in (0, 1))
+    place = q_block - how.first
 
     @pl.when(turn.at(FIRST))
     def _():
@@ -200,11 +201,11 @@ def backward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: An
 
     @pl.when(turn.at(NEW))
     def _():
-        dq_sums[q_block] = jnp.zeros(dq_sums.shape[1:], jnp.float32)
+        dq_sums[place] = jnp.zeros(dq_sums.shape[1:], jnp.float32)
         products = (do[...].astype(jnp.float32) * o[...].astype(jnp.float32)).T
         for head in range(how.heads):
             own = products[how.rows_of(head, len(products))]
-            along[q_block, head] = own.sum(0, keepdims=True) - d_log_total[head]
+            along[place, head] = own.sum(0, keepdims=True) - d_log_total[head]
 
     @turn.when_visible
     def _():
@@ -216,18 +217,20 @@ def backward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: An
             most = jnp.where(log_total[head] > NOTHING, log_total[head], -NOTHING)
             weights = jnp.exp2(scores - most)
             dv_sums[...] += _dot(weights.astype(v.dtype), of_do, PLAIN)
-            d = weights * (_dot(v[...], of_do, ACROSS) - along[q_block, head])
+            d = weights * (_dot(v[...], of_do, ACROSS) - along[place, head])
             d, own = d.astype(q.dtype), how.rows_of(head, len(across))
             dk_sums[...] += _dot(d, of_q, PLAIN)
-            dq_sums[q_block, own] += _dot(across[own], d, PLAIN)
+            dq_sums[place, own] += _dot(across[own], d, PLAIN)
 
     @pl.when(turn.at(OVER))
     def _():
-        d = (dq_sums[q_block] * how.scale).T
+        d = (dq_sums[place] * how.scale).T
         dq[...] = turn.rotated(d, 0, how, back=True).astype(dq.dtype)
 
     @pl.when(turn.at(LAST))
     def _():
-        d = dk_sums[...] * LN2
-        dk[...] = turn.rotated(d, 1, how, back=True).astype(dk.dtype)
-        dv[...] = dv_sums[...].astype(dv.dtype)
+        d = turn.rotated(dk_sums[...] * LN2, 1, how, back=True), dv_sums[...]
+        if before:
+            d = [x + sums[...] for x, sums in zip(d, before[1:], strict=True)]
+        for ref, x in zip((dk, dv), d, strict=True):
+            ref[...] = x.astype(ref.dtype)
