@@ -23,7 +23,13 @@ from seqarch.errors import UserError, unknown
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
 from seqarch.ops.feature_maps import FEATURE_MAPS
-from seqarch.ops.linear_attention import FORMS, Tokens, idle, linear_attention_step
+from seqarch.ops.linear_attention import (
+    FORMS,
+    Tokens,
+    idle,
+    linear_attention_and_sums_step,
+    linear_attention_step,
+)
 from seqarch.ops.numerics import spread
 from seqarch.types import Array, DTypeLike, Float
 
@@ -112,46 +118,30 @@ class LinearAttention(SequenceMixer):
 
     def prefill(self, x, state, starts=None, lengths=None):
         starts, valid = masks(x, starts, lengths)
-        tokens = Tokens(*self._project(x))
-        q, k, v, log_a, *_ = tokens if valid is None else idle(tokens, valid)
+        tokens = self._project(x)
+        if valid is not None:
+            tokens = idle(tokens, valid)
+        q, k, v, log_a, *_ = tokens
         how = dict(starts=starts, method=self.method, chunk=self.chunk)
-        S = state.S.astype(jnp.float32)
+        S, z = (each.astype(jnp.float32) for each in state)
         if not self.normalise:
             o, S = ops.linear_attention(q, k, v, log_a, S, **how)
-            return self._output(o), state._replace(S=S.astype(self.state_dtype))
-        z = state.z.astype(jnp.float32)
+            return self._output(o), self._state(S, z)
         o, n, S, z = ops.linear_attention_and_sums(q, k, v, log_a, S, z, **how)
-        after = LinearAttentionState(S.astype(self.state_dtype), z.astype(self.state_dtype))
-        return self._output(o, n), after
+        return self._output(o, n), self._state(S, z)
 
     def step(self, x, state):
-        return self._read_out(state, *linear_attention_step(self._tokens(x), self._S(state)))
-
-    def _tokens(self, x: Float[Array, "... D"]) -> Tokens:
-        q, k, v, log_a = self._project(x)
-        if self.normalise:
-            # The normaliser is the same recurrence with v = 1, so it is one more value channel.
-            v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
-        return Tokens(q, k, v, log_a)
-
-    def _S(self, state: LinearAttentionState) -> Float[Array, "B H K _"]:
-        """Returns S in float32, with z as its last value channel where there is one."""
-        S = state.S
-        if self.normalise:
-            S = jnp.concatenate([S, state.z[..., None]], axis=-1)
-        return S.astype(jnp.float32)
-
-    def _read_out(
-        self, before: LinearAttentionState, o: Float[Array, "... H _"], S: Float[Array, "B H K _"]
-    ) -> tuple[Float[Array, "... D"], LinearAttentionState]:
-        """Returns the outputs and the state, from those of the op."""
-        S = S.astype(self.state_dtype)
+        tokens = self._project(x)
         if not self.normalise:
-            return self._output(o), before._replace(S=S)
-        y = self._output(o[..., :-1], o[..., -1])
-        return y, LinearAttentionState(S[..., :-1], S[..., -1])
+            o, S = linear_attention_step(tokens, state.S)
+            return self._output(o), self._state(S, state.z)
+        o, n, S, z = linear_attention_and_sums_step(tokens, *state)
+        return self._output(o, n), self._state(S, z)
 
-    def _project(self, x: Float[Array, "... D"]):
+    def _state(self, S: Float[Array, "B H K V"], z: Float[Array, "B H _"]) -> LinearAttentionState:
+        return LinearAttentionState(S.astype(self.state_dtype), z.astype(self.state_dtype))
+
+    def _project(self, x: Float[Array, "... D"]) -> Tokens:
         """Returns phi(q), phi(k), v [..., H, K] and log a [..., H] in float32, None for a = 1."""
         heads = (*x.shape[:-1], self.heads, -1)
         q, k, v = (p(x).reshape(heads) for p in (self.q, self.k, self.v))
@@ -160,7 +150,7 @@ class LinearAttention(SequenceMixer):
         if self.gate is not None:
             gate = self.gate(x.astype(jnp.float32))
             log_a = jax.nn.log_sigmoid(gate + jnp.broadcast_to(self.gate_bias[...], gate.shape))
-        return phi(q), phi(k), v, log_a
+        return Tokens(phi(q), phi(k), v, log_a)
 
     def _output(
         self, y: Float[Array, "... H V"], normaliser: Float[Array, "... H"] | None = None

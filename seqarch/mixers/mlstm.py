@@ -30,7 +30,7 @@ from seqarch.mixers.base import SequenceMixer, masks
 from seqarch.mixers.causal_conv import uniform_conv
 from seqarch.mixers.heads import BlockLinear, HeadNorm
 from seqarch.mixers.matrix_state import head_width, split_heads
-from seqarch.ops.linear_attention import FORMS, Tokens, linear_attention_step
+from seqarch.ops.linear_attention import FORMS, Tokens, linear_attention_and_sums_step
 from seqarch.ops.numerics import rows, spread
 from seqarch.ops.stabiliser import CLOSED, stabiliser
 from seqarch.types import Array, DTypeLike, Float
@@ -136,12 +136,9 @@ class MLSTM(SequenceMixer):
         before = state.m.astype(jnp.float32)
         m = jnp.maximum(log_f + before, i)
         k = k * spread(jnp.exp(i - m), self.key)
-        # n is one more value channel, of ones.
-        v = jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1)
-        S = jnp.concatenate([state.C, state.n[..., None]], axis=-1).astype(jnp.float32)
-        o, S = linear_attention_step(Tokens(q, k, v, log_f + before - m), S)
-        state = self._state(conv, S[..., :-1], S[..., -1], m)
-        return self._output(o[..., :-1], o[..., -1], m, c, x), state
+        tokens = Tokens(q, k, v, log_f + before - m)
+        o, read, C, n = linear_attention_and_sums_step(tokens, state.C, state.n)
+        return self._output(o, read, m, c, x), self._state(conv, C, n, m)
 
     def _read_in(self, u: Float[Array, "... E"], c: Float[Array, "... E"]) -> tuple[Array, ...]:
         """Returns q, k, v, i and log sigmoid(f), in float32."""

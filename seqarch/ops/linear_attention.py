@@ -107,6 +107,21 @@ def linear_attention_step(
     return dot("bhk,bhkv->bhv", q.astype(jnp.float32), S).astype(v.dtype), S
 
 
+def linear_attention_and_sums_step(
+    tokens: Tokens, state: Float[Array, "B H K V"], sums: Float[Array, "B H K"]
+) -> tuple[
+    Float[Array, "B H V"], Float[Array, "B H"], Float[Array, "B H K V"], Float[Array, "B H K"]
+]:
+    """Computes `linear_attention_and_sums` for one token a row, whose arrays have no axis T."""
+    o, S = linear_attention_step(tokens, state)
+    z = sums.astype(jnp.float32)
+    if tokens.log_decay is not None:
+        a = jnp.exp(tokens.log_decay)
+        z = z * a.reshape(*a.shape[:2], -1)
+    z = z + tokens.k.astype(jnp.float32)
+    return o, dot("bhk,bhk->bh", tokens.q.astype(jnp.float32), z), S, z
+
+
 def _pallas(
     of: affine.Recurrence, tokens: Tokens, state: Float[Array, "B H K V"], *, chunk: int
 ) -> tuple[Float[Array, "B T H V"], Float[Array, "B H K V"]]:
