@@ -3,10 +3,10 @@
     python scripts/check_mixer.py my_package.module:MyMixer
 
 Options stand in parentheses, as in a layer pattern: "my_package.module:MyMixer(heads=2)". The
-clauses of the law have a line each: its forms agree in values and gradients, gradients agree with
-finite differences and reach every parameter, bfloat16 does not drift, large inputs stay finite,
-states can be reused. Then come the bytes of its state, and whether it learns a task that needs a
-memory. The exit code is 1 where anything fails. It takes some minutes on two CPU cores.
+clauses of the law have a line each: prefill, step and call agree in values and gradients, gradients
+agree with finite differences and reach every parameter, bfloat16 does not drift, large inputs stay
+finite, states can be reused. Then come the bytes of its state, and whether it learns a task that
+needs a memory. The exit code is 1 where anything fails. It takes some minutes on two CPU cores.
 """
 
 import sys

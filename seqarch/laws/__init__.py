@@ -4,8 +4,9 @@
     for clause in laws.clauses(functools.partial(MyMixer, 16)):
         clause.test()  # one by one, as scripts/check_mixer.py does
 
-Most clauses say that two forms of (mixer, x, state) agree: in outputs, in final states, and, under
-random cotangents, in the gradients of parameters, inputs and floating leaves of the initial state.
+Most clauses say that two readings of (mixer, x, state) agree: in outputs, in final states, and,
+under random cotangents, in the gradients of parameters, inputs and floating leaves of the initial
+state.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from seqarch.laws import agreement, dependence, differences, numerics, structure
 from seqarch.laws.compare import LawBroken
-from seqarch.laws.forms import pieces, prefill, steps
+from seqarch.laws.readings import pieces, prefill, steps
 from seqarch.laws.trial import Trial
 from seqarch.mixers.base import SequenceMixer
 
@@ -44,7 +45,7 @@ def check(
       dim: the mixer's width.
       time: tokens of the sequences, at least 4. Sequences of more than 8 tokens, and no multiple of
         8, cross chunks and blocks, which are at most 8 long here.
-      seeds: number of examples on which forms are compared.
+      seeds: number of examples on which readings are compared.
     """
     for clause in clauses(make, dim=dim, time=time, seeds=seeds):
         clause.test()
@@ -59,8 +60,8 @@ def clauses(
 
 
 def _agree(name: str, says: str, expected: Callable, given: Callable, **how: bool) -> tuple:
-    """Returns the entry of LAW that two forms agree."""
-    test = partial(agreement.forms_agree, says=says, expected=expected, given=given, **how)
+    """Returns the entry of LAW that two readings agree."""
+    test = partial(agreement.readings_agree, says=says, expected=expected, given=given, **how)
     return name, says, test
 
 
@@ -79,7 +80,7 @@ LAW = (
     ("splits", "prefill may be cut anywhere", agreement.static_splits_are_whole),
     ("bfloat16", "bfloat16 is close to float32", numerics.bfloat16_is_close),
     ("bfloat16_step", "steps in bfloat16 do not drift", numerics.bfloat16_steps_are_prefill),
-    ("long", "beyond a chunk or block, the forms agree", numerics.long_forms_agree),
+    ("long", "beyond a chunk or block, the readings agree", numerics.long_readings_agree),
     ("axes", "every parameter names its axes", structure.parameters_name_axes),
     ("used", "every parameter has a gradient", dependence.parameters_have_gradients),
     ("differences", "gradients are finite differences", differences.gradients_are_differences),

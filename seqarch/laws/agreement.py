@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from seqarch.decoding import fork, reset
 from seqarch.laws.compare import require_close
-from seqarch.laws.forms import called, capacity, pieces, prefill, steps
+from seqarch.laws.readings import called, capacity, pieces, prefill, steps
 from seqarch.laws.trial import Trial
 from seqarch.mixers.base import select_rows
 
 
-def forms_agree(
+def readings_agree(
     trial: Trial,
     says: str,
     expected: Callable,
@@ -22,13 +22,13 @@ def forms_agree(
     padding: bool = False,
     cut: bool = False,
 ) -> None:
-    """Requires two forms to have the same values and gradients on every example.
+    """Requires two readings to have the same values and gradients on every example.
 
     Args:
       trial: of the mixer.
       says: the clause, for the error.
-      expected: a form of seqarch.laws.forms.
-      given: the form that is compared with it.
+      expected: a reading of seqarch.laws.readings.
+      given: the reading that is compared with it.
       documents: whether rows have several documents.
       padding: whether rows end in padding.
       cut: whether `given` cuts them.
@@ -43,7 +43,7 @@ def call_is_prefill(trial: Trial) -> None:
     example = trial.last.unpadded()
     empty = example.mixer.init_state(len(example.x), capacity(trial.time))
     example, cotangent = example._replace(state=empty), trial.cotangent(state=0)
-    results = (trial.evaluate(form, example, cotangent) for form in (pieces, called))
+    results = (trial.evaluate(reading, example, cotangent) for reading in (pieces, called))
     expected, given = (
         {"values": result.values[:1], "gradients": result.gradients[:2]} for result in results
     )
@@ -72,9 +72,9 @@ def states_can_be_reused(trial: Trial) -> None:
     empty, emptied = example.mixer.init_state(B, capacity(trial.time)), jnp.arange(B) % 2 == 0
     forked = example._replace(x=example.x[rows], state=fork(example.state, rows))
     partly = example._replace(state=reset(example.state, emptied, empty))
-    for form in (prefill, steps):
+    for reading in (prefill, steps):
         once, again, from_forked, from_empty, from_reset = (
-            trial.evaluate(form, each).values
+            trial.evaluate(reading, each).values
             for each in (example, example, forked, example._replace(state=empty), partly)
         )
         require_close("a state used twice", once, again)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqarch.laws.compare import LawBroken, require_close, require_finite, require_zero
-from seqarch.laws.forms import called, prefill
+from seqarch.laws.readings import called, prefill
 from seqarch.laws.trial import Trial
 
 LATER = "an output depends on a later input"

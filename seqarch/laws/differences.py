@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqarch.laws.compare import LawBroken, place
-from seqarch.laws.forms import cotangents, is_float, prefill
+from seqarch.laws.readings import cotangents, is_float, prefill
 from seqarch.laws.trial import Trial
 from seqarch.types import Array, PyTree
 

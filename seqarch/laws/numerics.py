@@ -8,7 +8,7 @@ from flax import nnx
 
 from seqarch.decoding import fork
 from seqarch.laws.compare import require_close, require_close_rms, require_finite
-from seqarch.laws.forms import Example, called, capacity, masked, prefill, steps
+from seqarch.laws.readings import Example, called, capacity, masked, prefill, steps
 from seqarch.laws.trial import Trial
 from seqarch.mixers.base import SequenceMixer
 from seqarch.types import Array, PyTree
@@ -80,7 +80,7 @@ def bfloat16_steps_are_prefill(trial: Trial) -> None:
     require_close_rms(says, expected, given, *how)
 
 
-def long_forms_agree(trial: Trial) -> None:
+def long_readings_agree(trial: Trial) -> None:
     """Requires step, prefill and a call to agree on sequences beyond the mixer's chunk and block.
 
     Rows have several documents and end in padding. A call must not depend on a later token.
@@ -124,7 +124,7 @@ def large_inputs_are_finite(trial: Trial) -> None:
     """Requires finite values and gradients for large inputs, and step to be close to prefill."""
     example = trial.last.unpacked().unpadded()
     example = example._replace(x=LARGE * example.x)
-    results = [trial.evaluate(form, example) for form in (prefill, steps)]
+    results = [trial.evaluate(reading, example) for reading in (prefill, steps)]
     says = f"inputs {LARGE:g} times larger"
     for result in results:
         require_finite(says, result)

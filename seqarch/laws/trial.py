@@ -1,4 +1,4 @@
-"""A mixer under test: examples of its arguments, and the results of its forms for them."""
+"""A mixer under test: examples of its arguments, and the results of reading them."""
 
 import inspect
 from collections.abc import Callable
@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqarch.laws.forms import Cotangent, Example, Result, capacity, values_and_gradients
+from seqarch.laws.readings import Cotangent, Example, Result, capacity, values_and_gradients
 from seqarch.mixers.base import SequenceMixer
 
 
 class Trial:
-    """The examples and results of a mixer; each form is compiled and run once per example.
+    """The examples and results of a mixer; each reading is compiled and run once per example.
 
     make: constructs the mixer from `dtype` and `rngs`
     make_small: constructs it with a chunk and block of at most 8
@@ -28,7 +28,7 @@ class Trial:
         self.prefill = jax.jit(lambda mixer, *arguments: mixer.prefill(*arguments))
         self.example = cache(self._example)
         self.result = cache(self._result)
-        self._compile = cache(lambda form: jax.jit(partial(values_and_gradients, form)))
+        self._compile = cache(lambda reading: jax.jit(partial(values_and_gradients, reading)))
 
     @property
     def last(self) -> Example:
@@ -36,12 +36,12 @@ class Trial:
         return self.example(self.seeds - 1)
 
     def evaluate(
-        self, form: Callable, example: Example, cotangent: Cotangent | None = None
+        self, reading: Callable, example: Example, cotangent: Cotangent | None = None
     ) -> Result:
-        """Returns the values and gradients of a form on an example of this trial's shapes."""
+        """Returns the values and gradients of a reading on an example of this trial's shapes."""
         if cotangent is None:
             cotangent = self.cotangent()
-        return self._compile(form)(example, cotangent)
+        return self._compile(reading)(example, cotangent)
 
     def cotangent(self, *, tokens=None, state: float = 1.0, rows=None) -> Cotangent:
         """Returns random cotangents.
@@ -58,7 +58,7 @@ class Trial:
 
     def _result(
         self,
-        form: Callable,
+        reading: Callable,
         seed: int,
         documents: bool = False,
         padding: bool = False,
@@ -67,7 +67,7 @@ class Trial:
         """Returns values and gradients on the example of `seed`, computed once.
 
         Args:
-          form: of seqarch.laws.forms.
+          reading: of seqarch.laws.readings.
           seed: of the example.
           documents: whether rows have several documents.
           padding: whether rows end in padding.
@@ -76,7 +76,7 @@ class Trial:
         example = self.example(seed)
         example = example if documents else example.unpacked()
         example = example if padding else example.unpadded()
-        return self.evaluate(form, example.cut() if cut else example)
+        return self.evaluate(reading, example.cut() if cut else example)
 
     def _example(self, seed: int) -> Example:
         """Returns time + 1 rows, with states after documents of different lengths."""

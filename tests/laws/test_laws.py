@@ -187,7 +187,7 @@ class ForgetfulOfChunks(GRU):
 
 
 class Stopped(GRU):
-    """Stops the gradient of its recurrent matrix, in all forms alike."""
+    """Stops the gradient of its recurrent matrix, in every reading alike."""
 
     def _run(self, x, state, method, **masks):
         W = jax.lax.stop_gradient(self.recurrent[...])

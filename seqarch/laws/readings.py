@@ -1,7 +1,6 @@
-"""The forms of a mixer's function that the clauses compare, and their values and gradients.
+"""The readings that the clauses compare: ways in which a mixer reads rows, with their gradients.
 
-Each form takes (mixer, x, state, starts, lengths, cuts) and returns the outputs and the final
-state.
+Each takes (mixer, x, state, starts, lengths, cuts) and returns the outputs and the final state.
 """
 
 from collections.abc import Callable
@@ -16,14 +15,14 @@ from seqarch.types import Array, Bool, Float, Int, PyTree, State
 
 
 class Example(NamedTuple):
-    """The arguments of a form.
+    """The arguments of a reading.
 
     mixer: under test
     x: inputs
     state: after earlier tokens
     starts: whether a token is the first of a document
     lengths: tokens of each row, before its padding
-    cuts: how many of them are prefilled first, where a form prefills rows in two pieces
+    cuts: how many of them are prefilled first, where a reading prefills rows in two pieces
     """
 
     mixer: SequenceMixer
@@ -47,7 +46,7 @@ class Example(NamedTuple):
 
 
 class Cotangent(NamedTuple):
-    """Random cotangents of a form: their key, and weights of each token and of each row's state."""
+    """Random cotangents of a reading: their key, and weights of tokens and of rows' states."""
 
     key: Array
     tokens: Float[Array, "B T"]
@@ -55,7 +54,7 @@ class Cotangent(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The values (outputs, state) of a form, and its gradients for (mixer, x, state)."""
+    """The values (outputs, state) of a reading, and its gradients for (mixer, x, state)."""
 
     values: PyTree
     gradients: PyTree
@@ -134,7 +133,7 @@ def capacity(time: int) -> int:
 
 
 def values_and_gradients(function: Callable, example: Example, cotangent: Cotangent) -> Result:
-    """Returns the values of a form, and the gradients of its floating leaves (0 for others)."""
+    """Returns the values of a reading, and the gradients of its floating leaves (0 for others)."""
     arguments, rest = example[:3], example[3:]
     leaves, structure = jax.tree.flatten(arguments)
     floating = [is_float(leaf) for leaf in leaves]
@@ -154,7 +153,7 @@ def values_and_gradients(function: Callable, example: Example, cotangent: Cotang
 
 
 def cotangents(outputs: list[Array], cotangent: Cotangent) -> list[Array]:
-    """Returns cotangents for a form's outputs and the floating leaves of its state."""
+    """Returns cotangents for a reading's outputs and the floating leaves of its state."""
     noise = [
         jax.random.normal(jax.random.fold_in(cotangent.key, index), leaf.shape, leaf.dtype)
         for index, leaf in enumerate(outputs)
