@@ -176,27 +176,29 @@ def measure(together: list[Case], limits: Limits) -> list[CaseTiming]:
     return list(timings.values())
 
 
-class Run(NamedTuple):
+class RunSeconds(NamedTuple):
     """Seconds of a run: by the clock, and of all cores."""
 
     wall: float
     cpu: float
 
 
-def _timed(ready: Ready) -> Run:
+def _timed(ready: Ready) -> RunSeconds:
     given = ready.prepare()
     begun = time.process_time()
     wall = run_seconds(ready.run, given)
-    return Run(wall, time.process_time() - begun)
+    return RunSeconds(wall, time.process_time() - begun)
 
 
-def _with_seconds(timing: CaseTiming, runs: Sequence[Run], calls: int) -> CaseTiming:
+def _with_seconds(timing: CaseTiming, runs: Sequence[RunSeconds], calls: int) -> CaseTiming:
     wall, cpu = ([seconds / calls for seconds in each] for each in zip(*runs))
     median = dict(seconds=statistics.median(wall), cpu_seconds=statistics.median(cpu))
     return dataclasses.replace(timing, **median, low=min(wall), high=max(wall), rounds=len(runs))
 
 
-def _warm_up(ready: Ready, timing: CaseTiming, limits: Limits) -> tuple[CaseTiming, list[Run]]:
+def _warm_up(
+    ready: Ready, timing: CaseTiming, limits: Limits
+) -> tuple[CaseTiming, list[RunSeconds]]:
     """Runs a case once; returns its timing and the runs that count so far.
 
     The timing has the reason where the case is to be skipped.

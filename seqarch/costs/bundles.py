@@ -26,7 +26,7 @@ COPIED = re.compile(r"(?:\{|;;)\s*%\d+ = dma\.\w+ .*?/\*size_in_granules=\*/(\d+
 BLOCKS = re.compile(r"^iteration_bounds: \(([\d, ]+)\)")
 
 
-class Kernel(NamedTuple):
+class KernelWork(NamedTuple):
     """What a kernel needs at most, while nothing stalls.
 
     Attributes:
@@ -74,7 +74,7 @@ def clear_schedules(directory: Path) -> None:
         path.unlink()
 
 
-def find_kernel(directory: Path | None, name: str) -> Kernel | None:
+def find_kernel(directory: Path | None, name: str) -> KernelWork | None:
     """Returns what the kernel of an instruction needs; None where no schedule of it was written.
 
     Raises:
@@ -87,7 +87,7 @@ def find_kernel(directory: Path | None, name: str) -> Kernel | None:
     return read_kernel(found[-1].read_text(errors="replace"), name) if found else None
 
 
-def read_kernel(text: str, name: str) -> Kernel:
+def read_kernel(text: str, name: str) -> KernelWork:
     """Returns what a kernel needs, by the text of its final schedule.
 
     Raises:
@@ -103,7 +103,7 @@ def read_kernel(text: str, name: str) -> Kernel:
         bundles += loop.bundles * times[loop]
         for size, is_single in loop.copies:
             moved += size * (1.0 if is_single else times[loop])
-    return Kernel(bundles, moved)
+    return KernelWork(bundles, moved)
 
 
 def _loops(text: str) -> list[_Loop]:

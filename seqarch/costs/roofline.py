@@ -15,7 +15,7 @@ from seqarch.costs.spec import Failed, Outcome
 from seqarch.model import count_parameters
 
 
-class Bound(NamedTuple):
+class HighestSpeed(NamedTuple):
     """The highest speed that a roofline allows.
 
     Attributes:
@@ -29,7 +29,7 @@ class Bound(NamedTuple):
 
 def bound(
     config: Config, placement: Placement, outcome: Outcome, tokens: int, *, unread: int = 1
-) -> Bound | None:
+) -> HighestSpeed | None:
     """Returns the highest speed of a program, by its roofline.
 
     The bytes are those of state and parameters, each of which is read at least once. FLOPs are at
@@ -54,7 +54,7 @@ def bound(
     reading = given * sheet.devices_per_chip / sheet.bandwidth
     computing = outcome.flops / (placement.chips * sheet.flops)
     limit = "bandwidth" if reading >= computing else "compute"
-    return Bound(tokens / max(reading, computing), limit)
+    return HighestSpeed(tokens / max(reading, computing), limit)
 
 
 def cost(placement: Placement, speed: float, price: float) -> float:

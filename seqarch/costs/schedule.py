@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from seqarch.costs.bundles import Kernel
+from seqarch.costs.bundles import KernelWork
 from seqarch.costs.hlo import Computation, Instruction, Module
 from seqarch.costs.links import Links, collective_seconds, collectives_within
 from seqarch.costs.trips import Constants, initial_constants, lasting_constants, trips
@@ -72,7 +72,7 @@ class Seconds(NamedTuple):
 
 
 def replay(
-    module: Module, rates: Rates, kernel: Callable[[str], Kernel | None] = lambda name: None
+    module: Module, rates: Rates, kernel: Callable[[str], KernelWork | None] = lambda name: None
 ) -> Seconds:
     """Returns the seconds of a program.
 
@@ -96,7 +96,7 @@ class Replay(NamedTuple):
 
     module: Module
     rates: Rates
-    kernel: Callable[[str], Kernel | None]
+    kernel: Callable[[str], KernelWork | None]
 
     def computation(self, computation: Computation, known: Constants) -> Seconds:
         """Returns the seconds of a computation; known: constants among its argument."""
@@ -137,7 +137,7 @@ class Replay(NamedTuple):
         moving, within = least.bytes / self.rates.bandwidth, least.cycles / self.rates.clock
         return Seconds(bounded=max(moving, within))
 
-    def _needs(self, kernel: Instruction) -> Kernel | None:
+    def _needs(self, kernel: Instruction) -> KernelWork | None:
         """Returns what a kernel needs; libtpu writes the schedule of equal kernels once."""
         return next(filter(None, map(self.kernel, (kernel.name, *self._equal(kernel)))), None)
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from seqarch.costs.bundles import Kernel
+from seqarch.costs.bundles import KernelWork
 from seqarch.costs.hlo import Computation, Instruction, Module
 from seqarch.costs.schedule import COPIES, KERNEL, LOOP, Rates, Replay
 from seqarch.costs.trips import Constants, initial_constants, lasting_constants, trips
@@ -20,7 +20,7 @@ NUMBER = re.compile(r"(\.\d+|\.clone|\.remat\d*)+$")  # behind a name
 def seconds_by_part(
     module: Module,
     rates: Rates,
-    kernel: Callable[[str], Kernel | None],
+    kernel: Callable[[str], KernelWork | None],
     loops: tuple[int, int],
 ) -> Mapping[str, float]:
     """Returns the seconds of each part of a program, without those of waiting for copies.

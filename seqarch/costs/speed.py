@@ -37,7 +37,7 @@ def tokens_of(spec: ProgramSpec) -> int:
     return spec.batch * (spec.length if whole else min(spec.config.length, spec.length))
 
 
-def speed_bound(spec: ProgramSpec, outcome: Outcome) -> roofline.Bound | None:
+def speed_bound(spec: ProgramSpec, outcome: Outcome) -> roofline.HighestSpeed | None:
     """Returns the highest speed of a program; None where `roofline.bound` has none."""
     unread = UNREAD[spec.phase]
     return roofline.bound(spec.config, place(spec.target), outcome, tokens_of(spec), unread=unread)

@@ -44,7 +44,7 @@ from seqarch.mixers.attention_options import (
     check_window,
     rotated_channels,
 )
-from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens
+from seqarch.mixers.cached import CachedMixer, Projections, no_tokens
 from seqarch.ops.attention import FORMS
 from seqarch.ops.bias import buckets, cumulate, difference
 from seqarch.ops.cache_attention import cache_attention, cache_attention_on_tpu
@@ -185,7 +185,7 @@ class Attention(CachedMixer):
             q, k = self.q_norm(q), self.k_norm(k)
         if self.table is not None:
             q = q * jnp.asarray(self.head_dim**0.5, q.dtype)  # undoes the division by sqrt(K)
-        tokens = Tokens(q, {"k": self._rotate(k, at), "v": v}, more=k)
+        tokens = Projections(q, {"k": self._rotate(k, at), "v": v}, more=k)
         if self.forget is None:
             return tokens
         log_gate = jax.nn.log_sigmoid(self.forget(x).astype(jnp.float32))

@@ -20,7 +20,7 @@ from seqarch.ops.visibility import Places, Rule
 from seqarch.types import Array, Bool, Float, Int, State
 
 
-class Tokens(NamedTuple):
+class Projections(NamedTuple):
     """The projections of a call's tokens.
 
     q: queries
@@ -40,9 +40,9 @@ class CachedMixer(SequenceMixer):
 
     Its state is a NamedTuple with `position` [B,S], of the token in each slot and -1 where it is
     empty, `length` [B], the tokens of the current document so far, and the arrays [B,G,S,...] that
-    `Tokens.cached` names. Heads come before slots, so that a block of slots is a contiguous matrix.
-    XLA on CPU, which has no bfloat16 scatter, converts a whole bfloat16 cache to float32 around
-    each write.
+    `Projections.cached` names. Heads come before slots, so that a block of slots is a contiguous
+    matrix. XLA on CPU, which has no bfloat16 scatter, converts a whole bfloat16 cache to float32
+    around each write.
 
     Attributes:
       window: slots w of the ring; None: the cache is no ring.
@@ -54,18 +54,18 @@ class CachedMixer(SequenceMixer):
     sink: int = 0
     document: ClassVar[tuple[str, ...]] = ()
 
-    def _project(self, x: Float[Array, "B T D"], at: Places, state: State) -> Tokens:
+    def _project(self, x: Float[Array, "B T D"], at: Places, state: State) -> Projections:
         """Returns the projections; tokens of segment 0 continue the document of `state`."""
         raise AssertionError(f"{type(self).__name__} does not define _project")
 
-    def _attend(self, tokens: Tokens, at: Places, known: Rule) -> Partial:
+    def _attend(self, tokens: Projections, at: Places, known: Rule) -> Partial:
         """Returns attention of a call's tokens to each other.
 
         known: a Rule with `order` and `alone`, and nothing else
         """
         raise AssertionError(f"{type(self).__name__} does not define _attend")
 
-    def _attend_cache(self, tokens: Tokens, at: Places, state: State) -> Partial:
+    def _attend_cache(self, tokens: Projections, at: Places, state: State) -> Partial:
         """Returns their attention to the cache."""
         raise AssertionError(f"{type(self).__name__} does not define _attend_cache")
 
@@ -140,7 +140,7 @@ class CachedMixer(SequenceMixer):
     def _write(
         self,
         state: State,
-        tokens: Tokens,
+        tokens: Projections,
         position: Int[Array, "B T"],
         current: Bool[Array, "B T"],
         count: Int[Array, "B"],

@@ -32,7 +32,7 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.attention_options import check_heads, rotated_channels
-from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens
+from seqarch.mixers.cached import CachedMixer, Projections, no_tokens
 from seqarch.ops.lsh import FORMS, addresses, cached_lsh, hashes, lsh, recount
 from seqarch.ops.numerics import rms
 from seqarch.types import Array, DTypeLike, Float, Int
@@ -118,7 +118,7 @@ class LSH(CachedMixer):
         if self.rope is not None:
             q, k = (ops.rope(each, at.position, self.rope) for each in (q, k))
         bucket = hashes(x, self.q.kernel[...], self.heads, self.rounds, self.buckets)
-        return Tokens(q, {"k": k, "v": v, "address": addresses(bucket, at, state.count)})
+        return Projections(q, {"k": k, "v": v, "address": addresses(bucket, at, state.count)})
 
     def _attend(self, tokens, at, known):
         how = dict(window=self.reach, method=self.method, block=self.block)

@@ -23,7 +23,7 @@ from flax import nnx
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear, RMSNorm
-from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens
+from seqarch.mixers.cached import CachedMixer, Projections, no_tokens
 from seqarch.ops.attention import FORMS
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.numerics import dot
@@ -108,7 +108,7 @@ class MLA(CachedMixer):
         q, q_rope = self._split(q.reshape(*x.shape[:2], self.heads, -1), self.head_dim, at)
         latent, k_rope = self._split(self.down(x)[:, :, None], self.rank, at)
         cached = jnp.concatenate([self.norm(latent), k_rope], axis=-1)
-        return Tokens(jnp.concatenate([q, q_rope], axis=-1), {"latent": cached})
+        return Projections(jnp.concatenate([q, q_rope], axis=-1), {"latent": cached})
 
     def _split(self, x: Float[Array, "B T H K"], size: int, at) -> tuple[Array, Array]:
         """Returns the first `size` channels, and the others rotated."""

@@ -37,7 +37,7 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.attention_options import check_heads, rotated_channels
-from seqarch.mixers.cached import CachedMixer, Tokens, no_tokens
+from seqarch.mixers.cached import CachedMixer, Projections, no_tokens
 from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.cache_slots import put
@@ -181,7 +181,7 @@ class NSA(CachedMixer):
         before = state.pk, state.pv, state.part
         sums = BlockSums(*(block_sums(*each, spans, self.size) for each in zip(given, before)))
         blocks = self._choose(x, at, state, spans, sums)
-        return Tokens(turn(q), {"k": turn(k), "v": v}, more=Chosen(q, blocks, spans, sums))
+        return Projections(turn(q), {"k": turn(k), "v": v}, more=Chosen(q, blocks, spans, sums))
 
     def _weigh(self, weight, x, at) -> Float[Array, "B T G K"]:
         """Returns keys or values times the weights of their places in their blocks."""

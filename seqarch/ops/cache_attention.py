@@ -26,7 +26,7 @@ from seqarch.types import Array, Float, Int
 BLOCK = 256  # tokens of a block of queries, and slots of a block on CPU
 
 
-class Blocks(NamedTuple):
+class CacheBlocks(NamedTuple):
     """How a cache is read.
 
     tokens: of a block of queries
@@ -47,7 +47,7 @@ def cache_attention(
     k_pos: Int[Array, "_ S"],
     filled: Int[Array, ""],
     *rules: Rule,
-    block: int | Blocks | None = None,
+    block: int | CacheBlocks | None = None,
     alibi: bool = False,
     gate: Gates | None = None,
     fade: Float[Array, "B H S"] | None = None,
@@ -77,7 +77,7 @@ def cache_attention(
     """
     if fade is not None and gate is None:
         gate = Gates(jnp.zeros(q.shape[:3], jnp.int32), jnp.zeros(q.shape[:3]))
-    block = Blocks(block, block) if isinstance(block, int) else block
+    block = CacheBlocks(block, block) if isinstance(block, int) else block
     how = rules or (Rule(),), block, alibi
     return _attend(q, k, v, gate, fade, relative, at_q, (k_pos, address), filled, how)
 
@@ -95,13 +95,13 @@ def _attend(q, k, v, gate, fade, relative, at_q, slots, filled, how) -> Partial:
     given = q, k, v, gate, fade, relative, at_q, slots, filled
     if block is not None:
         return _read(block, rules, alibi, *given)
-    on_cpu = partial(_read, Blocks(BLOCK, BLOCK), rules, alibi)
+    on_cpu = partial(_read, CacheBlocks(BLOCK, BLOCK), rules, alibi)
     larger = accelerator_blocks(q.shape[1], q.shape[2] // k.shape[1], k.shape[2])
     elsewhere = partial(_read, larger, rules, alibi)
     return jax.lax.platform_dependent(*given, cpu=on_cpu, default=elsewhere)
 
 
-def accelerator_blocks(tokens: int, shared: int, slots: int) -> Blocks:
+def accelerator_blocks(tokens: int, shared: int, slots: int) -> CacheBlocks:
     """Returns how accelerators read a cache: an eighth at once, less where queries are many.
 
     A block of scores has at most 2**18 for each row and head of the cache, or those of 256 slots.
@@ -113,10 +113,12 @@ def accelerator_blocks(tokens: int, shared: int, slots: int) -> Blocks:
     """
     least = -(-8 // shared)
     fitting = 2**18 // (shared * min(BLOCK, max(least, tokens)))
-    return Blocks(BLOCK, max(BLOCK, min(max(1024, slots // 8), fitting)), least)
+    return CacheBlocks(BLOCK, max(BLOCK, min(max(1024, slots // 8), fitting)), least)
 
 
-def _read(how: Blocks, rules, alibi, q, k, v, gate, fade, relative, at_q, slots, filled) -> Partial:
+def _read(
+    how: CacheBlocks, rules, alibi, q, k, v, gate, fade, relative, at_q, slots, filled
+) -> Partial:
     B, G, S, _ = k.shape
     size = min(how.slots, S)
     blocks = -(-jnp.minimum(filled, S) // size)

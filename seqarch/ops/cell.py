@@ -35,7 +35,7 @@ class Cell(NamedTuple):
     h: str
     W: str
     s: str
-    kernel: kernels.Cell
+    kernel: kernels.CellKernel
 
     def product(self, h: Array, W: Array) -> Array:
         """Returns W h."""
@@ -173,7 +173,7 @@ def _pallas(cell, u, keep, valid, W, state):
 
 
 def in_kernels(
-    cell: kernels.Cell,
+    cell: kernels.CellKernel,
     u: Float[Array, "T B U"],
     keep: Float[Array, "T B"] | None,
     valid: Bool[Array, "T B"] | None,

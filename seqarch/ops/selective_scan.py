@@ -26,7 +26,7 @@ from seqarch.ops.numerics import dot, rows
 from seqarch.types import Array, Bool, Float
 
 
-class Chunk(NamedTuple):
+class ScanChunk(NamedTuple):
     """The arguments of `selective_scan` for some tokens.
 
     keep: 0 where the state is forgotten before the token, else 1; None: 1 everywhere
@@ -39,7 +39,7 @@ class Chunk(NamedTuple):
     keep: Float[Array, "B C"] | None
 
 
-_IDENTITY = Chunk(0.0, 0.0, 0.0, 0.0, 1.0)  # a token that leaves the state alone
+_IDENTITY = ScanChunk(0.0, 0.0, 0.0, 0.0, 1.0)  # a token that leaves the state alone
 
 
 def selective_scan(
@@ -74,7 +74,7 @@ def selective_scan(
     h0 = jnp.zeros((x.shape[0], *A.T.shape), jnp.float32) if h0 is None else h0
     keep = None if starts is None else 1.0 - starts
     form = FORMS.pick(method)
-    tokens = Chunk(x, delta, B, C, keep)
+    tokens = ScanChunk(x, delta, B, C, keep)
     y, h = form(tokens, A, D, h0, negative_eigenvalues, chunk=chunk)
     return y.astype(x.dtype), h
 
@@ -90,28 +90,28 @@ def decays(
     return 2 * a - 1 if negative_eigenvalues else a
 
 
-def _decay(c: Chunk, At: Float[Array, "N E"], negative: bool) -> Float[Array, "*BC N E"]:
+def _decay(c: ScanChunk, At: Float[Array, "N E"], negative: bool) -> Float[Array, "*BC N E"]:
     """Returns the factor by which each token decays the state, 0 where it is forgotten."""
     return decays(c.delta, At, negative) * c.keep[..., None, None]
 
 
-def _value(c: Chunk) -> Float[Array, "*BC N E"]:
+def _value(c: ScanChunk) -> Float[Array, "*BC N E"]:
     """Returns what each token adds to the state."""
     return (c.delta * c.x)[..., None, :] * c.B[..., None]
 
 
 def _in_float32(
-    form: Callable, tokens: Chunk, A: Array, D: Array, h: Array, negative: bool, *, chunk: int
+    form: Callable, tokens: ScanChunk, A: Array, D: Array, h: Array, negative: bool, *, chunk: int
 ) -> tuple[Array, Array]:
     """Computes a form of the recurrence in float32, and the skip connection."""
     keep = jnp.ones(tokens.x.shape[:2]) if tokens.keep is None else tokens.keep
-    tokens = Chunk(*(array.astype(jnp.float32) for array in tokens._replace(keep=keep)))
+    tokens = ScanChunk(*(array.astype(jnp.float32) for array in tokens._replace(keep=keep)))
     y, h = form(tokens, A, h, negative, chunk=chunk)
     return y + rows(D, y) * tokens.x, h
 
 
 def _kernels(
-    method: str, tokens: Chunk, A: Array, D: Array, h: Array, negative: bool, *, chunk: int
+    method: str, tokens: ScanChunk, A: Array, D: Array, h: Array, negative: bool, *, chunk: int
 ) -> tuple[Array, Array]:
     """Computes the kernels of a form, or chunks where those cannot, said once."""
     from seqarch.ops.kernels import selective_scan as on_tpu
@@ -127,11 +127,11 @@ def _kernels(
 
 
 def _arranged(
-    form: str, c: Chunk, A: Array, h: Array, negative: bool, *, chunk: int
+    form: str, c: ScanChunk, A: Array, h: Array, negative: bool, *, chunk: int
 ) -> tuple[Array, Array]:
     """Computes a form of affine.py; within a chunk, by an associative scan over tokens."""
 
-    def prefixes(c: Chunk) -> affine.Affine:
+    def prefixes(c: ScanChunk) -> affine.Affine:
         maps = affine.Affine(_decay(c, A.T, negative), _value(c))
         return jax.lax.associative_scan(affine.compose, maps, axis=1)
 
@@ -143,7 +143,9 @@ def _arranged(
     return affine.FORMS[form](recurrence, c, h, chunk=chunk)
 
 
-def _recompute(c: Chunk, A: Array, h: Array, negative: bool, *, chunk: int) -> tuple[Array, Array]:
+def _recompute(
+    c: ScanChunk, A: Array, h: Array, negative: bool, *, chunk: int
+) -> tuple[Array, Array]:
     """Computes token by token, keeping only the state that enters each chunk for the backward pass.
 
     Rows are computed one after the other, so that the data of a token stay in a core's cache:
@@ -162,7 +164,7 @@ def _recompute(c: Chunk, A: Array, h: Array, negative: bool, *, chunk: int) -> t
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _row(
-    negative: bool, c: Chunk, h: Float[Array, "N E"], At: Float[Array, "N E"]
+    negative: bool, c: ScanChunk, h: Float[Array, "N E"], At: Float[Array, "N E"]
 ) -> tuple[Float[Array, "M C E"], Float[Array, "N E"]]:
     """Scans one sequence of chunks [M, C, ...].
 
@@ -212,7 +214,7 @@ def _row_backward(negative, saved, cotangents):
         tokens = _decay(c, At, negative), c
         _, (before, d_C) = jax.lax.scan(again, h, (tokens, dy))
         carry, (dx, d_delta, d_B) = jax.lax.scan(step, carry, (tokens, dy, before), reverse=True)
-        return carry, Chunk(dx, d_delta, d_B, d_C, jnp.zeros_like(c.keep))
+        return carry, ScanChunk(dx, d_delta, d_B, d_C, jnp.zeros_like(c.keep))
 
     zero = jnp.zeros_like(At)
     (dh, dAt), dc = jax.lax.scan(chunk_body, (dh, zero), (c, dy, entering), reverse=True)

@@ -15,7 +15,7 @@ from seqarch.patterns import check_option, read_entry
 if TYPE_CHECKING:
     from seqarch.config import Config
     from seqarch.tasks.base import Task
-    from seqarch.tasks.batch import Layout
+    from seqarch.tasks.batch import BatchLayout
 
 TASKS = {
     "text": "seqarch.tasks.text.task:Text",
@@ -76,7 +76,7 @@ def options(text: str) -> dict[str, Any]:
     return given
 
 
-def layout(text: str, *, encodes: bool = False) -> "Layout":
+def layout(text: str, *, encodes: bool = False) -> "BatchLayout":
     """Returns which arrays the batches of a task such as "mqar(pairs=8)" have.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from seqarch.errors import UserError
-from seqarch.tasks.batch import Batch, Layout
+from seqarch.tasks.batch import Batch, BatchLayout
 
 if TYPE_CHECKING:
     from seqarch.config import Config
@@ -79,7 +79,7 @@ class Task(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def layout(cls, **options: Any) -> Layout:
+    def layout(cls, **options: Any) -> BatchLayout:
         """Returns which arrays the batches of the task with these options have."""
 
     @property

@@ -41,7 +41,7 @@ class Batch(NamedTuple):
         return type(self)(*(None if column is None else column[rows] for column in self))
 
 
-class Layout(NamedTuple):
+class BatchLayout(NamedTuple):
     """Which arrays the batches of a task have.
 
     packed: whether a row may hold several documents; if not, there are no `starts`
@@ -68,7 +68,7 @@ def select_scored(
     return np.argsort(~scored, axis=1, kind="stable")[:, :count].astype(np.int32)
 
 
-def example_batch(window: Int[np.ndarray, "B T+1"], boundary: int, layout: Layout) -> Batch:
+def example_batch(window: Int[np.ndarray, "B T+1"], boundary: int, layout: BatchLayout) -> Batch:
     """Returns a batch of any tokens, with which train steps of a layout can be timed.
 
     Args:

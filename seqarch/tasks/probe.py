@@ -26,7 +26,7 @@ import numpy as np
 from seqarch.errors import UserError, unknown
 from seqarch.patterns import check_option
 from seqarch.tasks.base import ACCURACY, HELD_OUT_SEED, SPLITS, Score, Sums, Task, share_of
-from seqarch.tasks.batch import Batch, Layout, select_scored
+from seqarch.tasks.batch import Batch, BatchLayout, select_scored
 from seqarch.tasks.epochs import in_epochs
 from seqarch.tasks.rows import HeldOut, Rows, row_hashes
 from seqarch.types import Bool, Float, Int
@@ -148,8 +148,8 @@ class Probe(Task):
         return probe
 
     @classmethod
-    def layout(cls, **options: Any) -> Layout:
-        return Layout(packed=False, scored=cls(**options)._gathered)
+    def layout(cls, **options: Any) -> BatchLayout:
+        return BatchLayout(packed=False, scored=cls(**options)._gathered)
 
     @property
     def _gathered(self) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from seqarch.tasks.batch import Batch, Layout
+from seqarch.tasks.batch import Batch, BatchLayout
 from seqarch.tasks.probe import Probe
 from seqarch.tasks.rows import Rows
 from seqarch.types import Int
@@ -70,7 +70,7 @@ class Seq2Seq(Probe):
         return {name: kind for name, kind in super().options().items() if name != "split"}
 
     @classmethod
-    def layout(cls, **options: Any) -> Layout:
+    def layout(cls, **options: Any) -> BatchLayout:
         layout = super().layout(**options)
         return layout._replace(source=cls.share) if options.get("split") else layout
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from seqarch import tasks
 from seqarch.config import CheckpointConfig, Config, DataConfig, EvalConfig, SeedConfig, to_dict
 from seqarch.errors import UserError
-from seqarch.tasks.batch import Batch, Layout
+from seqarch.tasks.batch import Batch, BatchLayout
 from seqarch.training.sharding import batch_sharding, placed, shardings
 from seqarch.training.state import Hyper, TrainState, make_init, make_train_step
 from seqarch.types import PyTree
@@ -65,7 +65,7 @@ def abstract_batch(config: Config, mesh: Mesh) -> Batch:
     )
 
 
-def batch_layout(config: Config) -> Layout:
+def batch_layout(config: Config) -> BatchLayout:
     """Returns the layout of the batches of a config, whose length may be another than its task's.
 
     Raises:

@@ -38,7 +38,7 @@ class Tier(enum.StrEnum):
     ACCELERATOR = "accelerator"
 
 
-class Judgement(enum.StrEnum):
+class Status(enum.StrEnum):
     REPRODUCED = "reproduced"
     PARTLY = "partly"
     FAILED = "not reproduced"
@@ -209,7 +209,7 @@ class Reproduction(NamedTuple):
         """Whether learning rates are chosen."""
         return len(self.lrs) > 1
 
-    def judge(self, found: Outcomes) -> tuple[Judgement, list[bool]]:
+    def judge(self, found: Outcomes) -> tuple[Status, list[bool]]:
         """Returns the verdict, and which criteria hold.
 
         Raises:
@@ -217,5 +217,5 @@ class Reproduction(NamedTuple):
         """
         holds = [each.holds(found) for each in self.criteria]
         if all(holds):
-            return Judgement.REPRODUCED, holds
-        return (Judgement.PARTLY if any(holds) else Judgement.FAILED), holds
+            return Status.REPRODUCED, holds
+        return (Status.PARTLY if any(holds) else Status.FAILED), holds

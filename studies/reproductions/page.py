@@ -28,7 +28,7 @@ from studies.reproductions import (
     short_convolution,
     xlstm_parity,
 )
-from studies.reproductions.base import ACCURACY, Judgement, Outcomes, Reproduction
+from studies.reproductions.base import ACCURACY, Outcomes, Reproduction, Status
 from studies.reproductions.run import FACTS, by_reproduction
 
 REPRODUCTIONS: dict[str, Reproduction] = {
@@ -83,7 +83,7 @@ def _glance(rows: Sequence[Row]) -> Table:
 
 
 def _row(study: Reproduction, results: Sequence[Results]) -> Row:
-    verdict, here = Judgement.OPEN, None
+    verdict, here = Status.OPEN, None
     if results:
         verdict, here = verdict_of(study, results)[0], _here(study, Outcomes(results))
     seconds = sum(each.fact(FACTS, "seconds") or 0.0 for each in results)
@@ -93,14 +93,12 @@ def _row(study: Reproduction, results: Sequence[Results]) -> Row:
     return Row((*about, here, str(verdict), str(study.tier), time, command))
 
 
-def verdict_of(
-    study: Reproduction, results: Sequence[Results]
-) -> tuple[Judgement, list[bool], str]:
+def verdict_of(study: Reproduction, results: Sequence[Results]) -> tuple[Status, list[bool], str]:
     """Returns the verdict, which criteria hold, and, where runs do not say, the reason."""
     try:
         return *study.judge(Outcomes(results)), ""
     except UserError as error:
-        return Judgement.OPEN, [], str(error)
+        return Status.OPEN, [], str(error)
 
 
 def _here(study: Reproduction, found: Outcomes) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from seqarch.costs.bundles import (
     FLAGS,
-    Kernel,
+    KernelWork,
     clear_schedules,
     dump_directory,
     dump_flags,
@@ -31,7 +31,7 @@ OUTER = 66 * (5 + 1 + 2)  # 2 to 6, 0xa, 0xc and its empty slot
 
 def test_loops_count_once_a_turn_and_a_single_block_is_copied_once():
     kernel = read_kernel(SCHEDULE, "k")
-    assert kernel == Kernel(2 + INNER + OUTER + 1, 32 * (66 * 16384 + 100))
+    assert kernel == KernelWork(2 + INNER + OUTER + 1, 32 * (66 * 16384 + 100))
 
 
 def test_a_counter_may_be_kept_in_memory():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from seqarch.costs.bundles import Kernel
+from seqarch.costs.bundles import KernelWork
 from seqarch.costs.hlo import parse
 from seqarch.costs.schedule import Rates
 from seqarch.costs.shares import LAYERS, OUTSIDE, PRODUCTS, TOKENS, seconds_by_part
@@ -24,7 +24,7 @@ AROUND = [
 def parts(loops):
     body = [*AROUND, *loop("constant(0)", "constant(5)")]
     module = parse(program(body, PRODUCT, BODY, CONDITION))
-    kernel = lambda name: Kernel(40, 0)
+    kernel = lambda name: KernelWork(40, 0)
     return seconds_by_part(module, Rates(1.0, 1.0, None), kernel, loops)
 
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from seqarch import ops
 from seqarch.ops.attention import FORMS
 from seqarch.ops.bias import buckets, cumulate, difference
-from seqarch.ops.cache_attention import Blocks, cache_attention
+from seqarch.ops.cache_attention import CacheBlocks, cache_attention
 from seqarch.ops.online_softmax import merge
 from seqarch.ops.visibility import Places, Rule
 from tests.grids import product
@@ -87,7 +87,8 @@ def test_buckets_are_those_of_t5():
 
 
 @pytest.mark.parametrize(
-    "method, cached", [("materialised", 4), ("blockwise", 4), ("blockwise", Blocks(4, 5, least=32))]
+    "method, cached",
+    [("materialised", 4), ("blockwise", 4), ("blockwise", CacheBlocks(4, 5, least=32))],
 )
 def test_attention_with_biases_to_a_cache_and_to_new_tokens_merges_to_attention(method, cached):
     """The last tokens of a row attend to the first ones in a cache and to each other."""

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.ops.attention import FORMS as ATTENTION
-from seqarch.ops.cache_attention import Blocks, accelerator_blocks, cache_attention
+from seqarch.ops.cache_attention import CacheBlocks, accelerator_blocks, cache_attention
 from seqarch.ops.feature_maps import elu
 from seqarch.ops.gru import FORMS as GRU
 from seqarch.ops.linear_attention import FORMS as LINEAR_ATTENTION
@@ -248,7 +248,7 @@ def test_attention_to_a_cache_and_to_new_tokens_merge_to_attention(method):
     jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-6, atol=2e-5), *results)
 
 
-@pytest.mark.parametrize("block", [CHUNK, Blocks(CHUNK, CHUNK, least=4)])
+@pytest.mark.parametrize("block", [CHUNK, CacheBlocks(CHUNK, CHUNK, least=4)])
 def test_blocks_of_a_cache_beyond_its_filled_slots_are_not_read(block):
     """Not-a-numbers stand in them, which a product with a weight of zero would not hide."""
     S, filled = 4 * CHUNK, CHUNK + 1
@@ -270,11 +270,11 @@ def test_blocks_of_a_cache_beyond_its_filled_slots_are_not_read(block):
 @pytest.mark.parametrize(
     "given, expected",
     [
-        ((1, 1, 65536), Blocks(256, 8192, least=8)),
-        ((1, 4, 65536), Blocks(256, 8192, least=2)),
-        ((1, 1, 4096), Blocks(256, 1024, least=8)),
-        ((2048, 1, 65536), Blocks(256, 1024, least=8)),
-        ((2048, 16, 65536), Blocks(256, 256)),
+        ((1, 1, 65536), CacheBlocks(256, 8192, least=8)),
+        ((1, 4, 65536), CacheBlocks(256, 8192, least=2)),
+        ((1, 1, 4096), CacheBlocks(256, 1024, least=8)),
+        ((2048, 1, 65536), CacheBlocks(256, 1024, least=8)),
+        ((2048, 16, 65536), CacheBlocks(256, 256)),
     ],
 )
 def test_accelerators_read_more_of_a_cache_at_once_for_fewer_queries(given, expected):

@@ -15,9 +15,9 @@ from seqarch.tasks import make_task
 from studies.reproductions import run
 from studies.reproductions.base import (
     Criterion,
-    Judgement,
     Outcomes,
     Reproduction,
+    Status,
     Tier,
     beyond,
 )
@@ -44,8 +44,8 @@ def results(*scores: float | None) -> list[Results]:
 @pytest.mark.parametrize(
     "scores, verdict, holds",
     [
-        ([1.0] * 8 + [0.5, None], Judgement.PARTLY, [True, False, True, False]),
-        ([1.0] * 7 + [0.5] * 3, Judgement.FAILED, [False] * 4),
+        ([1.0] * 8 + [0.5, None], Status.PARTLY, [True, False, True, False]),
+        ([1.0] * 7 + [0.5] * 3, Status.FAILED, [False] * 4),
     ],
 )
 def test_a_verdict_follows_from_the_criteria(scores, verdict, holds):
@@ -55,7 +55,7 @@ def test_a_verdict_follows_from_the_criteria(scores, verdict, holds):
 def test_runs_that_are_missing_are_told():
     only = [each for each in results(1.0) if each.source.member == "parity"]
     verdict, _, why = verdict_of(REPRODUCTIONS["gru_state_tracking"], only)
-    assert (verdict, why) == (Judgement.OPEN, "S3 has no runs")
+    assert (verdict, why) == (Status.OPEN, "S3 has no runs")
 
 
 def test_a_diverged_run_is_a_failure_and_counts_as_nothing():

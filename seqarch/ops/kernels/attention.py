@@ -9,7 +9,13 @@ import numpy as np
 from seqarch.ops.bias import Gates
 from seqarch.ops.blockwise import blockwise
 from seqarch.ops.kernels import LANES
-from seqarch.ops.kernels.attention_calls import Documents, Factors, Sums, backward, forward
+from seqarch.ops.kernels.attention_calls import (
+    AttentionGradients,
+    Documents,
+    RotaryFactors,
+    backward,
+    forward,
+)
 from seqarch.ops.kernels.attention_kernels import LN2, How
 from seqarch.ops.kernels.block_pairs import WORDS, Pairs, order_pairs, visible_pairs
 from seqarch.ops.kernels.call import say_once
@@ -76,7 +82,7 @@ def attend(
 
 def _factors(
     rope: Rope, at_q: Places, at_k: Places, channels: int, width: int, how: How
-) -> Factors:
+) -> RotaryFactors:
     """Returns the factors of a block of heads, of `channels` filled up to `width`."""
 
     def of(at: Places) -> tuple[Array, ...]:
@@ -84,7 +90,7 @@ def _factors(
         return tuple(jnp.tile(x, (1, 1, how.heads)) for x in each)
 
     of_q = of(at_q)
-    return Factors(*of_q, *(of_q if at_k is at_q else of(at_k)))
+    return RotaryFactors(*of_q, *(of_q if at_k is at_q else of(at_k)))
 
 
 def _how(q: Array, k: Array, v: Array, rule: Rule) -> How:
@@ -173,20 +179,22 @@ def _attend_backward(how: How, saved, cotangents):
     return dq, dk, dv, None, None, None
 
 
-def _no_sums(q: Array, k: Array, v: Array, how: How) -> Sums:
+def _no_sums(q: Array, k: Array, v: Array, how: How) -> AttentionGradients:
     """Returns the gradients before any block of queries has added its own."""
     heads = q.shape[2] // how.lanes[0]
     zeros = (jnp.zeros((*k.shape[:2], heads * lanes), jnp.float32) for lanes in how.lanes)
-    return Sums(jnp.zeros_like(q), *zeros)
+    return AttentionGradients(jnp.zeros_like(q), *zeros)
 
 
-def _gradients(given, sums: Sums | None, segments, pairs: np.ndarray, how: How) -> Sums:
+def _gradients(
+    given, sums: AttentionGradients | None, segments, pairs: np.ndarray, how: How
+) -> AttentionGradients:
     """Returns the gradients with those of the blocks of queries in `pairs` added to `sums`."""
     how = how._replace(first=int(pairs[0, 0]))
     pairs = order_pairs(*pairs.T[::-1])
     seen = _documents(*segments, pairs.inner, pairs.outer, how)
     call = lambda rows, _: backward(*rows, pairs, how)
-    return Sums(*by_rows(call, (*given, sums, seen), None))
+    return AttentionGradients(*by_rows(call, (*given, sums, seen), None))
 
 
 def _shared(d: Float[Array, "B S HK"], lanes: int, how: How) -> Float[Array, "B S GK"]:

@@ -42,7 +42,7 @@ class Documents(NamedTuple):
     may: Int[Array, "B P"]
 
 
-class Factors(NamedTuple):
+class RotaryFactors(NamedTuple):
     """Factors that rotate a block of heads (`seqarch.ops.rope.Rope.factors`), for each token."""
 
     q_own: Float[Array, "B T lanes"]
@@ -51,7 +51,7 @@ class Factors(NamedTuple):
     k_other: Float[Array, "B S lanes"]
 
 
-class Sums(NamedTuple):
+class AttentionGradients(NamedTuple):
     """Gradients that calls for some blocks of queries each add their own to.
 
     Attributes:
@@ -105,7 +105,7 @@ class _Blocks(NamedTuple):
         return [pl.BlockSpec((None, 1, size), q), pl.BlockSpec((None, size, LANES), k)]
 
     def factors(self) -> list[pl.BlockSpec]:
-        """Of the arrays of Factors."""
+        """Of the arrays of RotaryFactors."""
 
         def of(table: int) -> pl.BlockSpec:
             place = lambda b, h, p, *tables: (b, tables[table][p], 0)
@@ -119,7 +119,7 @@ def forward(
     k: Float[Array, "B S GK"],
     v: Float[Array, "B S GV"],
     documents: Documents | None,
-    factors: Factors | None,
+    factors: RotaryFactors | None,
     pairs: Pairs,
     how: How,
 ) -> tuple[Float[Array, "B T HV"], Float[Array, "B H 1 T"]]:
@@ -158,12 +158,12 @@ def backward(
     do: Float[Array, "B T HV"],
     log_total: Float[Array, "B H 1 T"],
     d_log_total: Float[Array, "B H 1 T"],
-    factors: Factors | None,
-    sums: Sums | None,
+    factors: RotaryFactors | None,
+    sums: AttentionGradients | None,
     documents: Documents | None,
     pairs: Pairs,
     how: How,
-) -> Sums:
+) -> AttentionGradients:
     """Returns the gradients for queries, and for keys and values as each query head has them.
 
     Args:
@@ -204,7 +204,7 @@ def backward(
         scratch=[pltpu.VMEM(*each) for each in scratch],
         kept=0 if sums is None else len(sums),
     )
-    return Sums(*call(B, blocks, pairs, documents, factors, at))
+    return AttentionGradients(*call(B, blocks, pairs, documents, factors, at))
 
 
 def _like(x: Array) -> jax.ShapeDtypeStruct:
@@ -230,7 +230,7 @@ class _Call(NamedTuple):
         heads: int,
         pairs: Pairs,
         documents: Documents | None,
-        factors: Factors | None,
+        factors: RotaryFactors | None,
         at: _Blocks,
     ) -> tuple[Array, ...]:
         tables, inputs = [*map(jnp.asarray, pairs)], list(self.inputs)

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 
 from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.call import kernel_call
-from seqarch.ops.kernels.cell_blocks import Blocks, memory, whole
+from seqarch.ops.kernels.cell_blocks import CellBlocks, memory, whole
 from seqarch.ops.kernels.cell_bodies import Masks, backward_body, forward_body, packed
-from seqarch.ops.kernels.cells import Cell
+from seqarch.ops.kernels.cells import CellKernel
 from seqarch.ops.numerics import dot
 from seqarch.ops.sharded_rows import by_rows, row_devices
 from seqarch.types import Array, Bool, Float
@@ -43,7 +43,7 @@ def why_not(u: Float[Array, "T B U"], W: Float[Array, "*H K F"]) -> str | None:
 
 
 def scan(
-    cell: Cell,
+    cell: CellKernel,
     u: Float[Array, "T B U"],
     keep: Float[Array, "T B"] | None,
     valid: Bool[Array, "T B"] | None,
@@ -75,7 +75,7 @@ def _heads_at_once(W: Float[Array, "*H K F"]) -> int:
     return LANES // math.gcd(W.shape[-2], LANES)
 
 
-def _joined(cell: Cell, u: Array, W: Float[Array, "*H K F"]) -> tuple[Array, Array]:
+def _joined(cell: CellKernel, u: Array, W: Float[Array, "*H K F"]) -> tuple[Array, Array]:
     """Returns u and W of heads of LANES units or a multiple: several in one, of a diagonal W."""
     count = _heads_at_once(W)
     if count == 1:
@@ -89,7 +89,7 @@ def _joined(cell: Cell, u: Array, W: Float[Array, "*H K F"]) -> tuple[Array, Arr
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scan(
-    cell: Cell, u: Array, masks: Masks, W: Array, b: Array | None, state: State
+    cell: CellKernel, u: Array, masks: Masks, W: Array, b: Array | None, state: State
 ) -> tuple[Array, State]:
     hs, _, last = _run(cell, False, u, masks, W, b, state)
     return hs, last
@@ -166,7 +166,7 @@ def _call_forward(cell, is_kept, rows, weights):
     W, b = weights
     E, others = state[0].shape[2], cell.states - 1 if is_kept else 0
     W, b = packed(W), None if b is None else b[None].astype(jnp.float32)
-    blocks = Blocks(cell, u, E, W)
+    blocks = CellBlocks(cell, u, E, W)
     outputs, float32 = blocks.tokens(E), blocks.tokens_shape(E, jnp.float32)
     states, states_shape = (blocks.state,) * cell.states, (blocks.state_shape,) * cell.states
     of_b = None if b is None else whole(b)
@@ -191,7 +191,7 @@ def _call_backward(cell, rows, weights):
     (W,) = weights
     E, U = before[0].shape[2], u.shape[2]
     W = packed(W.swapaxes(-1, -2))
-    blocks = Blocks(cell, u, E, W, reverse=True)
+    blocks = CellBlocks(cell, u, E, W, reverse=True)
     gates, outputs = blocks.tokens(U), blocks.tokens(E)
     states, states_shape = (blocks.state,) * cell.states, (blocks.state_shape,) * cell.states
     of_apart, apart_shape = None, None

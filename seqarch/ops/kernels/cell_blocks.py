@@ -7,7 +7,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.cell_bodies import Masks
-from seqarch.ops.kernels.cells import Cell
+from seqarch.ops.kernels.cells import CellKernel
 from seqarch.types import Array, DTypeLike, Float
 
 MEMORY = 16 * 2**20  # bytes of a core's memory where the device is not known: those of a v4
@@ -31,7 +31,7 @@ def whole(x: Array) -> pl.BlockSpec:
     return pl.BlockSpec(x.shape, lambda i, t: (0,) * x.ndim, pipeline_mode=pl.Buffered(1))
 
 
-class Blocks:
+class CellBlocks:
     """What a turn of the grid reads and writes; turns are over rows and over chunks of tokens.
 
     Attributes:
@@ -42,7 +42,13 @@ class Blocks:
     """
 
     def __init__(
-        self, cell: Cell, u: Float[Array, "T B U"], units: int, W: Array, *, reverse: bool = False
+        self,
+        cell: CellKernel,
+        u: Float[Array, "T B U"],
+        units: int,
+        W: Array,
+        *,
+        reverse: bool = False,
     ):
         """Takes packed weights W, which stay in the core's memory."""
         self._time, self._batch, _ = u.shape
@@ -106,7 +112,7 @@ class Blocks:
         return Masks(None if masks.keep is None else mask, mask if valid else None)
 
 
-def _row_bytes(cell: Cell, units: int, itemsize: int) -> tuple[int, int]:
+def _row_bytes(cell: CellKernel, units: int, itemsize: int) -> tuple[int, int]:
     """Returns the bytes in the backward pass of a row's tokens, each, and of the rest of the row.
 
     Blocks are there twice: one is computed while the other one is copied. The rest are the states,

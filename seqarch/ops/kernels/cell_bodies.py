@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from seqarch.ops.kernels import LANES
-from seqarch.ops.kernels.cells import Cell
+from seqarch.ops.kernels.cells import CellKernel
 from seqarch.types import Array, Float
 
 Ref = Any
@@ -106,7 +106,7 @@ def _store(x: Ref, t: Array, lanes: list[slice], numbers: Sequence[Array]) -> No
         x[t, :, each] = number.astype(x.dtype)
 
 
-def _taken(cell: Cell, u: list[Array], s: list[Array]) -> tuple[list[Array], list[Array]]:
+def _taken(cell: CellKernel, u: list[Array], s: list[Array]) -> tuple[list[Array], list[Array]]:
     """Returns what gates take, and W h of those that take it apart."""
     both = cell.gates - cell.apart
     return [x + y for x, y in zip(u[:both], s)] + u[both:], s[both:]
@@ -122,7 +122,7 @@ def _start(states: Refs, given: Refs) -> None:
 
 
 def forward_body(
-    cell: Cell,
+    cell: CellKernel,
     u: Ref,
     masks: Masks,
     W: Ref,
@@ -175,7 +175,7 @@ def forward_body(
 
 
 def backward_body(
-    cell: Cell,
+    cell: CellKernel,
     u: Ref,
     s: Refs,
     before: Refs,

@@ -16,7 +16,7 @@ Gates = Sequence[Array]
 State = tuple[Array, ...]
 
 
-class Cell(NamedTuple):
+class CellKernel(NamedTuple):
     """A cell whose gates a depend on the projections u of the input and on s = W h.
 
     The last gates may take both apart, and a is then u; the others take a = u + s.
@@ -61,7 +61,7 @@ def _gru_gradient(a: Gates, s: Gates, state: State, d: State) -> tuple[Gates, Ga
     return (dr, dz, dn), (dn * r,), (d[0] * z,)
 
 
-GRU = Cell("gru", 3, 1, 1, _gru, _gru_gradient)
+GRU = CellKernel("gru", 3, 1, 1, _gru, _gru_gradient)
 
 
 def _lstm_gates(a: Gates) -> tuple[Array, ...]:
@@ -84,7 +84,7 @@ def _lstm_gradient(a: Gates, s: Gates, state: State, d: State) -> tuple[Gates, G
     return (di, df, dz, do), (), (jnp.zeros_like(dc), dc * f)
 
 
-LSTM = Cell("lstm", 4, 2, 0, _lstm, _lstm_gradient)
+LSTM = CellKernel("lstm", 4, 2, 0, _lstm, _lstm_gradient)
 
 
 NOTHING = -1e30  # the logarithm of what an empty state carries
@@ -144,6 +144,6 @@ def _slstm_gradient(
 
 
 SLSTM = {
-    forget: Cell("slstm", 4, 4, 0, partial(_slstm, forget), partial(_slstm_gradient, forget))
+    forget: CellKernel("slstm", 4, 4, 0, partial(_slstm, forget), partial(_slstm_gradient, forget))
     for forget in ("sigmoid", "exp")
 }

@@ -22,10 +22,10 @@ from seqarch.ops.kernels.call import kernel_call
 from seqarch.ops.kernels.selective_scan_arrays import (
     UNROLL,
     Given,
-    Gradients,
+    ScanGradients,
+    ScanTokens,
     Scratch,
     Spread,
-    Tokens,
 )
 from seqarch.ops.kernels.selective_scan_bodies import backward_body, forward_body
 from seqarch.ops.sharded_rows import by_rows, row_devices
@@ -145,14 +145,16 @@ def backward(negative, chunk, rows, whole):
     blocks = _Blocks(x.shape, dh.shape[1], chunk, reverse=True)
     (batch, time, E), N, width = x.shape, dh.shape[1], blocks.width
     by_groups = batch, blocks.grid[1], time * N // LANES, LANES
-    shapes = Gradients(x.shape, x.shape, by_groups, by_groups, dh.shape, (batch, 1, E), dh.shape)
-    dtypes = Gradients(x.dtype, *[jnp.float32] * 6)
+    shapes = ScanGradients(
+        x.shape, x.shape, by_groups, by_groups, dh.shape, (batch, 1, E), dh.shape
+    )
+    dtypes = ScanGradients(x.dtype, *[jnp.float32] * 6)
     call = kernel_call(
         functools.partial(backward_body, width=width, negative=negative),
         grid=blocks.grid,
         in_specs=[blocks.tokens(keep), blocks.given()],
         out_specs=[blocks.gradients()],
-        out_shape=[Gradients(*map(jax.ShapeDtypeStruct, shapes, dtypes))],
+        out_shape=[ScanGradients(*map(jax.ShapeDtypeStruct, shapes, dtypes))],
         scratch_shapes=[
             Scratch(
                 blocks.spread(),
@@ -168,9 +170,9 @@ def backward(negative, chunk, rows, whole):
     return call(_tokens(x, delta, B, keep, *whole), given)[0]
 
 
-def _tokens(x, delta, B, keep, A, D) -> Tokens:
+def _tokens(x, delta, B, keep, A, D) -> ScanTokens:
     keep = None if keep is None else keep[:, None]
-    return Tokens(x, delta, _columns(B), keep, A.T / math.log(2), D[None])
+    return ScanTokens(x, delta, _columns(B), keep, A.T / math.log(2), D[None])
 
 
 def _columns(B: Float[Array, "B T N"]) -> Float[Array, "B N T"]:
@@ -212,13 +214,13 @@ class _Blocks:
         self.entering = pl.BlockSpec((1, 1, N, size), lambda b, e, t: (b, at(t), 0, e))
         self._columns = pl.BlockSpec((1, N, chunk), lambda b, e, t: (b, 0, at(t)))
 
-    def tokens(self, keep: Array | None) -> Tokens:
+    def tokens(self, keep: Array | None) -> ScanTokens:
         """Returns the blocks of the tokens."""
         at, size = self._at, self._size
         scalars = pl.BlockSpec(
             (1, 1, self._chunk), lambda b, e, t: (b, 0, at(t)), memory_space=pltpu.SMEM
         )
-        return Tokens(
+        return ScanTokens(
             self.wide,
             self.wide,
             self._columns,
@@ -231,13 +233,13 @@ class _Blocks:
         """Returns the blocks of what the backward pass reads besides."""
         return Given(self.grouped, self._columns, self.entering, self.wide, self.state)
 
-    def gradients(self) -> Gradients:
+    def gradients(self) -> ScanGradients:
         """Returns the blocks of the gradients."""
         at, rows = self._at, self._chunk * self._N // LANES
         by_group = pl.BlockSpec((1, 1, rows, LANES), lambda b, e, t: (b, e, at(t), 0))
         weights = pl.BlockSpec((1, 1, self._size), lambda b, e, t: (b, 0, e))
         wide, state = self.wide, self.state
-        return Gradients(wide, wide, by_group, by_group, state, weights, state)
+        return ScanGradients(wide, wide, by_group, by_group, state, weights, state)
 
     def spread(self) -> Spread:
         """Returns the scratch for tokens."""

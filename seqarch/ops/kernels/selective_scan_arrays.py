@@ -20,7 +20,7 @@ UNROLL = 4  # groups in a turn of a loop: one is on the matrix unit while others
 Ref = Any
 
 
-class Tokens(NamedTuple):
+class ScanTokens(NamedTuple):
     """What both passes read.
 
     Attributes:
@@ -72,7 +72,7 @@ class Given(NamedTuple):
     dh: Ref
 
 
-class Gradients(NamedTuple):
+class ScanGradients(NamedTuple):
     """What the backward pass computes, in float32 but for x.
 
     Attributes:

@@ -19,11 +19,11 @@ from jax.experimental import pallas as pl
 
 from seqarch.ops.kernels.selective_scan_arrays import (
     Given,
-    Gradients,
     Ref,
+    ScanGradients,
+    ScanTokens,
     Scratch,
     Spread,
-    Tokens,
     column,
     in_float32,
     over_channels,
@@ -40,7 +40,7 @@ from seqarch.types import Array, Float
 
 
 def forward_body(
-    tokens: Tokens,
+    tokens: ScanTokens,
     C: Ref,
     h0: Ref,
     y: Ref,
@@ -93,7 +93,13 @@ def forward_body(
 
 
 def backward_body(
-    tokens: Tokens, given: Given, to: Gradients, scratch: Scratch, *, width: int, negative: bool
+    tokens: ScanTokens,
+    given: Given,
+    to: ScanGradients,
+    scratch: Scratch,
+    *,
+    width: int,
+    negative: bool,
 ) -> None:
     """Computes the gradients of a chunk, after computing its states once more.
 
@@ -181,7 +187,7 @@ def backward_body(
 
 
 def _recurrence(
-    tokens: Tokens, spread: Spread, lanes: pl.Slice, negative: bool
+    tokens: ScanTokens, spread: Spread, lanes: pl.Slice, negative: bool
 ) -> Callable[[Array, Float[Array, "N W"]], Float[Array, "N W"]]:
     """Returns the function from a token and the state before it to the state after it."""
     (N, _), A = tokens.A.shape, tokens.A[:, lanes]
@@ -196,7 +202,7 @@ def _recurrence(
     return step
 
 
-def _kept(tokens: Tokens, t: Array, h: Float[Array, "N W"]) -> Float[Array, "N W"]:
+def _kept(tokens: ScanTokens, t: Array, h: Float[Array, "N W"]) -> Float[Array, "N W"]:
     """Returns what is left of a state, or of a gradient, as token t may forget what was before."""
     return h if tokens.keep is None else h * tokens.keep[0, 0, t]
 

@@ -19,7 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from seqarch.ops.kernels.call import kernel_call
-from seqarch.ops.kernels.selective_scan_arrays import Gradients, Tokens
+from seqarch.ops.kernels.selective_scan_arrays import ScanGradients, ScanTokens
 from seqarch.ops.sharded_rows import row_devices
 from seqarch.types import Array, Float
 
@@ -73,22 +73,24 @@ def backward(negative, chunk, rows, whole):
     blocks = _Blocks(x.shape, dh.shape[1], chunk)
     (batch, time, E), N = x.shape, dh.shape[1]
     by_program = batch, blocks.grid[1], time, N
-    shapes = Gradients(x.shape, x.shape, by_program, by_program, dh.shape, (batch, 1, E), dh.shape)
-    dtypes = Gradients(x.dtype, *[jnp.float32] * 6)
+    shapes = ScanGradients(
+        x.shape, x.shape, by_program, by_program, dh.shape, (batch, 1, E), dh.shape
+    )
+    dtypes = ScanGradients(x.dtype, *[jnp.float32] * 6)
     call = kernel_call(
         functools.partial(_backward_body, chunk=chunk, negative=negative),
         grid=blocks.grid,
         in_specs=[blocks.tokens(keep), blocks.narrow, blocks.entering, blocks.wide, blocks.state],
         out_specs=[blocks.gradients()],
-        out_shape=[Gradients(*map(jax.ShapeDtypeStruct, shapes, dtypes))],
+        out_shape=[ScanGradients(*map(jax.ShapeDtypeStruct, shapes, dtypes))],
         compiler_params=PARAMETERS,
         name="selective_scan_backward",
     )
     return call(_tokens(x, delta, B, keep, *whole), C, entering, dy, dh)[0]
 
 
-def _tokens(x, delta, B, keep, A, D) -> Tokens:
-    return Tokens(x, delta, B, keep, A.T / math.log(2), D[None])
+def _tokens(x, delta, B, keep, A, D) -> ScanTokens:
+    return ScanTokens(x, delta, B, keep, A.T / math.log(2), D[None])
 
 
 class _Blocks:
@@ -113,19 +115,19 @@ class _Blocks:
         self.state = pl.BlockSpec((None, N, size), lambda b, e: (b, 0, e))
         self.entering = pl.BlockSpec((None, time // chunk, N, size), lambda b, e: (b, 0, 0, e))
 
-    def tokens(self, keep: Array | None) -> Tokens:
+    def tokens(self, keep: Array | None) -> ScanTokens:
         """Returns the blocks of the tokens."""
         row = pl.BlockSpec((None, self._time), lambda b, e: (b, 0))
         A = pl.BlockSpec((self._N, self._size), lambda b, e: (0, e))
         D = pl.BlockSpec((None, self._size), lambda b, e: (0, e))
-        return Tokens(self.wide, self.wide, self.narrow, None if keep is None else row, A, D)
+        return ScanTokens(self.wide, self.wide, self.narrow, None if keep is None else row, A, D)
 
-    def gradients(self) -> Gradients:
+    def gradients(self) -> ScanGradients:
         """Returns the blocks of the gradients."""
         by_program = pl.BlockSpec((None, None, self._time, self._N), lambda b, e: (b, e, 0, 0))
         weights = pl.BlockSpec((None, None, self._size), lambda b, e: (b, 0, e))
         wide, state = self.wide, self.state
-        return Gradients(wide, wide, by_program, by_program, state, weights, state)
+        return ScanGradients(wide, wide, by_program, by_program, state, weights, state)
 
 
 def _forward_body(tokens, C, h0, y, entering, final, *, chunk: int, negative: bool) -> None:
@@ -144,7 +146,7 @@ def _forward_body(tokens, C, h0, y, entering, final, *, chunk: int, negative: bo
 
 
 def _backward_body(
-    tokens, C, entering, dy, dh, to: Gradients, *, chunk: int, negative: bool
+    tokens, C, entering, dy, dh, to: ScanGradients, *, chunk: int, negative: bool
 ) -> None:
     """Computes the gradients by the equations of seqarch.ops.kernels.selective_scan_bodies."""
     step, D, A = _recurrence(tokens, negative), tokens.D[...], tokens.A[...]
@@ -176,7 +178,7 @@ def _backward_body(
     to.h[...], to.A[...], to.D[...] = jax.lax.fori_loop(0, count, turn, carry)
 
 
-def _recurrence(tokens: Tokens, negative: bool) -> Callable:
+def _recurrence(tokens: ScanTokens, negative: bool) -> Callable:
     """Returns the function from a token and the state before it to the state after it.
 
     It also returns the decay, and its slope, both 0 where the token forgets the state.

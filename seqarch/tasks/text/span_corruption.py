@@ -27,7 +27,7 @@ import numpy as np
 
 from seqarch.errors import UserError
 from seqarch.tasks.base import HELD_OUT_SEED, SPLITS, Score, Sums, share_of
-from seqarch.tasks.batch import Batch, Layout
+from seqarch.tasks.batch import Batch, BatchLayout
 from seqarch.tasks.text.corpus import locate
 from seqarch.tasks.text.task import Text
 from seqarch.types import Bool, Int
@@ -124,12 +124,12 @@ class SpanCorruption(Text):
         return task
 
     @classmethod
-    def layout(cls, rate: float = 0.15, span: float = 3.0, split: bool = False) -> Layout:
+    def layout(cls, rate: float = 0.15, span: float = 3.0, split: bool = False) -> BatchLayout:
         del split
         _check(rate, span)
         spans = rate / span
         share = Fraction((1 - rate + spans) / (1 + 2 * spans)).limit_denominator(1000)
-        return Layout(packed=False, scored=None, source=share)
+        return BatchLayout(packed=False, scored=None, source=share)
 
     @property
     def columns(self) -> tuple[int, int]:

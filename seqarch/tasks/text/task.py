@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from seqarch.tasks.base import BITS_PER_BYTE, Score, Sums, Task
-from seqarch.tasks.batch import Batch, Layout
+from seqarch.tasks.batch import Batch, BatchLayout
 from seqarch.tasks.text.corpus import locate
 from seqarch.tasks.text.tokens import TokenFile, open_split
 
@@ -40,8 +40,8 @@ class Text(Task):
         return cls(locate(config.data.path, model.vocab, model.boundary), config.length)
 
     @classmethod
-    def layout(cls) -> Layout:
-        return Layout(packed=True, scored=None)
+    def layout(cls) -> BatchLayout:
+        return BatchLayout(packed=True, scored=None)
 
     @functools.cached_property
     def vocab(self) -> int:
