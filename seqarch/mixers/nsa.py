@@ -39,7 +39,7 @@ from seqarch.layers import Linear
 from seqarch.mixers.attention_options import check_heads, rotated_channels
 from seqarch.mixers.cached import CachedMixer, Projections, no_tokens
 from seqarch.ops.attention import FORMS as ATTENTION
-from seqarch.ops.cache_attention import cache_attention
+from seqarch.ops.cache_attention import cache_attention, cache_attention_on_tpu
 from seqarch.ops.cache_slots import put
 from seqarch.ops.compression import (
     Spans,
@@ -204,26 +204,37 @@ class NSA(CachedMixer):
         folded = fold_queries(tokens.q, self.kv_heads), *map(fold, kv)
         places = fold_places(at, self.kv_heads, chosen=more.blocks)
         chosen = FORMS.pick(self.method)(*folded, places, size=self.size, **how)
+        within = ATTENTION.pick("pallas" if self._on_tpu else "blockwise")
         return _branches(
             ATTENTION["blockwise"](more.q, *compressed, at, more.spans.at, Rule(), **how),
             unfold(chosen, self.kv_heads),
-            ATTENTION["blockwise"](tokens.q, *kv, at, at, Rule(window=self.reach), **how),
+            within(tokens.q, *kv, at, at, known._replace(window=self.reach), **how),
         )
 
     def _attend_cache(self, tokens, at, state):
         more, filled, size = tokens.more, state.length.max(), self.size
         complete = complete_blocks(state.length, state.key.shape[2], size).position
         given = more.q, state.ck, state.cv, at, complete, filled // size
-        compressed = cache_attention(*given, Rule())
+        read = cache_attention_on_tpu if self._on_tpu else cache_attention
+        compressed = read(*given, Rule())
         if at.position.shape[1] == 1:
             given = tokens.q, state.k, state.v, at, more.blocks, state.position
-            return _branches(compressed, *gathered_cache(*given, size=size, window=self.reach))
+            how = dict(size=size, window=self.reach, on_tpu=self._on_tpu)
+            return _branches(compressed, *gathered_cache(*given, **how))
         places = fold_places(at, self.kv_heads, chosen=more.blocks)
         k, v = (x.reshape(-1, 1, *x.shape[2:]) for x in state[:2])
         given = fold_queries(tokens.q, self.kv_heads), k, v, places, state.position, filled
         chosen = unfold(cache_attention(*given, Rule(chosen=size)), self.kv_heads)
         given = tokens.q, state.k, state.v, at, state.position, filled
-        return _branches(compressed, chosen, cache_attention(*given, Rule(window=self.reach)))
+        return _branches(compressed, chosen, read(*given, Rule(window=self.reach)))
+
+    @property
+    def _on_tpu(self) -> bool:
+        return FORMS.is_tpu_kernel(self.method)
+
+    @property
+    def is_tpu_kernel(self):
+        return False  # but for one branch
 
     def _write(self, state, tokens, position, current, count):
         state = super()._write(state, tokens, position, current, count)

@@ -2,8 +2,8 @@
 
 A compiler chooses a layout for every array of a program. Where the one in which tokens are written
 differs from the one in which they are read, it copies the whole cache for every decoded token. So
-both are given. TPUs lay the last axis along 128 lanes, which the channels of narrow heads would
-leave empty: there the slots are last in memory.
+both are given. TPUs lay the last axis along 128 lanes, of which the channels of narrow heads would
+leave some empty: there the slots are last in memory, unless they would leave more.
 """
 
 from collections.abc import Callable
@@ -127,8 +127,9 @@ def _row_by_row(write: Callable, cache: Array, new: Array, slot: Array) -> Array
 
 
 def is_narrow(cache: Array) -> bool:
-    """Returns whether the channels of a head would leave lanes empty."""
-    return cache.ndim == 4 and cache.shape[-1] % LANES > 0
+    """Returns whether the channels of a head would leave more lanes empty than the slots."""
+    filled = lambda size: size / (size + -size % LANES)
+    return cache.ndim == 4 and filled(cache.shape[3]) < filled(cache.shape[2])
 
 
 def _laid_out(x: Array, *, slots_last: bool) -> Array:

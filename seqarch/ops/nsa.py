@@ -3,7 +3,8 @@
 In the masked and the blockwise form every query is compared with every key, and the first stores
 what comes of it; in the gathered form a query reads the keys of its blocks alone. On two CPU cores,
 with 16 blocks of 32 tokens, forward and backward of 2,048 tokens take twice as long in the gathered
-form as in the blockwise one.
+form as in the blockwise one. On TPUs a decoded token reads its blocks by a kernel, and the mixer
+has kernels for its other branches; between tokens of a row, "pallas" is the gathered form.
 
 Source: Yuan et al. 2025, "Native sparse attention", sections 3.3 and 3.4.
 """
@@ -14,7 +15,8 @@ import jax.numpy as jnp
 from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.chunks import by_chunks
 from seqarch.ops.folding import fold, fold_places, fold_queries, unfold
-from seqarch.ops.forms import Forms
+from seqarch.ops.forms import Forms, Kernel
+from seqarch.ops.kernels import LANES
 from seqarch.ops.numerics import dot
 from seqarch.ops.online_softmax import Partial, absorb, empty, finish
 from seqarch.ops.visibility import Places, Rule
@@ -93,6 +95,7 @@ def gathered_cache(
     *,
     size: int,
     window: int,
+    on_tpu: bool = False,
 ) -> tuple[Partial, Partial]:
     """Returns attention to chosen blocks and to a window of a cache, in which token p is in slot p.
 
@@ -105,16 +108,29 @@ def gathered_cache(
       k_pos: positions of the slots; -1 where a slot is empty.
       size: tokens of a block.
       window: positions that a query sees, its own included.
+      on_tpu: whether a kernel for a TPU reads them, where it applies.
     """
-    G, own = k.shape[1], (at.position // size)[:, :, None, None]
-    last = own - jnp.arange((window - 2) // size + 2).reshape(1, 1, 1, -1)
+    on_tpu = on_tpu and LANES % size == 0
+    G, width = k.shape[1], LANES if on_tpu else size
+    last = jnp.arange((window - 2) // width + 2).reshape(1, 1, 1, -1)
+    last = (at.position // width)[:, :, None, None] - last
     last = jnp.broadcast_to(last, (*chosen.shape[:3], last.shape[-1]))
+    branches = [
+        (jnp.where(at.segment[..., None, None] == 0, blocks, -1), *how)
+        for blocks, *how in ((chosen, size, None), (last, width, window))
+    ]
+    if on_tpu:
+        from seqarch.ops.kernels.cache_ranges import attend_ranges, block_ranges, takes
+
+        ranges = [block_ranges(at.position, *each) for each in branches]
+        if all(takes(q.shape[1], each) for each in ranges):
+            return tuple(attend_ranges(q, k, v, k_pos, each) for each in ranges)
     there, found = fold_places(at, G), []
     k, v = (x.reshape(-1, *x.shape[2:]) for x in (k, v))
-    for blocks, reach in ((chosen, None), (last, window)):
-        blocks = fold(jnp.where(at.segment[..., None, None] == 0, blocks, -1))
-        given = fold_queries(q, G), k, v, there, blocks, jnp.zeros_like(there.position)
-        part = gathered(*given, jnp.repeat(k_pos, G, axis=0), size=size, window=reach)
+    k_pos = jnp.repeat(k_pos, G, axis=0)
+    for blocks, width, reach in branches:
+        given = fold_queries(q, G), k, v, there, fold(blocks), jnp.zeros_like(there.position)
+        part = gathered(*given, k_pos, size=width, window=reach)
         found.append(unfold(part, G))
     return tuple(found)
 
@@ -138,4 +154,6 @@ FORMS = Forms(
     {"masked": _masked, "blockwise": _blockwise, "gathered": _gathered},
     cpu="blockwise",
     accelerator="gathered",
+    tpu="pallas",
+    kernels={"pallas": Kernel("tpu", _gathered)},
 )

@@ -150,40 +150,72 @@ def _call(size: int, window: int | None, rows: tuple[Array, ...], filled: Array)
     )(-(-filled // block).reshape(1), q, k, v, sees, k_pos)
 
 
-def _body(how: _How, end, q, k, v, sees, k_pos, o, log_total, m, l, sums) -> None:
-    """m, l, sums: the online softmax's maximum, denominator and numerator, of each query."""
-    j = pl.program_id(3)
-
-    @pl.when(j == 0)
-    def begin():
-        m[...], l[...], sums[...] = (
-            jnp.full(ref.shape, value, jnp.float32)
-            for ref, value in ((m, LOWEST), (l, 0), (sums, 0))
-        )
+def _body(how: _How, end, q, k, v, sees, k_pos, o, log_total, *running) -> None:
+    j, online = pl.program_id(3), Online(*running)
+    pl.when(j == 0)(online.begin)
 
     @pl.when(j < end[0])
     def absorb():
-        queries = (q[...].astype(jnp.float32) * how.scale).astype(q.dtype)
-        keys, values = (x[...].astype(q.dtype) for x in (k, v))
         distance = sees[...] - k_pos[...]
         seen = (distance >= 0) & (k_pos[...] >= 0)
         if how.window is not None:
             seen &= distance < how.window
-        block = k_pos.shape[1]
+        block, values = k_pos.shape[1], v[...].astype(q.dtype)
         if how.slots % block:  # the last block reaches beyond the cache
             left = how.slots - j * block
             seen &= iota((1, block), COLUMNS) < left
             slot = iota(values.shape, 1 - how.channels)
             values = jnp.where(slot < left, values, jnp.zeros_like(values))
-        scores = jnp.where(seen, product(queries, keys, COLUMNS, how.channels), NOTHING)
-        top = jnp.maximum(m[...], scores.max(1, keepdims=True))
-        weights, faded = jnp.exp2(scores - top), jnp.exp2(m[...] - top)
-        m[...], l[...] = top, l[...] * faded + weights.sum(1, keepdims=True)
-        read = product(weights.astype(q.dtype), values, COLUMNS, 1 - how.channels)
-        sums[...] = sums[...] * faded + read
+        online.absorb(q[...], k[...], values, seen, how.scale, how.channels)
 
     @pl.when(j == pl.num_programs(3) - 1)
     def finish():
-        total = jnp.where(l[...] > 0, l[...], 1.0)
-        o[...] = (sums[...] / total).astype(o.dtype)
-        log_total[...] = jnp.where(l[...] > 0, LN2 * m[...] + jnp.log(total), NOTHING)
+        online.finish(o, log_total)
+
+
+class Online(NamedTuple):
+    """The running maximum, denominator and numerator of each query's softmax."""
+
+    m: Float[Any, "N 1"]
+    l: Float[Any, "N 1"]
+    sums: Float[Any, "N K"]
+
+    def begin(self) -> None:
+        """Before any key."""
+        for ref, value in zip(self, (LOWEST, 0, 0), strict=True):
+            ref[...] = jnp.full(ref.shape, value, jnp.float32)
+
+    def absorb(
+        self,
+        queries: Float[Array, "N K"],
+        keys: Array,
+        values: Array,
+        seen: Array,
+        scale: float,
+        channels: int,
+    ) -> None:
+        """Adds the keys and values of a block.
+
+        Args:
+          queries: as they were given.
+          keys, values: [slots, K], or [K, slots] where `channels` is ROWS.
+          seen: whether a query sees a slot.
+          scale: factor of the products, as logarithms to base 2.
+          channels: the axis with the channels.
+        """
+        dtype = queries.dtype
+        queries = (queries.astype(jnp.float32) * scale).astype(dtype)
+        scores = product(queries, keys.astype(dtype), COLUMNS, channels)
+        scores = jnp.where(seen, scores, NOTHING)
+        top = jnp.maximum(self.m[...], scores.max(1, keepdims=True))
+        weights, faded = jnp.exp2(scores - top), jnp.exp2(self.m[...] - top)
+        self.m[...], self.l[...] = top, self.l[...] * faded + weights.sum(1, keepdims=True)
+        read = product(weights.astype(dtype), values.astype(dtype), COLUMNS, 1 - channels)
+        self.sums[...] = self.sums[...] * faded + read
+
+    def finish(self, o: Any, log_total: Any) -> None:
+        """Writes the averages, and the logs of their denominators."""
+        m, l, sums = (ref[...] for ref in self)
+        total = jnp.where(l > 0, l, 1.0)
+        o[...] = (sums / total).astype(o.dtype)
+        log_total[...] = jnp.where(l > 0, LN2 * m + jnp.log(total), NOTHING)
