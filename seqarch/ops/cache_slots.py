@@ -71,12 +71,18 @@ def _scatter(cache: Array, new: Array, slot: Array) -> Array:
 def _put_one(cache: Array, new: Array, slot: Array) -> Array:
     """Returns what `put` does with one token of each row, on TPUs.
 
-    Tokens of narrow heads are written row by row, since a scatter has a layout of its own.
+    Tokens of narrow heads are written row by row, since a scatter has a layout of its own. So has
+    the slot that it reads, in case the token is dropped, if it is not given one.
     """
+    laid_out = partial(_laid_out, slots_last=is_narrow(cache))
 
     def write(row: Row, cache: Array, new: Array, slot: Array) -> Array:
-        cache = cache.at[row, :, slot[row, 0]].set(new[row, 0], mode="drop")
-        return _laid_out(cache, slots_last=is_narrow(cache))
+        place, G, S = slot[row, 0], *cache.shape[1:3]
+        start = (row, 0, jnp.minimum(place, S - 1), *(0,) * (cache.ndim - 3))
+        old = jax.lax.dynamic_slice(cache, start, (1, G, 1, *cache.shape[3:]))
+        given = laid_out(new[row, 0].reshape(old.shape))
+        token = jnp.where(place < S, given, laid_out(old))
+        return laid_out(jax.lax.dynamic_update_slice(cache, token, start))
 
     if len(new) > 1 and not is_narrow(cache):
         return _scatter(cache, new, slot)
