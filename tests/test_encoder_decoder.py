@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seqarch.block_stack import UNROLLED
 from seqarch.config import Config, ModelConfig, parse
 from seqarch.costs.memory import tree_bytes
 from seqarch.encoder_decoder import EncoderDecoder
@@ -109,6 +110,13 @@ def test_every_token_of_the_source_counts_and_every_parameter_has_a_gradient(kin
     loss = lambda model: jax.nn.logsumexp(2 * model(tokens, source=source)).sum()
     for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(model)):
         assert float(abs(leaf).max()) > 0
+
+
+def test_deep_stacks_are_scanned_and_are_the_same_function():
+    changes = dict(mixer="min_gru", encoder="min_gru", layers=UNROLLED + 1, dim=8, mlp=0)
+    model = jax.jit(lambda: make_model(config(**changes), rngs=nnx.Rngs(0)))()
+    source, tokens = rows()
+    near(call(model, tokens, source), call(model.unstack(), tokens, source))
 
 
 def test_a_summary_is_of_one_size_and_cross_attention_is_not():

@@ -27,6 +27,11 @@ class BothWays(nnx.Module):
     def __init__(self, ahead: SequenceMixer, back: SequenceMixer):
         self.ahead, self.back = ahead, back
 
+    @property
+    def is_tpu_kernel(self) -> bool:
+        """See `SequenceMixer.is_tpu_kernel`."""
+        return self.ahead.is_tpu_kernel
+
     def __call__(
         self,
         x: Float[Array, "B T D"],
