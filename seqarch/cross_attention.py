@@ -59,7 +59,7 @@ class CrossAttention(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        kv_heads = kv_heads or heads
+        kv_heads = heads if kv_heads is None else kv_heads
         check_heads("model.source attention", dim, heads, kv_heads)
         self.kv_heads, self.head_dim = kv_heads, dim // heads
         self.method, self.block, self.dtype = method, block, dtype

@@ -50,7 +50,6 @@ from seqarch.ops.bias import buckets, cumulate, difference
 from seqarch.ops.cache_attention import cache_attention, cache_attention_on_tpu
 from seqarch.ops.online_softmax import merge
 from seqarch.ops.rope import Rope
-from seqarch.ops.rope_scaling import read_scaling
 from seqarch.ops.visibility import Places, Rule
 from seqarch.types import Array, DTypeLike, Float, Int
 
@@ -126,16 +125,14 @@ class Attention(CachedMixer):
         state_dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        kv_heads = kv_heads or heads
+        kv_heads = heads if kv_heads is None else kv_heads
         inner = dim if head_dim is None else heads * head_dim
         name = type(self).__name__.lower()
         check_heads(name, inner, heads, kv_heads)
         self.rotated = rotated_channels(name, inner // heads, rope, rope_share)
         check_window(window, sink)
-        check_positions(rope, alibi, relative, sink)
+        check_positions(rope, rope_scaling, alibi, relative, sink)
         check_causal(causal, window, forget)
-        if rope_scaling is not None:
-            read_scaling(rope_scaling)  # refuses what is none
         self.causal, self.rope_scaling = causal, rope_scaling
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, inner // heads
         self.window, self.sink, self.rope, self.alibi = window, sink or 0, rope, alibi
@@ -232,12 +229,12 @@ class Attention(CachedMixer):
     def _attend_cache(self, tokens, at, state):
         on_tpu = FORMS.is_tpu_kernel(self.method)
         form = cache_attention_on_tpu if on_tpu else cache_attention
+        gates = dict(gate=tokens.gates, fade=state.fade)
+        how = dict(alibi=self.alibi, relative=self._by_distance, **gates)
         parts, slots = [], state.length.max()
         for q, there, rule in self._groups(tokens.q, at):
             filled = slots if rule.end is None else jnp.minimum(slots, rule.end)
             given = q, state.k, state.v, there, state.position, filled, rule
-            how = dict(alibi=self.alibi, gate=tokens.gates, fade=state.fade)
-            how["relative"] = self._by_distance
             parts.append(form(*given, **how))
         return merge(*parts)
 

@@ -2,11 +2,12 @@
 
 from seqarch.errors import UserError
 from seqarch.ops.bias import FARTHEST
+from seqarch.ops.rope_scaling import read_scaling
 
 
 def check_heads(mixer: str, inner: int, heads: int, kv_heads: int) -> None:
     """Raises UserError unless heads make up the inner channels and keys' heads divide them."""
-    if heads < 1 or inner % heads or heads % kv_heads:
+    if min(heads, kv_heads) < 1 or inner % heads or heads % kv_heads:
         raise UserError(
             f"{mixer}: dim {inner}, heads {heads}, kv_heads {kv_heads}; heads must divide "
             "dim, and kv_heads must divide heads"
@@ -31,9 +32,20 @@ def rotated_channels(mixer: str, channels: int, rope: float | None, share: float
 
 
 def check_positions(
-    rope: float | None, alibi: bool, relative: int | None, sink: int | None
+    rope: float | None,
+    rope_scaling: str | None,
+    alibi: bool,
+    relative: int | None,
+    sink: int | None,
 ) -> None:
     """Raises UserError unless there is one kind of position, and relative ones have buckets."""
+    if rope_scaling is not None:
+        read_scaling(rope_scaling)  # refuses what is none
+        if rope is None:
+            raise UserError(
+                f"attention: rope_scaling is {rope_scaling} and rope is None; give the base that "
+                "it scales, or rope_scaling=None"
+            )
     if alibi and rope is not None:
         raise UserError(
             f"attention: alibi is True and rope is {rope}; give rope=None with alibi, since one "
@@ -74,3 +86,5 @@ def check_window(window: int | None, sink: int | None) -> None:
             f"attention: sink is {sink} and window is {window}; give a number of at least 1 with a "
             "window, or sink=None, since without a window all tokens stay visible"
         )
+    if sink is not None and sink + window >= 2**31:
+        raise UserError(f"attention: sink {sink} + window {window}; give a sum below 2^31")
