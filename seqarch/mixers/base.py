@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqarch.errors import UserError
 from seqarch.ops.forms import Forms
 from seqarch.ops.numerics import behind, valid_tokens
 from seqarch.types import Array, Bool, Float, Int, State
+
+MOST_UNROLLED = 256  # repetitions, each of which a compiler takes time for
 
 
 class SequenceMixer(nnx.Module):
@@ -110,6 +113,12 @@ class SequenceMixer(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """Returns the outputs from an empty state; `starts` and `lengths` are as in `prefill`."""
         return self.prefill(x, self.init_state(x.shape[0], 0), starts, lengths)[0]
+
+
+def check_unrolled(name: str, count: int) -> None:
+    """Raises UserError unless a program can spell out `count` repetitions, which `name` gives."""
+    if not 1 <= count <= MOST_UNROLLED:
+        raise UserError(f"{name} is {count}; give a number from 1 to {MOST_UNROLLED}")
 
 
 def select_rows(rows: Bool[Array, "B"], then: State, otherwise: State) -> State:

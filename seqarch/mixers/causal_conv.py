@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch import ops
+from seqarch.mixers.base import check_unrolled
 from seqarch.ops.numerics import rows
 from seqarch.types import Array, Bool, DTypeLike, Float, Int
 
@@ -61,7 +62,12 @@ class CausalConv(nnx.Module):
 def uniform_conv(
     width: int, channels: int, axis: str, rngs: nnx.Rngs, dtype: DTypeLike, bias: bool = True
 ) -> CausalConv:
-    """Returns a convolution whose weights start uniform in +-1 / sqrt(width)."""
+    """Returns a convolution whose weights start uniform in +-1 / sqrt(width).
+
+    Raises:
+      UserError: for a width that `check_unrolled` refuses.
+    """
+    check_unrolled("conv_width", width)
     bound = width**-0.5
     weights = jax.random.uniform(rngs.params(), (width, channels), minval=-bound, maxval=bound)
     return CausalConv(weights, axis=axis, dtype=dtype, bias=bias)

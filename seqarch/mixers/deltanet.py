@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch.layers import Linear
-from seqarch.mixers.matrix_state import MatrixMixer, head_width
+from seqarch.mixers.heads import head_width
+from seqarch.mixers.matrix_state import MatrixMixer
 from seqarch.ops.linear_attention import Tokens
 from seqarch.ops.numerics import dot, spread
 from seqarch.types import Array, DTypeLike, Float
@@ -29,7 +30,7 @@ class DeltaNet(MatrixMixer):
     """DeltaNet.
 
     heads: number H of heads
-    conv_width: width of the convolution of q, k and v, in tokens; 0: none
+    conv_width: width of the convolution of q, k and v, in tokens; None: none
     negative_eigenvalues: whether eigenvalues of transitions reach to -1
     method: a form of ops.linear_attention; "auto": the best one on the device
     chunk: tokens per chunk of the forms in chunks
@@ -41,7 +42,7 @@ class DeltaNet(MatrixMixer):
         dim: int,
         *,
         heads: int = 4,
-        conv_width: int = 4,
+        conv_width: int | None = 4,
         negative_eigenvalues: bool = False,
         method: str = "auto",
         chunk: int = 32,

@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from seqarch.errors import UserError
 from seqarch.layers import Linear
+from seqarch.mixers.base import check_unrolled
 from seqarch.mixers.deltanet import unit
-from seqarch.mixers.matrix_state import MatrixMixer, head_width
+from seqarch.mixers.heads import head_width
+from seqarch.mixers.matrix_state import MatrixMixer
 from seqarch.ops.linear_attention import Tokens, linear_attention_step
 from seqarch.ops.numerics import spread
 from seqarch.types import Array, DTypeLike, Float
@@ -30,7 +31,7 @@ class DeltaProduct(MatrixMixer):
 
     steps: steps n of the delta rule a token
     heads: number H of heads
-    conv_width: width of the convolution of q, k and v, in tokens; 0: none
+    conv_width: width of the convolution of q, k and v, in tokens; None: none
     negative_eigenvalues: whether eigenvalues of a step's transition reach to -1
     method: a form of ops.linear_attention; "auto": the best one on the device
     chunk: steps per chunk of the forms in chunks
@@ -43,7 +44,7 @@ class DeltaProduct(MatrixMixer):
         *,
         steps: int = 2,
         heads: int = 4,
-        conv_width: int = 4,
+        conv_width: int | None = 4,
         negative_eigenvalues: bool = True,
         method: str = "auto",
         chunk: int = 32,
@@ -52,8 +53,7 @@ class DeltaProduct(MatrixMixer):
         rngs: nnx.Rngs,
     ):
         K = head_width("deltaproduct", dim, heads)
-        if steps < 1:
-            raise UserError(f"deltaproduct: steps is {steps}; give at least 1")
+        check_unrolled("deltaproduct: steps", steps)
         how = dict(method=method, chunk=chunk, dtype=dtype, state_dtype=state_dtype, rngs=rngs)
         channels = (1 + 2 * steps) * dim
         shape = dict(heads=heads, key=K, value=K, channels=channels, conv_width=conv_width)

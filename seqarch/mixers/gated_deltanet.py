@@ -18,7 +18,8 @@ from flax import nnx
 from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.deltanet import unit
-from seqarch.mixers.matrix_state import MatrixMixer, head_width
+from seqarch.mixers.heads import head_width
+from seqarch.mixers.matrix_state import MatrixMixer
 from seqarch.mixers.step_size import StepSize
 from seqarch.ops.linear_attention import Tokens
 from seqarch.ops.numerics import spread
@@ -32,7 +33,7 @@ class GatedDeltaNet(MatrixMixer):
 
     heads: number H of heads
     expand_key: channels of keys per channel of the model, rounded in each head
-    conv_width: width of the convolution of q, k and v, in tokens; 0: none
+    conv_width: width of the convolution of q, k and v, in tokens; None: none
     negative_eigenvalues: whether eigenvalues of transitions reach to -1
     method: a form of ops.linear_attention; "auto": the best one on the device
     chunk: tokens per chunk of the forms in chunks
@@ -45,7 +46,7 @@ class GatedDeltaNet(MatrixMixer):
         *,
         heads: int = 4,
         expand_key: float = 0.75,
-        conv_width: int = 4,
+        conv_width: int | None = 4,
         negative_eigenvalues: bool = False,
         method: str = "auto",
         chunk: int = 32,

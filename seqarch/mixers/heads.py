@@ -1,9 +1,10 @@
-"""Layers that treat heads, or blocks of channels, apart from each other."""
+"""Heads: their channels, and layers that treat them, or blocks of channels, apart."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from seqarch.errors import UserError
 from seqarch.ops.numerics import dot, rows, spread
 from seqarch.types import Array, DTypeLike, Float
 
@@ -74,3 +75,10 @@ class HeadNorm(nnx.Module):
         y = centred * spread(jax.lax.rsqrt(variance + self.eps), size)
         y = y.reshape(*x.shape[:-2], -1)
         return (y * rows(self.scale[...], y)).astype(x.dtype)
+
+
+def head_width(name: str, width: int, heads: int) -> int:
+    """Returns the channels of each head; raises UserError where heads do not divide the width."""
+    if heads < 1 or width % heads:
+        raise UserError(f"{name}: its width {width} does not divide into {heads} heads")
+    return width // heads

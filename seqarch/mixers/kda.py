@@ -18,7 +18,8 @@ from flax import nnx
 
 from seqarch.layers import Linear
 from seqarch.mixers.deltanet import unit
-from seqarch.mixers.matrix_state import MatrixMixer, head_width, split_heads
+from seqarch.mixers.heads import head_width
+from seqarch.mixers.matrix_state import MatrixMixer, split_heads
 from seqarch.mixers.step_size import StepSize
 from seqarch.ops.linear_attention import CHANNEL_FORMS, Tokens
 from seqarch.ops.numerics import spread
@@ -29,7 +30,7 @@ class KDA(MatrixMixer):
     """Kimi delta attention.
 
     heads: number H of heads
-    conv_width: width of the convolution of q, k and v, in tokens; 0: none
+    conv_width: width of the convolution of q, k and v, in tokens; None: none
     negative_eigenvalues: whether eigenvalues of transitions reach to -1
     method: a form of ops.linear_attention; "auto": the best one on the device
     chunk: tokens per chunk of the forms in chunks
@@ -43,7 +44,7 @@ class KDA(MatrixMixer):
         dim: int,
         *,
         heads: int = 4,
-        conv_width: int = 4,
+        conv_width: int | None = 4,
         negative_eigenvalues: bool = False,
         method: str = "auto",
         chunk: int = 32,

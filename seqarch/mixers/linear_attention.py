@@ -22,6 +22,7 @@ from seqarch import ops
 from seqarch.errors import UserError, unknown
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.mixers.heads import head_width
 from seqarch.ops.feature_maps import FEATURE_MAPS
 from seqarch.ops.linear_attention import (
     FORMS,
@@ -74,8 +75,7 @@ class LinearAttention(SequenceMixer):
         state_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if dim % heads:
-            raise UserError(f"linear_attention: dim {dim} does not divide into {heads} heads")
+        V = head_width("linear_attention", dim, heads)
         if feature_map not in FEATURE_MAPS:
             raise unknown("feature_map of linear_attention", feature_map, FEATURE_MAPS)
         if feature_map == "identity" and normalise:
@@ -92,7 +92,7 @@ class LinearAttention(SequenceMixer):
                 f"linear_attention: state_dtype is {state_dtype}, in which a sum over many "
                 "tokens loses what each adds; give float32"
             )
-        self.heads, self.head_dim, self.feature_map = heads, dim // heads, feature_map
+        self.heads, self.head_dim, self.feature_map = heads, V, feature_map
         self.feature_dim, self.normalise = feature_dim or self.head_dim, normalise
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
         sizes = (self.feature_dim * heads, self.feature_dim * heads, dim)

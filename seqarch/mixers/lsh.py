@@ -32,6 +32,7 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.attention_options import check_heads, rotated_channels
+from seqarch.mixers.base import check_unrolled
 from seqarch.mixers.cached import CachedMixer, Projections, no_tokens
 from seqarch.ops.lsh import FORMS, addresses, cached_lsh, hashes, lsh, recount
 from seqarch.ops.numerics import rms
@@ -90,11 +91,12 @@ class LSH(CachedMixer):
     ):
         check_heads("lsh", dim, heads, heads)
         rotated_channels("lsh", dim // heads, rope)
-        if buckets < 2 or buckets % 2 or rounds < 1 or window < 1:
+        if buckets < 2 or buckets % 2 or window < 1:
             raise UserError(
-                f"lsh: buckets is {buckets}, rounds is {rounds} and window is {window}; give an "
-                "even number of buckets, and rounds and a window of at least 1"
+                f"lsh: buckets is {buckets} and window is {window}; give an even number of "
+                "buckets, and a window of at least 1"
             )
+        check_unrolled("lsh: rounds", rounds)
         self.heads, self.head_dim, self.rope = heads, dim // heads, rope
         self.buckets, self.rounds, self.reach = buckets, rounds, window
         self.method, self.block, self.dtype = method, block, dtype

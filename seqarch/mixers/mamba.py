@@ -19,7 +19,7 @@ from flax import nnx
 
 from seqarch import ops
 from seqarch.layers import Linear
-from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.mixers.base import SequenceMixer, check_unrolled, masks
 from seqarch.mixers.step_size import step_bias
 from seqarch.ops.numerics import dot, rows
 from seqarch.ops.selective_scan import FORMS, decays
@@ -68,6 +68,7 @@ class Mamba(SequenceMixer):
         state_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_unrolled("conv_width", conv_width)
         E, N, W, R = expand * dim, state_dim, conv_width, delta_rank or -(-dim // 16)
         self.inner, self.state_dim, self.conv_width, self.delta_rank = E, N, W, R
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype

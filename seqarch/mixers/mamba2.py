@@ -43,7 +43,7 @@ class Mamba2(MatrixMixer):
     head_dim: inner channels of a head; None: 64, or the largest power of two that divides E
     groups: number of groups of heads
     bias: whether W_in and W_out have a bias
-    conv_width: width of the convolution, in tokens; 0: none
+    conv_width: width of the convolution, in tokens; None: none
     conv_bias: whether the convolution has a bias
     norm_eps: number that the norm adds to the mean square
     negative_eigenvalues: whether decays reach to -1
@@ -63,7 +63,7 @@ class Mamba2(MatrixMixer):
         head_dim: int | None = None,
         groups: int = 1,
         bias: bool = False,
-        conv_width: int = 4,
+        conv_width: int | None = 4,
         conv_bias: bool = True,
         norm_eps: float = 1e-5,
         negative_eigenvalues: bool = False,

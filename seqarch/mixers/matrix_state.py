@@ -14,7 +14,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import nnx
 
-from seqarch.errors import UserError
 from seqarch.layers import Linear, RMSNorm
 from seqarch.mixers.base import SequenceMixer, masks
 from seqarch.mixers.causal_conv import uniform_conv
@@ -46,7 +45,7 @@ class MatrixMixer(SequenceMixer):
       key: channels K of a head's keys.
       value: channels V of a head's values.
       channels: channels E that W has and the convolution mixes; None: all of q, k and v.
-      conv_width: width of the convolution in tokens; 0: none.
+      conv_width: width of the convolution in tokens; None: none.
       conv_bias: whether the convolution has a bias.
       gate: the activation of the output's gate; None: no gate.
       gate_rank: channels between the factors of the gate's projection; None: a single factor.
@@ -69,7 +68,7 @@ class MatrixMixer(SequenceMixer):
         key: int,
         value: int,
         channels: int | None = None,
-        conv_width: int = 0,
+        conv_width: int | None = None,
         conv_bias: bool = False,
         gate: Callable[[Array], Array] | None = None,
         gate_rank: int | None = None,
@@ -80,15 +79,13 @@ class MatrixMixer(SequenceMixer):
         state_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ):
-        if conv_width < 0:
-            raise UserError(f"conv_width is {conv_width}; give a width, or 0 for no convolution")
         self.heads, self.key, self.value = heads, key, value
         self.channels = heads * (2 * key + value) if channels is None else channels
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
         linear = dict(rngs=rngs, dtype=dtype, bias=bias)
         self.inp = Linear(dim, self.channels, ("embed", "inner"), **linear)
         conv = None
-        if conv_width:
+        if conv_width is not None:
             conv = uniform_conv(conv_width, self.channels, "inner", rngs, dtype, conv_bias)
         self.conv = conv
         self.norm = RMSNorm(value, eps=1e-5, rngs=rngs)
@@ -171,10 +168,3 @@ class MatrixMixer(SequenceMixer):
 def split_heads(x: Float[Array, "... E"], heads: int) -> Float[Array, "... H K"]:
     """Returns the channels of each head."""
     return x.reshape(*x.shape[:-1], heads, -1)
-
-
-def head_width(name: str, width: int, heads: int) -> int:
-    """Returns the channels of each head; raises UserError where heads do not divide the width."""
-    if heads < 1 or width % heads:
-        raise UserError(f"{name}: its width {width} does not divide into {heads} heads")
-    return width // heads

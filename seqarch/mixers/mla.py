@@ -24,6 +24,7 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear, RMSNorm
 from seqarch.mixers.cached import CachedMixer, Projections, no_tokens
+from seqarch.mixers.heads import head_width
 from seqarch.ops.attention import FORMS
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.numerics import dot
@@ -76,9 +77,7 @@ class MLA(CachedMixer):
         state_dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        if heads < 1 or dim % heads:
-            raise UserError(f"mla: dim is {dim} and heads is {heads}; heads must divide dim")
-        K = dim // heads
+        K = head_width("mla", dim, heads)
         rank = max(1, dim // 2) if kv_rank is None else kv_rank
         rope_dim = max(2, K // 4 * 2) if rope_dim is None else rope_dim
         _check_sizes(rank, q_rank, rope_dim, rope)

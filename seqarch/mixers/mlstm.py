@@ -28,8 +28,8 @@ from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
 from seqarch.mixers.causal_conv import uniform_conv
-from seqarch.mixers.heads import BlockLinear, HeadNorm
-from seqarch.mixers.matrix_state import head_width, split_heads
+from seqarch.mixers.heads import BlockLinear, HeadNorm, head_width
+from seqarch.mixers.matrix_state import split_heads
 from seqarch.ops.linear_attention import FORMS, Tokens, linear_attention_and_sums_step
 from seqarch.ops.numerics import rows, spread
 from seqarch.ops.stabiliser import CLOSED, stabiliser
@@ -88,11 +88,8 @@ class MLSTM(SequenceMixer):
     ):
         E = expand * dim
         self.heads, self.key, self.inner = heads, head_width("mlstm", E, heads), E
-        if E % BLOCK or conv_width < 1:
-            raise UserError(
-                f"mlstm: {E} inner channels, conv_width {conv_width}; {BLOCK} must divide the "
-                "inner channels, and conv_width be at least 1"
-            )
+        if E % BLOCK:
+            raise UserError(f"mlstm: {E} inner channels; {BLOCK} must divide the inner channels")
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype
         self.up = Linear(dim, E, ("embed", "inner"), rngs=rngs, dtype=dtype)
         self.gate = Linear(dim, E, ("embed", "inner"), rngs=rngs, dtype=dtype)

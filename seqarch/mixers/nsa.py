@@ -37,6 +37,7 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.attention_options import check_heads, rotated_channels
+from seqarch.mixers.base import check_unrolled
 from seqarch.mixers.cached import CachedMixer, Projections, no_tokens
 from seqarch.ops.attention import FORMS as ATTENTION
 from seqarch.ops.cache_attention import cache_attention, cache_attention_on_tpu
@@ -137,14 +138,14 @@ class NSA(CachedMixer):
         state_dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ):
-        kv_heads = kv_heads or heads
+        kv_heads = heads if kv_heads is None else kv_heads
         check_heads("nsa", dim, heads, kv_heads)
         rotated_channels("nsa", dim // heads, rope)
-        if min(size, chosen, window) < 1:
+        if min(size, window) < 1:
             raise UserError(
-                f"nsa: size is {size}, chosen is {chosen} and window is {window}; give numbers of "
-                "at least 1"
+                f"nsa: size is {size} and window is {window}; give numbers of at least 1"
             )
+        check_unrolled("nsa: chosen", chosen)
         self.heads, self.kv_heads, self.head_dim, self.rope = heads, kv_heads, dim // heads, rope
         self.size, self.chosen, self.reach = size, chosen, window
         self.method, self.block, self.dtype = method, block, dtype

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch.errors import UserError
-from seqarch.mixers.matrix_state import MatrixMixer, head_width
+from seqarch.mixers.heads import head_width
+from seqarch.mixers.matrix_state import MatrixMixer
 from seqarch.ops.linear_attention import Tokens, linear_attention_step
 from seqarch.ops.rope import rope
 from seqarch.types import Array, DTypeLike, Float, Int

@@ -27,7 +27,7 @@ from flax import nnx
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
-from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.mixers.base import SequenceMixer, check_unrolled, masks
 from seqarch.mixers.causal_conv import CausalConv
 from seqarch.mixers.heads import BlockLinear
 from seqarch.ops.numerics import rows
@@ -81,11 +81,9 @@ class RGLRU(SequenceMixer):
     ):
         E = hidden or dim
         H = blocks or math.gcd(MOST_BLOCKS, E)
-        if H < 1 or E % H or conv_width < 1:
-            raise UserError(
-                f"rg_lru: width {E}, blocks {blocks}, conv_width {conv_width}; blocks must divide "
-                "the width, and conv_width be at least 1"
-            )
+        if H < 1 or E % H:
+            raise UserError(f"rg_lru: width {E}, blocks {blocks}; blocks must divide the width")
+        check_unrolled("conv_width", conv_width)
         self.hidden, self.blocks, self.conv_width = E, H, conv_width
         self.unit_start = unit_start
         self.method, self.chunk, self.dtype, self.state_dtype = method, chunk, dtype, state_dtype

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch import ops
-from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.mixers.base import SequenceMixer, check_unrolled, masks
 from seqarch.types import Array, DTypeLike, Float, State
 
 
@@ -43,6 +43,7 @@ class ShortConv(SequenceMixer):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
+        check_unrolled("model.conv", width)
         self.mixer, self.width, self.dim, self.dtype = mixer, width, dim, dtype
         bound = width**-0.5
         weights = jax.random.uniform(rngs.params(), (width, dim), minval=-bound, maxval=bound)

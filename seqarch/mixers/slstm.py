@@ -26,11 +26,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch import ops
-from seqarch.errors import UserError, unknown
+from seqarch.errors import unknown
 from seqarch.layers import whole
 from seqarch.mixers.base import SequenceMixer, masks
 from seqarch.mixers.causal_conv import uniform_conv
-from seqarch.mixers.heads import BlockLinear, HeadNorm
+from seqarch.mixers.heads import BlockLinear, HeadNorm, head_width
 from seqarch.ops.numerics import rows
 from seqarch.ops.slstm import FORGET, FORMS
 from seqarch.types import Array, DTypeLike, Float
@@ -59,7 +59,8 @@ class SLSTM(SequenceMixer):
     """The sLSTM layer. Gates and the states h, c, n and m stay float32 whatever `dtype` is.
 
     heads: number of heads H
-    conv_width: width W of the convolution before the input and forget gates, in tokens; 0: none
+    conv_width: width W of the convolution before the input and forget gates, in tokens;
+      None: none
     forget: "sigmoid" or "exp", what the forget gate is
     method: a form of ops.slstm; "auto": the best one on the device
     state_dtype: dtype of h, c, n and m between calls
@@ -79,24 +80,21 @@ class SLSTM(SequenceMixer):
         dim: int,
         *,
         heads: int = 4,
-        conv_width: int = 4,
+        conv_width: int | None = 4,
         forget: str = "sigmoid",
         method: str = "auto",
         dtype: DTypeLike = jnp.float32,
         state_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if heads < 1 or dim % heads or conv_width < 0:
-            raise UserError(
-                f"slstm: dim {dim}, heads {heads}, conv_width {conv_width}; heads must divide dim, "
-                "and conv_width be at least 0"
-            )
         if forget not in FORGET:
             raise unknown("forget gate", forget, FORGET)
-        K = dim // heads
+        K = head_width("slstm", dim, heads)
         self.dim, self.heads, self.forget, self.method = dim, heads, forget, method
         self.dtype, self.state_dtype = dtype, state_dtype
-        self.conv = uniform_conv(conv_width, dim, "embed", rngs, dtype) if conv_width else None
+        self.conv = (
+            uniform_conv(conv_width, dim, "embed", rngs, dtype) if conv_width is not None else None
+        )
         block = partial(BlockLinear, heads, K, 2, scale=(2 / (5 * dim)) ** 0.5)
         self.input_forget = block(rngs=rngs, dtype=dtype)
         self.proposal_output = block(rngs=rngs, dtype=dtype)

@@ -199,7 +199,7 @@ def test_prefill_is_the_equations(name):
     [
         (partial(GLA, heads=3), "gla: its width 8 does not divide into 3 heads"),
         (partial(RetNet, heads=8), "give an even number of channels"),
-        (partial(DeltaNet, conv_width=-1), "conv_width is -1"),
+        (partial(DeltaNet, conv_width=257), "conv_width is 257; give a number from 1 to 256"),
         (partial(DeltaProduct, steps=0), "steps is 0"),
         (partial(Mamba2, head_dim=5), "head_dim must divide the inner channels"),
     ],

@@ -88,7 +88,7 @@ def test_defaults_are_half_the_width_and_half_a_head():
 @pytest.mark.parametrize(
     "options, says",
     [
-        (dict(heads=3), "heads is 3"),
+        (dict(heads=3), "does not divide into 3 heads"),
         (dict(kv_rank=0), "kv_rank is 0"),
         (dict(q_rank=0), "q_rank is 0"),
         (dict(rope_dim=3), "rope_dim is 3"),

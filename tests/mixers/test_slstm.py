@@ -51,7 +51,7 @@ def test_prefill_is_the_equations(method):
 
 
 def test_prefill_is_the_equations_with_an_exponential_forget_gate_and_no_convolution():
-    make = partial(SLSTM, heads=2, forget="exp", conv_width=0)
+    make = partial(SLSTM, heads=2, forget="exp", conv_width=None)
     assert_mixer(make, partial(step, forget="exp"), tolerance=2e-5)
 
 
@@ -106,8 +106,8 @@ def test_biases_of_the_forget_gates_fall_from_five_to_minus_seven_in_each_head()
 @pytest.mark.parametrize(
     "options, complaint",
     [
-        (dict(heads=3), "heads must divide dim"),
-        (dict(conv_width=-1), "conv_width be at least 0"),
+        (dict(heads=3), "slstm: its width 16 does not divide into 3 heads"),
+        (dict(conv_width=0), "conv_width is 0; give a number from 1 to 256"),
         (dict(forget="expp"), "did you mean 'exp'"),
     ],
 )
