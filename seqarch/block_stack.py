@@ -16,7 +16,8 @@ from flax import nnx
 from jax.extend.core import Primitive
 
 from seqarch.config import ModelConfig
-from seqarch.errors import UserError
+from seqarch.config.model import is_too_large
+from seqarch.errors import UserError, first_line
 from seqarch.layers import Block, split_rows
 from seqarch.mixers import resolve_mixer
 from seqarch.mixers.base import SequenceMixer
@@ -65,7 +66,6 @@ class BlockStack(nnx.Module):
         Raises:
           UserError: where layers would share parameters of different shapes.
         """
-
         in_common = stack.shared
 
         def one(layer: Layer, rngs: nnx.Rngs) -> Block | SharedBlock:
@@ -196,9 +196,20 @@ def _without_shared(tree: PyTree) -> PyTree:
 
 
 def make_mixer(config: ModelConfig, layer: Layer, rngs: nnx.Rngs) -> SequenceMixer:
-    """Returns the mixer of a layer, with its short convolution if there is one."""
-    dtype = jnp.dtype(config.dtype)
-    mixer = resolve_mixer(layer.mixer)(config.dim, **dict(layer.options), dtype=dtype, rngs=rngs)
+    """Returns the mixer of a layer, with its short convolution if there is one.
+
+    Raises:
+      UserError: where it refuses its options, or would have an array that no device holds.
+    """
+    make, dtype = resolve_mixer(layer.mixer), jnp.dtype(config.dtype)
+    given = f"{layer} with model.dim={config.dim}; give smaller sizes"
+    try:
+        mixer = make(config.dim, **dict(layer.options), dtype=dtype, rngs=rngs)
+    except (OverflowError, MemoryError) as error:
+        raise UserError(f"{first_line(error)}, in {given}") from error
+    for leaf in jax.tree.leaves(mixer):
+        if is_too_large(leaf.shape):
+            raise UserError(f"no device holds a matrix of {leaf.shape}, as in {given}")
     if config.conv:
         mixer = ShortConv(mixer, config.dim, width=config.conv, dtype=dtype, rngs=rngs)
     return mixer

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
 from seqarch.mixers import resolve_mixer
-from seqarch.model import LanguageModel, count_parameters
+from seqarch.model import LanguageModel, count_parameters, make_model
 from seqarch.ops.kernels.call import interpreted
 from seqarch.training.checkpoint import named
 from tests.conftest import CORE
@@ -266,3 +266,24 @@ def test_a_tied_head_is_the_embedding_and_logits_are_bounded():
 def test_values_of_a_model_that_cannot_be_are_a_line(fields, words):
     with pytest.raises(UserError, match=words):
         ModelConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (dict(mixer="gru(hidden=200000000)"), "no device holds a matrix of .*, as in gru"),
+        (dict(mixer="mamba2(expand=2147483647)"), "no device holds a matrix of .*, as in mamba2"),
+        (dict(mixer="gated_deltanet(expand_key=1e999)"), "infinity to integer, in gated_deltanet"),
+        (dict(mixer="kda(conv_width=257)"), "conv_width is 257; give a number from 1 to 256"),
+        (dict(conv=300), "model.conv is 300; give a number from 1 to 256"),
+    ],
+)
+def test_sizes_beyond_any_device_are_a_line(fields, words):
+    with pytest.raises(UserError, match=words):
+        count_parameters(ModelConfig(**(dict(mixer="gru", layers=1, dim=8, vocab=5) | fields)))
+
+
+def test_a_convolution_in_a_mixer_can_be_left_out_of_a_pattern():
+    config = ModelConfig(mixer="kda(conv_width=None)", layers=1, dim=8, vocab=5)
+    (state,) = jax.eval_shape(lambda: make_model(config, rngs=nnx.Rngs(0)).init_state(2, 9))
+    assert state.conv.shape == (2, 0, 24)

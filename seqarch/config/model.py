@@ -11,7 +11,12 @@ from seqarch.patterns import Layer, Stack, parse_pattern, read_entry
 PRECISIONS = ("highest", "high", "default")
 KINDS = ("lm", "encdec")
 SOURCES = {"attention": ("heads", "kv_heads", "method", "block"), "summary": ()}  # with options
-LARGEST_MATRIX = 2**40  # elements; those of a terabyte and more
+LARGEST = 2**40  # elements of an array; those of a terabyte and more
+
+
+def is_too_large(shape: tuple[int, ...]) -> bool:
+    """Returns whether no device holds an array; XLA ends the process where sizes overflow."""
+    return math.prod(shape) >= LARGEST or max(shape, default=0) >= 2**31
 
 
 def positive(config: Any, *names: str) -> None:
@@ -85,7 +90,7 @@ class ModelConfig:
                 f"model.mlp is {self.mlp} and model.conv {self.conv}; give widths, or 0 for none"
             )
         widest = max(self.dim, self.mlp, self.vocab)
-        if self.dim * widest >= LARGEST_MATRIX:  # XLA ends the process where sizes overflow
+        if is_too_large((self.dim, widest)):
             raise UserError(
                 f"model.dim is {self.dim} beside a width of {widest}; no device holds a matrix of "
                 "that size: give smaller ones"
