@@ -23,6 +23,7 @@ from jax.experimental import topologies
 from seqarch.costs.compiler import offered
 from seqarch.devices import DEVICES, Device
 from seqarch.errors import UserError, first_line, unknown
+from seqarch.runtime.resident import capacity
 
 
 class Placement(NamedTuple):
@@ -75,8 +76,7 @@ class Placement(NamedTuple):
         its compiler says; a GPU what its data sheet says.
         """
         if self.present:
-            limit = (device.memory_stats() or {}).get("bytes_limit")
-            return limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // self.count
+            return capacity(device, self.count)
         return offered(device) if self.target.platform == "tpu" else self.target.memory
 
 

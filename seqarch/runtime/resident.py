@@ -1,8 +1,9 @@
-"""Measures memory in use: of a device that reports it, else of this process."""
+"""Measures memory: what a device has, and what is in use of it, or else by this process."""
 
 import contextlib
 import ctypes
 import gc
+import os
 import re
 import resource
 import sys
@@ -17,6 +18,15 @@ def used(device: jax.Device) -> int:
     """Returns the bytes in use on a device; for a CPU, which reports none, those of the process."""
     stats = device.memory_stats()
     return stats["bytes_in_use"] if stats else resident()
+
+
+def capacity(device: jax.Device, count: int) -> int:
+    """Returns the bytes that a device has for programs.
+
+    That is what its allocator says, or else the system's memory, which `count` devices share.
+    """
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // count
 
 
 def resident() -> int:

@@ -96,6 +96,13 @@ def shardings(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(of, tree, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
 
 
+def device_bytes(tree: PyTree) -> int:
+    """Returns the bytes of a device's part of a tree whose leaves have shardings."""
+    leaves = jax.tree.leaves(tree)
+    parts = (math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)
+    return sum(part * leaf.dtype.itemsize for part, leaf in zip(parts, leaves, strict=True))
+
+
 def replicated(tree: PyTree, mesh: Mesh) -> list[str]:
     """Returns the names and shapes of large parameters none of whose axes `fsdp` divides."""
     leaves = jax.tree_util.tree_leaves_with_path(

@@ -10,9 +10,11 @@ from jax.sharding import Mesh
 
 from seqarch import provenance
 from seqarch.config import Config, flatten, recorded_forms, to_dict
+from seqarch.devices import GIB
 from seqarch.errors import UserError
 from seqarch.runtime.cluster import gather, together
 from seqarch.runtime.progress import Say
+from seqarch.runtime.resident import capacity
 from seqarch.tasks.base import Task
 from seqarch.training import optim, rundir, sharded_step, sharding, storage
 from seqarch.training.checkpoint import Checkpointer
@@ -99,7 +101,8 @@ def start_state(
       say: is called with lines of progress and warnings.
 
     Raises:
-      UserError: where no checkpoint can be restored, or the latest is beyond the last step.
+      UserError: where the state exceeds a device's memory, no checkpoint can be restored, or the
+        latest is beyond the last step.
     """
     size = sum(leaf.size for leaf in jax.tree.leaves(abstract.model))
     device = mesh.devices.flat[0].device_kind
@@ -109,6 +112,7 @@ def start_state(
             f"warning: mesh.fsdp={mesh.shape['fsdp']} divides no axis of {', '.join(whole)}; "
             "every device holds them whole"
         )
+    together(lambda: _check_fits(abstract, mesh), UserError)
     if not checkpoints.steps:
         return sharded_step.init_state(config, mesh, jax.random.key(config.seed.model))
     state = checkpoints.restore(abstract, strict=strict, say=say)
@@ -119,6 +123,20 @@ def start_state(
         )
     say(f"going on from step {step} of {config.steps}")
     return state
+
+
+def _check_fits(abstract: TrainState, mesh: Mesh) -> None:
+    """Raises UserError where a device has no room for its part of the state.
+
+    JAX on CPU waits forever for arrays that it could not allocate.
+    """
+    local = [device for device in mesh.devices.flat if device.process_index == jax.process_index()]
+    needed, room = sharding.device_bytes(abstract), capacity(local[0], len(local))
+    if needed > room:
+        raise UserError(
+            f"parameters and optimizer take {needed / GIB:,.1f} GiB of a device, which has "
+            f"{room / GIB:,.1f}; give a smaller model, or split it over more devices (mesh.fsdp)"
+        )
 
 
 def record_start(

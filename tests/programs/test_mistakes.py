@@ -125,6 +125,11 @@ MISTAKES = [
     ),
     (
         "train.py",
+        "--config=configs/lm.py:mla(kv_rank=1000000000)",
+        "GiB of a device, which has",
+    ),
+    (
+        "train.py",
         "--config=configs/lm.py:mamba(expand=2,expand=3)",
         "mamba(expand=2,expand=3) has the option 'expand' twice; give it once",
     ),
