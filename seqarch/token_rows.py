@@ -35,7 +35,9 @@ def document_lengths(
 
 
 def check_tokens(tokens: Int[Array, "..."], vocab: int) -> None:
-    """Raises UserError for a token outside the vocabulary; traced ones are not checked."""
+    """Raises UserError for no tokens, and one outside the vocabulary; traced ones are not read."""
+    if 0 in tokens.shape:
+        raise UserError(f"the tokens have the shape {tokens.shape}; give at least one of them")
     if isinstance(tokens, jax.core.Tracer):
         return
     given = np.asarray(tokens)

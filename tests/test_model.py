@@ -226,6 +226,9 @@ def test_tokens_outside_the_vocabulary_are_refused(token):
         model(jnp.array([[1, token]]), jnp.zeros((1, 2), bool))
     with pytest.raises(UserError, match="the model's are 0 to 256"):
         model.step(jnp.array([token]), model.init_state(1, 4))
+    for shape in ((0, 3), (2, 0)):
+        with pytest.raises(UserError, match="give at least one of them"):
+            model(jnp.zeros(shape, int))
 
 
 @pytest.mark.slow
