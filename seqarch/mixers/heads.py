@@ -62,10 +62,13 @@ class HeadNorm(nnx.Module):
       heads: number of heads H.
       channels: channels K of a head.
       eps: added to the variance.
+      bias: whether there is a bias per channel.
     """
 
-    def __init__(self, heads: int, channels: int, *, eps: float = 1e-5):
+    def __init__(self, heads: int, channels: int, *, eps: float = 1e-5, bias: bool = False):
         self.eps = eps
+        b = nnx.Param(jnp.zeros(heads * channels), axes=(None,), decay=False) if bias else None
+        self.bias = b
         self.scale = nnx.Param(jnp.ones(heads * channels), axes=(None,), decay=False)
 
     def __call__(self, x: Float[Array, "... H K"]) -> Float[Array, "... E"]:
@@ -74,7 +77,8 @@ class HeadNorm(nnx.Module):
         variance = dot("...k,...k->...", centred, centred) / size
         y = centred * spread(jax.lax.rsqrt(variance + self.eps), size)
         y = y.reshape(*x.shape[:-2], -1)
-        return (y * rows(self.scale[...], y)).astype(x.dtype)
+        y = y * rows(self.scale[...], y)
+        return (y if self.bias is None else y + rows(self.bias[...], y)).astype(x.dtype)
 
 
 def head_width(name: str, width: int, heads: int) -> int:

@@ -8,11 +8,11 @@
     S_t = diag(w_t) S_{t-1} - (a_t * kappa_t) (kappa_t^T S_{t-1}) + k~_t v_t^T
     y_t = W_o ((norm(S_t^T r_t) + (r_t . (rho * k~_t)) v_t) * g)
 
-The paper mixes the first layer's values into those of later layers; a mixer knows no other layer,
-so that is left out. Its mu, and the biases of the decay, depend on the layer: here they start as in
-the middle one. Ranks, and what vectors start from, are those of the paper's code. Both factors of a
-low-rank projection start random, the second one small; there the first one and W_o start at 0, and
-W_r, W_k and W_v smaller.
+The norm is a layer norm with a bias. The paper mixes the first layer's values into those of later
+layers; a mixer knows no other layer, so that is left out. Its mu, the biases of the decay and the
+scale of the norm depend on the layer: here they start as in the middle one. Ranks, and what vectors
+start from, are those of the paper's code. Both factors of a low-rank projection start random, the
+second one small; there the first one and W_o start at 0, and W_r, W_k and W_v smaller.
 
 Source: Peng et al. 2025, "RWKV-7 Goose with expressive dynamic state evolution".
 """
@@ -34,7 +34,7 @@ from seqarch.ops.numerics import dot, rows, spread
 from seqarch.types import Array, DTypeLike, Float
 
 MIXED = {"r": 0.1, "w": 0.45, "k": 0.35, "v": 0.35, "a": 0.45, "g": 0.1}  # how fast mu_c rises
-EPS = 64e-5  # of the norm
+EPS, SCALE = 64e-5, 0.5**0.7  # of the norm
 
 
 class RWKV7(MatrixMixer):
@@ -80,7 +80,8 @@ class RWKV7(MatrixMixer):
         self.xi = channels(jnp.full(dim, 0.85))
         self.alpha = channels(jnp.ones(dim))
         self.rho = channels(jnp.zeros(dim))
-        self.norm = HeadNorm(heads, K, eps=EPS)
+        self.norm = HeadNorm(heads, K, eps=EPS, bias=True)
+        self.norm.scale[...] = jnp.full(dim, SCALE)
 
     def _channels(self, x):
         return x

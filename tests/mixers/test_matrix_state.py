@@ -154,7 +154,8 @@ def rwkv7(p, x, state):
     centred = o - o.mean(-1, keepdims=True)
     o = centred / np.sqrt(centred.var(-1, keepdims=True) + 64e-5)
     own = heads(r * k * p["rho"]).sum(-1, keepdims=True) * heads(v)
-    y = o.reshape(len(o), -1) * p["norm.scale"] + own.reshape(len(o), -1)
+    o = o.reshape(len(o), -1) * p["norm.scale"] + p["norm.bias"]
+    y = o + own.reshape(len(o), -1)
     y = y * (sigmoid(low["g"]) @ p["g.up"])
     return y @ p["out.kernel"], MatrixState(x[:, None], S)
 
