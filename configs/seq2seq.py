@@ -74,7 +74,8 @@ def _of_text(task: str, mixer: str) -> ml_collections.ConfigDict:
 
 def _encoder_layer(layer: Layer) -> str:
     """Returns a layer with attention to the whole source in place of causal attention."""
-    causal = {"window", "sink", "forget"} & dict(layer.options).keys()
-    if layer.mixer != "attention" or causal:
+    options = dict(layer.options)
+    looks_back = any(options.get(name) for name in ("window", "sink", "forget"))
+    if layer.mixer != "attention" or looks_back:
         return str(layer)
-    return str(dataclasses.replace(layer, options=(*layer.options, ("causal", False))))
+    return str(dataclasses.replace(layer, options=tuple((options | {"causal": False}).items())))

@@ -59,7 +59,8 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     """
     names = {name.lower(): name for name in sorted(known)}
     close = difflib.get_close_matches(given.lower(), names, n=1)
-    hint = f"did you mean {names[close[0]]!r}?" if close else f"known: {', '.join(names.values())}"
+    every = f"known: {', '.join(names.values())}" if names else "there is none"
+    hint = f"did you mean {names[close[0]]!r}?" if close else every
     return UserError(f"unknown {kind} {given!r}; {hint}")
 
 

@@ -1,10 +1,13 @@
 """The layers around the mixers: projection, norm, gated MLP and residual block."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
 
+from seqarch.errors import UserError
 from seqarch.ops.numerics import project, rms, rows
 from seqarch.types import Array, Bool, DTypeLike, Float, Int
 
@@ -55,12 +58,15 @@ class Linear(nnx.Module):
 class RMSNorm(nnx.Module):
     """The norm y = x / sqrt(mean(x^2) + eps) * scale, computed in float32.
 
-    With `groups` the mean is that of each of as many groups of neighbouring channels.
+    With `groups` the mean is that of each of as many groups of neighbouring channels. `eps` must be
+    a number above 0.
 
     Source: Zhang and Sennrich 2019, "Root mean square layer normalization", equation 4.
     """
 
     def __init__(self, dim: int, *, eps: float = 1e-6, groups: int = 1, rngs: nnx.Rngs):
+        if not 0 < eps < math.inf:
+            raise UserError(f"norm_eps is {eps}; give a number above 0")
         self.eps, self.groups = eps, groups
         self.scale = nnx.Param(jnp.ones(dim), axes=(None,), decay=False)
 

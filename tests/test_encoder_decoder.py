@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from configs import seq2seq
 from seqarch.block_stack import UNROLLED
 from seqarch.config import Config, ModelConfig, parse
 from seqarch.costs.memory import tree_bytes
@@ -168,6 +169,8 @@ def test_reversing_leaves_padding_behind():
         (dict(source="sumary"), "unknown model.source 'sumary'; did you mean 'summary'?"),
         (dict(source="attention(rope=3)"), "unknown option of model.source attention 'rope'"),
         (dict(source="attention(heads=3)"), "model.source attention: dim 16, heads 3"),
+        (dict(source="attention(heads=2.0)"), "model.source attention(heads=2.0): expected int"),
+        (dict(source="summary(heads=2)"), "option of model.source summary 'heads'; there is none"),
         (dict(encoder="attention(causal=False,window=3)"), "window=None and forget=False"),
         (
             dict(mixer="attention(relative=8,rope=None),attention(relative=4,rope=None)"),
@@ -179,6 +182,12 @@ def test_what_cannot_be_is_told_in_one_line(changes, complaint):
     with pytest.raises(UserError) as error:
         jax.eval_shape(lambda: make_model(config(**changes), rngs=nnx.Rngs(0)))
     assert complaint in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_encoder_of_a_config_has_the_layers_of_its_decoder():
+    encoder = lambda mixer: seq2seq.get_config(f"reverse,{mixer}").model.encoder
+    assert encoder("gru,attention(window=4)") == "gru,attention(window=4)"
+    assert encoder("attention(causal=True,window=None)") == "attention(causal=False,window=None)"
 
 
 def test_an_encoder_decoder_needs_a_source():

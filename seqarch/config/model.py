@@ -6,7 +6,14 @@ from typing import Any
 
 from seqarch.errors import UserError, unknown
 from seqarch.layers import ACTIVATIONS
-from seqarch.patterns import Layer, Stack, parse_pattern, read_entry
+from seqarch.patterns import (
+    Layer,
+    Stack,
+    check_option,
+    options_of,
+    parse_pattern,
+    read_entry,
+)
 
 PRECISIONS = ("highest", "high", "default")
 KINDS = ("lm", "encdec")
@@ -132,9 +139,10 @@ class ModelConfig:
             )
         if (name := self.reading.mixer) not in SOURCES:
             raise unknown("model.source", name, SOURCES)
-        for option, _ in self.reading.options:
+        for option, value in self.reading.options:
             if option not in SOURCES[name]:
                 raise unknown(f"option of model.source {name}", option, SOURCES[name])
+            check_option(f"model.source {name}({option}={value})", value, options_of(name)[option])
 
     @property
     def encodes(self) -> bool:

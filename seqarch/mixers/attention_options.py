@@ -1,5 +1,7 @@
 """Checks of the options of attention that must go together."""
 
+import math
+
 from seqarch.errors import UserError
 from seqarch.ops.bias import FARTHEST
 from seqarch.ops.rope_scaling import read_scaling
@@ -20,8 +22,8 @@ def rotated_channels(mixer: str, channels: int, rope: float | None, share: float
     Raises:
       UserError: where the base of the frequencies cannot be used, or the channels are no pairs.
     """
-    if rope is not None and not rope > 0:
-        raise UserError(f"{mixer}: rope is {rope}; give a base above 0, or None for no positions")
+    if rope is not None and not 1 < rope < math.inf:
+        raise UserError(f"{mixer}: rope is {rope}; give a base above 1, or None for no positions")
     rotated = channels * share
     if rope is not None and (rotated % 2 or not 0 < rotated <= channels):
         raise UserError(

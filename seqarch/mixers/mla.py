@@ -14,6 +14,7 @@ computed in the latent space, where W_uk is absorbed by the query and W_uv by th
 Source: Liu et al. 2024, "DeepSeek-V2", section 2.1, equations 9-19, and 3.1.2 for the norms.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -146,8 +147,8 @@ def _check_sizes(rank: int, q_rank: int | None, rope_dim: int, rope: float) -> N
             f"mla: kv_rank is {rank} and q_rank is {q_rank}; give numbers of channels of at least "
             "1, or None for q_rank"
         )
-    if rope_dim < 2 or rope_dim % 2 or not rope > 0:
+    if rope_dim < 2 or rope_dim % 2 or not 1 < rope < math.inf:
         raise UserError(
             f"mla: rope_dim is {rope_dim} and rope is {rope}; give an even number of at least 2 "
-            "channels, and a base above 0"
+            "channels, and a base above 1"
         )

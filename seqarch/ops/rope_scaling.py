@@ -36,6 +36,9 @@ def read_scaling(text: str) -> tuple[str, tuple[float, ...]]:
     finite = all(0 < number < math.inf for number in numbers)
     if SIZES.get(kind) != len(numbers) or not finite:
         raise UserError(f"rope_scaling is {text!r}; give {FORMATS}, with numbers above 0")
+    slow, fast = {"linear": (0, 1), "llama3": numbers[1:3]}.get(kind, numbers[2:0:-1])
+    if slow >= fast:
+        raise UserError(f"rope_scaling is {text!r}; give LOW below HIGH, and FAST above SLOW")
     return kind, numbers
 
 

@@ -334,7 +334,7 @@ MISTAKES = [
     (
         "train.py",
         "--config=configs/lm.py:attention(rope=0)",
-        "attention: rope is 0; give a base above 0, or None",
+        "attention: rope is 0; give a base above 1, or None",
     ),
     (
         "train.py",
