@@ -27,8 +27,8 @@ def filled(
       where: the weights' place, which errors name.
 
     Raises:
-      UserError: for a weight that is missing, is left over, or has another shape than the config
-        makes.
+      UserError: for a weight that is missing, is left over, is not finite, or has another shape
+        than the config makes.
     """
     stack = config.stack
     width, blocks = len(stack.period), [outside.block(index) for index in range(config.layers)]
@@ -60,12 +60,22 @@ def filled(
 def _make(
     part: Recipe, shape: tuple[int, ...], weights: Mapping[str, np.ndarray], where: str
 ) -> np.ndarray:
-    """Returns one parameter; raises UserError where a weight is missing or has another shape."""
+    """Returns one parameter.
+
+    Raises:
+      UserError: where a weight is missing, has another shape, or is not finite in float32.
+    """
     given = []
     for name in part.names:
         if name not in weights:
             raise UserError(f"{where} has no weight {name}, which its config.json needs")
-        given.append(weights[name].astype(np.float32))
+        with np.errstate(over="ignore"):
+            given.append(weights[name].astype(np.float32))
+        if not np.isfinite(given[-1]).all():
+            raise UserError(
+                f"{where} has numbers in {name} that are not finite in float32; copy its weights "
+                "again, or give another model"
+            )
     try:
         array: Any = np.ascontiguousarray(part.make(*given))
     except (ValueError, IndexError):

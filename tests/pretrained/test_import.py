@@ -211,6 +211,13 @@ def test_a_mistake_is_a_line(write, tmp_path, run_here, name, changes, words):
     assert not (tmp_path / "run/config.json").exists()
 
 
+def test_weights_that_are_not_finite_are_a_line(write, tmp_path):
+    name = "model.layers.1.mlp.up_proj.weight"
+    directory = write("llama", weights={name: np.full((24, 16), np.nan)})
+    with pytest.raises(UserError, match=f"has numbers in {name} that are not finite"):
+        import_run(directory, tmp_path / "run", say=lambda line: None)
+
+
 def test_files_that_are_missing_or_damaged_are_a_line(write, tmp_path, run_here):
     pytest.importorskip("safetensors")
 
