@@ -133,30 +133,30 @@ class Attention(CachedMixer):
         check_window(window, sink)
         check_positions(rope, rope_scaling, alibi, relative, sink)
         check_causal(causal, window, forget)
-        self.causal, self.rope_scaling = causal, rope_scaling
+        self.causal, self.relative, self.rope_scaling = causal, relative, rope_scaling
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, inner // heads
         self.window, self.sink, self.rope, self.alibi = window, sink or 0, rope, alibi
         self.method, self.block = method, block
         self.dtype, self.state_dtype = dtype, state_dtype or dtype
-        projection = partial(Linear, dim, axes=("embed", "heads"), rngs=rngs, dtype=dtype)
-        self.q = projection(inner, bias=bias)
-        self.k = projection(kv_heads * self.head_dim, bias=bias)
-        self.v = projection(kv_heads * self.head_dim, bias=bias)
+        self._add_projections(dim, bias, out_bias, gated, forget, rngs)
         norm = partial(RMSNorm, self.head_dim, eps=norm_eps, rngs=rngs)
-        self.q_norm = norm() if qk_norm else None
-        self.k_norm = norm() if qk_norm else None
-        self.forget = projection(heads, bias=True) if forget else None
+        self.q_norm, self.k_norm = (norm() if qk_norm else None for _ in range(2))
+        self.table = None if relative is None else self._table(dim, rngs)
+
+    def _add_projections(self, dim, bias, out_bias, gated, forget, rngs):
+        inner, how = self.heads * self.head_dim, dict(rngs=rngs, dtype=self.dtype)
+        projection = partial(Linear, dim, axes=("embed", "heads"), **how)
+        self.q = projection(inner, bias=bias)
+        self.k, self.v = (projection(self.kv_heads * self.head_dim, bias=bias) for _ in range(2))
+        self.forget = projection(self.heads, bias=True) if forget else None
         self.gate = projection(inner) if gated else None
-        self.out = Linear(
-            inner, dim, ("heads", "embed"), rngs=rngs, dtype=dtype, bias=out_bias, residual=True
-        )
-        table = None
-        if relative is not None:
-            # Scores begin as those that are divided by sqrt(K), by smaller queries.
-            self.q.kernel = self.q.kernel.replace(self.q.kernel[...] * self.head_dim**-0.5)
-            normal = dim**-0.5 * jax.random.normal(rngs.params(), (heads, relative))
-            table = nnx.Param(normal, axes=("heads", None), decay=False, shared=True)
-        self.relative, self.table = relative, table
+        self.out = Linear(inner, dim, ("heads", "embed"), bias=out_bias, residual=True, **how)
+
+    def _table(self, dim: int, rngs: nnx.Rngs) -> nnx.Param:
+        """Returns the biases of distances; shrinks q, for scores as if divided by sqrt(K)."""
+        self.q.kernel = self.q.kernel.replace(self.q.kernel[...] * self.head_dim**-0.5)
+        table = dim**-0.5 * jax.random.normal(rngs.params(), (self.heads, self.relative))
+        return nnx.Param(table, axes=("heads", None), decay=False, shared=True)
 
     @property
     def state_axes(self):
@@ -217,7 +217,7 @@ class Attention(CachedMixer):
         form, k, v = FORMS.pick(self.method), tokens.cached["k"], tokens.cached["v"]
         gates = None if tokens.gates is None else (tokens.gates, tokens.gates)
         how = dict(block=self.block, alibi=self.alibi, gates=gates, relative=self._by_distance)
-        if FORMS.is_tpu_kernel(self.method) and not self.sink:  # it rotates them itself
+        if self.is_tpu_kernel and not self.sink:  # it rotates them itself
             rule = known._replace(causal=self.causal, window=self.window)
             return form(tokens.q, tokens.more, v, at, at, rule, rope=self._rope, **how)
         parts = []
@@ -227,8 +227,7 @@ class Attention(CachedMixer):
         return merge(*parts)
 
     def _attend_cache(self, tokens, at, state):
-        on_tpu = FORMS.is_tpu_kernel(self.method)
-        form = cache_attention_on_tpu if on_tpu else cache_attention
+        form = cache_attention_on_tpu if self.is_tpu_kernel else cache_attention
         gates = dict(gate=tokens.gates, fade=state.fade)
         how = dict(alibi=self.alibi, relative=self._by_distance, **gates)
         parts, slots = [], state.length.max()
