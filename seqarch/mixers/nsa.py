@@ -53,7 +53,7 @@ from seqarch.ops.compression import (
 from seqarch.ops.exact import exact_product
 from seqarch.ops.folding import fold, fold_places, fold_queries, unfold
 from seqarch.ops.nsa import FORMS, gathered_cache
-from seqarch.ops.online_softmax import Partial
+from seqarch.ops.online_softmax import as_heads
 from seqarch.ops.visibility import Rule
 from seqarch.types import Array, DTypeLike, Float, Int
 
@@ -205,8 +205,8 @@ class NSA(CachedMixer):
         folded = fold_queries(tokens.q, self.kv_heads), *map(fold, kv)
         places = fold_places(at, self.kv_heads, chosen=more.blocks)
         chosen = FORMS.pick(self.method)(*folded, places, size=self.size, **how)
-        within = ATTENTION.pick("pallas" if self._on_tpu else "blockwise")
-        return _branches(
+        within = ATTENTION.pick("pallas" if self.is_tpu_kernel else "blockwise")
+        return as_heads(
             ATTENTION["blockwise"](more.q, *compressed, at, more.spans.at, Rule(), **how),
             unfold(chosen, self.kv_heads),
             within(tokens.q, *kv, at, at, known._replace(window=self.reach), **how),
@@ -216,26 +216,18 @@ class NSA(CachedMixer):
         more, filled, size = tokens.more, state.length.max(), self.size
         complete = complete_blocks(state.length, state.key.shape[2], size).position
         given = more.q, state.ck, state.cv, at, complete, filled // size
-        read = cache_attention_on_tpu if self._on_tpu else cache_attention
+        read = cache_attention_on_tpu if self.is_tpu_kernel else cache_attention
         compressed = read(*given, Rule())
         if at.position.shape[1] == 1:
             given = tokens.q, state.k, state.v, at, more.blocks, state.position
-            how = dict(size=size, window=self.reach, on_tpu=self._on_tpu)
-            return _branches(compressed, *gathered_cache(*given, **how))
+            how = dict(size=size, window=self.reach, on_tpu=self.is_tpu_kernel)
+            return as_heads(compressed, *gathered_cache(*given, **how))
         places = fold_places(at, self.kv_heads, chosen=more.blocks)
         k, v = (x.reshape(-1, 1, *x.shape[2:]) for x in state[:2])
         given = fold_queries(tokens.q, self.kv_heads), k, v, places, state.position, filled
         chosen = unfold(cache_attention(*given, Rule(chosen=size)), self.kv_heads)
         given = tokens.q, state.k, state.v, at, state.position, filled
-        return _branches(compressed, chosen, read(*given, Rule(window=self.reach)))
-
-    @property
-    def _on_tpu(self) -> bool:
-        return FORMS.is_tpu_kernel(self.method)
-
-    @property
-    def is_tpu_kernel(self):
-        return False  # but for one branch
+        return as_heads(compressed, chosen, read(*given, Rule(window=self.reach)))
 
     def _write(self, state, tokens, position, current, count):
         state = super()._write(state, tokens, position, current, count)
@@ -254,8 +246,3 @@ class NSA(CachedMixer):
         gates = jax.nn.sigmoid(self.gate(x)).reshape(*x.shape[:2], 3, self.heads, 1)
         y = (gates * y.reshape(*x.shape[:2], 3, self.heads, -1)).sum(2)
         return self.out(y.reshape(*x.shape[:2], -1))
-
-
-def _branches(*parts: Partial) -> Partial:
-    """Returns the branches side by side, as heads."""
-    return Partial(*(jnp.concatenate(each, axis=2) for each in zip(*parts)))

@@ -52,6 +52,11 @@ def _merge(a: Partial, b: Partial) -> Partial:
     return Partial(o, jnp.logaddexp(a.log_total, b.log_total))
 
 
+def as_heads(*parts: Partial) -> Partial:
+    """Returns attention to keys of several kinds, each as heads of its own."""
+    return Partial(*(jnp.concatenate(each, axis=2) for each in zip(*parts, strict=True)))
+
+
 def empty(rows: tuple[int, ...], channels: int) -> Softmax:
     """Returns the carry of `rows` (B, G, N) with V `channels`, before the first block of keys."""
     o = jnp.zeros((*rows, channels), jnp.float32)
