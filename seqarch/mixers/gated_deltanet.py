@@ -20,12 +20,10 @@ from seqarch.layers import Linear
 from seqarch.mixers.deltanet import unit
 from seqarch.mixers.heads import head_width
 from seqarch.mixers.matrix_state import MatrixMixer
-from seqarch.mixers.step_size import StepSize
+from seqarch.mixers.step_size import WEAKEST, StepSize
 from seqarch.ops.linear_attention import Tokens
 from seqarch.ops.numerics import spread
 from seqarch.types import DTypeLike
-
-WEAKEST = 1e-6  # stands for the 0 from which A starts, since log A is the parameter
 
 
 class GatedDeltaNet(MatrixMixer):

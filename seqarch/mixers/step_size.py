@@ -15,6 +15,7 @@ from seqarch.types import Array, Float
 
 SHORTEST, LONGEST = 1e-3, 1e-1  # step sizes before training
 STRONGEST = 16.0  # the largest A before training
+WEAKEST = 1e-6  # stands for an A of 0 before training, since log A is the parameter
 
 
 class StepSize(nnx.Module):

@@ -29,6 +29,7 @@ VARIANTS = (
 SHORT_VARIANTS = (
     "attention(head_dim=8,bias=True,out_bias=True,rope_share=0.5,rope_scaling=linear:2)",
     "attention(kv_heads=2,rope=None,relative=8)",
+    "deltaproduct(decay=data)",
     "linear_attention(feature_map=identity,normalise=False)",
     "lsh(buckets=2,rounds=3,window=2,method=sorted)",
     "mamba2(state_dim=4,head_dim=8,groups=2,bias=True,conv_bias=False)",

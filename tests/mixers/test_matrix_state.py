@@ -116,11 +116,12 @@ def kda(p, x, state, strength=1):
     return y @ p["out.kernel"], MatrixState(conv, S)
 
 
-def deltaproduct(p, x, state):
+def deltaproduct(p, x, state, decays=False):
     u, conv = convolved(p, x, state.conv)
     q, k1, k2, v1, v2 = (heads(each) for each in np.split(u, 5, -1))
     b1, b2 = np.split(2 * sigmoid(x @ p["beta.kernel"]), 2, -1)
-    S = written(erased(state.S, b1, unit(k1)), b1, unit(k1), v1)
+    a = np.exp(log_decay(p, x @ p["delta.kernel"])) if decays else np.ones((len(x), H))
+    S = written(erased(a[..., None, None] * state.S, b1, unit(k1)), b1, unit(k1), v1)
     S = written(erased(S, b2, unit(k2)), b2, unit(k2), v2)
     return normed(p, read(S, unit(q))) @ p["out.kernel"], MatrixState(conv, S)
 
@@ -172,6 +173,10 @@ CASES = {
     "gated_deltanet": (partial(GatedDeltaNet, heads=H), gated_deltanet),
     "kda": (partial(KDA, heads=H), kda),
     "deltaproduct": (partial(DeltaProduct, heads=H), deltaproduct),
+    "deltaproduct_decay": (
+        partial(DeltaProduct, heads=H, decay="data"),
+        partial(deltaproduct, decays=True),
+    ),
     "mamba2": (partial(Mamba2, state_dim=3, head_dim=8), mamba2),
     "mamba2_negative": (
         partial(Mamba2, state_dim=3, head_dim=8, negative_eigenvalues=True),
@@ -202,6 +207,7 @@ def test_prefill_is_the_equations(name):
         (partial(RetNet, heads=8), "give an even number of channels"),
         (partial(DeltaNet, conv_width=257), "conv_width is 257; give a number from 1 to 256"),
         (partial(DeltaProduct, steps=0), "steps is 0"),
+        (partial(DeltaProduct, decay="no"), "decay of deltaproduct 'no'"),
         (partial(Mamba2, head_dim=5), "head_dim must divide the inner channels"),
     ],
 )
