@@ -155,6 +155,31 @@ def assert_mixer(
     assert_form(prefill, loop, [*parameters, scale * normal(3, time, dim), *state], tolerance)
 
 
+def prefilled_and_stepped(mixer, x, cut, starts=None):
+    """Returns the outputs for a prompt in two parts, and for the tokens behind it, step by step.
+
+    Args:
+      mixer: a mixer.
+      x: its inputs [B, T, D].
+      cut: tokens of each part, so that one program computes both.
+      starts: whether documents begin at tokens [B, T]; those of the steps don't.
+    """
+    x, prefill = jnp.asarray(x, jnp.float32), jax.jit(type(mixer).prefill)
+    starts = np.zeros(x.shape[:2], bool) if starts is None else starts
+    ys, state = [], mixer.init_state(*x.shape[:2])
+    for first in (0, cut):
+        part = slice(first, first + cut)
+        y, state = prefill(mixer, x[:, part], state, starts[:, part])
+        ys.append(y)
+
+    @jax.jit
+    def steps(mixer, state, x):
+        step = lambda state, x: mixer.step(x, state)[::-1]
+        return jax.lax.scan(step, state, x.swapaxes(0, 1))[1].swapaxes(0, 1)
+
+    return np.concatenate([*ys, steps(mixer, state, x[:, 2 * cut :])], axis=1)
+
+
 def named_parameters(mixer):
     """The dotted names of a mixer's parameters, their values in float64, and its tree structure."""
     paths, structure = jax.tree_util.tree_flatten_with_path(mixer)

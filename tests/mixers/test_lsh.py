@@ -12,12 +12,20 @@ from numpy.testing import assert_allclose, assert_array_equal
 from seqarch.errors import UserError
 from seqarch.mixers.lsh import LSH
 from seqarch.ops.exact import exact_product
-from seqarch.ops.lsh import addresses, hashes, rotations
+from seqarch.ops.lsh import addresses, hashes, lsh, rotations
 from seqarch.ops.visibility import Hashed, Places, Rule, visible
-from tests.grids import product
+from tests.grids import slow_but
 from tests.mixers.test_attention import rotated
 from tests.ops.test_ops import STARTS, B, T
-from tests.oracle import assert_form, exact, named_parameters, normal
+from tests.oracle import (
+    RNG,
+    assert_form,
+    exact,
+    named_parameters,
+    normal,
+    outputs_and_gradients,
+    prefilled_and_stepped,
+)
 
 DIM, H, K = 8, 2, 4
 OPTIONS = {
@@ -26,6 +34,7 @@ OPTIONS = {
     "often_alone": dict(buckets=32, rounds=1, window=64),
     "no_positions": dict(buckets=2, rounds=2, window=64, rope=None),
 }
+FORM = dict(one_round="masked", rounds="sorted", often_alone="sorted", no_positions="sorted")
 
 
 def buckets_of(x, W, buckets, rounds):
@@ -68,11 +77,11 @@ def oracle(W, x, h, window, base, starts=STARTS):
     return y
 
 
-@pytest.mark.parametrize("name, method", product(list(OPTIONS), ["masked", "sorted"]))
-def test_lsh(name, method):
+@pytest.mark.parametrize("name", slow_but({"rounds"}, OPTIONS))
+def test_lsh(name):
     """The choices are held while the oracle is differentiated, as they are in the gradient."""
     options = OPTIONS[name]
-    mixer = LSH(DIM, heads=H, block=4, method=method, **options, rngs=nnx.Rngs(0))
+    mixer = LSH(DIM, heads=H, block=4, method=FORM[name], **options, rngs=nnx.Rngs(0))
     names, kernels, structure = named_parameters(mixer)
     x, W = normal(B, T, DIM), dict(zip(names, kernels))
     h = buckets_of(x, W["q.kernel"], options["buckets"], options["rounds"])
@@ -86,26 +95,43 @@ def test_lsh(name, method):
 
 
 @pytest.mark.slow
+def test_forms_find_the_same_tokens():
+    """A row has two documents, the other one's last tokens are absent."""
+    segment = np.array([[0] * 7 + [1] * 12, [0] * T])
+    position = np.where(segment, np.arange(T) - 7, np.arange(T))
+    position[1, 15:] = -1
+    at = Places(jnp.asarray(position), jnp.asarray(segment))
+    bucket, count = RNG.integers(4, size=(B, T, H, 3)), np.zeros((B, H, 3, 4), int)
+    address = addresses(jnp.asarray(bucket), at, jnp.asarray(count))
+    qkv = [jnp.asarray(normal(B, T, H, K), jnp.float32) for _ in range(3)]
+    cotangents = np.where(position >= 0, 1, 0)[..., None] * normal(B, T, H)
+    cotangents = cotangents[..., None] * normal(K), cotangents
+
+    def attend(method, *qkv):
+        return tuple(lsh(*qkv, address, at=at, window=2, method=method, block=4))
+
+    results = [
+        outputs_and_gradients(partial(attend, method), qkv, cotangents)
+        for method in ("sorted", "masked")
+    ]
+    for found, expected in zip(*results, strict=True):
+        assert_allclose(found[0], expected[0], atol=1e-5)
+        assert_allclose(found[1, :15], expected[1, :15], atol=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_lsh_from_a_state(name):
     """A prompt in two parts, of which the second begins a document in one row, then a step."""
-    options, cut = OPTIONS[name], 7
+    options, cut = OPTIONS[name], 9
     mixer = LSH(DIM, heads=H, block=4, **options, rngs=nnx.Rngs(0))
     W = dict(zip(*named_parameters(mixer)[:2]))
     x, starts = normal(B, T, DIM), np.zeros((B, T), bool)
-    starts[1, 9] = True
+    starts[1, 12] = True
     h = buckets_of(x, W["q.kernel"], options["buckets"], options["rounds"])
-
-    @jax.jit
-    def continued(mixer, x):
-        y, state = mixer.prefill(x[:, :cut], mixer.init_state(B, T))
-        z, state = mixer.prefill(x[:, cut:-1], state, jnp.asarray(starts[:, cut:-1]))
-        last, _ = mixer.step(x[:, -1], state)
-        return jnp.concatenate([y, z, last[:, None]], axis=1)
-
-    base = options.get("rope", True)
-    expected = oracle(W, x, h, options["window"], base, starts)
-    assert_allclose(continued(mixer, jnp.asarray(x, jnp.float32)), expected, atol=1e-5)
+    found = prefilled_and_stepped(mixer, x, cut, starts)
+    expected = oracle(W, x, h, options["window"], options.get("rope", True), starts)
+    assert_allclose(found, expected, atol=1e-5)
 
 
 def test_hashes_are_the_same_to_the_bit_in_every_batch():
@@ -158,8 +184,9 @@ def test_the_memory_of_the_sorted_form_is_proportional_to_the_tokens():
         compiled = jax.jit(jax.grad(lambda x: mixer(x).sum())).lower(x).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporaries("sorted", 1024) < 2.2 * temporaries("sorted", 512)
-    assert temporaries("masked", 1024) > 3 * temporaries("masked", 512)
+    ours = temporaries("sorted", 1024)
+    assert ours < 2.2 * temporaries("sorted", 512)
+    assert ours < temporaries("masked", 1024) / 2
 
 
 @pytest.mark.parametrize(

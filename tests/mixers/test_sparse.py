@@ -12,6 +12,7 @@ from seqarch.flops import count_flops
 from seqarch.mixers.sparse import Sparse
 from tests.mixers.test_attention import rotated
 from tests.ops.test_ops import STARTS, B, T, assert_form, normal
+from tests.oracle import prefilled_and_stepped
 
 DIM, H, K = 8, 2, 4
 OPTIONS = {
@@ -54,8 +55,9 @@ def oracle(mixer, x, options):
     return y
 
 
-@pytest.mark.parametrize("method", ["materialised", "blockwise"])
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    "name, method", [*((name, "blockwise") for name in OPTIONS), ("all", "materialised")]
+)
 def test_sparse(name, method):
     options = OPTIONS[name]
     mixer = Sparse(DIM, heads=H, block=4, method=method, **options, rngs=nnx.Rngs(0))
@@ -63,22 +65,13 @@ def test_sparse(name, method):
     assert_form(function, lambda x: oracle(mixer, x, options), [normal(B, T, DIM)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_sparse_from_a_state(name):
-    options, cut = OPTIONS[name], 6
-    mixer = Sparse(DIM, heads=H, block=4, **options, rngs=nnx.Rngs(0))
+    mixer = Sparse(DIM, heads=H, block=4, **OPTIONS[name], rngs=nnx.Rngs(0))
     x = normal(B, T, DIM)
-    given = jnp.asarray(x, jnp.float32)
-
-    @jax.jit
-    def continued(mixer, x):
-        y, state = mixer.prefill(x[:, :cut], mixer.init_state(B, T))
-        z, state = mixer.prefill(x[:, cut:-1], state)
-        last, _ = mixer.step(x[:, -1], state)
-        return jnp.concatenate([y, z, last[:, None]], axis=1)
-
-    expected = [document(mixer, row, **options) for row in x]
-    assert_allclose(continued(mixer, given), expected, atol=1e-5)
+    found = prefilled_and_stepped(mixer, x, 9)
+    assert_allclose(found, [document(mixer, row, **OPTIONS[name]) for row in x], atol=1e-5)
 
 
 @pytest.mark.parametrize(
