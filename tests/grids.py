@@ -11,8 +11,7 @@ def product(*axes: Sequence[Any]) -> list:
     """Returns all combinations as parameters, slow but for those of `diagonal`."""
     quick = diagonal(*axes)
     return [
-        pytest.param(*each, marks=() if each in quick else pytest.mark.slow)
-        for each in itertools.product(*axes)
+        pytest.param(*each) if each in quick else slow(*each) for each in itertools.product(*axes)
     ]
 
 
@@ -22,6 +21,11 @@ def diagonal(*axes: Sequence[Any]) -> list[tuple]:
     return [tuple(axis[index % len(axis)] for axis in axes) for index in range(count)]
 
 
+def slow(*values: Any) -> Any:
+    """Returns the values of a test's parameters, slow."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 def slow_but(quick: Collection[str], names: Iterable[str]) -> list:
     """Returns `names` as parameters, slow but for those in `quick`."""
-    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
+    return [name if name in quick else slow(name) for name in names]

@@ -127,8 +127,11 @@ def assert_mixer(
     mixer = jax.jit(lambda: make(dim, rngs=nnx.Rngs(0)))()
     names, leaves, structure = named_parameters(mixer)
     parameters = [leaf + 0.1 * normal(*leaf.shape) for leaf in leaves]
-    before = _prefill(mixer, scale * normal(3, 5, dim))
-    state = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(before)]
+    empty = jax.eval_shape(lambda: mixer.init_state(3, time))
+    before = jax.tree.map(lambda leaf: np.zeros(leaf.shape), empty)
+    for x in scale * normal(5, 3, dim):
+        before = type(empty)(*step(dict(zip(names, parameters, strict=True)), x, before)[1])
+    state = jax.tree.leaves(before)
     starts = np.zeros((3, time), bool)
     starts[0, [0, 4, 5]] = True
     lengths = np.array([time, time - 4, 0])
@@ -186,12 +189,6 @@ def named_parameters(mixer):
     names = [".".join(str(getattr(k, "key", getattr(k, "name", k))) for k in p) for p, _ in paths]
     leaves = [np.asarray(leaf, np.float64) for _, leaf in paths]
     return [name.removesuffix(".value") for name in names], leaves, structure
-
-
-@jax.jit
-def _prefill(mixer, x):
-    x = jnp.asarray(x, jnp.float32)
-    return mixer.prefill(x, mixer.init_state(*x.shape[:2]))[1]
 
 
 def _rows(rows: np.ndarray, then: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

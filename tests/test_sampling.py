@@ -14,9 +14,12 @@ GREEDY = Sampling(temperature=0)
 @pytest.mark.slow
 def test_sampling_keeps_what_it_says():
     logits = jnp.log(jnp.array([[0.5, 0.3, 0.15, 0.05]]))
-    draw = lambda sampling: {
-        int(sample(logits, sampling, key)[0]) for key in jax.random.split(jax.random.key(0), 200)
-    }
+    keys = jax.random.split(jax.random.key(0), 200)
+
+    def draw(sampling):
+        tokens = jax.jit(jax.vmap(lambda key: sample(logits, sampling, key)[0]))(keys)
+        return set(tokens.tolist())
+
     assert draw(Sampling()) == {0, 1, 2, 3}
     assert draw(Sampling(top_k=2)) == {0, 1}
     assert draw(Sampling(top_p=0.6)) == {0, 1}

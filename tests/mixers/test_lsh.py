@@ -151,6 +151,7 @@ def test_products_of_rounded_factors_are_those_of_integers(size):
     assert_allclose(found, x @ W, atol=0.1 * np.abs(x @ W).max())
 
 
+@pytest.mark.slow
 def test_recall_of_the_best_keys_rises_with_the_rounds():
     """The share of each query's four best keys that are found, against that of all keys."""
     T, K, buckets, best = 256, 16, 16, 4

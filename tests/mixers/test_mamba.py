@@ -40,7 +40,7 @@ def test_decays_may_be_negative_and_padding_leaves_the_state_alone():
 
 
 def test_a_mamba_with_negative_eigenvalues_steps_as_it_trains():
-    mixer = Mamba(8, negative_eigenvalues=True, rngs=nnx.Rngs(0))
+    mixer = jax.jit(lambda: Mamba(8, negative_eigenvalues=True, rngs=nnx.Rngs(0)))()
     mixer.delta_bias[...] += 6.0  # large steps, for which decays are near -1
     x = np.random.default_rng(0).normal(size=(1, 5, 8)).astype(np.float32)
 

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -188,13 +189,13 @@ CASES = {
 @pytest.mark.parametrize("mixer, smallest", [(GatedDeltaNet, 0), (Mamba2, 1)])
 def test_decays_start_as_in_the_authors_code(mixer, smallest):
     heads = dict(heads=64) if mixer is GatedDeltaNet else dict(head_dim=2)
-    made = mixer(64, **heads, rngs=nnx.Rngs(0))
+    made = jax.jit(lambda: mixer(64, **heads, rngs=nnx.Rngs(0)))()
     A = np.exp(made.decay.log_A[...])
     assert len(A) == 64 and smallest < A.min() < smallest + 1 and 15 < A.max() < 16
     assert (made.conv.bias is None) == (mixer is GatedDeltaNet)
 
 
-@pytest.mark.parametrize("name", slow_but(("gated_deltanet", "mamba2"), CASES))
+@pytest.mark.parametrize("name", slow_but({"mamba2"}, CASES))
 def test_prefill_is_the_equations(name):
     make, step = CASES[name]
     assert_mixer(partial(make, chunk=4), step, tolerance=3e-5)
@@ -217,9 +218,13 @@ def test_impossible_options_are_named(make, message):
 
 
 def test_decays_start_as_in_the_papers():
-    log_gamma = RetNet(8, heads=H, rngs=nnx.Rngs(0))._tokens(jnp.ones((1, 8)), jnp.ones((1, 32)))[3]
+    @jax.jit
+    def starts():
+        retnet = RetNet(8, heads=H, rngs=nnx.Rngs(0))
+        log_gamma = retnet._tokens(jnp.ones((1, 8)), jnp.ones((1, 32)))[3]
+        return log_gamma, *Mamba2(64, head_dim=2, rngs=nnx.Rngs(0)).decay(jnp.zeros((1, 64)))
+
+    log_gamma, delta, g = map(np.asarray, starts())
     np.testing.assert_allclose(np.exp(log_gamma[0]), [1 - 1 / 32, 1 - 1 / 64], rtol=1e-6)
-    decay = Mamba2(64, head_dim=2, rngs=nnx.Rngs(0)).decay
-    delta, g = decay(jnp.zeros((1, 64)))
     assert 1e-3 <= delta.min() < 3e-3 and 3e-2 < delta.max() <= 1e-1
     assert 1 <= (-g / delta).min() < 2 and 14 < (-g / delta).max() <= 16.001

@@ -60,6 +60,7 @@ def test_mla_of_a_call_is_the_naive_form(q_rank):
     assert_form(function, lambda x: oracle(mixer, x), [normal(B, T, DIM)])
 
 
+@pytest.mark.slow
 def test_mla_of_a_cache_is_the_absorbed_form():
     """A prompt in two parts and a step, with their gradients."""
     mixer = MLA(DIM, q_rank=3, **OPTIONS, rngs=nnx.Rngs(0))

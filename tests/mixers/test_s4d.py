@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from flax import nnx
 from seqarch.errors import UserError
 from seqarch.mixers.s4d import S4D
 from seqarch.ops.diagonal_ssm import FORMS
+from tests.grids import slow_but
 from tests.oracle import assert_mixer, sigmoid
 
 
@@ -28,7 +30,7 @@ def step(p, x, state):
     return o, (np.stack([h.real, h.imag], 1),)
 
 
-@pytest.mark.parametrize("method", FORMS)
+@pytest.mark.parametrize("method", slow_but({"chunked"}, FORMS))
 def test_prefill_is_the_equations(method):
     assert_mixer(partial(S4D, state_dim=3, method=method, chunk=4), step)
 
@@ -44,7 +46,7 @@ def test_extreme_decays_lose_nothing(log_decay):
 
 
 def test_it_starts_as_s4d_lin():
-    mixer = S4D(512, rngs=nnx.Rngs(0))
+    mixer = jax.jit(lambda: S4D(512, rngs=nnx.Rngs(0)))()
     np.testing.assert_allclose(np.exp(mixer.log_decay[...]), 0.5, rtol=1e-6)
     np.testing.assert_allclose(mixer.turn[:, 3], np.pi * np.arange(32), rtol=1e-6)
     delta = np.exp(mixer.log_delta[...])

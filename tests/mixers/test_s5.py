@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from flax import nnx
 from seqarch.errors import UserError
 from seqarch.mixers.s5 import S5, hippo
 from seqarch.ops.scan import FORMS
+from tests.grids import slow_but
 from tests.oracle import assert_mixer, sigmoid
 
 
@@ -29,7 +31,7 @@ def step(p, x, state):
     return z * sigmoid(z @ p["gate.kernel"] + p["gate.bias"]), (np.stack([h.real, h.imag], 1),)
 
 
-@pytest.mark.parametrize("method", FORMS)
+@pytest.mark.parametrize("method", slow_but({"chunked"}, FORMS))
 def test_prefill_is_the_equations(method):
     assert_mixer(partial(S5, state_dim=6, blocks=3, method=method, chunk=4), step)
 
@@ -46,10 +48,14 @@ def test_extreme_decays_lose_nothing(decay):
 
 
 def test_a_real_part_above_the_bound_counts_as_the_bound():
-    mixer = S5(8, rngs=nnx.Rngs(0))
-    mixer.Lambda[...] = mixer.Lambda[...].at[0].set(3.0)
-    a, _ = mixer._affine(jnp.ones((1, 1, 8)))
-    assert jnp.abs(a).max() <= 1
+    @jax.jit
+    def largest():
+        mixer = S5(8, rngs=nnx.Rngs(0))
+        mixer.Lambda[...] = mixer.Lambda[...].at[0].set(3.0)
+        a, _ = mixer._affine(jnp.ones((1, 1, 8)))
+        return jnp.abs(a).max()
+
+    assert largest() <= 1
 
 
 @pytest.mark.parametrize("size", [2, 16])
@@ -68,12 +74,14 @@ def test_lambda_starts_as_the_eigenvalues_of_the_normal_part_of_hippo(size):
 
 def test_b_and_c_start_as_real_matrices_in_the_eigenbasis():
     """So B keeps half of the squared length of a real column of 2 N entries, which is 1."""
-    mixer = S5(256, state_dim=32, blocks=2, rngs=nnx.Rngs(0))
-    np.testing.assert_allclose((mixer.B[...] ** 2).sum(1).mean(), 0.5, rtol=0.1)
-    np.testing.assert_allclose((mixer.C[...] ** 2).sum(0).mean(), 1.0, rtol=0.1)
+    mixer = jax.jit(lambda: S5(256, state_dim=32, blocks=2, rngs=nnx.Rngs(0)))()
+    B, C = (np.asarray(each[...]) for each in (mixer.B, mixer.C))
+    np.testing.assert_allclose((B**2).sum(1).mean(), 0.5, rtol=0.1)
+    np.testing.assert_allclose((C**2).sum(0).mean(), 1.0, rtol=0.1)
     delta = np.exp(mixer.log_delta[...])
     assert 1e-3 <= delta.min() and delta.max() <= 1e-1 + 1e-6
-    np.testing.assert_array_equal(mixer.Lambda[:, :16], mixer.Lambda[:, 16:])
+    Lambda = np.asarray(mixer.Lambda[...])
+    np.testing.assert_array_equal(Lambda[:, :16], Lambda[:, 16:])
 
 
 @pytest.mark.parametrize("options", [dict(state_dim=0), dict(state_dim=6, blocks=4)])

@@ -12,6 +12,7 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.mixers.slstm import SLSTM
 from seqarch.ops.slstm import FORMS
+from tests.grids import slow_but
 from tests.oracle import assert_form, assert_mixer, normal, sigmoid, softplus
 
 LOG_FORGET = {"sigmoid": lambda f: -softplus(-f), "exp": lambda f: f}
@@ -45,7 +46,7 @@ def step(p, x, state, forget="sigmoid"):
     return normed.reshape(x.shape) * p["norm.scale"], (conv, h, *rest)
 
 
-@pytest.mark.parametrize("method", FORMS)
+@pytest.mark.parametrize("method", slow_but({"recompute"}, FORMS))
 def test_prefill_is_the_equations(method):
     assert_mixer(partial(SLSTM, heads=2, method=method), step, tolerance=2e-5)
 

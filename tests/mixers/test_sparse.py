@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
 from seqarch.mixers.sparse import Sparse
+from tests.grids import slow_but
 from tests.mixers.test_attention import rotated
 from tests.ops.test_ops import STARTS, B, T, assert_form, normal
 from tests.oracle import prefilled_and_stepped
@@ -55,10 +56,17 @@ def oracle(mixer, x, options):
     return y
 
 
-@pytest.mark.parametrize(
-    "name, method", [*((name, "blockwise") for name in OPTIONS), ("all", "materialised")]
-)
-def test_sparse(name, method):
+@pytest.mark.parametrize("name", slow_but({"all"}, OPTIONS))
+def test_sparse(name):
+    compare(name, "blockwise")
+
+
+@pytest.mark.slow
+def test_the_materialised_form():
+    compare("all", "materialised")
+
+
+def compare(name, method):
     options = OPTIONS[name]
     mixer = Sparse(DIM, heads=H, block=4, method=method, **options, rngs=nnx.Rngs(0))
     function = lambda x: mixer(x, jnp.asarray(STARTS))

@@ -1,5 +1,6 @@
 """Scaled frequencies of rotary positions: what each kind leaves as it is, and what it divides."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -43,13 +44,14 @@ def test_llama3_is_linear_in_the_turns_between_its_bounds():
 def test_first_channels_alone_are_rotated_and_yarn_scales_them():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 2, 8)), jnp.float32)
     position = jnp.arange(3)[None]
-    y = ops.rope(x, position, rotated=4)
+    rope = jax.jit(ops.rope, static_argnames=("rotated", "scaling"))
+    x, y = np.asarray(x), np.asarray(rope(x, position, rotated=4))
     assert_allclose(y[..., 4:], x[..., 4:])
-    assert_allclose(y[..., :4], ops.rope(x[..., :4], position), rtol=1e-6)
+    assert_allclose(y[..., :4], rope(x[..., :4], position), rtol=1e-6)
     scaling = "yarn:4:32:1:8:1.5"
     assert magnitude(scaling) == 1.5 and magnitude("linear:4") == magnitude(None) == 1
     norm = lambda x: np.linalg.norm(x, axis=-1)
-    assert_allclose(norm(ops.rope(x, position, scaling=scaling)), 1.5 * norm(x), rtol=1e-5)
+    assert_allclose(norm(rope(x, position, scaling=scaling)), 1.5 * norm(x), rtol=1e-5)
 
 
 @pytest.mark.parametrize("text", ["", "ntk:2", "linear", "linear:0", "linear:x", "llama3:8"])
