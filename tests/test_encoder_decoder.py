@@ -1,7 +1,5 @@
 """The encoder-decoder: one function in three forms, whatever the padding of its source."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +16,9 @@ from seqarch.model import make_model
 from seqarch.ops.reverse import reverse
 from seqarch.tasks import make_task
 from seqarch.training.checkpoint import named
+from tests import models
 from tests.grids import slow_but
+from tests.models import stepped
 
 T, S, VOCAB = 6, 7, 20
 KINDS = {
@@ -38,9 +38,8 @@ def config(**changes) -> ModelConfig:
     return ModelConfig(**(sizes | changes))
 
 
-@functools.cache
 def build(kind: str) -> EncoderDecoder:
-    return jax.jit(lambda: make_model(config(**KINDS[kind]), rngs=nnx.Rngs(0)))()
+    return models.build(config(**KINDS[kind]))
 
 
 def rows() -> tuple[np.ndarray, np.ndarray]:
@@ -55,16 +54,20 @@ call = jax.jit(lambda model, tokens, source: model(tokens, source=source))
 encode = jax.jit(lambda model, source: model.encode(source, T))
 
 
-@jax.jit
 def prefilled(model, tokens, states, lengths):
     hidden, states = model.prefill(tokens, states, lengths=lengths)
     return model.logits(hidden), states
 
 
 @jax.jit
-def stepped(model, tokens, states):
-    states, logits = jax.lax.scan(lambda at, x: model.step(x, at)[::-1], states, tokens.T)
-    return logits.swapaxes(0, 1), states
+def graded(model, tokens, source):
+    """Returns the gradient of a loss, and the logits."""
+
+    def loss(model):
+        logits = model(tokens, source=source)
+        return jax.nn.logsumexp(2 * logits).sum(), logits
+
+    return jax.grad(loss, has_aux=True)(model)
 
 
 def near(a, b):
@@ -93,10 +96,9 @@ def test_padding_of_the_source_changes_nothing(kind):
     model, (source, tokens) = build(kind), rows()
     padded = np.full((3, S + 4), -1)
     padded[:, :S] = source
-    gradient = jax.jit(jax.grad(lambda model, source: model(tokens, source=source).std()))
-    near(call(model, tokens, padded), call(model, tokens, source))
-    near(gradient(model, padded), gradient(model, source))
-    near(call(model, tokens[1:2], source[1:2, :4])[0], call(model, tokens, source)[1])
+    gradient, logits = graded(model, tokens, source)
+    near(graded(model, tokens, padded), (gradient, logits))
+    near(call(model, tokens[1:2], source[1:2, :4])[0], logits[1])
 
 
 @pytest.mark.parametrize("kind", QUICK)
@@ -108,8 +110,7 @@ def test_every_token_of_the_source_counts_and_every_parameter_has_a_gradient(kin
         other[0, place] = (other[0, place] + 1) % (VOCAB - 1)
         changed = abs(call(model, tokens, other) - whole).max(axis=(1, 2))
         assert changed[0] > 1e-6 and (changed[1:] == 0).all()
-    loss = lambda model: jax.nn.logsumexp(2 * model(tokens, source=source)).sum()
-    for leaf in jax.tree.leaves(jax.jit(jax.grad(loss))(model)):
+    for leaf in jax.tree.leaves(graded(model, tokens, source)[0]):
         assert float(abs(leaf).max()) > 0
 
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from seqarch.config import ModelConfig
 from seqarch.decoding import (
@@ -20,20 +19,28 @@ from seqarch.decoding import (
 )
 from seqarch.errors import UserError
 from seqarch.generate import generate, stream
-from seqarch.model import LanguageModel
 from seqarch.prompts import bucket
 from seqarch.sampling import Sampling
 from seqarch.tasks.text.tokenizer import BOUNDARY
+from tests.grids import slow_but
+from tests.models import build
 
 PROMPTS = [list(b"To be, or not"), [], list(b"Now")]
 GREEDY = Sampling(temperature=0)
+ROOM, PIECE = (
+    64,
+    16,
+)  # those of generate for such prompts and few steps, so that programs are shared
 
 
-@pytest.fixture(scope="module", params=["mamba,attention(window=6)", "gru,attention"])
+HYBRIDS = "mamba,attention(window=6)", "gru,attention"
+
+
+@pytest.fixture(scope="module", params=slow_but(HYBRIDS[:1], HYBRIDS))
 def model(request):
     config = ModelConfig(mixer=request.param, layers=2, dim=16, mlp=16)
     # weights so large that logits are far apart, and rounding does not decide between them
-    return jax.tree.map(lambda x: 3 * x, LanguageModel(config, rngs=nnx.Rngs(0)))
+    return jax.tree.map(lambda x: jnp.asarray(3 * np.asarray(x)), build(config))
 
 
 def test_greedy_is_the_argmax_of_the_training_call(model):
@@ -52,21 +59,21 @@ def test_greedy_is_the_argmax_of_the_training_call(model):
 def test_segments_change_nothing(model):
     model = model.unstack()
     results = [
-        prefill(model, PROMPTS, model.init_state(3, 32), segment=segment) for segment in (4, 512)
+        prefill(model, PROMPTS, model.init_state(3, ROOM), segment=segment) for segment in (4, 512)
     ]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), *results)
 
 
 def test_states_can_be_kept_forked_and_reset(model):
     model = model.unstack()
-    logits, states = prefill(model, PROMPTS, model.init_state(3, 32))
+    logits, states = prefill(model, PROMPTS, model.init_state(3, ROOM))
     kept = jax.tree.map(jnp.copy, (logits, states))
     run = lambda logits, states: np.asarray(
         decode(
             model,
             Decoding(logits, states, jnp.zeros(3, bool)),
             jax.random.key(0),
-            steps=5,
+            steps=PIECE,
             sampling=GREEDY,
         )[0]
     )
@@ -76,7 +83,7 @@ def test_states_can_be_kept_forked_and_reset(model):
         run(*fork(kept, rows)) == first[rows]
     ).all()  # rolled back, and row by row from another row's state
 
-    emptied = reset(kept[1], jnp.array([True, False, True]), model.init_state(3, 32))
+    emptied = reset(kept[1], jnp.array([True, False, True]), model.init_state(3, ROOM))
     again, _ = prefill(model, [PROMPTS[0], [65], PROMPTS[2]], emptied)
     np.testing.assert_allclose(again[jnp.array([0, 2])], kept[0][jnp.array([0, 2])], atol=2e-4)
 
@@ -118,9 +125,7 @@ def test_impossible_sampling_is_refused(model):
     "mixer", ["gru", "mamba", "linear_attention(decay=data)", "attention(window=8)"]
 )
 def test_the_memory_of_a_constant_state_does_not_follow_the_prompt(mixer):
-    model = LanguageModel(
-        ModelConfig(mixer=mixer, layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0)
-    ).unstack()
+    model = build(ModelConfig(mixer=mixer, layers=1, dim=16, mlp=0)).unstack()
 
     def program(max_len):
         segment, states = (
@@ -144,7 +149,8 @@ def test_pieces_change_no_sample(model):
 
 def test_a_boundary_in_a_prompt_begins_a_document(model):
     model = model.unstack()
-    logits, _ = prefill(model, [[65, 66, BOUNDARY, 67], [BOUNDARY, 67]], model.init_state(2, 8))
+    prompts = [[65, 66, BOUNDARY, 67], [BOUNDARY, 67], []]
+    logits, _ = prefill(model, prompts, model.init_state(3, ROOM))
     np.testing.assert_allclose(logits[0], logits[1], atol=2e-4)
 
 
@@ -152,12 +158,12 @@ def test_a_boundary_in_a_prompt_begins_a_document(model):
 def cached():
     """A model with a cache a layer, the second after a layer whose output may be NaN."""
     config = ModelConfig(mixer="attention,attention(window=32)", layers=2, dim=16, mlp=0, conv=2)
-    return LanguageModel(config, rngs=nnx.Rngs(0)).unstack()
+    return build(config).unstack()
 
 
 @pytest.mark.parametrize("pattern", ["attention", "attention(window=32)", "mamba,attention"])
 def test_a_prompt_that_a_cache_cannot_hold_is_refused(pattern):
-    model = LanguageModel(ModelConfig(mixer=pattern, layers=2, dim=16, mlp=0), rngs=nnx.Rngs(0))
+    model = build(ModelConfig(mixer=pattern, layers=2, dim=16, mlp=0))
     with pytest.raises(UserError, match="given 40 tokens and its state has room for 20"):
         model.prefill(jnp.ones((1, 40), int), model.init_state(1, 20))
 
@@ -201,9 +207,7 @@ def test_decoding_beyond_the_room_is_refused(cached):
 
 
 def test_a_ring_never_fills():
-    window = LanguageModel(
-        ModelConfig(mixer="attention(window=4)", layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0)
-    )
+    window = build(ModelConfig(mixer="attention(window=4)", layers=1, dim=16, mlp=0))
     states = window.init_state(1, 8)
     assert np.isfinite(window.prefill(jnp.ones((1, 12), int), states)[0]).all()
 
@@ -244,9 +248,7 @@ def test_steps_are_nan_from_the_first_token_without_a_slot(cached):
 
 @pytest.mark.slow
 def test_few_programs_serve_prompts_of_all_lengths():
-    model = LanguageModel(
-        ModelConfig(mixer="attention", layers=1, dim=8, mlp=0, vocab=16), rngs=nnx.Rngs(0)
-    )
+    model = build(ModelConfig(mixer="attention", layers=1, dim=8, mlp=0, vocab=16))
     sizes = lambda: (prefill_segment._cache_size(), decode_unchecked._cache_size())
     before = sizes()
     for length in range(3, 41, 4):
@@ -255,9 +257,7 @@ def test_few_programs_serve_prompts_of_all_lengths():
 
 
 def test_generation_ends_soon_after_every_row_has_stopped(monkeypatch):
-    model = LanguageModel(
-        ModelConfig(mixer="gru", layers=1, dim=8, mlp=0, vocab=4), rngs=nnx.Rngs(0)
-    )
+    model = build(ModelConfig(mixer="gru", layers=1, dim=8, mlp=0, vocab=4))
     pieces = []
     count = lambda *args, **options: (
         pieces.append(options["steps"]) or decode_unchecked(*args, **options)
@@ -275,7 +275,7 @@ def test_buckets_waste_little(size, expected):
 
 
 def small(mixer):
-    return LanguageModel(ModelConfig(mixer, layers=1, dim=16, mlp=0), rngs=nnx.Rngs(0))
+    return build(ModelConfig(mixer, layers=1, dim=16, mlp=0))
 
 
 @pytest.mark.parametrize("stop", [300, -1, 3.7, True])

@@ -1,7 +1,6 @@
 """The language model: one function in three forms, whose program does not grow with depth."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +13,18 @@ from numpy.testing import assert_allclose
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
 from seqarch.mixers import resolve_mixer
-from seqarch.model import LanguageModel, count_parameters, make_model
+from seqarch.model import count_parameters, make_model
 from seqarch.ops.kernels.call import interpreted
 from seqarch.training.checkpoint import named
+from tests import models
 from tests.conftest import CORE
+from tests.models import stepped
 
-TINY = ModelConfig(mixer="gru,attention(window=4)", layers=5, dim=16, mlp=16)
+TINY = ModelConfig(mixer="gru,attention(window=4)", layers=2, dim=16, mlp=16)
 
 
-@functools.cache
 def build(**changes):
-    return jax.jit(lambda: LanguageModel(dataclasses.replace(TINY, **changes), rngs=nnx.Rngs(0)))()
+    return models.build(dataclasses.replace(TINY, **changes))
 
 
 call = jax.jit(lambda model, tokens, starts=None, key=None: model(tokens, starts, key=key))
@@ -37,17 +37,18 @@ def tokens():
 
 @pytest.mark.parametrize("conv", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_training_prefill_and_steps_are_one_function(tokens, conv):
-    model = build(conv=conv)
+    model = build(conv=conv, layers=5)
     expected = call(model, tokens)
-    for form in (model, model.unstack()):
-        hidden, _ = jax.jit(lambda form: form.prefill(tokens, form.init_state(2, 12)))(form)
-        np.testing.assert_allclose(form.logits(hidden), expected, atol=1e-5)
 
-    def decode(model):
+    def prefilled(model):
+        return model.logits(model.prefill(tokens, model.init_state(2, 12))[0])
+
+    def decoded(model):
         step = lambda states, token: model.step(token, states)[::-1]
-        return jax.lax.scan(step, model.init_state(2, 12), tokens.T)[1]
+        return jax.lax.scan(step, model.init_state(2, 12), tokens.T)[1].swapaxes(0, 1)
 
-    np.testing.assert_allclose(jax.jit(decode)(model.unstack()).swapaxes(0, 1), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(prefilled)(model), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(decoded)(model.unstack()), expected, atol=1e-5)
 
 
 def _stacked(jaxpr):
@@ -60,11 +61,13 @@ def _stacked(jaxpr):
                 yield from _stacked(inner)
 
 
+@pytest.mark.slow
 def test_a_scan_over_kernels_keeps_their_results_and_what_enters_each_layer(tokens):
     """The rest is computed again, and gives the same gradients."""
     loss = lambda model: (model(tokens) ** 2).sum()
     plain, kernels = (
-        build(mixer=f"attention(method={method})", mlp=48) for method in ("blockwise", "pallas")
+        build(mixer=f"attention(method={method})", layers=5, mlp=48)
+        for method in ("blockwise", "pallas")
     )
     with interpreted():
         found = jax.jit(jax.grad(loss))(kernels)
@@ -81,18 +84,13 @@ def test_a_scan_over_kernels_keeps_their_results_and_what_enters_each_layer(toke
 def test_a_model_that_serves_is_the_same_function_to_the_bit(tokens, dtype):
     mixers = [*CORE, "linear_attention(decay=data)", "attention(qk_norm=True)"]
     model = build(mixer=",".join(mixers), layers=len(mixers), dtype=dtype, conv=3)
-    # noise gives every parameter, biases included, digits that a cast drops
-    noise = lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape)
-    model = jax.tree.map(noise, model.unstack())
+    # with noise, so that every parameter has digits that a cast drops
+    model = jax.tree.map(jnp.asarray, models.noisy(model).unstack())
     served = model.serving()
-
-    def run(model):
-        _, states = model.step(tokens[:, 0], model.init_state(2, 2))
-        return model.step(tokens[:, 1], states)
-
-    jax.tree.map(np.testing.assert_array_equal, run(model), run(served))
     leaves = named(served)
     if dtype == "bfloat16":
+        results = [stepped(each, tokens[:, :2], each.init_state(2, 2)) for each in (model, served)]
+        jax.tree.map(np.testing.assert_array_equal, *results)
         kept = {
             ".".join(name.split(".")[-2:])
             for name, leaf in leaves.items()
@@ -158,6 +156,7 @@ def test_remat_changes_memory_alone(tokens):
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1, float(jnp.abs(a).max())))
 
 
+@pytest.mark.slow
 def test_projections_to_the_residual_stream_shrink_with_depth():
     deep, shallow = build(layers=8), build(layers=2)
     spread = lambda block: float(block.mixer.out.kernel[...].std() / block.mlp.up.kernel[...].std())
@@ -172,6 +171,7 @@ def test_the_first_prediction_is_uniform(tokens):
     assert abs(loss - jnp.log(257)) < 0.02
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_key_and_each_key_is_another_noise(tokens):
     model = build(dropout=0.5)
     plain, a, b = (
@@ -221,7 +221,7 @@ def test_gradients_in_bfloat16_are_near_those_in_float32(tokens):
 
 @pytest.mark.parametrize("token", [-1, 257])
 def test_tokens_outside_the_vocabulary_are_refused(token):
-    model = LanguageModel(ModelConfig("gru", layers=1, dim=8, mlp=0), rngs=nnx.Rngs(0))
+    model = models.build(ModelConfig("gru", layers=1, dim=8, mlp=0))
     with pytest.raises(UserError, match=f"token {token}; the model's are 0 to 256"):
         model(jnp.array([[1, token]]), jnp.zeros((1, 2), bool))
     with pytest.raises(UserError, match="the model's are 0 to 256"):
@@ -234,12 +234,13 @@ def test_tokens_outside_the_vocabulary_are_refused(token):
 @pytest.mark.slow
 def test_a_document_that_no_slot_keeps_cannot_go_on():
     """A cache without slots serves one call; a second one gives NaN for rows that go on."""
-    mixer = resolve_mixer("attention")(8, heads=2, dtype=jnp.float32, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (2, 3, 8))
-    first, state = mixer.prefill(x, mixer.init_state(2, 0))
+    make = resolve_mixer("attention")
+    mixer = jax.jit(lambda: make(8, heads=2, dtype=jnp.float32, rngs=nnx.Rngs(0)))()
+    x, prefill = jax.random.normal(jax.random.key(0), (2, 3, 8)), jax.jit(make.prefill)
+    first, state = prefill(mixer, x, mixer.init_state(2, 0))
     assert jnp.isfinite(first).all()
     starts = jnp.array([[False] * 3, [True, False, False]])
-    second, _ = jax.jit(lambda x, state: mixer.prefill(x, state, starts))(x, state)
+    second, _ = prefill(mixer, x, state, starts)
     assert jnp.isnan(second[0]).all()
     np.testing.assert_array_equal(second[1], first[1])
 
@@ -247,7 +248,7 @@ def test_a_document_that_no_slot_keeps_cannot_go_on():
 def test_a_tied_head_is_the_embedding_and_logits_are_bounded():
     config = ModelConfig("gru", layers=1, dim=8, mlp=8, vocab=6, tied=True)
     config = dataclasses.replace(config, embedding_scale=3.0, logits_cap=0.5)
-    model = LanguageModel(config, rngs=nnx.Rngs(0))
+    model = models.build(config)
     assert model.head is None
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8)), jnp.float32)
     plain = x @ model.embedding[...].T

@@ -1,7 +1,6 @@
 """Layers that are shared: one set of parameters, and a state at each place."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +13,13 @@ from seqarch.compare.solving import flops_per_token, match_state, state_bytes
 from seqarch.config import Config, MeshConfig, ModelConfig, resolve, with_forms
 from seqarch.config.forms import with_recorded_forms
 from seqarch.errors import UserError
-from seqarch.model import count_parameters, make_model
+from seqarch.model import count_parameters
 from seqarch.patterns import Layer, parse_pattern
 from seqarch.training import sharded_step, sharding
 from seqarch.training.checkpoint import Checkpointer, named
 from seqarch.training.sharding import shardings
 from tests.grids import slow_but
+from tests.models import build, noisy, stepped
 
 PATTERNS = {  # with the number of sets of parameters that their layers have
     "hybrid": ("gru,shared attention(window=4)", 5, 4),
@@ -35,11 +35,6 @@ def config(kind: str, *, shared: bool = True, **changes) -> ModelConfig:
     return ModelConfig(**(fields | dict(dim=16, mlp=16) | changes))
 
 
-@functools.cache
-def build(given: ModelConfig, seed: int = 0):
-    return jax.jit(lambda: make_model(given, rngs=nnx.Rngs(seed)))()
-
-
 def tokens() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 257, (2, 12))
 
@@ -53,30 +48,19 @@ def test_training_prefill_and_steps_are_one_function(kind):
     model = build(config(kind))
     expected, served = jax.jit(lambda model: model(tokens()))(model), model.serving()
 
-    def prefilled(model):
-        hidden, states = model.prefill(tokens(), model.init_state(2, 12))
-        return model.logits(hidden), states
-
-    def stepped(model):
-        step = lambda states, token: model.step(token, states)[::-1]
-        states, logits = jax.lax.scan(step, model.init_state(2, 12), tokens().T)
-        return logits.swapaxes(0, 1), states
-
-    logits, states = jax.jit(prefilled)(served)
-    near(logits, expected)
-    found, after = jax.jit(stepped)(served)
+    hidden, states = served.prefill(tokens(), served.init_state(2, 12))
+    near(served.logits(hidden), expected)
+    found, after = stepped(served, tokens(), served.init_state(2, 12))
     near(found, expected)
     near(after, states)
 
 
-@pytest.mark.parametrize("kind", ["hybrid", pytest.param("two", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind, remat", [("hybrid", False), ("two", True)])
 def test_the_gradient_of_a_shared_layer_is_the_sum_of_those_at_its_places(kind, remat):
     """An unrolled model of as many blocks has the same outputs, and a gradient for each block."""
     given = config(kind, remat=remat)
-    model, layers = build(given), tuple(given.stack)
-    noise = lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape)
-    model = jax.tree.map(noise, model)
+    model, layers = noisy(build(given)), tuple(given.stack)
     apart = build(config(kind, shared=False)).unstack()
     apart.tail, apart.norm = nnx.List(model.blocks()), model.norm
     apart.embedding, apart.head = model.embedding, model.head
@@ -107,6 +91,7 @@ def test_a_shared_layer_counts_once_in_parameters_and_at_each_place_in_costs(kin
     assert flops_per_token(given, 12) == flops_per_token(plain, 12)
 
 
+@pytest.mark.slow
 def test_a_shared_block_is_split_over_devices_and_saved_once(tmp_path):
     mesh = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
     given = resolve(Config(batch=4, length=8, model=config("hybrid")), mesh)
@@ -122,6 +107,7 @@ def test_a_shared_block_is_split_over_devices_and_saved_once(tmp_path):
     assert kernel.get_value().spec == jax.sharding.PartitionSpec("fsdp", None)
 
 
+@pytest.mark.slow
 def test_members_with_shared_layers_are_matched():
     given = config("hybrid", dim=64)
     target = count_parameters(dataclasses.replace(given, mixer="gru"))

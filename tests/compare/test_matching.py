@@ -6,7 +6,6 @@ import dataclasses
 
 import jax
 import pytest
-from flax import nnx
 
 from configs import compare
 from seqarch.compare import spec
@@ -15,12 +14,14 @@ from seqarch.compare.members import match_members
 from seqarch.config import Config, ModelConfig
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
-from seqarch.model import LanguageModel
+from tests.conftest import CORE
+from tests.grids import slow_but
+from tests.models import build
 
 SMALL = ModelConfig(layers=3, dim=64, mlp=160)
 
 
-@pytest.mark.parametrize("mixer", [*sorted(MIXERS), "mamba,gru"])
+@pytest.mark.parametrize("mixer", slow_but((*CORE, "mamba,gru"), [*sorted(MIXERS), "mamba,gru"]))
 def test_every_mixer_comes_within_tolerance(mixer):
     target = count_parameters(dataclasses.replace(SMALL, mixer="attention"))
     model = match_parameters(dataclasses.replace(SMALL, mixer=mixer), target)
@@ -29,7 +30,7 @@ def test_every_mixer_comes_within_tolerance(mixer):
 
 
 def test_count_is_that_of_the_arrays():
-    model = LanguageModel(SMALL, rngs=nnx.Rngs(0))
+    model = build(SMALL)
     assert count_parameters(SMALL) == sum(leaf.size for leaf in jax.tree.leaves(model))
 
 
@@ -51,6 +52,7 @@ def test_too_few_parameters_names_the_member_and_its_smallest_count():
         match_parameters(SMALL, 10_000)
 
 
+@pytest.mark.slow
 def test_encoder_decoders_have_as_many_parameters_as_a_language_model():
     given = spec.read(compare.get_config("seq2seq").to_dict())
     members = [member for member in given.members if "encdec" in member]

@@ -7,7 +7,6 @@ import types
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
 from seqarch.config import Config, EvalConfig, ModelConfig
 from seqarch.evals import context
@@ -16,12 +15,13 @@ from seqarch.evals.losses import Scored, bits_per_byte, carried_losses, texts, w
 from seqarch.model import LanguageModel
 from seqarch.records import Record, Results, Source
 from seqarch.tasks.text import tokens, writer
+from tests.models import build
 
 LENGTH = 8
 
 
 def model(mixer: str) -> LanguageModel:
-    return LanguageModel(ModelConfig(mixer, layers=1, dim=16, mlp=16), rngs=nnx.Rngs(0)).unstack()
+    return build(ModelConfig(mixer, layers=1, dim=16, mlp=16)).unstack()
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,7 @@ def test_targets_lie_where_every_context_fits(split):
     ]
 
 
+@pytest.mark.slow
 def test_a_reset_state_has_the_value_at_the_length_of_training(split):
     """A window of `length` from an empty state: its last quarter is what windowed scoring says
     there.

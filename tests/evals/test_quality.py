@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from seqarch.config import ModelConfig
 from seqarch.evals.losses import (
@@ -21,6 +20,7 @@ from seqarch.evals.losses import (
 from seqarch.model import LanguageModel
 from seqarch.tasks.text import tokens, writer
 from seqarch.tasks.text.tokenizer import BOUNDARY, BYTES, VOCAB
+from tests.models import build
 
 LENGTH = 8
 SIZES = (1, 7, 8, 9, 27)  # below, at and beyond the edges of a window
@@ -31,9 +31,7 @@ def quiet(done: int, total: int) -> None:
 
 
 def model(mixer: str) -> LanguageModel:
-    return LanguageModel(
-        ModelConfig(mixer, layers=2, dim=16, mlp=16), rngs=nnx.Rngs(jax.random.key(0))
-    )
+    return build(ModelConfig(mixer, layers=2, dim=16, mlp=16))
 
 
 def documents() -> list[Scored]:

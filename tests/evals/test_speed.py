@@ -7,15 +7,15 @@ import jax
 import jax.monitoring
 import numpy as np
 import pytest
-from flax import nnx
 
 from seqarch.config import Config, ModelConfig
 from seqarch.costs.clock import Timing
 from seqarch.costs.programs import DECODED
 from seqarch.evals import speed
 from seqarch.evals.loaded_run import LoadedRun
-from seqarch.model import LanguageModel
 from seqarch.tasks.text import tokens, writer
+from tests.grids import slow_but
+from tests.models import build
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def run(tmp_path_factory) -> LoadedRun:
     writer.write(directory, given, {}, replace=False)
     model_config = ModelConfig("gru,attention", layers=2, dim=16, mlp=16)
     config = Config(batch=2, length=32, model=model_config)
-    model = LanguageModel(model_config, rngs=nnx.Rngs(jax.random.key(0)))
+    model = build(model_config)
     return LoadedRun(config, model, tokens.open_split(directory, "test"), say=lambda line: None)
 
 
@@ -44,7 +44,7 @@ def test_speed_of_training_and_of_serving_at_every_context(run):
     assert all(np.isfinite(each.value) and each.value > 0 for each in found)
 
 
-@pytest.mark.parametrize("context", [64, 80])
+@pytest.mark.parametrize("context", slow_but({64}, [64, 80]))
 def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(
     run, monkeypatch, context
 ):

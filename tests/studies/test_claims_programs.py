@@ -5,16 +5,15 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 
 from seqarch.config import Config, DataConfig, ModelConfig, OptimConfig
 from seqarch.errors import UserError
 from seqarch.flops import loop_turns
-from seqarch.model import LanguageModel
 from seqarch.stats.exponents import growth
 from seqarch.tasks.text import tokens, writer
 from studies.claims import approximation, isolated
 from studies.claims.swap import swapped
+from tests.models import build
 
 
 def test_fits_tell_a_power_from_an_exponential():
@@ -34,9 +33,10 @@ def test_turns_multiply_inside_and_add_outside():
     assert loop_turns(run, 1.0) == 5 * (3 + 3) + 3
 
 
+@pytest.mark.slow
 def test_swapped_parameters_are_read_by_the_other_mixer():
     of = lambda mixer: ModelConfig(mixer, layers=2, dim=8, mlp=8)
-    softmax = LanguageModel(of("attention(rope=None)"), rngs=nnx.Rngs(0))
+    softmax = build(of("attention(rope=None)"))
     linear = swapped(softmax, of("linear_attention"))
     again = swapped(linear, of("attention(rope=None)"))
     tokens = np.arange(6)[None]
