@@ -244,6 +244,7 @@ def abstract_model(config: ModelConfig) -> LanguageModel:
     return jax.eval_shape(lambda: make_model(config, rngs=nnx.Rngs(0)))
 
 
+@functools.cache
 def count_parameters(config: ModelConfig) -> int:
     """Returns the number of parameters; nothing is allocated."""
     return sum(leaf.size for leaf in jax.tree.leaves(abstract_model(config)))

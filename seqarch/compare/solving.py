@@ -43,6 +43,7 @@ class Field(NamedTuple):
     start: int = 1
 
 
+@functools.cache
 def state_bytes(model: ModelConfig, length: int, source: int = 0) -> int:
     """Returns the bytes of the state of one sequence after `length` tokens.
 
@@ -55,6 +56,7 @@ def state_bytes(model: ModelConfig, length: int, source: int = 0) -> int:
     return state_size(serving_model(model), **room).bytes
 
 
+@functools.cache
 def flops_per_token(model: ModelConfig, length: int, source: int = 0) -> float:
     """Returns the model FLOPs of training on a token of rows; arguments as of `state_bytes`."""
     encoded = source if model.encodes else 0
