@@ -204,6 +204,7 @@ def test_records_without_probes_are_refused(tmp_path):
         read_known([tmp_path / records.NAME])
 
 
+@pytest.mark.slow
 def test_every_registered_mixer_gets_probes_without_a_line(tmp_path, monkeypatch):
     monkeypatch.setitem(MIXERS, "newcomer", MIXERS["gru"])
     asked = spec.read(compare.get_config("long").to_dict())

@@ -54,6 +54,7 @@ def test_the_state_of_an_encoder_decoder_is_that_of_source_and_target():
     assert found == of("attention(window=6)")
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_gets_the_flops_of_a_language_model():
     model = of("gru", kind="encdec", encoder="attention(causal=False,heads=2)", source="summary")
     reference = of("gru", dim=96)

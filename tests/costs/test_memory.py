@@ -18,6 +18,7 @@ from seqarch.model import LanguageModel
 from seqarch.training.sharded_step import abstract_state
 from seqarch.training.sharding import make_mesh
 from tests.conftest import CORE
+from tests.grids import slow_but
 
 CONTEXTS = (64, 256, 4096, 1_048_576)
 DIM, LAYERS, HEADS = 16, 2, 4
@@ -99,6 +100,7 @@ def test_compiled_bytes_count_temporaries():
     assert measured.total == measured.arguments + measured.outputs + measured.temporaries
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixer", ["gru,mamba", "linear_attention,attention"])
 def test_a_decoding_loop_holds_parameters_and_states_and_no_temporaries_that_grow(mixer):
     """To the byte: it is given the model and where decoding stands (no key, being greedy), and ends
@@ -114,7 +116,10 @@ def test_a_decoding_loop_holds_parameters_and_states_and_no_temporaries_that_gro
     assert loops[0].temporaries == loops[1].temporaries
 
 
-@pytest.mark.parametrize("mixer", ["attention", "linear_attention,attention(kv_heads=2)"])
+HYBRID = "linear_attention,attention(kv_heads=2)"
+
+
+@pytest.mark.parametrize("mixer", slow_but({HYBRID}, ["attention", HYBRID]))
 def test_prefill_writes_to_its_cache_and_copies_nothing_of_it(mixer):
     """Documents that begin in the segment included: `generate` gives starts, which empty a row's
     slots.
@@ -160,6 +165,7 @@ def test_a_program_compiled_only_for_its_memory_needs_what_the_one_that_runs_nee
     assert compiled_bytes(program.compile(run=False)) == needed
 
 
+@pytest.mark.slow
 def test_train_step_updates_its_state_in_place():
     program = programs(CONFIG, serving(CONFIG.model.mixer), make_mesh(CONFIG.mesh), 64)["train"]
     step = compiled_bytes(program.compile(run=False))

@@ -86,6 +86,7 @@ def test_buckets_are_those_of_t5():
         assert set(found) == set(range(count)) - ({count // 2} if not causal else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method, cached",
     [("materialised", 4), ("blockwise", 4), ("blockwise", CacheBlocks(4, 5, least=32))],

@@ -13,6 +13,7 @@ from seqarch.ops.cache_attention import cache_attention, cache_attention_on_tpu
 from seqarch.ops.kernels import cache_attention as kernel
 from seqarch.ops.kernels.call import interpreted
 from seqarch.ops.visibility import Places, Rule
+from tests.grids import slow_but
 from tests.ops.absent_tpus import TARGETS, compile_apart
 from tests.oracle import assert_same_program, outputs_and_gradients
 
@@ -37,7 +38,7 @@ def arguments(B, T, H, G, S, K, dtype):
     return q, k, v, at, jnp.asarray(k_pos), jnp.int32(filled)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but({"decoding"}, CASES))
 def test_the_kernel_is_attention_to_a_cache(case, monkeypatch):
     """Several blocks of queries and of slots, of which the last ones are not whole."""
     monkeypatch.setattr(kernel, "SLOTS", 16)

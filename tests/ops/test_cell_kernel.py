@@ -13,8 +13,9 @@ from seqarch.ops import cell
 from seqarch.ops.gru import FORMS
 from seqarch.ops.kernels import cell_blocks
 from seqarch.ops.kernels.call import interpreted, say_once
+from tests.grids import slow
 from tests.ops.absent_tpus import TARGETS, WHOLE, check_gradient, compile_apart
-from tests.oracle import RNG, normal, outputs_and_gradients
+from tests.oracle import RNG, assert_same_program, normal, outputs_and_gradients
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 
@@ -55,17 +56,17 @@ def caller(name: str, method: str, **options):
 @pytest.mark.parametrize(
     "name, sizes, dtypes, starts, lengths, tolerance",
     [
-        ("gru", (8, 9, 128), (F32, F32), True, True, 2e-6),  # chunks of 4; the last one padded
+        slow("gru", (8, 9, 128), (F32, F32), True, True, 2e-6),  # chunks of 4; the last one padded
         ("gru", (3, 5, 128), (F32, F32), False, False, 2e-6),  # rows of padding
-        ("gru", (20, 8, 128), (F32, F32), True, False, 2e-6),  # three blocks of rows
-        ("gru", (8, 7, 128), (BF16, BF16), True, True, 1e-2),
-        ("gru", (8, 8, 128), (F32, BF16), False, True, 1e-2),
-        ("gru", (8, 6, 128), (BF16, F32), True, False, 1e-2),
-        ("lstm", (9, 9, 256), (F32, F32), True, True, 2e-6),
+        slow("gru", (20, 8, 128), (F32, F32), True, False, 2e-6),  # three blocks of rows
+        slow("gru", (8, 7, 128), (BF16, BF16), True, True, 1e-2),
+        slow("gru", (8, 8, 128), (F32, BF16), False, True, 1e-2),
+        slow("gru", (8, 6, 128), (BF16, F32), True, False, 1e-2),
+        slow("lstm", (9, 9, 256), (F32, F32), True, True, 2e-6),
         ("lstm", (3, 5, 128), (BF16, BF16), False, False, 1e-2),
-        ("slstm", (9, 9, 256, 4), (F32, F32), True, True, 2e-6),  # two heads at once
+        slow("slstm", (9, 9, 256, 4), (F32, F32), True, True, 2e-6),  # two heads at once
         ("slstm(exp)", (3, 5, 128), (F32, F32), False, False, 2e-6),
-        ("slstm", (3, 5, 128), (F32, BF16), True, False, 1e-2),
+        slow("slstm", (3, 5, 128), (F32, BF16), True, False, 1e-2),
     ],
 )
 def test_they_are_the_recurrence(name, sizes, dtypes, starts, lengths, tolerance, monkeypatch):
@@ -109,18 +110,15 @@ def test_they_are_the_recurrence(name, sizes, dtypes, starts, lengths, tolerance
 def test_what_they_cannot_take_is_recomputed_and_said_once(name, sizes, dtype, why, capsys):
     say_once.cache_clear()
     given = arguments(name, *sizes, dtypes=(dtype, dtype))
-    expected = caller(name, "recompute")(*given)
     for _ in range(2):
-        found = caller(name, "pallas")(*given)
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        assert_same_program(caller(name, "pallas"), caller(name, "recompute"), *given)
     line = f"{name}: method=recompute in place of pallas, as {why}\n"
     assert capsys.readouterr().err == line
 
 
 def test_one_token_takes_no_kernel(capsys):
     given = arguments("gru", 2, 1, 128)
-    expected = caller("gru", "recompute")(*given)
-    jax.tree.map(np.testing.assert_array_equal, caller("gru", "pallas")(*given), expected)
+    assert_same_program(caller("gru", "pallas"), caller("gru", "recompute"), *given)
     assert capsys.readouterr().err == ""
 
 

@@ -13,6 +13,7 @@ import pytest
 from seqarch import ops
 from seqarch.ops.kernels.call import interpreted, say_once
 from seqarch.ops.linear_attention import FORMS
+from tests.grids import slow
 from tests.ops.absent_gpus import compile_gradient
 from tests.ops.absent_tpus import TARGETS, check_gradient, compile_apart
 from tests.oracle import assert_same_program, outputs_and_gradients
@@ -39,13 +40,13 @@ def results(method: str, given: list, starts, cotangents: list, sums: bool) -> l
 @pytest.mark.parametrize(
     "method, H, K, V, dtype, decays, packed, sums, tolerance",
     [
-        ("pallas", 4, 64, 64, jnp.float32, True, True, False, 2e-6),
+        slow("pallas", 4, 64, 64, jnp.float32, True, True, False, 2e-6),
         ("pallas", 2, 64, 64, jnp.bfloat16, True, True, True, 1e-2),
-        ("pallas", 2, 64, 64, jnp.float32, False, False, True, 2e-6),
-        ("pallas", 1, 128, 128, jnp.float32, True, True, True, 2e-6),
-        ("pallas", 2, 128, 64, jnp.bfloat16, True, False, False, 1e-2),
-        ("pallas", 2, 64, 128, jnp.float32, False, True, False, 2e-6),
-        ("triton", 2, 24, 15, jnp.float32, True, True, True, 2e-6),
+        slow("pallas", 2, 64, 64, jnp.float32, False, False, True, 2e-6),
+        slow("pallas", 1, 128, 128, jnp.float32, True, True, True, 2e-6),
+        slow("pallas", 2, 128, 64, jnp.bfloat16, True, False, False, 1e-2),
+        slow("pallas", 2, 64, 128, jnp.float32, False, True, False, 2e-6),
+        slow("triton", 2, 24, 15, jnp.float32, True, True, True, 2e-6),
         ("triton", 1, 16, 64, jnp.bfloat16, False, True, False, 1e-2),
     ],
 )

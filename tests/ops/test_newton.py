@@ -23,14 +23,15 @@ def arguments(scale: float):
     return u, W * scale * E**-0.5, b, jnp.tanh(h0)
 
 
-def solution(scale: float):
-    u, W, b, h0 = arguments(scale)
+@jax.jit
+def iterations(u, W, b, h0):
     u = jnp.moveaxis(u, 1, 0)
-    return newton.states(newton.NonlinearRecurrence(gru.CELL, u, None, None, (W, b), h0[..., None]))
+    at = newton.NonlinearRecurrence(gru.CELL, u, None, None, (W, b), h0[..., None])
+    return newton.states(at).iterations
 
 
 def test_small_recurrent_weights_take_few_iterations():
-    counts = [int(solution(scale).iterations) for scale in (0.0, 0.3, 1.0)]
+    counts = [int(iterations(*arguments(scale))) for scale in (0.0, 0.3, 1.0)]
     assert counts == sorted(counts) and counts[0] <= 3 and counts[-1] < T
 
 
@@ -60,9 +61,7 @@ def test_values_and_gradients_are_those_of_steps(most, monkeypatch):
         y, h = ops.gru(*arguments, starts=starts, valid=valid, method=method)
         return (weights * y).sum() + (h**2).sum(), y
 
-    both = [
-        jax.value_and_grad(loss, has_aux=True)(arguments(1.0), method)
-        for method in ("sequential", "newton")
-    ]
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    both = [run(arguments(1.0), method) for method in ("sequential", "newton")]
     for expected, given in zip(*map(jax.tree.leaves, both), strict=True):
         np.testing.assert_allclose(given, expected, atol=2e-5 * np.abs(expected).max())

@@ -257,14 +257,15 @@ def test_blocks_of_a_cache_beyond_its_filled_slots_are_not_read(block):
     )
     k_pos = np.where(np.arange(S) < filled, np.arange(S), -1)[None].repeat(B, 0)
     at = Places(np.full((B, 1), filled), np.zeros((B, 1), int))
-    expected = ops.attention(q, k, v, q_pos=at.position, k_pos=k_pos, method="materialised")
-    k, v = (
-        jnp.where(np.arange(S)[:, None, None] < 2 * CHUNK, x, jnp.nan).transpose(0, 2, 1, 3)
-        for x in (k, v)
-    )
-    assert_allclose(
-        cache_attention(q, k, v, at, k_pos, jnp.int32(filled), block=block).o, expected, atol=1e-5
-    )
+
+    @jax.jit
+    def both(q, k, v):
+        whole = ops.attention(q, k, v, q_pos=at.position, k_pos=k_pos, method="materialised")
+        unread = np.arange(S)[:, None, None] >= 2 * CHUNK
+        k, v = (jnp.where(unread, jnp.nan, x).transpose(0, 2, 1, 3) for x in (k, v))
+        return cache_attention(q, k, v, at, k_pos, jnp.int32(filled), block=block).o, whole
+
+    assert_allclose(*both(q, k, v), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +305,8 @@ def test_small_weights_of_linear_attention_survive_bfloat16():
 
 def test_rope_depends_on_distance_alone():
     q, k = jnp.asarray(normal(1, 1, 1, 8)), jnp.asarray(normal(1, 1, 1, 8))
-    at = lambda x, position: ops.rope(x, jnp.array([[position]]))
+    rope = jax.jit(ops.rope)
+    at = lambda x, position: np.asarray(rope(x, np.array([[position]])))
     scores = [(at(q, 3 + shift) * at(k, 1 + shift)).sum() for shift in (0, 1, 100)]
     assert_allclose(scores, scores[0], rtol=1e-4)
     assert abs((at(q, 3) * at(k, 2)).sum() - scores[0]) > 1e-3
