@@ -5,8 +5,6 @@ begun keeps its forms.
 import argparse
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -127,19 +125,19 @@ def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast
 
 
 @pytest.mark.slow
-def test_the_program_keeps_what_it_chose(file):
+def test_the_program_keeps_what_it_chose(file, run_here):
     small = [
         "--config.batch=1",
         "--config.length=16",
         "--config.model.dim=8",
         "--config.model.layers=1",
     ]
-    command = [sys.executable, "scripts/tune.py", "--config=configs/lm.py:gru", *small]
-    ran = lambda *more: (
-        subprocess.run(
-            [*command, *more], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout
-    )
+
+    def ran(*more: str) -> str:
+        done = run_here("scripts/tune.py", "--config=configs/lm.py:gru", *small, *more)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     assert "chosen: gru(method=" in ran("--dry_run") and not file.exists()
     said = ran()
     assert f"kept in {file}" in said and f"chosen: {resolved('gru')}" in said

@@ -236,7 +236,7 @@ def test_all_that_is_recorded_is_declared():
 
 
 @pytest.mark.slow
-def test_program_says_how_it_trains_and_serves(tmp_path):
+def test_program_says_how_it_trains_and_serves(tmp_path, run_here):
     small = [
         "--config.model.dim=8",
         "--config.model.mlp=8",
@@ -244,8 +244,7 @@ def test_program_says_how_it_trains_and_serves(tmp_path):
         "--config.batch=2",
         "--config.mesh.data=2",
     ]
-    command = [
-        sys.executable,
+    given = [
         "scripts/plan.py",
         "--config=configs/lm.py:gru",
         *small,
@@ -253,7 +252,8 @@ def test_program_says_how_it_trains_and_serves(tmp_path):
         f"--cache={tmp_path}",
         f"--out={tmp_path / 'out'}",
     ]
-    done = subprocess.run([*command, "--target=local:2"], cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, *given, "--target=local:2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for line in (
         "training  2 rows, as configured: ",
@@ -267,7 +267,7 @@ def test_program_says_how_it_trains_and_serves(tmp_path):
     assert "scripts/plan.py" in results.source.provenance["command"]
     assert results.find("costs", "sequences", target="local:2", context=64).value > 0
     assert results.all("costs", "largest_batch")
-    done = subprocess.run([*command, "--target=tpu-v5"], cwd=ROOT, capture_output=True, text=True)
+    done = run_here(*given, "--target=tpu-v5")
     assert (
         done.returncode == 2
         and done.stderr.count("\n") == 1

@@ -2,9 +2,6 @@
 
 import csv
 import dataclasses
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,7 +20,6 @@ from seqarch.costs.spec import Failed
 from seqarch.errors import UserError
 from seqarch.model import count_parameters
 
-ROOT = Path(__file__).parents[2]
 CONFIG = Config(length=64, model=ModelConfig("gru", layers=1, dim=8, mlp=8))
 LENGTHS = (1024, 4096, 16384, 65536)
 
@@ -172,7 +168,7 @@ def plotted(directory):
 
 
 @pytest.mark.slow
-def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
+def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path, run_here):
     arguments = [
         "--config=configs/memory.py",
         f"--workdir={tmp_path}",
@@ -183,8 +179,7 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path):
         "--config.model.mlp=64",
         "--targets=local,gpu-h10,local:2x1",
     ]
-    command = [sys.executable, "scripts/memory.py", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_here("scripts/memory.py", *arguments)
     assert done.returncode == 0, done.stderr
     left_out = [line for line in done.stderr.splitlines() if line.startswith("left out: ")]
     assert (

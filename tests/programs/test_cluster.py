@@ -108,7 +108,7 @@ def test_whatever_ends_two_processes_the_next_start_goes_on_where_one_process_wo
     saved = 3
     assert list(losses(run)) == [1, 2, 3] and restore.steps(run / "checkpoints") == [saved]
 
-    train = ["-c", f"from tests.programs import test_cluster as t; t.train({str(run)!r}, None)"]
+    train = ["-c", f"from tests.programs import children; children.go_on({str(run)!r}, None)"]
     for victim in (1, 0):
         before = losses(run)
         with processes(2, *train) as started:
@@ -149,28 +149,6 @@ def test_whatever_ends_two_processes_the_next_start_goes_on_where_one_process_wo
     assert len(ours) == len(whole) == step + 3
     np.testing.assert_allclose(ours, whole, rtol=1e-5)
     assert min(abs(np.diff(whole))) > 1e-5 * max(whole)
-
-
-def train(run: str, interrupted: int | None) -> None:
-    """Goes on with a run, as the test above does in processes of a cluster.
-
-    Process `interrupted` gets Ctrl-C before the first step.
-    """
-    from seqarch.runtime import cli
-
-    @contextlib.contextmanager
-    def interrupt(*_) -> Iterator[None]:
-        if jax.process_index() == interrupted:
-            os.kill(os.getpid(), signal.SIGINT)
-        yield
-
-    def main() -> None:
-        if interrupted is not None:
-            loop.Progress.compiling = interrupt
-        loop.train(rundir.read_config(run), run)
-
-    sys.argv[1:] = []
-    cli.run(main)
 
 
 @pytest.mark.parametrize(

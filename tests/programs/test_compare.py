@@ -168,11 +168,18 @@ def test_each_run_of_a_member_has_the_command_that_makes_it(monkeypatch):
         assert f"--config.seed.model={seed}" in again and f"runs/tour/gru/seed-{seed}" in again
 
 
+def arguments(directory: Path, workdir: str) -> list[str]:
+    """Returns the arguments of a comparison of tiny members on a text in `directory`."""
+    return [
+        f"--config={directory / 'tiny.py'}",
+        f"--config.data.path={directory / 'text'}",
+        f"--workdir={directory / workdir}",
+    ]
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    """A function that runs scripts/compare.py on tiny members, one of the user's own, in one and
-    the same directory.
-    """
+    """What scripts/compare.py wrote of tiny members, one of the user's own, and its directory."""
     directory = tmp_path_factory.mktemp("compare")
     for index in range(8):
         (directory / f"{index}.txt").write_text(
@@ -184,30 +191,27 @@ def compared(tmp_path_factory):
         "from seqarch.mixers.linear_attention import LinearAttention\n\n"
         "class Mine(LinearAttention):\n    pass\n"
     )
+    command = [sys.executable, str(ROOT / "scripts/compare.py"), *arguments(directory, "runs")]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=directory, env=env)
+    assert done.returncode == 0, done.stderr
+    return done, directory / "runs"
 
-    def run(*arguments, workdir="runs"):
-        command = [
-            sys.executable,
-            str(ROOT / "scripts/compare.py"),
-            f"--config={directory / 'tiny.py'}",
-        ]
-        command += [
-            f"--config.data.path={directory / 'text'}",
-            f"--workdir={directory / workdir}",
-            *arguments,
-        ]
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            command, capture_output=True, text=True, cwd=directory, env=env
-        ), directory / workdir
 
-    first, runs = run()
-    assert first.returncode == 0, first.stderr
-    return first, runs, run
+@pytest.fixture
+def run(compared, run_here):
+    """A function that runs the same program in the same directory, in this process."""
+    directory = compared[1].parent
+
+    def run(*more, workdir="runs"):
+        given = arguments(directory, workdir)
+        return run_here("scripts/compare.py", *given, *more, cwd=directory)
+
+    return run
 
 
 def test_whole_comparison_is_written(compared):
-    result, runs, _ = compared
+    result, runs = compared
     assert TOUR in result.stdout
     assert re.search(r"gru, seed 0.*step 4/4", result.stdout), result.stdout
     found = read(runs / records.NAME)
@@ -239,22 +243,22 @@ def test_whole_comparison_is_written(compared):
 
 
 def test_a_comparisons_directory_is_rendered_again_as_it_was(compared):
-    _, runs, _ = compared
+    _, runs = compared
     assert collect([runs]) == read(runs / records.NAME)
 
 
-def test_second_run_trains_nothing_and_says_the_same(compared):
-    _, runs, run = compared
+def test_second_run_trains_nothing_and_says_the_same(compared, run):
+    _, runs = compared
     before = read(runs / records.NAME).members
-    result, _ = run("--minutes=0")
+    result = run("--minutes=0")
     assert result.returncode == 0, result.stderr
     assert "is there already" in result.stdout
     assert not re.search(r"step \d+/4", result.stdout), "a member was trained again"
     assert read(runs / records.NAME).members == before
 
 
-def test_other_steps_are_refused_in_one_line(compared):
-    result, _ = compared[2]("--config.steps=8")
+def test_other_steps_are_refused_in_one_line(run):
+    result = run("--config.steps=8")
     assert result.returncode == 2
     assert (
         "4 steps" in result.stderr
@@ -263,13 +267,13 @@ def test_other_steps_are_refused_in_one_line(compared):
     )
 
 
-def test_another_text_is_refused_in_one_line(compared, tmp_path):
+def test_another_text_is_refused_in_one_line(run, tmp_path):
     for index in range(8):
         (tmp_path / f"{index}.txt").write_text(
             f"work {index}: " + "all the world is a stage. " * 40
         )
     prepare(str(tmp_path / "*.txt"), str(tmp_path / "text"), validation=0.25, test=0.25)
-    result, _ = compared[2](f"--config.data.path={tmp_path / 'text'}")
+    result = run(f"--config.data.path={tmp_path / 'text'}")
     assert result.returncode == 2
     assert (
         "another text" in result.stderr
@@ -278,14 +282,14 @@ def test_another_text_is_refused_in_one_line(compared, tmp_path):
     )
 
 
-def test_interrupted_member_goes_on_and_is_measured_anew(compared):
-    _, runs, run = compared
+def test_interrupted_member_goes_on_and_is_measured_anew(compared, run):
+    _, runs = compared
     (runs / "gru/seed-0" / records.NAME).unlink()
     partly = runs / "second one/seed-0" / records.NAME
     (found,) = records.read(partly).results
     kept = tuple(each for each in found.records if each.evaluator != "speed")
     records.write(partly, [found._replace(records=kept)])  # as eval.py --only leaves it
-    result, _ = run("--config.eval.limit=100")
+    result = run("--config.eval.limit=100")
     assert result.returncode == 0, result.stderr
     assert not re.search(r"step \d+/4", result.stdout), "a trained member was trained again"
     sizes = {each.value("quality", "bytes") for each in read(runs / records.NAME).models}
@@ -293,15 +297,17 @@ def test_interrupted_member_goes_on_and_is_measured_anew(compared):
     assert read(runs / records.NAME).models[1].value("speed", "train_tokens_per_s") > 0
 
 
-def test_evidence_is_a_learning_rate_from_a_grid_and_fresh_seeds_on_the_test_works(compared):
+def test_evidence_is_a_learning_rate_from_a_grid_and_fresh_seeds_on_the_test_works(compared, run):
+    """One worker is this process, which trains one run after the other."""
     choices = [
+        "--workers=1",
         "--config.lrs=(1e-6, 3e-2, 30.0)",
         "--config.seeds=(1, 2)",
         "--config.split=test",
         "--config.evals.context.targets=2",
     ]
     choices += ["--config.eval.limit=400"]
-    result, runs = compared[2](*choices, workdir="evidence")
+    result, runs = run(*choices, workdir="evidence"), compared[1].parent / "evidence"
     assert result.returncode == 0, result.stderr
     assert {path.name for path in (runs / "gru").iterdir()} == {
         "lr-1e-06",
@@ -322,7 +328,7 @@ def test_evidence_is_a_learning_rate_from_a_grid_and_fresh_seeds_on_the_test_wor
     assert behind == pytest.approx([0, abs(bits[0] - bits[1])])
     titles = {table.title for table in comparison_tables(found)}
     assert {"Which differences are differences", "Learning rates", "Use of context"} <= titles
-    again, _ = compared[2](*choices, workdir="evidence")
+    again = run(*choices, workdir="evidence")
     assert again.returncode == 0 and "compiling" not in again.stdout
     assert read(runs / records.NAME).members == found.members
 

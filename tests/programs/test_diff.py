@@ -130,14 +130,8 @@ def test_the_verdict_follows_from_the_interval(interval, documents, better):
     assert ("too narrow" in told) == (1 < documents < 10)
 
 
-def test_the_program_prints_both_and_answers_mistakes_in_one_line(top):
-    run = lambda *arguments: subprocess.run(
-        [sys.executable, ROOT / "scripts/diff.py", *arguments],
-        cwd=top,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_the_program_prints_both_and_answers_mistakes_in_one_line(top, run_here):
+    run = lambda *arguments: run_here("scripts/diff.py", *arguments, cwd=top)
     done = run("a", "a")
     assert done.returncode == 0, done.stderr
     same = difference.quality_difference(top / "a", top / "a", "validation")

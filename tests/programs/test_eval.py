@@ -1,7 +1,5 @@
 """eval.py on a run: every promised number, and where it is written."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -19,7 +17,6 @@ from seqarch.report.single import run_text
 from seqarch.tasks.text import tokens, writer
 from seqarch.training.loop import train
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = {
     "hamlet": b"To be, or not to be, that is the question. " * 3,
     "macbeth": b"Is this a dagger? " * 5,
@@ -181,9 +178,8 @@ def test_what_does_not_fit_the_device_has_a_status_and_no_value(run, monkeypatch
     assert results.find("speed", "train_tokens_per_s").status == "oom"
 
 
-def test_program_prints_what_it_measured(run):
-    command = [sys.executable, ROOT / "eval.py", f"--workdir={run}", "--only=flops"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_program_prints_what_it_measured(run, run_here):
+    done = run_here("eval.py", f"--workdir={run}", "--only=flops")
     assert done.returncode == 0, done.stderr
     assert "FLOPs per token" in done.stdout and f"{run / records.NAME}" in done.stdout
     (written,) = records.read(run / records.NAME).results

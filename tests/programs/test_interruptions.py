@@ -9,17 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from seqarch.config import Config, parse, resolve, to_dict
+from seqarch.config import Config, resolve, to_dict
 from seqarch.errors import Stopped, UserError
-from seqarch.runtime import cli
 from seqarch.training import loop, restore, sharded_step, sharding, storage
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.logging import Logger, read_rows
+from tests.programs.children import signal_at
 from tests.programs.test_train import config, corpus
 
 ROOT = Path(__file__).parents[2]
@@ -28,60 +27,6 @@ __all__ = ["corpus"]
 
 def nine_steps(corpus: Path) -> Config:
     return config(corpus, steps=9, log_every=1)
-
-
-def signal_at(step: int, number: int):
-    """Logger.log that sends `number` to its own process with the row of `step`."""
-    log = Logger.log
-
-    def logs(self: Logger, row: dict) -> None:
-        log(self, row)
-        if row["step"] == step:
-            os.kill(os.getpid(), number)
-
-    return logs
-
-
-def die_in_save(step: int):
-    """Checkpointer.save that dies at the first file or directory that the save of `step` puts in
-    its place.
-    """
-    save = Checkpointer.save
-
-    def saves(self: Checkpointer, state) -> None:
-        if int(state.step) == step:
-            self._manager.wait_until_finished()
-            sys.addaudithook(
-                lambda event, _: (
-                    os.kill(os.getpid(), signal.SIGKILL) if event == "os.rename" else None
-                )
-            )
-        save(self, state)
-
-    return saves
-
-
-def interrupt_and_hang(_: Checkpointer) -> None:
-    """Checkpointer.wait, on a storage that doesn't answer, when Ctrl-C comes a second time."""
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(600)
-
-
-def main(given: str, workdir: str, how: str) -> None:
-    """What the test below runs in processes of its own."""
-    if how == "save":
-        Checkpointer.save = die_in_save(6)
-    else:
-        step, number = {
-            "kill": (5, signal.SIGKILL),
-            "twice": (4, signal.SIGINT),
-            "term": (7, signal.SIGTERM),
-        }[how]
-        Logger.log = signal_at(step, number)
-    if how == "twice":
-        Checkpointer.wait = interrupt_and_hang
-    sys.argv[1:] = []
-    cli.run(lambda: loop.train(parse(json.loads(given)), workdir))
 
 
 def ends_alike(run: Path, other: Path) -> bool:
@@ -104,8 +49,8 @@ def test_a_run_that_was_cut_short_again_and_again_ends_where_the_whole_one_ends(
     ends = {}
     for how in ("kill", "twice", "save", "term"):
         program = (
-            "from tests.programs import test_interruptions as t; "
-            f"t.main({json.dumps(to_dict(given))!r}, {str(run)!r}, {how!r})"
+            "from tests.programs import children; "
+            f"children.cut_short({json.dumps(to_dict(given))!r}, {str(run)!r}, {how!r})"
         )
         done = subprocess.run(
             [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240

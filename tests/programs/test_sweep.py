@@ -56,12 +56,16 @@ def until(condition, what: str) -> None:
         time.sleep(0.05)
 
 
-def start(directory: Path, *arguments: str, rates=RATES) -> subprocess.Popen:
-    """Starts a sweep over learning rates in directory/runs."""
-    (directory / "tiny.py").write_text(f"{CONFIG}\nRATES = {rates}\n")
-    command = [sys.executable, str(ROOT / "scripts/sweep.py"), f"--config={directory}/tiny.py"]
+def arguments(directory: Path) -> list[str]:
+    """Returns the arguments of a sweep over learning rates in directory/runs."""
+    (directory / "tiny.py").write_text(f"{CONFIG}\nRATES = {RATES}\n")
+    return [f"--config={directory}/tiny.py", f"--workdir={directory}/runs"]
+
+
+def start(directory: Path) -> subprocess.Popen:
+    """Starts the sweep."""
     return subprocess.Popen(
-        [*command, f"--workdir={directory}/runs", *arguments],
+        [sys.executable, str(ROOT / "scripts/sweep.py"), *arguments(directory)],
         cwd=directory,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -76,9 +80,9 @@ def finish(program: subprocess.Popen, code: int = 0) -> str:
     return stdout if code == 0 else stderr
 
 
-def planned(directory: Path, rates=RATES) -> list[PlannedRun]:
+def planned(directory: Path) -> list[PlannedRun]:
     """Returns the runs of the sweep that `start` starts."""
-    namespace: dict = dict(RATES=rates)
+    namespace: dict = dict(RATES=RATES)
     exec(CONFIG, namespace)
     base, sweep = parse(namespace["get_config"]()), namespace["get_hyper"](hyper)
     return plan(base, sweep, directory / "runs", "validation")
@@ -92,7 +96,7 @@ def workers(program: subprocess.Popen) -> list[int]:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or cpus() < 2, reason="no cores to share")
-def test_a_sweep_goes_on_whatever_was_killed_and_runs_nothing_twice(tmp_path):
+def test_a_sweep_goes_on_whatever_was_killed_and_runs_nothing_twice(tmp_path, run_here):
     runs = planned(tmp_path)
     started = [start(tmp_path)]
     try:
@@ -111,12 +115,12 @@ def test_a_sweep_goes_on_whatever_was_killed_and_runs_nothing_twice(tmp_path):
         )
         os.kill(workers(started[1])[0], signal.SIGKILL)
         said = finish(started[1])
-        again = finish(start(tmp_path))
     finally:
         for program in started:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(program.pid, signal.SIGKILL)
             program.communicate()
+    again = run_here("scripts/sweep.py", *arguments(tmp_path), cwd=tmp_path).stdout
     assert re.search(r"\b[1-4] finished", said), said
     assert said.count("its process was killed; another one goes on with it") == 1, said
     assert "4 of 5 runs are done, 1 diverged" in said and "all of them are finished" in again

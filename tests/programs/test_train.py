@@ -266,28 +266,28 @@ def test_a_short_run_that_diverges_does_not_end_as_trained(corpus, tmp_path):
     assert restore.steps(tmp_path / "checkpoints") == []
 
 
-def test_the_command_trains_ctrl_c_saves_and_the_same_command_goes_on(corpus, tmp_path):
+def test_the_command_trains_ctrl_c_saves_and_the_same_command_goes_on(corpus, tmp_path, run_here):
+    """It is a process that Ctrl-C ends."""
     run = tmp_path / "run"
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
+    given = [
         f"--config={ROOT}/configs/lm.py:gru",
         f"--workdir={run}",
     ]
-    command += [
+    given += [
         f"--config.data.path={corpus}",
         "--config.batch=4",
         "--config.length=16",
         "--config.optim.lr=1e-3",
     ]
-    command += [
+    given += [
         "--config.model.dim=16",
         "--config.model.mlp=0",
         "--config.profile=1",
         "--config.log_every=1",
     ]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with subprocess.Popen([*command, "--config.steps=1000000"], **pipes) as process:
+    command = [sys.executable, str(ROOT / "train.py"), *given, "--config.steps=1000000"]
+    with subprocess.Popen(command, **pipes) as process:
         while not (run.exists() and read_rows(run)) and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
@@ -299,8 +299,8 @@ def test_the_command_trains_ctrl_c_saves_and_the_same_command_goes_on(corpus, tm
     )
     assert [row["step"] for row in read_rows(run)] == list(range(1, step + 1))
 
-    command += [f"--config.steps={step + 1}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    given += [f"--config.steps={step + 1}"]
+    done = run_here("train.py", *given)
     assert (done.returncode, done.stderr) == (0, "")
     assert (
         f"going on from step {step} of" in done.stdout
@@ -312,9 +312,7 @@ def test_the_command_trains_ctrl_c_saves_and_the_same_command_goes_on(corpus, tm
 
     flip(largest(run / "checkpoints" / str(step + 1)))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    done = subprocess.run(
-        [*command, "--strict_restore"], capture_output=True, text=True, check=False
-    )
+    done = run_here("train.py", *given, "--strict_restore")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert re.match(
         rf"error: .*/{step + 1} is damaged \(.*\); leave out --strict_restore", done.stderr

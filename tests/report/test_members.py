@@ -1,9 +1,6 @@
 """Members: what they show of several runs, and how finished runs become members."""
 
 import dataclasses
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,8 +15,6 @@ from seqarch.report.notices import notices
 from seqarch.report.render import cells
 from seqarch.training import rundir
 from tests.report.conftest import MADE, NOTICE, baseline_of, comparison_of, member_of, results_of
-
-ROOT = Path(__file__).parents[2]
 
 
 def of(records, seed=0):
@@ -208,13 +203,12 @@ def test_a_run_that_was_not_measured_is_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_program_renders_runs_without_measuring(run, tmp_path):
+def test_the_program_renders_runs_without_measuring(run, tmp_path, run_here):
     one, two = run("one", results_of("", seed=1, bits=2.0)), run("two", results_of("", seed=2))
-    command = [sys.executable, ROOT / "scripts/report.py", one, two, f"--out={tmp_path / 'out'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    out = f"--out={tmp_path / 'out'}"
+    done = run_here("scripts/report.py", str(one), str(two), out)
     assert done.returncode == 0, done.stderr
     (member,) = members.read(tmp_path / "out" / records.NAME).members
     assert len(member.results) == 2 and (tmp_path / "out/report.html").exists()
-    command[2] = tmp_path
-    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    failed = run_here("scripts/report.py", str(tmp_path), str(two), out)
     assert failed.returncode == 2 and failed.stderr.count("\n") == 1

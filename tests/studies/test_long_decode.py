@@ -2,10 +2,6 @@
 records say what they are.
 """
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from seqarch import records
@@ -14,7 +10,6 @@ from studies import long_decode
 from studies.decoding_page import decoding_page
 from studies.long_decode import LAST, DecodingPoint, measure
 
-ROOT = Path(__file__).parents[2]
 CONFIG = Config(model=ModelConfig(layers=1, dim=8, mlp=8))
 
 
@@ -34,12 +29,6 @@ def test_caches_double_while_their_bytes_are_allowed():
 
 
 SMALL = ("--tokens=1000", "--config.model.dim=8", "--config.model.mlp=8")
-
-
-def program(tmp_path, *arguments):
-    out = f"--out={tmp_path}"
-    command = [sys.executable, "scripts/long_decode.py", *SMALL, out, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 def made(mixer, *points):
@@ -65,10 +54,10 @@ def test_tables_part_constant_states_from_caches():
     assert len(page.figures) == 1
 
 
-def test_program_writes_records_and_a_figure_and_keeps_other_mixers(tmp_path):
+def test_program_writes_records_and_a_figure_and_keeps_other_mixers(tmp_path, run_here):
     old = DecodingPoint(1, 1, 1.0, 1, 1)
     records.write(tmp_path / records.NAME, [made("mamba", old), made("gru", old)])
-    done = program(tmp_path, "--mixers=gru")
+    done = run_here("scripts/long_decode.py", *SMALL, f"--out={tmp_path}", "--mixers=gru")
     assert done.returncode == 0, done.stderr
     points = long_decode.read(tmp_path / records.NAME)
     assert points["gru"][-1].tokens == 1000 and points["mamba"] == [old]

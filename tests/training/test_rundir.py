@@ -67,11 +67,9 @@ def test_a_run_directory_is_data_none_of_which_is_unpickled(made, tmp_path):
 
 ROOT = Path(__file__).parents[2]
 ATTACKS = [  # program, where it is started, the module's name as seen from there
-    ("eval.py", "top", "runs.stranger.evil"),
-    ("eval.py", "runs", "stranger.evil"),
     ("eval.py", "stranger", "evil"),
     ("scripts/generate.py", "top", "runs.stranger.evil"),
-    ("scripts/diff.py", "stranger", "evil"),
+    ("scripts/diff.py", "runs", "stranger.evil"),
 ]
 
 

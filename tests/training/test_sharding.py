@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -69,20 +68,15 @@ def same_digests(state: TrainState) -> bool:
     return digests(arrays) == digests(jax.device_put(arrays, jax.devices()[0]))
 
 
-def main() -> None:
-    """What the test below runs in a process with two devices."""
-    meshes = [sharding.make_mesh(MeshConfig(), jax.devices()[:count]) for count in (1, 2)]
-    print(json.dumps([train_on(mesh) for mesh in meshes]))
-
-
-def on_devices(count: int, call: str) -> Any:
-    """What `call` of this module prints as JSON in a process with `count` devices."""
-    env = os.environ | {"JAX_NUM_CPU_DEVICES": str(count)}
-    code = f"from tests.training import test_sharding; test_sharding.{call}"
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> dict:
+    """What `main` prints in a process with four devices."""
+    run = tmp_path_factory.mktemp("run")
+    code = f"from tests.training import test_sharding; test_sharding.main({str(run)!r})"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parents[2],
-        env=env,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "4"},
         capture_output=True,
         text=True,
         check=False,
@@ -91,9 +85,15 @@ def on_devices(count: int, call: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def main(run: str) -> None:
+    meshes = [sharding.make_mesh(MeshConfig(), jax.devices()[:count]) for count in (1, 2)]
+    found = dict(trained=[train_on(mesh) for mesh in meshes], generated=generate_on(run))
+    print(json.dumps(found | dict(in_loops=collectives_in_loops(meshes[1]))))
+
+
 @pytest.mark.slow
-def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_parameters():
-    one, two = on_devices(2, "main()")
+def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_parameters(measured):
+    one, two = measured["trained"]
     np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-5)
     assert one["losses"][-1] < one["losses"][0]
     assert one["digests"] and two["digests"]
@@ -105,8 +105,8 @@ def test_two_devices_with_fsdp_train_to_the_losses_of_one_and_share_the_paramete
     )
 
 
-def generate_on(run: str) -> None:
-    """What the test below runs in a process with four devices."""
+def generate_on(run: str) -> list[dict]:
+    """Texts, and bytes of the model and of a cache that a device holds, of one device and four."""
     Path(run, "config.json").write_text(json.dumps(to_dict(CONFIG)))
     whole = sharding.make_mesh(MeshConfig(), jax.devices()[:1])
     with Checkpointer(Path(run, "checkpoints")) as checkpoints:
@@ -121,12 +121,12 @@ def generate_on(run: str) -> None:
         options = dict(steps=12, key=jax.random.key(1), sampling=Sampling(temperature=0.0))
         texts = [row.tolist() for row in generate(model, [list(b"To be"), [], [7]], **options)]
         found[count] = dict(texts=texts, held=held, cache=cache)
-    print(json.dumps([found[1], found[4]]))
+    return [found[1], found[4]]
 
 
 @pytest.mark.slow
-def test_four_devices_share_the_model_and_generate_the_text_of_one(tmp_path):
-    one, four = on_devices(4, f"generate_on({str(tmp_path)!r})")
+def test_four_devices_share_the_model_and_generate_the_text_of_one(measured):
+    one, four = measured["generated"]
     assert four["texts"] == one["texts"] and len(one["texts"][0]) == 12
     assert four["held"] < 0.4 * one["held"] and four["cache"] < 0.5 * one["cache"]
 
@@ -213,18 +213,17 @@ def test_a_large_parameter_that_nothing_divides_is_named():
 
 
 @pytest.mark.slow
-def test_a_gru_gathers_its_recurrent_matrix_before_its_loop():
-    assert on_devices(2, "print_collectives_in_loops()") == []
+def test_a_gru_gathers_its_recurrent_matrix_before_its_loop(measured):
+    assert measured["in_loops"] == []
 
 
-def print_collectives_in_loops() -> None:
+def collectives_in_loops(mesh: jax.sharding.Mesh) -> list[str]:
     """The collectives that a GRU's train step has in loops over tokens, of which there should be
     none.
     """
     config = dataclasses.replace(
         CONFIG, model=ModelConfig(mixer="gru", layers=1, dim=256, mlp=0), optim=OptimConfig()
     )
-    mesh = sharding.make_mesh(MeshConfig())
     arguments = (
         sharded_step.abstract_state(config, mesh),
         sharded_step.abstract_batch(config, mesh),
@@ -240,7 +239,7 @@ def print_collectives_in_loops() -> None:
         )
         if collective and inside in of_loops:
             found.append(f"{inside}: {collective[1]}")
-    print(json.dumps(found))
+    return found
 
 
 class Described:

@@ -3,7 +3,6 @@ scores and generated text.
 """
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from seqarch.tasks.text.tokenizer import BOUNDARY, BYTES
 from seqarch.training.logging import read_rows
 from seqarch.training.loop import train
 
-ROOT = Path(__file__).parents[3]
 END = "<|endoftext|>"
 MERGES = ["t h", "th e", "\u0120 the", "\u0120 t"]  # \u0120 is the space of byte-level vocabularies
 TEXTS = [f"the {n} the thé".encode() * 4 for n in range(6)]
@@ -92,16 +90,9 @@ def run(top) -> Path:
     return top / "run"
 
 
-def test_the_program_takes_a_tokenizer(top, tmp_path):
-    command = [
-        sys.executable,
-        str(ROOT / "scripts/prepare_data.py"),
-        f"--input={top}/bin/*.bin",
-        f"--output={tmp_path}/out",
-    ]
-    done = subprocess.run(
-        [*command, f"--tokenizer={top}/tokenizer.json"], capture_output=True, text=True
-    )
+def test_the_program_takes_a_tokenizer(top, tmp_path, run_here):
+    given = f"--input={top}/bin/*.bin", f"--output={tmp_path}/out"
+    done = run_here("scripts/prepare_data.py", *given, f"--tokenizer={top}/tokenizer.json")
     assert done.returncode == 0 and "--config.model.vocab=262" in done.stdout, done
     assert tokens.read_meta(tmp_path / "out") == tokens.read_meta(top / "tokens")
 
@@ -209,20 +200,13 @@ def test_texts_of_the_same_bytes_have_the_same_digest(top):
     assert whole[0] == whole[1] != quality.digest(splits[0], losses.texts(splits[0], 20))
 
 
-def generated(run: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [
-        sys.executable,
-        ROOT / "scripts/generate.py",
-        f"--workdir={run}",
-        "--steps=5",
-        *arguments,
-    ]
-    return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-
-
-def test_text_is_generated_without_the_prepared_directory_and_the_library(run, tmp_path):
+@pytest.mark.slow
+def test_text_is_generated_without_the_prepared_directory_and_the_library(
+    run, tmp_path, run_here, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
     run.rename(tmp_path / "moved")
-    done = generated(tmp_path / "moved")
+    done = run_here("scripts/generate.py", f"--workdir={tmp_path / 'moved'}", "--steps=5")
     (tmp_path / "moved").rename(run)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 1
@@ -356,8 +340,10 @@ class TestWithTheLibrary:
         with pytest.raises(UserError, match="takes text in UTF-8"):
             tokenizer.load(top / "tokenizer.json").encode(b"caf\xe9")
 
-    def test_a_prompt_is_continued(self, run):
-        done = generated(run, "--prompt=the the")
+    @pytest.mark.slow
+    def test_a_prompt_is_continued(self, run, run_here):
+        given = f"--workdir={run}", "--steps=5", "--prompt=the the"
+        done = run_here("scripts/generate.py", *given)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("the the")
 
