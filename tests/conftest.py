@@ -81,7 +81,7 @@ def pytest_collection_finish() -> None:
     """Leaves what was imported out of garbage collections, which take a tenth of the time else."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(100_000, 20, 50)
 
 
 @pytest.fixture

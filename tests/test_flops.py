@@ -284,6 +284,7 @@ def test_attention_counts_each_visible_pair_once(window):
     )
 
 
+@pytest.mark.slow
 def test_pairs_of_full_attention_grow_with_the_square():
     pairs = [
         model_flops("attention", time).matmul - model_flops("attention", 1).matmul * time

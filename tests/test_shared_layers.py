@@ -76,7 +76,7 @@ def test_the_gradient_of_a_shared_layer_is_the_sum_of_those_at_its_places(kind, 
         jax.tree.map(check, gradient.shared_blocks[index], total)
 
 
-@pytest.mark.parametrize("kind", PATTERNS)
+@pytest.mark.parametrize("kind", slow_but({"hybrid"}, PATTERNS))
 def test_a_shared_layer_counts_once_in_parameters_and_at_each_place_in_costs(kind):
     given, plain = config(kind), config(kind, shared=False)
     model, spared, seen = build(given), 0, set()

@@ -108,6 +108,7 @@ def test_every_form_is_timed_once_in_every_size_that_matters():
     assert {"method": "recompute", "chunk": 128} not in found
 
 
+@pytest.mark.slow
 def test_the_choice_was_measured_and_the_default_stays_where_it_is_about_as_fast():
     config = dataclasses.replace(
         TINY,

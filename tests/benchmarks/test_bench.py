@@ -72,6 +72,7 @@ def test_records_say_what_was_measured_and_where(results, tmp_path):
     assert planned and all(record.value > 0 for record in planned)
 
 
+@pytest.mark.slow
 def test_ratios_are_of_what_was_measured_and_are_shown(results):
     def seconds(form):
         at = {"group": "gru", "form": form, "shape": "B1 T8", "pass": "train"}

@@ -26,6 +26,7 @@ def tables():
         return found
 
 
+@pytest.mark.slow
 def test_software_and_devices_are_told(tables):
     told = {row[0]: row[1] for row in cells(tables["Software"])}
     assert told["jax"] == jax.__version__
@@ -33,12 +34,14 @@ def test_software_and_devices_are_told(tables):
     assert device[1] == "cpu" and device[-1] == "no data sheet"
 
 
+@pytest.mark.slow
 def test_every_mixer_with_forms_has_one(tables):
     told = {row[0]: row[1] for row in cells(tables["Forms"])}
     assert told.keys() == {name for name in MIXERS if resolve_mixer(name).forms}
     assert told["mamba"] == "method=recompute"
 
 
+@pytest.mark.slow
 def test_speed_is_measured_against_the_data_sheet(tables, monkeypatch):
     assert [row.cells[0] for row in tables["Products"].rows] == ["float32", "bfloat16"]
     assert all(row.cells[1] > 0 and row.cells[2] is None for row in tables["Products"].rows)

@@ -149,6 +149,7 @@ def test_an_error_of_the_compiler_is_a_line():
 HARMLESS = {"errors.py", "files.py", "provenance.py", "types.py"}  # they change no program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module, sources",
     [("programs", specs.SOURCES), ("time", specs.SOURCES + specs.TIME_SOURCES)],

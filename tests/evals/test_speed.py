@@ -14,7 +14,6 @@ from seqarch.costs.programs import DECODED
 from seqarch.evals import speed
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.tasks.text import tokens, writer
-from tests.grids import slow_but
 from tests.models import build
 
 
@@ -44,7 +43,8 @@ def test_speed_of_training_and_of_serving_at_every_context(run):
     assert all(np.isfinite(each.value) and each.value > 0 for each in found)
 
 
-@pytest.mark.parametrize("context", slow_but({64}, [64, 80]))
+@pytest.mark.slow
+@pytest.mark.parametrize("context", [64, 80])
 def test_contexts_are_reached_by_a_real_prefill_and_decoding_ends_at_them(
     run, monkeypatch, context
 ):

@@ -71,11 +71,11 @@ def copy_as_100(top: Path) -> None:
     shutil.copytree(top / "run/checkpoints/2", top / "run/checkpoints/100")
 
 
-GO_ON = (
-    "--workdir={tmp}/run --config.steps=9 --config.batch=4 --config.length=16 "
-    "--config.log_every=2 --config.model.dim=16 "
+SMALL = (
+    "--config.batch=4 --config.length=16 --config.model.dim=16 --config.model.mlp=16 "
+    "--config.model.layers=1"
 )
-GO_ON += "--config.model.mlp=16 --config.model.layers=1"
+GO_ON = f"--workdir={{tmp}}/run --config.steps=9 --config.log_every=2 {SMALL}"
 OFFLINE = dict(
     XDG_CACHE_HOME="{tmp}/cache",
     PIP_INDEX_URL="http://127.0.0.1:9",
@@ -480,11 +480,11 @@ MISTAKES = [
     ),
     (
         "train.py",
-        "",
+        SMALL,
         "the text has a token 65535, its vocabulary ends at",
         change("corpus/train.bin", lambda data: b"\xff" * len(data)),
     ),
-    ("train.py", "", "the text has a token 65535, its vocabulary ends at", OTHER_TOKENS),
+    ("train.py", SMALL, "the text has a token 65535, its vocabulary ends at", OTHER_TOKENS),
     ("eval.py", "", "the text has a token 65535, its vocabulary ends at", read_here(OTHER_TOKENS)),
     (
         "eval.py",
@@ -615,6 +615,7 @@ def test_so_it_is_in_a_process_of_its_own(program, top):
     check_answer(done.returncode, done.stderr, row[2], top)
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_devices_do_not_divide_is_a_line(top):
     command = [sys.executable, "train.py", *arguments("train.py", "--config.batch=3", top)]
     env = os.environ | dict(JAX_NUM_CPU_DEVICES="2")
@@ -622,6 +623,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_a_line(top):
     check_answer(done.returncode, done.stderr, "do not divide over 2 devices", top)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_line():
     program = (
         "from seqarch.runtime import cli; cli.run(lambda: open('/dev/full', 'w', "
@@ -637,6 +639,7 @@ def test_a_full_disk_is_a_line():
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_read_enough_ends_a_program_in_silence():
     program = (
         "from seqarch.runtime import cli; cli.run(lambda: [print('x' * 1000) for _ in "

@@ -220,6 +220,7 @@ for _ in range(2):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
 def test_what_was_freed_is_allocated_again_without_the_systems_help():
     done = subprocess.run(

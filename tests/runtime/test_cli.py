@@ -14,6 +14,7 @@ from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
 from seqarch.runtime import cli, overrides
 from seqarch.runtime.help import config_fields, meanings, mixer_options
+from tests.grids import slow_but
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +55,10 @@ def test_a_bug_keeps_its_traceback(capfd, monkeypatch):
         answer(KeyError("x"), capfd, monkeypatch)
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+ALL = "<&- >&- 2>&-"
+
+
+@pytest.mark.parametrize("closed", slow_but({ALL}, ["<&-", ">&-", "2>&-", ALL]))
 def test_closed_streams_are_as_if_nobody_listened(closed, tmp_path):
     program = (
         "import os; from seqarch.runtime import cli; "

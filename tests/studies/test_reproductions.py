@@ -101,6 +101,7 @@ def test_every_reproduction_can_be_planned(study, tmp_path):
         assert all(dict(measure.at) in measured for measure in study.measures)
 
 
+@pytest.mark.slow
 def test_a_reproduction_chooses_a_rate_and_reports_fresh_seeds(tmp_path):
     def get_config():
         config = probes.get_config("parity(length=8),gru")

@@ -184,6 +184,7 @@ def test_processes_share_the_rows_of_one(probe):
         next(probe.batches("train", seed=1, batch=8, process=0, processes=3))
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same_rows():
     program = "\n".join(
         f"print({name!r}, row_hashes(probes.find_probe({name!r}).rows('train', 7, 3, 4).tokens))"
@@ -320,6 +321,7 @@ def test_every_probe_has_a_config(name):
         dataclasses.replace(task, **{task.size: size})
 
 
+@pytest.mark.slow
 def test_a_config_names_a_task_without_importing_it():
     program = (
         "import sys\nfrom seqarch.config import parse\n"

@@ -92,6 +92,7 @@ def test_names_are_dotted_and_tell_parameters_apart():
     assert len(names) == len(jax.tree.leaves(initial()))
 
 
+@pytest.mark.slow
 def test_a_program_ends_soon_after_a_save_that_could_not_make_its_directory(tmp_path):
     command = [sys.executable, "-c", FAILING_SAVE, tmp_path / "checkpoints"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -45,6 +45,7 @@ def test_only_small_steps_share_a_dispatch():
     assert most_steps(EVERY, parameters + 1) == 1
 
 
+@pytest.mark.slow
 def test_the_bits_of_steps_do_not_depend_on_where_dispatches_end():
     given = probes.get_config("mqar(pairs=2,length=16,vocab=16),gru")
     given.update_from_flattened_dict(

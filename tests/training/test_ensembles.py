@@ -56,6 +56,7 @@ def pair(tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.mark.slow
 def test_a_member_has_the_bits_that_it_has_beside_one_that_diverges(pair, tmp_path):
     end, other = together(tmp_path, GOOD, WILD)
     assert end["step"] == STEPS and isinstance(other, Diverged)
@@ -66,6 +67,7 @@ def test_a_member_has_the_bits_that_it_has_beside_one_that_diverges(pair, tmp_pa
     assert not {STEPS} & set(restore.steps(tmp_path / "1" / "checkpoints"))
 
 
+@pytest.mark.slow
 def test_a_member_is_what_it_is_alone(pair, tmp_path):
     train(GOOD, tmp_path / "alone", progress=quiet)
     ours, theirs = scores(pair / "0"), scores(tmp_path / "alone")
@@ -78,6 +80,7 @@ def test_a_member_is_what_it_is_alone(pair, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_members_go_on_together_or_alone(pair, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         asked = iter([0, 0, 0, signal.SIGTERM])
@@ -91,6 +94,7 @@ def test_members_go_on_together_or_alone(pair, tmp_path, monkeypatch):
         assert arrays(tmp_path / index) == arrays(pair / index)
 
 
+@pytest.mark.slow
 def test_a_member_that_is_solved_or_stands_elsewhere_leaves_the_group(pair, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(group, "is_solved", lambda rows, config: config.seed.model == 1)

@@ -108,6 +108,7 @@ def test_learns_text_and_cannot_see_the_future(mixer):
     assert above < 0.2, "has not learnt the frequencies of bytes, so the test says nothing"
 
 
+@pytest.mark.slow
 def test_a_leak_would_show():
     below, _ = shuffled_bits_beyond_entropy(f"{__name__}:Leaky")
     assert below < -1
@@ -245,6 +246,7 @@ def test_a_step_whose_update_is_not_finite_changes_nothing_but_the_count():
     assert equal(after.opt_state.adam, before.opt_state.adam)
 
 
+@pytest.mark.slow
 def test_z_loss_pulls_the_normaliser_to_one_and_is_not_reported_as_loss():
     """One plain gradient step along z-loss alone lowers log(Z)^2."""
     config = dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, z_loss=1.0))
@@ -257,6 +259,7 @@ def test_z_loss_pulls_the_normaliser_to_one_and_is_not_reported_as_loss():
     assert log_z(after.model) < log_z(state.model)
 
 
+@pytest.mark.slow
 def test_dropout_depends_on_the_seed_and_the_step_alone():
     config = dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, dropout=0.5))
     step, rows, state = one_step(config), batch(), start(config)
