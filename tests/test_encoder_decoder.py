@@ -91,7 +91,8 @@ def test_training_prefill_and_steps_are_one_function(kind):
     near(part[2, :5], expected[2, :5])
 
 
-@pytest.mark.parametrize("kind", QUICK)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_padding_of_the_source_changes_nothing(kind):
     model, (source, tokens) = build(kind), rows()
     padded = np.full((3, S + 4), -1)

@@ -177,6 +177,7 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path, run_her
         "--workers=1",
         "--config.model.dim=16",
         "--config.model.mlp=64",
+        "--config.model.layers=1",
         "--targets=local,gpu-h10,local:2x1",
     ]
     done = run_here("scripts/memory.py", *arguments)
