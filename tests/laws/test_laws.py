@@ -13,6 +13,7 @@ from seqarch.mixers import MIXERS, resolve_mixer
 from seqarch.mixers.gru import GRU, GRUState
 from seqarch.mixers.linear_attention import LinearAttention
 from seqarch.mixers.short_conv import ShortConv
+from seqarch.ops.linear_attention import Tokens
 from seqarch.patterns import parse_pattern
 
 WIDTH = 16
@@ -244,7 +245,7 @@ class Unbounded(LinearAttention):
     def _project(self, x):
         shape = (*x.shape[:-1], self.heads, self.head_dim)
         q, k, v = (project(x).reshape(shape) for project in (self.q, self.k, self.v))
-        return jnp.exp(q), jnp.exp(k), v, None
+        return Tokens(jnp.exp(q), jnp.exp(k), v)
 
 
 class Unnamed(GRU):
