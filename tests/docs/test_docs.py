@@ -87,11 +87,15 @@ def test_results_are_those_of_the_config():
         assert {each.source.split for each in member.results} == {given.split}
 
 
-@pytest.fixture(scope="module")
-def costs():
-    about, results = records.read(ROOT / "docs/memory" / records.NAME)
+def costs_in(directory):
+    about, results = records.read(ROOT / directory / records.NAME)
     assert about["kind"] == "costs"
     return {each.source.member: each for each in results}
+
+
+@pytest.fixture(scope="module")
+def costs():
+    return costs_in("docs/memory")
 
 
 def test_costs_are_those_of_the_config(costs):
@@ -121,9 +125,9 @@ def test_what_fits_is_told_by_its_status(costs):
                 assert (total.value <= memory) == (total.status == "ok")
 
 
-def test_steps_that_ran_were_planned_within_15_per_cent_at_a_gigabyte(costs):
+def test_steps_that_ran_were_planned_within_15_per_cent_at_a_gigabyte():
     large = {}
-    for name, results in costs.items():
+    for name, results in costs_in("docs/memory/actual").items():
         for actual in results.all("costs", "actual_bytes"):
             if actual.value and actual.value >= 1e9:
                 planned = results.value("costs", "planned_bytes", **actual.at)
