@@ -76,6 +76,12 @@ def _linear_attention(form: str, q, k, v, log_decay, state, starts):
     return o.reshape(*o.shape[:2], -1), S
 
 
+def _vector_decay(form: str, q, k, v, log_decay, state, starts):
+    q, k, v, log_decay = _heads(q, k, v, log_decay, heads=16)
+    o, S = ops.linear_attention(q, k, v, log_decay, state, starts=starts, method=form)
+    return o.reshape(*o.shape[:2], -1), S
+
+
 def _delta_rule(form: str, q, k, v, log_decay, beta, state, starts):
     """S_t = a_t (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T."""
     r, k = (k * _channels(x.astype(k.dtype), k) for x in (jnp.exp(log_decay), beta))
@@ -122,6 +128,13 @@ GOALS = {
     ),
     "linear attention, H16 K64, scalar decay": Goal(
         LINEAR_ATTENTION, _linear_attention, (*_HEADS, *_STATE), forward=0.35e-3, train=1.2e-3
+    ),
+    "linear attention, H16 K64, vector decay": Goal(
+        LINEAR_ATTENTION,
+        _vector_decay,
+        (_WIDE, _WIDE, _WIDE, _single(B, T, 1024), *_STATE),
+        forward=0.7e-3,
+        train=1.8e-3,
     ),
     "gated delta rule, H16 K64, scalar decay": Goal(
         LINEAR_ATTENTION,

@@ -17,7 +17,7 @@ from flax import nnx
 from seqarch.layers import Linear
 from seqarch.mixers.heads import head_width
 from seqarch.mixers.matrix_state import MatrixMixer, split_heads
-from seqarch.ops.linear_attention import CHANNEL_FORMS, Tokens
+from seqarch.ops.linear_attention import Tokens
 from seqarch.types import DTypeLike
 
 SMOOTHING = 16  # the gate's exponent is its inverse, which draws the decay to 1
@@ -32,8 +32,6 @@ class GLA(MatrixMixer):
     chunk: tokens per chunk of the forms in chunks
     state_dtype: dtype of the state between calls
     """
-
-    forms = CHANNEL_FORMS
 
     def __init__(
         self,

@@ -131,6 +131,8 @@ def _pallas(
         return o, S
     if _delta_kernel().takes(tokens, otherwise=ACCELERATOR):
         return _delta_kernel().delta_rule(tokens, state)
+    if _channel_kernel().takes(tokens, otherwise=ACCELERATOR):
+        return _channel_kernel().linear_attention(tokens, state)
     return affine.FORMS[ACCELERATOR](of, tokens, state, chunk=chunk)
 
 
@@ -159,6 +161,13 @@ def _delta_kernel() -> ModuleType:
     return kernel
 
 
+def _channel_kernel() -> ModuleType:
+    """Returns the module of the kernels for decays per key channel."""
+    from seqarch.ops.kernels import channel_decay as kernel
+
+    return kernel
+
+
 ACCELERATOR = "parallel"
 FORMS = Forms(
     affine.FORMS,
@@ -167,7 +176,7 @@ FORMS = Forms(
     tpu="pallas",
     kernels={"triton": Kernel("gpu", _triton), "pallas": Kernel("tpu", _pallas)},
 )
-# Of decays per channel, which no kernel takes.
+# Of the delta rule with decays per channel, which no kernel takes.
 CHANNEL_FORMS = Forms(affine.FORMS, cpu="chunked", accelerator=ACCELERATOR)
 
 

@@ -17,9 +17,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.delta_rule_calls import backward, forward
 from seqarch.ops.kernels.delta_rule_heads import chunk_size, unit_rows
+from seqarch.ops.kernels.lanes import by_head, in_lanes, layout_of, padded, padded_state
 from seqarch.ops.kernels.linear_attention import (
     call_by_rows,
     filled,
@@ -28,8 +28,9 @@ from seqarch.ops.kernels.linear_attention import (
     packed,
     unpacked,
 )
-from seqarch.ops.kernels.linear_attention_layout import CHUNK, WIDEST, Layout
+from seqarch.ops.kernels.linear_attention_layout import Layout
 from seqarch.ops.matrix_chunks import Tokens
+from seqarch.ops.numerics import behind
 from seqarch.types import Array, Float
 
 
@@ -46,7 +47,7 @@ def takes(tokens: Tokens, otherwise: str) -> bool:
     per_head = tokens.log_decay is None or tokens.log_decay.ndim == 3
     if not per_head or tokens.r is None or tokens.p is not None or tokens.negative is not None:
         return False
-    return has_tiles(tokens, otherwise, _padded)
+    return has_tiles(tokens, otherwise, padded)
 
 
 def delta_rule(
@@ -58,33 +59,15 @@ def delta_rule(
       tokens: that the kernels take.
       state: before the first token, in float32.
     """
-    starts, (key, value) = tokens.starts, state.shape[2:]
-    q, k, r = (_with_channels(x, _padded(key)) for x in (tokens.q, tokens.k, tokens.r))
-    v, state = (_with_channels(x, _padded(value)) for x in (tokens.v, state))
-    state = jnp.swapaxes(_with_channels(jnp.swapaxes(state, 2, 3), _padded(key)), 2, 3)
-    half = all(x.dtype == jnp.bfloat16 for x in (q, k, v, r))
-    widest = WIDEST if half else WIDEST // 2  # for a v4's memory
-    layout, time = Layout(*q.shape[2:], v.shape[3], sums=False, widest=widest), q.shape[1]
-    rest, shape = -time % CHUNK, v.shape
-    q, k, v, r = (x.reshape(*x.shape[:2], -1) for x in (q, k, v, r))
+    layout, r, starts = layout_of(tokens), tokens.r, tokens.starts
     if starts is not None:  # what is forgotten is not read
-        r = jnp.where(starts[..., None], jnp.zeros((), r.dtype), r)
-    q, k, v, r = (filled(x, rest) for x in (q, k, v, r))
-    g = _log_decays(layout, tokens, rest)
-    o, S = _erase(layout, q, k, v, r, g, packed(layout, state, None))
-    S = unpacked(layout, S)[0][:, :, :key, :value]
-    return o[:, :time].reshape(shape)[..., :value], S
-
-
-def _padded(channels: int) -> int:
-    """Returns the channels of a head whose lanes fill registers, for more than half of one."""
-    return channels if channels <= LANES // 2 else channels + -channels % LANES
-
-
-def _with_channels(x: Float[Array, "B T H X"], size: int) -> Float[Array, "B T H Y"]:
-    """Returns x with channels of zeros behind the others, so that there are `size` of them."""
-    rest = size - x.shape[3]
-    return jnp.pad(x, [(0, 0)] * 3 + [(0, rest)]) if rest else x
+        r = jnp.where(behind(starts, r), jnp.zeros((), r.dtype), r)
+    q, k, r = (in_lanes(x, layout.key) for x in (tokens.q, tokens.k, r))
+    v = in_lanes(tokens.v, layout.value)
+    g = _log_decays(layout, tokens, q.shape[1] - tokens.q.shape[1])
+    o, S = _erase(layout, q, k, v, r, g, packed(layout, padded_state(layout, state), None))
+    key, value = state.shape[2:]
+    return by_head(o, tokens.v), unpacked(layout, S)[0][:, :, :key, :value]
 
 
 def _log_decays(layout: Layout, tokens: Tokens, rest: int) -> Float[Array, "B I M R L"] | None:

@@ -20,8 +20,9 @@ from seqarch.ops.kernels.call import say_once
 from seqarch.ops.kernels.linear_attention_calls import backward, forward
 from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout, fits
 from seqarch.ops.matrix_chunks import Tokens
+from seqarch.ops.numerics import behind
 from seqarch.ops.sharded_rows import by_rows, row_devices
-from seqarch.types import Array, Float
+from seqarch.types import Array, Bool, Float
 
 
 def takes(tokens: Tokens, otherwise: str) -> bool:
@@ -89,7 +90,7 @@ def linear_attention(
     return o, jnp.swapaxes(heads, 1, 2), S, sums
 
 
-def filled(x: Float[Array, "B T *X"], rest: int) -> Array:
+def filled(x: Float[Array, "B T *X"] | Bool[Array, "B T"], rest: int) -> Array:
     """Returns x with `rest` idle tokens behind the others."""
     return jnp.pad(x, [(0, 0), (0, rest), *[(0, 0)] * (x.ndim - 2)]) if rest else x
 
@@ -102,9 +103,13 @@ def log_decays(tokens: Tokens) -> Float[Array, "B T H"] | None:
     g, starts = tokens.log_decay, tokens.starts
     if g is None and starts is None:
         return None
-    g = jnp.zeros(tokens.q.shape[:3]) if g is None else g.astype(jnp.float32)
-    g = jnp.maximum(g, FLOOR)
-    return g if starts is None else jnp.where(starts[..., None], FLOOR, g)
+    return clamped(jnp.zeros(tokens.q.shape[:3]) if g is None else g, starts)
+
+
+def clamped(g: Float[Array, "B T *X"], starts: Bool[Array, "B T"] | None) -> Float[Array, "B T *X"]:
+    """Returns log-decays of at least FLOOR, which is that of tokens that start a document."""
+    g = jnp.maximum(g.astype(jnp.float32), FLOOR)
+    return g if starts is None else jnp.where(behind(starts, g), FLOOR, g)
 
 
 def _log_decays(layout: Layout, tokens: Tokens, rest: int) -> Float[Array, "B I R T"] | None:
