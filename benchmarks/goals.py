@@ -90,6 +90,14 @@ def _delta_rule(form: str, q, k, v, log_decay, beta, state, starts):
     return o.reshape(*o.shape[:2], -1), S
 
 
+def _vector_delta_rule(form: str, q, k, v, log_decay, beta, state, starts):
+    """S_t = (I - b_t k_t k_t^T) diag(a_t) S_{t-1} + b_t k_t v_t^T."""
+    r, k = k * jnp.exp(log_decay).astype(k.dtype), k * _channels(beta.astype(k.dtype), k)
+    q, k, v, r, log_decay = _heads(q, k, v, r, log_decay, heads=16)
+    o, S = ops.linear_attention(q, k, v, log_decay, state, r=r, starts=starts, method=form)
+    return o.reshape(*o.shape[:2], -1), S
+
+
 def _gru(form: str, u, W, b, h0, starts):
     return ops.gru(u, W.astype(u.dtype), b, h0, starts=starts, method=form)
 
@@ -142,6 +150,13 @@ GOALS = {
         (*_HEADS, _single(B, T, 16), *_STATE),
         forward=1e-3,
         train=4e-3,
+    ),
+    "gated delta rule, H16 K64, vector decay": Goal(
+        LINEAR_ATTENTION,
+        _vector_delta_rule,
+        (_WIDE, _WIDE, _WIDE, _single(B, T, 1024), _single(B, T, 16), *_STATE),
+        forward=3e-3,
+        train=9e-3,
     ),
     "GRU, D1024": Goal(
         GRU,

@@ -21,7 +21,7 @@ from seqarch.mixers.deltanet import unit
 from seqarch.mixers.heads import head_width
 from seqarch.mixers.matrix_state import MatrixMixer, split_heads
 from seqarch.mixers.step_size import StepSize
-from seqarch.ops.linear_attention import CHANNEL_FORMS, Tokens
+from seqarch.ops.linear_attention import Tokens
 from seqarch.ops.numerics import spread
 from seqarch.types import DTypeLike
 
@@ -36,8 +36,6 @@ class KDA(MatrixMixer):
     chunk: tokens per chunk of the forms in chunks
     state_dtype: dtype of the state between calls
     """
-
-    forms = CHANNEL_FORMS
 
     def __init__(
         self,

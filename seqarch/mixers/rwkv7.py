@@ -29,7 +29,7 @@ from seqarch.layers import Linear
 from seqarch.mixers.deltanet import unit
 from seqarch.mixers.heads import HeadNorm, head_width
 from seqarch.mixers.matrix_state import MatrixMixer, split_heads
-from seqarch.ops.linear_attention import CHANNEL_FORMS, Tokens
+from seqarch.ops.linear_attention import Tokens
 from seqarch.ops.numerics import dot, rows, spread
 from seqarch.types import Array, DTypeLike, Float
 
@@ -45,8 +45,6 @@ class RWKV7(MatrixMixer):
     chunk: tokens per chunk of the forms in chunks
     state_dtype: dtype of the state between calls
     """
-
-    forms = CHANNEL_FORMS
 
     def __init__(
         self,

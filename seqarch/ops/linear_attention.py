@@ -176,8 +176,6 @@ FORMS = Forms(
     tpu="pallas",
     kernels={"triton": Kernel("gpu", _triton), "pallas": Kernel("tpu", _pallas)},
 )
-# Of the delta rule with decays per channel, which no kernel takes.
-CHANNEL_FORMS = Forms(affine.FORMS, cpu="chunked", accelerator=ACCELERATOR)
 
 
 def idle(tokens: Tokens, valid: Bool[Array, "B T"]) -> Tokens:

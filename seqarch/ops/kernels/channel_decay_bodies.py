@@ -1,88 +1,93 @@
 """Bodies of the kernels of linear attention with a decay per key channel: a block of tokens."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from seqarch.ops.kernels.channel_decay_chunks import Chunk
+from seqarch.ops.kernels.channel_decay_gradients import gradients
 from seqarch.ops.kernels.channel_decay_levels import Levels, in_step
+from seqarch.ops.kernels.delta_rule_chunks import add
 from seqarch.ops.kernels.delta_rule_heads import Heads
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS, iota
 from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout
 
 TOGETHER = 4  # units that are computed in step
 
 
-def forward_block(*refs: Any, layout: Layout, keep: bool) -> None:
+def forward_block(*refs: Any, layout: Layout, names: Sequence[str], keep: bool) -> None:
     """The body of the forward kernel: CHUNK tokens of some units.
 
     Args:
-      refs: q, k, v, the log-decays, the tokens that each factor sums and the first state; then the
+      refs: the tokens' arrays, the tokens that each factor sums and the first state; then the
         outputs, the final state, and the states that enter blocks if they are kept.
       layout: of the heads.
+      names: of the tokens' arrays: q, k, v and g, then p and r if they are there.
       keep: whether the states that enter blocks are kept.
     """
-    *given, first_ref, o_ref, state_ref = refs[:8]
+    given, refs = dict(zip(names, refs)), refs[len(names) :]
+    sums_ref, first_ref, o_ref, state_ref, *entering_refs = refs
 
     @pl.when(pl.program_id(2) == 0)
     def _():
         state_ref[...] = first_ref[...]
 
-    if keep:
-        refs[8][0, 0] = state_ref[0].astype(refs[8].dtype)
+    for ref in entering_refs[:keep]:
+        ref[0, 0] = state_ref[0].astype(ref.dtype)
     heads = Heads(layout)
     levels = Levels(heads)
     for t in _times(heads):
         for units in _groups(layout):
-            chunks = [_chunk(heads, given, t, u, state_ref[0, u]) for u in units]
-            found = in_step([c.forward(levels) for c in chunks])
-            for u, (o, state_ref[0, u]) in zip(units, found):
-                o_ref[0, t, layout.lanes(u)[1]] = o.astype(o_ref.dtype)
+            states = [state_ref[0, u] for u in units]
+            chunks = _chunks(heads, sums_ref[...], given, t, units, states)
+            _score(levels, chunks)
+            for u, c in zip(units, chunks):
+                o_ref[0, t, layout.lanes(u)[1]] = c.output().astype(o_ref.dtype)
+                state_ref[0, u] = c.after()
 
 
-def backward_block(*refs: Any, layout: Layout) -> None:
+def backward_block(*refs: Any, layout: Layout, names: Sequence[str]) -> None:
     """The body of the backward kernel: CHUNK tokens of some units, the last ones first.
 
     Args:
-      refs: q, k, v, the log-decays, the tokens that each factor sums, the gradient of the outputs,
-        the states that enter the block and the gradient of the final state; then the gradients of
-        q, k, v, the log-decays and the first state.
+      refs: the tokens' arrays, the tokens that each factor sums, the gradient of the outputs, the
+        states that enter the block and the gradient of the final state; then the gradients of the
+        tokens' arrays and of the first state.
       layout: of the heads.
+      names: of the tokens' arrays.
     """
-    *given, do_ref, entering_ref, last_ref = refs[:8]
-    d_state_ref = refs[12]
+    given, refs = dict(zip(names, refs)), refs[len(names) :]
+    (sums_ref, do_ref, entering_ref, last_ref), results = refs[:4], dict(zip(names, refs[4:]))
+    results["S"] = refs[-1]
 
     @pl.when(pl.program_id(2) == 0)
     def _():
-        d_state_ref[...] = last_ref[...]
+        results["S"][...] = last_ref[...]
 
     heads = Heads(layout)
     levels, times = Levels(heads), _times(heads)
-    for units in _groups(layout):
+    for units in _groups(layout, layout.paired if "r" in names else TOGETHER):
         states = [entering_ref[0, 0, u].astype(jnp.float32) for u in units]
         chunks = []
         for t in times:
-            chunks.append([_chunk(heads, given, t, u, S) for u, S in zip(units, states)])
+            chunks.append(_chunks(heads, sums_ref[...], given, t, units, states))
+            _score(levels, chunks[-1])
             states = [c.after() for c in chunks[-1]]
         for t, each in reversed(list(zip(times, chunks))):
-            _write_gradients(levels, each, t, units, do_ref, refs[8:])
+            _write_gradients(levels, each, t, units, do_ref, results)
 
 
 def _write_gradients(levels: Levels, chunks, t: slice, units: range, do_ref, results) -> None:
     """Writes the gradients of the chunks of some units."""
-    heads, (*of_tokens, d_state_ref) = chunks[0].heads, results
-    lanes, shape = [heads.layout.lanes(u) for u in units], (heads.size, heads.size)
-    later = jnp.where(iota(shape, ROWS) <= iota(shape, COLUMNS), 1.0, 0.0).astype(do_ref.dtype)
-    steps = [
-        c.backward(levels, do_ref[0, t, values], d_state_ref[0, u], later)
-        for c, u, (_, values) in zip(chunks, units, lanes)
-    ]
-    for u, (keys, values), found in zip(units, lanes, in_step(steps)):
-        dq, dk, dv, d_state_ref[0, u], dg = found
-        places = (keys, keys, values, keys)
-        for ref, x, at in zip(of_tokens, (dq, dk, dv, dg), places):
-            ref[0, t, at] = x.astype(ref.dtype)
+    lanes = [chunks[0].heads.layout.lanes(u) for u in units]
+    do = [do_ref[0, t, values] for _, values in lanes]
+    dS = [results["S"][0, u] for u in units]
+    for u, (keys, values), found in zip(units, lanes, gradients(levels, chunks, do, dS)):
+        results["S"][0, u] = found.pop("S")
+        for name, x in found.items():
+            ref = results[name]
+            ref[0, t, values if name == "v" else keys] = x.astype(ref.dtype)
 
 
 def _times(heads: Heads) -> list[slice]:
@@ -90,15 +95,24 @@ def _times(heads: Heads) -> list[slice]:
     return [slice(at, at + heads.size) for at in range(0, CHUNK, heads.size)]
 
 
-def _groups(layout: Layout) -> list[range]:
+def _groups(layout: Layout, size: int = TOGETHER) -> list[range]:
     """Returns the units that are computed in step."""
-    starts = range(0, layout.together, TOGETHER)
-    return [range(at, min(at + TOGETHER, layout.together)) for at in starts]
+    starts = range(0, layout.together, size)
+    return [range(at, min(at + size, layout.together)) for at in starts]
 
 
-def _chunk(heads: Heads, refs, t: slice, unit: int, S) -> Chunk:
-    """Returns the chunk of a unit at some tokens."""
-    *refs, sums_ref = refs
-    keys, values = heads.layout.lanes(unit)
-    given = (ref[0, t, at] for ref, at in zip(refs, (keys, keys, values, keys)))
-    return Chunk(heads, sums_ref[...], *given, S)
+def _chunks(heads: Heads, sums, refs, t: slice, units: range, states) -> list[Chunk]:
+    """Returns the chunks of units at some tokens."""
+    chunks = []
+    for u, S in zip(units, states):
+        keys, values = heads.layout.lanes(u)
+        given = {name: ref[0, t, values if name == "v" else keys] for name, ref in refs.items()}
+        chunks.append(Chunk(heads, sums, S=S, **given))
+    return chunks
+
+
+def _score(levels: Levels, chunks: list[Chunk]) -> None:
+    """Computes the scores of chunks, and what they add."""
+    in_step([c.score(levels) for c in chunks])
+    if chunks[0].r is not None:
+        add(chunks)

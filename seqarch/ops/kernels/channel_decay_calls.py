@@ -4,6 +4,7 @@ Log-decays have the lanes of keys. States are transposed: [B, U, VP, KP].
 """
 
 import functools
+from collections.abc import Callable, Mapping
 
 import jax
 from jax.experimental import pallas as pl
@@ -18,85 +19,80 @@ from seqarch.types import Array, Float
 
 
 def forward(
-    layout: Layout,
-    q: Float[Array, "B T HK"],
-    k: Float[Array, "B T HK"],
-    v: Float[Array, "B T HV"],
-    g: Float[Array, "B T HK"],
-    state: Float[Array, "B U VP KP"],
-    keep: bool,
+    layout: Layout, tokens: Mapping[str, Array], state: Float[Array, "B U VP KP"], keep: bool
 ) -> tuple[Array, ...]:
     """Returns outputs, final state, and entering states if they are kept.
 
     Args:
       layout: of the heads.
-      q: queries; T is a multiple of CHUNK.
-      k: keys.
-      v: values.
-      g: log-decays, at least FLOOR; that is the decay 0.
+      tokens: q, k, v and g, then p and r if they are there, [B, T, HK] or [B, T, HV]; T is a
+        multiple of CHUNK, and g at least FLOOR, which is the decay 0.
       state: before the first token.
-      keep: whether to return the states that enter blocks [B, T/CHUNK, U, VP, KP], in v's dtype.
+      keep: whether to return the states that enter blocks [B, T/CHUNK, U, VP, KP], in float32 for
+        the delta rule, else in v's dtype.
     """
-    (batch, time), turned = q.shape[:2], transposed(layout)
-    keys, values, _, _ = blocks(layout, CHUNK, lambda t: t)
-    states = blocks(turned, CHUNK, lambda t: t)[3]
+    v = tokens["v"]
+    (batch, time), turned = v.shape[:2], transposed(layout)
+    keys, values, states = _blocks(layout, lambda t: t)
     results = [(values, v.shape, v.dtype), (states, state.shape, state.dtype)]
     if keep:
         shape = batch, time // CHUNK, layout.units, *turned.state
-        results.append((entering_block(turned, 1, lambda t: t), shape, v.dtype))
+        dtype = state.dtype if "r" in tokens else v.dtype
+        results.append((entering_block(turned, 1, lambda t: t), shape, dtype))
     sums = summed(chunk_size(layout), v.dtype)
+    of_tokens = [values if name == "v" else keys for name in tokens]
     return kernel_call(
-        functools.partial(forward_block, layout=layout, keep=keep),
+        functools.partial(forward_block, layout=layout, names=tuple(tokens), keep=keep),
         grid=(batch, layout.turns, time // CHUNK),
-        in_specs=[keys, keys, values, keys, _whole(sums), states],
+        in_specs=[*of_tokens, _whole(sums), states],
         out_specs=[spec for spec, _, _ in results],
         out_shape=[jax.ShapeDtypeStruct(shape, dtype) for _, shape, dtype in results],
         compiler_params=PARAMS,
         name="channel_decay",
-    )(q, k, v, g, sums, state)
+    )(*tokens.values(), sums, state)
 
 
 def backward(
     layout: Layout,
-    q: Float[Array, "B T HK"],
-    k: Float[Array, "B T HK"],
-    v: Float[Array, "B T HV"],
-    g: Float[Array, "B T HK"],
+    tokens: Mapping[str, Array],
     entering: Float[Array, "B N U VP KP"],
     do: Float[Array, "B T HV"],
     d_state: Float[Array, "B U VP KP"],
 ) -> tuple[Array, ...]:
-    """Returns the gradients of q, k, v, the log-decays and the first state.
+    """Returns the gradients of the tokens' arrays and of the first state.
 
     Args:
       layout: of the heads.
-      q: queries.
-      k: keys.
-      v: values.
-      g: log-decays; FLOOR has no derivative.
+      tokens: those of `forward`; a g of FLOOR has no derivative.
       entering: the states that enter blocks.
       do: the gradient of the outputs.
       d_state: that of the final state.
     """
-    last, turned = q.shape[1] // CHUNK - 1, transposed(layout)
-    at = lambda t: last - t
-    keys, values, _, _ = blocks(layout, CHUNK, at)
-    states, entry = blocks(turned, CHUNK, at)[3], entering_block(turned, 1, at)
-    sums = summed(chunk_size(layout), v.dtype)
+    last, given = do.shape[1] // CHUNK - 1, list(tokens.values())
+    keys, values, states = _blocks(layout, lambda t: last - t)
+    entry = entering_block(transposed(layout), 1, lambda t: last - t)
+    sums = summed(chunk_size(layout), do.dtype)
+    of_tokens = [values if name == "v" else keys for name in tokens]
     return kernel_call(
-        functools.partial(backward_block, layout=layout),
-        grid=(len(q), layout.turns, last + 1),
-        in_specs=[keys, keys, values, keys, _whole(sums), values, entry, states],
-        out_specs=[keys, keys, values, keys, states],
-        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v, g, d_state)],
+        functools.partial(backward_block, layout=layout, names=tuple(tokens)),
+        grid=(len(do), layout.turns, last + 1),
+        in_specs=[*of_tokens, _whole(sums), values, entry, states],
+        out_specs=[*of_tokens, states],
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (*given, d_state)],
         compiler_params=PARAMS,
         name="channel_decay_backward",
-    )(q, k, v, g, sums, do, entering, d_state)
+    )(*given, sums, do, entering, d_state)
 
 
 def transposed(layout: Layout) -> Layout:
     """Returns the layout of transposed states."""
     return layout._replace(key=layout.value, value=layout.key)
+
+
+def _blocks(layout: Layout, at: Callable[[int], int]) -> list[pl.BlockSpec]:
+    """Returns the blocks of keys, of values and of states."""
+    keys, values, _, _ = blocks(layout, CHUNK, at)
+    return [keys, values, blocks(transposed(layout), CHUNK, at)[3]]
 
 
 def _whole(x: Float[Array, "N X"]) -> pl.BlockSpec:

@@ -5,40 +5,48 @@ With G_t = g_1 + ... + g_t within a chunk and S the state that enters it, a head
     o_t = S^T (exp(G_t) q_t) + sum_{s<=t} (q_t . exp(G_t - G_s) k_s) v_s
     S' = diag(exp(G_C)) S + sum_s (exp(G_C - G_s) k_s) v_s^T
 
-The gradient of G_t is q_t dq_t - k_t dk_t, and that of G_C also that of what leaves the chunk.
+The delta rule erases u_t = S_{t-1}^T r_t at the keys p_t, or at k_t. So it adds -u_t there, or
+v_t - u_t in place of v_t. As in seqarch/ops/kernels/delta_rule_chunks.py what is added, D, solves a
+triangular system (I + A) D = X. There r_t reads as a query of the token before.
+
 States are transposed, [V, K], so that decays of channels lie along lanes.
 
 Source: Yang et al. 2023, "Gated linear attention transformers with hardware-efficient training",
-section 4 and appendix C (the gradient of decays).
+section 4; Kimi Team 2025, "Kimi Linear: an expressive, efficient attention architecture", section 3
+(the delta rule).
 """
+
+from functools import cached_property
 
 import jax.numpy as jnp
 
-from seqarch.ops.decay import FLOOR
-from seqarch.ops.kernels.channel_decay_levels import (
-    Decays,
-    Levels,
-    Steps,
-    Within,
-    gradients,
-    scores,
+from seqarch.ops.kernels.channel_decay_levels import Decays, Levels, Steps, Within, scores
+from seqarch.ops.kernels.delta_rule_chunks import Adding
+from seqarch.ops.kernels.delta_rule_heads import (
+    Heads,
+    after_a_token,
+    before_a_token,
+    times,
+    transposed_times,
 )
-from seqarch.ops.kernels.delta_rule_heads import Heads, times
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS
-from seqarch.ops.kernels.parts import Parts, parts_of, parts_product
+from seqarch.ops.kernels.linear_attention_heads import COLUMNS
+from seqarch.ops.kernels.parts import Parts, part_pairs, parts_of, parts_product, rows_product
 from seqarch.types import Array, Float
 
 
-class Chunk:
+class Chunk(Adding):
     """A chunk of a unit of heads.
 
     Attributes:
-      q, k, v: queries, keys and values.
+      q, k, v, g, p, r: of the chunk; p and r may be None.
       S: the state that enters.
       decays: of the chunk.
-      entering: queries, decayed from the entering state.
-      leaving: keys, decayed to the end of the chunk.
-      P: the scores of queries with keys, once they are computed.
+      writes: the keys at which something is added.
+      entering: queries and reads, decayed from the entering state, in parts.
+      leaving: the writes, decayed to the end of the chunk, in parts.
+      P: the scores of queries with each set of writes, in parts; `score` computes them.
+      A: those of reads with the keys at which is erased.
+      of_values: those of reads with the keys at which values are written.
     """
 
     def __init__(
@@ -50,67 +58,76 @@ class Chunk:
         v: Float[Array, "C V"],
         g: Float[Array, "C K"],
         S: Float[Array, "V K"],
+        p: Float[Array, "C K"] | None = None,
+        r: Float[Array, "C K"] | None = None,
     ):
-        self.heads, self.dtype, self.g, self.S = heads, v.dtype, g, S
-        self.q, self.k, self.v = q, k, self.parts(v)
+        self.heads, self.dtype = heads, v.dtype
+        self.q, self.k, self.v, self.g, self.p, self.r, self.S = q, k, v, g, p, r, S
+        self._whole = r is not None or q.dtype != v.dtype
         self.decays = Decays(g, sums, self.dtype)
-        self.within = Within(heads, self.decays, [q], [k], self.parts)
-        self.entering = self.parts(q * self.decays.since)
-        self.leaving = self.parts(k * self.decays.until)
+        self.writes = [k] if p is None else [k, p]
+        reads, entering = [q], [q * self.decays.since]
+        if r is not None:
+            reads.append(before_a_token(r.astype(jnp.float32)))
+            entering.append(r * after_a_token(self.decays.since, 1.0))
+        self.within = Within(heads, self.decays, reads, self.writes, self.parts)
+        self.entering = [self.parts(x) for x in entering]
+        self.leaving = [self.parts(x * self.decays.until) for x in self.writes]
 
     def parts(self, x: Array) -> Parts:
-        """Returns what is multiplied of numbers: they are rounded to the dtype of values."""
-        return (x.astype(self.dtype),)
+        """Returns what is multiplied of numbers.
 
-    def stacked(self, x: Parts) -> Parts:
-        return tuple(map(self.heads.stack, x))
+        The delta rule has all of their parts, and else they are rounded if the arrays are.
+        """
+        return parts_of(x, self.dtype) if self._whole else (x.astype(self.dtype),)
+
+    @cached_property
+    def state(self) -> Parts:
+        """The state that enters."""
+        return self.parts(self.S)
+
+    @cached_property
+    def added(self) -> list[Parts]:
+        """What is added to the state at each set of writes."""
+        found = [self.v] if self.r is None else [self.D] if self.p is None else [self.v, self.D]
+        return [self.parts(x) for x in found]
+
+    def score(self, levels: Levels) -> Steps[None]:
+        """Computes the scores."""
+        found, size = (yield from scores(levels, self.within)), self.heads.size
+        self.P = [self.parts(x[:size]) for x in found]
+        if self.r is not None:
+            of_reads = [after_a_token(x[size:], 0.0) for x in found]
+            self.A32 = of_reads[-1]
+            self.A, self.of_values = self.parts(self.A32), self.parts(of_reads[0])
+
+    def right_side(self) -> Float[Array, "C V"]:
+        X = self.v
+        if self.p is not None:
+            X = -times(self.heads, self.of_values, self.parts(self.v))
+        return X - parts_product(self.entering[1], self.state, COLUMNS, COLUMNS)
+
+    def output(self) -> Float[Array, "C V"]:
+        """Returns the outputs."""
+        read = parts_product(self.entering[0], self.state, COLUMNS, COLUMNS)
+        return read + sum(times(self.heads, P, D) for P, D in zip(self.P, self.added))
 
     def after(self) -> Float[Array, "V K"]:
         """Returns the state that leaves."""
-        added = parts_product(self.v, self.leaving, ROWS, ROWS)
-        return self.S * self.decays.over_chunk + self.heads.blocks(added)
+        pairs = [pair for D, k in zip(self.added, self.leaving) for pair in part_pairs(D, k)]
+        return self.S * self.decays.over_chunk + self.heads.blocks(rows_product(pairs))
 
-    def forward(self, levels: Levels) -> Steps[tuple[Float[Array, "C V"], Float[Array, "V K"]]]:
-        """Returns the outputs and the state that leaves."""
-        (P,) = yield from scores(levels, self.within)
-        P, S = self.parts(P), self.parts(self.S)
-        yield
-        read = parts_product(self.entering, S, COLUMNS, COLUMNS)
-        return read + times(self.heads, P, self.v), self.after()
-
-    def backward(
-        self,
-        levels: Levels,
-        do: Float[Array, "C V"],
-        dS: Float[Array, "V K"],
-        later: Float[Array, "C C"],
-    ) -> Steps[tuple[Array, ...]]:
-        """Returns the gradients of q, k, v, the entering state and the log-decays.
+    def gradients_of_added(
+        self, do: Float[Array, "C V"], dS: Float[Array, "V K"]
+    ) -> list[Float[Array, "C V"]]:
+        """Returns those of what is added at each set of writes.
 
         Args:
-          levels: of pairs.
           do: the gradient of the outputs.
           dS: that of the state that leaves.
-          later: 1 between a token and those that are not earlier.
         """
-        heads, decays, v = self.heads, self.decays, self.v
-        do, d_state, S = self.parts(do), self.parts(dS), self.parts(self.S)
-        stacked = self.stacked(v), self.stacked(do)
-        yield
-        dP, turned = (parts_product(x, y, COLUMNS, COLUMNS) for x, y in zip((do, v), stacked))
-        entering = parts_product(do, S, COLUMNS, ROWS)
-        leaving = parts_product(v, d_state, COLUMNS, ROWS)
-        dv = parts_product(self.leaving, d_state, COLUMNS, COLUMNS)
-        yield
-        (dq,), (dk,) = yield from gradients(levels, self.within, [dP], [[turned]])
-        (P,) = yield from scores(levels, self.within)
-        P, leaving, kept = self.parts(P), decays.until * leaving, dS * decays.over_chunk
-        dq, dk = dq + decays.since * entering, dk + leaving
-        dG = parts_of(self.q * dq - self.k * dk, self.dtype)
-        at_end = (self.k * leaving).sum(0, keepdims=True) + (kept * self.S).sum(0, keepdims=True)
-        yield
-        dv = dv + heads.unstack(parts_product(P, do, ROWS, ROWS))
-        dg = parts_product((later,), dG, COLUMNS, ROWS) + at_end
-        dg = jnp.where(self.g > FLOOR, dg, 0.0)
-        d_first = kept + heads.blocks(parts_product(do, self.entering, ROWS, ROWS))
-        return dq, dk, dv, d_first, dg
+        do, dS = self.parts(do), self.parts(dS)
+        return [
+            transposed_times(self.heads, P, do) + parts_product(k, dS, COLUMNS, COLUMNS)
+            for P, k in zip(self.P, self.leaving)
+        ]

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from seqarch.ops.kernels.delta_rule_calls import backward, forward
 from seqarch.ops.kernels.delta_rule_heads import chunk_size, unit_rows
-from seqarch.ops.kernels.lanes import by_head, in_lanes, layout_of, padded, padded_state
+from seqarch.ops.kernels.lanes import by_head, in_lanes, layout_of, padded, padded_state, unread
 from seqarch.ops.kernels.linear_attention import (
     call_by_rows,
     filled,
@@ -30,7 +30,6 @@ from seqarch.ops.kernels.linear_attention import (
 )
 from seqarch.ops.kernels.linear_attention_layout import Layout
 from seqarch.ops.matrix_chunks import Tokens
-from seqarch.ops.numerics import behind
 from seqarch.types import Array, Float
 
 
@@ -60,8 +59,8 @@ def delta_rule(
       state: before the first token, in float32.
     """
     layout, r, starts = layout_of(tokens), tokens.r, tokens.starts
-    if starts is not None:  # what is forgotten is not read
-        r = jnp.where(behind(starts, r), jnp.zeros((), r.dtype), r)
+    if starts is not None:
+        r = unread(r, starts)
     q, k, r = (in_lanes(x, layout.key) for x in (tokens.q, tokens.k, r))
     v = in_lanes(tokens.v, layout.value)
     g = _log_decays(layout, tokens, q.shape[1] - tokens.q.shape[1])

@@ -15,7 +15,7 @@ Yang et al. 2024, "Parallelizing linear transformers with the delta rule over se
 section 3 (the WY form).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
@@ -27,15 +27,30 @@ from seqarch.ops.kernels.parts import Parts, parts_of, parts_product
 from seqarch.types import Array, Float
 
 
-class Chunk:
+class Adding:
+    """A chunk of a unit of heads that adds D, where (I + A) D = X.
+
+    Attributes:
+      heads: of the unit.
+      dtype: of products.
+      A32: A of each head.
+      A: the same, in parts.
+      inverse: (I + A)^-1 of each head, rounded.
+      D: what is added.
+    """
+
+    def right_side(self) -> Float[Array, "C V"]:
+        """Returns X."""
+        raise AssertionError(f"{type(self).__name__} does not define right_side")
+
+
+class Chunk(Adding):
     """A chunk of a unit of heads.
 
     Attributes:
       q, k, r, S: queries, keys, reads and the entering state, in parts.
       P, A: the scores of queries and of reads with keys, times the decays between them, in parts.
       visible, seen: those decays.
-      inverse: (I + A)^-1 of each head, rounded.
-      D: what is added.
     """
 
     def __init__(self, heads: Heads, unit: int, decays: Decays | None, q, k, v, r, S):
@@ -81,6 +96,9 @@ class Chunk:
     def _spread(self, columns: Float[Array, "L R"], x: Float[Array, "C X"]) -> Array:
         return self.decays.spread(columns, self.unit, x.shape[1] // self.heads.count)
 
+    def right_side(self) -> Float[Array, "C V"]:
+        return self.v - self.since_before(parts_product(self.r, self.S, COLUMNS, ROWS))
+
     def after(self) -> Float[Array, "K V"]:
         """Returns the state that leaves the chunk."""
         added = parts_product(self.k, self.parts(self.until_last(self.D)), ROWS, ROWS)
@@ -92,7 +110,7 @@ class Chunk:
         return self.since_first(parts_product(self.q, self.S, COLUMNS, ROWS)) + within
 
 
-def add(chunks: list[Chunk]) -> None:
+def add(chunks: Sequence[Adding]) -> None:
     """Computes what chunks of several units add, in step: a product waits for that of its own unit.
 
     Args:
@@ -100,8 +118,7 @@ def add(chunks: list[Chunk]) -> None:
     """
     heads, dtype = chunks[0].heads, chunks[0].dtype
     inverses = unit_inverses(heads, [c.A32 for c in chunks], dtype)
-    reads = [c.since_before(parts_product(c.r, c.S, COLUMNS, ROWS)) for c in chunks]
-    X = [c.v - read for c, read in zip(chunks, reads)]
+    X = [c.right_side() for c in chunks]
     for c, inverse in zip(chunks, inverses):
         c.inverse = (inverse,)
     for c, D in zip(chunks, solve_all(chunks, X, times)):
@@ -109,7 +126,7 @@ def add(chunks: list[Chunk]) -> None:
 
 
 def solve_all(
-    chunks: list[Chunk], X: list[Float[Array, "C V"]], times: Callable
+    chunks: Sequence[Adding], X: list[Float[Array, "C V"]], times: Callable
 ) -> list[Float[Array, "C V"]]:
     """Returns the D of (I + A) D = X of chunks; see `solve`."""
     inverses, A = zip(*((c.inverse, c.A) for c in chunks))

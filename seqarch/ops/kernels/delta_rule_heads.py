@@ -89,6 +89,12 @@ def after_a_token(x: Float[Array, "C X"], first: float) -> Float[Array, "C X"]:
     return jnp.where(iota(x.shape, ROWS) == 0, first, pltpu.roll(x, 1, ROWS))
 
 
+def before_a_token(x: Float[Array, "C X"]) -> Float[Array, "C X"]:
+    """Returns each row of the token behind, and 0 for the last token."""
+    last = len(x) - 1
+    return jnp.where(iota(x.shape, ROWS) == last, 0.0, pltpu.roll(x, last, ROWS))
+
+
 def unit_rows(layout: Layout) -> int:
     """Returns the rows of numbers of the units of a turn of the grid, in whole registers."""
     return layout.together + -layout.together % 8

@@ -6,7 +6,8 @@ from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.linear_attention import filled
 from seqarch.ops.kernels.linear_attention_layout import CHUNK, WIDEST, Layout
 from seqarch.ops.matrix_chunks import Tokens
-from seqarch.types import Array, Float
+from seqarch.ops.numerics import behind
+from seqarch.types import Array, Bool, Float
 
 
 def padded(channels: int) -> int:
@@ -14,15 +15,18 @@ def padded(channels: int) -> int:
     return channels if channels <= LANES // 2 else channels + -channels % LANES
 
 
-def layout_of(tokens: Tokens) -> Layout:
-    """Returns the layout of heads, with half of the usual lanes if an array is in float32.
+def layout_of(tokens: Tokens, widest: int = WIDEST) -> Layout:
+    """Returns the layout of heads.
 
-    That is for the memory of a v4.
+    Args:
+      tokens: of the recurrence.
+      widest: lanes of a turn of the grid; half of them, for a v4's memory, if an array is in
+        float32.
     """
     given = [x for x in (tokens.q, tokens.k, tokens.v, tokens.p, tokens.r) if x is not None]
-    half = all(x.dtype == jnp.bfloat16 for x in given)
+    if any(x.dtype != jnp.bfloat16 for x in given):
+        widest //= 2
     (_, _, heads, key), value = tokens.q.shape, tokens.v.shape[3]
-    widest = WIDEST if half else WIDEST // 2
     return Layout(heads, padded(key), padded(value), sums=False, widest=widest)
 
 
@@ -42,6 +46,11 @@ def padded_state(layout: Layout, state: Float[Array, "B H K V"]) -> Float[Array,
     """Returns a state with zeros for the channels that a layout adds."""
     state = jnp.swapaxes(_with_channels(state, layout.value), 2, 3)
     return jnp.swapaxes(_with_channels(state, layout.key), 2, 3)
+
+
+def unread(r: Float[Array, "B T H K"], starts: Bool[Array, "B T"]) -> Float[Array, "B T H K"]:
+    """Returns the delta rule's reads, 0 where the state is forgotten: that is not erased."""
+    return jnp.where(behind(starts, r), jnp.zeros((), r.dtype), r)
 
 
 def _with_channels(x: Float[Array, "B T H X"], size: int) -> Float[Array, "B T H Y"]:

@@ -22,7 +22,7 @@ from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout, fits
 from seqarch.ops.matrix_chunks import Tokens
 from seqarch.ops.numerics import behind
 from seqarch.ops.sharded_rows import by_rows, row_devices
-from seqarch.types import Array, Bool, Float
+from seqarch.types import Array, Bool, Float, PyTree
 
 
 def takes(tokens: Tokens, otherwise: str) -> bool:
@@ -44,13 +44,19 @@ def decays_per_head(tokens: Tokens) -> bool:
     return per_head and tokens.r is None and tokens.negative is None
 
 
-def has_tiles(tokens: Tokens, otherwise: str, padded: Callable[[int], int] = int) -> bool:
+def has_tiles(
+    tokens: Tokens,
+    otherwise: str,
+    padded: Callable[[int], int] = int,
+    fits: Callable[[int, int, int], bool] = fits,
+) -> bool:
     """Returns whether kernels take the shapes of tokens; says it once where they do not.
 
     Args:
       tokens: of a recurrence.
       otherwise: the name of the form that computes it else.
       padded: the channels that the kernels give a head with some channels.
+      fits: whether heads, and channels of keys and values, fit the device.
     """
     batch, _, heads, key = tokens.q.shape
     reason, value = None, tokens.v.shape[3]
@@ -195,6 +201,6 @@ def _attend_backward(layout: Layout, kept, cotangents):
 _attend.defvjp(_attend_forward, _attend_backward)
 
 
-def call_by_rows(call: Callable[..., Sequence[Array]], *rows: Array | None) -> tuple[Array, ...]:
+def call_by_rows(call: Callable[..., Sequence[Array]], *rows: PyTree) -> tuple[Array, ...]:
     """Returns `call(*rows)`, of which each device computes its own rows."""
     return by_rows(lambda rows, _: tuple(call(*rows)), rows, ())
