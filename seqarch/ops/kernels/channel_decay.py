@@ -77,7 +77,9 @@ def linear_attention(
 
 def _fits(heads: int, key: int, value: int) -> bool:
     """Returns whether heads fill registers, and what a chunk of them needs fits a v4's memory."""
-    return fits(heads, key, value) and key <= LANES and value <= 2 * LANES
+    layout = Layout(heads, key, value, sums=False)
+    small = layout.keys <= LANES and layout.values <= 2 * LANES
+    return small and fits(heads, key, value)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

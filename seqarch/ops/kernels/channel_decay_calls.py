@@ -3,6 +3,7 @@
 Log-decays have the lanes of keys. States are transposed: [B, U, VP, KP].
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -16,6 +17,8 @@ from seqarch.ops.kernels.delta_rule_heads import chunk_size
 from seqarch.ops.kernels.linear_attention_calls import PARAMS, blocks, entering_block
 from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout
 from seqarch.types import Array, Float
+
+MEMORY = 20 << 20  # bytes of the core's memory for gradients; a v4 has 16 MiB and needs fewer
 
 
 def forward(
@@ -79,7 +82,7 @@ def backward(
         in_specs=[*of_tokens, _whole(sums), values, entry, states],
         out_specs=[*of_tokens, states],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (*given, d_state)],
-        compiler_params=PARAMS,
+        compiler_params=dataclasses.replace(PARAMS, vmem_limit_bytes=MEMORY),
         name="channel_decay_backward",
     )(*given, sums, do, entering, d_state)
 
