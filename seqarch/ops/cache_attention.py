@@ -96,23 +96,27 @@ def _attend(q, k, v, gate, fade, relative, at_q, slots, filled, how) -> Partial:
     if block is not None:
         return _read(block, rules, alibi, *given)
     on_cpu = partial(_read, CacheBlocks(BLOCK, BLOCK), rules, alibi)
-    larger = accelerator_blocks(q.shape[1], q.shape[2] // k.shape[1], k.shape[2])
+    larger = accelerator_blocks(q.shape[1], q.shape[2] // k.shape[1], *k.shape[:3])
     elsewhere = partial(_read, larger, rules, alibi)
     return jax.lax.platform_dependent(*given, cpu=on_cpu, default=elsewhere)
 
 
-def accelerator_blocks(tokens: int, shared: int, slots: int) -> CacheBlocks:
-    """Returns how accelerators read a cache: an eighth at once, less where queries are many.
+def accelerator_blocks(tokens: int, shared: int, rows: int, heads: int, slots: int) -> CacheBlocks:
+    """Returns how accelerators read a cache: an eighth at once, less for many queries or rows.
 
-    A block of scores has at most 2**18 for each row and head of the cache, or those of 256 slots.
+    A block of scores has at most 2**18 for each row and head of the cache, and a block of keys at
+    most 2**20 of all rows and heads; or both have those of 256 slots.
 
     Args:
       tokens: of the queries.
       shared: query heads of each head of the cache.
+      rows: of the cache.
+      heads: of the cache.
       slots: of the cache.
     """
     least = -(-8 // shared)
     fitting = 2**18 // (shared * min(BLOCK, max(least, tokens)))
+    fitting = min(fitting, 2**20 // (rows * heads))
     return CacheBlocks(BLOCK, max(BLOCK, min(max(1024, slots // 8), fitting)), least)
 
 

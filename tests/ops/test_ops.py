@@ -271,14 +271,15 @@ def test_blocks_of_a_cache_beyond_its_filled_slots_are_not_read(block):
 @pytest.mark.parametrize(
     "given, expected",
     [
-        ((1, 1, 65536), CacheBlocks(256, 8192, least=8)),
-        ((1, 4, 65536), CacheBlocks(256, 8192, least=2)),
-        ((1, 1, 4096), CacheBlocks(256, 1024, least=8)),
-        ((2048, 1, 65536), CacheBlocks(256, 1024, least=8)),
-        ((2048, 16, 65536), CacheBlocks(256, 256)),
+        ((1, 1, 8, 12, 65536), CacheBlocks(256, 8192, least=8)),
+        ((1, 4, 8, 3, 65536), CacheBlocks(256, 8192, least=2)),
+        ((1, 1, 1, 12, 4096), CacheBlocks(256, 1024, least=8)),
+        ((1, 1, 256, 4, 65536), CacheBlocks(256, 1024, least=8)),
+        ((2048, 1, 1, 12, 65536), CacheBlocks(256, 1024, least=8)),
+        ((2048, 16, 1, 2, 65536), CacheBlocks(256, 256)),
     ],
 )
-def test_accelerators_read_more_of_a_cache_at_once_for_fewer_queries(given, expected):
+def test_accelerators_read_more_of_a_cache_at_once_for_fewer_queries_and_rows(given, expected):
     assert accelerator_blocks(*given) == expected
 
 
