@@ -1,6 +1,7 @@
 """Imports go one way: a room of seqarch imports itself and the rooms before it in ROOMS."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,3 +116,14 @@ def test_the_path_of_modules_is_changed_in_few_places():
         programs += (ROOT / room).rglob("*.py")
     editors = {str(path.relative_to(ROOT)) for path in programs if "sys.path." in path.read_text()}
     assert editors <= PATH_EDITORS
+
+
+def test_no_two_public_classes_share_a_name():
+    names = Counter()
+    for file in (ROOT / "seqarch").rglob("*.py"):
+        names.update(
+            node.name
+            for node in ast.parse(file.read_text("utf-8")).body
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+        )
+    assert [name for name, count in names.items() if count > 1] == []

@@ -6,11 +6,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from seqarch.ops.kernels.channel_decay_chunks import Chunk
+from seqarch.ops.kernels.channel_decay_chunks import ChannelChunk
 from seqarch.ops.kernels.channel_decay_gradients import gradients
 from seqarch.ops.kernels.channel_decay_levels import Levels, in_step
 from seqarch.ops.kernels.delta_rule_chunks import add
-from seqarch.ops.kernels.delta_rule_heads import Heads
+from seqarch.ops.kernels.delta_rule_heads import UnitHeads
 from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout
 
 TOGETHER = 4  # units that are computed in step
@@ -35,7 +35,7 @@ def forward_block(*refs: Any, layout: Layout, names: Sequence[str], keep: bool) 
 
     for ref in entering_refs[:keep]:
         ref[0, 0] = state_ref[0].astype(ref.dtype)
-    heads = Heads(layout)
+    heads = UnitHeads(layout)
     levels = Levels(heads)
     for t in _times(heads):
         for units in _groups(layout):
@@ -65,7 +65,7 @@ def backward_block(*refs: Any, layout: Layout, names: Sequence[str]) -> None:
     def _():
         results["S"][...] = last_ref[...]
 
-    heads = Heads(layout)
+    heads = UnitHeads(layout)
     levels, times = Levels(heads), _times(heads)
     for units in _groups(layout, layout.paired if "r" in names else TOGETHER):
         states = [entering_ref[0, 0, u].astype(jnp.float32) for u in units]
@@ -90,7 +90,7 @@ def _write_gradients(levels: Levels, chunks, t: slice, units: range, do_ref, res
             ref[0, t, values if name == "v" else keys] = x.astype(ref.dtype)
 
 
-def _times(heads: Heads) -> list[slice]:
+def _times(heads: UnitHeads) -> list[slice]:
     """Returns the tokens of each chunk of a block."""
     return [slice(at, at + heads.size) for at in range(0, CHUNK, heads.size)]
 
@@ -101,17 +101,17 @@ def _groups(layout: Layout, size: int = TOGETHER) -> list[range]:
     return [range(at, min(at + size, layout.together)) for at in starts]
 
 
-def _chunks(heads: Heads, sums, refs, t: slice, units: range, states) -> list[Chunk]:
+def _chunks(heads: UnitHeads, sums, refs, t: slice, units: range, states) -> list[ChannelChunk]:
     """Returns the chunks of units at some tokens."""
     chunks = []
     for u, S in zip(units, states):
         keys, values = heads.layout.lanes(u)
         given = {name: ref[0, t, values if name == "v" else keys] for name, ref in refs.items()}
-        chunks.append(Chunk(heads, sums, S=S, **given))
+        chunks.append(ChannelChunk(heads, sums, S=S, **given))
     return chunks
 
 
-def _score(levels: Levels, chunks: list[Chunk]) -> None:
+def _score(levels: Levels, chunks: list[ChannelChunk]) -> None:
     """Computes the scores of chunks, and what they add."""
     in_step([c.score(levels) for c in chunks])
     if chunks[0].r is not None:

@@ -20,10 +20,16 @@ from functools import cached_property
 
 import jax.numpy as jnp
 
-from seqarch.ops.kernels.channel_decay_levels import Decays, Levels, Steps, Within, scores
+from seqarch.ops.kernels.channel_decay_levels import (
+    ChannelDecays,
+    ChannelScores,
+    Levels,
+    Steps,
+    scores,
+)
 from seqarch.ops.kernels.delta_rule_chunks import Adding
 from seqarch.ops.kernels.delta_rule_heads import (
-    Heads,
+    UnitHeads,
     after_a_token,
     before_a_token,
     times,
@@ -34,7 +40,7 @@ from seqarch.ops.kernels.parts import Parts, part_pairs, parts_of, parts_product
 from seqarch.types import Array, Float
 
 
-class Chunk(Adding):
+class ChannelChunk(Adding):
     """A chunk of a unit of heads.
 
     Attributes:
@@ -51,7 +57,7 @@ class Chunk(Adding):
 
     def __init__(
         self,
-        heads: Heads,
+        heads: UnitHeads,
         sums: Float[Array, "N X"],
         q: Float[Array, "C K"],
         k: Float[Array, "C K"],
@@ -64,13 +70,13 @@ class Chunk(Adding):
         self.heads, self.dtype = heads, v.dtype
         self.q, self.k, self.v, self.g, self.p, self.r, self.S = q, k, v, g, p, r, S
         self._whole = r is not None or q.dtype != v.dtype
-        self.decays = Decays(g, sums, self.dtype)
+        self.decays = ChannelDecays(g, sums, self.dtype)
         self.writes = [k] if p is None else [k, p]
         reads, entering = [q], [q * self.decays.since]
         if r is not None:
             reads.append(before_a_token(r.astype(jnp.float32)))
             entering.append(r * after_a_token(self.decays.since, 1.0))
-        self.within = Within(heads, self.decays, reads, self.writes, self.parts)
+        self.within = ChannelScores(heads, self.decays, reads, self.writes, self.parts)
         self.entering = [self.parts(x) for x in entering]
         self.leaving = [self.parts(x * self.decays.until) for x in self.writes]
 

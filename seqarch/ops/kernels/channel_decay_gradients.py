@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from seqarch.ops.decay import FLOOR
-from seqarch.ops.kernels.channel_decay_chunks import Chunk
+from seqarch.ops.kernels.channel_decay_chunks import ChannelChunk
 from seqarch.ops.kernels.channel_decay_levels import Levels, Steps, in_step
 from seqarch.ops.kernels.channel_decay_levels import gradients as gradients_within
 from seqarch.ops.kernels.delta_rule_chunks import solve_all
@@ -25,7 +25,7 @@ from seqarch.types import Array, Float
 
 def gradients(
     levels: Levels,
-    chunks: Sequence[Chunk],
+    chunks: Sequence[ChannelChunk],
     do: Sequence[Float[Array, "C V"]],
     dS: Sequence[Float[Array, "V K"]],
 ) -> list[dict[str, Array]]:
@@ -56,7 +56,7 @@ def gradients(
 
 def _gradients(
     levels: Levels,
-    c: Chunk,
+    c: ChannelChunk,
     do: Float[Array, "C V"],
     du: Float[Array, "C V"] | None,
     dS: Float[Array, "V K"],
@@ -86,7 +86,7 @@ def _gradients(
     return found
 
 
-def _of_scores(c: Chunk, outs: list[Parts]) -> tuple[list, list]:
+def _of_scores(c: ChannelChunk, outs: list[Parts]) -> tuple[list, list]:
     """Returns the gradients of scores, as those of levels take them."""
     stacked = [tuple(map(c.heads.stack, x)) for x in outs]
     by_read, by_write = [], []
@@ -98,7 +98,7 @@ def _of_scores(c: Chunk, outs: list[Parts]) -> tuple[list, list]:
     return by_read, by_write
 
 
-def _sums_of_later(c: Chunk, x: Float[Array, "C K"]) -> Float[Array, "C K"]:
+def _sums_of_later(c: ChannelChunk, x: Float[Array, "C K"]) -> Float[Array, "C K"]:
     """Returns the sums of each token's row and those of later tokens."""
     shape = c.heads.size, c.heads.size
     later = jnp.where(iota(shape, ROWS) <= iota(shape, COLUMNS), 1.0, 0.0).astype(c.dtype)

@@ -15,7 +15,7 @@ from typing import TypeVar
 import jax.numpy as jnp
 import numpy as np
 
-from seqarch.ops.kernels.delta_rule_heads import Heads
+from seqarch.ops.kernels.delta_rule_heads import UnitHeads
 from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS, product
 from seqarch.ops.kernels.parts import Parts, parts_of, parts_product
 from seqarch.types import Array, DTypeLike, Float
@@ -25,7 +25,7 @@ Steps = Generator[None, None, T]
 LATER = -1  # the level of writes that are later than the read
 
 
-class Decays:
+class ChannelDecays:
     """The decays within a chunk of a unit of heads.
 
     Attributes:
@@ -48,7 +48,7 @@ class Decays:
 
 
 def summed(size: int, dtype: DTypeLike) -> Float[np.ndarray, "N X"]:
-    """Returns which tokens' log-decays each factor of `Decays` sums, for chunks of C tokens.
+    """Returns which tokens' log-decays each factor of `ChannelDecays` sums, for chunks of C tokens.
 
     Args:
       size: C.
@@ -76,7 +76,7 @@ class Levels:
       count: of levels.
     """
 
-    def __init__(self, heads: Heads):
+    def __init__(self, heads: UnitHeads):
         apart, level, self.count = heads.token ^ heads.key, 0, heads.size.bit_length()
         for i in range(self.count - 1):
             level = level + jnp.where(apart >= 1 << i, 1, 0)
@@ -84,7 +84,7 @@ class Levels:
         self.turned = jnp.where(heads.token <= heads.key, level, LATER)
 
 
-class Within:
+class ChannelScores:
     """What tokens of a chunk read of the others' writes.
 
     Attributes:
@@ -95,8 +95,8 @@ class Within:
 
     def __init__(
         self,
-        heads: Heads,
-        decays: Decays,
+        heads: UnitHeads,
+        decays: ChannelDecays,
         reads: Sequence[Float[Array, "C K"]],
         writes: Sequence[Float[Array, "C K"]],
         parts: Callable[[Array], Parts],
@@ -117,7 +117,7 @@ class Within:
         return tuple(map(self.heads.stack, self.parts(self.decayed(x, i))))
 
 
-def scores(levels: Levels, c: Within) -> Steps[list[Float[Array, "RC L"]]]:
+def scores(levels: Levels, c: ChannelScores) -> Steps[list[Float[Array, "RC L"]]]:
     """Returns the scores of each set of writes; those of later writes are 0.
 
     The reads are rows, a set below the one before.
@@ -135,7 +135,7 @@ def scores(levels: Levels, c: Within) -> Steps[list[Float[Array, "RC L"]]]:
 
 def gradients(
     levels: Levels,
-    c: Within,
+    c: ChannelScores,
     d: Sequence[Float[Array, "RC L"]],
     turned: Sequence[Sequence[Float[Array, "C L"]]],
 ) -> Steps[tuple[list[Float[Array, "C K"]], list[Float[Array, "C K"]]]]:

@@ -4,10 +4,10 @@ from typing import Any
 
 from jax.experimental import pallas as pl
 
-from seqarch.ops.kernels.delta_rule_chunks import Chunk, add
-from seqarch.ops.kernels.delta_rule_decays import Decays, Gradients
+from seqarch.ops.kernels.delta_rule_chunks import DeltaChunk, add
+from seqarch.ops.kernels.delta_rule_decays import DeltaDecays, DeltaGradients
 from seqarch.ops.kernels.delta_rule_gradients import gradients
-from seqarch.ops.kernels.delta_rule_heads import Heads
+from seqarch.ops.kernels.delta_rule_heads import UnitHeads
 from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout
 
 BACKWARD = 4  # units whose gradients are computed in step; those of 8 would not fit a v4's memory
@@ -33,10 +33,10 @@ def forward_block(*refs: Any, layout: Layout, decays: bool, keep: bool) -> None:
 
     if keep:
         entering_refs[0][0, 0] = state_ref[0]
-    heads = Heads(layout)
+    heads = UnitHeads(layout)
     for i in range(CHUNK // heads.size):
         t = slice(i * heads.size, (i + 1) * heads.size)
-        decay = Decays(g_ref[0, 0, i], heads, v_ref.dtype) if decays else None
+        decay = DeltaDecays(g_ref[0, 0, i], heads, v_ref.dtype) if decays else None
         states = {u: state_ref[0, u] for u in range(layout.together)}
         for c in _chunks(heads, decay, [q_ref, k_ref, v_ref, r_ref], t, states):
             _, values = layout.lanes(c.unit)
@@ -63,11 +63,13 @@ def backward_block(*refs: Any, layout: Layout, decays: bool) -> None:
     def _():
         d_state_ref[...] = last_ref[...]
 
-    heads = Heads(layout)
+    heads = UnitHeads(layout)
     times = [slice(at, at + heads.size) for at in range(0, CHUNK, heads.size)]
     dtype = given[2].dtype
-    decay = [Decays(g_ref[0, 0, i], heads, dtype) if decays else None for i in range(len(times))]
-    dg = [Gradients(heads, dtype) for _ in times]
+    decay = [
+        DeltaDecays(g_ref[0, 0, i], heads, dtype) if decays else None for i in range(len(times))
+    ]
+    dg = [DeltaGradients(heads, dtype) for _ in times]
     for at in range(0, layout.together, BACKWARD):
         units = range(at, min(at + BACKWARD, layout.together))
         states, chunks = {u: entering_ref[0, 0, u] for u in units}, []
@@ -93,12 +95,12 @@ def _backward(chunks, t, do_ref, results, dg) -> None:
             ref[0, t, at] = x.astype(ref.dtype)
 
 
-def _chunks(heads, decay, refs, t, states) -> list[Chunk]:
+def _chunks(heads, decay, refs, t, states) -> list[DeltaChunk]:
     """Returns the chunks of units at some tokens, with what they add."""
     chunks = []
     for u, S in states.items():
         keys, values = heads.layout.lanes(u)
         q, k, v, r = (ref[0, t, at] for ref, at in zip(refs, (keys, keys, values, keys)))
-        chunks.append(Chunk(heads, u, decay, q, k, v, r, S))
+        chunks.append(DeltaChunk(heads, u, decay, q, k, v, r, S))
     add(chunks)
     return chunks

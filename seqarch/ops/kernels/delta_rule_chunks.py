@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
-from seqarch.ops.kernels.delta_rule_decays import Decays
-from seqarch.ops.kernels.delta_rule_heads import Heads, after_a_token, times
+from seqarch.ops.kernels.delta_rule_decays import DeltaDecays
+from seqarch.ops.kernels.delta_rule_heads import UnitHeads, after_a_token, times
 from seqarch.ops.kernels.delta_rule_solve import solve, unit_inverses
 from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS
 from seqarch.ops.kernels.parts import Parts, parts_of, parts_product
@@ -44,7 +44,7 @@ class Adding:
         raise AssertionError(f"{type(self).__name__} does not define right_side")
 
 
-class Chunk(Adding):
+class DeltaChunk(Adding):
     """A chunk of a unit of heads.
 
     Attributes:
@@ -53,7 +53,7 @@ class Chunk(Adding):
       visible, seen: those decays.
     """
 
-    def __init__(self, heads: Heads, unit: int, decays: Decays | None, q, k, v, r, S):
+    def __init__(self, heads: UnitHeads, unit: int, decays: DeltaDecays | None, q, k, v, r, S):
         self.heads, self.unit, self.decays, self.dtype = heads, unit, decays, v.dtype
         self.v, self.state = v, S
         self.q, self.k, self.r, self.S = (self.parts(x) for x in (q, k, r, S))

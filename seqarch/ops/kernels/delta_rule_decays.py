@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from seqarch.ops.kernels import LANES
-from seqarch.ops.kernels.delta_rule_heads import Heads, unit_rows
+from seqarch.ops.kernels.delta_rule_heads import UnitHeads, unit_rows
 from seqarch.ops.kernels.linear_attention_heads import (
     COLUMNS,
     NEVER,
@@ -22,7 +22,7 @@ from seqarch.ops.kernels.parts import parts_of, parts_product, split
 from seqarch.types import Array, Bool, DTypeLike, Float
 
 
-class Decays:
+class DeltaDecays:
     """The decays within a chunk.
 
     Every exponent is a sum of its own terms, not a difference of longer sums.
@@ -33,7 +33,7 @@ class Decays:
       until_last: those from each token until the end of the chunk.
     """
 
-    def __init__(self, g: Float[Array, "R L"], heads: Heads, dtype: DTypeLike):
+    def __init__(self, g: Float[Array, "R L"], heads: UnitHeads, dtype: DTypeLike):
         self.heads, self.dtype = heads, dtype
         self.rows, rows = split(g, dtype), parts_of(g, dtype)
         row, column, same = _pairs(heads)
@@ -57,7 +57,7 @@ class Decays:
         return self.heads.own([column[at : at + tokens] for at in starts], size)
 
 
-class Gradients:
+class DeltaGradients:
     """The gradients of a chunk's log-decays, from those of the cumulative sums G.
 
     Args:
@@ -65,7 +65,7 @@ class Gradients:
       dtype: of products.
     """
 
-    def __init__(self, heads: Heads, dtype: DTypeLike):
+    def __init__(self, heads: UnitHeads, dtype: DTypeLike):
         self.heads, self.dtype = heads, dtype
         self.upto, self.before, self.over_chunk = 0.0, 0.0, 0.0
 
@@ -129,7 +129,7 @@ class Gradients:
         return jnp.where(found, 1.0, 0.0)
 
 
-def _pairs(heads: Heads) -> tuple[Array, Array, Bool[Array, "L L"]]:
+def _pairs(heads: UnitHeads) -> tuple[Array, Array, Bool[Array, "L L"]]:
     """Returns the row and the column of pairs of all heads' tokens, and which are of one head."""
     row, column = (iota((LANES, LANES), axis) for axis in (ROWS, COLUMNS))
     # A division by a constant would ask for the device, which may be absent.

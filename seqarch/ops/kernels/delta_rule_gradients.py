@@ -5,8 +5,8 @@ is a query whose output has the gradient -dX. That of G_t is q_t . dq_t - k_t . 
 G_{t-1} is r_t . dr_t; the last token's also has that of the decay of the state over the chunk.
 """
 
-from seqarch.ops.kernels.delta_rule_chunks import Chunk, solve_all
-from seqarch.ops.kernels.delta_rule_decays import Gradients
+from seqarch.ops.kernels.delta_rule_chunks import DeltaChunk, solve_all
+from seqarch.ops.kernels.delta_rule_decays import DeltaGradients
 from seqarch.ops.kernels.delta_rule_heads import times, transposed_times
 from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS
 from seqarch.ops.kernels.parts import part_pairs, parts_product, rows_product
@@ -14,10 +14,10 @@ from seqarch.types import Array, Float
 
 
 def gradients(
-    chunks: list[Chunk],
+    chunks: list[DeltaChunk],
     do: list[Float[Array, "C V"]],
     dS: list[Float[Array, "K V"]],
-    dg: Gradients | None,
+    dg: DeltaGradients | None,
 ) -> list[tuple[Array, ...]]:
     """Returns the gradients of q, k, v, r and the entering state of chunks.
 
@@ -32,18 +32,20 @@ def gradients(
     return [_gradients(c, *given, dg) for c, *given in zip(chunks, do, dX, dS)]
 
 
-def _of_added(c: Chunk, do: Float[Array, "C V"], dS: Float[Array, "K V"]) -> Float[Array, "C V"]:
+def _of_added(
+    c: DeltaChunk, do: Float[Array, "C V"], dS: Float[Array, "K V"]
+) -> Float[Array, "C V"]:
     """Returns the gradient of what a chunk adds."""
     leaving = c.until_last(parts_product(c.k, c.parts(dS), COLUMNS, ROWS))
     return leaving + transposed_times(c.heads, c.P, (do,))
 
 
 def _gradients(
-    c: Chunk,
+    c: DeltaChunk,
     do: Float[Array, "C V"],
     dX: Float[Array, "C V"],
     dS: Float[Array, "K V"],
-    dg: Gradients | None,
+    dg: DeltaGradients | None,
 ) -> tuple[Array, ...]:
     reads, D, d_state = c.parts(-dX), c.parts(c.D), c.parts(dS)
     stacked = tuple(map(c.heads.stack, D))

@@ -15,7 +15,7 @@ from seqarch.ops.kernels.parts import Parts, parts_product
 from seqarch.types import Array, Bool, Float
 
 
-class Heads:
+class UnitHeads:
     """Which lanes are those of which head of a unit.
 
     Attributes:
@@ -74,12 +74,12 @@ class Heads:
         return jnp.where(first[0] == first[1], S, 0.0)
 
 
-def times(heads: Heads, M: Parts, x: Parts) -> Float[Array, "C X"]:
+def times(heads: UnitHeads, M: Parts, x: Parts) -> Float[Array, "C X"]:
     """Returns M x of each head."""
     return parts_product(M, tuple(map(heads.stack, x)), COLUMNS, ROWS)
 
 
-def transposed_times(heads: Heads, M: Parts, x: Parts) -> Float[Array, "C X"]:
+def transposed_times(heads: UnitHeads, M: Parts, x: Parts) -> Float[Array, "C X"]:
     """Returns M^T x of each head."""
     return heads.unstack(parts_product(M, x, ROWS, ROWS))
 

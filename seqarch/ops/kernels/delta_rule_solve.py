@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from seqarch.ops.kernels import LANES
-from seqarch.ops.kernels.delta_rule_heads import Heads
+from seqarch.ops.kernels.delta_rule_heads import UnitHeads
 from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS, iota, product
 from seqarch.ops.kernels.parts import Parts, rounded
 from seqarch.types import Array, DTypeLike, Float
@@ -22,7 +22,7 @@ BASE = 8  # tokens of the blocks that are inverted row by row: those of a regist
 
 
 def unit_inverses(
-    heads: Heads, A: list[Float[Array, "C L"]], dtype: DTypeLike
+    heads: UnitHeads, A: list[Float[Array, "C L"]], dtype: DTypeLike
 ) -> list[Float[Array, "C L"]]:
     """Returns (I + A)^-1 of each head in `dtype`, for some units' strictly lower triangular A.
 
@@ -42,7 +42,7 @@ def unit_inverses(
     return [each.astype(dtype) for each in inverses]
 
 
-def _below(heads: Heads, A: Float[Array, "C L"], width: int) -> Float[Array, "C L"]:
+def _below(heads: UnitHeads, A: Float[Array, "C L"], width: int) -> Float[Array, "C L"]:
     """Returns the blocks of the rows of each second block and the columns of the one before it."""
     # A division by a constant would ask for the device, which may be absent.
     row, column = (index >> width.bit_length() - 1 for index in (heads.token, heads.key))
@@ -64,7 +64,7 @@ def _with_second(
     return jnp.concatenate(rows)
 
 
-def _blocks(heads: Heads, A: Float[Array, "C L"]) -> Float[Array, "N L"]:
+def _blocks(heads: UnitHeads, A: Float[Array, "C L"]) -> Float[Array, "N L"]:
     """Returns the blocks on the diagonal side by side."""
     key, found = heads.key[:BASE], A[:BASE]
     for at in range(BASE, heads.size, BASE):
@@ -72,7 +72,7 @@ def _blocks(heads: Heads, A: Float[Array, "C L"]) -> Float[Array, "N L"]:
     return found
 
 
-def _diagonal(heads: Heads, blocks: Float[Array, "N L"]) -> Float[Array, "C L"]:
+def _diagonal(heads: UnitHeads, blocks: Float[Array, "N L"]) -> Float[Array, "C L"]:
     """Returns blocks that stand side by side on the diagonal, with 0 elsewhere."""
     key, firsts = heads.key[:BASE], range(0, heads.size, BASE)
     return jnp.concatenate(
@@ -80,7 +80,7 @@ def _diagonal(heads: Heads, blocks: Float[Array, "N L"]) -> Float[Array, "C L"]:
     )
 
 
-def _invert_blocks(heads: Heads, A: list[Float[Array, "N L"]]) -> list[Float[Array, "N L"]]:
+def _invert_blocks(heads: UnitHeads, A: list[Float[Array, "N L"]]) -> list[Float[Array, "N L"]]:
     """Returns the inverses of I + A for strictly lower triangular blocks side by side.
 
     Once row s is final, each later row t takes A_ts times it away: forward substitution.
@@ -95,11 +95,11 @@ def _invert_blocks(heads: Heads, A: list[Float[Array, "N L"]]) -> list[Float[Arr
 
 
 def solve(
-    heads: Heads,
+    heads: UnitHeads,
     inverses: list[Parts],
     A: list[Parts],
     X: list[Float[Array, "C V"]],
-    times: Callable[[Heads, Parts, Parts], Array],
+    times: Callable[[UnitHeads, Parts, Parts], Array],
 ) -> list[Float[Array, "C V"]]:
     """Returns the D of D + A D = X of some units.
 

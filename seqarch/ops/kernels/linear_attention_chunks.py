@@ -18,8 +18,8 @@ from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.linear_attention_heads import (
     COLUMNS,
     ROWS,
-    Decays,
-    Heads,
+    HeadDecays,
+    HeadLanes,
     columns,
     product,
 )
@@ -46,11 +46,11 @@ def forward_chunks(*refs: Any, layout: Layout, decays: bool, keep: bool) -> None
     def _():
         state_ref[...] = first_ref[...]
 
-    heads = Heads(layout)
+    heads = HeadLanes(layout)
 
     def chunk(i, _):
         t = pl.ds(pl.multiple_of(i * CHUNK, CHUNK), CHUNK)
-        decay = Decays(g_ref[0, 0, :, t], heads) if decays else None
+        decay = HeadDecays(g_ref[0, 0, :, t], heads) if decays else None
         sums = jnp.zeros((CHUNK, LANES), jnp.float32)
         for u in range(layout.together):
             keys, values = layout.lanes(u)
@@ -98,8 +98,8 @@ def backward_chunk(*refs: Any, layout: Layout, decays: bool) -> None:
     def _():
         d_state_ref[...] = last_ref[...]
 
-    heads = Heads(layout)
-    decay = Decays(g_ref[0, 0], heads) if decays else None
+    heads = HeadLanes(layout)
+    decay = HeadDecays(g_ref[0, 0], heads) if decays else None
     d_sums = columns(d_sums_ref[0, 0]).astype(do_ref.dtype) if layout.sums else None
     dG, d_all = jnp.zeros((CHUNK, LANES), jnp.float32), jnp.zeros((1, LANES), jnp.float32)
     for u in range(layout.together):

@@ -17,7 +17,7 @@ ROWS, COLUMNS = 0, 1
 GRID = 2.0**-10
 
 
-class Heads:
+class HeadLanes:
     """Which lanes are those of which head, in a unit and in its state."""
 
     def __init__(self, layout: Layout):
@@ -105,14 +105,14 @@ class Heads:
         return own | (lane == layout.values + unit * layout.paired + head) if layout.sums else own
 
 
-class Decays:
+class HeadDecays:
     """The decays within a chunk, from the log-decays [R, C], a head a row.
 
     Cumulative sums G are of two parts, as in seqarch/ops/decay.py. Later they are columns, a head
     a lane.
     """
 
-    def __init__(self, g: Float[Array, "R C"], heads: Heads):
+    def __init__(self, g: Float[Array, "R C"], heads: HeadLanes):
         self.heads = heads
         until = jnp.where(heads.row <= heads.column, 1.0, 0.0).astype(jnp.bfloat16)
         coarse = jnp.floor(g / GRID + 0.5) * GRID
