@@ -67,6 +67,7 @@ def backward_block(*refs: Any, layout: Layout, names: Sequence[str]) -> None:
 
     heads = UnitHeads(layout)
     levels, times = Levels(heads), _times(heads)
+    # Gradients of the delta rule of more units would not fit a v4's memory.
     for units in _groups(layout, layout.paired if "r" in names else TOGETHER):
         states = [entering_ref[0, 0, u].astype(jnp.float32) for u in units]
         chunks = []
