@@ -70,32 +70,23 @@ def _attention(form: str, *qkv):
     return o.reshape(qkv[0].shape)
 
 
-def _linear_attention(form: str, q, k, v, log_decay, state, starts):
+def _linear_attention(form: str, q, k, v, log_decay, state, starts, r=None):
+    """With a decay per head, or per channel where there are as many as channels."""
+    if log_decay.shape == k.shape:
+        (log_decay,) = _heads(log_decay, heads=16)
     q, k, v = _heads(q, k, v, heads=16)
-    o, S = ops.linear_attention(q, k, v, log_decay, state, starts=starts, method=form)
-    return o.reshape(*o.shape[:2], -1), S
-
-
-def _vector_decay(form: str, q, k, v, log_decay, state, starts):
-    q, k, v, log_decay = _heads(q, k, v, log_decay, heads=16)
-    o, S = ops.linear_attention(q, k, v, log_decay, state, starts=starts, method=form)
+    o, S = ops.linear_attention(q, k, v, log_decay, state, r=r, starts=starts, method=form)
     return o.reshape(*o.shape[:2], -1), S
 
 
 def _delta_rule(form: str, q, k, v, log_decay, beta, state, starts):
-    """S_t = a_t (I - b_t k_t k_t^T) S_{t-1} + b_t k_t v_t^T."""
-    r, k = (k * _channels(x.astype(k.dtype), k) for x in (jnp.exp(log_decay), beta))
-    q, k, v, r = _heads(q, k, v, r, heads=16)
-    o, S = ops.linear_attention(q, k, v, log_decay, state, r=r, starts=starts, method=form)
-    return o.reshape(*o.shape[:2], -1), S
-
-
-def _vector_delta_rule(form: str, q, k, v, log_decay, beta, state, starts):
     """S_t = (I - b_t k_t k_t^T) diag(a_t) S_{t-1} + b_t k_t v_t^T."""
-    r, k = k * jnp.exp(log_decay).astype(k.dtype), k * _channels(beta.astype(k.dtype), k)
-    q, k, v, r, log_decay = _heads(q, k, v, r, log_decay, heads=16)
-    o, S = ops.linear_attention(q, k, v, log_decay, state, r=r, starts=starts, method=form)
-    return o.reshape(*o.shape[:2], -1), S
+    a, b = (
+        x if x.shape == k.shape else _channels(x, k)
+        for x in (each.astype(k.dtype) for each in (jnp.exp(log_decay), beta))
+    )
+    (r,) = _heads(k * a, heads=16)
+    return _linear_attention(form, q, k * b, v, log_decay, state, starts, r)
 
 
 def _gru(form: str, u, W, b, h0, starts):
@@ -139,7 +130,7 @@ GOALS = {
     ),
     "linear attention, H16 K64, vector decay": Goal(
         LINEAR_ATTENTION,
-        _vector_decay,
+        _linear_attention,
         (_WIDE, _WIDE, _WIDE, _single(B, T, 1024), *_STATE),
         forward=0.7e-3,
         train=1.8e-3,
@@ -153,7 +144,7 @@ GOALS = {
     ),
     "gated delta rule, H16 K64, vector decay": Goal(
         LINEAR_ATTENTION,
-        _vector_delta_rule,
+        _delta_rule,
         (_WIDE, _WIDE, _WIDE, _single(B, T, 1024), _single(B, T, 16), *_STATE),
         forward=3e-3,
         train=9e-3,

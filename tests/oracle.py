@@ -80,6 +80,13 @@ def assert_form(function, oracle, arguments, tolerance=1e-5):
         assert abs((gradient * direction).sum() - expected) <= 10 * tolerance * scale + 1e-6
 
 
+def assert_near(found, expected, tolerance):
+    """Asserts that arrays agree, relative to each number, and to the largest one, or 10 at most."""
+    for x, y in zip(found, expected, strict=True):
+        x, y = (np.asarray(each, np.float32) for each in (x, y))
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * min(abs(y).max(), 10))
+
+
 def outputs_and_gradients(function, given, cotangents):
     """Returns, as a list, the arrays of `function(*given)` and the gradients of all of `given`.
 

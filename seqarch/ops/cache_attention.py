@@ -104,8 +104,8 @@ def _attend(q, k, v, gate, fade, relative, at_q, slots, filled, how) -> Partial:
 def accelerator_blocks(tokens: int, shared: int, rows: int, heads: int, slots: int) -> CacheBlocks:
     """Returns how accelerators read a cache: an eighth at once, less for many queries or rows.
 
-    A block of scores has at most 2**18 for each row and head of the cache, and a block of keys at
-    most 2**20 of all rows and heads; or both have those of 256 slots.
+    A block of scores has at most 2**18 for each row and head of the cache, or those of 256 slots,
+    and a block of keys at most 2**20 of all rows and heads, or those of 1,024 slots.
 
     Args:
       tokens: of the queries.
@@ -116,8 +116,8 @@ def accelerator_blocks(tokens: int, shared: int, rows: int, heads: int, slots: i
     """
     least = -(-8 // shared)
     fitting = 2**18 // (shared * min(BLOCK, max(least, tokens)))
-    fitting = min(fitting, 2**20 // (rows * heads))
-    return CacheBlocks(BLOCK, max(BLOCK, min(max(1024, slots // 8), fitting)), least)
+    wanted = max(1024, min(slots // 8, 2**20 // (rows * heads)))
+    return CacheBlocks(BLOCK, max(BLOCK, min(wanted, fitting)), least)
 
 
 def _read(

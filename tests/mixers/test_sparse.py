@@ -58,15 +58,15 @@ def oracle(mixer, x, options):
 
 @pytest.mark.parametrize("name", slow_but({"all"}, OPTIONS))
 def test_sparse(name):
-    compare(name, "blockwise")
+    assert_sparse(name, "blockwise")
 
 
 @pytest.mark.slow
 def test_the_materialised_form():
-    compare("all", "materialised")
+    assert_sparse("all", "materialised")
 
 
-def compare(name, method):
+def assert_sparse(name, method):
     options = OPTIONS[name]
     mixer = Sparse(DIM, heads=H, block=4, method=method, **options, rngs=nnx.Rngs(0))
     function = lambda x: mixer(x, jnp.asarray(STARTS))

@@ -15,7 +15,7 @@ from seqarch.ops.kernels.call import interpreted
 from seqarch.ops.visibility import Places, Rule
 from tests.grids import slow_but
 from tests.ops.absent_tpus import TARGETS, compile_apart
-from tests.oracle import assert_same_program, outputs_and_gradients
+from tests.oracle import assert_near, assert_same_program, outputs_and_gradients
 
 RNG = np.random.default_rng(0)
 # Rows, tokens, query and key heads, slots, channels, window, dtype, and how far results may be off.
@@ -52,9 +52,7 @@ def test_the_kernel_is_attention_to_a_cache(case, monkeypatch):
     expected = outputs_and_gradients(call(cache_attention, block=16), [q, k, v], cotangents)
     with interpreted():
         found = outputs_and_gradients(call(cache_attention_on_tpu), [q, k, v], cotangents)
-    for x, y in zip(found, expected, strict=True):
-        x, y = (np.asarray(each, np.float32) for each in (x, y))
-        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * min(abs(y).max(), 10))
+    assert_near(found, expected, tolerance)
 
 
 def test_what_it_lacks_is_computed_otherwise():

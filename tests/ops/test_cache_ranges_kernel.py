@@ -13,7 +13,7 @@ from seqarch.ops.kernels.cache_ranges import Ranges, attend_ranges, definition
 from seqarch.ops.kernels.call import interpreted
 from seqarch.ops.visibility import Places
 from tests.ops.absent_tpus import TARGETS, compile_apart
-from tests.oracle import outputs_and_gradients
+from tests.oracle import assert_near, outputs_and_gradients
 
 RNG = np.random.default_rng(0)
 
@@ -44,9 +44,7 @@ def test_the_kernel_is_attention_to_ranges(channels, dtype, tolerance, monkeypat
     expected = outputs_and_gradients(call(definition), [q, k, v], cotangents)
     with interpreted():
         found = outputs_and_gradients(call(attend_ranges), [q, k, v], cotangents)
-    for x, y in zip(found, expected, strict=True):
-        x, y = (np.asarray(each, np.float32) for each in (x, y))
-        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * min(abs(y).max(), 10))
+    assert_near(found, expected, tolerance)
 
 
 def test_a_token_reads_the_same_by_the_kernel():

@@ -58,11 +58,11 @@ def end(how: str) -> None:
 
 
 def train(directory: Path, name: str) -> None:
-    """Until it is asked to stop, when it saves."""
+    """Until it is asked to stop, when it saves, as yet deaf to what asks once more."""
     with StopRequests() as stops:
         (directory / name).touch()
         until(stops.received, "nobody asked it to stop")
-    (directory / f"{name}.saved").touch()
+        (directory / f"{name}.saved").touch()
     raise Stopped("saved", stops.received())
 
 

@@ -22,7 +22,7 @@ from seqarch.ops.kernels.attention_kernels import (
 )
 from seqarch.ops.kernels.block_pairs import Pairs
 from seqarch.ops.kernels.call import kernel_call
-from seqarch.types import Array, Float, Int
+from seqarch.types import Array, DTypeLike, Float, Int
 
 VMEM = 64 * 2**20  # bytes of fast memory that a kernel may use
 DONE = 3  # index of the table Pairs.done
@@ -181,16 +181,12 @@ def backward(
       pairs: the outer blocks are of keys.
       how: what is fixed.
     """
-    (B, T, _), S, (K, V), size = q.shape, k.shape[1], how.lanes, how.size
+    (B, T, _), S, (K, V) = q.shape, k.shape[1], how.lanes
     at, blocks = _Blocks(how, of_q=1, of_k=0), q.shape[2] // K
     made = lambda tokens, lanes: jax.ShapeDtypeStruct((B, tokens, blocks * lanes), q.dtype)
     outputs = [made(T, K), made(S, K), made(S, V)] if sums is None else map(_like, sums)
     specs = [at.queries(K, DONE), at.keys(K), at.keys(V)]
     before = [] if sums is None else zip(sums, [pl.BlockSpec(memory_space=pl.ANY), *specs[1:]])
-    count = int(pairs.inner.max()) + 1 - how.first
-    scratch = [((size, K), k.dtype), ((K, size), k.dtype), ((count, K, size), jnp.float32)]
-    scratch += [((count, how.heads, 1, size), jnp.float32)]
-    scratch += [((size, K), jnp.float32), ((size, V), jnp.float32)]
     call = _Call(
         "attention_backward",
         partial(backward_kernel, how),
@@ -201,10 +197,18 @@ def backward(
             *before,
         ],
         outputs=list(zip(outputs, specs, strict=True)),
-        scratch=[pltpu.VMEM(*each) for each in scratch],
+        scratch=_backward_scratch(how, int(pairs.inner.max()) + 1 - how.first, k.dtype),
         kept=0 if sums is None else len(sums),
     )
     return AttentionGradients(*call(B, blocks, pairs, documents, factors, at))
+
+
+def _backward_scratch(how: How, blocks: int, dtype: DTypeLike) -> list[Any]:
+    """Returns the scratch of the backward kernel, for so many blocks of queries."""
+    size, (K, V) = how.size, how.lanes
+    shapes = [(blocks, K, size), (blocks, how.heads, 1, size), (size, K), (size, V)]
+    keys = [pltpu.VMEM(shape, dtype) for shape in ((size, K), (K, size))]
+    return keys + [pltpu.VMEM(shape, jnp.float32) for shape in shapes]
 
 
 def _like(x: Array) -> jax.ShapeDtypeStruct:
