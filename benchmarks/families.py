@@ -1,8 +1,9 @@
-"""The cases of mixers beside the plain one of their family, and of attention that sees less."""
+"""The cases of mixers, of linear attention with each decay, and of attention that sees less."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 
 from benchmarks.cases import Case, Sizes, make_mixer, normal, pass_cases
@@ -10,6 +11,7 @@ from benchmarks.ops import OPS
 from seqarch.mixers import MIXERS
 from seqarch.ops.attention import FORMS, LEAST
 from seqarch.ops.blocks import mean_trips
+from seqarch.ops.linear_attention import linear_attention
 from seqarch.ops.online_softmax import merge
 from seqarch.ops.strided import strided
 from seqarch.ops.visibility import Places, Rule
@@ -18,6 +20,16 @@ from seqarch.types import Array
 LONGER = 4  # how many times as long rows are where only the plan is wanted
 BLOCK = 512  # tokens of the largest block
 FULL = "full"
+NO_DECAY = "no decay"
+# What the state of linear attention decays by, and whether a delta rule erases.
+DECAYS: dict[str, tuple[str | None, bool]] = {
+    NO_DECAY: (None, False),
+    "decay per head": ("head", False),
+    "decay per channel": ("channel", False),
+    "delta rule": (None, True),
+    "delta rule, decay per head": ("head", True),
+    "delta rule, decay per channel": ("channel", True),
+}
 # What a token sees, each the union of its rules. `order` says that a row is one document.
 SEEN = {
     FULL: (Rule(order="whole"),),
@@ -40,6 +52,37 @@ def family_cases(sizes: Sizes) -> Iterator[list[Case]]:
         longer = partial(args, name, LONGER * T)
         plan = case((B, LONGER * T), args=longer, passes=("train",), run=False)
         yield case((B, T), args=partial(args, name, T)) + plan
+
+
+def decay_cases(sizes: Sizes) -> Iterator[list[Case]]:
+    """Yields linear attention with all DECAYS, in the form that a CPU uses."""
+    shape = sizes.shapes[-1]
+    found = []
+    for name, (decay, erases) in DECAYS.items():
+        args = partial(_decayed_args, sizes, *shape, decay, erases)
+        found += pass_cases("decays", name, shape, _decayed, args)
+    yield found
+
+
+def _decayed_args(
+    sizes: Sizes, B: int, T: int, decay: str | None, erases: bool
+) -> tuple[Array | None, ...]:
+    """Returns q, k, v, the logarithms of decays and the strengths of the delta rule."""
+    q, k, v = OPS["linear_attention"].args(sizes, B, T)
+    k = k / jnp.linalg.norm(k, axis=-1, keepdims=True)
+    shapes = {"head": q.shape[:3], "channel": q.shape}
+    g = -jax.nn.softplus(normal(*shapes[decay])) if decay else None
+    return q, k, v, g, jax.nn.sigmoid(normal(*q.shape[:3], 1)) if erases else None
+
+
+def _decayed(
+    q: Array, k: Array, v: Array, g: Array | None, strength: Array | None
+) -> tuple[Array, Array]:
+    """S_t = (I - b k k^T) diag(a) S_{t-1} + b k v^T where b is given, else diag(a) S + k v^T."""
+    if strength is None:
+        return linear_attention(q, k, v, g)
+    r = k if g is None else k * jnp.exp(g.reshape(*q.shape[:3], -1))
+    return linear_attention(q, k * strength, v, g, r=r)
 
 
 def seen_cases(sizes: Sizes) -> Iterator[list[Case]]:

@@ -1,17 +1,18 @@
-"""What is promised of mixers beside linear attention, and of attention that sees less."""
+"""What is promised of mixers, of linear attention with decays, and of attention that sees less."""
 
 import itertools
 from collections.abc import Iterator
 
 from benchmarks.cases import PASSES
-from benchmarks.families import FULL, LONGER, SEEN, scored_pairs
+from benchmarks.families import DECAYS, FULL, LONGER, NO_DECAY, SEEN, scored_pairs
 from benchmarks.timings import RUN_NOISE, Promise, Timings
 from seqarch.mixers import MIXERS
 
 PLAIN = "linear_attention"
-# The most that mixers may take of the time of PLAIN: those with a decay, and with a delta rule.
-FACTORS = dict.fromkeys(("retnet", "gla", "mlstm", "mamba2"), 2.0)
-FACTORS |= dict.fromkeys(("deltanet", "gated_deltanet", "kda", "rwkv7", "deltaproduct"), 4.0)
+MATRIX_STATES = (  # mixers beside PLAIN, in their default sizes
+    "retnet", "gla", "mlstm", "mamba2", "deltanet", "gated_deltanet", "kda", "rwkv7", "deltaproduct"
+)  # fmt: skip
+MOST = {False: 2.0, True: 4.0}  # of the time without decay: of decays, and of delta rules
 FASTER = {"window 256": 5.0}  # the least that full attention takes of the time of these
 
 
@@ -28,13 +29,28 @@ def family_promises(timings: Timings) -> Iterator[Promise]:
         of = lambda at: timings.get("temporaries_bytes", "families", mixer, at, "train")
         return of(longer) / of(shape) / LONGER
 
-    for mixer, pass_ in itertools.product(FACTORS, PASSES):
+    for mixer, pass_ in itertools.product(MATRIX_STATES, PASSES):
         name = f"mixers, {pass_}, {shape}: {mixer} / {PLAIN}, CPU seconds"
-        value = lambda mixer=mixer, pass_=pass_: slower(mixer, pass_)
-        yield Promise(name, value, most=FACTORS[mixer])
+        yield Promise(name, lambda mixer=mixer, pass_=pass_: slower(mixer, pass_))
     for mixer in MIXERS:
         name = f"{mixer}, train: temporary bytes a token, {longer} / {shape}"
         yield Promise(name, lambda mixer=mixer: growth(mixer), most=1.1)
+
+
+def decay_promises(timings: Timings) -> Iterator[Promise]:
+    """Yields the CPU time of linear attention with decays / that without, at equal sizes."""
+    B, T = timings.sizes["shapes"][-1]
+    shape = f"B{B} T{T}"
+
+    def slower(decay: str, pass_: str) -> float:
+        of = lambda name: timings.get("cpu_seconds", "decays", name, shape, pass_)
+        return of(decay) / of(NO_DECAY)
+
+    for (decay, (_, erases)), pass_ in itertools.product(DECAYS.items(), PASSES):
+        if decay != NO_DECAY:
+            name = f"linear attention, {pass_}, {shape}: {decay} / {NO_DECAY}, CPU seconds"
+            value = lambda decay=decay, pass_=pass_: slower(decay, pass_)
+            yield Promise(name, value, most=MOST[erases])
 
 
 def seen_promises(timings: Timings) -> Iterator[Promise]:

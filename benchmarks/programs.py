@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 from benchmarks.cases import Case, Ready, Sizes, is_constant, mixer_cases, options_of, planned
-from benchmarks.families import family_cases, seen_cases
+from benchmarks.families import decay_cases, family_cases, seen_cases
 from benchmarks.ops import OPS, op_cases
 from benchmarks.peers import peer_cases
 from seqarch import decoding
@@ -130,6 +130,7 @@ def _compile_cases(sizes: Sizes) -> Iterator[list[Case]]:
 GROUPS: dict[str, Callable[[Sizes], Iterator[list[Case]]]] = {
     **{name: partial(op_cases, name) for name in OPS},
     "mixers": mixer_cases,
+    "decays": decay_cases,
     "families": family_cases,
     "seen": seen_cases,
     "train_step": _train_step_cases,

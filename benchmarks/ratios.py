@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from benchmarks.cases import UNSCANNED, Sizes, is_constant
-from benchmarks.family_ratios import family_promises, seen_promises
+from benchmarks.family_ratios import decay_promises, family_promises, seen_promises
 from benchmarks.peers import OURS
 from benchmarks.timings import RUN_NOISE, Promise, Timings
 from seqarch.mixers import MIXERS
@@ -39,6 +39,7 @@ def _promises(timings: Timings) -> Iterator[Promise]:
     yield from _attention(timings)
     yield from _linear_attention(timings)
     yield from _gru(timings)
+    yield from decay_promises(timings)
     yield from family_promises(timings)
     yield from seen_promises(timings)
     yield from _decoding(timings)

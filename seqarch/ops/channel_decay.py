@@ -21,8 +21,6 @@ from seqarch.ops.decay import Within
 from seqarch.ops.numerics import dot
 from seqarch.types import Array, Float
 
-BLOCK = 8  # tokens of blocks in which narrower widths are masked products of all tokens
-
 
 class Factors(NamedTuple):
     """Decays within blocks of w tokens.
@@ -44,7 +42,7 @@ def by_channel(
     R, C = len(reads), g.shape[1]
     padding = [(0, 0), (0, (1 << (C - 1).bit_length()) - C), (0, 0), (0, 0)]
     g, *sets = (jnp.pad(x.astype(jnp.float32), padding) for x in (g, *reads, *writes))
-    given = _blocks(sets[:R]), _blocks(sets[R:]), jnp.swapaxes(g, 1, 2)
+    given = _by_head(sets[:R]), _by_head(sets[R:]), jnp.swapaxes(g, 1, 2)
     scores, q, k, decay = _decayed(*given)
     ones = jnp.ones(g.shape[-1])  # a reduction that XLA on CPU runs fast
     own = jnp.array([[dot("bthk,k->bht", r * w, ones) for w in sets[R:]] for r in sets[:R]])
@@ -53,26 +51,21 @@ def by_channel(
     return Within(scores, _tokens(q)[:, :, :C], _tokens(k)[:, :, :C], decay)
 
 
-def _blocks(sets: Sequence[Float[Array, "B C H K"]]) -> Float[Array, "B H M S m K"]:
-    """Returns M blocks of sets of queries or keys."""
-    x = jnp.stack(sets)
-    x = x.reshape(*x.shape[:2], -1, min(BLOCK, x.shape[2]), *x.shape[3:])
-    return x.transpose(1, 4, 2, 0, 3, 5)
+def _by_head(sets: Sequence[Float[Array, "B C H K"]]) -> Float[Array, "B H C S K"]:
+    return jnp.stack(sets).transpose(1, 3, 2, 0, 4)
 
 
-def _tokens(x: Float[Array, "B H M S m K"]) -> Float[Array, "S B C H K"]:
-    """Returns the sets of which `_blocks` are."""
-    x = x.transpose(3, 0, 2, 4, 1, 5)
-    return x.reshape(*x.shape[:2], -1, *x.shape[4:])
+def _tokens(x: Float[Array, "B H C S K"]) -> Float[Array, "S B C H K"]:
+    return x.transpose(3, 0, 2, 1, 4)
 
 
 @jax.custom_vjp
 def _decayed(
-    q: Float[Array, "B H M R m K"], k: Float[Array, "B H M W m K"], g: Float[Array, "B H C K"]
+    q: Float[Array, "B H C R K"], k: Float[Array, "B H C W K"], g: Float[Array, "B H C K"]
 ) -> tuple[Array, Array, Array, Array]:
     """Returns the scores of earlier keys, decayed queries and keys, and the decay of the chunk."""
-    narrow, wide, whole, decay = _factors(g, q.shape[4])
-    return *_apply(narrow, wide, whole, q, k), decay
+    *factors, decay = _factors(g)
+    return *_apply(*factors, q, k), decay
 
 
 def _forward(*given: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
@@ -82,11 +75,10 @@ def _forward(*given: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
 def _backward(given: tuple[Array, ...], d: tuple[Array, ...]) -> tuple[Array, Array, Array]:
     """The gradient of G_t = g_1 + ... + g_t is q_t dq_t - k_t dk_t."""
     q, k, g = given
-    *factors, decay = _factors(g, q.shape[4])
+    *factors, decay = _factors(g)
     (_, _, leaving), pull = jax.vjp(partial(_apply, *factors), q, k)
     dq, dk = pull(d[:3])
-    each = (_sum(q * dq) - _sum(k * dk)).reshape(g.shape)
-    ends = _sum(leaving * d[2]).reshape(g.shape)
+    each, ends = _sum(q * dq) - _sum(k * dk), _sum(leaving * d[2])
     # With one matrix for all heads XLA on CPU would transpose `each` token by token.
     later = jnp.broadcast_to(jnp.triu(jnp.ones((g.shape[2],) * 2)), (*g.shape[:3], g.shape[2]))
     dg = dot("bhts,bhsk->bhtk", later, each) + dot("bhts,bhsk->bhtk", jnp.ones_like(later), ends)
@@ -96,18 +88,16 @@ def _backward(given: tuple[Array, ...], d: tuple[Array, ...]) -> tuple[Array, Ar
 _decayed.defvjp(_forward, _backward)
 
 
-def _sum(x: Float[Array, "B H M S m K"]) -> Float[Array, "B H M m K"]:
+def _sum(x: Float[Array, "B H C S K"]) -> Float[Array, "B H C K"]:
     return sum(x[:, :, :, i] for i in range(x.shape[3]))
 
 
-def _factors(
-    g: Float[Array, "B H C K"], size: int
-) -> tuple[list[Array], list[Factors], Factors, Array]:
-    """Returns the factors of widths below `size`, of those below C, and of C, and its decay.
+def _factors(g: Float[Array, "B H C K"]) -> tuple[list[Factors], Factors, Array]:
+    """Returns the factors at the borders of each width below C, those of C, and its decay.
 
-    The first are of every token: those of one before a border, and of one behind it.
+    At a border they are of the tokens of the block before it and of the one behind it.
     """
-    narrow, wide, total = [], [], g  # total: log-decays over blocks
+    borders, total = [], g  # total: log-decays over blocks
     whole = Factors(jnp.ones(g.shape)[..., None, :], jnp.exp(g)[..., None, :])
     while total.shape[2] > 1:
         total = _halves(total)
@@ -115,18 +105,13 @@ def _factors(
             (x[:, :, :, 0], x[:, :, :, 1])
             for x in (jnp.exp(total)[..., None, :], *map(_halves, whole))
         )
-        parting = Factors(until[0], since[1])
-        if until[0].shape[3] < size:
-            both = jnp.concatenate(parting, 3)
-            narrow.append(both.reshape(*g.shape[:2], -1, 1, size, g.shape[3]))
-        else:
-            wide.append(parting)
+        borders.append(Factors(until[0], since[1]))
         whole = Factors(
             jnp.concatenate([until[0] * decay[1], until[1]], 3),
             jnp.concatenate([since[0], since[1] * decay[0]], 3),
         )
         total = total.sum(3)
-    return narrow, wide, whole, jnp.exp(total[:, :, 0])
+    return borders, whole, jnp.exp(total[:, :, 0])
 
 
 def _halves(x: Float[Array, "B H P *X"]) -> Float[Array, "B H P/2 2 *X"]:
@@ -134,55 +119,26 @@ def _halves(x: Float[Array, "B H P *X"]) -> Float[Array, "B H P/2 2 *X"]:
 
 
 def _apply(
-    narrow: list[Array],
-    wide: list[Factors],
+    borders: list[Factors],
     whole: Factors,
-    q: Float[Array, "B H M R m K"],
-    k: Float[Array, "B H M W m K"],
+    q: Float[Array, "B H C R K"],
+    k: Float[Array, "B H C W K"],
 ) -> tuple[Float[Array, "B H R W C C"], Array, Array]:
     """Returns the scores of earlier keys, and queries and keys decayed from and to the borders."""
-    R, W, size = q.shape[3], k.shape[3], q.shape[4]
-    scores = jnp.zeros((*q.shape[:3], R, W, size, size))
-    if narrow:
-        factor, ones = jnp.stack(narrow), jnp.ones(len(narrow))
-        of = (dot("l,bhmstk->lbhmstk", ones, x) * factor for x in (q, k))
-        parts = _products(*(x[..., None, :, :, :] for x in of))
-        scores = sum(jnp.where(mask, part, 0.0) for mask, part in zip(_masks(size), parts))
-    scores = jnp.moveaxis(scores, 2, 4)  # [B, H, R, W, M, m, m]
-    for until, since in wide:
-        below = _products(_half(q, 1, since), _half(k, 0, until))
-        scores = _merge(scores, jnp.moveaxis(below, 2, 4))
-    since, until = (x.reshape(*q.shape[:3], 1, *q.shape[4:]) for x in (whole.since, whole.until))
+    scores = jnp.zeros((*q.shape[:2], q.shape[3], k.shape[3], q.shape[2], 1, 1))
+    for until, since in borders:
+        behind, before = _half(q, 1, since), _half(k, 0, until)
+        scores = _merge(scores, dot("bhptrk,bhpswk->bhrwpts", behind, before))
+    since, until = (x[:, :, 0, :, None] for x in (whole.since, whole.until))
     return scores[:, :, :, :, 0], q * since, k * until
 
 
-def _masks(size: int) -> list[np.ndarray]:
-    """Returns which queries and keys of a block each width parts."""
-    masks, index, width = [], np.arange(size), 1
-    while width < size:
-        block = index // width
-        masks.append((block[:, None] % 2 == 1) & (block[:, None] == block + 1))
-        width *= 2
-    return masks
-
-
 def _half(
-    x: Float[Array, "B H M S m K"], half: int, factor: Float[Array, "B H P w K"]
-) -> Float[Array, "B H P n S m K"]:
+    x: Float[Array, "B H C S K"], half: int, factor: Float[Array, "B H P w K"]
+) -> Float[Array, "B H P w S K"]:
     """Returns the tokens in one of each two neighbouring blocks, times their factors."""
-    x = x.reshape(*x.shape[:2], factor.shape[2], 2, -1, *x.shape[3:])[:, :, :, half]
-    return x * factor.reshape(*x.shape[:4], 1, *x.shape[5:])
-
-
-def _products(
-    q: Float[Array, "*P n R m K"], k: Float[Array, "*P n W m K"]
-) -> Float[Array, "*P R W nm nm"]:
-    """Returns q_t . k_s of the tokens of n blocks."""
-    (n, R, m), W = q.shape[-4:-1], k.shape[-3]
-    rows = (x.reshape(*x.shape[:-4], -1, x.shape[-1]) for x in (q, k))
-    found = dot("...tk,...sk->...ts", *rows).reshape(*q.shape[:-4], n, R, m, n, W, m)
-    found = jnp.moveaxis(found, (-5, -2), (-6, -5))
-    return found.reshape(*found.shape[:-4], n * m, n * m)
+    x = x.reshape(*factor.shape[:3], 2, -1, *x.shape[3:])[:, :, :, half]
+    return x * factor[..., None, :]
 
 
 def _merge(

@@ -5,12 +5,14 @@ that enters the chunk, with the decays D between tokens, it solves a triangular 
 
     u_t = (D_{t-1} r_t)^T S + sum_{s<t} (r_t^T D_{t-1,s} k_s) v_s - (r_t^T D_{t-1,s} p_s) u_s
 
-so that U = W S + Z, which is the WY form of a product of Householder matrices.
+so that U = W S + Z, which is the WY form of a product of Householder matrices. Where p is k, the
+state takes V - U at each key, and V - Z = T V for the inverse T of the system's matrix.
 
 Source: Yang et al. 2024, "Parallelizing linear transformers with the delta rule over sequence
 length", section 3.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ from seqarch.ops.channel_decay import by_channel
 from seqarch.ops.decay import by_head
 from seqarch.ops.numerics import dot, segments, spread
 from seqarch.ops.triangular import unit_inverse
-from seqarch.types import Array, Bool, Float
+from seqarch.types import Array, Bool, DTypeLike, Float
 
 
 class Tokens(NamedTuple):
@@ -41,10 +43,11 @@ class Solved(NamedTuple):
 
     q: queries that read S, decayed from it
     k: keys, decayed to the end of the chunk
-    v: values
+    v: values; T V where the delta rule erases at k
     qk: what each query reads of each value within the chunk
     decay: of S over the chunk
-    erased: what the delta rule erases; None: nothing
+    W: what the delta rule erases of S; None: nothing
+    apart: what it erases at other keys than k; None: nothing
     """
 
     q: Float[Array, "B C H K"]
@@ -52,26 +55,28 @@ class Solved(NamedTuple):
     v: Float[Array, "B C H V"]
     qk: Float[Array, "B H C C"]
     decay: Float[Array, "#B #H #K 1"]
-    erased: "Erased | None"
+    W: Float[Array, "B H C K"] | None
+    apart: "Apart | None"
 
 
-class Erased(NamedTuple):
-    """What the delta rule erases in a chunk, U = W S + Z.
+class Apart(NamedTuple):
+    """What the delta rule erases at keys of its own.
 
     p: the keys at which it erases, decayed to the end of the chunk
     qp: what each query reads of each erased value
-    W, Z: what is erased, in terms of the state S that enters the chunk
+    Z: what is erased beside W S
     """
 
     p: Float[Array, "B C H K"]
     qp: Float[Array, "B H C C"]
-    W: Float[Array, "B H C K"]
-    Z: Float[Array, "B H C V"]
+    Z: Float[Array, "B C H V"]
 
 
 def recurrence(tokens: Tokens) -> affine.Recurrence:
     """Returns the recurrence of tokens, for the forms of seqarch/ops/affine.py."""
-    return affine.Recurrence(_summarise, _read, identity(tokens), _solve, _advance)
+    advance = partial(_advance, tokens.v.dtype)
+    read = lambda chunk, state: advance(chunk, state)[1]
+    return affine.Recurrence(_summarise, read, identity(tokens), _solve, advance)
 
 
 def identity(tokens: Tokens) -> Tokens:
@@ -93,17 +98,23 @@ def _solve(c: Tokens) -> Solved:
     seen = lambda scores, visible: jnp.where(visible[:, None], scores, 0.0)
     qk, qp = (seen(within.scores[:, :, 0, w], visible) for w in (0, -1))
     ends = [(x * sign * leaves[..., None, None]).astype(k.dtype) for x in within.writes]
-    erased = None
-    if r is not None:
+    v, W, apart = c.v, None, None
+    if r is None:
+        qk = qk.astype(v.dtype)
+    else:
         strict = visible & ~jnp.eye(q.shape[1], dtype=bool)[None]
         moved = jnp.roll(within.scores[:, :, 1], 1, axis=3)
         rk, rp = (seen(moved[:, :, w], strict) for w in (0, -1))
         first = jnp.arange(r.shape[1])[:, None, None] == 0
         r = enter(jnp.where(first, r, jnp.roll(within.reads[1], 1, axis=1)))
-        erased = Erased(ends[-1], qp, *_eliminate(rp, r, rk, c.v))
+        inverse = unit_inverse(rp)  # (I + rp) (W, Z) = (r, rk v)
+        W = dot("bhts,bshk->bhtk", inverse, r)
+        solved = inverse if c.p is None else dot("bhtu,bhus->bhts", inverse, rk)
+        solved = dot("bhts,bshv->bthv", solved, v)
+        v, apart = (solved, None) if c.p is None else (v, Apart(ends[1], qp, solved))
     decay = within.decay.reshape(*within.decay.shape[:2], -1, 1) * jnp.moveaxis(sign, 1, -1)
     decay = decay * enters[:, -1, None, None, None]
-    return Solved(enter(within.reads[0]), ends[0], c.v, qk.astype(c.v.dtype), decay, erased)
+    return Solved(enter(within.reads[0]), ends[0], v, qk, decay, W, apart)
 
 
 def _with_signs(c: Tokens) -> tuple[Array, Array, Array, Array | None, Float[Array, "#B 1 #H #K"]]:
@@ -128,44 +139,32 @@ def _visibility(c: Tokens) -> tuple[Bool[Array, "#B C C"], Float[Array, "#B C"],
     return visible, 1.0 * (segment == 0), 1.0 * (segment == segment[:, -1:])
 
 
-def _eliminate(
-    rp: Float[Array, "B H C C"],
-    r: Float[Array, "B C H K"],
-    rk: Float[Array, "B H C C"],
-    v: Float[Array, "B C H V"],
-) -> tuple[Float[Array, "B H C K"], Float[Array, "B H C V"]]:
-    """Solves (I + rp) (W, Z) = (r, rk v), where rp is strictly lower triangular."""
-    inverse = unit_inverse(rp)
-    W = dot("bhts,bshk->bhtk", inverse, r)
-    return W, dot("bhts,bshv->bhtv", dot("bhtu,bhus->bhts", inverse, rk), v)
-
-
 def _summarise(c: Solved) -> affine.Affine | affine.MatrixAffine:
     value = dot("bshk,bshv->bhkv", c.k, c.v)
-    if c.erased is None:
+    if c.W is None:
         return affine.Affine(c.decay, value)
-    p, _, W, Z = c.erased
-    decay = c.decay * jnp.eye(p.shape[-1])[None, None] - dot("bshk,bhsj->bhkj", p, W)
-    return affine.MatrixAffine(decay, value - dot("bshk,bhsv->bhkv", p, Z))
-
-
-def _read(c: Solved, state: Float[Array, "B H K V"]) -> Float[Array, "B C H V"]:
-    return _advance(c, state)[1]
+    p = c.k if c.apart is None else c.apart.p
+    decay = c.decay * jnp.eye(p.shape[-1])[None, None] - dot("bshk,bhsj->bhkj", p, c.W)
+    if c.apart is not None:
+        value = value - dot("bshk,bshv->bhkv", p, c.apart.Z)
+    return affine.MatrixAffine(decay, value)
 
 
 def _advance(
-    c: Solved, state: Float[Array, "B H K V"]
+    dtype: DTypeLike, c: Solved, state: Float[Array, "B H K V"]
 ) -> tuple[Float[Array, "B H K V"], Float[Array, "B C H V"]]:
-    """Returns the state that leaves a chunk, and its outputs."""
-    o = dot("bhts,bshv->bthv", c.qk, c.v) + dot("bthk,bhkv->bthv", c.q, state)
+    """Returns the state that leaves a chunk, and its outputs in `dtype`."""
+    v, u = c.v, None if c.W is None else dot("bhtk,bhkv->bthv", c.W, state)
+    if u is not None and c.apart is None:
+        v = v - u
+    o = dot("bhts,bshv->bthv", c.qk, v) + dot("bthk,bhkv->bthv", c.q, state)
     decay = jnp.broadcast_to(c.decay[..., 0], (*c.decay.shape[:2], state.shape[2]))
-    after = spread(decay, state.shape[3]) * state + dot("bshk,bshv->bhkv", c.k, c.v)
-    if c.erased is not None:
-        p, qp, W, Z = c.erased
-        u = Z + dot("bhtk,bhkv->bhtv", W, state)
-        o = o - dot("bhts,bhsv->bthv", qp, u)
-        after = after - dot("bshk,bhsv->bhkv", p, u)
-    return after, o.astype(c.v.dtype)
+    after = spread(decay, state.shape[3]) * state + dot("bshk,bshv->bhkv", c.k, v)
+    if c.apart is not None:
+        u = c.apart.Z + u
+        o = o - dot("bhts,bshv->bthv", c.apart.qp, u)
+        after = after - dot("bshk,bshv->bhkv", c.apart.p, u)
+    return after, o.astype(dtype)
 
 
 def signed(x: Array, negative: Bool[Array, "..."]) -> Array:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from seqarch.ops.numerics import dot
 from seqarch.types import Array, Float
 
+BLOCK = 8  # rows of blocks that are inverted by masked products of the whole
+
 
 @jax.custom_vjp
 def unit_inverse(A: Float[Array, "... C C"]) -> Float[Array, "... C C"]:
@@ -18,6 +20,29 @@ def unit_inverse(A: Float[Array, "... C C"]) -> Float[Array, "... C C"]:
     Neighbouring blocks on the diagonal are merged until one is left, from the inverses X and Y of
     two blocks and the block B below the first: inv([[X', 0], [B, Y']]) = [[X, 0], [-Y B X, Y]].
     """
+    size = A.shape[-1]
+    width = narrow = min(BLOCK, size)
+    while width < size:
+        width *= 2
+    A = jnp.pad(A, [(0, 0)] * (A.ndim - 2) + [(0, width - size)] * 2)
+    inverse = _by_masks(_blocks(A, narrow))
+    while inverse.shape[-3] > 1:
+        X, Y = inverse[..., 0::2, :, :], inverse[..., 1::2, :, :]
+        B = _blocks(A, inverse.shape[-1], below=1)[..., 0::2, :, :]
+        below = -_product(_product(Y, B), X)
+        above = jnp.concatenate([X, jnp.zeros_like(below)], -1)
+        inverse = jnp.concatenate([above, jnp.concatenate([below, Y], -1)], -2)
+    return inverse[..., 0, :size, :size]
+
+
+def _blocks(A: Float[Array, "... C C"], width: int, below: int = 0) -> Float[Array, "... P w w"]:
+    """Returns the blocks on the diagonal, or so many blocks below it."""
+    starts = range(0, A.shape[-1] - below * width, width)
+    return jnp.stack([A[..., at + below * width :, at:][..., :width, :width] for at in starts], -3)
+
+
+def _by_masks(A: Float[Array, "... w w"]) -> Float[Array, "... w w"]:
+    """Returns (I + A)^-1 of small blocks, whose own blocks are merged by products of the whole."""
     size = A.shape[-1]
     index = jnp.arange(size)
     inverse = jnp.broadcast_to(jnp.eye(size, dtype=A.dtype), A.shape)

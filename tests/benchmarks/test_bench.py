@@ -180,24 +180,28 @@ def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
     }
 
 
-def test_mixers_are_held_against_linear_attention_and_windows_against_full_attention(results):
+def test_decays_are_held_against_none_and_windows_against_full_attention(results):
     def timing(group, form, shape, cpu_seconds):
         return bench.CaseTiming(group, form, shape, "train", 1.0, cpu_seconds)
 
     timings = (
         timing("families", "linear_attention", "B1 T8", 1.0),
         timing("families", "gla", "B1 T8", 1.5),
-        timing("families", "kda", "B1 T8", 4.5),
+        timing("decays", "no decay", "B1 T8", 1.0),
+        timing("decays", "decay per head", "B1 T8", 1.5),
+        timing("decays", "delta rule", "B1 T8", 4.5),
         timing("seen", "full", "B1 T12", 9.0),
         timing("seen", "window 256", "B1 T12", 1.0),
     )
     measured = tuple(record for each in timings for record in each.records())
     found = {each.name: each for each in ratios.ratios(results._replace(records=measured))}
-    gla, kda = (
-        found[f"mixers, train, B1 T8: {name} / linear_attention, CPU seconds"]
-        for name in ("gla", "kda")
+    gla = found["mixers, train, B1 T8: gla / linear_attention, CPU seconds"]
+    assert (gla.value, gla.most) == (1.5, None)
+    head, delta = (
+        found[f"linear attention, train, B1 T8: {name} / no decay, CPU seconds"]
+        for name in ("decay per head", "delta rule")
     )
-    assert (gla.value, gla.met, kda.value, kda.met) == (1.5, True, 4.5, False)
+    assert (head.value, head.met, delta.value, delta.met) == (1.5, True, 4.5, False)
     window = found["attention, train, B1 T12: full / window 256, CPU seconds"]
     assert (window.value, window.met) == (9.0, True)
 

@@ -111,7 +111,7 @@ def test_in_bfloat16_they_are_as_exact_as_the_form_of_other_devices():
 
     names = ["o", "S", "dq", "dk", "dv", "dr", "dS"]
     for name, x, y, z in zip(names, found, other, expected, strict=True):
-        assert error(x, z) <= max(error(y, z), 1e-4), name
+        assert error(x, z) <= max(1.01 * error(y, z), 1e-4), name
 
 
 def test_what_they_lack_is_computed_otherwise_and_shapes_are_said_once(capsys):
