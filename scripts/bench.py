@@ -14,11 +14,14 @@ from absl import flags
 
 import _root  # noqa: F401
 from seqarch.runtime import cli
+from studies.out import check
 
+KIND = "benchmark"
 ONLY = flags.DEFINE_list(
     "only",
     [],
-    "Groups to measure: names of ops, mixers, train_step, decoding, compile, generation.",
+    "Groups to measure: names of ops, decays, mixers, families, seen, train_step, decoding, "
+    "compile, generation.",
 )
 PEERS = flags.DEFINE_bool(
     "peers", False, "Time PyTorch's layers beside ours too; --only=peers: nothing else."
@@ -38,10 +41,12 @@ def main() -> None:
     if SHOW.value:
         print(markdown_page(bench_page(read(Path(SHOW.value)))))
         return
+    if OUT.value:
+        check(Path(OUT.value), KIND)
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
     for results in bench.run(ONLY.value, say=_say, peers=PEERS.value):
         if OUT.value:  # after each group, so that a run that is cut short leaves what it has
-            records.write(Path(OUT.value), [results], dict(kind="benchmark"))
+            records.write(Path(OUT.value), [results], dict(kind=KIND))
     print(markdown_page(bench_page(results)))
 
 
@@ -55,7 +60,7 @@ def read(path: Path):
     from seqarch.errors import UserError
 
     about, results = records.read(path)
-    if about.get("kind") != "benchmark" or not results:
+    if about.get("kind") != KIND or not results:
         raise UserError(f"--show={path} is no benchmark; give a file that --out wrote")
     return results[0]
 

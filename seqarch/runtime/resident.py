@@ -7,7 +7,8 @@ import os
 import re
 import resource
 import sys
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import jax
 
@@ -23,10 +24,40 @@ def used(device: jax.Device) -> int:
 def capacity(device: jax.Device, count: int) -> int:
     """Returns the bytes that a device has for programs.
 
-    That is what its allocator says, or else the system's memory, which `count` devices share.
+    That is what its allocator says, or else the system's memory, or what a container is allowed of
+    it, which `count` devices share.
     """
-    limit = (device.memory_stats() or {}).get("bytes_limit")
-    return limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // count
+    if limit := (device.memory_stats() or {}).get("bytes_limit"):
+        return limit
+    system = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(system, *group_limits()) // count
+
+
+def group_limits(root: Path = Path("/")) -> Iterator[int]:
+    """Yields the bytes of memory that each control group of this process allows, if it has a limit.
+
+    Source: Linux, "Control Group v2" (memory.max) and "Memory Resource Controller" (version 1).
+    """
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # another system
+        return
+    for group in groups:
+        _, controllers, path = group.split(":", 2)
+        if controllers not in _GROUP_FILES:
+            continue
+        directory, name = _GROUP_FILES[controllers]
+        own = PurePosixPath(path.lstrip("/"))
+        for each in (own, *own.parents):
+            with contextlib.suppress(OSError, ValueError):  # a container hides some; "max"
+                yield int((root / directory / each / name).read_text())
+
+
+# The directory of control groups and the file of a limit, by the controllers that /proc names.
+_GROUP_FILES = {
+    "": ("sys/fs/cgroup", "memory.max"),
+    "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+}
 
 
 def resident() -> int:

@@ -237,3 +237,9 @@ def test_tables_of_an_earlier_run_are_shown(results, tmp_path, run_here):
     records.write(file, [results], dict(kind="costs"))
     done = run_here("scripts/bench.py", f"--show={file}")
     assert done.returncode == 2 and "is no benchmark" in done.stderr
+
+
+def test_records_that_cannot_be_written_are_refused_before_anything_is_measured(tmp_path, run_here):
+    (tmp_path / "file").write_text("no directory")
+    done = run_here("scripts/bench.py", f"--out={tmp_path / 'file' / 'bench.jsonl'}")
+    assert done.returncode == 2 and "give a directory that can be written" in done.stderr
