@@ -9,14 +9,9 @@ import numpy as np
 from seqarch.ops.bias import Gates
 from seqarch.ops.blockwise import blockwise
 from seqarch.ops.kernels import LANES
-from seqarch.ops.kernels.attention_calls import (
-    AttentionGradients,
-    Documents,
-    RotaryFactors,
-    backward,
-    forward,
-)
+from seqarch.ops.kernels.attention_calls import backward, forward
 from seqarch.ops.kernels.attention_kernels import LN2, How
+from seqarch.ops.kernels.attention_operands import AttentionGradients, Documents, RotaryFactors
 from seqarch.ops.kernels.block_pairs import WORDS, Pairs, order_pairs, visible_pairs
 from seqarch.ops.kernels.call import say_once
 from seqarch.ops.numerics import fill

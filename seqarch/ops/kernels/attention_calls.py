@@ -13,105 +13,24 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.attention_kernels import (
     How,
     Turn,
     backward_kernel,
     forward_kernel,
 )
+from seqarch.ops.kernels.attention_operands import (
+    AttentionGradients,
+    Documents,
+    OperandBlocks,
+    RotaryFactors,
+)
 from seqarch.ops.kernels.block_pairs import Pairs
 from seqarch.ops.kernels.call import kernel_call
-from seqarch.types import Array, DTypeLike, Float, Int
+from seqarch.types import Array, DTypeLike, Float
 
 VMEM = 64 * 2**20  # bytes of fast memory that a kernel may use
 DONE = 3  # index of the table Pairs.done
-
-
-class Documents(NamedTuple):
-    """The documents of the tokens.
-
-    Attributes:
-      q: those of the queries.
-      k: those of the keys, the same in all lanes.
-      may: whether a query sees a key of it, for each pair of blocks.
-    """
-
-    q: Int[Array, "B 1 T"]
-    k: Int[Array, "B S lanes"]
-    may: Int[Array, "B P"]
-
-
-class RotaryFactors(NamedTuple):
-    """Factors that rotate a block of heads (`seqarch.ops.rope.Rope.factors`), for each token."""
-
-    q_own: Float[Array, "B T lanes"]
-    q_other: Float[Array, "B T lanes"]
-    k_own: Float[Array, "B S lanes"]
-    k_other: Float[Array, "B S lanes"]
-
-
-class AttentionGradients(NamedTuple):
-    """Gradients that calls for some blocks of queries each add their own to.
-
-    Attributes:
-      q: for queries, of which each block is written by one call.
-      k: for keys, as each query head has them.
-      v: for values, the same.
-    """
-
-    q: Float[Array, "B T HK"]
-    k: Float[Array, "B S HK"]
-    v: Float[Array, "B S HV"]
-
-
-class _Blocks(NamedTuple):
-    """Makes the specs of operands whose block follows from row, heads, turn and tables.
-
-    Attributes:
-      how: what is fixed.
-      lanes: channels of a block of heads.
-      of_q: index of the table with the blocks of queries.
-      of_k: index of the table with the blocks of keys.
-    """
-
-    how: How
-    of_q: int
-    of_k: int
-
-    def queries(self, lanes: int, table: int | None = None) -> pl.BlockSpec:
-        """Of [B,T,all heads' channels]."""
-        table = self.of_q if table is None else table
-        place = lambda b, h, p, *tables: (b, tables[table][p], h)
-        return pl.BlockSpec((None, self.how.size, lanes), place)
-
-    def rows(self) -> pl.BlockSpec:
-        """Of one number for each query [B,H,1,T]."""
-        place = lambda b, h, p, *tables: (b, h, 0, tables[self.of_q][p])
-        return pl.BlockSpec((None, self.how.heads, 1, self.how.size), place)
-
-    def keys(self, lanes: int, share: int = 1) -> pl.BlockSpec:
-        """Of [B,S,all key heads' channels], of which `share` query heads share a head."""
-        # `//` would ask for the device, which may be absent.
-        group = lambda h: h if share == 1 else jax.lax.div(h, jnp.int32(share))
-        place = lambda b, h, p, *tables: (b, tables[self.of_k][p], group(h))
-        return pl.BlockSpec((None, self.how.size, lanes), place)
-
-    def documents(self) -> list[pl.BlockSpec]:
-        """Of the arrays of Documents."""
-        q = lambda b, h, p, *tables: (b, 0, tables[self.of_q][p])
-        k = lambda b, h, p, *tables: (b, tables[self.of_k][p], 0)
-        size = self.how.size
-        return [pl.BlockSpec((None, 1, size), q), pl.BlockSpec((None, size, LANES), k)]
-
-    def factors(self) -> list[pl.BlockSpec]:
-        """Of the arrays of RotaryFactors."""
-
-        def of(table: int) -> pl.BlockSpec:
-            place = lambda b, h, p, *tables: (b, tables[table][p], 0)
-            return pl.BlockSpec((None, self.how.size, self.how.lanes[0]), place)
-
-        return [of(self.of_q)] * 2 + [of(self.of_k)] * 2
 
 
 def forward(
@@ -135,7 +54,7 @@ def forward(
       how: what is fixed.
     """
     (B, T, _), (K, V), size = q.shape, how.lanes, how.size
-    at, blocks = _Blocks(how, of_q=0, of_k=1), q.shape[2] // K
+    at, blocks = OperandBlocks(how, of_q=0, of_k=1), q.shape[2] // K
     out = jax.ShapeDtypeStruct((B, T, blocks * V), q.dtype)
     log_total = jax.ShapeDtypeStruct((B, blocks * how.heads, 1, T), jnp.float32)
     row = (how.heads, 1, size)
@@ -182,7 +101,7 @@ def backward(
       how: what is fixed.
     """
     (B, T, _), S, (K, V) = q.shape, k.shape[1], how.lanes
-    at, blocks = _Blocks(how, of_q=1, of_k=0), q.shape[2] // K
+    at, blocks = OperandBlocks(how, of_q=1, of_k=0), q.shape[2] // K
     made = lambda tokens, lanes: jax.ShapeDtypeStruct((B, tokens, blocks * lanes), q.dtype)
     outputs = [made(T, K), made(S, K), made(S, V)] if sums is None else map(_like, sums)
     specs = [at.queries(K, DONE), at.keys(K), at.keys(V)]
@@ -235,7 +154,7 @@ class _Call(NamedTuple):
         pairs: Pairs,
         documents: Documents | None,
         factors: RotaryFactors | None,
-        at: _Blocks,
+        at: OperandBlocks,
     ) -> tuple[Array, ...]:
         tables, inputs = [*map(jnp.asarray, pairs)], list(self.inputs)
         if documents is not None:
