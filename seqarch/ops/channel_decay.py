@@ -81,8 +81,8 @@ def _backward(given: tuple[Array, ...], d: tuple[Array, ...]) -> tuple[Array, Ar
     each, ends = _sum(q * dq) - _sum(k * dk), _sum(leaving * d[2])
     # With one matrix for all heads XLA on CPU would transpose `each` token by token.
     later = jnp.broadcast_to(jnp.triu(jnp.ones((g.shape[2],) * 2)), (*g.shape[:3], g.shape[2]))
-    dg = dot("bhts,bhsk->bhtk", later, each) + dot("bhts,bhsk->bhtk", jnp.ones_like(later), ends)
-    return dq, dk, dg + (decay * d[3])[:, :, None]
+    ends = dot("bhs,bhsk->bhk", jnp.ones(g.shape[:3]), ends) + decay * d[3]
+    return dq, dk, dot("bhts,bhsk->bhtk", later, each) + ends[:, :, None]
 
 
 _decayed.defvjp(_forward, _backward)
