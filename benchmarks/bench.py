@@ -9,7 +9,7 @@ import dataclasses
 import gc
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -58,6 +58,7 @@ class CaseTiming:
       temporaries: bytes of the compiled program's temporaries.
       total: bytes of the compiled program.
       start_seconds: what precedes the first run: compilation, arguments, a prefill.
+      counts: of what it does, by metric.
       skipped: why there are no seconds; None where there are.
     """
 
@@ -73,6 +74,7 @@ class CaseTiming:
     temporaries: int | None = None
     total: int | None = None
     start_seconds: float | None = None
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     skipped: str | None = None
 
     def records(self) -> Iterator[Record]:
@@ -89,6 +91,7 @@ class CaseTiming:
             ("temporaries_bytes", self.temporaries),
             ("total_bytes", self.total),
             ("start_seconds", self.start_seconds),
+            *self.counts.items(),
         ):
             if value is not None:
                 yield Record(BENCH, metric, value, at)
@@ -157,8 +160,10 @@ def measure(together: list[Case], limits: Limits) -> list[CaseTiming]:
         begun = time.perf_counter()
         try:
             ready[case] = case.start()
-            bytes_ = dict(temporaries=ready[case].temporaries, total=ready[case].total)
-            timing = CaseTiming(*case[:4], **bytes_, start_seconds=time.perf_counter() - begun)
+            about = {
+                each: getattr(ready[case], each) for each in ("temporaries", "total", "counts")
+            }
+            timing = CaseTiming(*case[:4], **about, start_seconds=time.perf_counter() - begun)
             timings[case], times[case] = _warm_up(ready[case], timing, limits)
         except jax.errors.JaxRuntimeError as error:  # the form needs more memory than there is
             timings[case] = CaseTiming(*case[:4], skipped=first_line(error)[:100])

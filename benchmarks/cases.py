@@ -8,8 +8,9 @@ compared run side by side.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +38,7 @@ class Sizes:
       shapes: (B, T) of ops and mixers; targets are of the last one.
       long: a T at which attention and linear attention are measured too.
       far: the T of attention that sees less.
+      solved: the T of cells that Newton's method solves.
       contexts: tokens before decoding with a constant state.
       caches: (filled, slots) of attention's caches in decoding.
       prompts: tokens of prompts in generation.
@@ -50,6 +52,7 @@ class Sizes:
     shapes: tuple[tuple[int, int], ...] = ((8, 512), (1, 4096))
     long: int = 65536
     far: int = 16384
+    solved: tuple[int, ...] = (256, 1024, 4096, 16384)
     contexts: tuple[int, int] = (1024, 1 << 20)
     caches: tuple[tuple[int, int], ...] = ((1024, 1024), (1024, 65536), (32768, 65536))
     prompts: tuple[int, ...] = (4096, 65536, 1 << 20)
@@ -65,12 +68,14 @@ class Ready(NamedTuple):
       prepare: makes the argument of `run`, outside of the time.
       temporaries: bytes of the compiled program's temporaries.
       total: bytes of the compiled program.
+      counts: of what it does, by metric.
     """
 
     run: Callable[[Any], Any] | None
     prepare: Callable[[], Any] = lambda: None
     temporaries: int | None = None
     total: int | None = None
+    counts: Mapping[str, int] = MappingProxyType({})
 
 
 class Case(NamedTuple):

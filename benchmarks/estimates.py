@@ -8,7 +8,7 @@ of benchmarks.goals are those with a goal.
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
@@ -32,6 +32,8 @@ from seqarch.runtime.progress import Say
 KIND = "forms"  # the evaluator of these records, and the kind of their file
 TIMEOUT_S = 1800.0  # after which a form is given up
 Programs = tuple[Callable, tuple]  # a function and the shapes of its arguments
+# Forms by what they are of: where the records of each are, and what makes its program in a worker.
+Parts = Mapping[str, Sequence[tuple[dict[str, Any], Callable[[], Programs]]]]
 
 
 def estimate(
@@ -62,6 +64,21 @@ def estimate(
     parts = {name: list(_op_forms(name, platform)) for name in ops}
     for layer in parse_pattern(config.model.mixer) if config else ():
         parts[layer.mixer] = list(_mixer_forms(layer, config, platform))
+    yield from estimate_parts(parts, target, workers, say, timeout)
+
+
+def estimate_parts(
+    parts: Parts, target: str, workers: int, say: Say, timeout: float = TIMEOUT_S
+) -> Iterator[tuple[str, list[Record]]]:
+    """Yields each of some parts with the estimates of its forms, as `estimate` does.
+
+    Args:
+      parts: with `method` among what the records of a form are at.
+      target: one TPU.
+      workers: processes that compile at once.
+      say: takes lines of progress.
+      timeout: seconds that a form may take.
+    """
 
     def run(part: tuple[str, list]) -> tuple[str, list[Record]]:
         name, forms = part

@@ -13,6 +13,7 @@ from flax import nnx
 
 from benchmarks.cases import Case, Ready, Sizes, is_constant, mixer_cases, options_of, planned
 from benchmarks.families import decay_cases, family_cases, seen_cases
+from benchmarks.newton import newton_cases
 from benchmarks.ops import OPS, op_cases
 from benchmarks.peers import peer_cases
 from seqarch import decoding
@@ -133,6 +134,7 @@ GROUPS: dict[str, Callable[[Sizes], Iterator[list[Case]]]] = {
     "decays": decay_cases,
     "families": family_cases,
     "seen": seen_cases,
+    "newton": newton_cases,
     "train_step": _train_step_cases,
     "decoding": _decoding_cases,
     "compile": _compile_cases,

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from benchmarks.cases import UNSCANNED, Sizes, is_constant
 from benchmarks.family_ratios import decay_promises, family_promises, seen_promises
+from benchmarks.newton_tables import newton_promises
 from benchmarks.peers import OURS
 from benchmarks.timings import RUN_NOISE, Promise, Timings
 from seqarch.mixers import MIXERS
@@ -42,6 +43,7 @@ def _promises(timings: Timings) -> Iterator[Promise]:
     yield from decay_promises(timings)
     yield from family_promises(timings)
     yield from seen_promises(timings)
+    yield from newton_promises(timings)
     yield from _decoding(timings)
     yield from _peers(timings)
     yield _compiling(timings)

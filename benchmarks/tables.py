@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from benchmarks.bench import BENCH
 from benchmarks.cases import PASSES
+from benchmarks.newton_tables import measured, newton_tables
 from benchmarks.ratios import Ratio, ratios
 from benchmarks.timings import PLACE, cases_of
 from seqarch.records import Results
@@ -24,7 +25,8 @@ def bench_page(results: Results) -> Page:
         f"{versions}; revision {show(results.source.revision, 'revision')}; "
         f"{results.fact(BENCH, 'seconds'):.0f} s in all."
     )
-    tables = [ratio_table(ratios(results)), *measured_tables(results)]
+    solved = newton_tables(measured(results), f"{host['cpus']} cores, {devices['kind']}")
+    tables = [ratio_table(ratios(results)), *solved, *measured_tables(results)]
     return Page("Benchmarks", [table for table in tables if table.rows], made=made)
 
 

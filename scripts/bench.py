@@ -20,8 +20,8 @@ KIND = "benchmark"
 ONLY = flags.DEFINE_list(
     "only",
     [],
-    "Groups to measure: names of ops, decays, mixers, families, seen, train_step, decoding, "
-    "compile, generation.",
+    "Groups to measure: names of ops, decays, mixers, families, seen, newton, train_step, "
+    "decoding, compile, generation.",
 )
 PEERS = flags.DEFINE_bool(
     "peers", False, "Time PyTorch's layers beside ours too; --only=peers: nothing else."

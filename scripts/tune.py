@@ -20,9 +20,15 @@ estimates the train steps of whole models there, with these forms and with those
 accelerators: the members of configs/compare.py:full with twelve layers and at most 64 rows of 2,048
 tokens, or those of --config. With --decode=1024,65536 it estimates instead how long a token takes
 that is decoded after so many. The estimates are kept in docs/models/TARGET.
+
+    python scripts/tune.py --target=tpu-v5e --newton=docs/benchmarks/newton/records.jsonl
+
+estimates cells in Newton's method there, with the iterations that bench.py --only=newton counted.
+The estimates are kept in TARGET beside these records.
 """
 
 import sys
+from pathlib import Path
 
 from absl import flags
 
@@ -49,6 +55,11 @@ OPS = flags.DEFINE_string(
     "ops", "", "With --target: estimate the ops with a goal that have this in their name."
 )
 WITH_MIXERS = flags.DEFINE_bool("mixers", True, "With --target: estimate mixers.")
+NEWTON = cli.define_path(
+    "newton",
+    None,
+    "With --target: estimate Newton's method instead, as often as these records say.",
+)
 LIMIT_S = flags.DEFINE_float("limit", 1800.0, "With --target: seconds that each may take.")
 DRY = flags.DEFINE_bool("dry_run", False, "Print the choice and do not keep it.")
 
@@ -59,9 +70,12 @@ def main() -> None:
     from seqarch.mixers import MIXERS, resolve_mixer
 
     if TARGET.value is None:
-        for flag in (WORKERS, MODELS, FORMS, DECODE, OPS, WITH_MIXERS, LIMIT_S):
+        for flag in (WORKERS, MODELS, FORMS, DECODE, OPS, WITH_MIXERS, LIMIT_S, NEWTON):
             if flag.present:
                 raise UserError(f"--{flag.name} needs --target, such as --target=tpu-v5e")
+    elif NEWTON.value:
+        _estimate_newton(Path(NEWTON.value), TARGET.value)
+        return
     elif MODELS.value:
         if DECODE.value and FORMS.present:
             raise UserError("--forms is for train steps; leave it out with --decode")
@@ -145,6 +159,24 @@ def _estimate_models(target: str) -> None:
         if not DRY.value:
             models_file.update(path, target, results)
     for table in models_file.models_page(dict(target=target), found).tables:
+        print(text_table(table))
+
+
+def _estimate_newton(counts: Path, target: str) -> None:
+    """Estimates Newton's method on an absent TPU, and keeps the estimates."""
+    from benchmarks import newton_file
+    from seqarch import records
+    from seqarch.report.render import text_table
+    from seqarch.runtime.workers import check_workers
+
+    path, found = counts.parent / target / records.NAME, []
+    (measured,) = records.read(counts).results
+    at_once = check_workers(WORKERS.value)
+    for results in newton_file.estimate(measured, target, at_once, _say, LIMIT_S.value):
+        found.append(results)
+        if not DRY.value:
+            newton_file.update(path, target, results)
+    for table in newton_file.newton_page(dict(target=target), found).tables:
         print(text_table(table))
 
 

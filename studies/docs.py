@@ -16,6 +16,8 @@ from benchmarks.estimates import KIND as FORMS
 from benchmarks.forms_file import forms_page
 from benchmarks.models import KIND as MODELS
 from benchmarks.models_file import models_page
+from benchmarks.newton_file import KIND as NEWTON
+from benchmarks.newton_file import newton_page
 from benchmarks.tables import bench_page
 from seqarch import records
 from seqarch.errors import UserError, unknown
@@ -86,6 +88,8 @@ def _page(path: Path) -> Page:
         return forms_page(about, results)
     if about.get("kind") == MODELS:
         return models_page(about, results)
+    if about.get("kind") == NEWTON:
+        return newton_page(about, results)
     if about.get("kind") == "frontier":
         return frontier_page(about["title"], results)
     if about.get("kind") == "decoding":

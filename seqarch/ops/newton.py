@@ -12,11 +12,15 @@ and far fewer than T iterations are enough where W h matters little.
 Gradients are those of the states, not of the iterations: the adjoint l_t = g_t + F_{t+1}^T l_{t+1},
 where F is the whole Jacobian, is a linear system that the same iterations solve.
 
+Where iterations do not converge, tokens are taken one after the other. A program of a given most
+of iterations lacks that way out, so that its costs are known.
+
 Source: Lim et al. 2024, "Parallelizing non-linear sequential models over the sequence length"
 (DEER); Gonzalez et al. 2024, "Towards scalable and stable parallelization of nonlinear RNNs", for
 the Jacobian's diagonal; Danieli et al. 2025, "ParaRNN", for blocks of a unit's states.
 """
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -58,10 +62,18 @@ class Solution(NamedTuple):
     converged: Bool[Array, ""]
 
 
+class Iterations(NamedTuple):
+    """How many iterations a program takes for the states, and for their cotangents."""
+
+    states: int
+    adjoint: int
+
+
 def solve(
     function: Callable[[Array], Array],
     jacobian: Callable[[Array], Array],
     guess: Float[Array, "T B *S K"],
+    most: int | None = None,
 ) -> Solution:
     """Solves x = function(x), where function(x)_t depends on x_{t-1} alone.
 
@@ -69,7 +81,10 @@ def solve(
       function: of all states.
       jacobian: returns its derivative [T, B, *S, K, K] within each unit.
       guess: the first states.
+      most: iterations that costs of the program count; None: MOST, and costs are unknown.
     """
+    named = f"at_most_{most}_trips"  # tells seqarch.costs.trips
+    scope = contextlib.nullcontext() if most is None else jax.named_scope(named)
 
     def iterate(at: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         x, count, _ = at
@@ -79,10 +94,11 @@ def solve(
         return x, count + 1, jnp.abs(d).max() / jnp.maximum(1.0, jnp.abs(x).max())
 
     def unfinished(at: tuple[Array, Array, Array]) -> Array:
-        return (at[1] < MOST) & ~(at[2] <= TOLERANCE)
+        return (at[1] < (MOST if most is None else most)) & ~(at[2] <= TOLERANCE)
 
     start = guess, jnp.zeros((), jnp.int32), jnp.array(jnp.inf)
-    x, count, error = jax.lax.while_loop(unfinished, iterate, start)
+    with scope:
+        x, count, error = jax.lax.while_loop(unfinished, iterate, start)
     return Solution(x, count, error <= TOLERANCE)
 
 
@@ -134,8 +150,8 @@ class NonlinearRecurrence(NamedTuple):
         return found
 
 
-def states(recurrence: NonlinearRecurrence) -> Solution:
-    """Returns the states after all tokens; where iterations do not converge, token by token."""
+def states(recurrence: NonlinearRecurrence, most: int | None = None) -> Solution:
+    """Returns the states after all tokens; without `most`, token by token if not converged."""
 
     def one_by_one() -> Array:
         def step(x: Array, inputs: tuple) -> tuple[Array, Array]:
@@ -148,16 +164,19 @@ def states(recurrence: NonlinearRecurrence) -> Solution:
         return jax.lax.scan(step, recurrence.first, tokens)[1]
 
     shape = (len(recurrence.u), *recurrence.first.shape)
-    found = solve(
-        recurrence.function, recurrence.jacobian, jnp.broadcast_to(recurrence.first, shape)
-    )
+    guess = jnp.broadcast_to(recurrence.first, shape)
+    found = solve(recurrence.function, recurrence.jacobian, guess, most)
+    if most is not None:
+        return found
     return found._replace(x=jax.lax.cond(found.converged, lambda: found.x, one_by_one))
 
 
-def adjoint(recurrence: NonlinearRecurrence, x: Array, d_x: Array) -> Solution:
+def adjoint(
+    recurrence: NonlinearRecurrence, x: Array, d_x: Array, most: int | None = None
+) -> Solution:
     """Returns the cotangents of the states `x`, given those of outputs, d_x [T, B, *S, K].
 
-    Where iterations do not converge, they are found token by token.
+    Without `most`, they are found token by token where iterations do not converge.
     """
     previous = recurrence.previous(x)
     after = partial(recurrence.after, recurrence.u, recurrence.W)
@@ -183,12 +202,19 @@ def adjoint(recurrence: NonlinearRecurrence, x: Array, d_x: Array) -> Solution:
         tokens = d_x, previous, recurrence.u, recurrence.keep, recurrence.valid
         return jax.lax.scan(step, jnp.zeros_like(d_x[0]), tokens, reverse=True)[1]
 
-    found = solve(from_next, jacobian, jnp.flip(d_x, 0))
+    found = solve(from_next, jacobian, jnp.flip(d_x, 0), most)
+    if most is not None:
+        return found._replace(x=jnp.flip(found.x, 0))
     d = jax.lax.cond(found.converged, lambda: jnp.flip(found.x, 0), one_by_one)
     return found._replace(x=d)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def output_cotangents(x: Array, d_hs: Array, d_state: tuple[Array, ...]) -> Array:
+    """Returns those of the states `x` [T, B, *S, K], given those of all h and of the last state."""
+    return jnp.zeros_like(x).at[..., 0].set(d_hs).at[-1].add(jnp.stack(d_state, -1))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 6))
 def newton(
     cell: NewtonCell,
     u: Float[Array, "T B *U"],
@@ -196,23 +222,25 @@ def newton(
     valid: Bool[Array, "T B"] | None,
     W: PyTree,
     state: tuple[Array, ...],
+    most: Iterations | None = None,
 ) -> tuple[Array, tuple[Array, ...]]:
-    """Returns all h and the last state; the arguments are those of forms in seqarch.ops.cell."""
-    return _forward(cell, u, keep, valid, W, state)[0]
+    """Returns all h and the last state; the arguments are those of forms in seqarch.ops.cell.
+
+    With `most` iterations, nothing else follows where they do not converge.
+    """
+    return _forward(cell, u, keep, valid, W, state, most)[0]
 
 
-def _forward(cell, u, keep, valid, W, state):
+def _forward(cell, u, keep, valid, W, state, most):
     recurrence = NonlinearRecurrence(cell, u, keep, valid, W, jnp.stack(state, -1))
-    x = states(recurrence).x
+    x = states(recurrence, most and most.states).x
     return (x[..., 0], tuple(jnp.moveaxis(x[-1], -1, 0))), (u, keep, valid, W, state, x)
 
 
-def _backward(cell, saved, cotangents):
+def _backward(cell, most, saved, cotangents):
     u, keep, valid, W, state, x = saved
-    d_hs, d_state = cotangents
     recurrence = NonlinearRecurrence(cell, u, keep, valid, W, jnp.stack(state, -1))
-    d_x = jnp.zeros_like(x).at[..., 0].set(d_hs).at[-1].add(jnp.stack(d_state, -1))
-    d = adjoint(recurrence, x, d_x).x
+    d = adjoint(recurrence, x, output_cotangents(x, *cotangents), most and most.adjoint).x
     pull = jax.vjp(recurrence.after, u, W, recurrence.previous(x))[1]
     d_u, d_W, d_previous = pull(d)
     d_keep = None if keep is None else jnp.zeros_like(keep)
