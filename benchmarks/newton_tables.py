@@ -1,11 +1,9 @@
 """What was measured of Newton's method, and from how many tokens on it pays."""
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks.bench import BENCH
-from benchmarks.cases import PASSES
 from benchmarks.newton import ADJOINT, CELLS, CONVERGED, GROUP, NEWTON, STATES
 from benchmarks.timings import Promise, Timings, cases_of
 from seqarch.ops.forms import family
@@ -105,7 +103,7 @@ def newton_tables(found: Sequence[Compared], device: str) -> list[Table]:
 
 def _summary(found: Sequence[Compared], device: str) -> Table:
     rows = []
-    for cell, pass_ in itertools.product(dict.fromkeys(each.cell for each in found), PASSES):
+    for cell, pass_ in dict.fromkeys((each.cell, each.pass_) for each in found):
         own = sorted(each for each in found if (each.cell, each.pass_) == (cell, pass_))
         rows.append(Row((device, cell, pass_, _from(own))))
     columns = Column("device"), Column("cell"), Column("pass"), Column("pays from tokens", "size")
