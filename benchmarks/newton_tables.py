@@ -9,6 +9,7 @@ from benchmarks.timings import Promise, Timings, cases_of
 from seqarch.ops.forms import family
 from seqarch.ops.newton import Iterations
 from seqarch.records import Record, Results
+from seqarch.report.formats import format_rate
 from seqarch.report.tables import Column, Row, Table
 
 Lengths = Mapping[tuple[str, int], Iterations]  # iterations by cell and tokens
@@ -146,4 +147,4 @@ def _iterations(each: Compared) -> str:
 def _milliseconds(record: Record | None) -> str | None:
     if record is None or record.value is None:
         return record and record.note
-    return f"{1e3 * record.value:,.3g}"
+    return format_rate(1e3 * record.value)

@@ -13,7 +13,7 @@ from seqarch.flops import AT_MOST
 
 KNOWN = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 # The scope next to the loop: that of an outer loop is also in the names of those within it.
-SCOPE = re.compile(AT_MOST.pattern + r'/while"')
+SCOPE = re.compile(AT_MOST.pattern + r'\)*/while"')  # in brackets where a gradient is taken
 SAME = ("copy", "bitcast", "convert", "reshape")  # pass a number on
 
 Constants = Mapping[int, int]  # of a computation's argument, a tuple, by index
