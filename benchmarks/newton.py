@@ -1,7 +1,7 @@
 """The cases of Newton's method: cells in it, beside the form in use and token by token.
 
-Rows are one each, as many rows are where a sequential form wastes least. Weights are as their mixer
-initialises them, and its inputs have unit variance. Iterations are counted by a program beside.
+A case has one row. Weights are as their mixer initialises them, and its inputs have unit variance.
+Iterations are counted by a program of their own.
 """
 
 import dataclasses
