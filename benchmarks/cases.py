@@ -7,6 +7,7 @@ compared run side by side.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -105,15 +106,20 @@ def normal(*shape: int, scale: float = 1.0) -> Array:
 
 
 def mixer_cases(sizes: Sizes) -> Iterator[list[Case]]:
-    """Yields a list for each shape: every mixer in every form, and Mamba without its scan."""
-    makes: dict[str, Callable[[], nnx.Module]] = {}
-    for name in MIXERS:
-        for label, form in labelled_forms(name).items():
-            makes[label] = partial(make_mixer, name, sizes, form)
-    makes[UNSCANNED] = lambda: Unscanned(sizes.dim, state_dim=sizes.state_dim, rngs=nnx.Rngs(0))
+    """Yields a list for each shape and mixer: all its forms, and Mamba also without its scan.
+
+    Lists are short, as the compiled programs of a list are held at once: those of all mixers are
+    more than a process may map.
+    """
     args = lambda make, B, T: (make(), normal(B, T, sizes.dim))
     call = lambda mixer, x: mixer(x)
-    for shape in sizes.shapes:
+    for shape, name in itertools.product(sizes.shapes, MIXERS):
+        makes: dict[str, Callable[[], nnx.Module]] = {
+            label: partial(make_mixer, name, sizes, form)
+            for label, form in labelled_forms(name).items()
+        }
+        if name == "mamba":
+            makes[UNSCANNED] = partial(_unscanned, sizes)
         found = []
         for form, make in makes.items():
             found += pass_cases("mixers", form, shape, call, partial(args, make, *shape))
@@ -131,6 +137,10 @@ class Unscanned(Mamba):
 
     def _scan(self, u, delta, B, C, h, starts):
         return (u * delta + rows(self.D[...], u) * u) * (B * C).sum(-1, keepdims=True), h
+
+
+def _unscanned(sizes: Sizes) -> Unscanned:
+    return Unscanned(sizes.dim, state_dim=sizes.state_dim, rngs=nnx.Rngs(0))
 
 
 def labelled_forms(name: str) -> dict[str, str | None]:

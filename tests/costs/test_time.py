@@ -56,6 +56,7 @@ GIVEN = "get-tuple-element(%x), index=0"  # a number that is not known
         ("constant(2)", "constant(5)", "while", 3),
         ("constant(7)", "constant(5)", "while", 0),
         ("constant(0)", GIVEN, "at_most_2.5_trips/while", 2.5),
+        ("constant(0)", GIVEN, "jvp(at_most_2.5_trips)/while", 2.5),
         ("constant(0)", "constant(5)", "at_most_2.5_trips/while", 5),
     ],
 )
