@@ -10,6 +10,7 @@ import gc
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ import jax
 from benchmarks.cases import Case, Ready, Sizes
 from benchmarks.peers import installed, missing, versions
 from benchmarks.programs import GROUPS
+from seqarch import records
 from seqarch.costs.clock import run_seconds
 from seqarch.errors import UserError, first_line, unknown
 from seqarch.provenance import provenance
@@ -24,6 +26,7 @@ from seqarch.records import Record, Results, Source
 from seqarch.runtime.progress import Say
 
 BENCH = "bench"  # the evaluator of these records
+KIND = "benchmark"  # of their file
 LONG_S = 0.5  # a first run that takes longer counts as a round
 
 
@@ -130,8 +133,18 @@ def run(
             gc.collect()
             about = dict(sizes=dataclasses.asdict(sizes), limits=dataclasses.asdict(limits))
             about |= dict(seconds=time.perf_counter() - begun)
-            source = Source("seqarch", "benchmark", provenance=made, facts={BENCH: about})
+            source = Source("seqarch", KIND, provenance=made, facts={BENCH: about})
             yield Results(source, tuple(each for timing in timings for each in timing.records()))
+
+
+def read(path: Path, flag: str) -> Results:
+    """Returns the results of a benchmark; raises UserError where the file of a flag holds none."""
+    about, results = records.read(path)
+    if about.get("kind") != KIND or not results:
+        raise UserError(
+            f"--{flag}={path} is no benchmark; give a file that scripts/bench.py --out wrote"
+        )
+    return results[0]
 
 
 def _groups(only: Sequence[str], peers: bool) -> list[str]:

@@ -108,8 +108,8 @@ def normal(*shape: int, scale: float = 1.0) -> Array:
 def mixer_cases(sizes: Sizes) -> Iterator[list[Case]]:
     """Yields a list for each shape and mixer: all its forms, and Mamba also without its scan.
 
-    Lists are short, as the compiled programs of a list are held at once: those of all mixers are
-    more than a process may map.
+    The compiled programs of a list are held at once, and a process fails to hold those of all
+    mixers.
     """
     args = lambda make, B, T: (make(), normal(B, T, sizes.dim))
     call = lambda mixer, x: mixer(x)

@@ -42,8 +42,10 @@ class Compared(NamedTuple):
 def newton_promises(timings: Timings) -> Iterator[Promise]:
     """Yields the seconds of Newton's method / those of the form in use, without targets."""
     for group, form, shape, pass_ in timings.cases:
-        cell, _, method = form.partition(", ")
-        if group == GROUP and method == NEWTON:
+        if group != GROUP:
+            continue
+        cell, method, _ = _place(form, shape)
+        if method == NEWTON:
             used = CELLS[cell].forms.auto(family(timings.platform))
             of = lambda form, at=(shape, pass_): timings.get("seconds", GROUP, form, *at)
             value = lambda of=of, form=form, used=f"{cell}, {used}": of(form) / of(used)
@@ -55,7 +57,7 @@ def counted(results: Results) -> dict[tuple[str, int], Iterations]:
     found = {}
     for record in results.all(BENCH, CONVERGED):
         if record.value:
-            cell, tokens = _place(record.at["form"], record.at["shape"])[::2]
+            cell, _, tokens = _place(record.at["form"], record.at["shape"])
             counts = (results.value(BENCH, each, **record.at) for each in (STATES, ADJOINT))
             found[cell, tokens] = Iterations(*counts)
     return found

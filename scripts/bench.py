@@ -16,7 +16,6 @@ import _root  # noqa: F401
 from seqarch.runtime import cli
 from studies.out import check
 
-KIND = "benchmark"
 ONLY = flags.DEFINE_list(
     "only",
     [],
@@ -39,30 +38,19 @@ def main() -> None:
     from seqarch.report.pages import markdown_page
 
     if SHOW.value:
-        print(markdown_page(bench_page(read(Path(SHOW.value)))))
+        print(markdown_page(bench_page(bench.read(Path(SHOW.value), "show"))))
         return
     if OUT.value:
-        check(Path(OUT.value), KIND)
+        check(Path(OUT.value), bench.KIND)
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
     for results in bench.run(ONLY.value, say=_say, peers=PEERS.value):
         if OUT.value:  # after each group, so that a run that is cut short leaves what it has
-            records.write(Path(OUT.value), [results], dict(kind=KIND))
+            records.write(Path(OUT.value), [results], dict(kind=bench.KIND))
     print(markdown_page(bench_page(results)))
 
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def read(path: Path):
-    """Returns the results of a benchmark; raises UserError where the file holds none."""
-    from seqarch import records
-    from seqarch.errors import UserError
-
-    about, results = records.read(path)
-    if about.get("kind") != KIND or not results:
-        raise UserError(f"--show={path} is no benchmark; give a file that --out wrote")
-    return results[0]
 
 
 if __name__ == "__main__":

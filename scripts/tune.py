@@ -164,13 +164,13 @@ def _estimate_models(target: str) -> None:
 
 def _estimate_newton(counts: Path, target: str) -> None:
     """Estimates Newton's method on an absent TPU, and keeps the estimates."""
-    from benchmarks import newton_file
+    from benchmarks import bench, newton_file
     from seqarch import records
     from seqarch.report.render import text_table
     from seqarch.runtime.workers import check_workers
 
     path, found = counts.parent / target / records.NAME, []
-    (measured,) = records.read(counts).results
+    measured = bench.read(counts, "newton")
     at_once = check_workers(WORKERS.value)
     for results in newton_file.estimate(measured, target, at_once, _say, LIMIT_S.value):
         found.append(results)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from benchmarks.bench import KIND as BENCHMARK
 from benchmarks.estimates import KIND as FORMS
 from benchmarks.forms_file import forms_page
 from benchmarks.models import KIND as MODELS
@@ -78,7 +79,7 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
 def _page(path: Path) -> Page:
     """The page of a records file, by the kind that it says it is."""
     about, results = records.read(path)
-    if about.get("kind") == "benchmark":
+    if about.get("kind") == BENCHMARK:
         return bench_page(results[0])
     if about.get("kind") == "claims":
         return claims_page(results)

@@ -237,6 +237,8 @@ def test_tables_of_an_earlier_run_are_shown(results, tmp_path, run_here):
     records.write(file, [results], dict(kind="costs"))
     done = run_here("scripts/bench.py", f"--show={file}")
     assert done.returncode == 2 and "is no benchmark" in done.stderr
+    done = run_here("scripts/tune.py", "--target=tpu-v5e", f"--newton={file}")
+    assert done.returncode == 2 and "is no benchmark" in done.stderr
 
 
 def test_records_that_cannot_be_written_are_refused_before_anything_is_measured(tmp_path, run_here):

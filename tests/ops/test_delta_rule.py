@@ -119,7 +119,7 @@ def test_erasing_loses_nothing_over_many_tokens(method):
     assert np.abs(o - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 32])
+@pytest.mark.parametrize("size", [1, 2, 7, 21, 32])
 def test_the_inverse_of_a_unit_triangular_matrix(size):
     """Its derivative is that along strictly lower triangular directions."""
     lower = np.tril(np.ones((size, size)), -1)
