@@ -81,6 +81,8 @@ def score_gradients(
 ) -> tuple[Array, Array | None, Array, Array | None]:
     """Returns the gradients for q, the gates of queries, k, and the gates of keys, in float32.
 
+    That of k is [B,G,K,S]: so XLA on CPU transposes the queries for the product, and not `d`.
+
     Args:
       d: that of the scores.
       queries: a block.
@@ -88,7 +90,7 @@ def score_gradients(
     """
     rounded = d.astype(queries.q.dtype)
     dq = dot("bgns,bgsk->bgnk", rounded, keys.k)
-    dk = dot("bgns,bgnk->bgsk", rounded, queries.q)
+    dk = dot("bgnk,bgns->bgks", queries.q, rounded)
     if keys.gate is None:
         return dq, None, dk, None
     B, G, R, S = keys.gate.part.shape

@@ -113,7 +113,7 @@ def _attend_backward(how: _How, saved, cotangents):
             seen = visible(here.at, keys.at, rule)[:, None]
             scores = jnp.where(seen, score(here, keys), NOTHING)
             weights = jnp.exp(scores - spread(log_total[i], size))
-            dv = dv + dot("bgns,bgnv->bgsv", weights.astype(keys.v.dtype), do[i])
+            dv = dv + dot("bgnv,bgns->bgvs", do[i], weights.astype(keys.v.dtype))
             d_weights = dot("bgnv,bgsv->bgns", do[i], keys.v)
             d_scores = weights * (d_weights - spread(along[i], size))
             q, q_gate, k, k_gate = score_gradients(d_scores, here, keys)
@@ -124,9 +124,11 @@ def _attend_backward(how: _How, saved, cotangents):
             return (dq.at[i].add(q), dq_gate, d_relative), (dk + k, dv, dk_gate)
 
         with jax.named_scope(f"at_most_{trips[1]}_trips"):
-            zero = _zeros((keys.k, keys.v, keys.gate and keys.gate.part))
+            channels_first = jnp.swapaxes(keys.k, 2, 3), jnp.swapaxes(keys.v, 2, 3)
+            zero = _zeros((*channels_first, keys.gate and keys.gate.part))
             d_queries, (dk, dv, gate) = jax.lax.fori_loop(first, end, body, (d_queries, zero))
-        return d_queries, (dk.astype(keys.k.dtype), dv.astype(keys.v.dtype), gate)
+        dk, dv = (jnp.swapaxes(d, 2, 3).astype(x.dtype) for d, x in ((dk, keys.k), (dv, keys.v)))
+        return d_queries, (dk, dv, gate)
 
     zero = _zeros((queries.q, queries.gate and queries.gate.part, queries.relative))
     blocks = keys, (of_keys[:, 0], of_keys[:, 1])
