@@ -10,11 +10,13 @@ from seqarch import records, tasks
 from seqarch.config import Config, to_dict
 from seqarch.errors import UserError
 from seqarch.evals import evaluator
+from seqarch.evals.evaluator import SECONDS, TRAINING
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.provenance import provenance
-from seqarch.records import Results, Source
+from seqarch.records import Fact, Results, Source
 from seqarch.runtime.progress import Say, print_line
 from seqarch.training.loading import load_model
+from seqarch.training.logging import trained_seconds
 
 
 def evaluate(
@@ -48,7 +50,8 @@ def evaluate(
     config, model, step = load_model(workdir, allow_modules)
     chosen = choose(config, only)
     run = LoadedRun(config, model, tasks.make_task(config).open(split), say)
-    results = Results(source(Path(workdir).name, config, step, split), ())
+    made = source(Path(workdir).name, config, step, split)
+    results = Results(made, ()).with_found([Fact(TRAINING, SECONDS, trained_seconds(workdir))])
     if keep is not None:
         results = Results(keep.source, keep.records)
     for name in chosen:

@@ -23,6 +23,7 @@ EVALUATORS = {
     "speed": "seqarch.evals.speed:EVALUATOR",
     "memory": "seqarch.evals.memory:EVALUATOR",
 }
+TRAINING, SECONDS = "training", "seconds"  # a fact of each run: the time that its steps took
 BY_CONTEXT = {"context": int}  # what a metric is measured at, of one for each context
 
 

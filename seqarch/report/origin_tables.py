@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from seqarch import tasks
 from seqarch.config import flatten
+from seqarch.evals.evaluator import SECONDS, TRAINING
 from seqarch.records import Results
 from seqarch.report.formats import show
 from seqarch.report.lines import line_name
 from seqarch.report.members import Comparison, Member
 from seqarch.report.missing import lacking
 from seqarch.report.tables import NAME, Cells, Column, Row, Table, member_table, metric_cell
+from seqarch.runtime.progress import duration
 from seqarch.tasks.base import Score
 
 COSTS = {  # what columns of the table of models mean
@@ -146,9 +148,20 @@ def run_table(comparison: Comparison) -> Table | None:
     columns += [Column("lacks"), Column("git revision", "revision"), Column("command", "code")]
     kept = [index for index in range(len(columns)) if any(row.cells[index] for row in rows)]
     rows = [Row(tuple(row.cells[index] for index in kept), row.kind) for row in rows]
-    caption = "Each run, with the command that trains and measures it again."
+    caption = f"Each run, with the command that trains and measures it again.{_spent(comparison)}"
     titles = tuple(columns[index] for index in kept)
     return Table("Runs", caption, titles, tuple(rows), folded=True)
+
+
+def _spent(comparison: Comparison) -> str:
+    """Returns how long runs were trained, as a sentence after others; "" where it is unknown."""
+    runs = [each for member in comparison.models for each in member.results]
+    times = [each.fact(TRAINING, SECONDS) for each in runs]
+    known = [seconds for seconds in times if seconds is not None]
+    if not known:
+        return ""
+    which = "All" if len(known) == len(times) else f"{len(known)} of {len(times)}"
+    return f" {which} took {duration(sum(known))} of training, one after the other."
 
 
 def _revisions(member: Member) -> str:

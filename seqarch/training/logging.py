@@ -112,6 +112,15 @@ def read_rows(run_dir: str | os.PathLike) -> list[dict[str, Any]]:
     return rows
 
 
+def trained_seconds(run_dir: str | os.PathLike) -> float | None:
+    """Returns the time that a run's steps took, without what came between; None if it is unknown.
+
+    A run that others shared a program with has its part of the time.
+    """
+    times = [row.get("step_seconds") for row in read_rows(run_dir)]
+    return None if None in times or not times else sum(times)
+
+
 def _cut(path: Path, last: int) -> str:
     """Rewrites metrics.jsonl with one row per step up to `last`; returns `find_faults` of it."""
     faults = find_faults(path.parent, last)

@@ -80,6 +80,8 @@ def test_another_task_is_another_run(whole):
 def test_a_run_is_measured_on_either_split(whole):
     found = evaluate(whole, split="test", progress=quiet)
     assert found.evaluators == ("accuracy",) and found.source.split == "test"
+    took = sum(row["step_seconds"] for row in read_rows(whole))
+    assert found.fact("training", "seconds") == took > 0
     assert found.find("accuracy", "accuracy").n == 64
     assert 0 < found.find("accuracy", "length_accuracy", context=32).n < 64
     assert found.find("accuracy", "size_accuracy", pairs=1).n == 32

@@ -18,7 +18,7 @@ from tensorboardX import SummaryWriter, summary
 from seqarch.errors import UserError
 from seqarch.runtime.trackers import tags
 from seqarch.runtime.trackers.tensorboard import HPARAMS_FILE
-from seqarch.training.logging import Logger, read_rows
+from seqarch.training.logging import Logger, read_rows, trained_seconds
 from seqarch.training.meter import Meter
 from seqarch.training.metrics import METRICS
 from seqarch.training.profile import Profile
@@ -304,6 +304,17 @@ def test_the_meter_gives_members_equal_parts_of_the_time(monkeypatch):
     meter.sharing = 1  # the other has ended
     meter.add(range(3, 5), dict(loss=losses), ends_block=True)
     assert meter.drain()[0][0]["step_seconds"] == 4.0
+
+
+def test_the_time_of_training_is_that_of_all_steps(tmp_path):
+    assert trained_seconds(tmp_path) is None
+    with Logger(tmp_path, trackers=()) as logger:
+        for step in (1, 2):
+            logger.log(dict(step=step, loss=0.0, step_seconds=1.5))
+    assert trained_seconds(tmp_path) == 3.0
+    with Logger(tmp_path, start=2, trackers=()) as logger:
+        logger.log(dict(step=3, loss=0.0))
+    assert trained_seconds(tmp_path) is None
 
 
 def test_mfu_is_shown_with_the_speeds(tmp_path):
