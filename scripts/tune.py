@@ -74,6 +74,9 @@ def main() -> None:
             if flag.present:
                 raise UserError(f"--{flag.name} needs --target, such as --target=tpu-v5e")
     elif NEWTON.value:
+        for flag in (MODELS, FORMS, DECODE, OPS, WITH_MIXERS):
+            if flag.present:
+                raise UserError(f"--newton and --{flag.name} cannot be combined; give one of both")
         _estimate_newton(Path(NEWTON.value), TARGET.value)
         return
     elif MODELS.value:

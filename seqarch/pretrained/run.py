@@ -59,10 +59,10 @@ def import_run(
     config = _run_config(imported, data or str(Path(workdir) / "text"), length)
     _check_empty(workdir)
     rundir.check(workdir, config)
+    with Weights(source.parent) as weights:
+        arrays = filled(imported.config, imported.outside, weights, str(source.parent))
+    say(f"{imported.name}: {sum(each.size for each in arrays.values()):,} parameters")
     with storage.lock(workdir, say), storage.full_disk_told(workdir):
-        with Weights(source.parent) as weights:
-            arrays = filled(imported.config, imported.outside, weights, str(source.parent))
-        say(f"{imported.name}: {sum(each.size for each in arrays.values()):,} parameters")
         _save(workdir, config, arrays)
         if spec:
             write_text(Path(workdir) / tokenizer.FILE, spec)

@@ -208,7 +208,7 @@ def test_a_mistake_is_a_line(write, tmp_path, run_here, name, changes, words):
     )
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert words in done.stderr, done.stderr
-    assert not (tmp_path / "run/config.json").exists()
+    assert not list((tmp_path / "run").glob("*"))
 
 
 def test_weights_that_are_not_finite_are_a_line(write, tmp_path):
@@ -216,6 +216,7 @@ def test_weights_that_are_not_finite_are_a_line(write, tmp_path):
     directory = write("llama", weights={name: np.full((24, 16), np.nan)})
     with pytest.raises(UserError, match=f"has numbers in {name} that are not finite"):
         import_run(directory, tmp_path / "run", say=lambda line: None)
+    assert not list((tmp_path / "run").glob("*"))
 
 
 def test_files_that_are_missing_or_damaged_are_a_line(write, tmp_path, run_here):
