@@ -45,6 +45,8 @@ class Sizes:
       prompts: tokens of prompts in generation.
       depths: layers of compiled train steps, multiples of the pattern's length.
       train: (B, T) of a train step.
+      sweep_runs: runs of a sweep.
+      sweep_steps: steps of its runs, two numbers.
     """
 
     dim: int = 256
@@ -59,6 +61,8 @@ class Sizes:
     prompts: tuple[int, ...] = (4096, 65536, 1 << 20)
     depths: tuple[int, int] = (3, 24)
     train: tuple[int, int] = (8, 512)
+    sweep_runs: int = 8
+    sweep_steps: tuple[int, int] = (50, 250)
 
 
 class Ready(NamedTuple):
@@ -86,7 +90,7 @@ class Case(NamedTuple):
       group: its name in `benchmarks.programs.GROUPS`.
       form: the form of an op, a mixer or a peer.
       shape: in words.
-      pass_: "forward", "train" (forward and backward), "token", "compile" or "plan".
+      pass_: "forward", "train" (forward and backward), "token", "compile", "plan" or "sweep".
       start: compiles it.
       calls: units of work in a run.
     """

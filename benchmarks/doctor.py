@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from benchmarks.bench import CaseTiming, Limits, measure
 from benchmarks.cases import Case, Ready, Sizes, normal
+from benchmarks.measure import CaseTiming, Limits, measure
 from benchmarks.programs import train_config, train_step_case
 from seqarch import tuning
 from seqarch.costs.cache import MeasurementCache

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import BENCH
 from benchmarks.estimates import KIND as FORMS
 from benchmarks.estimates import device_of, estimate_parts
+from benchmarks.measure import BENCH
 from benchmarks.newton import ADJOINT, STATES, forms_on
 from benchmarks.newton_tables import compared, counted, newton_tables
 from seqarch import records

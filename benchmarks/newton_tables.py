@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.bench import BENCH
+from benchmarks.measure import BENCH
 from benchmarks.newton import ADJOINT, CELLS, CONVERGED, GROUP, NEWTON, STATES
 from benchmarks.timings import Promise, Timings, cases_of
 from seqarch.ops.forms import family

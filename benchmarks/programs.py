@@ -1,6 +1,6 @@
 """The cases of whole models: train steps, decoding, compilation and generation.
 
-GROUPS holds all groups, also those of ops, mixers and peers.
+GROUPS holds all groups, also those of ops, mixers, sweeps and peers.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +16,7 @@ from benchmarks.families import decay_cases, family_cases, seen_cases
 from benchmarks.newton import newton_cases
 from benchmarks.ops import OPS, op_cases
 from benchmarks.peers import peer_cases
+from benchmarks.sweeps import sweep_cases
 from seqarch import decoding
 from seqarch.config import Config, MeshConfig, ModelConfig, resolve
 from seqarch.costs.programs import DECODED, decode_loop_program, prefill_program, train_program
@@ -139,5 +140,6 @@ GROUPS: dict[str, Callable[[Sizes], Iterator[list[Case]]]] = {
     "decoding": _decoding_cases,
     "compile": _compile_cases,
     "generation": _generation_cases,
+    "sweep": sweep_cases,
     "peers": peer_cases,
 }

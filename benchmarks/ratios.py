@@ -1,12 +1,14 @@
 """Ratios of two measurements of one benchmark, and what is promised of them."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from benchmarks.cases import UNSCANNED, Sizes, is_constant
 from benchmarks.family_ratios import decay_promises, family_promises, seen_promises
 from benchmarks.newton_tables import newton_promises
 from benchmarks.peers import OURS
+from benchmarks.sweeps import ALONE, TOGETHER, shape_of
 from benchmarks.timings import RUN_NOISE, Promise, Timings
 from seqarch.mixers import MIXERS
 from seqarch.records import Results
@@ -48,6 +50,7 @@ def _promises(timings: Timings) -> Iterator[Promise]:
     yield from _peers(timings)
     yield _compiling(timings)
     yield from _generating(timings)
+    yield from _sweep(timings)
 
 
 def _shape(timings: Timings) -> tuple[str, str]:
@@ -182,3 +185,26 @@ def _generating(timings: Timings) -> Iterator[Promise]:
         name = f"generating with {mixer}: peak bytes, prompt of {long} / {short}"
         value = lambda peak=peak: peak(long) / peak(short)
         yield Promise(name, value, most=1.0 if is_constant(mixer, sizes) else None)
+
+
+def _sweep(timings: Timings) -> Iterator[Promise]:
+    """Runs of a sweep together against one at a time: a step, what is no step's, and all."""
+    sizes = Sizes(**timings.sizes)
+    runs, (few, many) = sizes.sweep_runs, sizes.sweep_steps
+
+    def a_run(form: str, steps: int) -> float:
+        return timings.get("seconds", "sweep", form, shape_of(runs, steps), "sweep")
+
+    def a_step(form: str) -> float:
+        return (a_run(form, many) - a_run(form, few)) / (many - few)
+
+    def start(form: str) -> float:
+        return a_run(form, few) - few * a_step(form)
+
+    name = f"a sweep of {runs} runs: {TOGETHER} / {ALONE}"
+    for what, of in (
+        ("seconds of a step", a_step),
+        ("seconds beside its steps", start),
+        (f"seconds of {many} steps", partial(a_run, steps=many)),
+    ):
+        yield Promise(f"{name}, {what}", lambda of=of: of(TOGETHER) / of(ALONE))

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from benchmarks.bench import BENCH
 from benchmarks.cases import PASSES
+from benchmarks.measure import BENCH
 from benchmarks.newton_tables import measured, newton_tables
 from benchmarks.ratios import Ratio, ratios
 from benchmarks.timings import PLACE, cases_of
@@ -84,8 +84,8 @@ def _other_table(results: Results, cases: Sequence[tuple[str, str, str, str]]) -
     for case in cases:
         sizes = [_value(results, each, case) for each in ("temporaries_bytes", "total_bytes")]
         rows.append(Row((*case[:3], _milliseconds(results, case), *sizes)))
-    caption = "Milliseconds of a token, or of a compilation."
-    return Table("Decoding, compilation and generation", caption, columns, tuple(rows))
+    caption = "Milliseconds of a token, of a compilation, or of a run of a sweep."
+    return Table("Decoding, compilation, generation and sweeps", caption, columns, tuple(rows))
 
 
 def _value(results: Results, metric: str, case: tuple[str, ...]) -> float | None:

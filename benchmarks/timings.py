@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks.bench import BENCH
+from benchmarks.measure import BENCH
 from benchmarks.ops import OPS
 from seqarch.ops.forms import family
 from seqarch.records import Record, Results

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 from flax import nnx
 
-from benchmarks.bench import CaseTiming, Limits, measure
 from benchmarks.cases import Case, normal, pass_cases
+from benchmarks.measure import CaseTiming, Limits, measure
 from seqarch.config import Config
 from seqarch.mixers import resolve_mixer
 from seqarch.ops.forms import family

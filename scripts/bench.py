@@ -20,7 +20,7 @@ ONLY = flags.DEFINE_list(
     "only",
     [],
     "Groups to measure: names of ops, decays, mixers, families, seen, newton, train_step, "
-    "decoding, compile, generation.",
+    "decoding, compile, generation, sweep.",
 )
 PEERS = flags.DEFINE_bool(
     "peers", False, "Time PyTorch's layers beside ours too; --only=peers: nothing else."

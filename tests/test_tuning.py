@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from benchmarks import forms_file
-from benchmarks.bench import Limits
+from benchmarks.measure import Limits
 from benchmarks.tune import best, candidates, tune
 from seqarch import records, tuning
 from seqarch.config import Config, MeshConfig, ModelConfig, resolve, to_dict, with_forms

@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks import bench, cases, families, ops, peers, programs, ratios, tables
-from benchmarks.bench import Limits
+from benchmarks import bench, cases, families, measure, ops, peers, programs, ratios, tables
 from benchmarks.cases import Case, Ready, Sizes
+from benchmarks.measure import BENCH, CaseTiming, Limits
 from seqarch import records
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
@@ -57,18 +57,17 @@ def test_records_say_what_was_measured_and_where(results, tmp_path):
     records.write(tmp_path / "bench.jsonl", [results], dict(kind="benchmark"))
     (found,) = records.read(tmp_path / "bench.jsonl").results
     assert {"revision", "versions", "devices", "host", "command"} <= set(found.source.provenance)
-    assert {"sizes", "limits", "seconds"} <= set(found.source.facts[bench.BENCH])
+    assert {"sizes", "limits", "seconds"} <= set(found.source.facts[BENCH])
     for record in found.records:
         assert record.status == "ok" and record.value >= 0
-    timed = found.all(bench.BENCH, "seconds")
+    timed = found.all(BENCH, "seconds")
     assert {record.at["group"] for record in timed} == {"attention", "gru"}
     for record in timed:
         low, high = (
-            found.value(bench.BENCH, f"{name}_seconds", **record.at)
-            for name in ("fastest", "slowest")
+            found.value(BENCH, f"{name}_seconds", **record.at) for name in ("fastest", "slowest")
         )
         assert 0 < low <= record.value <= high and record.n == 2
-    planned = [r for r in found.all(bench.BENCH, "total_bytes") if r.at["pass"] == "plan"]
+    planned = [r for r in found.all(BENCH, "total_bytes") if r.at["pass"] == "plan"]
     assert planned and all(record.value > 0 for record in planned)
 
 
@@ -76,7 +75,7 @@ def test_records_say_what_was_measured_and_where(results, tmp_path):
 def test_ratios_are_of_what_was_measured_and_are_shown(results):
     def seconds(form):
         at = {"group": "gru", "form": form, "shape": "B1 T8", "pass": "train"}
-        return results.value(bench.BENCH, "seconds", **at)
+        return results.value(BENCH, "seconds", **at)
 
     found = ratios.ratios(results)
     (ratio,) = [each for each in found if each.name.startswith("gru, train")]
@@ -102,9 +101,9 @@ def _case(form: str, log: list, temporaries: int = 0) -> Case:
 def test_cases_take_turns_and_medians_are_of_a_unit_of_work(monkeypatch):
     log = []
     seconds = iter([0.1, 0.1, 6.0, 1.0, 2.0, 1.0, 10.0, 1.0])
-    timed = bench.run_seconds
-    monkeypatch.setattr(bench, "run_seconds", lambda *case: timed(*case) * 0 + next(seconds))
-    one, two = bench.measure([_case("one", log), _case("two", log)], Limits(rounds=(3, 3)))
+    timed = measure.run_seconds
+    monkeypatch.setattr(measure, "run_seconds", lambda *case: timed(*case) * 0 + next(seconds))
+    one, two = measure.measure([_case("one", log), _case("two", log)], Limits(rounds=(3, 3)))
     assert log == ["one", "two"] * 4  # the first ones warm up
     assert (one.seconds, one.low, one.high, two.seconds) == (3.0, 1.0, 5.0, 0.5)
 
@@ -112,9 +111,9 @@ def test_cases_take_turns_and_medians_are_of_a_unit_of_work(monkeypatch):
 def test_what_is_too_large_or_too_slow_is_skipped_and_said_so(monkeypatch):
     log = []
     large, slow = _case("large", log, temporaries=7_000_000_000), _case("slow", log)
-    monkeypatch.setattr(bench, "run_seconds", lambda *case: 30.0)
-    large, slow = bench.measure([large, slow], Limits())
-    assert (large.skipped, slow.skipped) == ("temporaries of 7.0 GB", "one run takes 30 s")
+    monkeypatch.setattr(measure, "run_seconds", lambda *case: 50.0)
+    large, slow = measure.measure([large, slow], Limits())
+    assert (large.skipped, slow.skipped) == ("temporaries of 7.0 GB", "one run takes 50 s")
     assert large.seconds is slow.seconds is None and log == []
 
 
@@ -123,8 +122,8 @@ def test_a_form_that_the_compiler_refuses_is_skipped_and_the_rest_is_measured(mo
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: too large\nmore of it")
 
     log = []
-    monkeypatch.setattr(bench, "run_seconds", lambda *case: 0.1)
-    large, small = bench.measure(
+    monkeypatch.setattr(measure, "run_seconds", lambda *case: 0.1)
+    large, small = measure.measure(
         [_case("large", log)._replace(start=refused), _case("small", log)], Limits()
     )
     assert large.skipped == "RESOURCE_EXHAUSTED: too large" and small.seconds == 0.05
@@ -133,6 +132,16 @@ def test_a_form_that_the_compiler_refuses_is_skipped_and_the_rest_is_measured(mo
 def test_unknown_group_is_refused_with_the_nearest_name():
     with pytest.raises(UserError, match="attention"):
         next(bench.run(["atention"]))
+
+
+@pytest.mark.slow
+def test_a_list_is_measured_in_a_process_of_its_own(monkeypatch):
+    """What this process has in memory and its threads change no time there."""
+    monkeypatch.setattr(measure, "run_seconds", None)
+    B, T = TINY.shapes[1]
+    found = bench.measure_apart(bench.ListedCases("linear_scan", 1, TINY, QUICK))
+    assert {each.shape for each in found} == {f"B{B} T{T}"}
+    assert all(each.seconds > 0 and each.rounds >= 2 for each in found)
 
 
 def _without(monkeypatch, absent: set[str]) -> None:
@@ -151,6 +160,9 @@ def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
         lambda together, limits: measured.extend(case[:4] for case in together) or [],
     )
     monkeypatch.setattr(bench, "versions", dict)
+    monkeypatch.setattr(
+        bench, "side_by_side", lambda jobs, work, _, ended: ended("", work(*jobs.values()), 0)
+    )
     _without(monkeypatch, set(peers.PACKAGES))
     list(bench.run(["gru"], TINY, QUICK, said.append, peers=True))
     assert said[0].startswith(
@@ -182,7 +194,7 @@ def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
 
 def test_decays_are_held_against_none_and_windows_against_full_attention(results):
     def timing(group, form, shape, cpu_seconds):
-        return bench.CaseTiming(group, form, shape, "train", 1.0, cpu_seconds)
+        return CaseTiming(group, form, shape, "train", 1.0, cpu_seconds)
 
     timings = (
         timing("families", "linear_attention", "B1 T8", 1.0),
@@ -213,7 +225,7 @@ def test_pairs_of_blocks_that_are_not_empty_are_counted():
 
 def test_peers_have_ratios_at_every_shape_and_pass(results):
     def timing(form, seconds):
-        return bench.CaseTiming("peers", form, "B1 T8", "train", seconds=seconds)
+        return CaseTiming("peers", form, "B1 T8", "train", seconds=seconds)
 
     timings = timing("gru: ours", 1.0), timing("gru: torch.nn.GRU", 4.0), timing("gru: other", None)
     measured = tuple(record for each in timings for record in each.records())

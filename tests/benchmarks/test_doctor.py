@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from benchmarks import doctor
-from benchmarks.bench import CaseTiming, Limits
 from benchmarks.cases import Sizes
+from benchmarks.measure import CaseTiming, Limits
 from seqarch.costs.memory import Measurement
 from seqarch.costs.schedule import Seconds
 from seqarch.errors import UserError

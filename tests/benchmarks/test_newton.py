@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks import bench, newton, newton_file, newton_tables, ratios, tables
-from benchmarks.bench import Limits
 from benchmarks.cases import Sizes
+from benchmarks.measure import Limits
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
 from seqarch.ops.newton import Iterations
