@@ -21,6 +21,7 @@ from seqarch.runtime.workers import side_by_side
 
 KIND = "benchmark"  # of a file of records
 APART = ("peers",)  # groups of which each list has a process of its own
+NAMED = ("peers", "sweep")  # groups that are measured only where they are named
 
 
 class ListedCases(NamedTuple):
@@ -42,7 +43,7 @@ def run(
     """Measures groups of cases; yields all results so far after each list of cases.
 
     Args:
-      only: names of groups; all but the peers where there are none.
+      only: names of groups; all but NAMED where there are none.
       sizes: shapes of the cases.
       limits: how long a case is timed, and which cases are skipped.
       say: takes a line before each list of cases.
@@ -82,7 +83,7 @@ def read(path: Path, flag: str) -> Results:
 
 def _groups(only: Sequence[str], peers: bool) -> list[str]:
     """The names of the groups to measure; raises UserError for an unknown one."""
-    groups = list(only) or [name for name in GROUPS if name != "peers"]
+    groups = list(only) or [name for name in GROUPS if name not in NAMED]
     if peers and "peers" not in groups:
         groups.append("peers")
     for name in groups:

@@ -3,8 +3,9 @@
     python scripts/bench.py --out=FILE.jsonl
 
 Prints tables and, with their targets, the ratios that are promised, and writes records. It takes
-minutes on two quiet cores; --only=attention,gru measures some groups, --peers times PyTorch's
-layers beside ours (requirements-peers.txt), --show=FILE.jsonl prints the tables of an earlier run.
+most of an hour on two quiet cores; --only=attention,gru measures some groups. --peers times
+PyTorch's layers beside ours (requirements-peers.txt), --only=sweep the runs of a sweep one at a
+time and together. --show=FILE.jsonl prints the tables of an earlier run.
 """
 
 import sys
@@ -20,7 +21,7 @@ ONLY = flags.DEFINE_list(
     "only",
     [],
     "Groups to measure: names of ops, decays, mixers, families, seen, newton, train_step, "
-    "decoding, compile, generation, sweep.",
+    "decoding, compile, generation; or peers, sweep, which are measured only where they are named.",
 )
 PEERS = flags.DEFINE_bool(
     "peers", False, "Time PyTorch's layers beside ours too; --only=peers: nothing else."
