@@ -9,7 +9,7 @@ from benchmarks.family_ratios import decay_promises, family_promises, seen_promi
 from benchmarks.newton_tables import newton_promises
 from benchmarks.peers import OURS
 from benchmarks.sweeps import ALONE, TOGETHER, shape_of
-from benchmarks.timings import RUN_NOISE, Promise, Timings
+from benchmarks.timings import CPU, RUN_NOISE, Promise, Timings
 from seqarch.mixers import MIXERS
 from seqarch.records import Results
 
@@ -174,7 +174,7 @@ def _peers(timings: Timings) -> Iterator[Promise]:
             at = layer, form, shape, pass_
             said, most = f"{layer}, {pass_}, {shape}: {OURS} / {name}", PEER_TARGETS.get(layer)
             yield Promise(f"{said}, seconds", partial(ratio, "seconds", *at), most=most)
-            yield Promise(f"{said}, CPU seconds", partial(ratio, "cpu_seconds", *at))
+            yield Promise(f"{said}, CPU seconds", partial(ratio, CPU, *at))
 
 
 def _compiling(timings: Timings) -> Promise:

@@ -193,8 +193,8 @@ def test_peers_that_are_absent_are_told_and_the_rest_is_measured(monkeypatch):
 
 
 def test_decays_are_held_against_none_and_windows_against_full_attention(results):
-    def timing(group, form, shape, cpu_seconds):
-        return CaseTiming(group, form, shape, "train", 1.0, cpu_seconds)
+    def timing(group, form, shape, seconds):
+        return CaseTiming(group, form, shape, "train", seconds, cpu_seconds=2 * seconds**2)
 
     timings = (
         timing("families", "linear_attention", "B1 T8", 1.0),
@@ -207,14 +207,16 @@ def test_decays_are_held_against_none_and_windows_against_full_attention(results
     )
     measured = tuple(record for each in timings for record in each.records())
     found = {each.name: each for each in ratios.ratios(results._replace(records=measured))}
-    gla = found["mixers, train, B1 T8: gla / linear_attention, CPU seconds"]
+    gla = found["mixers, train, B1 T8: gla / linear_attention, seconds"]
     assert (gla.value, gla.most) == (1.5, None)
     head, delta = (
-        found[f"linear attention, train, B1 T8: {name} / no decay, CPU seconds"]
+        found[f"linear attention, train, B1 T8: {name} / no decay, seconds"]
         for name in ("decay per head", "delta rule")
     )
     assert (head.value, head.met, delta.value, delta.met) == (1.5, True, 4.5, False)
-    window = found["attention, train, B1 T12: full / window 256, CPU seconds"]
+    work = found["linear attention, train, B1 T8: delta rule / no decay, CPU seconds"]
+    assert (work.value, work.most) == (4.5**2, None)
+    window = found["attention, train, B1 T12: full / window 256, seconds"]
     assert (window.value, window.met) == (9.0, True)
 
 
