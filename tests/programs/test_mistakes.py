@@ -105,6 +105,11 @@ MISTAKES = [
     ("scripts/tune.py", "--target=tpu-v5e --decode=64", "--decode needs --models"),
     (
         "scripts/tune.py",
+        "--target=tpu-v5e --newton=records.jsonl --models=all",
+        "--newton and --models cannot be combined; give one of both",
+    ),
+    (
+        "scripts/tune.py",
         "--target=tpu-v5e --models=gru --decode=64 --forms=plain",
         "--forms is for train steps",
     ),
