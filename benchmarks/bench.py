@@ -104,11 +104,11 @@ def measure_apart(listed: ListedCases) -> list[CaseTiming]:
     """Returns the timings of a list of cases, which are measured in a process of their own."""
     found: list[CaseTiming] = []
     side_by_side(
-        {listed.group: listed}, _measure, 1, lambda _, timings, left: found.extend(timings)
+        {listed.group: listed}, _measure_listed, 1, lambda _, timings, left: found.extend(timings)
     )
     return found
 
 
-def _measure(listed: ListedCases) -> list[CaseTiming]:
+def _measure_listed(listed: ListedCases) -> list[CaseTiming]:
     lists = GROUPS[listed.group](listed.sizes)
     return measure(next(itertools.islice(lists, listed.index, None)), listed.limits)

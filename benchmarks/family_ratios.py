@@ -6,7 +6,8 @@ from functools import partial
 
 from benchmarks.cases import PASSES
 from benchmarks.families import DECAYS, FULL, LONGER, NO_DECAY, SEEN, scored_pairs
-from benchmarks.timings import CPU, RUN_NOISE, Promise, Timings
+from benchmarks.measure import CPU
+from benchmarks.timings import RUN_NOISE, Promise, Timings
 from seqarch.mixers import MIXERS
 
 PLAIN = "linear_attention"

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from benchmarks.cases import UNSCANNED, Sizes, is_constant
 from benchmarks.family_ratios import decay_promises, family_promises, seen_promises
+from benchmarks.measure import CPU
 from benchmarks.newton_tables import newton_promises
 from benchmarks.peers import OURS
 from benchmarks.sweeps import ALONE, TOGETHER, shape_of
-from benchmarks.timings import CPU, RUN_NOISE, Promise, Timings
+from benchmarks.timings import RUN_NOISE, Promise, Timings
 from seqarch.mixers import MIXERS
 from seqarch.records import Results
 
@@ -196,7 +197,7 @@ def _generating(timings: Timings) -> Iterator[Promise]:
 
 
 def _sweep(timings: Timings) -> Iterator[Promise]:
-    """Runs of a sweep together against one at a time: a step, what is no step's, and all."""
+    """Runs of a sweep together against one at a time: a step, all beside steps, and both."""
     sizes = Sizes(**timings.sizes)
     runs, (few, many) = sizes.sweep_runs, sizes.sweep_steps
 

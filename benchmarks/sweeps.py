@@ -2,7 +2,7 @@
 
 Each case is scripts/sweep.py itself, with compiled programs in the cache: two processes share the
 runs of one GRU on parity, which differ in their seeds. From two numbers of steps follow the time
-of a step and the time that is no step's: starting processes, loading programs, saving, scoring.
+of a step and the time beside steps: starting processes, loading programs, saving, scoring.
 """
 
 import os
@@ -11,16 +11,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case, Ready, Sizes
+from seqarch.errors import UserError
+from seqarch.provenance import ROOT
 
 GROUP = "sweep"
 PROBE = "parity,gru"
 PROCESSES = 2
 ALONE, TOGETHER = "one at a time in a process", "all at once in a process"
-ROOT = Path(__file__).parents[1]
 
 
 def sweep_cases(sizes: Sizes) -> Iterator[list[Case]]:
@@ -57,7 +57,11 @@ def _start(runs: int, steps: int, together: int) -> Ready:
                 *("--only=accuracy", f"--workers={PROCESSES}", f"--ensemble={together}"),
                 f"--workdir={workdir}/sweep",
             ]
-            subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True
+            )
+            if done.returncode:
+                raise UserError(f"scripts/sweep.py failed: {done.stderr.strip()[-200:]}")
 
     run(None)
     return Ready(run)

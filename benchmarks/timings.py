@@ -10,7 +10,6 @@ from seqarch.records import Record, Results
 
 # Timings of one program differ by this factor on a shared machine: equal times may be so far apart.
 RUN_NOISE = 1.3
-CPU = "cpu_seconds"  # the metric of the time of all cores together
 PLACE = ("group", "form", "shape", "pass")  # what a record is measured at
 
 

@@ -124,11 +124,9 @@ def _attend_backward(how: _How, saved, cotangents):
             return (dq.at[i].add(q), dq_gate, d_relative), (dk + k, dv, dk_gate)
 
         with jax.named_scope(f"at_most_{trips[1]}_trips"):
-            channels_first = jnp.swapaxes(keys.k, 2, 3), jnp.swapaxes(keys.v, 2, 3)
-            zero = _zeros((*channels_first, keys.gate and keys.gate.part))
+            zero = _zeros((keys.k.mT, keys.v.mT, keys.gate and keys.gate.part))
             d_queries, (dk, dv, gate) = jax.lax.fori_loop(first, end, body, (d_queries, zero))
-        dk, dv = (jnp.swapaxes(d, 2, 3).astype(x.dtype) for d, x in ((dk, keys.k), (dv, keys.v)))
-        return d_queries, (dk, dv, gate)
+        return d_queries, (dk.mT.astype(keys.k.dtype), dv.mT.astype(keys.v.dtype), gate)
 
     zero = _zeros((queries.q, queries.gate and queries.gate.part, queries.relative))
     blocks = keys, (of_keys[:, 0], of_keys[:, 1])

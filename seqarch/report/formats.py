@@ -1,5 +1,6 @@
 """The formats of values; a number becomes a string only here."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from seqarch.stats.learning_rates import Window
 
 MISSING = "\N{EN DASH}"
 LESS, MORE = "\N{LESS-THAN OR EQUAL TO} ", "\N{GREATER-THAN OR EQUAL TO} "
+NEARLY_ALL = 0.9995  # above it one digit would say 100 %
 NOISY = 0.1  # spread over repetitions, as a share of the median, above which a speed is marked
 
 
@@ -47,8 +49,11 @@ def format_exponent(fit: Sequence[float]) -> str:
 
 
 def format_percent(share: float) -> str:
-    """Returns 0.5 as "50.0%"; what is below one per cent has two digits."""
-    return f"{100 * share:.2g}%" if 0 < abs(share) < 0.01 else f"{share:.1%}"
+    """Returns 0.5 as "50.0%"; what is near none or all has the digits that tell it from them."""
+    if 0 < abs(share) < 0.01:
+        return f"{100 * share:.2g}%"
+    digits = -math.floor(math.log10(100 * (1 - share))) if NEARLY_ALL < share < 1 else 1
+    return f"{100 * share:.{digits}f}%"
 
 
 def format_fit_rate(rate: FitRate) -> str:

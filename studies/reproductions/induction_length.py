@@ -35,6 +35,6 @@ REPRODUCTION = Reproduction(
             ),
         ),
     ),
-    explained="Within 400 steps Mamba hardly leaves chance at 256 tokens, which says nothing of "
+    explained="Within these steps Mamba does not leave chance at 256 tokens, which says nothing of "
     "longer rows. docs/abilities.md has it after training on 64 tokens.",
 )

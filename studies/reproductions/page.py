@@ -155,7 +155,7 @@ def _all(scores: Sequence[float | None]) -> str:
     """Every score in rising order, as per cent."""
     shown = sorted(score for score in scores if score is not None)
     diverged = ["diverged"] * (len(scores) - len(shown))
-    return " ".join([*(f"{100 * score:.1f}" for score in shown), *diverged])
+    return " ".join([*(format_percent(score).rstrip("%") for score in shown), *diverged])
 
 
 def _searches(study: Reproduction, found: Outcomes, caption: str) -> Table:

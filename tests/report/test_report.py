@@ -352,6 +352,13 @@ def test_a_small_share_is_not_zero(share, text):
 
 
 @pytest.mark.parametrize(
+    "share, text", [(1, "100.0%"), (0.9994, "99.9%"), (0.99963, "99.96%"), (0.999983, "99.998%")]
+)
+def test_nearly_all_is_not_all(share, text):
+    assert show(share, "percent") == text
+
+
+@pytest.mark.parametrize(
     "speed, text",
     [
         (28357.6, "28,400"),
