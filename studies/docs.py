@@ -23,6 +23,7 @@ from benchmarks.tables import bench_page
 from seqarch import records
 from seqarch.errors import UserError, unknown
 from seqarch.files import write_text
+from seqarch.records import Results
 from seqarch.report import members
 from seqarch.report.costs import costs_page
 from seqarch.report.frontier_page import frontier_page
@@ -34,11 +35,26 @@ from studies.architectures_page import architectures_page
 from studies.claims.page import claims_page
 from studies.decoding_page import decoding_page
 from studies.reproductions.page import reproductions_page
+from studies.reproductions.run import KIND as REPRODUCTIONS
 from studies.tasks_page import tasks_page
+from studies.walk import KIND as WALK
 from studies.walk import walk_page
 
 REGION = re.compile(r"(<!-- ([\w./-]+\.jsonl): (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 Tables = Mapping[str, Mapping[str, Table]]  # by records file, then by title
+# What makes the page of a records file, by its kind.
+PAGES: Mapping[str, Callable[[dict, list[Results]], Page]] = {
+    BENCHMARK: lambda _, results: bench_page(results[0]),
+    "claims": lambda _, results: claims_page(results),
+    "costs": lambda about, results: costs_page(about["title"], results),
+    "decoding": lambda about, results: decoding_page(results, about["title"]),
+    FORMS: forms_page,
+    "frontier": lambda about, results: frontier_page(about["title"], results),
+    MODELS: models_page,
+    NEWTON: newton_page,
+    REPRODUCTIONS: lambda _, results: reproductions_page(results),
+    WALK: lambda _, results: walk_page(results),
+}
 
 
 def render(root: Path, *, write: bool) -> list[Path]:
@@ -77,29 +93,10 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _page(path: Path) -> Page:
-    """The page of a records file, by the kind that it says it is."""
+    """The page of a records file, by the kind that it says it is; without one, a comparison's."""
     about, results = records.read(path)
-    if about.get("kind") == BENCHMARK:
-        return bench_page(results[0])
-    if about.get("kind") == "claims":
-        return claims_page(results)
-    if about.get("kind") == "costs":
-        return costs_page(about["title"], results)
-    if about.get("kind") == FORMS:
-        return forms_page(about, results)
-    if about.get("kind") == MODELS:
-        return models_page(about, results)
-    if about.get("kind") == NEWTON:
-        return newton_page(about, results)
-    if about.get("kind") == "frontier":
-        return frontier_page(about["title"], results)
-    if about.get("kind") == "decoding":
-        return decoding_page(results, about["title"])
-    if about.get("kind") == "reproductions":
-        return reproductions_page(results)
-    if about.get("kind") == "walk":
-        return walk_page(results)
-    return comparison_page(members.read(path))
+    made = PAGES.get(about.get("kind"))
+    return made(about, results) if made else comparison_page(members.read(path))
 
 
 def _written_pages(root: Path, tables: Tables) -> Iterator[tuple[Path, str]]:
