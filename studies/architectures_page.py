@@ -27,7 +27,7 @@ HEAD = f"""# Architectures
 Every mixer is one file in `seqarch/mixers/` and works wherever a layer pattern is asked for:
 
     python train.py --config=configs/lm.py:gated_deltanet --workdir=runs/gdn
-    python train.py --config="configs/probes.py:mqar,mamba2(state_dim=64)" --workdir=runs/recall
+    python train.py --config="configs/probes.py:mqar,mamba2(state_dim=64)" --workdir=runs/mamba2
     python scripts/check_mixer.py rg_lru
 
 All obey one law, which `tests/laws/test_laws.py` tests for each: training in parallel, a prompt and

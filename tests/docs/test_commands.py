@@ -73,6 +73,15 @@ def test_a_run_that_is_read_was_made_before():
         known |= written
 
 
+def test_a_directory_is_that_of_one_run_on_all_pages():
+    """So that who follows several pages meets no run of another config."""
+    made = {}
+    for page, command in SHOWN:
+        for workdir in re.findall(r"--workdir=(runs/\S+)", command):
+            if re.search(r"train\.py|sweep\.py|compare\.py", command):
+                assert made.setdefault(workdir, command) == command, page
+
+
 def test_a_walk_runs_each_command_once_and_tells_how_it_ended(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
