@@ -104,7 +104,9 @@ def read(path: Path) -> RecordsFile:
         lines = [parse_json(line) for line in path.read_text("utf-8").splitlines()]
         version = lines[0]["version"]
     except FileNotFoundError as error:
-        raise UserError(f"there is no {path}; `python eval.py --workdir=RUN` writes it") from error
+        raise UserError(
+            f"there is no {path}; give the {NAME} of a run, which eval.py writes, or of a report"
+        ) from error
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} holds no records; move it away and measure again") from error
     if version != VERSION:

@@ -90,6 +90,10 @@ def _read(path: Path) -> Comparison:
 
 
 def _file(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(
+            f"there is no {path}; give directories of runs, sweeps or comparisons, or records files"
+        )
     if not path.is_dir():
         return path
     if not (path / records.NAME).exists() and rundir.runs_below(path):

@@ -191,7 +191,7 @@ def test_a_comparison_keeps_its_names_searches_and_texts(run, tmp_path):
 def test_a_run_that_was_not_measured_is_told(tmp_path):
     with pytest.raises(UserError, match="eval.py --workdir="):
         collect([tmp_path])
-    with pytest.raises(UserError, match="there is no"):
+    with pytest.raises(UserError, match="there is no .*none; give directories of runs"):
         collect([tmp_path / "none"])
     for name in ("gru/seed-0", "mamba/seed-0"):  # as an interrupted comparison leaves them
         (tmp_path / name).mkdir(parents=True)
