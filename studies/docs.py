@@ -1,7 +1,7 @@
 """Renders the generated parts of README.md and docs/.
 
-Reports are made from their records, the reference and the tasks from the source. A page that is
-written by hand has a region for each table of a report:
+Reports are made from their records; the reference, the metrics and the tasks from the source. A
+page that is written by hand has a region for each table of a report:
 
 <!-- results/records.jsonl: At a glance -->
 ...                                             # replaced by the table of that title
@@ -34,6 +34,7 @@ from studies.api import api_page
 from studies.architectures_page import architectures_page
 from studies.claims.page import claims_page
 from studies.decoding_page import decoding_page
+from studies.metrics_page import metrics_page
 from studies.reproductions.page import reproductions_page
 from studies.reproductions.run import KIND as REPRODUCTIONS
 from studies.tasks_page import tasks_page
@@ -88,6 +89,7 @@ def _files(root: Path) -> Iterator[tuple[Path, str]]:
     if (root / "seqarch").is_dir():
         yield docs / "api.md", api_page(root)
         yield docs / "architectures.md", architectures_page(docs)
+        yield docs / "metrics.md", metrics_page()
         yield docs / "tasks.md", tasks_page()
     yield from _written_pages(root, tables)
 
