@@ -6,7 +6,6 @@ They come from the shapes of the arrays that a model makes and from the compiler
 computed from a formula.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +33,7 @@ from seqarch.costs.programs import (
 from seqarch.errors import UserError
 from seqarch.flops import count_flops
 from seqarch.model import LanguageModel
-from seqarch.training.sharding import make_mesh
+from seqarch.training.sharding import device_bytes, make_mesh
 from seqarch.types import PyTree
 
 
@@ -179,11 +178,3 @@ def count(tree: PyTree) -> int:
 def tree_bytes(tree: PyTree) -> int:
     """Returns the bytes of all arrays, concrete or abstract."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def device_bytes(tree: PyTree) -> int:
-    """Returns the bytes of abstract arrays with shardings, on one device."""
-    total = 0
-    for leaf in jax.tree.leaves(tree):
-        total += math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-    return total

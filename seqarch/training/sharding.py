@@ -98,9 +98,10 @@ def shardings(tree: PyTree, mesh: Mesh) -> PyTree:
 
 def device_bytes(tree: PyTree) -> int:
     """Returns the bytes of a device's part of a tree whose leaves have shardings."""
-    leaves = jax.tree.leaves(tree)
-    parts = (math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in leaves)
-    return sum(part * leaf.dtype.itemsize for part, leaf in zip(parts, leaves, strict=True))
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        total += math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    return total
 
 
 def replicated(tree: PyTree, mesh: Mesh) -> list[str]:
