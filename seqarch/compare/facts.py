@@ -94,7 +94,7 @@ def needed(frontiers: list[Results], config: Config, facts: int) -> Need:
             f"{length} tokens, and the law asks for {format_bytes(state.value)}; give a larger "
             "model.dim"
         )
-    about = flatten(dict(shared)), found.source.revision
+    about = flatten(shared), found.source.revision
     return Need(facts, state, model.mixer, model.dim, kept, setting, *about)
 
 

@@ -129,7 +129,7 @@ def _law(points: Sequence[Point]) -> Law | None:
 def _source(mixer: str, runs: Sequence[Results], reported: Sequence[Reported]) -> Source:
     """Returns the source of a mixer's frontier, with its setting as facts."""
     first = runs[0].source
-    flat = [flatten(dict(each.source.config)) for each in runs]
+    flat = [flatten(each.source.config) for each in runs]
     name = size_of(first.config["task"])[0]
     points = [point for each in reported for point in each.points]
 

@@ -109,7 +109,7 @@ def _check_setting(runs: Sequence[Results]) -> None:
         raise UserError("there are no runs; give the runs of a sweep")
     settings = []
     for each in runs:
-        flat = flatten(dict(each.source.config))
+        flat = flatten(each.source.config)
         if lacking := [field for field in FIELDS if field not in flat]:
             raise UserError(f"{each.source.member} is no run of a probe: it has no {lacking[0]}")
         name = size_of(flat["task"])[0]

@@ -182,7 +182,7 @@ def _names(groups: Mapping[tuple, list[Results]]) -> dict[str, list[Results]]:
     names: dict[str, list[Results]] = {}
     for name, line in zip(given, by_model.values(), strict=True):
         if given.count(name) > 1 or not name or name.startswith(SEED):
-            name = flatten(dict(line[0][0].source.config)).get("model.mixer", name)
+            name = flatten(line[0][0].source.config).get("model.mixer", name)
         taken.append(_unique(name, taken))
         for group in sorted(line, key=_rate):
             name = at_rate(taken[-1], _rate(group)) if len(line) > 1 else taken[-1]
@@ -205,7 +205,7 @@ def _without_choices(source: Source) -> str:
     if not all(fields):
         rate = rate_of(source.config)
         return source.member.removesuffix("" if rate is None else at_rate("", rate))
-    parts, pattern = [], flatten(dict(source.config)).get("model.mixer")
+    parts, pattern = [], flatten(source.config).get("model.mixer")
     for field in fields:
         if field[1] == "model.mixer":
             parts.append(pattern)

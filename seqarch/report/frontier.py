@@ -103,7 +103,7 @@ def accuracy_table(results: Sequence[Results]) -> Table:
         cells.setdefault(key, {})[first.size] = each.median
     for each in results:
         if each.source.kind == "run":
-            config = flatten(dict(each.source.config))
+            config = flatten(each.source.config)
             runs.setdefault(model_of(each), (config["model.mixer"], config["model.dim"]))
     sizes = sorted({size for found in cells.values() for size in found})
     rows = []

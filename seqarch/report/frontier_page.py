@@ -57,7 +57,7 @@ def varied_table(found: Sequence[Results]) -> Table:
 
 def shared_table(found: Sequence[Results]) -> Table:
     """Returns what all runs share."""
-    config = flatten(dict(found[0].source.config))
+    config = flatten(found[0].source.config)
     rows = [("task", setting_of(found[0])["task"])]
     rows += [(name, str(config[name])) for name in SHARED if name in config]
     columns = Column("field", "code"), Column("value")

@@ -25,7 +25,7 @@ class Line(NamedTuple):
 
 def rate_of(config: Mapping[str, Any]) -> float | None:
     """Returns the learning rate of a config; None where it has none."""
-    return flatten(dict(config)).get(RATE)
+    return flatten(config).get(RATE)
 
 
 def at_rate(name: str, rate: float) -> str:

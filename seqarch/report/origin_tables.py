@@ -65,7 +65,7 @@ def model_table(comparison: Comparison) -> Table | None:
     """Returns what each model is and how models were matched."""
 
     def field(title: str, name: str, unit: str = "count") -> Cells:
-        return Cells(Column(title, unit), lambda member: flatten(dict(member.config)).get(name))
+        return Cells(Column(title, unit), lambda member: flatten(member.config).get(name))
 
     def ratio(member: Member) -> float | None:
         model = member.config.get("model", {})
@@ -108,7 +108,7 @@ def _matched(models: Sequence[Member]) -> str:
 
 def provenance_table(comparison: Comparison) -> Table | None:
     """Returns where each row comes from; settings that all models share stand in the caption."""
-    settings = [flatten(dict(member.config)) for member in comparison.models if member.config]
+    settings = [flatten(member.config) for member in comparison.models if member.config]
     names = dict.fromkeys(name for flat in settings for name in flat)
     shared = {}
     for name in names:

@@ -153,7 +153,7 @@ def _flags(command: Sequence[str], names: str) -> list[str]:
 
 def _overrides(config: Mapping[str, Any], fields: Sequence[str]) -> Iterator[str]:
     """Yields a flag for each field that a sweep has given a value, or its task has."""
-    values = flatten(dict(config))
+    values = flatten(config)
     for name in (*fields, *(OF_TASK if "task" in fields else ())):
         if name in values:
             value = values[name]
