@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from seqarch import records
-from seqarch.config import flatten, to_dict
+from seqarch.config import to_dict
+from seqarch.config.values import values_of
 from seqarch.errors import UserError
 from seqarch.evals import quality
 from seqarch.evals.evaluate import check_score
@@ -29,7 +30,7 @@ RunPath = str | os.PathLike
 
 def config_difference(a: RunPath, b: RunPath) -> dict[str, tuple[Any, Any]]:
     """Returns A's and B's values of the fields in which their configs differ, by dotted name."""
-    ours, theirs = (flatten(to_dict(stored_config(run))) for run in (a, b))
+    ours, theirs = (values_of(stored_config(run)) for run in (a, b))
     names = dict.fromkeys((*ours, *theirs))
     pairs = {name: (ours.get(name), theirs.get(name)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -25,11 +25,11 @@ def check(run: Path, config: Config) -> None:
     A run of other `steps` is another one, since it has another learning-rate schedule.
     """
     rundir.check(run, config)
-    steps = rundir.stored_config(run).steps if (run / "config.json").exists() else config.steps
-    if steps != config.steps:
+    before = rundir.config_before(run)
+    if before and before.steps != config.steps:
         raise UserError(
-            f"{run} holds a run of {steps} steps, the config has {config.steps}; give another "
-            "--workdir"
+            f"{run} holds a run of {before.steps} steps, the config has {config.steps}; give "
+            "another --workdir"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from seqarch.compare import execution
 from seqarch.config import Config, resolve, to_dict
 from seqarch.config.values import values_of, with_fields
-from seqarch.errors import UserError, unknown
+from seqarch.errors import UserError, naming, unknown
 from seqarch.evals.evaluate import choose
 from seqarch.model import count_parameters
 from seqarch.sweep.hyper import Sweep
@@ -117,10 +117,8 @@ def check(runs: Sequence[PlannedRun], workdir: Path, here: bool = True) -> None:
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a run; give the sweep a --workdir of its own")
     for run in {run.program: run for run in runs}.values():
-        try:
+        with naming(run.name):
             _check_config(run, here)
-        except UserError as error:
-            raise UserError(f"{run.name}: {error}") from error
     for run in runs:
         if run.directory.exists():
             execution.check(run.directory, run.config)

@@ -131,7 +131,7 @@ def open_member(
     Raises:
       UserError: where the config, the data, the devices or the directory don't fit together.
     """
-    resolved = resolve(rundir.with_recorded_forms(workdir, config, mesh), mesh)
+    resolved = resolve(rundir.with_forms_before(workdir, config, mesh), mesh)
     abstract = sharded_step.abstract_state(resolved, mesh)
     sharded_step.abstract_batch(resolved, mesh)
     own = stack.enter_context(contextlib.ExitStack())

@@ -13,9 +13,9 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-import seqarch.config
-from seqarch.config import Config, recorded_forms
-from seqarch.errors import UserError, printable
+from seqarch.config import Config, parse, recorded_forms, to_dict, with_recorded_forms
+from seqarch.config.values import values_of
+from seqarch.errors import UserError, naming, printable
 from seqarch.files import has_shape, local_path, read_json, write_json
 from seqarch.mixers import check_import
 from seqarch.patterns import read_pattern
@@ -81,10 +81,8 @@ def stored_config(run_dir: str | os.PathLike) -> Config:
         raise UserError(f"{path} is no config that train.py wrote: {error}") from error
     if not isinstance(given, dict):
         raise UserError(f"{path} is no config that train.py wrote: it holds {given!r:.40}")
-    try:
-        return seqarch.config.parse(given)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    with naming(str(path)):
+        return parse(given)
 
 
 def config_before(run_dir: str | os.PathLike) -> Config | None:
@@ -92,7 +90,7 @@ def config_before(run_dir: str | os.PathLike) -> Config | None:
     return stored_config(run_dir) if (Path(run_dir) / "config.json").exists() else None
 
 
-def with_recorded_forms(run_dir: str | os.PathLike, config: Config, mesh: Mesh) -> Config:
+def with_forms_before(run_dir: str | os.PathLike, config: Config, mesh: Mesh) -> Config:
     """Returns `config` with the forms of the run's last start, if there was one.
 
     A run with this model on devices of this kind keeps its forms, whatever was tuned since. Forms
@@ -100,13 +98,13 @@ def with_recorded_forms(run_dir: str | os.PathLike, config: Config, mesh: Mesh) 
     """
     if (before := _last_start(run_dir)) is None:
         return config
-    same = before.get("config", {}).get("model") == seqarch.config.to_dict(config)["model"]
+    same = before.get("config", {}).get("model") == to_dict(config)["model"]
     here = before["devices"].get("kind") == mesh.devices.flat[0].device_kind
     recorded = {name: before[name] for name in recorded_forms(config.model) if name in before}
     if not (same and here and recorded):
         return config
     try:
-        model = seqarch.config.with_recorded_forms(config.model, recorded)
+        model = with_recorded_forms(config.model, recorded)
     except (UserError, TypeError) as error:
         raise _no_record(Path(run_dir) / "run.json") from error
     return dataclasses.replace(config, model=model)
@@ -151,8 +149,8 @@ def check(run_dir: str | os.PathLike, config: Config) -> None:
 
 def deciding_fields(config: Config) -> dict[str, Any]:
     """Returns the fields that decide a run's trajectory, by dotted name: all but MAY_CHANGE."""
-    fields = seqarch.config.flatten(seqarch.config.to_dict(config))
-    return {name: value for name, value in fields.items() if name.split(".")[0] not in MAY_CHANGE}
+    fields = values_of(config)
+    return {name: fields[name] for name in fields if name.split(".")[0] not in MAY_CHANGE}
 
 
 def changes(run_dir: str | os.PathLike, record: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from seqarch import provenance
 from seqarch.config import Config, flatten, recorded_forms, to_dict
+from seqarch.config.values import values_of
 from seqarch.devices import GIB
 from seqarch.errors import UserError
 from seqarch.runtime.cluster import gather, together
@@ -177,7 +178,7 @@ def record_start(
             "the run will not end bit for bit where it would have"
         )
     rundir.write(workdir, to_dict(config), record)
-    logger.hparams(flatten(to_dict(config)))
+    logger.hparams(values_of(config))
     if start == 0 or before != config:
         logger.texts(dict(config=to_dict(resolved), run=record), start)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqarch.errors import UserError
+from seqarch.errors import UserError, naming
 from seqarch.files import clear_partial, partial_name
 from seqarch.tasks.base import SPLITS
 from seqarch.tasks.text import tokens
@@ -91,10 +91,8 @@ class _SplitWriter:
         if isinstance(content, bytes) and self.tokenizer is BYTES:
             content = np.frombuffer(content, np.uint8)
         elif isinstance(content, bytes):
-            try:
+            with naming(name):
                 content = self.tokenizer.encode(content)
-            except UserError as error:
-                raise UserError(f"{name}: {error}") from error
         self._append(np.array([self.tokenizer.boundary]))
         for first in range(0, len(content), tokens.BLOCK):  # a long document is not copied whole
             self._append(content[first : first + tokens.BLOCK])
