@@ -1,10 +1,10 @@
 """Commands that reproduce a row of a comparison."""
 
-import dataclasses
 import shlex
 from collections.abc import Callable
 
-from seqarch.config import Config, flatten, parse, to_dict
+from seqarch.config import Config, parse
+from seqarch.config.values import values_of
 from seqarch.records import Results
 from seqarch.report.members import Member
 
@@ -25,8 +25,8 @@ def command(
       split: the held-out data.
       before: what precedes the layer pattern in the file's argument, such as "mqar,".
     """
-    given, overrides = flatten(to_dict(start)), []
-    for field, value in flatten(to_dict(config)).items():
+    given, overrides = values_of(start), []
+    for field, value in values_of(config).items():
         if value != given.get(field):
             shown = tuple(value) if isinstance(value, list) else value
             overrides.append(f"--config.{field}={shown}")
@@ -58,4 +58,4 @@ def with_command(results: Results, start: Start, file: str, runs: str, before: s
     run, split = f"{runs}/seed-{config.seed.model}", results.source.split
     again = command(config, start(config.model.mixer), file, run, split, before)
     made = dict(results.source.provenance) | dict(again=again)
-    return results._replace(source=dataclasses.replace(results.source, provenance=made))
+    return results.with_source(provenance=made)

@@ -192,6 +192,4 @@ def labelled(results: Results, member: str, probe: ProbeSpec) -> Results:
     """Returns records with the names of their member and of their probe."""
     facts = dict(results.source.facts) | {PROBE: dict(title=probe.title)}
     kind = PROBE if results.source.kind == "run" else results.source.kind
-    return results._replace(
-        source=dataclasses.replace(results.source, member=member, kind=kind, facts=facts)
-    )
+    return results.with_source(member=member, kind=kind, facts=facts)

@@ -18,6 +18,7 @@ from seqarch.report.members import LADDER, Member
 from seqarch.report.origin_tables import MATCHING
 from seqarch.runtime.progress import Progress
 from seqarch.tasks.probe import Probe
+from seqarch.training import rundir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Study:
         if seed in self._failures():
             return False
         run, config = self.seed_run(seed), execution.with_choice(self.config, seed=seed)
-        if (run / "config.json").exists():
-            config = execution.with_choice(config, lr=execution.rundir.stored_config(run).optim.lr)
+        if before := rundir.config_before(run):
+            config = execution.with_choice(config, lr=before.optim.lr)
         known = execution.find(run, config, self.spec.split)
         return bool(execution.missing(known, self._evaluators(seed)))
 
@@ -95,8 +96,7 @@ class Study:
             facts = {**measured.source.facts, MATCHING: {"match": self.spec.match}}
             if self.rung:
                 facts[LADDER] = self.rung._asdict()
-            source = dataclasses.replace(measured.source, member=self.name, facts=facts)
-            results.append(measured._replace(source=source))
+            results.append(measured.with_source(member=self.name, facts=facts))
         return Member(self.name, "run", tuple(results), self._search_results(config, found))
 
     def seeded(self, config: Config) -> dict[int, Config]:

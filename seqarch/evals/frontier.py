@@ -5,7 +5,6 @@ law = read_law(found[0])
 law.state(8, 1 - REACHED)           # bytes of state for 8 pairs
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -73,11 +72,8 @@ def slim(results: Results) -> Results:
     """Returns what a frontier's file keeps of a run: its source, and the metrics of KEPT."""
     made = results.source.provenance
     kept = {name: made[name] for name in ("revision", "dirty", "devices") if name in made}
-    source = dataclasses.replace(results.source, provenance=kept, facts={})
-    return Results(
-        source,
-        tuple(each for each in results.records if each.metric in KEPT.get(each.evaluator, ())),
-    )
+    found = (each for each in results.records if each.metric in KEPT.get(each.evaluator, ()))
+    return Results(results.source, tuple(found)).with_source(provenance=kept, facts={})
 
 
 def read_law(results: Results) -> Law | None:

@@ -137,6 +137,10 @@ class Results(NamedTuple):
         """Returns the value of a fact; None where there is none."""
         return self.source.facts.get(evaluator, {}).get(name)
 
+    def with_source(self, **fields: Any) -> "Results":
+        """Returns these results with other fields of their source."""
+        return self._replace(source=dataclasses.replace(self.source, **fields))
+
     def with_found(self, found: Iterable[Record | Fact]) -> "Results":
         """Returns these results and, after them, what an evaluator yields."""
         records = list(self.records)
@@ -146,7 +150,7 @@ class Results(NamedTuple):
                 facts.setdefault(each.evaluator, {})[each.name] = each.value
             else:
                 records.append(each)
-        return Results(dataclasses.replace(self.source, facts=facts), tuple(records))
+        return self._replace(records=tuple(records)).with_source(facts=facts)
 
 
 def answers(known: Source, wanted: Source) -> bool:

@@ -1,6 +1,5 @@
 """Collects runs as members of one comparison."""
 
-import dataclasses
 import json
 import re
 import shlex
@@ -46,11 +45,11 @@ def collect(paths: Sequence[Path], title: str = "") -> Comparison:
     groups = _groups(runs)
     named, by_model = [], {}
     for name, group in _names(groups).items():
-        named += [_renamed(each, name) for each in group]
+        named += [each.with_source(member=name) for each in group]
         by_model[_model(group[0].source)] = name
     for each in results:
         if each.source.kind == "search" and _model(each.source) in by_model:
-            named.append(_renamed(each, by_model[_model(each.source)]))
+            named.append(each.with_source(member=by_model[_model(each.source)]))
     notices = dict.fromkeys(each.notice for each in found if each.notice)
     commands = dict.fromkeys(each.command for each in found if each.command)
     title = title or (found[0].title if len(found) == 1 else "") or _title(members.group(named))
@@ -217,7 +216,3 @@ def _without_choices(source: Source) -> str:
 def _unique(name: str, taken: Collection[str]) -> str:
     numbered = (f"{name} #{number}" for number in range(2, len(taken) + 2))
     return next(each for each in (name, *numbered) if each not in taken)
-
-
-def _renamed(results: Results, name: str) -> Results:
-    return results._replace(source=dataclasses.replace(results.source, member=name))

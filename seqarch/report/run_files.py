@@ -4,7 +4,6 @@ These are the curves of training, the command that makes a run again, and that a
 measured.
 """
 
-import dataclasses
 import json
 import re
 import shlex
@@ -112,8 +111,8 @@ def _with_files(results: Results, run: Path) -> Results:
     made = dict(source.provenance)
     if not made.get("again") and (command := _command(results, run)):
         made["again"] = command
-    source = dataclasses.replace(source, provenance=made) if source.provenance else source
-    return Results(source, (*results.records, *curves))
+    results = results.with_source(provenance=made) if source.provenance else results
+    return results._replace(records=(*results.records, *curves))
 
 
 def _command(results: Results, run: Path) -> str:

@@ -1,6 +1,5 @@
 """Trains the runs of a reproduction as a sweep, and collects their records."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,9 +80,7 @@ def _named(each: PlannedRun, study: str, arm: str, kind: str, seconds: float) ->
     """The records of a run under the name of its arm, with the reproduction it belongs to."""
     found = execution.find(each.directory, each.config, each.split)
     facts = {FACTS: dict(name=study, seconds=seconds)}
-    return Results(
-        dataclasses.replace(found.source, member=arm, kind=kind, facts=facts), found.records
-    )
+    return found.with_source(member=arm, kind=kind, facts=facts)
 
 
 def by_reproduction(results: Sequence[Results]) -> dict[str, list[Results]]:

@@ -1,7 +1,5 @@
 """The report says how long the runs were trained."""
 
-import dataclasses
-
 import pytest
 
 from seqarch.evals.evaluator import SECONDS, TRAINING
@@ -13,7 +11,7 @@ from tests.report.conftest import comparison_of, results_of
 def trained(seconds, seed):
     results = results_of("gru", seed=seed)
     facts = {TRAINING: {SECONDS: seconds}} if seconds is not None else {}
-    return results._replace(source=dataclasses.replace(results.source, facts=facts))
+    return results.with_source(facts=facts)
 
 
 @pytest.mark.parametrize(
