@@ -4,7 +4,7 @@
 """
 
 import functools
-import importlib
+import pkgutil
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -218,8 +218,7 @@ class LanguageModel(BlockStack):
 
 def find_model(config: ModelConfig) -> type[LanguageModel]:
     """Returns the class of a config's model."""
-    module, _, attribute = MODELS[config.kind].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return pkgutil.resolve_name(MODELS[config.kind])
 
 
 def make_model(config: ModelConfig, *, rngs: nnx.Rngs) -> LanguageModel:

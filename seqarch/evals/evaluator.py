@@ -4,8 +4,8 @@ An evaluator is a module with an `EVALUATOR`: a function from a loaded run to re
 that it measures, and the tables and figures that show them.
 """
 
-import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -137,8 +137,7 @@ def find(name: str) -> Evaluator:
     """
     if name not in EVALUATORS:
         raise unknown("evaluator", name, EVALUATORS)
-    module, _, attribute = EVALUATORS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return pkgutil.resolve_name(EVALUATORS[name])
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

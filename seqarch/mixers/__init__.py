@@ -5,8 +5,8 @@ One outside the repository is named `package.module:Class` instead.
 """
 
 import contextlib
-import importlib
 import os
+import pkgutil
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.machinery import PathFinder
@@ -73,14 +73,13 @@ def resolve_mixer(name: str) -> type[SequenceMixer]:
     if ":" not in name:
         if name not in MIXERS:
             raise unknown("mixer", name, MIXERS)
-        module, _, attribute = MIXERS[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return pkgutil.resolve_name(MIXERS[name])
     module, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise UserError(f"cannot load the mixer {name!r}; give package.module:Class")
     _search_here()
     try:
-        mixer = getattr(importlib.import_module(module), attribute)
+        mixer = pkgutil.resolve_name(name)
         if not (isinstance(mixer, type) and issubclass(mixer, SequenceMixer)):
             raise UserError(
                 f"{name!r} is no mixer; give a subclass of seqarch.mixers.base.SequenceMixer"

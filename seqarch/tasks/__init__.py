@@ -6,7 +6,7 @@
 A new task is a file with a subclass of `seqarch.tasks.probe.Probe`, and an entry in TASKS.
 """
 
-import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from seqarch.errors import UserError, unknown
@@ -55,8 +55,7 @@ def check_name(text: str) -> str:
 
 def find(text: str) -> "type[Task]":
     """Returns the class of a task such as "mqar(pairs=8)"; raises UserError as `check_name`."""
-    module, _, attribute = TASKS[check_name(text)].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return pkgutil.resolve_name(TASKS[check_name(text)])
 
 
 def options(text: str) -> dict[str, Any]:

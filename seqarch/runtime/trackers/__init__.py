@@ -5,7 +5,7 @@
 A new tracker is a class with the methods of Tracker, and an entry in TRACKERS.
 """
 
-import importlib
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -63,9 +63,8 @@ def open_tracker(name: str, run_dir: Path, start: int, metrics: Mapping[str, Sca
     """
     if name not in TRACKERS:
         raise unknown("tracker", name, TRACKERS)
-    module, _, attribute = TRACKERS[name].partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)(run_dir, start, metrics)
+        return pkgutil.resolve_name(TRACKERS[name])(run_dir, start, metrics)
     except ModuleNotFoundError as error:
         raise UserError(
             f"the tracker {name!r} needs the package {error.name}; install it, or take {name!r} "
