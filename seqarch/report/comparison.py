@@ -1,7 +1,6 @@
 """The tables and figures of a comparison's report."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -43,6 +42,7 @@ from seqarch.report.tables import (
     Column,
     Table,
     evaluator_table,
+    found_cell,
     member_table,
     metric_cell,
 )
@@ -190,18 +190,7 @@ def _at_longest(members: Sequence[Member], name: str, metric: str, title: str = 
 
 
 def _letters(judged: dict[str, Judgement]) -> Cells:
-    return _judgement("not told apart", "text", judged, lambda found: found.letters)
-
-
-def _judgement(
-    title: str, unit: str, judged: dict[str, Judgement], of: Callable[[Judgement], Any]
-) -> Cells:
-    """Returns a column of what `of` takes from a member's judgement."""
-
-    def value(member: Member) -> Any:
-        return of(judged[member.name]) if member.name in judged else None
-
-    return Cells(Column(title, unit), value)
+    return found_cell("not told apart", "text", judged, lambda found: found.letters)
 
 
 def difference_table(comparison: Comparison, judged: dict[str, Judgement]) -> Table | None:
@@ -217,11 +206,11 @@ def difference_table(comparison: Comparison, judged: dict[str, Judgement]) -> Ta
         (
             NAME,
             metric_cell("bits/byte", "bits", "quality", "bits_per_byte", {}),
-            _judgement("deviation over seeds", "bits", judged, lambda found: found.deviation),
+            found_cell("deviation over seeds", "bits", judged, lambda found: found.deviation),
             _letters(judged),
-            _judgement("behind the best", "bits", judged, lambda found: found.behind.mean),
-            _judgement("from", "bits", judged, lambda found: found.behind.low),
-            _judgement("to", "bits", judged, lambda found: found.behind.high),
+            found_cell("behind the best", "bits", judged, lambda found: found.behind.mean),
+            found_cell("from", "bits", judged, lambda found: found.behind.low),
+            found_cell("to", "bits", judged, lambda found: found.behind.high),
             Cells(Column("seeds"), seeds_of),
         ),
     )

@@ -2,8 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ from seqarch.report.labels import shown_name
 from seqarch.report.lines import has_rates
 from seqarch.report.members import Comparison, Member
 from seqarch.report.style import Figure, Style
-from seqarch.report.tables import NAME, Cells, Column, Table, member_table
+from seqarch.report.tables import NAME, Cells, Table, found_cell, member_table
 from seqarch.stats.fit_rate import VERDICT_SEEDS, FitRate, fisher_exact, fit_rate, median_score
 from seqarch.stats.letters import corrected_letters
 
@@ -123,26 +123,17 @@ def verdict(rate: FitRate) -> str:
 def outcome_cells(found: Mapping[str, MemberOutcome]) -> list[Cells]:
     """Returns the columns of a summary: n, median, fit rate with its interval, any letters."""
     cells = [
-        _cell("n", "count", found, lambda each: each.rate.n),
-        _cell("median accuracy", "percent", found, lambda each: each.median),
-        _cell("fit rate", "fit_rate", found, lambda each: each.rate),
+        found_cell("n", "count", found, lambda each: each.rate.n),
+        found_cell("median accuracy", "percent", found, lambda each: each.median),
+        found_cell("fit rate", "fit_rate", found, lambda each: each.rate),
     ]
     if _has_letters(found):
-        cells.append(_cell("not told apart", "text", found, lambda each: each.letters))
+        cells.append(found_cell("not told apart", "text", found, lambda each: each.letters))
     return cells
 
 
 def _has_letters(found: Mapping[str, MemberOutcome]) -> bool:
     return any(each.letters for each in found.values())
-
-
-def _cell(
-    title: str, unit: str, found: Mapping[str, MemberOutcome], of: Callable[[MemberOutcome], Any]
-) -> Cells:
-    def value(member: Member) -> Any:
-        return of(found[member.name]) if member.name in found else None
-
-    return Cells(Column(title, unit), value)
 
 
 def fit_table(comparison: Comparison, found: Mapping[str, MemberOutcome]) -> Table | None:
@@ -157,10 +148,10 @@ def fit_table(comparison: Comparison, found: Mapping[str, MemberOutcome]) -> Tab
         (
             NAME,
             *outcome_cells(found),
-            _cell("lowest", "percent", found, lambda each: min(_finite(each), default=None)),
-            _cell("highest", "percent", found, lambda each: max(_finite(each), default=None)),
-            _cell("diverged", "count", found, lambda each: each.scores.count(None)),
-            _cell("verdict", "text", found, lambda each: verdict(each.rate)),
+            found_cell("lowest", "percent", found, lambda each: min(_finite(each), default=None)),
+            found_cell("highest", "percent", found, lambda each: max(_finite(each), default=None)),
+            found_cell("diverged", "count", found, lambda each: each.scores.count(None)),
+            found_cell("verdict", "text", found, lambda each: verdict(each.rate)),
         ),
     )
 

@@ -1,13 +1,15 @@
 """Tables as values, whose columns have units; seqarch.report.render makes text of them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from seqarch.errors import printable_line
 from seqarch.evals import evaluator
 from seqarch.evals.evaluator import Evaluator, TableSpec
 from seqarch.report.formats import Repeated
 from seqarch.report.members import Member, places
+
+T = TypeVar("T")
 
 NAMED = 64  # coordinates of an axis up to which each has a column
 
@@ -81,6 +83,15 @@ def member_table(
     made = [Row(tuple(each.of(member) for each in cells), member.kind) for member in members]
     rows = tuple(row for row in made if any(cell not in (None, "") for cell in row.cells[1:]))
     return Table(title, caption, tuple(each.column for each in cells), rows) if rows else None
+
+
+def found_cell(title: str, unit: str, found: Mapping[str, T], of: Callable[[T], Any]) -> Cells:
+    """Returns the column of what `of` takes from what is found of members, by their names."""
+
+    def value(member: Member) -> Any:
+        return of(found[member.name]) if member.name in found else None
+
+    return Cells(Column(title, unit), value)
 
 
 def evaluator_table(
