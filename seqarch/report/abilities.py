@@ -11,9 +11,8 @@ from seqarch.report.formats import show
 from seqarch.report.members import PROBE, PROBE_SEARCH, Comparison, Member, longest, mark, revisions
 from seqarch.report.origin_tables import pattern_cells, provenance_table, run_table
 from seqarch.report.probe_rates import rate_table
-from seqarch.report.probes import EVALUATOR, fit_table, outcomes, solved_from
+from seqarch.report.probes import EVALUATOR, fit_table, outcome_of, outcomes
 from seqarch.report.tables import NAME, Cells, Column, Table, member_table, metric_cell
-from seqarch.stats.fit_rate import fits, median_score
 
 NOT_RUN = "not run"
 UNSOLVED = "not within this budget"
@@ -101,14 +100,11 @@ def ability_text(member: Member) -> str:
 
     Such as "99.8%, 3 of 3", "99.8%, 1 seed", "61.0%, 0 of 3, not within this budget" or "not run".
     """
-    records = [each.find(EVALUATOR, "accuracy") for each in member.results]
-    scores = [each.value for each in records if each and each.status in ("ok", "diverged")]
-    if not scores:
+    if (found := outcome_of(member)) is None:
         return NOT_RUN
-    solved = int(fits(scores, solved_from(member.results)).sum())
-    middle = median_score(scores)
-    median = show(middle, "percent") if middle >= 0 else "diverged"
-    count = "1 seed" if len(scores) == 1 else f"{solved} of {len(scores)}"
+    solved, runs = found.rate.fits, found.rate.n
+    median = "diverged" if found.median is None else show(found.median, "percent")
+    count = "1 seed" if runs == 1 else f"{solved} of {runs}"
     return ", ".join([median, count, *([] if solved else [UNSOLVED])])
 
 

@@ -64,21 +64,15 @@ def outcomes(models: Sequence[Member]) -> dict[str, MemberOutcome]:
     }
 
 
-def _scores(member: Member) -> list[float | None]:
-    """Returns the accuracy of each run that was measured, None of one that diverged."""
-    records = [each.find(EVALUATOR, "accuracy") for each in member.results]
-    return [each.value for each in records if each and each.status in ("ok", "diverged")]
-
-
 def outcome_of(member: Member) -> MemberOutcome | None:
     """Returns what the runs of a member came to, without letters; None where none has a score."""
-    scores, solved = tuple(_scores(member)), solved_from(member.results)
+    records = [each.find(EVALUATOR, "accuracy") for each in member.results]
+    scores = tuple(each.value for each in records if each and each.status in ("ok", "diverged"))
     if not scores:
         return None
     middle = median_score(scores)
-    return MemberOutcome(
-        scores, middle if math.isfinite(middle) else None, fit_rate(scores, solved)
-    )
+    median = middle if math.isfinite(middle) else None
+    return MemberOutcome(scores, median, fit_rate(scores, solved_from(member.results)))
 
 
 def solved_from(results: Sequence[Results]) -> float:
