@@ -51,11 +51,6 @@ class Member(NamedTuple):
         facts = (each.fact(name, key) for each in self.results)
         return next((fact for fact in facts if fact is not None), None)
 
-    def places(self, name: str, metric: str) -> list[Mapping[str, Any]]:
-        """Returns what a metric was measured at, in order."""
-        measured = [record for each in self.results for record in each.all(name, metric)]
-        return list({record.key: record.at for record in measured}.values())
-
 
 class Comparison(NamedTuple):
     """Members that are compared.
@@ -95,10 +90,8 @@ class Comparison(NamedTuple):
 
 def places(members: Sequence[Member], name: str, metric: str) -> list[Mapping[str, Any]]:
     """Returns what a metric was measured at in any of the members, in rising order."""
-    found = {}
-    for member in members:
-        for at in member.places(name, metric):
-            found.setdefault(Record(name, metric, at=at).key, at)
+    results = (each for member in members for each in member.results)
+    found = {record.key: record.at for each in results for record in each.all(name, metric)}
     return sorted(found.values(), key=_numbers)
 
 
