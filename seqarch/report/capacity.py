@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from seqarch.costs.results import EVALUATOR
 from seqarch.costs.time import ESTIMATED
 from seqarch.records import Record, Results
-from seqarch.report.formats import format_bytes, format_si, needed, show
+from seqarch.report.formats import format_bytes, format_found, format_si, needed, show
 
 PARTS = {  # of the bytes of a program, in words
     "parameters": "parameters",
@@ -60,9 +60,8 @@ def serving_lines(results: Results) -> Iterator[str]:
         yield _obstacle(results, prefill if decode.status == "ok" else decode)
         return
     every = _serving_total(results, "decode", most.value, most)
-    count = f"{'at least ' if most.status == 'over' else ''}{most.value:,}"
     part = _largest_part(results, every)
-    yield f"{count} at once: {_fit(results, every)}; most of it is {part}"
+    yield f"{format_found(most)} at once: {_fit(results, every)}; most of it is {part}"
     for speed in results.all(EVALUATOR, "bound_tokens_per_s"):
         if (phase := speed.at["phase"]) in SERVING:
             rows = "one" if speed.at["batch"] == 1 else f"{speed.at['batch']:,}"

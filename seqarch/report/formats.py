@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from seqarch.records import Record
 from seqarch.stats.fit_rate import FitRate
 from seqarch.stats.learning_rates import Window
 
@@ -34,6 +35,11 @@ def needed(size: float, memory: float) -> str:
     """Returns "1.2 GiB" of a size that fits a memory, and else "needs 136 GiB of 15.8 GiB"."""
     shown = format_bytes(size)
     return shown if size <= memory else f"needs {shown} of {format_bytes(memory)}"
+
+
+def format_found(record: Record) -> str:
+    """Returns the size that a search found: "1,024", or "at least 1,024" if it ended there."""
+    return f"{'at least ' if record.status == 'over' else ''}{record.value:,}"
 
 
 def format_si(value: float) -> str:

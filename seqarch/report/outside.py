@@ -6,8 +6,8 @@ The records are those of seqarch.costs.hf.plan.
 from collections.abc import Iterator, Sequence
 
 from seqarch.costs.results import EVALUATOR
-from seqarch.records import Record, Results
-from seqarch.report.formats import format_bytes, format_si, show
+from seqarch.records import Results
+from seqarch.report.formats import format_bytes, format_found, format_si
 from seqarch.report.tables import Column, Row, Table
 
 RANGES = 6  # of layers that a row names; of more it names the first and the last
@@ -92,14 +92,9 @@ def _state_table(results: Results) -> Table:
         cells += [results.value(EVALUATOR, name, context=context) for name in names]
         if target:
             most = results.find(EVALUATOR, "sequences", target=target, context=context)
-            cells.append(_sequences(most))
+            cells.append(format_found(most))
         rows.append(Row(tuple(cells)))
     return Table("State of one sequence", "", tuple(columns), tuple(rows))
-
-
-def _sequences(most: Record) -> str:
-    at_least = "at least " if most.status == "over" else ""
-    return at_least + show(most.value, "count")
 
 
 def _has_windows(results: Results) -> bool:
