@@ -81,7 +81,4 @@ def read_known(paths: Iterable[Path]) -> Known:
 
 def _key(config: Config) -> str:
     """Returns the fields of a config that change results."""
-    fields = {
-        name: value for name, value in to_dict(config).items() if name not in records.UNMEASURED
-    }
-    return json.dumps(fields, sort_keys=True)
+    return json.dumps(records.measured_fields(to_dict(config)), sort_keys=True)

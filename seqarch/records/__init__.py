@@ -19,6 +19,7 @@ from seqarch.records.record import (
     Value,
     answers,
     fresh,
+    measured_fields,
     tag,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "Value",
     "answers",
     "fresh",
+    "measured_fields",
     "read",
     "replace",
     "tag",

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from seqarch.errors import unknown
@@ -156,7 +156,7 @@ class Results(NamedTuple):
 def answers(known: Source, wanted: Source) -> bool:
     """Returns whether `known` has the config, step and split of `wanted`, at any revision."""
     same = (known.step, known.split) == (wanted.step, wanted.split)
-    return same and _measured(known.config) == _measured(wanted.config)
+    return same and measured_fields(known.config) == measured_fields(wanted.config)
 
 
 def fresh(known: Source, now: Source) -> bool:
@@ -171,17 +171,17 @@ def fresh(known: Source, now: Source) -> bool:
     return all(known.provenance.get(name) == now.provenance[name] for name in same)
 
 
+def measured_fields(config: Mapping[str, Any], but: Collection[str] = ()) -> dict[str, Any]:
+    """Returns the fields of a config that change results, without those in `but`."""
+    return {name: config[name] for name in config if name not in (*UNMEASURED, *but)}
+
+
 def tag(record: Record) -> str:
     """Returns a flat name for a record's metric, such as "memory/state_bytes@4096"."""
     place = ",".join(
         str(value) if name == "context" else f"{name}={value}" for name, value in record.at.items()
     )
     return f"{record.evaluator}/{record.metric}" + (f"@{place}" if place else "")
-
-
-def _measured(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a config that change results."""
-    return {name: value for name, value in config.items() if name not in UNMEASURED}
 
 
 def _key(evaluator: str, metric: str, at: Mapping[str, Any]) -> tuple:

@@ -16,7 +16,6 @@ from seqarch.report.lines import RATE, at_rate, lines, rate_of
 from seqarch.report.members import Comparison, Member
 from seqarch.training import rundir
 
-VARIED = ("seed", *records.UNMEASURED)  # fields of a config in which runs of one member may differ
 AS_THEY_ARE = ("search", members.PROBE, members.PROBE_SEARCH)  # kinds that make no member
 SEED = "seed-"  # prefix of a run's directory that does not name its member
 FIELD = re.compile(r"(task|\w+(\.\w+)+)=(.*)")  # part of the name of a sweep's run
@@ -160,10 +159,9 @@ def _model(source: Source, without: str = "") -> str:
       source: that of a run.
       without: a field, by dotted name, in which they may differ too.
     """
-    config = {name: value for name, value in source.config.items() if name not in VARIED}
-    fields = flatten(config)
+    fields = flatten(records.measured_fields(source.config, ("seed",)))
     fields.pop(without, None)
-    return json.dumps(fields, sort_keys=True) if config else source.member
+    return json.dumps(fields, sort_keys=True) if source.config else source.member
 
 
 def _names(groups: Mapping[tuple, list[Results]]) -> dict[str, list[Results]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from seqarch.config import flatten
-from seqarch.records import UNMEASURED
+from seqarch.records import measured_fields
 from seqarch.report.formats import show
 from seqarch.report.members import Comparison, Member, longest
 from seqarch.report.tables import Column, Row, Table, metric_cell
@@ -66,16 +66,11 @@ def _what(comparison: Comparison) -> str:
     """Returns how many models and runs there are, on which tasks, and what differs between them."""
     runs = [each.source for member in comparison.models for each in member.results]
     names = dict.fromkeys(source.config.get("task", "text") for source in runs)
-    settings = [flatten(_deciding(source.config)) for source in runs]
+    settings = [flatten(measured_fields(source.config, ("eval", "evals"))) for source in runs]
     fields = dict.fromkeys(name for each in settings for name in each)
     differing = [name for name in fields if len({_text(each, name) for each in settings}) > 1]
     differ = f" They differ in {', '.join(differing)}." if differing else ""
     return f"{len(comparison.models)} members, {len(runs)} runs on {', '.join(names)}.{differ}"
-
-
-def _deciding(config: Any) -> dict[str, Any]:
-    """Returns the fields of a config that decide what is trained."""
-    return {name: config[name] for name in config if name not in (*UNMEASURED, "evals", "eval")}
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

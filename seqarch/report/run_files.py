@@ -99,8 +99,7 @@ def _config(run: Path) -> dict[str, Any] | None:
 
 def _key(config: Mapping[str, Any]) -> str:
     """Returns what the config of a run's directory and that of its records have in common."""
-    kept = {name: config[name] for name in config if name not in (*records.UNMEASURED, "evals")}
-    return json.dumps(kept, sort_keys=True)
+    return json.dumps(records.measured_fields(config, ("evals",)), sort_keys=True)
 
 
 def _with_files(results: Results, run: Path) -> Results:
