@@ -15,7 +15,7 @@ from seqarch.costs.time import ESTIMATED
 from seqarch.errors import UserError
 from seqarch.ops.newton import Iterations
 from seqarch.records import Record, Results, Source
-from seqarch.report.formats import show
+from seqarch.report.notices import revisions_text
 from seqarch.report.pages import Page
 from seqarch.runtime.progress import Say
 
@@ -70,7 +70,6 @@ def newton_page(about: Mapping[str, Any], found: Sequence[Results]) -> Page:
             times[at["cell"], at["tokens"], at["pass"], at["method"]] = record
         taken = (results.all(KIND, metric)[0] for metric in (STATES, ADJOINT))
         counts[_key(results)] = Iterations(*(record.value for record in taken))
-    revisions = ", ".join(dict.fromkeys(show(each.source.revision, "revision") for each in found))
     title = f"Newton's method on {about['target']}, {ESTIMATED}"
     tables = newton_tables(compared(times, counts, "tpu"), about["target"])
-    return Page(title, tables, made=f"Made at revision {revisions}.")
+    return Page(title, tables, made=f"Made at revision {revisions_text(found)}.")

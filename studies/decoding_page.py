@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from seqarch.records import Results
 from seqarch.report.figures import decoding_figure
-from seqarch.report.formats import show
+from seqarch.report.notices import revisions_text
 from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
 from studies.long_decode import DecodingPoint, points_of
@@ -34,11 +34,10 @@ DOUBLED = (
 def decoding_page(found: Sequence[Results], title: str) -> Page:
     """Returns the page of a records file: constant states, caches that double, and the figure."""
     points = {each.source.member: points_of(each) for each in found}
-    revisions = ", ".join(dict.fromkeys(show(each.source.revision, "revision") for each in found))
     figure = decoding_figure(
         {name: [point._asdict() for point in each] for name, each in points.items()}
     )
-    return Page(title, tables(points), [figure], made=f"Made at revision {revisions}.")
+    return Page(title, tables(points), [figure], made=f"Made at revision {revisions_text(found)}.")
 
 
 def tables(points: Mapping[str, Sequence[DecodingPoint]]) -> list[Table]:

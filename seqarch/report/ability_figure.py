@@ -12,7 +12,7 @@ from seqarch.report.abilities import probe_comparison, probe_titles, reported_le
 from seqarch.report.figures import styles_of
 from seqarch.report.formats import format_bytes
 from seqarch.report.labels import Label, label_points
-from seqarch.report.members import Comparison, Member, longest
+from seqarch.report.members import Comparison, Member, longest, results_of
 from seqarch.report.probes import EVALUATOR
 from seqarch.report.style import Figure, Style
 from seqarch.stats.fit_rate import median_score
@@ -60,7 +60,7 @@ def far_figure(comparison: Comparison) -> Figure | None:
     for title in probe_titles(comparison)[:1]:
         models = probe_comparison(comparison, title).models
         context = (longest(models, "memory", "state_bytes") or {}).get("context", 0)
-        if context > max(reported_length(each) or 0 for each in _results(models)):
+        if context > max(reported_length(each) or 0 for each in results_of(models)):
             panel = Panel(models, _points(models, context), f"state after {context:,} tokens")
             asked = f"What does each keep after {context:,} tokens, and what can it do?"
             caption = f"The accuracy on {title}, which is scored on short rows. {SEEDS}"
@@ -102,10 +102,6 @@ def _points(
         if states and accuracies:
             points[model.name] = states[0], accuracies
     return points
-
-
-def _results(models: Sequence[Member]) -> list[Results]:
-    return [each for model in models for each in model.results]
 
 
 def _state(results: Results, context: int | None) -> float | None:

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from seqarch.config import flatten
 from seqarch.evals.frontier import NAME
 from seqarch.records import Results
-from seqarch.report.formats import show
 from seqarch.report.frontier import accuracy_table, law_table, setting_of, smallest_table
 from seqarch.report.frontier_figure import frontier_figure
-from seqarch.report.members import revisions
-from seqarch.report.notices import mixed_revisions
+from seqarch.report.notices import mixed_revisions, revisions_text
 from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
 
@@ -25,11 +23,11 @@ def frontier_page(title: str, results: Sequence[Results]) -> Page:
       results: the frontiers of mixers, and the runs that they are made from.
     """
     found = [each for each in results if each.source.kind == NAME]
-    made = ", ".join(show(each, "revision") for each in revisions(results))
     tables = [smallest_table(found), law_table(found), accuracy_table(results)]
     tables += [varied_table(found), shared_table(found)]
     about = (
-        f"Made at revision {made}. It is evidence for this setting and this budget, not for others."
+        f"Made at revision {revisions_text(results)}. It is evidence for this setting and this "
+        "budget, not for others."
     )
     return Page(
         title,

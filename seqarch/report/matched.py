@@ -7,7 +7,7 @@ from typing import Any
 from seqarch.config import flatten
 from seqarch.records import measured_fields
 from seqarch.report.formats import show
-from seqarch.report.members import Comparison, Member, longest
+from seqarch.report.members import Comparison, Member, longest, results_of
 from seqarch.report.tables import Column, Row, Table, metric_cell
 
 EQUAL = 1.05  # ratio of the most to the least up to which models count as matched
@@ -64,7 +64,7 @@ def _said(matched: Sequence[str]) -> str:
 
 def _what(comparison: Comparison) -> str:
     """Returns how many models and runs there are, on which tasks, and what differs between them."""
-    runs = [each.source for member in comparison.models for each in member.results]
+    runs = [each.source for each in results_of(comparison.models)]
     names = dict.fromkeys(source.config.get("task", "text") for source in runs)
     settings = [flatten(measured_fields(source.config, ("eval", "evals"))) for source in runs]
     fields = dict.fromkeys(name for each in settings for name in each)

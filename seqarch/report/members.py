@@ -73,9 +73,8 @@ class Comparison(NamedTuple):
     @property
     def results(self) -> list[Results]:
         """The results of all members, the searches for their learning rates, and the probes."""
-        runs = [each for member in self.members for each in member.results]
         searches = [member.search for member in self.members if member.search]
-        return [*runs, *searches, *self.probes]
+        return [*results_of(self.members), *searches, *self.probes]
 
     @property
     def models(self) -> tuple[Member, ...]:
@@ -88,10 +87,15 @@ class Comparison(NamedTuple):
         return tuple(member for member in self.members if member.kind == "baseline")
 
 
+def results_of(members: Iterable[Member]) -> list[Results]:
+    """Returns the results of members, one after the other."""
+    return [each for member in members for each in member.results]
+
+
 def places(members: Sequence[Member], name: str, metric: str) -> list[Mapping[str, Any]]:
     """Returns what a metric was measured at in any of the members, in rising order."""
-    results = (each for member in members for each in member.results)
-    found = {record.key: record.at for each in results for record in each.all(name, metric)}
+    measured = (record for each in results_of(members) for record in each.all(name, metric))
+    found = {record.key: record.at for record in measured}
     return sorted(found.values(), key=_numbers)
 
 
@@ -192,5 +196,5 @@ def _fits(record: Record) -> bool:
 
 def evaluators(members: Sequence[Member]) -> list[str]:
     """Returns the evaluators that have measured any of the members, in the registry's order."""
-    found = {name for member in members for each in member.results for name in each.evaluators}
+    found = {name for each in results_of(members) for name in each.evaluators}
     return [name for name in evaluator.EVALUATORS if name in found]

@@ -4,21 +4,25 @@ from collections.abc import Iterable
 
 from seqarch.records import Results
 from seqarch.report.formats import show
-from seqarch.report.members import Comparison, revisions
+from seqarch.report.members import Comparison, results_of, revisions
 from seqarch.report.missing import has_diverged
 
 
 def notices(comparison: Comparison) -> list[str]:
     """Returns a line that counts diverged runs, and one that names revisions that are mixed."""
-    runs = [each for member in comparison.models for each in member.results]
+    runs, made = results_of(comparison.models), []
     diverged = sum(map(has_diverged, runs))
-    made = []
     if diverged:
         made.append(
             f"{diverged} of {len(runs)} runs diverged; fit rates count them, and means do not"
         )
     mixed = mixed_revisions(comparison.results)
     return [*made, mixed] if mixed else made
+
+
+def revisions_text(results: Iterable[Results]) -> str:
+    """Returns the revisions that measured results, as text."""
+    return ", ".join(show(each, "revision") for each in revisions(results))
 
 
 def mixed_revisions(results: Iterable[Results]) -> str:

@@ -10,7 +10,7 @@ from seqarch.evals.evaluator import SECONDS, TRAINING
 from seqarch.records import Results
 from seqarch.report.formats import show
 from seqarch.report.lines import line_name
-from seqarch.report.members import Comparison, Member
+from seqarch.report.members import Comparison, Member, results_of
 from seqarch.report.missing import lacking
 from seqarch.report.tables import NAME, Cells, Column, Row, Table, member_table, metric_cell
 from seqarch.runtime.progress import duration
@@ -155,8 +155,7 @@ def run_table(comparison: Comparison) -> Table | None:
 
 def _spent(comparison: Comparison) -> str:
     """Returns how long runs were trained, as a sentence after others; "" where it is unknown."""
-    runs = [each for member in comparison.models for each in member.results]
-    times = [each.fact(TRAINING, SECONDS) for each in runs]
+    times = [each.fact(TRAINING, SECONDS) for each in results_of(comparison.models)]
     known = [seconds for seconds in times if seconds is not None]
     if not known:
         return ""

@@ -5,7 +5,8 @@ from typing import Any
 
 from seqarch.errors import UserError
 from seqarch.records import Results
-from seqarch.report.formats import format_percent, show, window_cells
+from seqarch.report.formats import format_percent, window_cells
+from seqarch.report.notices import revisions_text
 from seqarch.report.pages import Page
 from seqarch.report.tables import Column, Row, Table
 from seqarch.runtime.progress import duration
@@ -127,8 +128,7 @@ def _section(study: Reproduction, results: Sequence[Results]) -> Table:
     words = [f"{study.said} {study.setting} Verdict: {verdict}.{f' {why}.' * bool(why)}"]
     for criterion, held in zip(study.criteria, holds, strict=bool(holds)):
         words.append(f"- {criterion.words}: {'yes' if held else 'no'}")
-    revisions = dict.fromkeys(show(each.source.revision, "revision") for each in results)
-    words.append(" ".join([study.explained, f"Revision {', '.join(revisions)}."]).strip())
+    words.append(f"{study.explained} Revision {revisions_text(results)}.".strip())
     columns = [Column("arm"), Column("learning rate"), Column("runs", "count")]
     for measure in study.measures:
         columns += [Column(f"{measure.title}, median", "percent"), Column("fit rate", "fit_rate")]
