@@ -11,7 +11,7 @@ from seqarch.config import flatten
 from seqarch.evals import frontier
 from seqarch.evals.frontier_runs import is_sweep, model_of, read_points, size_name
 from seqarch.records import Results
-from seqarch.report.formats import format_bytes, show
+from seqarch.report.formats import LESS, format_bytes, show
 from seqarch.report.tables import Column, Row, Table
 from seqarch.stats.frontier import choose_runs
 from seqarch.stats.law import TERMS, Estimate
@@ -39,7 +39,7 @@ def smallest_table(found: Sequence[Results]) -> Table:
     caption = (
         f"The smallest state with which the median accuracy reaches {show(reached, 'percent')}, in "
         f"bytes of one sequence, by {name}. >: not even the largest state that was tried is "
-        f"enough within this budget. \N{LESS-THAN OR EQUAL TO}: no smaller one was tried. "
+        f"enough within this budget. {LESS.strip()}: no smaller one was tried. "
         f"{_choice(found)}"
     )
     columns = (Column("mixer"), *(Column(f"{name} {size:g}", "size") for size in sizes))
@@ -50,7 +50,7 @@ def _smallest(results: Results, at: Mapping[str, float]) -> str | None:
     record = results.find(frontier.NAME, "smallest_state", **at)
     if record is None:
         return None
-    sign = "> " if record.status == "over" else "\N{LESS-THAN OR EQUAL TO} " if record.note else ""
+    sign = "> " if record.status == "over" else LESS if record.note else ""
     return sign + format_bytes(record.value)
 
 

@@ -1,5 +1,7 @@
 """The learning rates of a probe: which each member chose, and the window of those that work."""
 
+from collections.abc import Collection
+
 from seqarch.records import Value
 from seqarch.report.formats import LESS, MORE, window_cells
 from seqarch.report.members import Comparison, Member
@@ -28,7 +30,7 @@ def rate_table(probe: Comparison) -> Table | None:
         (
             NAME,
             Cells(Column("chosen"), _chosen),
-            Cells(Column("grid"), _grid),
+            Cells(Column("grid"), lambda member: grid_text(scores_by_rate(member))),
             Cells(Column("seeds", "count"), lambda member: _seeds(scores_by_rate(member))),
             Cells(Column("window"), _window_text),
             Cells(Column("octaves"), _octaves),
@@ -66,9 +68,9 @@ def _chosen(member: Member) -> str | None:
     return f"{lr:g}, the end of the grid" if lr in (lrs[0], lrs[-1]) else f"{lr:g}"
 
 
-def _grid(member: Member) -> str | None:
-    lrs = list(scores_by_rate(member))
-    return f"{len(lrs)} from {lrs[0]:g} to {lrs[-1]:g}" if lrs else None
+def grid_text(rates: Collection[float]) -> str | None:
+    """Returns rising learning rates as "3 from 0.001 to 0.01"; None where there are none."""
+    return f"{len(rates)} from {min(rates):g} to {max(rates):g}" if rates else None
 
 
 def _window_text(member: Member) -> str | None:

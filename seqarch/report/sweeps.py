@@ -14,6 +14,7 @@ from seqarch.report.formats import show, window_cells
 from seqarch.report.labels import shown_name
 from seqarch.report.lines import Line, lines
 from seqarch.report.members import Member
+from seqarch.report.probe_rates import grid_text
 from seqarch.report.probes import outcome_of, solved_from
 from seqarch.report.style import Figure
 from seqarch.report.tables import Column, Row, Table
@@ -114,10 +115,8 @@ def window_table(models: Sequence[Member]) -> Table | None:
         if is_half_octave_grid(list(line.rates)) and (found := _scores(line)):
             solved = min(solved_from(member.results) for member in line.rates.values())
             window = learning_rate_window(found, solved)
-            rates = list(found)
-            grid = f"{len(rates)} from {rates[0]:g} to {rates[-1]:g}"
             seeds = min(map(len, found.values()))
-            rows.append(Row((line.name, line.task, grid, seeds, *window_cells(window))))
+            rows.append(Row((line.name, line.task, grid_text(found), seeds, *window_cells(window))))
     columns = ("model", "task", "learning rates", "seeds each", "from", "to", "octaves")
     caption = (
         "The widest stretch of a half-octave grid in which at least half of the seeds solve the "
