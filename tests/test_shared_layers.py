@@ -9,9 +9,10 @@ import pytest
 from flax import nnx
 
 from seqarch.compare.matching import match_depth, match_parameters
-from seqarch.compare.solving import flops_per_token, match_state, state_bytes
+from seqarch.compare.solving import flops_per_token, match_state
 from seqarch.config import Config, MeshConfig, ModelConfig, resolve, with_forms
 from seqarch.config.forms import with_recorded_forms
+from seqarch.costs.memory import state_bytes
 from seqarch.errors import UserError
 from seqarch.model import count_parameters
 from seqarch.patterns import Layer, parse_pattern

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from seqarch import records
-from seqarch.compare.solving import growth_field, least_enough, state_bytes, width_field
+from seqarch.compare.solving import growth_field, least_enough, width_field
 from seqarch.config import Config, ModelConfig, flatten
+from seqarch.costs.memory import state_bytes
 from seqarch.errors import UserError
 from seqarch.evals.frontier import NAME, read_law
 from seqarch.evals.frontier_runs import mixer_of

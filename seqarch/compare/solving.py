@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from seqarch.config import ModelConfig
-from seqarch.costs.memory import state_size
+from seqarch.costs.memory import state_bytes
 from seqarch.costs.programs import serving_model
 from seqarch.errors import UserError
 from seqarch.mixers import resolve_mixer
@@ -41,19 +41,6 @@ class Field(NamedTuple):
     unit: int
     set: Callable[[int], ModelConfig]
     start: int = 1
-
-
-@functools.cache
-def state_bytes(model: ModelConfig, length: int, source: int = 0) -> int:
-    """Returns the bytes of the state of one sequence after `length` tokens.
-
-    Args:
-      model: the model.
-      length: tokens of the sequence.
-      source: those that an encoder-decoder encodes; a language model reads them as the others.
-    """
-    room = dict(max_len=length - source, source=source) if model.encodes else dict(max_len=length)
-    return state_size(serving_model(model), **room).bytes
 
 
 @functools.cache

@@ -6,11 +6,12 @@ They come from the shapes of the arrays that a model makes and from the compiler
 computed from a formula.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 
-from seqarch.config import Config
+from seqarch.config import Config, ModelConfig
 from seqarch.costs.compiler import (
     CODE,
     CUBLAS,
@@ -165,9 +166,17 @@ def state_size(
     return StateSize(count(leaves), tree_bytes(leaves), dtypes)
 
 
-def state_bytes(config: Config, max_len: int) -> int:
-    """Returns the bytes of the state of one sequence of `max_len` tokens."""
-    return state_size(serving_model(config.model), max_len).bytes
+@functools.cache
+def state_bytes(model: ModelConfig, length: int, source: int = 0) -> int:
+    """Returns the bytes of the state of one sequence after `length` tokens.
+
+    Args:
+      model: the model.
+      length: tokens of the sequence.
+      source: those that an encoder-decoder encodes; a language model reads them as the others.
+    """
+    room = dict(max_len=length - source, source=source) if model.encodes else dict(max_len=length)
+    return state_size(serving_model(model), **room).bytes
 
 
 def count(tree: PyTree) -> int:

@@ -98,14 +98,14 @@ def judge_exponential(found: Results) -> Finding:
 def measure_cache(setup: Setup) -> Iterator[Record]:
     config = setup.small[ATTENTION["blockwise"]]
     for n in setup.lengths:
-        yield record(STATE, state_bytes(config, n), context=n)
+        yield record(STATE, state_bytes(config.model, n), context=n)
         yield record("read_bytes", _read_bytes(config, n), context=n)
 
 
 def _read_bytes(config: Config, n: int) -> int:
     """Bytes of the cache that n steps of decoding read, as if it grew in PARTS equal parts."""
     ends = (n * part // PARTS for part in range(1, PARTS + 1))
-    return sum(state_bytes(config, end) for end in ends) * n // PARTS
+    return sum(state_bytes(config.model, end) for end in ends) * n // PARTS
 
 
 def judge_cache(found: Results) -> Finding:
@@ -135,8 +135,7 @@ def measure_constant(setup: Setup) -> Iterator[Record]:
         config = setup.small[name]
         for factor in (1, 2):
             model = dataclasses.replace(config.model, dim=factor * config.model.dim)
-            size = state_bytes(dataclasses.replace(config, model=model), 1)
-            yield record(STATE, size, model=name, width_factor=factor)
+            yield record(STATE, state_bytes(model, 1), model=name, width_factor=factor)
 
 
 def judge_constant(found: Results) -> Finding:

@@ -28,7 +28,7 @@ GRIDS = {  # by the number of a target's axes
 
 def measure(setup: Setup) -> Iterator[Record]:
     """Yields what each target's grids need, up to the first that fits; two compile at once."""
-    yield record(STATE, state_bytes(setup.large[GROUPED], MILLION), model=GROUPED)
+    yield record(STATE, state_bytes(setup.large[GROUPED].model, MILLION), model=GROUPED)
     cases = list(itertools.product(setup.targets, (GROUPED, "mamba")))
     with futures.ThreadPoolExecutor(2) as pool:
         try:

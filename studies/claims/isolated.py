@@ -75,7 +75,7 @@ def trained_per_second(config: Config, length: int) -> float:
 
 def sequences(config: Config, context: int, memory: int, most: int) -> int:
     """Returns how many states of `context` tokens fit `memory` bytes: from 1 to `most`."""
-    return max(1, min(most, memory // state_bytes(config, context)))
+    return max(1, min(most, memory // state_bytes(config.model, context)))
 
 
 def bits(config: Config, run: str, mixers: Sequence[str]) -> dict[str, float]:

@@ -75,7 +75,7 @@ def measure_decoding(setup: Setup) -> Iterator[Record]:
         many = isolated.sequences(config, LENGTH, MEMORY, MOST)
         yield record(ALL, setup.run_isolated(decoded, config, LENGTH, many), **at)
         yield record("sequences", many, **at)
-        yield record(STATE, state_bytes(config, LENGTH), **at)
+        yield record(STATE, state_bytes(config.model, LENGTH), **at)
 
 
 def judge_decoding(found: Results) -> Finding:

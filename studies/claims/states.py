@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 from seqarch import records
-from seqarch.config import Config
+from seqarch.config import ModelConfig
 from seqarch.costs.memory import state_bytes
 from seqarch.records import Record, Results
 from seqarch.report.comparison import significance
@@ -32,23 +32,23 @@ MEASURES = {  # what a hybrid is compared in: title, unit and place, by metric
 }
 
 
-def crossing(config: Config, cache: Config) -> float:
-    """Returns the context at which the cache of `cache` is as large as the state of `config`.
+def crossing(model: ModelConfig, cache: ModelConfig) -> float:
+    """Returns the context at which the cache of `cache` is as large as the state of `model`.
 
     A cache is affine in the context, and the other state is constant.
     """
     first, second = state_bytes(cache, 1), state_bytes(cache, 2)
-    return 1 + (state_bytes(config, 1) - first) / (second - first)
+    return 1 + (state_bytes(model, 1) - first) / (second - first)
 
 
 def measure_vectors(setup: Setup) -> Iterator[Record]:
     for size, members in setup.sizes.items():
         for name in CONSTANT:
-            config, at = members[name], dict(model=name, parameters=size)
-            yield record(STATE, state_bytes(config, 1), **at)
-            yield record("vector_bytes", 4 * config.model.dim * config.model.layers, **at)
+            model, at = members[name].model, dict(model=name, parameters=size)
+            yield record(STATE, state_bytes(model, 1), **at)
+            yield record("vector_bytes", 4 * model.dim * model.layers, **at)
             for cache in (FULL, GROUPED):
-                yield record("crossing", crossing(config, members[cache]), **at, cache=cache)
+                yield record("crossing", crossing(model, members[cache].model), **at, cache=cache)
 
 
 def judge_vectors(found: Results) -> Finding:
@@ -83,7 +83,7 @@ def measure_sparse(setup: Setup) -> Iterator[Record]:
         for name in (FULL, WINDOW):
             for n in (1024, MILLION):
                 at = dict(model=name, parameters=size, context=n)
-                yield record(STATE, state_bytes(members[name], n), **at)
+                yield record(STATE, state_bytes(members[name].model, n), **at)
 
 
 def judge_sparse(found: Results) -> Finding:
@@ -116,7 +116,7 @@ def measure_hybrids(setup: Setup) -> Iterator[Record]:
     compared = {member.name: member for member in comparison.members}
     for shown, name in ENDS.items():
         config, member = setup.small[name], compared[shown]
-        yield record(STATE, state_bytes(config, MILLION), model=shown, context=MILLION)
+        yield record(STATE, state_bytes(config.model, MILLION), model=shown, context=MILLION)
         yield from setup.curve(config, "train", LOCAL, (CONTEXT,), model=shown)
         yield record(QUALITY, member.value("quality", QUALITY), model=shown)
         speed = member.value("speed", SPEED, context=DECODED)

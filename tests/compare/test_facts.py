@@ -6,8 +6,8 @@ import pytest
 
 from seqarch import records
 from seqarch.compare.facts import needed, read_frontiers
-from seqarch.compare.solving import state_bytes
 from seqarch.config import Config, ModelConfig
+from seqarch.costs.memory import state_bytes
 from seqarch.errors import UserError
 from seqarch.evals.frontier import NAME, frontiers, slim
 from seqarch.report.facts import need_lines

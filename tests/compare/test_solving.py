@@ -13,10 +13,10 @@ from seqarch.compare.solving import (
     match_flops,
     match_state,
     nearest,
-    state_bytes,
     width_field,
 )
 from seqarch.config import Config, ModelConfig
+from seqarch.costs.memory import state_bytes
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
 from tests.conftest import CORE

@@ -388,7 +388,7 @@ def test_training_is_of_a_row_for_each_device(setup):
 
 
 def test_crossing_is_where_the_cache_is_as_large():
-    cache, constant = MEMBERS["attention multi-head"], MEMBERS["mamba"]
+    cache, constant = MEMBERS["attention multi-head"].model, MEMBERS["mamba"].model
     at = states.crossing(constant, cache)
     below, above = (states.state_bytes(cache, int(at) + n) for n in (0, 1))
     assert below <= states.state_bytes(constant, 1) <= above
