@@ -78,8 +78,8 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
         learning_rate_table(comparison),
     ]
     for name in evaluators(comparison.members):
-        entry = evaluator.find(name)
-        made += [evaluator_table(spec, name, entry, comparison.members) for spec in entry.tables]
+        specs = evaluator.find(name).tables
+        made += [evaluator_table(spec, name, comparison.members) for spec in specs]
     made += [model_table(comparison), provenance_table(comparison), run_table(comparison)]
     return [table for table in made if table]
 
@@ -97,8 +97,8 @@ def comparison_figures(comparison: Comparison) -> list[Figure]:
         *curve_figures(comparison.models),
     ]
     for name in evaluators(comparison.models):
-        entry = evaluator.find(name)
-        made += [evaluator_figure(spec, name, entry, comparison.models) for spec in entry.figures]
+        specs = evaluator.find(name).figures
+        made += [evaluator_figure(spec, name, comparison.models) for spec in specs]
     return [figure for figure in made if figure]
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib import figure
 from matplotlib.axes import Axes
 
-from seqarch.evals.evaluator import Evaluator, FigureSpec
+from seqarch.evals import evaluator
+from seqarch.evals.evaluator import FigureSpec
 from seqarch.report import style
 from seqarch.report.formats import AXES, BOUNDS, FORMATS, format_bytes, format_si
 from seqarch.report.labels import Label, label_points, shown_name
@@ -19,21 +20,12 @@ BINS = 20  # bins of positions
 POSITIVE = (0.0, math.inf)
 
 
-def evaluator_figure(
-    spec: FigureSpec, name: str, entry: Evaluator, members: Sequence[Member]
-) -> Figure | None:
-    """Returns a figure that an evaluator declares; None where no member has a curve.
-
-    Args:
-      spec: the figure.
-      name: the evaluator's name.
-      entry: the evaluator.
-      members: members, each with a curve if it has records.
-    """
+def evaluator_figure(spec: FigureSpec, name: str, members: Sequence[Member]) -> Figure | None:
+    """Returns a figure that the evaluator `name` declares; None where no member has a curve."""
     curves = {member.name: curve for member in members if (curve := _curve(spec, name, member))}
     if not curves:
         return None
-    metric = entry.metric(spec.metric)
+    metric = evaluator.find(name).metric(spec.metric)
     looks = _styles(members)
     with style.settings():
         drawing, axes = style.one_panel(_axis_title(spec.over), AXES.get(metric.unit, metric.title))

@@ -14,9 +14,8 @@ def run_text(results: Results) -> str:
     """Returns what was measured, under the titles of its evaluators' tables."""
     found, lines = members.group([results]), []
     for name in members.evaluators(found):
-        entry = evaluator.find(name)
-        for spec in entry.tables:
-            if table := evaluator_table(spec, name, entry, found):
+        for spec in evaluator.find(name).tables:
+            if table := evaluator_table(spec, name, found):
                 lines += ["", table.title, *_lines(table)]
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from seqarch.errors import printable_line
 from seqarch.evals import evaluator
-from seqarch.evals.evaluator import Evaluator, TableSpec
+from seqarch.evals.evaluator import TableSpec
 from seqarch.report.formats import Repeated
 from seqarch.report.members import Member, places
 
@@ -94,20 +94,11 @@ def found_cell(title: str, unit: str, found: Mapping[str, T], of: Callable[[T], 
     return Cells(Column(title, unit), value)
 
 
-def evaluator_table(
-    spec: TableSpec, name: str, entry: Evaluator, members: Sequence[Member]
-) -> Table | None:
-    """Returns a table that an evaluator declares; None where no member has records for it.
-
-    Args:
-      spec: the table.
-      name: the evaluator's name.
-      entry: the evaluator.
-      members: members.
-    """
+def evaluator_table(spec: TableSpec, name: str, members: Sequence[Member]) -> Table | None:
+    """Returns a table that the evaluator `name` declares; None where no member has its records."""
     cells = [_fact_cell(title, name, fact) for fact, title in spec.texts.items()]
     for metric in spec.metrics:
-        cells += metric_cells(members, name, entry, metric)
+        cells += metric_cells(members, name, metric)
     caption = " ".join([spec.caption, *(shared_fact(members, name, fact) for fact in spec.facts)])
     return member_table(spec.title, caption.strip(), members, [NAME, *cells])
 
@@ -116,14 +107,12 @@ def _fact_cell(title: str, name: str, fact: str) -> Cells:
     return Cells(Column(title), lambda member: member.fact(name, fact))
 
 
-def metric_cells(
-    members: Sequence[Member], name: str, entry: Evaluator, metric: str
-) -> list[Cells]:
+def metric_cells(members: Sequence[Member], name: str, metric: str) -> list[Cells]:
     """Returns a column for each place that a metric was measured at.
 
     An array with one axis has a column for each coordinate.
     """
-    declared = entry.metric(metric)
+    declared = evaluator.find(name).metric(metric)
     made = []
     for at in places(members, name, metric):
         axes = {axis: values for axis, values in at.items() if isinstance(values, (list, tuple))}
