@@ -5,28 +5,24 @@ import dataclasses
 import os
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from seqarch.config import Config, resolve
+from seqarch import provenance
+from seqarch.config import Config, flatten, recorded_forms, resolve, to_dict
 from seqarch.errors import Diverged, UserError
 from seqarch.runtime.cluster import together
 from seqarch.runtime.progress import Say
 from seqarch.tasks import make_task
 from seqarch.tasks.base import Task
-from seqarch.training import rundir, sharded_step, storage
+from seqarch.training import optim, rundir, sharded_step, storage
 from seqarch.training.checkpoint import Checkpointer
 from seqarch.training.divergence import is_diverged
 from seqarch.training.logging import Logger, read_rows
 from seqarch.training.meter import LogRow
 from seqarch.training.sharded_step import program_key
 from seqarch.training.solved import last_step
-from seqarch.training.start import (
-    check_alike,
-    open_checkpoints,
-    record_start,
-    start_state,
-    trained_already,
-)
+from seqarch.training.start import check_alike, open_checkpoints, start_state, trained_already
 from seqarch.training.state import TrainState
 
 
@@ -68,22 +64,34 @@ class OpenRun:
         return program_key(self.resolved), self.start
 
     def record(self, mesh: Mesh, flops: dict[str, float]) -> None:
-        """Opens the run's log, and writes what it starts with; call it after all checks."""
-        self._logger = together(self._open_logger, UserError)
-        self._stack.enter_context(self._logger)
-        record_start(
-            self.config,
-            self.resolved,
-            self.before,
-            self.workdir,
-            self.start,
-            mesh,
-            flops,
-            self._logger,
-            self.say,
-        )
-        if jax.process_index() == 0:
-            self.task.save(self.workdir)
+        """Opens the run's log, and writes what it starts with; call it after all checks.
+
+        config.json, run.json and what is new in them go to the trackers too. A line warns of
+        changes since the last start on which the results depend.
+
+        Args:
+          mesh: the devices.
+          flops: of one train step, on all devices.
+        """
+        self._logger = self._stack.enter_context(together(self._open_logger, UserError))
+        if self.start and self.before:
+            _say_schedule_change(self.before, self.config, self.start, self.say)
+        if jax.process_index():
+            return
+        given, forms = to_dict(self.config), recorded_forms(self.resolved.model)
+        made = dict(mesh=dict(mesh.shape), step=self.start, **forms)
+        record = provenance.provenance() | made | dict(flops_per_step=flops)
+        if self.start and (changes := rundir.changes(self.workdir, record)):
+            self.say(
+                f"warning: {changes} since the start before; "
+                "the run will not end bit for bit where it would have"
+            )
+        rundir.write(self.workdir, given, record)
+        self._logger.hparams(flatten(given))
+        if self.start == 0 or self.before != self.config:
+            texts = dict(config=to_dict(self.resolved), run=record)
+            self._logger.texts(texts, self.start)
+        self.task.save(self.workdir)
 
     def log(self, rows: list[LogRow]) -> None:
         """Logs rows; at one that shows divergence the run ends, and its directory is released."""
@@ -163,3 +171,20 @@ def _claim(
     if jax.process_index() == 0:
         stack.enter_context(storage.lock(workdir, say))
     return task
+
+
+def _say_schedule_change(before: Config, config: Config, start: int, say: Say) -> None:
+    """Warns that other `steps` than at the last start change the learning rate.
+
+    Every process calls it: under a mesh, even a scalar is computed on all devices.
+    """
+
+    def next_rate(config: Config) -> float:
+        return config.optim.lr * float(optim.schedule(config, jnp.int32(start)))
+
+    old, new = next_rate(before), next_rate(config)
+    if before.steps != config.steps:
+        say(
+            f"warning: steps {before.steps} -> {config.steps} since the start before; "
+            f"the learning rate of step {start + 1} is {new:.3g}, it would have been {old:.3g}"
+        )

@@ -1,25 +1,23 @@
-"""The work before the first step of a start: comparing processes, the state, and the record."""
+"""The work before the first step of a start: comparing processes, and the state."""
 
 import json
 import os
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from seqarch import provenance
-from seqarch.config import Config, flatten, recorded_forms, to_dict
-from seqarch.config.values import values_of
+from seqarch.config import Config, flatten, to_dict
 from seqarch.devices import GIB
 from seqarch.errors import UserError
 from seqarch.runtime.cluster import gather, together
 from seqarch.runtime.progress import Say
 from seqarch.runtime.resident import capacity
 from seqarch.tasks.base import Task
-from seqarch.training import optim, rundir, sharded_step, sharding, storage
+from seqarch.training import rundir, sharded_step, sharding, storage
 from seqarch.training.checkpoint import Checkpointer
-from seqarch.training.logging import Logger, find_faults, read_rows
+from seqarch.training.logging import find_faults, read_rows
 from seqarch.training.meter import LogRow
 from seqarch.training.state import TrainState
 
@@ -137,64 +135,4 @@ def _check_fits(abstract: TrainState, mesh: Mesh) -> None:
         raise UserError(
             f"parameters and optimizer take {needed / GIB:,.1f} GiB of a device, which has "
             f"{room / GIB:,.1f}; give a smaller model, or split it over more devices (mesh.fsdp)"
-        )
-
-
-def record_start(
-    config: Config,
-    resolved: Config,
-    before: Config | None,
-    workdir: str | os.PathLike,
-    start: int,
-    mesh: Mesh,
-    flops: dict[str, float],
-    logger: Logger,
-    say: Say,
-) -> None:
-    """Writes config.json and run.json, logs both to the trackers if they are new, and warns.
-
-    It warns of changes on which the results depend. Call it after all checks.
-
-    Args:
-      config: as the user gives it.
-      resolved: `config` for this machine.
-      before: the config of the last start.
-      workdir: the run's directory.
-      start: the step that the run continues from.
-      mesh: the devices.
-      flops: of one train step, on all devices.
-      logger: of the run.
-      say: is called with warnings.
-    """
-    if start and before:
-        _say_schedule_change(before, config, start, say)
-    if jax.process_index():
-        return
-    made = dict(mesh=dict(mesh.shape), step=start, **recorded_forms(resolved.model))
-    record = provenance.provenance() | made | dict(flops_per_step=flops)
-    if start and (changes := rundir.changes(workdir, record)):
-        say(
-            f"warning: {changes} since the start before; "
-            "the run will not end bit for bit where it would have"
-        )
-    rundir.write(workdir, to_dict(config), record)
-    logger.hparams(values_of(config))
-    if start == 0 or before != config:
-        logger.texts(dict(config=to_dict(resolved), run=record), start)
-
-
-def _say_schedule_change(before: Config, config: Config, start: int, say: Say) -> None:
-    """Warns that other `steps` than at the last start change the learning rate.
-
-    Every process calls it: under a mesh, even a scalar is computed on all devices.
-    """
-
-    def next_rate(config: Config) -> float:
-        return config.optim.lr * float(optim.schedule(config, jnp.int32(start)))
-
-    old, new = next_rate(before), next_rate(config)
-    if before.steps != config.steps:
-        say(
-            f"warning: steps {before.steps} -> {config.steps} since the start before; "
-            f"the learning rate of step {start + 1} is {new:.3g}, it would have been {old:.3g}"
         )
