@@ -106,6 +106,15 @@ def has_shape(value: Any, shape: Any) -> bool:
     return isinstance(value, shape) and is_allowed
 
 
+def find_json(path: Path, shape: Any) -> Any:
+    """Returns the value of a JSON file; None where it cannot be read or has another shape."""
+    try:
+        value = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return value if has_shape(value, shape) else None
+
+
 def _has_field(value: dict, name: str, shape: Any) -> bool:
     if name == "*":
         return all(has_shape(each, shape) for each in value.values())

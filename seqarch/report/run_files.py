@@ -7,13 +7,13 @@ measured.
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from seqarch import records, tasks
 from seqarch.config import flatten
-from seqarch.files import has_shape, read_json
+from seqarch.files import find_json, has_shape, read_json
 from seqarch.records import Record, Results, Source
 from seqarch.report.curves import EVALUATOR, curve_records
 from seqarch.report.members import Comparison, group
@@ -78,7 +78,9 @@ def with_files(comparison: Comparison, path: Path) -> Comparison:
         runs = [path]
     else:
         runs = rundir.runs_below(path) if path.is_dir() else []
-    by_config = {_key(config): run for run in runs if (config := _config(run))}
+    by_config = {
+        _key(config): run for run in runs if (config := find_json(run / "config.json", dict))
+    }
 
     def found(results: Results) -> Results:
         run = path if runs == [path] else by_config.get(_key(results.source.config))
@@ -88,13 +90,6 @@ def with_files(comparison: Comparison, path: Path) -> Comparison:
     for member in comparison.members:
         members.append(member._replace(results=tuple(map(found, member.results))))
     return comparison._replace(members=tuple(members))
-
-
-def _config(run: Path) -> dict[str, Any] | None:
-    try:
-        return read_json(run / "config.json")
-    except (OSError, ValueError):
-        return None
 
 
 def _key(config: Mapping[str, Any]) -> str:
@@ -123,20 +118,12 @@ def _command(results: Results, run: Path) -> str:
     if trained[1:2] != ["scripts/sweep.py"]:
         parts = [trained, *([measured] if measured != trained else [])]
         return " && ".join(shlex.join(part) for part in parts if part)
-    if not (fields := _swept(run)):
+    if not (swept := find_json(run / SWEPT, {"fields": dict, "*": object})):
         return shlex.join(trained)
-    train = ["python", "train.py", *_flags(trained, "config"), *_overrides(source.config, fields)]
+    overrides = _overrides(source.config, swept["fields"])
+    train = ["python", "train.py", *_flags(trained, "config"), *overrides]
     measure = ["python", "eval.py", f"--workdir={run}", *_flags(measured, "split|only")]
     return f"{shlex.join([*train, f'--workdir={run}'])} && {shlex.join(measure)}"
-
-
-def _swept(run: Path) -> list[str]:
-    """Returns the names of the fields that a sweep gave to a run."""
-    try:
-        known = read_json(run / SWEPT)
-    except (OSError, ValueError):
-        return []
-    return list(known["fields"]) if has_shape(known, {"fields": dict, "*": object}) else []
 
 
 def _flags(command: Sequence[str], names: str) -> list[str]:
@@ -149,7 +136,7 @@ def _flags(command: Sequence[str], names: str) -> list[str]:
     return found
 
 
-def _overrides(config: Mapping[str, Any], fields: Sequence[str]) -> Iterator[str]:
+def _overrides(config: Mapping[str, Any], fields: Collection[str]) -> Iterator[str]:
     """Yields a flag for each field that a sweep has given a value, or its task has."""
     values = flatten(config)
     for name in (*fields, *(OF_TASK if "task" in fields else ())):

@@ -6,7 +6,6 @@ that are queued already instead of submitting them twice.
 """
 
 import ast
-import contextlib
 import os
 import re
 import shlex
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from seqarch.errors import Stopped, UserError, first_line, unknown
-from seqarch.files import has_shape, read_json, write_json
+from seqarch.files import find_json, write_json
 from seqarch.provenance import ROOT
 from seqarch.runtime.accelerator import check_accelerator
 from seqarch.runtime.process import keep_memory, quiet
@@ -158,17 +157,14 @@ class Job:
 
 def _queued(runs: Sequence[PlannedRun], workdir: Path) -> dict[str, Any]:
     """Returns the jobs of an earlier start that have not ended, by the names of their runs."""
-    with contextlib.suppress(OSError, ValueError):
-        known = read_json(workdir / FOLDER / JOBS)
-        if has_shape(known, {"*": str}):
-            make = _submitit().SlurmJob
-            jobs = {
-                run.name: make(workdir / FOLDER, known[run.name])
-                for run in runs
-                if run.name in known
-            }
-            return {name: job for name, job in jobs.items() if not job.done(force_check=True)}
-    return {}
+    known = find_json(workdir / FOLDER / JOBS, {"*": str}) or {}
+    make, queued = _submitit().SlurmJob, {}
+    for run in runs:
+        if run.name in known:
+            job = make(workdir / FOLDER, known[run.name])
+            if not job.done(force_check=True):
+                queued[run.name] = job
+    return queued
 
 
 def _wait(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from seqarch import records, tasks
 from seqarch.compare import execution
 from seqarch.errors import Diverged
-from seqarch.files import has_shape, read_json, write_json
+from seqarch.files import find_json, write_json
 from seqarch.report.run_files import SWEPT
 from seqarch.runtime.process import keep_compilations
 from seqarch.runtime.progress import Progress, Say
@@ -104,11 +104,8 @@ def work(run: PlannedRun, say: Say, trained: float | None = None) -> End:
 
 
 def _seconds(run: PlannedRun) -> float | None:
-    try:
-        known = read_json(run.directory / SWEPT)
-    except (OSError, ValueError):
-        return None
-    return known["seconds"] if has_shape(known, {"seconds": float, "*": object}) else None
+    known = find_json(run.directory / SWEPT, {"seconds": float, "*": object})
+    return known["seconds"] if known else None
 
 
 def _seldom(name: str, say: Say) -> Say:
