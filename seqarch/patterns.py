@@ -120,7 +120,7 @@ def read_entry(entry: str, kind: str = "layer") -> Layer:
             )
         if key in options:
             raise UserError(f"{entry.strip()} has the option {key!r} twice; give it once")
-        options[key] = _literal(value)
+        options[key] = literal(value)
     items = sorted(options.items()) if shared else options.items()
     return Layer(name, tuple(items), bool(shared))
 
@@ -165,7 +165,8 @@ def check_option(where: str, value: Any, annotation: Any, least: int = 1) -> Non
         raise UserError(f"{where}: give a number of at least {least}, below 2^31")
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """Returns a value that is written as in Python, or a text as it is."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

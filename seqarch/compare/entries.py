@@ -1,10 +1,10 @@
 """Entries of a config's lists, such as members and probes: "name = value; field=value; ..."."""
 
-import ast
 import re
 from typing import Any, NamedTuple
 
 from seqarch.errors import UserError
+from seqarch.patterns import literal
 
 
 class Entry(NamedTuple):
@@ -45,10 +45,7 @@ def parse_entry(text: str, kind: str = "member") -> Entry:
     settings: dict[str, Any] = {}
     for setting in rest:
         field, equals, value = (part.strip() for part in setting.partition("="))
-        try:
-            settings[field] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            settings[field] = value
+        settings[field] = literal(value)
         if not (equals and field and value):
             raise UserError(
                 f"cannot read {setting!r} in the {kind} {text!r}; write 'field=value' after a ';'"

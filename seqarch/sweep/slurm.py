@@ -5,7 +5,6 @@ Which job has which run is kept in the sweep's directory, so that the same comma
 that are queued already instead of submitting them twice.
 """
 
-import ast
 import os
 import re
 import shlex
@@ -17,6 +16,7 @@ from typing import Any
 
 from seqarch.errors import Stopped, UserError, first_line, unknown
 from seqarch.files import find_json, write_json
+from seqarch.patterns import literal
 from seqarch.provenance import ROOT
 from seqarch.runtime.accelerator import check_accelerator
 from seqarch.runtime.process import keep_memory, quiet
@@ -109,10 +109,7 @@ def read_options(text: str) -> dict[str, Any]:
             raise UserError(
                 f"cannot read {part!r} in --cluster_options; write 'partition=gpu time=240'"
             )
-        try:
-            found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[name] = value
+        found[name] = literal(value)
     return found
 
 
