@@ -1,12 +1,12 @@
 """Trains and measures the runs of a comparison, except for what their directories hold already."""
 
-import dataclasses
 import math
 from collections.abc import Collection
 from pathlib import Path
 
 from seqarch import records, tasks
 from seqarch.config import Config, to_dict
+from seqarch.config.values import with_fields
 from seqarch.errors import Diverged, UserError
 from seqarch.evals.evaluate import evaluate, source
 from seqarch.records import Results
@@ -143,12 +143,10 @@ def with_choice(config: Config, *, lr: float | None = None, seed: int | None = N
       lr: the learning rate; None: as it is.
       seed: that of initialisation and of data order; None: as they are.
     """
-    if lr is not None:
-        config = dataclasses.replace(config, optim=dataclasses.replace(config.optim, lr=lr))
+    fields = {} if lr is None else {"optim.lr": lr}
     if seed is not None:
-        seeds = dataclasses.replace(config.seed, model=seed, data=seed)
-        config = dataclasses.replace(config, seed=seeds)
-    return config
+        fields |= {"seed.model": seed, "seed.data": seed}
+    return with_fields(config, fields)
 
 
 def find(run: Path, config: Config, split: str) -> Results | None:

@@ -1,9 +1,10 @@
 """Changes of a config with which its train step needs less memory."""
 
-import dataclasses
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 
 from seqarch.config import Config
+from seqarch.config.values import with_fields
 
 Change = dict[str, int]  # fields of a config that change together, by their dotted names
 
@@ -40,8 +41,4 @@ def candidate_changes(config: Config, devices: int) -> Iterator[list[Change]]:
 
 def apply_changes(config: Config, changes: Sequence[Change]) -> Config:
     """Returns a config with changes."""
-    for name, value in [pair for change in changes for pair in change.items()]:
-        group, field = name.split(".")
-        changed = dataclasses.replace(getattr(config, group), **{field: value})
-        config = dataclasses.replace(config, **{group: changed})
-    return config
+    return with_fields(config, dict(ChainMap(*changes)))
