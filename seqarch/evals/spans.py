@@ -2,16 +2,13 @@
 
 from collections.abc import Iterator
 
-import jax
-import numpy as np
-
 from seqarch.config import Config
 from seqarch.errors import UserError
+from seqarch.evals.answers import score_rows
 from seqarch.evals.evaluator import Evaluator, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.records import Record
 from seqarch.tasks.text.span_corruption import SPAN_LOSS
-from seqarch.training.state import token_scores
 
 
 def check(config: Config, rows: int = 1) -> None:
@@ -28,14 +25,8 @@ def evaluate(run: LoadedRun, *, rows: int = 512) -> Iterator[Record]:
       run: the run to measure.
       rows: windows of the held-out text, evenly spaced, or all if there are fewer.
     """
-    whole, size = run.task.windows(run.split.split, rows), run.config.eval.batch
-    count, score = len(whole.tokens), jax.jit(token_scores)
-    progress, found = run.counter("rows with missing spans"), []
-    for start in range(0, count, size):
-        chosen = np.arange(start, start + size) % count  # the last part repeats the first rows
-        found.append(jax.device_get(score(run.model, whole.take(chosen))))
-        progress(min(start + size, count), count)
-    nats, right = (np.concatenate(each)[:count] for each in zip(*found, strict=True))
+    whole = run.task.windows(run.split.split, rows)
+    nats, right = score_rows(run, whole, "rows with missing spans")
     weight = whole.weights.sum()
     n = int(weight)
     yield Record("spans", "loss", float((nats * whole.weights).sum() / weight), n=n)
