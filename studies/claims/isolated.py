@@ -5,7 +5,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +12,18 @@ import numpy as np
 from flax import nnx
 
 from seqarch.config import Config, resolve, with_forms
-from seqarch.costs.clock import time_runs
+from seqarch.costs.clock import steps, time_runs
 from seqarch.costs.memory import state_bytes
 from seqarch.costs.programs import DECODED, decode_loop_program, train_program
 from seqarch.decoding import Decoding, fork, prefill
 from seqarch.evals.losses import bits_per_byte, texts, windowed_losses
 from seqarch.model import LanguageModel
-from seqarch.tasks.batch import Batch
 from seqarch.tasks.text.corpus import locate
 from seqarch.tasks.text.tokenizer import BOUNDARY
 from seqarch.tasks.text.tokens import open_split
 from seqarch.training.loading import load_model
 from seqarch.training.loop import train
-from seqarch.training.sharded_step import init_state
-from seqarch.training.sharding import make_mesh, put_batch
-from seqarch.training.state import hyper
+from seqarch.training.sharding import make_mesh
 from studies.claims.swap import swapped
 
 REPEATS = 15  # of decoding DECODED tokens, which takes but milliseconds
@@ -60,17 +56,9 @@ def trained_per_second(config: Config, length: int) -> float:
     config = dataclasses.replace(config, batch=1, length=length)
     mesh = make_mesh(config.mesh, jax.devices()[:1])
     config = resolve(config, mesh)
-    step, scalars = train_program(config, mesh).compile(), hyper(config)
-    tokens = np.resize(np.arange(BOUNDARY), (1, length)).astype(np.int32)
-    batch = put_batch(Batch(tokens, tokens, tokens < 0, np.ones(tokens.shape, np.float32)), mesh)
-    state = init_state(config, mesh, jax.random.key(0))
-
-    def run(_: None) -> Any:
-        nonlocal state
-        state = step(state, batch, scalars)[0]
-        return state
-
-    return length / time_runs(run).median
+    rows = np.resize(np.arange(BOUNDARY), (1, length + 1)).astype(np.int32)
+    step = train_program(config, mesh).compile()
+    return length / time_runs(steps(config, mesh, step, rows, BOUNDARY)).median
 
 
 def sequences(config: Config, context: int, memory: int, most: int) -> int:
