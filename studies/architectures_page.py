@@ -1,9 +1,7 @@
 """docs/architectures.md: all mixers, with the equations that their files open with."""
 
 import inspect
-import math
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch import records
+from seqarch.costs.memory import elements, tree_bytes
 from seqarch.flops import count_flops
 from seqarch.mixers import FAMILIES, resolve_mixer
 from seqarch.mixers.base import SequenceMixer
@@ -86,32 +85,21 @@ def _abilities(path: Path) -> list[str]:
 def _row(name: str, family: str, kind: type[SequenceMixer]) -> Row:
     form = {"method": kind.forms.auto("cpu")} if kind.forms else {}
     mixer = jax.eval_shape(lambda: kind(WIDTH, **form, rngs=nnx.Rngs(0)))
-    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(mixer))
-    states = [jax.eval_shape(partial(_empty, length=length), mixer) for length in CONTEXTS]
-    held = [sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(s)) for s in states]
+    states = [
+        jax.eval_shape(lambda mixer: mixer.init_state(1, length), mixer) for length in CONTEXTS
+    ]
     x = jax.ShapeDtypeStruct((1, WIDTH), jnp.float32)
-    flops = [round(count_flops(_step, mixer, x, state).total) for state in states]
+    flops = [round(count_flops(kind.step, mixer, x, state).total) for state in states]
     constant = "yes" if mixer.constant_state else "no"
     trained = [_training_flops(mixer, length) for length in ROWS]
-    return Row((name, family, parameters, *held, constant, *flops, *trained, _forms(kind)))
+    sizes = elements(mixer), *map(tree_bytes, states)
+    return Row((name, family, *sizes, constant, *flops, *trained, _forms(kind)))
 
 
 def _training_flops(mixer: SequenceMixer, length: int) -> int:
     """Returns the FLOPs a token of the forward pass over a row."""
     row = jax.ShapeDtypeStruct((1, length, WIDTH), jnp.float32)
-    return round(count_flops(_call, mixer, row).total / length)
-
-
-def _call(mixer: SequenceMixer, row: jax.Array) -> jax.Array:
-    return mixer(row)
-
-
-def _empty(mixer: SequenceMixer, length: int):
-    return mixer.init_state(1, length)
-
-
-def _step(mixer: SequenceMixer, x: jax.Array, state):
-    return mixer.step(x, state)
+    return round(count_flops(type(mixer).__call__, mixer, row).total / length)
 
 
 def _forms(kind: type[SequenceMixer]) -> str:

@@ -163,7 +163,7 @@ def state_size(
     for leaf in leaves:
         by_dtype[leaf.dtype.name] = by_dtype.get(leaf.dtype.name, 0) + tree_bytes(leaf)
     dtypes = "+".join(sorted(by_dtype, key=by_dtype.get, reverse=True))
-    return StateSize(count(leaves), tree_bytes(leaves), dtypes)
+    return StateSize(elements(leaves), tree_bytes(leaves), dtypes)
 
 
 @functools.cache
@@ -179,7 +179,7 @@ def state_bytes(model: ModelConfig, length: int, source: int = 0) -> int:
     return state_size(serving_model(model), **room).bytes
 
 
-def count(tree: PyTree) -> int:
+def elements(tree: PyTree) -> int:
     """Returns the number of elements of all arrays, concrete or abstract."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from seqarch.config import Config
 from seqarch.costs.compiler import compiled_bytes, definition
-from seqarch.costs.memory import count, state_size, tree_bytes
+from seqarch.costs.memory import elements, state_size, tree_bytes
 from seqarch.costs.programs import decoding_room, programs, serving_model
 from seqarch.errors import UserError
 from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
@@ -37,7 +37,7 @@ def evaluate(
     """
     config, mesh = run.config, run.mesh
     state = abstract_state(config, mesh)
-    yield Record("memory", "params", count(state.model))
+    yield Record("memory", "params", elements(state.model))
     yield Record("memory", "params_bytes", tree_bytes(state.model))
     yield Record("memory", "optimizer_bytes", tree_bytes(state.opt_state))
     yield from _states(run, contexts)

@@ -11,6 +11,7 @@ from seqarch import provenance
 from seqarch.config import Config, flatten, to_dict
 from seqarch.devices import GIB
 from seqarch.errors import UserError
+from seqarch.model import count_parameters
 from seqarch.runtime.cluster import gather, together
 from seqarch.runtime.progress import Say
 from seqarch.runtime.resident import capacity
@@ -103,7 +104,7 @@ def start_state(
       UserError: where the state exceeds a device's memory, no checkpoint can be restored, or the
         latest is beyond the last step.
     """
-    size = sum(leaf.size for leaf in jax.tree.leaves(abstract.model))
+    size = count_parameters(config.model)
     device = mesh.devices.flat[0].device_kind
     say(f"{config.model.mixer}: {size:,} parameters on {mesh.size} x {device}")
     if whole := sharding.replicated(abstract.model, mesh):

@@ -9,7 +9,7 @@ from flax import nnx
 
 from seqarch.config import Config, ModelConfig
 from seqarch.costs.compiler import CompiledBytes, compiled_bytes, refused_bytes
-from seqarch.costs.memory import count, measure, state_size, tree_bytes
+from seqarch.costs.memory import elements, measure, state_size, tree_bytes
 from seqarch.costs.program import Program
 from seqarch.costs.programs import decode_loop_program, prefill_program, programs
 from seqarch.errors import UserError
@@ -74,7 +74,7 @@ def test_state_size_names_every_dtype_the_larger_first():
 
 def test_bytes_and_elements_of_concrete_and_abstract_arrays():
     tree = {"a": jnp.zeros((2, 3), jnp.bfloat16), "b": jax.ShapeDtypeStruct((5,), jnp.int32)}
-    assert (count(tree), tree_bytes(tree)) == (11, 32)
+    assert (elements(tree), tree_bytes(tree)) == (11, 32)
 
 
 @pytest.mark.parametrize("donate", [False, True])
