@@ -11,7 +11,7 @@ probes are gone, --known takes them from the records that they left.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -20,13 +20,13 @@ from absl import flags
 from _root import ROOT
 from configs import lm, probes, seq2seq
 from seqarch.compare import comparison, spec
-from seqarch.compare.commands import with_command, with_commands
+from seqarch.compare.commands import ConfigFile, with_command
 from seqarch.compare.deadline import in_minutes
 from seqarch.compare.known import read_known
 from seqarch.compare.probing import probe_studies
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.compare.study import Study
-from seqarch.config import Config, parse
+from seqarch.config import parse
 from seqarch.errors import UserError, printable_line
 from seqarch.files import local_path
 from seqarch.records import Results
@@ -82,7 +82,7 @@ def main() -> None:
     at_once = check_workers(WORKERS.value)
     found, failures, left = comparison.run(given, members, workdir, at_once, print_line, probing)
     found = found._replace(
-        members=tuple(_with_command(each, given) for each in found.members),
+        members=tuple(_with_commands(each, given) for each in found.members),
         probes=tuple(_with_probe_command(each, given) for each in found.probes),
     )
     if found.results and jax.process_index() == 0:
@@ -105,32 +105,30 @@ def _runs(members: Sequence[Study], given: ComparisonSpec) -> str:
     return f"{count} runs of {' or '.join(sizes)}"
 
 
-def _with_command(member: Member, given: ComparisonSpec) -> Member:
+def _with_commands(member: Member, given: ComparisonSpec) -> Member:
     """Returns a model with the commands of its runs; baselines as they are."""
-    start, file, before = start_of(given.base.task)
+    file, runs = file_of(given.base.task), f"runs/{given.name}/{member.name}"
     if member.kind != "run":
         return member
-    return with_commands(member, start, file, f"runs/{given.name}", before)
+    return member._replace(results=tuple(with_command(each, file, runs) for each in member.results))
 
 
 def _with_probe_command(results: Results, given: ComparisonSpec) -> Results:
     """Returns the results of a run on a probe with its command; others as they are."""
     if results.source.kind != PROBE or not results.source.seeds:
         return results
-    start, file, before = start_of(results.source.config["task"])
     title = results.fact(PROBE, "title")
     runs = f"runs/{given.name}/{results.source.member}/probes/{title}"
-    return with_command(results, start, file, runs, before)
+    return with_command(results, file_of(results.source.config["task"]), runs)
 
 
-def start_of(task: str) -> tuple[Callable[[str], Config], str, str]:
-    """Returns the config of a layer pattern, the file that gives it, and its argument before."""
+def file_of(task: str) -> ConfigFile:
+    """Returns the config file from which runs on a task start."""
     if find(task).score == BITS_PER_BYTE:
-        return lambda mixer: parse(lm.get_config(mixer)), "configs/lm.py", ""
-    before = f"{task},"
+        return ConfigFile("configs/lm.py", lm.get_config)
     if not issubclass(find(task), Probe):
-        return lambda mixer: parse(seq2seq.get_config(before + mixer)), "configs/seq2seq.py", before
-    return lambda mixer: parse(probes.get_config(before + mixer)), "configs/probes.py", before
+        return ConfigFile("configs/seq2seq.py", seq2seq.get_config, f"{task},")
+    return ConfigFile("configs/probes.py", probes.get_config, f"{task},")
 
 
 if __name__ == "__main__":

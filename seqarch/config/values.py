@@ -18,6 +18,11 @@ def values_of(config: Config) -> dict[str, Any]:
     return flatten(to_dict(config))
 
 
+def override(name: str, value: Any) -> str:
+    """Returns the flag that gives a field a value."""
+    return f"--config.{name}={tuple(value) if isinstance(value, list) else value}"
+
+
 def check_field(name: str, config: Config) -> None:
     """Raises UserError where a config has no field `name`, with the nearest one that it has."""
     known = values_of(config)

@@ -13,6 +13,7 @@ from typing import Any
 
 from seqarch import records, tasks
 from seqarch.config import flatten
+from seqarch.config.values import override
 from seqarch.files import find_json, has_shape, read_json
 from seqarch.records import Record, Results, Source
 from seqarch.report.curves import EVALUATOR, curve_records
@@ -141,5 +142,4 @@ def _overrides(config: Mapping[str, Any], fields: Collection[str]) -> Iterator[s
     values = flatten(config)
     for name in (*fields, *(OF_TASK if "task" in fields else ())):
         if name in values:
-            value = values[name]
-            yield f"--config.{name}={tuple(value) if isinstance(value, list) else value}"
+            yield override(name, values[name])

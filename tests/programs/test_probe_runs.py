@@ -163,8 +163,8 @@ def test_the_only_seed_that_diverged_is_no_result(tmp_path, diverging):
 
 
 def test_a_probes_command_names_its_config_file_and_task():
-    start = parse(probes.get_config(f"{TASK},gru"))
-    again = commands.command(config(), start, "configs/probes.py", "RUN", "test", f"{TASK},")
+    file = commands.ConfigFile("configs/probes.py", probes.get_config, f"{TASK},")
+    again = commands.command(config(), file, "RUN", "test")
     assert f"'--config=configs/probes.py:{TASK},gru' --config.steps=4 " in again
     assert "--config.task" not in again and "--config.model.vocab" not in again
 
