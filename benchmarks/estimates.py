@@ -68,7 +68,7 @@ def estimate(
 
 
 def estimate_parts(
-    parts: Parts, target: str, workers: int, say: Say, timeout: float = TIMEOUT_S
+    parts: Parts, target: str, workers: int, say: Say, timeout: float
 ) -> Iterator[tuple[str, list[Record]]]:
     """Yields each of some parts with the estimates of its forms, as `estimate` does.
 

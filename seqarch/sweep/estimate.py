@@ -1,5 +1,6 @@
 """How long a sweep still takes, by the runs of it that are finished."""
 
+import statistics
 from collections.abc import Iterable
 
 from seqarch.runtime.progress import duration
@@ -27,14 +28,10 @@ class TimeEstimate:
         known = [seconds for each in self._seconds.values() for seconds in each]
         if not known:
             return None
-        times = [_mean(self._seconds.get(run.program, known)) for run in runs]
+        times = [statistics.fmean(self._seconds.get(run.program, known)) for run in runs]
         return max(sum(times) / workers, max(times, default=0))
 
     def text(self, runs: Iterable[PlannedRun], workers: int) -> str:
         """Returns `left` as text, such as "about 12.5 min"."""
         left = self.left(runs, workers)
         return UNKNOWN if left is None else f"about {duration(left)}"
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
