@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Compiled
 
 from seqarch.config import Config, resolve
 from seqarch.costs.clock import REPEATS, Timing, copies, segments, steps, time_runs
@@ -27,8 +28,9 @@ from seqarch.decoding import Decoding
 from seqarch.errors import UserError
 from seqarch.evals.evaluator import BY_CONTEXT, Evaluator, FigureSpec, Metric, TableSpec
 from seqarch.evals.loaded_run import LoadedRun
+from seqarch.model import LanguageModel
 from seqarch.records import Record, tag
-from seqarch.types import Int
+from seqarch.types import Int, State
 
 BUSY = 1.5  # ratio of the slowest run to the median above which the machine counts as busy
 MIN_CONTEXT = 2 * DECODED  # tokens
@@ -102,28 +104,27 @@ def _time_serving(run: LoadedRun, context: int) -> tuple[Timing, Timing]:
     prefill = run.compiled(prefill_program(model, 1, segment, context))
     decode = run.compiled(decode_loop_program(model, 1, context))
     prompt = _text(run, 1, math.ceil(context / segment) * segment)
-    empty, key = model.init_state(1, context), jax.random.key(0)
-    read = segments(prefill, model, prompt, segment)
+    empty, read = model.init_state(1, context), segments(prefill, model, prompt, segment)
     filled = read(copies(empty), 0, context - DECODED)
-    near = Decoding(jnp.zeros((1, model.embedding.shape[0])), filled, jnp.zeros(1, bool))
-    return (
-        time_runs(lambda states: read(states, 0, context), lambda: copies(empty)),
-        time_runs(lambda at: decode(model, at, key)[1], lambda: copies(near)),
-    )
+    reading = time_runs(lambda states: read(states, 0, context), lambda: copies(empty))
+    return reading, _time_decoding(model, decode, filled)
 
 
 def _time_translation(run: LoadedRun, context: int) -> tuple[Timing, Timing]:
     """Times the encoding of a source of `context` tokens, and the first DECODED tokens after it."""
-    model, room, key = run.serving, decoding_room(run.config, context), jax.random.key(0)
+    model, room = run.serving, decoding_room(run.config, context)
     encode = run.compiled(encode_program(model, 1, **room))
     decode = run.compiled(decode_loop_program(model, 1, **room))
     source = _text(run, 1, context)
-    logits, done = jnp.zeros((1, model.embedding.shape[0])), jnp.zeros(1, bool)
-    start = Decoding(logits, encode(model, source), done)
-    return (
-        time_runs(lambda _: encode(model, source)),
-        time_runs(lambda at: decode(model, at, key)[1], lambda: copies(start)),
-    )
+    encoding = time_runs(lambda _: encode(model, source))
+    return encoding, _time_decoding(model, decode, encode(model, source))
+
+
+def _time_decoding(model: LanguageModel, decode: Compiled, states: tuple[State, ...]) -> Timing:
+    """Times the decoding of DECODED tokens from the states of one sequence."""
+    start = Decoding(jnp.zeros((1, model.embedding.shape[0])), states, jnp.zeros(1, bool))
+    key = jax.random.key(0)
+    return time_runs(lambda at: decode(model, at, key)[1], lambda: copies(start))
 
 
 def _text(run: LoadedRun, rows: int, length: int) -> Int[np.ndarray, "B T"]:
