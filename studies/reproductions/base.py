@@ -22,7 +22,7 @@ import ml_collections
 from configs import probes
 from seqarch.errors import UserError
 from seqarch.records import Results
-from seqarch.stats.fit_rate import FitRate, fit_rate
+from seqarch.stats.fit_rate import FitRate, fisher_exact, fit_rate
 from seqarch.stats.learning_rates import Window, choose_learning_rate, learning_rate_window
 
 EVALUATOR = "accuracy"  # of the records that are kept
@@ -154,6 +154,16 @@ def solves(arm: str, words: str = "solve it", measure: Measure = ACCURACY) -> Cr
         f"{arm}: at least 8 of 10 runs {words}",
         lambda found: found.fit_rate(arm, measure).rate >= 0.8,
     )
+
+
+def more_solve(one: str, other: str, words: str) -> Criterion:
+    """Returns the criterion that more runs of one arm than of another solve the task."""
+
+    def holds(found: Outcomes) -> bool:
+        rates = found.fit_rate(one), found.fit_rate(other)
+        return rates[0].rate > rates[1].rate and fisher_exact(*rates) < 0.05
+
+    return Criterion(f"{words}, by Fisher's exact test (p < 0.05)", holds)
 
 
 def probe_config(

@@ -1,7 +1,6 @@
 """Hybrids with few attention layers recover recall."""
 
-from seqarch.stats.fit_rate import fisher_exact
-from studies.reproductions.base import Criterion, Reproduction, Tier, probe_config
+from studies.reproductions.base import Criterion, Reproduction, Tier, more_solve, probe_config
 
 REPRODUCTION = Reproduction(
     name="hybrid_recall",
@@ -21,13 +20,7 @@ REPRODUCTION = Reproduction(
     },
     lrs=(3e-3, 1e-2),
     criteria=(
-        Criterion(
-            "more runs of the hybrid than of Mamba solve it, by Fisher's exact test (p < 0.05)",
-            lambda found: (
-                found.fit_rate("hybrid").rate > found.fit_rate("Mamba").rate
-                and fisher_exact(found.fit_rate("hybrid"), found.fit_rate("Mamba")) < 0.05
-            ),
-        ),
+        more_solve("hybrid", "Mamba", "more runs of the hybrid than of Mamba solve it"),
         Criterion(
             "the hybrid's median is at most 2 points below attention's",
             lambda found: found.median("attention") - found.median("hybrid") <= 0.02,

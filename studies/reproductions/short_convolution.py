@@ -1,7 +1,6 @@
 """The short convolution is what makes recall easy."""
 
-from seqarch.stats.fit_rate import fisher_exact
-from studies.reproductions.base import Criterion, Reproduction, Tier, probe_config
+from studies.reproductions.base import Reproduction, Tier, more_solve, probe_config
 
 WITH, WITHOUT = "conv=4", "conv=0"
 
@@ -17,13 +16,5 @@ REPRODUCTION = Reproduction(
     config=probe_config("mqar,attention"),
     arms={WITH: {"model.conv": 4}, WITHOUT: {"model.conv": 0}},
     lrs=(1e-3, 3e-3, 1e-2),
-    criteria=(
-        Criterion(
-            "with it more runs solve the task than without, by Fisher's exact test (p < 0.05)",
-            lambda found: (
-                found.fit_rate(WITH).rate > found.fit_rate(WITHOUT).rate
-                and fisher_exact(found.fit_rate(WITH), found.fit_rate(WITHOUT)) < 0.05
-            ),
-        ),
-    ),
+    criteria=(more_solve(WITH, WITHOUT, "with it more runs solve the task than without"),),
 )
