@@ -23,21 +23,21 @@ SIZES = (
 )
 
 
-def probe_titles(comparison: Comparison) -> list[str]:
-    """Returns the titles of a comparison's probes, in their order."""
-    return list(dict.fromkeys(_title(each) for each in comparison.probes))
+def probe_comparisons(comparison: Comparison) -> list[Comparison]:
+    """Returns for each probe, under its title, the members that got it, compared on it alone.
+
+    The accuracy is the one that the probe reports: at the longest length beyond training, if it was
+    measured there.
+    """
+    titles = dict.fromkeys(map(_title, comparison.probes))
+    return [_probe_comparison(comparison, title) for title in titles]
 
 
 def _title(results: Results) -> str:
     return str(results.fact(PROBE, "title"))
 
 
-def probe_comparison(comparison: Comparison, title: str) -> Comparison:
-    """Returns the members of a comparison that got a probe, compared on it alone.
-
-    Its accuracy is the one that the probe reports: at the longest length beyond training, if it was
-    measured there.
-    """
+def _probe_comparison(comparison: Comparison, title: str) -> Comparison:
     runs: dict[str, list[Results]] = {}
     searches = {}
     for each in comparison.probes:
@@ -55,9 +55,9 @@ def probe_comparison(comparison: Comparison, title: str) -> Comparison:
 def probe_members(comparison: Comparison) -> list[Member]:
     """Returns the members of all probes, with names such as "gru, recall"."""
     return [
-        member._replace(name=f"{member.name}, {title}")
-        for title in probe_titles(comparison)
-        for member in probe_comparison(comparison, title).members
+        member._replace(name=f"{member.name}, {probe.title}")
+        for probe in probe_comparisons(comparison)
+        for member in probe.members
     ]
 
 
@@ -81,18 +81,18 @@ def reported_length(results: Results) -> int | None:
 
 def ability_cells(comparison: Comparison) -> list[Cells]:
     """Returns a column for each probe."""
-    return [_ability_cell(comparison, title) for title in probe_titles(comparison)]
+    return [_ability_cell(probe) for probe in probe_comparisons(comparison)]
 
 
-def _ability_cell(comparison: Comparison, title: str) -> Cells:
-    found = {each.name: each for each in probe_comparison(comparison, title).members}
+def _ability_cell(probe: Comparison) -> Cells:
+    found = {each.name: each for each in probe.members}
 
     def shown(member: Member) -> str | None:
         if member.kind != "run":
             return None
         return ability_text(found[member.name]) if member.name in found else NOT_RUN
 
-    return Cells(Column(title), shown)
+    return Cells(Column(probe.title), shown)
 
 
 def ability_text(member: Member) -> str:
@@ -135,11 +135,11 @@ def _steps(member: Member) -> str | None:
 
 def ability_tables(comparison: Comparison) -> list[Table]:
     """Returns a table of all probes, and for each its fit rates and learning rates."""
-    titles = probe_titles(comparison)
+    probes = probe_comparisons(comparison)
     names = dict.fromkeys(each.source.member for each in comparison.probes)
-    if not titles:
+    if not probes:
         return []
-    first = probe_comparison(comparison, titles[0])
+    first = probes[0]
     models = {member.name: member for member in first.members}
     rows = [models.get(name, Member(name, "run", ())) for name in names]
     made = [
@@ -147,14 +147,13 @@ def ability_tables(comparison: Comparison) -> list[Table]:
             "What each can do",
             "Median accuracy of the seeds on test rows, and how many of them solved the task. "
             f"No seed did: {UNSOLVED}; more steps may. The state of one sequence is that of the "
-            f"model on {titles[0]}. {SIZES}",
+            f"model on {first.title}. {SIZES}",
             rows,
             [NAME, *pattern_cells(rows), *ability_cells(comparison), *_state_cells(first)],
         )
     ]
-    for title in titles:
-        probe = probe_comparison(comparison, title)
+    for probe in probes:
         found = [size_table(probe), fit_table(probe, outcomes(probe.models)), rate_table(probe)]
         found += [provenance_table(probe), run_table(probe)]
-        made += [each._replace(title=f"{each.title}: {title}") for each in found if each]
+        made += [each._replace(title=f"{each.title}: {probe.title}") for each in found if each]
     return [table for table in made if table]

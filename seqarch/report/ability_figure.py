@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from seqarch.records import Results
 from seqarch.report import style
-from seqarch.report.abilities import probe_comparison, probe_titles, reported_length
+from seqarch.report.abilities import probe_comparisons, reported_length
 from seqarch.report.figures import styles_of
 from seqarch.report.formats import format_bytes
 from seqarch.report.labels import Label, label_points
@@ -46,8 +46,8 @@ def ability_figure(comparison: Comparison) -> Figure | None:
 
     The state is that of one sequence at the length at which the probe is reported.
     """
-    probes = {title: probe_comparison(comparison, title) for title in probe_titles(comparison)}
-    panels = {title: Panel(each.models, _points(each.models)) for title, each in probes.items()}
+    probes = probe_comparisons(comparison)
+    panels = {probe.title: Panel(probe.models, _points(probe.models)) for probe in probes}
     title, caption = "What can each do with the bytes that it keeps?", SEEDS
     return _figure("ability-against-state", title, caption, panels)
 
@@ -57,14 +57,14 @@ def far_figure(comparison: Comparison) -> Figure | None:
 
     There is none where the state was measured at no context beyond that of the probe.
     """
-    for title in probe_titles(comparison)[:1]:
-        models = probe_comparison(comparison, title).models
+    for probe in probe_comparisons(comparison)[:1]:
+        models = probe.models
         context = (longest(models, "memory", "state_bytes") or {}).get("context", 0)
         if context > max(reported_length(each) or 0 for each in results_of(models)):
             panel = Panel(models, _points(models, context), f"state after {context:,} tokens")
             asked = f"What does each keep after {context:,} tokens, and what can it do?"
-            caption = f"The accuracy on {title}, which is scored on short rows. {SEEDS}"
-            return _figure("ability-against-long-state", asked, caption, {title: panel})
+            caption = f"The accuracy on {probe.title}, which is scored on short rows. {SEEDS}"
+            return _figure("ability-against-long-state", asked, caption, {probe.title: panel})
     return None
 
 
