@@ -1,5 +1,6 @@
 """The committed estimates of forms on a TPU, the choice that follows from them, and their page."""
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,12 @@ def _goal_table(found: Sequence[Results]) -> Table:
         columns += [Column(f"{name} ms", "size"), Column("at most"), Column("met")]
     rows = []
     for results in found:
-        goal, cells = GOALS[results.source.member], []
-        form = min(results.records, key=_train_seconds(results)).at["method"]
+        goal, cells, times = GOALS[results.source.member], [], {}
+        for record in results.records:
+            times.setdefault(record.at["method"], {})[record.at["pass"]] = record.value
+        form = min(times, key=lambda form: times[form].get("train") or math.inf)
         for name in PASSES:
-            seconds, most = _seconds(results, form, name), getattr(goal, name)
+            seconds, most = times[form].get(name), getattr(goal, name)
             cells += [_milliseconds(seconds), f"{1e3 * most:g}", _verdict(seconds, most)]
         rows.append(Row((results.source.member, form, *cells)))
     caption = (
@@ -95,21 +98,6 @@ def _goal_table(found: Sequence[Results]) -> Table:
         "backward."
     )
     return Table("Ops and their goals", caption, tuple(columns), tuple(rows))
-
-
-def _train_seconds(results: Results):
-    def seconds(record: Record) -> float:
-        found = _seconds(results, record.at["method"], "train")
-        return float("inf") if found is None else found
-
-    return seconds
-
-
-def _seconds(results: Results, form: str, name: str) -> float | None:
-    for record in results.records:
-        if (record.at["method"], record.at["pass"]) == (form, name):
-            return record.value
-    return None
 
 
 def _verdict(seconds: float | None, most: float) -> str:

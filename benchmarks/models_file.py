@@ -58,12 +58,10 @@ def models_page(about: Mapping[str, Any], found: Sequence[Results]) -> Page:
 def _row(results: Results) -> Row:
     (time,), source = results.all(KIND, "estimated_s"), results.source
     most = time.note if time.value is None else _most(results)
-    numbers = []
-    for metric in ("estimated_tokens_per_s", "estimated_mfu", "total_bytes"):
-        numbers += [record.value for record in results.all(KIND, metric)] or [None]
-    params = [record.value for record in results.all(KIND, "params")] or [None]
+    metrics = ("params", "estimated_tokens_per_s", "estimated_mfu", "total_bytes")
+    params, *numbers = (results.value(KIND, metric, **time.at) for metric in metrics)
     rows = time.at["batch"]
-    sizes = *params, rows, rows // source.config["optim"]["accumulate"]
+    sizes = params, rows, rows // source.config["optim"]["accumulate"]
     return Row((source.member, time.at["forms"], *sizes, *numbers, most, source.revision))
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from benchmarks.measure import BENCH
 from benchmarks.newton import ADJOINT, CELLS, CONVERGED, GROUP, NEWTON, STATES
-from benchmarks.timings import Promise, Timings, cases_of
+from benchmarks.timings import PLACE, Promise, Timings, cases_of
 from seqarch.ops.forms import family
 from seqarch.ops.newton import Iterations
 from seqarch.records import Record, Results
@@ -70,7 +70,7 @@ def measured(results: Results) -> list[Compared]:
     for group, form, shape, pass_ in cases_of(results):
         if group == GROUP:
             cell, method, tokens = _place(form, shape)
-            at = {"group": group, "form": form, "shape": shape, "pass": pass_}
+            at = dict(zip(PLACE, (group, form, shape, pass_)))
             times[cell, tokens, pass_, method] = results.find(BENCH, "seconds", **at)
     return compared(times, counted(results), platform)
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from benchmarks.cases import Case, Ready, Sizes, make_mixer, normal, pass_cases
+from benchmarks.cases import PASSES, Case, Ready, Sizes, make_mixer, normal, pass_cases
 from benchmarks.ops import OPS
 from seqarch.errors import UserError
 from seqarch.provenance import version
@@ -161,7 +161,7 @@ def _theirs(peer: Peer, sizes: Sizes, B: int, T: int) -> list[Case]:
     name, shape = f"{peer.family}: {peer.name}", f"B{B} T{T}"
     return [
         Case("peers", name, shape, pass_, partial(_start, peer, pass_, sizes, B, T))
-        for pass_ in ("forward", "train")
+        for pass_ in PASSES
     ]
 
 
