@@ -32,11 +32,7 @@ LIMITS = Limits(rounds=(3, 9))
 
 
 def examine(say: Say) -> Iterator[Table]:
-    """Yields the tables one after the other, as they are measured.
-
-    Args:
-      say: takes a line before what takes long.
-    """
+    """Yields the tables one after the other, as they are measured; says what takes long."""
     yield software()
     yield devices()
     yield forms()

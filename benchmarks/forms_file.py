@@ -21,13 +21,7 @@ from seqarch.tuning import Choices
 
 
 def results_of(name: str, config: Config | None, found: Sequence[Record]) -> Results:
-    """Returns the estimates of an op or a mixer with their source.
-
-    Args:
-      name: the op or the mixer.
-      config: says the shapes of a mixer; None for an op.
-      found: the estimates.
-    """
+    """Returns the estimates of an op, or of a mixer in a config's shapes, with their source."""
     made = {key: value for key, value in provenance().items() if key not in ("host", "devices")}
     made["versions"] |= {"libtpu": version("libtpu")}
     given = {} if name in GOALS else to_dict(config)
@@ -35,13 +29,7 @@ def results_of(name: str, config: Config | None, found: Sequence[Record]) -> Res
 
 
 def update(path: Path, target: str, found: Results) -> None:
-    """Writes the estimates of an op or a mixer into a file; those of others stay.
-
-    Args:
-      path: the records file.
-      target: the TPU.
-      found: the estimates.
-    """
+    """Writes the estimates of an op or a mixer into a file; those of others stay."""
     about = dict(kind=KIND, target=target)
     records.replace(path, [found], about, lambda results: results.source.member)
 

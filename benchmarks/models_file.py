@@ -23,13 +23,7 @@ COLUMNS = (
 
 
 def update(path: Path, target: str, found: Results) -> None:
-    """Writes the estimates of a model into a file; those of others, and in other forms, stay.
-
-    Args:
-      path: the records file.
-      target: the TPU.
-      found: the estimates.
-    """
+    """Writes the estimates of a model into a file; those of others, and in other forms, stay."""
     records.replace(path, [found], dict(kind=KIND, target=target), _key)
 
 

@@ -109,10 +109,7 @@ def _counted(start: Callable[[], Ready], cell: TimedCell) -> Ready:
 def count(cell: TimedCell, args: tuple[Array, ...], cotangents: PyTree) -> dict[str, int]:
     """Returns the iterations of a training pass, and whether all of them converged, by metric.
 
-    Args:
-      cell: the cell.
-      args: its arguments.
-      cotangents: those of its outputs.
+    `cotangents` are those of the cell's outputs.
     """
 
     @jax.jit

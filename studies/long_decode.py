@@ -123,12 +123,7 @@ def _decode(
 def results(
     config: Mapping[str, Any], mixer: str, made: Mapping[str, Any], points: Sequence[DecodingPoint]
 ) -> Results:
-    """Returns the points of one mixer as records.
-
-    Args:
-      config: of the model, as JSON has it.
-      made: the provenance.
-    """
+    """Returns the points of one mixer as records; `made` is their provenance."""
     config = {**config, "model": {**config["model"], "mixer": mixer}}
     at = {"tokens": [point.tokens for point in points]}
     found = []

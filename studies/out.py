@@ -7,11 +7,7 @@ from seqarch.errors import UserError
 
 
 def check(path: Path, kind: str) -> None:
-    """Makes the directory of a records file; call it before anything is run.
-
-    Args:
-      path: the file, which need not exist.
-      kind: that of its records.
+    """Makes the directory of a file for records of a kind; call it before anything is run.
 
     Raises:
       UserError: where the file holds other records, or its directory cannot be made.

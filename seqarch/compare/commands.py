@@ -42,13 +42,7 @@ def command(config: Config, file: ConfigFile, run: str, split: str) -> str:
 
 
 def with_command(results: Results, file: ConfigFile, runs: str) -> Results:
-    """Returns results of a run with its command.
-
-    Args:
-      results: those of the run.
-      file: the config file.
-      runs: the directory of the member's runs.
-    """
+    """Returns results of a run with its command; `runs` is the directory of its member's runs."""
     config = parse(dict(results.source.config))
     run = f"{runs}/seed-{config.seed.model}"
     again = command(config, file, run, results.source.split)

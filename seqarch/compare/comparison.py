@@ -41,11 +41,6 @@ class Ending(NamedTuple):
 def studies(spec: ComparisonSpec, workdir: Path, deadline: Deadline = Deadline()) -> list[Study]:
     """Returns the study of each member; none where the comparison has nothing but probes.
 
-    Args:
-      spec: the comparison.
-      workdir: the directory of its runs.
-      deadline: the time until which runs are begun.
-
     Raises:
       UserError: for a wrong text or evaluator, and for a directory that holds other runs.
     """
@@ -69,15 +64,9 @@ def run(
     say: Say,
     probes: Sequence[ProbeStudy] = (),
 ) -> Ending:
-    """Trains and measures all members, except for what is done already.
+    """Trains and measures all members and probes, except for what is done already.
 
-    Args:
-      spec: the comparison.
-      members: the studies of its members.
-      workdir: the directory of its runs.
-      workers: members that are trained at once.
-      say: takes lines of progress.
-      probes: the studies of its probes.
+    `workers` of them are trained at once.
     """
     keep_compilations()  # before anything is compiled, since JAX opens its cache once
     baselines = baseline_members(spec, workdir, say)
@@ -130,11 +119,6 @@ def baseline_members(spec: ComparisonSpec, workdir: Path, say: Say) -> list[Memb
     """Returns the task's baselines, scored on the bytes that models are scored on.
 
     Their records are kept in `workdir`/baselines.jsonl.
-
-    Args:
-      spec: the comparison.
-      workdir: the directory of its runs.
-      say: takes lines of progress.
 
     Raises:
       UserError: where `workdir` holds runs on another text.

@@ -29,11 +29,7 @@ class Entry(NamedTuple):
 
 
 def parse_entry(text: str, kind: str = "member") -> Entry:
-    """Reads a text such as "name = pattern; field=value".
-
-    Args:
-      text: the text.
-      kind: what it describes, for errors.
+    """Reads a text such as "name = pattern; field=value"; errors call it a `kind`.
 
     Raises:
       UserError: where it cannot be read.

@@ -34,16 +34,7 @@ def check(run: Path, config: Config) -> None:
 
 
 def validated(run: Path, config: Config, progress: Progress) -> float:
-    """Returns the last score of a run on validation data, which it trains first if need be.
-
-    Args:
-      run: the run's directory.
-      config: its config.
-      progress: takes lines of progress.
-
-    Returns:
-      As `last_score`.
-    """
+    """Returns the `last_score` of the run in a directory, which it trains first if need be."""
     check(run, config)
     if not finished(run, config):
         try:
@@ -74,14 +65,9 @@ def last_score(run: Path, config: Config) -> float:
 def measured(
     run: Path, config: Config, split: str, only: Collection[str], progress: Progress
 ) -> Results:
-    """Returns the records of a run, which it trains and measures first if need be.
+    """Returns the records of the run in a directory, by the evaluators `only`.
 
-    Args:
-      run: the run's directory.
-      config: its config.
-      split: the held-out data.
-      only: evaluators.
-      progress: takes lines of progress.
+    It trains and measures the run first if need be.
 
     Raises:
       UserError: where the directory holds another run.
@@ -106,13 +92,7 @@ def measured(
 
 
 def failure(run: Path, config: Config, split: str) -> Results:
-    """Returns the record of a run that diverged and so has no score.
-
-    Args:
-      run: the run's directory.
-      config: its config.
-      split: the held-out data.
-    """
+    """Returns the record of the run in a directory, which diverged and so has no score."""
     score = tasks.find(config.task).score
     record = records.Record(score.evaluator, score.metric, status="diverged")
     return Results(source(run.name, config, config.steps, split), (record,))
@@ -136,13 +116,7 @@ def diverged(run: Path, config: Config) -> bool:
 
 
 def with_choice(config: Config, *, lr: float | None = None, seed: int | None = None) -> Config:
-    """Returns `config` with another learning rate, or another seed.
-
-    Args:
-      config: the config.
-      lr: the learning rate; None: as it is.
-      seed: that of initialisation and of data order; None: as they are.
-    """
+    """Returns `config` with another learning rate, or another seed of initialisation and data."""
     fields = {} if lr is None else {"optim.lr": lr}
     if seed is not None:
         fields |= {"seed.model": seed, "seed.data": seed}

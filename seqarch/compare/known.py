@@ -33,12 +33,7 @@ class Known(NamedTuple):
     searched: Mapping[str, Results] = MappingProxyType({})
 
     def score(self, config: Config, split: str) -> Results | None:
-        """Returns the records of the run with a config; None where some are missing.
-
-        Args:
-          config: the config.
-          split: the held-out data that was scored.
-        """
+        """Returns the records of the run with a config on a split; None where some are missing."""
         found = self.scored.get(_key(config))
         if found is None or found.source.split != split:
             return None
@@ -48,8 +43,7 @@ class Known(NamedTuple):
     def scores(self, config: Config) -> dict[tuple[float, int], float]:
         """Returns what a search found by learning rate and seed; NaN where training diverged.
 
-        Args:
-          config: the config that the runs of the search have in common.
+        `config` is what its runs have in common.
         """
         if (found := self.searched.get(_key(config))) is None:
             return {}

@@ -76,11 +76,7 @@ def match_flops(
 ) -> ModelConfig:
     """Returns `model` with the width at which a token trains at the FLOPs of `reference`.
 
-    Args:
-      model: the member.
-      length: tokens of a row.
-      reference: a model.
-      source: those that an encoder-decoder encodes.
+    Arguments are those of `match_state`.
 
     Raises:
       UserError: where no width comes within TOLERANCE.

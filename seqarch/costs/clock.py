@@ -74,12 +74,7 @@ def clock(config: Config, phase: str, batch: int, length: int, target: str) -> T
 
     They are those of decoding one token of each row, for "decode".
 
-    Args:
-      config: the run's config.
-      phase: "train", "prefill" or "decode" (see `phase_program`).
-      batch: rows.
-      length: tokens of context.
-      target: a present target.
+    The arguments are those of a `ProgramSpec` with a present target.
 
     Raises:
       UserError: for an absent target and an unknown phase.

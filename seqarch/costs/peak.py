@@ -36,12 +36,7 @@ class Actual(NamedTuple):
 def peak(config: Config, phase: str, batch: int, length: int, target: str) -> Actual:
     """Runs the program of a phase once, on arrays of zeros, and returns its peak.
 
-    Args:
-      config: the run's config.
-      phase: "train", "prefill" or "decode".
-      batch: rows.
-      length: tokens of context.
-      target: a present target.
+    The arguments are those of a `ProgramSpec` with a present target.
 
     Raises:
       UserError: for an absent target.

@@ -80,11 +80,9 @@ def place_of(spec: ProgramSpec) -> dict[str, Any]:
 
 
 def program_records(outcome: Outcome, at: Mapping[str, Any]) -> Iterator[Record]:
-    """Yields the total of one program, whose status says whether it fits, and the FIELDS.
+    """Yields the total of a program, whose status says whether it fits, and the FIELDS.
 
-    Args:
-      outcome: the program.
-      at: what it was measured at (`place_of`).
+    `at` is what it was measured at (`place_of`).
     """
     if isinstance(outcome, Failed):
         yield Record(EVALUATOR, "total_bytes", at=at, status="failed", note=outcome.reason)

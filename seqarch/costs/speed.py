@@ -78,11 +78,7 @@ def estimate_records(
 ) -> Iterator[Record]:
     """Yields the estimated time of a program with its speed and MFU, or why there is none.
 
-    Args:
-      spec: the program.
-      outcome: what it needs.
-      timing: its estimated time, or why there is none.
-      at: what its records are measured at.
+    The arguments are those of `speed_records`; `at` is what the records are measured at.
     """
     if isinstance(timing, Failed):
         yield Record(EVALUATOR, "estimated_s", at=at, status="failed", note=timing.reason)

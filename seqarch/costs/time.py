@@ -38,12 +38,7 @@ def estimate(config: Config, phase: str, batch: int, length: int, target: str) -
 
     They are those of one call, or of decoding one token of each row.
 
-    Args:
-      config: the run's config.
-      phase: "train", "prefill" or "decode" (see `phase_program`).
-      batch: rows.
-      length: tokens of context.
-      target: a TPU, with or without its chips.
+    The arguments are those of a `ProgramSpec`.
 
     Raises:
       UserError: for an unknown phase or target, and a compiler that is not there.
@@ -61,10 +56,6 @@ def estimate(config: Config, phase: str, batch: int, length: int, target: str) -
 
 def compiled_seconds(compile: Callable[[], Compiled], placement: Placement) -> Seconds:
     """Compiles a program for a TPU, and returns its estimated seconds.
-
-    Args:
-      compile: compiles it.
-      placement: the TPU.
 
     Raises:
       NoResult: for a program that does not fit, and one with an instruction whose time nothing

@@ -93,14 +93,7 @@ def check_score(name: str, task: str) -> None:
 
 
 def source(member: str, config: Config, step: int, split: str) -> Source:
-    """Returns the source of a run's records, measured by this process.
-
-    Args:
-      member: the run's name.
-      config: its config.
-      step: that of the checkpoint.
-      split: the held-out data.
-    """
+    """Returns the source of the records of a run called `member`, measured by this process."""
     seeds = dict(model=config.seed.model, data=config.seed.data)
     made = provenance()
     kept = {name: made[name] for name in ("revision", "dirty", "versions", "devices", "command")}

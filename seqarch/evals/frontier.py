@@ -50,10 +50,7 @@ METRICS = (
 
 
 def frontiers(results: Sequence[Results]) -> list[Results]:
-    """Returns the smallest states and the fitted law of each mixer, as records.
-
-    Args:
-      results: those of the runs of a sweep.
+    """Returns the smallest states and the fitted law of each mixer in a sweep, as records.
 
     Raises:
       UserError: where the runs are not those of one setting, or lack a measurement.

@@ -83,11 +83,8 @@ def median_curve(curves: Sequence[Curve], lower: bool) -> tuple[list[int], Float
     """Returns the steps and the median of several curves.
 
     After its end a run that diverged counts as the worst, and another one, such as one that had
-    solved its task, keeps its last value. The median ends where it is that of a diverged run.
-
-    Args:
-      curves: of runs.
-      lower: whether lower is better.
+    solved its task, keeps its last value. The median ends where it is that of a diverged run. The
+    worst is the highest where `lower` is better.
     """
     steps = sorted({step for each in curves for step in each.values})
     worst = math.inf if lower else -math.inf

@@ -56,9 +56,7 @@ def points(member: Member) -> list[LadderPoint]:
 def fit(rungs: Mapping[str, Member], axis: str) -> Exponent | None:
     """Returns the power of `axis` that a member's bits per byte follow; None below LEAST sizes.
 
-    Args:
-      rungs: the member at each size.
-      axis: a field of Point.
+    `axis` is a field of LadderPoint.
     """
     found = [each for member in rungs.values() for each in points(member)]
     x = [getattr(each, axis) for each in found]

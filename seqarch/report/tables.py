@@ -69,16 +69,9 @@ NAME = Cells(Column("model"), lambda member: f"{member.name} {member.mark}".rstr
 def member_table(
     title: str, caption: str, members: Sequence[Member], cells: Sequence[Cells]
 ) -> Table | None:
-    """Returns a table with a row for each member that has more to show than its name.
+    """Returns a table with a row for each member that has more to show than its first cell.
 
-    Args:
-      title: the table's title.
-      caption: what stands above it.
-      members: members.
-      cells: its columns; the first one is the name.
-
-    Returns:
-      None where no member has anything to show.
+    It is None where no member has.
     """
     made = [Row(tuple(each.of(member) for each in cells), member.kind) for member in members]
     rows = tuple(row for row in made if any(cell not in (None, "") for cell in row.cells[1:]))

@@ -35,12 +35,7 @@ def filter_native_stderr() -> None:
 
 
 def forward(source: int, target: int) -> None:
-    """Copies `source` to `target` until its end; writes LINE in place of an abort's output.
-
-    Args:
-      source: a file descriptor.
-      target: a file descriptor.
-    """
+    """Copies one file descriptor to another; writes LINE in place of an abort's output."""
     held = b""
     while True:
         ready, _, _ = select.select([source], [], [], HOLD_S if held else None)

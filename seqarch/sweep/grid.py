@@ -18,11 +18,8 @@ def parse_grid(text: str, base: Config) -> Sweep:
     """Returns every combination of the values that a grid gives.
 
     Fields are separated by spaces, values by commas; 0..4 stands for 0, 1, 2, 3 and 4. A value
-    with commas or spaces of its own is put in quotes, such as 'mamba,attention'.
-
-    Args:
-      text: the grid.
-      base: the config whose fields it names.
+    with commas or spaces of its own is put in quotes, such as 'mamba,attention'. The fields are
+    those of `base`.
 
     Raises:
       UserError: for a grid that cannot be read, an unknown field, and one that is given twice.

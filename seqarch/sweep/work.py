@@ -56,11 +56,7 @@ def find_end(run: PlannedRun) -> End | None:
 
 
 def work_together(runs: Sequence[PlannedRun], say: Say) -> list[End]:
-    """Trains runs by one program, and then measures them, as `work` does each.
-
-    Args:
-      runs: runs whose `program` is the same.
-      say: takes lines of progress.
+    """Trains runs whose `program` is the same by it, and then measures them, as `work` does each.
 
     Raises:
       UserError, Stopped: as in `work`.

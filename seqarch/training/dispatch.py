@@ -39,10 +39,6 @@ def most_steps(config: Config, parameters: int) -> int:
 
     A dispatch then takes a few seconds at most on one CPU core, after which a request to stop is
     answered, and a second copy of the state is small.
-
-    Args:
-      config: of the run.
-      parameters: of its model.
     """
     return MOST if parameters * config.batch * config.length <= SMALL else 1
 

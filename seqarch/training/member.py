@@ -67,11 +67,8 @@ class OpenRun:
         """Opens the run's log, and writes what it starts with; call it after all checks.
 
         config.json, run.json and what is new in them go to the trackers too. A line warns of
-        changes since the last start on which the results depend.
-
-        Args:
-          mesh: the devices.
-          flops: of one train step, on all devices.
+        changes since the last start on which the results depend. `flops` are those of a train step
+        on all devices.
         """
         self._logger = self._stack.enter_context(together(self._open_logger, UserError))
         if self.start and self.before:

@@ -162,13 +162,9 @@ def check(
     wanted: Mapping[str, jax.ShapeDtypeStruct],
     prefix: str = "",
 ) -> None:
-    """Raises UserError unless a checkpoint has exactly the wanted arrays.
+    """Raises UserError unless the checkpoint at `path` has exactly the wanted arrays.
 
-    Args:
-      path: the checkpoint's directory.
-      record: what `read_record` returned.
-      wanted: shapes and dtypes by name.
-      prefix: only names that begin with it are compared.
+    Only names that begin with `prefix` are compared.
     """
     saved = {}
     for name, (shown, _) in record["arrays"].items():

@@ -24,16 +24,7 @@ from seqarch.training.state import TrainState
 
 
 def check_alike(config: Config, data: str, workdir: str | os.PathLike) -> None:
-    """Checks that all processes have the same config, text and directory.
-
-    Args:
-      config: of this process, as the user gives it.
-      data: the digest of its task.
-      workdir: the run's directory.
-
-    Raises:
-      UserError: at the first difference.
-    """
+    """Raises UserError where processes differ in their config, directory or data, a digest."""
     together(lambda: storage.check_shared(workdir), UserError)
     ours = flatten(dict(config=to_dict(config), data=data))
     first, *others = map(json.loads, gather(json.dumps(ours)))

@@ -28,11 +28,7 @@ FACTS = "reproduction"  # under which the facts of a run stand
 def reproduce(study: Reproduction, workdir: Path, workers: int, say: Say) -> list[Results]:
     """Returns the records of a reproduction's runs, of which finished ones are not run again.
 
-    Args:
-      study: the reproduction.
-      workdir: the directory of all runs of reproductions.
-      workers: runs at once.
-      say: takes lines of progress.
+    Its runs are in `workdir`, with those of other reproductions; `workers` are trained at once.
 
     Raises:
       UserError: where a run cannot be trained.
