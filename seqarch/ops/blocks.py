@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from seqarch.ops import bias
 from seqarch.ops.bias import Gates
-from seqarch.ops.numerics import dot
+from seqarch.ops.chunks import split
+from seqarch.ops.numerics import dot, fill
 from seqarch.ops.online_softmax import Partial
 from seqarch.ops.visibility import Places, Rule, may_see
 from seqarch.types import Array, Bool, Float, Int
@@ -182,7 +183,7 @@ def join_queries(
 def _blocks(x: Array, block: int) -> Array:
     """Returns x [..., T, K] as blocks [M, ..., C, K], padded; C is at most T."""
     block = max(1, min(block, x.shape[-2]))
-    x = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, -x.shape[-2] % block), (0, 0)])
+    x = fill(x, x.ndim - 2, block)
     return jnp.moveaxis(x.reshape(*x.shape[:-2], -1, block, x.shape[-1]), -3, 0)
 
 
@@ -194,14 +195,7 @@ def _by_head(x: Array, groups: int, block: int) -> Array:
 
 def _cut(at: Places, block: int) -> Places:
     """Returns the places of blocks [M, B, C], with padding marked as absent."""
-    block = max(1, min(block, at.position.shape[1]))
-
-    def cut(x: Array) -> Array:
-        pad = [(0, 0), (0, -x.shape[1] % block), *[(0, 0)] * (x.ndim - 2)]
-        padded = jnp.pad(x, pad, constant_values=-1)
-        return jnp.moveaxis(padded.reshape(x.shape[0], -1, block, *x.shape[2:]), 1, 0)
-
-    return jax.tree.map(cut, at)
+    return split(jax.tree.map(lambda x: -1, at), at, block)
 
 
 def spans(

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqarch.ops.decay import Within
-from seqarch.ops.numerics import dot
+from seqarch.ops.numerics import dot, fill
 from seqarch.types import Array, Float
 
 
@@ -40,8 +40,8 @@ def by_channel(
 ) -> Within:
     """Returns a chunk with decays per key channel; g is their logarithms."""
     R, C = len(reads), g.shape[1]
-    padding = [(0, 0), (0, (1 << (C - 1).bit_length()) - C), (0, 0), (0, 0)]
-    g, *sets = (jnp.pad(x.astype(jnp.float32), padding) for x in (g, *reads, *writes))
+    size = 1 << (C - 1).bit_length()
+    g, *sets = (fill(x.astype(jnp.float32), 1, size) for x in (g, *reads, *writes))
     given = _by_head(sets[:R]), _by_head(sets[R:]), jnp.swapaxes(g, 1, 2)
     scores, q, k, decay = _decayed(*given)
     ones = jnp.ones(g.shape[-1])  # a reduction that XLA on CPU runs fast

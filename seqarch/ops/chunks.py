@@ -5,19 +5,19 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from seqarch.ops.numerics import fill
 from seqarch.types import Array, PyTree
 
 
-def split(fill: PyTree, tokens: PyTree, chunk: int) -> PyTree:
-    """Returns tokens [B, T, ...] as chunks [M, B, C, ...], padded at the end with `fill`."""
+def split(padding: PyTree, tokens: PyTree, chunk: int) -> PyTree:
+    """Returns tokens [B, T, ...] as chunks [M, B, C, ...], with `padding` at the end."""
     chunk = max(1, min(chunk, tokens_of(tokens)))
 
-    def leaf(x: Array, fill: float) -> Array:
-        padding = [(0, 0), (0, -x.shape[1] % chunk)] + [(0, 0)] * (x.ndim - 2)
-        x = jnp.pad(x, padding, constant_values=fill)
+    def leaf(x: Array, value: float) -> Array:
+        x = fill(x, 1, chunk, value)
         return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
 
-    return jax.tree.map(leaf, tokens, fill)
+    return jax.tree.map(leaf, tokens, padding)
 
 
 def join(outputs: PyTree, time: int) -> PyTree:
@@ -39,5 +39,5 @@ def by_chunks(of: Callable[[PyTree], PyTree], given: PyTree, chunk: int) -> PyTr
 
     Padding is -1 in arrays of integers.
     """
-    fill = jax.tree.map(lambda x: -1 if jnp.issubdtype(x.dtype, jnp.integer) else 0, given)
-    return join(jax.lax.map(of, split(fill, given, chunk)), tokens_of(given))
+    padding = jax.tree.map(lambda x: -1 if jnp.issubdtype(x.dtype, jnp.integer) else 0, given)
+    return join(jax.lax.map(of, split(padding, given, chunk)), tokens_of(given))

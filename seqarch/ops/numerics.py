@@ -58,7 +58,7 @@ def spread(x: Array, size: int) -> Array:
     return jnp.einsum("...,c->...c", x, jnp.ones(size, x.dtype), precision="highest")
 
 
-def fill(x: Array, axis: int, size: int, value: int = 0) -> Array:
+def fill(x: Array, axis: int, size: int, value: float = 0) -> Array:
     """Returns an array with an axis filled up to a multiple of `size`."""
     missing = -x.shape[axis] % size
     widths = [(0, missing if each == axis else 0) for each in range(x.ndim)]

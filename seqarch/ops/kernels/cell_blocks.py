@@ -8,6 +8,7 @@ from jax.experimental.pallas import tpu as pltpu
 from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.cell_bodies import Masks
 from seqarch.ops.kernels.cells import CellKernel
+from seqarch.ops.numerics import fill
 from seqarch.types import Array, DTypeLike, Float
 
 MEMORY = 16 * 2**20  # bytes of a core's memory where the device is not known: those of a v4
@@ -87,7 +88,7 @@ class CellBlocks:
 
     def padded_state(self, h: Float[Array, "1 B E"]) -> Array:
         """Adds rows of zeros."""
-        return jnp.pad(h, [(0, 0), (0, self._rest[1]), (0, 0)])
+        return fill(h, 1, self._rows)
 
     def cut(self, x: Array) -> Float[Array, "T B L"]:
         """Returns an array without its padding."""

@@ -21,13 +21,13 @@ from seqarch.ops.kernels.lanes import by_head, in_lanes, layout_of, padded, padd
 from seqarch.ops.kernels.linear_attention import (
     call_by_rows,
     clamped,
-    filled,
     has_tiles,
     packed,
     unpacked,
 )
-from seqarch.ops.kernels.linear_attention_layout import WIDEST, Layout, fits
+from seqarch.ops.kernels.linear_attention_layout import CHUNK, WIDEST, Layout, fits
 from seqarch.ops.matrix_chunks import Tokens
+from seqarch.ops.numerics import fill
 from seqarch.types import Array, Float
 
 
@@ -67,7 +67,7 @@ def linear_attention(
         name: in_lanes(x, layout.value if name == "v" else layout.key) for name, x in keys.items()
     }
     if starts is not None:
-        starts = filled(starts, flat["v"].shape[1] - starts.shape[1])
+        starts = fill(starts, 1, CHUNK)
     first = jnp.swapaxes(padded_state(layout, state), 2, 3)
     o, S = _attend(layout, flat, packed(transposed(layout), first, None), starts)
     S = jnp.swapaxes(unpacked(transposed(layout), S)[0], 2, 3)

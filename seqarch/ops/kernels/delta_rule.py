@@ -22,14 +22,14 @@ from seqarch.ops.kernels.delta_rule_heads import chunk_size, unit_rows
 from seqarch.ops.kernels.lanes import by_head, in_lanes, layout_of, padded, padded_state, unread
 from seqarch.ops.kernels.linear_attention import (
     call_by_rows,
-    filled,
     has_tiles,
     log_decays,
     packed,
     unpacked,
 )
-from seqarch.ops.kernels.linear_attention_layout import Layout
+from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout
 from seqarch.ops.matrix_chunks import Tokens
+from seqarch.ops.numerics import fill
 from seqarch.types import Array, Float
 
 
@@ -63,22 +63,21 @@ def delta_rule(
         r = unread(r, starts)
     q, k, r = (in_lanes(x, layout.key) for x in (tokens.q, tokens.k, r))
     v = in_lanes(tokens.v, layout.value)
-    g = _log_decays(layout, tokens, q.shape[1] - tokens.q.shape[1])
+    g = _log_decays(layout, tokens)
     o, S = _erase(layout, q, k, v, r, g, packed(layout, padded_state(layout, state), None))
     key, value = state.shape[2:]
     return by_head(o, tokens.v), unpacked(layout, S)[0][:, :, :key, :value]
 
 
-def _log_decays(layout: Layout, tokens: Tokens, rest: int) -> Float[Array, "B I M R L"] | None:
+def _log_decays(layout: Layout, tokens: Tokens) -> Float[Array, "B I M R L"] | None:
     """Returns the log-decays of chunks, a unit a row, its heads side by side."""
     g = log_decays(tokens)
     if g is None:
         return None
-    g = filled(g, rest)
+    g = fill(g, 1, CHUNK)
     shape = len(g), -1, chunk_size(layout), layout.turns, layout.together, layout.paired
     g = jnp.transpose(g.reshape(shape), (0, 3, 1, 4, 5, 2))
-    g = g.reshape(*g.shape[:4], -1)
-    return jnp.pad(g, [(0, 0)] * 3 + [(0, unit_rows(layout) - layout.together), (0, 0)])
+    return fill(g.reshape(*g.shape[:4], -1), 3, unit_rows(layout))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

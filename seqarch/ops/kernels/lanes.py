@@ -3,10 +3,9 @@
 import jax.numpy as jnp
 
 from seqarch.ops.kernels import LANES
-from seqarch.ops.kernels.linear_attention import filled
 from seqarch.ops.kernels.linear_attention_layout import CHUNK, WIDEST, Layout
 from seqarch.ops.matrix_chunks import Tokens
-from seqarch.ops.numerics import behind
+from seqarch.ops.numerics import behind, fill
 from seqarch.types import Array, Bool, Float
 
 
@@ -32,8 +31,8 @@ def layout_of(tokens: Tokens, widest: int = WIDEST) -> Layout:
 
 def in_lanes(x: Float[Array, "B T H X"], channels: int) -> Float[Array, "B M HY"]:
     """Returns the heads side by side, with zeros for more channels and for idle tokens behind."""
-    x = _with_channels(x, channels)
-    return filled(x.reshape(*x.shape[:2], -1), -x.shape[1] % CHUNK)
+    x = fill(x, 3, channels)
+    return fill(x.reshape(*x.shape[:2], -1), 1, CHUNK)
 
 
 def by_head(x: Float[Array, "B M HY"], like: Float[Array, "B T H X"]) -> Float[Array, "B T H X"]:
@@ -44,15 +43,9 @@ def by_head(x: Float[Array, "B M HY"], like: Float[Array, "B T H X"]) -> Float[A
 
 def padded_state(layout: Layout, state: Float[Array, "B H K V"]) -> Float[Array, "B H KP VP"]:
     """Returns a state with zeros for the channels that a layout adds."""
-    state = jnp.swapaxes(_with_channels(state, layout.value), 2, 3)
-    return jnp.swapaxes(_with_channels(state, layout.key), 2, 3)
+    return fill(fill(state, 2, layout.key), 3, layout.value)
 
 
 def unread(r: Float[Array, "B T H K"], starts: Bool[Array, "B T"]) -> Float[Array, "B T H K"]:
     """Returns the delta rule's reads, 0 where the state is forgotten: that is not erased."""
     return jnp.where(behind(starts, r), jnp.zeros((), r.dtype), r)
-
-
-def _with_channels(x: Float[Array, "B T H X"], size: int) -> Float[Array, "B T H Y"]:
-    rest = size - x.shape[3]
-    return jnp.pad(x, [(0, 0)] * 3 + [(0, rest)]) if rest else x

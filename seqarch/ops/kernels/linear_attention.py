@@ -20,7 +20,7 @@ from seqarch.ops.kernels.call import say_once
 from seqarch.ops.kernels.linear_attention_calls import backward, forward
 from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout, fits
 from seqarch.ops.matrix_chunks import Tokens
-from seqarch.ops.numerics import behind
+from seqarch.ops.numerics import behind, fill
 from seqarch.ops.sharded_rows import by_rows, row_devices
 from seqarch.types import Array, Bool, Float, PyTree
 
@@ -83,9 +83,8 @@ def linear_attention(
     """
     q, k, v = tokens.q, tokens.k, tokens.v
     layout = Layout(*q.shape[2:], v.shape[3], sums is not None)
-    rest = -q.shape[1] % CHUNK
-    q, k, v = (filled(x.reshape(*x.shape[:2], -1), rest) for x in (q, k, v))
-    g = _log_decays(layout, tokens, rest)
+    q, k, v = (fill(x.reshape(*x.shape[:2], -1), 1, CHUNK) for x in (q, k, v))
+    g = _log_decays(layout, tokens)
     o, S, *read = _attend(layout, q, k, v, g, packed(layout, state, sums))
     time = tokens.q.shape[1]
     o = o[:, :time].reshape(tokens.v.shape)
@@ -94,11 +93,6 @@ def linear_attention(
         return o, None, S, None
     heads = read[0][:, :, : layout.heads_together, :time].reshape(len(o), layout.heads, time)
     return o, jnp.swapaxes(heads, 1, 2), S, sums
-
-
-def filled(x: Float[Array, "B T *X"] | Bool[Array, "B T"], rest: int) -> Array:
-    """Returns x with `rest` idle tokens behind the others."""
-    return jnp.pad(x, [(0, 0), (0, rest), *[(0, 0)] * (x.ndim - 2)]) if rest else x
 
 
 def log_decays(tokens: Tokens) -> Float[Array, "B T H"] | None:
@@ -118,14 +112,13 @@ def clamped(g: Float[Array, "B T *X"], starts: Bool[Array, "B T"] | None) -> Flo
     return g if starts is None else jnp.where(behind(starts, g), FLOOR, g)
 
 
-def _log_decays(layout: Layout, tokens: Tokens, rest: int) -> Float[Array, "B I R T"] | None:
+def _log_decays(layout: Layout, tokens: Tokens) -> Float[Array, "B I R T"] | None:
     """Returns the log-decays of the heads of each turn of the grid, a head a row."""
     g = log_decays(tokens)
     if g is None:
         return None
-    g = jnp.swapaxes(filled(g, rest), 1, 2)
-    g = g.reshape(len(g), layout.turns, -1, g.shape[2])
-    return jnp.pad(g, [(0, 0), (0, 0), (0, layout.rows - g.shape[2]), (0, 0)])
+    g = jnp.swapaxes(fill(g, 1, CHUNK), 1, 2)
+    return fill(g.reshape(len(g), layout.turns, -1, g.shape[2]), 2, layout.rows)
 
 
 def packed(

@@ -28,6 +28,7 @@ from seqarch.ops.kernels.selective_scan_arrays import (
     Spread,
 )
 from seqarch.ops.kernels.selective_scan_bodies import backward_body, forward_body
+from seqarch.ops.numerics import fill
 from seqarch.ops.sharded_rows import by_rows, row_devices
 from seqarch.types import Array, Float
 
@@ -79,18 +80,13 @@ def selective_scan(
     """
     time = x.shape[1]
     chunk = kernels.chunk_of(time, A.shape[1])
-
-    def padded(tokens: Array, fill: float = 0.0) -> Array:
-        """Adds tokens that leave the state alone."""
-        padding = [(0, 0), (0, -time % chunk)] + [(0, 0)] * (tokens.ndim - 2)
-        return jnp.pad(tokens, padding, constant_values=fill)
-
     halves = all(array.dtype == jnp.bfloat16 for array in (x, B, C))
     B, C = (array.astype(jnp.bfloat16 if halves else jnp.float32) for array in (B, C))
     x = x if x.dtype == jnp.bfloat16 else x.astype(jnp.float32)
     delta, A, D, h0 = (array.astype(jnp.float32) for array in (delta, A, D, h0))
-    keep = None if keep is None else padded(keep.astype(jnp.float32), 1.0)
-    y, h = _scan(kernels, negative, chunk, *map(padded, (x, delta, B, C)), A, D, h0, keep)
+    x, delta, B, C = (fill(array, 1, chunk) for array in (x, delta, B, C))
+    keep = None if keep is None else fill(keep.astype(jnp.float32), 1, chunk, 1.0)
+    y, h = _scan(kernels, negative, chunk, x, delta, B, C, A, D, h0, keep)
     return y[:, :time], h
 
 
