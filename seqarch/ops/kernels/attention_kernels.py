@@ -12,19 +12,18 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.block_pairs import FIRST, LAST, NEW, OVER
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, iota, product
 from seqarch.ops.online_softmax import NOTHING
 from seqarch.types import Array, Float
 
 LN2 = math.log(2.0)
 LOWEST = NOTHING / 2  # where a maximum begins: above what is masked, below every score
-PLAIN, ACROSS = (((1,), (0,)), ((), ())), (((1,), (1,)), ((), ()))  # A B and A B^T
 
 
 class How(NamedTuple):
@@ -61,7 +60,7 @@ class How(NamedTuple):
         lanes, width = x.shape[1], x.shape[1] // self.heads
         if 2 * self.half == lanes:
             return pltpu.roll(x, self.half, 1)
-        lane = jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
+        lane = iota(x.shape, COLUMNS)
         if self.heads > 1:
             lane &= width - 1  # a power of 2
         before, after = pltpu.roll(x, lanes - self.half, 1), pltpu.roll(x, self.half, 1)
@@ -72,7 +71,7 @@ class How(NamedTuple):
         if self.heads == 1:
             return x
         size = x.shape[1] // self.heads
-        lane = jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
+        lane = iota(x.shape, COLUMNS)
         return jnp.where((lane >= head * size) & (lane < (head + 1) * size), x, jnp.zeros_like(x))
 
     def rows_of(self, head: int, rows: int) -> slice:
@@ -127,8 +126,8 @@ class Turn(NamedTuple):
         """Returns whether each query sees each key [keys, queries]; None: all see all."""
         seen = None
         if how.causal:
-            index = lambda axis: jax.lax.broadcasted_iota(jnp.int32, (how.size,) * 2, axis)
-            ahead, start = index(1) - index(0), how.size * (k_block - q_block)
+            query, key = (iota((how.size,) * 2, axis) for axis in (COLUMNS, ROWS))
+            ahead, start = query - key, how.size * (k_block - q_block)
             seen = ahead >= start
             if how.window is not None:
                 seen &= ahead < start + how.window
@@ -141,14 +140,6 @@ class Turn(NamedTuple):
 
 def _masked(scores: Array, seen: Array | None) -> Array:
     return scores if seen is None else jnp.where(seen, scores, NOTHING)
-
-
-def _dot(a: Array, b: Array, contract: Any) -> Array:
-    """Returns a product, summed in float32; float32 operands are not rounded."""
-    precise = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
-    return jax.lax.dot_general(
-        a, b, contract, precision=precise, preferred_element_type=jnp.float32
-    )
 
 
 def forward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: Any) -> None:
@@ -168,13 +159,15 @@ def forward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: Any
         seen = turn.seen(*blocks, how)
         for head in range(how.heads):
             own = how.rows_of(head, len(values))
-            scores = _masked(_dot(keys, how.of_head(queries[...], head), ACROSS), seen)
+            scores = _masked(product(keys, how.of_head(queries[...], head), COLUMNS, COLUMNS), seen)
             before = top[head]
             highest = jnp.maximum(before, scores.max(0, keepdims=True))
             weights, fade = jnp.exp2(scores - highest), jnp.exp2(before - highest)
             top[head] = highest
             total[head] = total[head] * fade + weights.sum(0, keepdims=True)
-            sums[own] = sums[own] * fade + _dot(values[own], weights.astype(v.dtype), PLAIN)
+            sums[own] = sums[own] * fade + product(
+                values[own], weights.astype(v.dtype), COLUMNS, ROWS
+            )
 
     @pl.when(turn.at(LAST))
     def _():
@@ -213,14 +206,14 @@ def backward_kernel(how: How, turn: Turn, inputs: Any, outputs: Any, scratch: An
         seen = turn.seen(q_block, k_block, how)
         for head in range(how.heads):
             of_q, of_do = how.of_head(queries, head), how.of_head(do[...], head)
-            scores = _masked(_dot(keys[...], of_q, ACROSS), seen)
+            scores = _masked(product(keys[...], of_q, COLUMNS, COLUMNS), seen)
             most = jnp.where(log_total[head] > NOTHING, log_total[head], -NOTHING)
             weights = jnp.exp2(scores - most)
-            dv_sums[...] += _dot(weights.astype(v.dtype), of_do, PLAIN)
-            d = weights * (_dot(v[...], of_do, ACROSS) - along[place, head])
+            dv_sums[...] += product(weights.astype(v.dtype), of_do, COLUMNS, ROWS)
+            d = weights * (product(v[...], of_do, COLUMNS, COLUMNS) - along[place, head])
             d, own = d.astype(q.dtype), how.rows_of(head, len(across))
-            dk_sums[...] += _dot(d, of_q, PLAIN)
-            dq_sums[place, own] += _dot(across[own], d, PLAIN)
+            dk_sums[...] += product(d, of_q, COLUMNS, ROWS)
+            dq_sums[place, own] += product(across[own], d, COLUMNS, ROWS)
 
     @pl.when(turn.at(OVER))
     def _():

@@ -21,7 +21,7 @@ from seqarch.ops.cache_slots import is_narrow
 from seqarch.ops.kernels.attention_calls import VMEM
 from seqarch.ops.kernels.attention_kernels import LN2, LOWEST
 from seqarch.ops.kernels.call import kernel_call
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS, iota, product
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, iota, product
 from seqarch.ops.numerics import fill
 from seqarch.ops.online_softmax import NOTHING, Partial
 from seqarch.ops.sharded_rows import by_rows, row_devices

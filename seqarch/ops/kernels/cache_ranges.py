@@ -19,7 +19,7 @@ from seqarch.ops.kernels.attention_kernels import LN2
 from seqarch.ops.kernels.block_pairs import WORDS
 from seqarch.ops.kernels.cache_attention import LEAST, Online
 from seqarch.ops.kernels.call import kernel_call
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS, iota
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, iota
 from seqarch.ops.numerics import dot, fill
 from seqarch.ops.online_softmax import Partial, absorb, empty, finish
 from seqarch.ops.sharded_rows import by_rows, row_devices

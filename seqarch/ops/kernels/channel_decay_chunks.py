@@ -35,7 +35,7 @@ from seqarch.ops.kernels.delta_rule_heads import (
     times,
     transposed_times,
 )
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS
+from seqarch.ops.kernels.matrices import COLUMNS
 from seqarch.ops.kernels.parts import Parts, part_pairs, parts_of, parts_product, rows_product
 from seqarch.types import Array, Float
 

@@ -18,7 +18,7 @@ from seqarch.ops.kernels.channel_decay_levels import Levels, Steps, in_step
 from seqarch.ops.kernels.channel_decay_levels import gradients as gradients_within
 from seqarch.ops.kernels.delta_rule_chunks import solve_all
 from seqarch.ops.kernels.delta_rule_heads import after_a_token, before_a_token, transposed_times
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS, iota
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, iota
 from seqarch.ops.kernels.parts import Parts, part_pairs, parts_of, parts_product, rows_product
 from seqarch.types import Array, Float
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqarch.ops.kernels.delta_rule_heads import UnitHeads
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS, product
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, product
 from seqarch.ops.kernels.parts import Parts, parts_of, parts_product
 from seqarch.types import Array, DTypeLike, Float
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from seqarch.ops.kernels.delta_rule_decays import DeltaDecays
 from seqarch.ops.kernels.delta_rule_heads import UnitHeads, after_a_token, times
 from seqarch.ops.kernels.delta_rule_solve import solve, unit_inverses
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS
 from seqarch.ops.kernels.parts import Parts, parts_of, parts_product
 from seqarch.types import Array, Float
 

@@ -9,15 +9,8 @@ import jax.numpy as jnp
 
 from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.delta_rule_heads import UnitHeads, unit_rows
-from seqarch.ops.kernels.linear_attention_heads import (
-    COLUMNS,
-    NEVER,
-    ROWS,
-    columns,
-    iota,
-    is_head,
-    product,
-)
+from seqarch.ops.kernels.linear_attention_heads import NEVER, columns, is_head
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, iota, product
 from seqarch.ops.kernels.parts import parts_of, parts_product, split
 from seqarch.types import Array, Bool, DTypeLike, Float
 

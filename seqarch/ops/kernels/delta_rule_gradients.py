@@ -8,7 +8,7 @@ G_{t-1} is r_t . dr_t; the last token's also has that of the decay of the state 
 from seqarch.ops.kernels.delta_rule_chunks import DeltaChunk, solve_all
 from seqarch.ops.kernels.delta_rule_decays import DeltaGradients
 from seqarch.ops.kernels.delta_rule_heads import times, transposed_times
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS
 from seqarch.ops.kernels.parts import part_pairs, parts_product, rows_product
 from seqarch.types import Array, Float
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
 from seqarch.ops.kernels import LANES
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS, iota, is_head, only
+from seqarch.ops.kernels.linear_attention_heads import is_head, only
 from seqarch.ops.kernels.linear_attention_layout import Layout
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, iota
 from seqarch.ops.kernels.parts import Parts, parts_product
 from seqarch.types import Array, Bool, Float
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.delta_rule_heads import UnitHeads
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS, ROWS, iota, product
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, iota, product
 from seqarch.ops.kernels.parts import Parts, rounded
 from seqarch.types import Array, DTypeLike, Float
 

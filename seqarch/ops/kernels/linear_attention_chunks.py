@@ -15,15 +15,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from seqarch.ops.kernels import LANES
-from seqarch.ops.kernels.linear_attention_heads import (
-    COLUMNS,
-    ROWS,
-    HeadDecays,
-    HeadLanes,
-    columns,
-    product,
-)
+from seqarch.ops.kernels.linear_attention_heads import HeadDecays, HeadLanes, columns
 from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, product
 
 
 def forward_chunks(*refs: Any, layout: Layout, decays: bool, keep: bool) -> None:

@@ -17,7 +17,8 @@ from jax.experimental.pallas import triton as plgpu
 
 from seqarch.ops.kernels.call import kernel_call, say_once
 from seqarch.ops.kernels.linear_attention import call_by_rows, decays_per_head, log_decays
-from seqarch.ops.kernels.linear_attention_heads import COLUMNS, GRID, ROWS, iota, product
+from seqarch.ops.kernels.linear_attention_heads import GRID
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, iota, product
 from seqarch.ops.matrix_chunks import Tokens
 from seqarch.ops.numerics import fill
 from seqarch.ops.sharded_rows import row_devices

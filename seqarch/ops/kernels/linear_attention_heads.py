@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
-import jax
 import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
 from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.linear_attention_layout import CHUNK, Layout
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, iota, product
 from seqarch.types import Array, Bool, Float
 
 NEVER = -1e30  # a logarithm of 0
-ROWS, COLUMNS = 0, 1
 # Log-decays of at least -128 on this grid are two numbers in bfloat16, and any sum of a chunk's is
 # exact in float32.
 GRID = 2.0**-10
@@ -152,20 +151,6 @@ def _sums(x: Float[Array, "R C"], until: Float[Array, "C C"]) -> Float[Array, "R
     high = x.astype(jnp.bfloat16)
     low = (x - high.astype(jnp.float32)).astype(jnp.bfloat16)
     return sum(product(part, until, COLUMNS, ROWS) for part in (high, low))
-
-
-def product(a: Array, b: Array, of_a: int, of_b: int) -> Array:
-    """Returns the product of two matrices over an axis of each, in float32."""
-    if a.dtype != b.dtype:
-        a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-    # The default would be what jax.default_matmul_precision says, also of bfloat16.
-    precision = "highest" if a.dtype == jnp.float32 else "default"
-    axes = (((of_a,), (of_b,)), ((), ()))
-    return jax.lax.dot_general(a, b, axes, precision=precision, preferred_element_type=jnp.float32)
-
-
-def iota(shape: tuple[int, ...], axis: int) -> Array:
-    return jax.lax.broadcasted_iota(jnp.int32, shape, axis)
 
 
 def is_head(shape: tuple[int, int], size: int, head: int, axis: int = COLUMNS) -> Array:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from seqarch.ops.kernels.linear_attention_heads import ROWS, product
+from seqarch.ops.kernels.matrices import ROWS, product
 from seqarch.types import Array, DTypeLike, Float
 
 Parts = tuple[Array, ...]  # the large part first

@@ -14,6 +14,7 @@ from jax.experimental import pallas as pl
 
 from seqarch.ops.kernels import LANES
 from seqarch.ops.kernels.call import unrolled
+from seqarch.ops.kernels.matrices import COLUMNS, ROWS, iota, product
 from seqarch.types import Array, DTypeLike, Float
 
 UNROLL = 4  # groups in a turn of a loop: one is on the matrix unit while others are on the vector's
@@ -109,21 +110,14 @@ class Scratch(NamedTuple):
     states: Ref
 
 
-def product(a: Array, b: Array, dtype: DTypeLike, *, over: int = 0) -> Float[Array, "G _"]:
-    """Returns a [G, K] times b [K, M], or times its transpose [M, K] with over=1, in float32."""
-    precision = "highest" if dtype == jnp.float32 else "default"  # whatever is in force
-    return jax.lax.dot_general(
-        a.astype(dtype),
-        b.astype(dtype),
-        (((1,), (over,)), ((), ())),
-        precision=precision,
-        preferred_element_type=jnp.float32,
-    )
+def cast_product(a: Array, b: Array, dtype: DTypeLike, *, over: int = 0) -> Float[Array, "G _"]:
+    """Returns a [G, K] times b [K, M], or b^T [M, K] with over=1, both cast to a dtype."""
+    return product(a.astype(dtype), b.astype(dtype), COLUMNS, over)
 
 
 def own_columns(group: int, N: int) -> Array:
     """Returns where a column [G, G N] is of the row's token."""
-    row, column = (jax.lax.broadcasted_iota(jnp.int32, (group, group * N), axis) for axis in (0, 1))
+    row, column = (iota((group, group * N), axis) for axis in (ROWS, COLUMNS))
     return row == (column >> int(math.log2(N)))  # a division is not compiled for absent TPUs
 
 

@@ -24,13 +24,13 @@ from seqarch.ops.kernels.selective_scan_arrays import (
     ScanTokens,
     Scratch,
     Spread,
+    cast_product,
     column,
     in_float32,
     over_channels,
     over_groups,
     over_states,
     own_columns,
-    product,
     spread_columns,
     spread_rows,
     stack,
@@ -83,7 +83,7 @@ def forward_body(
                 before = step(first + t, before)
                 after.append(before)
             at = pl.ds(first, group)
-            read = product(C[0, at, :], stack(after), C.dtype)
+            read = cast_product(C[0, at, :], stack(after), C.dtype)
             y[0, at, lanes] = (read + D * in_float32(tokens.x[0, at, lanes])).astype(y.dtype)
             return before
 
@@ -153,7 +153,7 @@ def backward_body(
                 states[states_of(first + t + 1, N), :] = h
                 after.append(h)
             dy = given.dy[0, pl.ds(first, group), lanes]
-            add_own(to.C, first, product(dy, stack(after), dtype, over=1))
+            add_own(to.C, first, cast_product(dy, stack(after), dtype, over=1))
             return h
 
         def back(first: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -170,11 +170,11 @@ def backward_body(
             at, gradients = pl.ds(first, group), stack(gradients)
             rows = (ref[0, at, lanes] for ref in (tokens.x, tokens.delta, given.dy))
             x, delta, dy = map(in_float32, rows)
-            by_B = product(given.B[0, at, :], gradients, dtype)
-            by_A = product(own.astype(dtype), stack(exponents), dtype)
+            by_B = cast_product(given.B[0, at, :], gradients, dtype)
+            by_A = cast_product(own.astype(dtype), stack(exponents), dtype)
             to.delta[0, at, lanes] = math.log(2) * by_A + by_B * x
             to.x[0, at, lanes] = (by_B * delta + D * dy).astype(to.x.dtype)
-            add_own(to.B, first, product(delta * x, gradients, dtype, over=1))
+            add_own(to.B, first, cast_product(delta * x, gradients, dtype, over=1))
             return dh, dA, dD + x * dy
 
         over_groups(count, group, again, entering)
