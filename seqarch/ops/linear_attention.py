@@ -12,8 +12,6 @@ transformers with hardware-efficient training", section 4 (decay per key channel
 "Parallelizing linear transformers with the delta rule over sequence length", section 2.
 """
 
-from types import ModuleType
-
 import jax.numpy as jnp
 
 from seqarch.ops import affine
@@ -83,8 +81,11 @@ def linear_attention_and_sums(
       sums: z before the first token.
     """
     run, tokens = FORMS.pick(method), Tokens(q, k, v, log_decay, starts=starts)
-    if run is _pallas and _kernel().takes(tokens, otherwise=ACCELERATOR):
-        return _kernel().linear_attention(tokens, state, sums)
+    if run is _pallas:
+        from seqarch.ops.kernels import linear_attention as kernel
+
+        if kernel.takes(tokens, otherwise=ACCELERATOR):
+            return kernel.linear_attention(tokens, state, sums)
     tokens = tokens._replace(v=jnp.concatenate([v, jnp.ones_like(v[..., :1])], axis=-1))
     state = jnp.concatenate([state, sums[..., None]], axis=-1)
     o, S = run(recurrence(tokens), tokens, state, chunk=chunk)
@@ -126,13 +127,15 @@ def _pallas(
     of: affine.Recurrence, tokens: Tokens, state: Float[Array, "B H K V"], *, chunk: int
 ) -> tuple[Float[Array, "B T H V"], Float[Array, "B H K V"]]:
     """Computes a recurrence by kernels, or by ACCELERATOR where they do not have it."""
-    if _kernel().takes(tokens, otherwise=ACCELERATOR):
-        o, _, S, _ = _kernel().linear_attention(tokens, state)
+    from seqarch.ops.kernels import channel_decay, delta_rule, linear_attention
+
+    if linear_attention.takes(tokens, otherwise=ACCELERATOR):
+        o, _, S, _ = linear_attention.linear_attention(tokens, state)
         return o, S
-    if _delta_kernel().takes(tokens, otherwise=ACCELERATOR):
-        return _delta_kernel().delta_rule(tokens, state)
-    if _channel_kernel().takes(tokens, otherwise=ACCELERATOR):
-        return _channel_kernel().linear_attention(tokens, state)
+    if delta_rule.takes(tokens, otherwise=ACCELERATOR):
+        return delta_rule.delta_rule(tokens, state)
+    if channel_decay.takes(tokens, otherwise=ACCELERATOR):
+        return channel_decay.linear_attention(tokens, state)
     return affine.FORMS[ACCELERATOR](of, tokens, state, chunk=chunk)
 
 
@@ -145,27 +148,6 @@ def _triton(
     if kernel.takes(tokens, otherwise=ACCELERATOR):
         return kernel.linear_attention(tokens, state)
     return affine.FORMS[ACCELERATOR](of, tokens, state, chunk=chunk)
-
-
-def _kernel() -> ModuleType:
-    """Returns the kernels' module, which takes a while to import."""
-    from seqarch.ops.kernels import linear_attention as kernel
-
-    return kernel
-
-
-def _delta_kernel() -> ModuleType:
-    """Returns the module of the delta rule's kernels."""
-    from seqarch.ops.kernels import delta_rule as kernel
-
-    return kernel
-
-
-def _channel_kernel() -> ModuleType:
-    """Returns the module of the kernels for decays per key channel."""
-    from seqarch.ops.kernels import channel_decay as kernel
-
-    return kernel
 
 
 ACCELERATOR = "parallel"
