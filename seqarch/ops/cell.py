@@ -16,9 +16,9 @@ import jax.numpy as jnp
 
 from seqarch.ops.forms import Forms, Kernel
 from seqarch.ops.kernels import cells as kernels
-from seqarch.ops.newton import newton
+from seqarch.ops.newton import NewtonCell, newton
 from seqarch.ops.numerics import behind, dot, multiply_rows
-from seqarch.types import Array, Bool, Float
+from seqarch.types import Array, Bool, Float, PyTree
 
 
 class Cell(NamedTuple):
@@ -102,7 +102,7 @@ def _chosen(valid: Array | None, then: tuple, otherwise: tuple) -> tuple[Array, 
 
 
 def _states(
-    cell: Cell, u: Array, keep: Array | None, valid: Array | None, W: Array, state: tuple
+    cell: NewtonCell, u: Array, keep: Array | None, valid: Array | None, W: PyTree, state: tuple
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
     """Returns the states after all tokens [T, B, *S], and the last one."""
 

@@ -10,13 +10,14 @@ Source: Cho et al. 2014, "Learning phrase representations using RNN encoder-deco
 where the reset comes before the product, W (r * h).
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
-from seqarch.ops.cell import in_kernels
+from seqarch.ops import cell
 from seqarch.ops.forms import Forms, Kernel
 from seqarch.ops.kernels.cells import GRU
-from seqarch.ops.newton import newton
 from seqarch.ops.numerics import dot, multiply_rows
 from seqarch.types import Array, Bool, Float
 
@@ -63,19 +64,34 @@ def _project(h: Array, W: Array, b: Array) -> Array:
     return s + b[None].astype(jnp.float32)
 
 
-def _sequential(
-    u: Array, keep: Array | None, valid: Array | None, W: Array, b: Array, h: Array
-) -> tuple[Array, Array]:
-    def step(h, inputs):
-        u, keep, valid = inputs
-        before = h if keep is None else h * keep[:, None]
-        _, z, n = _gates(u, _project(before, W, b))
-        after = n + z * (before - n)
-        h = after if valid is None else jnp.where(valid[:, None], after, h)
-        return h, h
+class GRUCell:
+    """The GRU as a cell whose weights are (W, b)."""
 
-    h, hs = jax.lax.scan(step, h, (u, keep, valid))
+    def update(self, u: Array, s: Array, state: tuple[Array]) -> tuple[Array]:
+        _, z, n = _gates(u, s)
+        return (n + z * (state[0] - n),)
+
+    def product(self, h: Array, weights: tuple[Array, Array]) -> Array:
+        W, b = weights
+        return _project(h, W, b.reshape((1,) * (h.ndim - 2) + b.shape))
+
+    def within(self, weights: tuple[Array, Array]) -> Array:
+        W = weights[0]
+        return jnp.einsum("ege->ge", W.reshape(len(W), 3, -1)).reshape(-1)
+
+
+CELL = GRUCell()
+
+
+def _of_cells(
+    form: str, u: Array, keep: Array | None, valid: Array | None, W: Array, b: Array, h: Array
+) -> tuple[Array, Array]:
+    """Computes a form that all cells have."""
+    hs, (h,) = cell.FORMS[form](CELL, u, keep, valid, (W, b), (h,))
     return hs, h
+
+
+_sequential = partial(_of_cells, "sequential")
 
 
 @jax.custom_vjp
@@ -184,44 +200,23 @@ def _backward_stepwise(saved, cotangents):
 _stepwise.defvjp(_forward, _backward_stepwise)
 
 
-class GRUCell:
-    """The GRU as a cell whose weights are (W, b), for Newton's method."""
-
-    def update(self, u: Array, s: Array, state: tuple[Array]) -> tuple[Array]:
-        _, z, n = _gates(u, s)
-        return (n + z * (state[0] - n),)
-
-    def product(self, h: Array, weights: tuple[Array, Array]) -> Array:
-        W, b = weights
-        return _project(h, W, b.reshape((1,) * (h.ndim - 2) + b.shape))
-
-    def within(self, weights: tuple[Array, Array]) -> Array:
-        W = weights[0]
-        return jnp.einsum("ege->ge", W.reshape(len(W), 3, -1)).reshape(-1)
-
-
-CELL = GRUCell()
-
-
-def _newton(
-    u: Array, keep: Array | None, valid: Array | None, W: Array, b: Array, h: Array
-) -> tuple[Array, Array]:
-    hs, (h,) = newton(CELL, u, keep, valid, (W, b), (h,))
-    return hs, h
-
-
 def _pallas(
     u: Array, keep: Array | None, valid: Array | None, W: Array, b: Array, h: Array
 ) -> tuple[Array, Array]:
     """Computes the kernels for a TPU, or `_recompute` where those cannot, said once."""
-    found = in_kernels(GRU, u, keep, valid, W, b, (h,))
+    found = cell.in_kernels(GRU, u, keep, valid, W, b, (h,))
     if found is None:
         return _recompute(u, keep, valid, W, b, h)
     return found[0], found[1][0]
 
 
 FORMS = Forms(
-    {"sequential": _sequential, "recompute": _recompute, "stepwise": _stepwise, "newton": _newton},
+    {
+        "sequential": _sequential,
+        "recompute": _recompute,
+        "stepwise": _stepwise,
+        "newton": partial(_of_cells, "newton"),
+    },
     cpu="stepwise",
     accelerator="recompute",
     tpu="pallas",
