@@ -9,6 +9,8 @@ has kernels for its other branches; between tokens of a row, "pallas" is the gat
 Source: Yuan et al. 2025, "Native sparse attention", sections 3.3 and 3.4.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -135,14 +137,10 @@ def gathered_cache(
     return tuple(found)
 
 
-def _masked(q, k, v, at: Places, *, size: int, block: int) -> Partial:
+def _compared(form: str, q, k, v, at: Places, *, size: int, block: int) -> Partial:
+    """Computes a form of attention, in which every query is compared with every key."""
     k, v = k[:, :, None], v[:, :, None]
-    return ATTENTION["materialised"](q, k, v, at, at, Rule(chosen=size), block=block)
-
-
-def _blockwise(q, k, v, at: Places, *, size: int, block: int) -> Partial:
-    k, v = k[:, :, None], v[:, :, None]
-    return ATTENTION["blockwise"](q, k, v, at, at, Rule(chosen=size), block=block)
+    return ATTENTION[form](q, k, v, at, at, Rule(chosen=size), block=block)
 
 
 def _gathered(q, k, v, at: Places, *, size: int, block: int) -> Partial:
@@ -151,7 +149,11 @@ def _gathered(q, k, v, at: Places, *, size: int, block: int) -> Partial:
 
 
 FORMS = Forms(
-    {"masked": _masked, "blockwise": _blockwise, "gathered": _gathered},
+    {
+        "masked": partial(_compared, "materialised"),
+        "blockwise": partial(_compared, "blockwise"),
+        "gathered": _gathered,
+    },
     cpu="blockwise",
     accelerator="gathered",
     tpu="pallas",
