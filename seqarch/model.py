@@ -17,7 +17,7 @@ from seqarch.block_stack import BlockStack, make_block, make_causal
 from seqarch.config import ModelConfig
 from seqarch.errors import UserError
 from seqarch.layers import Block, RMSNorm
-from seqarch.ops.numerics import project
+from seqarch.ops.numerics import project, tokens_at
 from seqarch.patterns import Layer
 from seqarch.token_rows import check_tokens, document_lengths
 from seqarch.types import Array, Bool, Float, Int, State
@@ -210,7 +210,7 @@ class LanguageModel(BlockStack):
 
     def _unembed(self, x: Float[Array, "B T D"], positions: Int[Array, "B Q"] | None) -> Array:
         """Returns the logits of positions; None: of all."""
-        return self.logits(self.norm(x if positions is None else _gather(x, positions)))
+        return self.logits(self.norm(x if positions is None else tokens_at(x, positions)))
 
     def _block(self, config: ModelConfig, layer: Layer, rngs: nnx.Rngs) -> Block:
         return make_block(config, make_causal(config, layer, rngs), rngs)
@@ -224,12 +224,6 @@ def find_model(config: ModelConfig) -> type[LanguageModel]:
 def make_model(config: ModelConfig, *, rngs: nnx.Rngs) -> LanguageModel:
     """Returns the model of a config: a language model or an encoder-decoder, which extends it."""
     return find_model(config)(config, rngs=rngs)
-
-
-def _gather(x: Float[Array, "B T D"], positions: Int[Array, "B Q"]) -> Float[Array, "B Q D"]:
-    """Returns `x` at positions that differ within a row."""
-    row = jnp.arange(len(x))[:, None]
-    return x.at[row, positions].get(unique_indices=True, mode="promise_in_bounds")
 
 
 def _cast(param: nnx.Variable) -> nnx.Variable:

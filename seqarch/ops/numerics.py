@@ -70,6 +70,12 @@ def behind(mask: Array, x: Array) -> Array:
     return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
 
 
+def tokens_at(x: Float[Array, "B T D"], index: Int[Array, "B Q"]) -> Float[Array, "B Q D"]:
+    """Returns the tokens of each row at some indices, which differ within the row."""
+    row = jnp.arange(len(x))[:, None]
+    return x.at[row, index].get(unique_indices=True, mode="promise_in_bounds")
+
+
 def rms(x: Float[Array, "... D"], eps: float = 1e-6) -> Float[Array, "... D"]:
     """Returns x / sqrt(mean(x^2) + eps), computed in float32.
 

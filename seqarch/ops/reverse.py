@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from seqarch.ops.numerics import tokens_at
 from seqarch.types import Array, Float, Int
 
 
@@ -14,5 +15,4 @@ def reverse(x: Float[Array, "B T D"], lengths: Int[Array, "B"] | None) -> Float[
         return jnp.flip(x, axis=1)
     place = jnp.arange(x.shape[1])[None]
     order = jnp.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
-    row = jnp.arange(len(x))[:, None]
-    return x.at[row, order].get(unique_indices=True, mode="promise_in_bounds")
+    return tokens_at(x, order)
