@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch.layers import Linear
-from seqarch.mixers.heads import head_width
-from seqarch.mixers.matrix_state import MatrixMixer, split_heads
+from seqarch.mixers.heads import head_width, split_heads
+from seqarch.mixers.matrix_state import MatrixMixer
 from seqarch.ops.linear_attention import Tokens
 from seqarch.types import DTypeLike
 

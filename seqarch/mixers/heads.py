@@ -86,3 +86,8 @@ def head_width(name: str, width: int, heads: int) -> int:
     if heads < 1 or width % heads:
         raise UserError(f"{name}: its width {width} does not divide into {heads} heads")
     return width // heads
+
+
+def split_heads(x: Float[Array, "... E"], heads: int) -> Float[Array, "... H K"]:
+    """Returns the channels of each head."""
+    return x.reshape(*x.shape[:-1], heads, -1)

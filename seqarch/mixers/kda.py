@@ -18,8 +18,8 @@ from flax import nnx
 
 from seqarch.layers import Linear
 from seqarch.mixers.deltanet import unit
-from seqarch.mixers.heads import head_width
-from seqarch.mixers.matrix_state import MatrixMixer, split_heads
+from seqarch.mixers.heads import head_width, split_heads
+from seqarch.mixers.matrix_state import MatrixMixer
 from seqarch.mixers.step_size import StepSize
 from seqarch.ops.linear_attention import Tokens
 from seqarch.ops.numerics import spread

@@ -22,7 +22,7 @@ from seqarch import ops
 from seqarch.errors import UserError, unknown
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
-from seqarch.mixers.heads import head_width
+from seqarch.mixers.heads import head_width, split_heads
 from seqarch.ops.feature_maps import FEATURE_MAPS
 from seqarch.ops.linear_attention import (
     FORMS,
@@ -143,8 +143,7 @@ class LinearAttention(SequenceMixer):
 
     def _project(self, x: Float[Array, "... D"]) -> Tokens:
         """Returns phi(q), phi(k), v [..., H, K] and log a [..., H] in float32, None for a = 1."""
-        heads = (*x.shape[:-1], self.heads, -1)
-        q, k, v = (p(x).reshape(heads) for p in (self.q, self.k, self.v))
+        q, k, v = (split_heads(p(x), self.heads) for p in (self.q, self.k, self.v))
         phi = FEATURE_MAPS[self.feature_map]
         log_a = None
         if self.gate is not None:

@@ -34,6 +34,7 @@ from seqarch.layers import Linear
 from seqarch.mixers.attention_options import check_heads, rotated_channels
 from seqarch.mixers.base import check_unrolled
 from seqarch.mixers.cached import CachedMixer, Projections, no_tokens
+from seqarch.mixers.heads import split_heads
 from seqarch.ops.lsh import FORMS, addresses, cached_lsh, hashes, lsh, recount
 from seqarch.ops.numerics import rms
 from seqarch.types import Array, DTypeLike, Float, Int
@@ -114,7 +115,7 @@ class LSH(CachedMixer):
         return HashedCache(k, v, address, count, **no_tokens(batch, max_len))
 
     def _project(self, x, at, state):
-        q, v = (p(x).reshape(*x.shape[:2], self.heads, -1) for p in (self.q, self.v))
+        q, v = (split_heads(p(x), self.heads) for p in (self.q, self.v))
         # The ops divide by the root of the channels, which is the length of a key with an rms of 1.
         k = rms(q)
         if self.rope is not None:

@@ -25,7 +25,8 @@ from flax import nnx
 
 from seqarch.errors import UserError
 from seqarch.layers import Linear, RMSNorm
-from seqarch.mixers.matrix_state import MatrixMixer, split_heads
+from seqarch.mixers.heads import split_heads
+from seqarch.mixers.matrix_state import MatrixMixer
 from seqarch.mixers.step_size import StepSize
 from seqarch.ops.decay import widened
 from seqarch.ops.linear_attention import Tokens

@@ -17,6 +17,7 @@ from flax import nnx
 from seqarch.layers import Linear, RMSNorm
 from seqarch.mixers.base import SequenceMixer, masks
 from seqarch.mixers.causal_conv import uniform_conv
+from seqarch.mixers.heads import split_heads
 from seqarch.ops.linear_attention import (
     FORMS,
     Tokens,
@@ -163,8 +164,3 @@ class MatrixMixer(SequenceMixer):
         width = self.heads * self.key
         q, k, v = jnp.split(u, [width, 2 * width], axis=-1)
         return tuple(split_heads(each, self.heads) for each in (q, k, v))
-
-
-def split_heads(x: Float[Array, "... E"], heads: int) -> Float[Array, "... H K"]:
-    """Returns the channels of each head."""
-    return x.reshape(*x.shape[:-1], heads, -1)

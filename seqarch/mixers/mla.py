@@ -25,7 +25,7 @@ from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear, RMSNorm
 from seqarch.mixers.cached import CachedMixer, Projections, no_tokens
-from seqarch.mixers.heads import head_width
+from seqarch.mixers.heads import head_width, split_heads
 from seqarch.ops.attention import FORMS
 from seqarch.ops.cache_attention import cache_attention
 from seqarch.ops.numerics import dot
@@ -105,7 +105,7 @@ class MLA(CachedMixer):
 
     def _project(self, x, at, state):
         q = self.q(x if self.down_q is None else self.q_norm(self.down_q(x)))
-        q, q_rope = self._split(q.reshape(*x.shape[:2], self.heads, -1), self.head_dim, at)
+        q, q_rope = self._split(split_heads(q, self.heads), self.head_dim, at)
         latent, k_rope = self._split(self.down(x)[:, :, None], self.rank, at)
         cached = jnp.concatenate([self.norm(latent), k_rope], axis=-1)
         return Projections(jnp.concatenate([q, q_rope], axis=-1), {"latent": cached})

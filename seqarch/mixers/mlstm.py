@@ -28,8 +28,7 @@ from seqarch.errors import UserError
 from seqarch.layers import Linear
 from seqarch.mixers.base import SequenceMixer, masks
 from seqarch.mixers.causal_conv import uniform_conv
-from seqarch.mixers.heads import BlockLinear, HeadNorm, head_width
-from seqarch.mixers.matrix_state import split_heads
+from seqarch.mixers.heads import BlockLinear, HeadNorm, head_width, split_heads
 from seqarch.ops.linear_attention import FORMS, Tokens, linear_attention_and_sums_step
 from seqarch.ops.numerics import rows, spread
 from seqarch.ops.stabiliser import CLOSED, stabiliser

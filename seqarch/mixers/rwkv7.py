@@ -27,8 +27,8 @@ from flax import nnx
 from seqarch import ops
 from seqarch.layers import Linear
 from seqarch.mixers.deltanet import unit
-from seqarch.mixers.heads import HeadNorm, head_width
-from seqarch.mixers.matrix_state import MatrixMixer, split_heads
+from seqarch.mixers.heads import HeadNorm, head_width, split_heads
+from seqarch.mixers.matrix_state import MatrixMixer
 from seqarch.ops.linear_attention import Tokens
 from seqarch.ops.numerics import dot, rows, spread
 from seqarch.types import Array, DTypeLike, Float
