@@ -36,7 +36,7 @@ class Projections(NamedTuple):
 
 
 class CachedMixer(SequenceMixer):
-    """A mixer with a cache; a subclass projects and attends.
+    """A mixer with a cache; a subclass projects, attends, and has the projection `out`.
 
     Its state is a NamedTuple with `position` [B,S], of the token in each slot and -1 where it is
     empty, `length` [B], the tokens of the current document so far, and the arrays [B,G,S,...] that
@@ -71,7 +71,7 @@ class CachedMixer(SequenceMixer):
 
     def _output(self, y: Float[Array, "B T H V"], x: Float[Array, "B T D"]) -> Array:
         """Returns the outputs [B,T,D], given attention's."""
-        raise AssertionError(f"{type(self).__name__} does not define _output")
+        return self.out(y.reshape(*x.shape[:2], -1))
 
     @property
     def constant_state(self):

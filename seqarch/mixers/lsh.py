@@ -135,6 +135,3 @@ class LSH(CachedMixer):
         kept = (position >= 0) & current
         state = state._replace(count=recount(state.count, tokens.cached["address"], kept))
         return super()._write(state, tokens, position, current, count)
-
-    def _output(self, y, x):
-        return self.out(y.reshape(*x.shape[:2], -1))

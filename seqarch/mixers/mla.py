@@ -137,9 +137,6 @@ class MLA(CachedMixer):
         """Returns the kernel of a projection from the latent, by heads."""
         return up.kernel[...].astype(self.dtype).reshape(self.rank, self.heads, self.head_dim)
 
-    def _output(self, y, x):
-        return self.out(y.reshape(*x.shape[:2], -1))
-
 
 def _check_sizes(rank: int, q_rank: int | None, rope_dim: int, rope: float) -> None:
     if rank < 1 or (q_rank is not None and q_rank < 1):

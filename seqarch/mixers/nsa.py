@@ -244,5 +244,4 @@ class NSA(CachedMixer):
 
     def _output(self, y, x):
         gates = jax.nn.sigmoid(self.gate(x)).reshape(*x.shape[:2], 3, self.heads, 1)
-        y = (gates * y.reshape(*x.shape[:2], 3, self.heads, -1)).sum(2)
-        return self.out(y.reshape(*x.shape[:2], -1))
+        return super()._output((gates * y.reshape(*x.shape[:2], 3, self.heads, -1)).sum(2), x)
