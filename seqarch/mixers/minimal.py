@@ -64,10 +64,8 @@ class MinimalMixer(SequenceMixer):
     def prefill(self, x, state, starts=None, lengths=None):
         starts, valid = masks(x, starts, lengths)
         a, b = self._affine(self.inp(x).astype(jnp.float32))
-        if valid is not None:
-            a, b = jnp.where(valid[..., None], a, 1.0), jnp.where(valid[..., None], b, 0.0)
-        h0 = state.h.astype(jnp.float32)
-        hs, h = ops.linear_scan(a, b, h0, starts=starts, method=self.method, chunk=self.chunk)
+        h0, how = state.h.astype(jnp.float32), dict(method=self.method, chunk=self.chunk)
+        hs, h = ops.linear_scan(a, b, h0, starts=starts, valid=valid, **how)
         return self.out(hs.astype(x.dtype)), MinimalState(h.astype(self.state_dtype))
 
     def step(self, x, state):

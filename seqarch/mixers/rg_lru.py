@@ -115,10 +115,8 @@ class RGLRU(SequenceMixer):
         u, conv = self.conv(u, state.conv, starts, lengths)
         first, fresh = self._first(u, state.fresh, starts, valid)
         a, b = self._affine(u, first)
-        if valid is not None:
-            a, b = jnp.where(valid[..., None], a, 1.0), jnp.where(valid[..., None], b, 0.0)
-        h0 = state.h.astype(jnp.float32)
-        hs, h = ops.linear_scan(a, b, h0, starts=starts, method=self.method, chunk=self.chunk)
+        h0, how = state.h.astype(jnp.float32), dict(method=self.method, chunk=self.chunk)
+        hs, h = ops.linear_scan(a, b, h0, starts=starts, valid=valid, **how)
         return self._read(hs, gate), RGLRUState(conv, h.astype(self.state_dtype), fresh)
 
     def step(self, x, state):

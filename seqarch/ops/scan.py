@@ -33,6 +33,7 @@ def linear_scan(
     h0: Inexact[Array, "B *X"] | None = None,
     *,
     starts: Bool[Array, "B T"] | None = None,
+    valid: Bool[Array, "B T"] | None = None,
     method: str = "auto",
     chunk: int = 64,
 ) -> tuple[Inexact[Array, "B T *X"], Inexact[Array, "B *X"]]:
@@ -43,11 +44,14 @@ def linear_scan(
       b: inputs.
       h0: the state before the first token; None: zeros.
       starts: whether the state is forgotten before a token.
+      valid: whether a token exists; where it does not, the state stays as it is.
       method: a name in FORMS, or "auto".
       chunk: tokens of a chunk.
     """
     a, b = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (a, b))
     h0 = jnp.zeros_like(b[:, 0]) if h0 is None else h0
+    if valid is not None:
+        a, b = (jnp.where(behind(valid, x), x, idle) for x, idle in ((a, 1.0), (b, 0.0)))
     if starts is not None:
         a = jnp.where(behind(starts, a), 0.0, a)
     return FORMS.pick(method)(RECURRENCE, affine.Affine(a, b), h0, chunk=chunk)
