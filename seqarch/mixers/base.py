@@ -115,6 +115,27 @@ class SequenceMixer(nnx.Module):
         return self.prefill(x, self.init_state(x.shape[0], 0), starts, lengths)[0]
 
 
+class FormMixer(SequenceMixer):
+    """A mixer of which a step is a row of one token, in its op's form from token to token.
+
+    A subclass defines `_run` in place of `prefill` and `step`.
+    """
+
+    def prefill(self, x, state, starts=None, lengths=None):
+        starts, valid = masks(x, starts, lengths)
+        return self._run(x, state, self.method, starts=starts, valid=valid)
+
+    def step(self, x, state):
+        y, state = self._run(x[:, None], state, "sequential")
+        return y[:, 0], state
+
+    def _run(
+        self, x: Float[Array, "B T D"], state: State, method: str, **masks: Array | None
+    ) -> tuple[Float[Array, "B T D"], State]:
+        """Returns the outputs and the state after them, by a form of the op."""
+        raise AssertionError(f"{type(self).__name__} does not define _run")
+
+
 def check_unrolled(name: str, count: int) -> None:
     """Raises UserError unless a program can spell out `count` repetitions, which `name` gives."""
     if not 1 <= count <= MOST_UNROLLED:

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from seqarch.layers import Linear, whole
-from seqarch.mixers.base import SequenceMixer, masks
-from seqarch.types import Array, DTypeLike, Float, State
+from seqarch.mixers.base import FormMixer
+from seqarch.types import Array, DTypeLike, Float
 
 
-class CellMixer(SequenceMixer):
+class CellMixer(FormMixer):
     """A mixer with a cell whose gates have dense recurrent weights, which start orthogonal.
 
     A subclass defines `_run`, and `_add` where it has further parameters.
@@ -56,22 +56,8 @@ class CellMixer(SequenceMixer):
         shape, State = (batch, self.hidden), type(self.state_axes)
         return State(*(jnp.zeros(shape, self.state_dtype) for _ in State._fields))
 
-    def prefill(self, x, state, starts=None, lengths=None):
-        starts, valid = masks(x, starts, lengths)
-        return self._run(x, state, self.method, starts=starts, valid=valid)
-
-    def step(self, x, state):
-        y, state = self._run(x[:, None], state, "sequential")
-        return y[:, 0], state
-
     def _add(self) -> None:
         """Adds parameters to those that all cells have, or changes how they start."""
-
-    def _run(
-        self, x: Float[Array, "B T D"], state: State, method: str, **masks: Array | None
-    ) -> tuple[Float[Array, "B T D"], State]:
-        """Returns the outputs and the state after them, by a form of the cell's op."""
-        raise AssertionError(f"{type(self).__name__} does not define _run")
 
     def _weights(self) -> Float[Array, "E U"]:
         """Returns the recurrent weights for a loop over tokens."""

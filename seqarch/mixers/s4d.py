@@ -21,7 +21,7 @@ from flax import nnx
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
-from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.mixers.base import FormMixer
 from seqarch.mixers.step_size import log_steps
 from seqarch.ops.diagonal_ssm import FORMS, from_parts, zero_order_hold
 from seqarch.ops.numerics import rows
@@ -34,7 +34,7 @@ class S4DState(NamedTuple):
     h: Float[Array, "B 2 N D"]
 
 
-class S4D(SequenceMixer):
+class S4D(FormMixer):
     """S4D. Its state is N complex numbers per channel, in float32 whatever `dtype` is.
 
     state_dim: complex entries N in the state of a channel
@@ -77,16 +77,7 @@ class S4D(SequenceMixer):
     def init_state(self, batch, max_len):
         return S4DState(jnp.zeros((batch, 2, self.state_dim, self.dim), self.state_dtype))
 
-    def prefill(self, x, state, starts=None, lengths=None):
-        starts, valid = masks(x, starts, lengths)
-        return self._run(x, state, self.method, starts=starts, valid=valid)
-
-    def step(self, x, state):
-        y, state = self._run(x[:, None], state, "sequential")
-        return y[:, 0], state
-
-    def _run(self, u: Float[Array, "B T D"], state: S4DState, method: str, **masks: Array | None):
-        """Returns the outputs and the state after them, by a form of the op."""
+    def _run(self, u, state, method, **masks):
         A = jax.lax.complex(-jnp.exp(self.log_decay[...]), self.turn[...])
         log_a, b = zero_order_hold(A, jnp.broadcast_to(self.log_delta[...], A.shape))
         c, h = 2 * from_parts(self.C[...], 0), state.h.astype(jnp.float32)

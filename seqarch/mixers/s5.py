@@ -25,7 +25,7 @@ from flax import nnx
 from seqarch import ops
 from seqarch.errors import UserError
 from seqarch.layers import Linear
-from seqarch.mixers.base import SequenceMixer, masks
+from seqarch.mixers.base import FormMixer
 from seqarch.mixers.step_size import log_steps
 from seqarch.ops.diagonal_ssm import from_parts, parts, zero_order_hold
 from seqarch.ops.numerics import project, rows
@@ -42,7 +42,7 @@ class S5State(NamedTuple):
     h: Float[Array, "B 2 N"]
 
 
-class S5(SequenceMixer):
+class S5(FormMixer):
     """S5. Its state is N complex numbers, in float32 whatever `dtype` is.
 
     state_dim: complex entries N of the state; None: D / 2, rounded up
@@ -94,21 +94,10 @@ class S5(SequenceMixer):
     def init_state(self, batch, max_len):
         return S5State(jnp.zeros((batch, 2, self.state_dim), self.state_dtype))
 
-    def prefill(self, x, state, starts=None, lengths=None):
-        starts, valid = masks(x, starts, lengths)
-        return self._run(x, state, self.method, starts, valid)
-
-    def step(self, x, state):
-        y, state = self._run(x[:, None], state, "sequential")
-        return y[:, 0], state
-
-    def _run(self, u: Float[Array, "B T D"], state: S5State, method: str, starts=None, valid=None):
-        """Returns the outputs and the state after them, by a form of the op."""
+    def _run(self, u, state, method, **masks):
         a, b = self._affine(u)
-        if valid is not None:
-            a, b = jnp.where(valid[..., None], a, 1.0), jnp.where(valid[..., None], b, 0.0)
         h0 = from_parts(state.h.astype(jnp.float32), 1)
-        hs, h = ops.linear_scan(a, b, h0, starts=starts, method=method, chunk=self.chunk)
+        hs, h = ops.linear_scan(a, b, h0, method=method, chunk=self.chunk, **masks)
         return self._read(hs, u), S5State(parts(h, 1).astype(self.state_dtype))
 
     def _affine(self, u: Float[Array, "B T D"]) -> tuple[Complex[Array, "B T N"], ...]:
