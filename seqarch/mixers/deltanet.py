@@ -59,7 +59,7 @@ class DeltaNet(MatrixMixer):
     def _tokens(self, x, u):
         q, k, v = self._split(jax.nn.silu(u))
         q, k = unit(q) * self.key**-0.5, unit(k)
-        b = self.strength * jax.nn.sigmoid(self.beta(x.astype(jnp.float32)))
+        b = self.strength * jax.nn.sigmoid(self.beta(x))
         return Tokens(q, spread(b, self.key) * k, v, r=k)
 
 

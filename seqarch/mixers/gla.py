@@ -55,6 +55,6 @@ class GLA(MatrixMixer):
 
     def _tokens(self, x, u):
         q, k, v = self._split(u)
-        gate = self.decay(self.low(x.astype(jnp.float32)))
+        gate = self.decay(self.low(x))
         log_a = split_heads(jax.nn.log_sigmoid(gate), self.heads) / SMOOTHING
         return Tokens(q * self.key**-0.5, k, v, log_a)

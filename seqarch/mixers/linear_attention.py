@@ -147,7 +147,7 @@ class LinearAttention(SequenceMixer):
         phi = FEATURE_MAPS[self.feature_map]
         log_a = None
         if self.gate is not None:
-            gate = self.gate(x.astype(jnp.float32))
+            gate = self.gate(x)
             log_a = jax.nn.log_sigmoid(gate + jnp.broadcast_to(self.gate_bias[...], gate.shape))
         return Tokens(phi(q), phi(k), v, log_a)
 

@@ -96,7 +96,7 @@ class Mamba2(MatrixMixer):
 
     def _tokens(self, x, u):
         value, B, C = self._parts(u)
-        delta, g = self.decay(self.delta(x.astype(jnp.float32)))
+        delta, g = self.decay(self.delta(x))
         g, negative = widened(g) if self.negative else (g, None)
         C, B = (jnp.repeat(each, self.heads // self.groups, axis=-2) for each in (C, B))
         value = (value * spread(delta, self.value)).astype(self.dtype)

@@ -166,6 +166,6 @@ class LowRank(nnx.Module):
         self.bias = None if bias is None else nnx.Param(bias, axes=("heads",), decay=False)
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        low = self.down(x.astype(jnp.float32))
+        low = self.down(x)
         y = dot("...r,re->...e", low if self.act is None else self.act(low), self.up[...])
         return y if self.bias is None else y + rows(self.bias[...], y)
