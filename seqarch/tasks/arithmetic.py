@@ -82,10 +82,9 @@ class Arithmetic(Probe):
         tokens = np.full((count, self.length), self.modulus + PADDING)
         draw = self._draw_nested if self.brackets else self._draw_flat
         ends, values = draw(rng, tokens)
-        row, targets, scored = np.arange(count), np.zeros_like(tokens), np.zeros(tokens.shape, bool)
+        row = np.arange(count)
         tokens[row, ends] = self.modulus + EQUALS
-        targets[row, ends], scored[row, ends] = values % self.modulus, True
-        return Rows(tokens, targets, scored)
+        return Rows.asking(tokens, (row, ends), values % self.modulus)
 
     def _draw_flat(
         self, rng: np.random.Generator, tokens: Int[np.ndarray, "B T"]

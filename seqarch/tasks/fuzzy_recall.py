@@ -96,15 +96,12 @@ class FuzzyRecall(Probe):
     def _rows(self, given: Int[np.ndarray, "B n"], asked: np.ndarray) -> Rows:
         """Returns rows of the given tokens that are not -1, after padding."""
         tokens = np.full((len(given), self.length), self.vocab - 1)
-        targets, scored = np.zeros_like(tokens), np.zeros(tokens.shape, bool)
         held = given >= 0
         places = self.length - held.sum(axis=1, keepdims=True) + held.cumsum(axis=1) - 1
         row = np.broadcast_to(np.arange(len(given))[:, None], given.shape)
         tokens[row[held], places[held]] = given[held]
         asked = asked & held
-        targets[row[asked], places[asked] - 1] = given[asked]
-        scored[row[asked], places[asked] - 1] = True
-        return Rows(tokens, targets, scored)
+        return Rows.asking(tokens, (row[asked], places[asked] - 1), given[asked])
 
     def solve(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
         answers = np.full_like(tokens, -1)

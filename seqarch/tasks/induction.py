@@ -59,10 +59,7 @@ class Induction(Probe):
         tokens = rng.integers(trigger, size=(count, self.length))
         place = rng.integers(self.length - 2, size=count)
         tokens[row, place] = tokens[:, -1] = trigger
-        targets, scored = np.zeros_like(tokens), np.zeros(tokens.shape, bool)
-        targets[:, -1] = tokens[row, place + 1]
-        scored[:, -1] = True
-        return Rows(tokens, targets, scored)
+        return Rows.asking(tokens, np.s_[:, -1], tokens[row, place + 1])
 
     def solve(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
         answers = np.full_like(tokens, -1)

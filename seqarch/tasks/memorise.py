@@ -70,10 +70,7 @@ class Memorise(Probe):
     def draw(self, rng: np.random.Generator, count: int) -> Rows:
         tokens = np.full((count, self.length), self.vocab - 1)
         tokens[:, ::2] = rng.integers(self._keys, size=(count, self.length // 2))
-        targets, scored = np.zeros_like(tokens), np.zeros(tokens.shape, bool)
-        targets[:, 1::2] = self._table[tokens[:, ::2]]
-        scored[:, 1::2] = True
-        return Rows(tokens, targets, scored)
+        return Rows.asking(tokens, np.s_[:, 1::2], self._table[tokens[:, ::2]])
 
     def solve(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
         answers = np.full_like(tokens, -1)

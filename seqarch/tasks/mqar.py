@@ -103,10 +103,7 @@ class MQAR(Probe):
         row = np.arange(count)[:, None]
         places, asked = self._places(rng, count), self._asked(rng, count)
         tokens[row, places] = keys[row, asked]
-        targets, scored = np.zeros_like(tokens), np.zeros(tokens.shape, bool)
-        targets[row, places] = values[row, asked]
-        scored[row, places] = True
-        return Rows(tokens, targets, scored)
+        return Rows.asking(tokens, (row, places), values[row, asked])
 
     def _filler(self, rng: np.random.Generator, context: np.ndarray) -> Int[np.ndarray, "B T"]:
         """Rows of tokens that are not in `context`; of token 0 in the variant zoology."""

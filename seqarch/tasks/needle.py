@@ -142,10 +142,7 @@ class Needle(Probe):
         tokens[row, self._places(rng, count)[:, :, None] + np.arange(self._fact)] = facts
         question = self._question - len(BREAK)
         tokens[:, question:] = facts[:, 0, : self.length - question]
-        targets, scored = np.zeros_like(tokens), np.zeros(tokens.shape, bool)
-        targets[:, -self.digits :] = digits[:, 0]
-        scored[:, -self.digits :] = True
-        return Rows(tokens, targets, scored)
+        return Rows.asking(tokens, np.s_[:, -self.digits :], digits[:, 0])
 
     def fill(self, rows: Rows, split: str, rng: np.random.Generator) -> Rows:
         text, tokens = self._open(split).tokens, rows.tokens.copy()

@@ -66,10 +66,7 @@ class Recall(Probe):
         tokens[:, 0:-2:2] = keys
         tokens[:, 1:-2:2] = np.take_along_axis(value_of, keys, axis=1)
         tokens[:, -2], tokens[:, -1] = self.vocab - 1, asked
-        targets, scored = np.zeros_like(tokens), np.zeros(tokens.shape, bool)
-        targets[:, -1] = value_of[np.arange(count), asked]
-        scored[:, -1] = True
-        return Rows(tokens, targets, scored)
+        return Rows.asking(tokens, np.s_[:, -1], value_of[np.arange(count), asked])
 
     def solve(self, tokens: Int[np.ndarray, "B T"]) -> Int[np.ndarray, "B T"]:
         answers = np.full_like(tokens, -1)

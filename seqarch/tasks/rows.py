@@ -1,6 +1,6 @@
 """Rows of a probe, and the hashes that decide their splits."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -13,6 +13,19 @@ class Rows(NamedTuple):
     tokens: Int[np.ndarray, "B T"]
     targets: Int[np.ndarray, "B T"]
     scored: Bool[np.ndarray, "B T"]
+
+    @classmethod
+    def asking(cls, tokens: Int[np.ndarray, "B T"], where: Any, answers: np.ndarray) -> Self:
+        """Returns rows that are scored at some positions alone.
+
+        Args:
+          tokens: of the rows.
+          where: the positions, as an index of `tokens`.
+          answers: the targets there.
+        """
+        targets, scored = np.zeros_like(tokens), np.zeros(tokens.shape, bool)
+        targets[where], scored[where] = answers, True
+        return cls(tokens, targets, scored)
 
 
 class HeldOut(NamedTuple):

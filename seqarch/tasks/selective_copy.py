@@ -83,9 +83,7 @@ class SelectiveCopy(Probe):
             places = self._places_before(rng, count, asked - 1)
             tokens[:, asked - 1] = marker
         np.put_along_axis(tokens, places, copied, axis=1)
-        targets, scored = np.zeros_like(tokens), np.zeros(tokens.shape, bool)
-        targets[:, asked:], scored[:, asked:] = copied, True
-        return Rows(tokens, targets, scored)
+        return Rows.asking(tokens, np.s_[:, asked:], copied)
 
     def _places(self, rng: np.random.Generator, count: int, end: int) -> Int[np.ndarray, "B n"]:
         """Returns places before `end`, each equally likely, in order."""
