@@ -47,44 +47,17 @@ class Device:
         return self.flops / (2 * self.macs) if self.macs else None
 
 
-def _tpu(
-    version: str,
-    kind: str,
-    memory: float,
-    bandwidth: float,
-    flops: float,
-    *,
-    macs: int,
-    links: float,
-    axes: int = 3,
-    devices_per_chip: int = 1,
-    **options: str,
-) -> Device:
-    return Device(
-        platform="tpu",
-        kind=kind,
-        memory=int(memory),
-        bandwidth=bandwidth,
-        flops=flops,
-        source=f"cloud.google.com/tpu/docs/{version}",
-        macs=macs,
-        links=links,
-        axes=axes,
-        devices_per_chip=devices_per_chip,
-        compiler=(("version", version), *options.items()),
-    )
+def _tpu(version: str, kind: str, *sizes: float, chip: str = "", axes: int = 3, **more) -> Device:
+    """Returns a TPU; `sizes` are memory, bandwidth and FLOP/s, `chip` is the compiler's for it."""
+    compiler = (("version", version), *([("chip_config_name", chip)] if chip else []))
+    source = f"cloud.google.com/tpu/docs/{version}"
+    return Device("tpu", kind, *sizes, source, axes=axes, compiler=compiler, **more)
 
 
-def _gpu(kind: str, memory: float, bandwidth: float, flops: float, **sheet: str) -> Device:
-    return Device(
-        platform="gpu",
-        kind=kind,
-        memory=int(memory),
-        bandwidth=bandwidth,
-        flops=flops,
-        source=f"NVIDIA's data sheet of {kind}",
-        compiler=tuple(sheet.items()),
-    )
+def _gpu(kind: str, *sizes: float, **sheet: str) -> Device:
+    """Returns a GPU; `sizes` are memory, bandwidth and FLOP/s, `sheet` is for the compiler."""
+    source = f"NVIDIA's data sheet of {kind}"
+    return Device("gpu", kind, *sizes, source, compiler=tuple(sheet.items()))
 
 
 _HOPPER = dict(
@@ -111,9 +84,9 @@ DEVICES: dict[str, Device] = {
     "local": Device(""),
     "tpu-v4": _tpu(
         *("v4", "TPU v4", 32 * GIB, 1228 * GB, 275 * TERA),
+        chip="megacore",
         macs=8 * 128**2,
         links=300 * GB,
-        chip_config_name="megacore",
     ),
     "tpu-v5e": _tpu(
         *("v5e", "TPU v5 lite", 16 * GIB, 819 * GB, 197 * TERA),
