@@ -28,12 +28,8 @@ from seqarch.types import Int
 
 BLOCK = 1 << 24  # tokens that are scanned or written at once
 _SPLIT = {"tokens": int, "bytes": int, "documents": int, "sha256": str}
-META = {
-    "vocab": int,
-    "boundary": int,
-    "source": dict,
-    "splits": {"*": _SPLIT},
-}  # shape of meta.json beside `layout`
+# The shape of meta.json, beside `layout`.
+META = {"vocab": int, "boundary": int, "source": dict, "splits": {"*": _SPLIT}}
 
 
 class Document(NamedTuple):
@@ -83,17 +79,15 @@ class TokenFile:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer; raises UserError where it is not that of meta.json."""
         found = kept(self.directory)
-        if found.vocab != self.vocab:
-            path, said = self.directory / FILE, self.vocab
-            raise UserError(
-                f"{path} has {found.vocab} tokens, meta.json says {said}; prepare the text again"
-            )
-        if found.boundary != self.boundary:
-            path, said = self.directory / FILE, self.boundary
-            raise UserError(
-                f"{path} has the boundary {found.boundary}, meta.json says {said}; prepare the "
-                "text again"
-            )
+        for has, read, said in (
+            (f"{found.vocab} tokens", found.vocab, self.vocab),
+            (f"the boundary {found.boundary}", found.boundary, self.boundary),
+        ):
+            if read != said:
+                raise UserError(
+                    f"{self.directory / FILE} has {has}, meta.json says {said}; prepare the text "
+                    "again"
+                )
         return found
 
     @functools.cached_property
