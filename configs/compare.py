@@ -35,6 +35,7 @@ import ml_collections
 
 from configs import lm
 from configs.probes import find_probe
+from seqarch.errors import unknown
 from seqarch.mixers import MIXERS
 
 # The five members that every comparison has; "hybrid" differs between them.
@@ -50,8 +51,7 @@ def get_config(budget: str = "tour") -> ml_collections.ConfigDict:
     What its runs share are fields of configs/lm.py.
     """
     if budget not in BUDGETS:
-        known = ", ".join(BUDGETS)
-        raise ValueError(f"no budget {budget!r} in configs/compare.py; give one of {known}")
+        raise unknown("budget of configs/compare.py", budget, BUDGETS)
     config = lm.get_config("attention")
     del config.seed  # `seeds` has those of the runs
     config.name = budget

@@ -10,6 +10,7 @@ Each gets the MLP width with which it has as many parameters as `reference`.
 import ml_collections
 
 from configs import lm
+from seqarch.errors import unknown
 
 SIZES = {  # layers, width, heads, key/value heads, MLP, vocabulary
     "1m": (2, 192, 4, 4, 512, 257),
@@ -22,7 +23,7 @@ SIZES = {  # layers, width, heads, key/value heads, MLP, vocabulary
 def get_config(size: str = "1m") -> ml_collections.ConfigDict:
     """Returns the config of a memory sweep at a size in SIZES."""
     if size not in SIZES:
-        raise ValueError(f"no size {size!r} in configs/memory.py; give one of {', '.join(SIZES)}")
+        raise unknown("size of configs/memory.py", size, SIZES)
     layers, dim, heads, kv_heads, mlp, vocab = SIZES[size]
     config = lm.get_config()
     few_heads = 2 if size == "1m" else max(heads // 4, 1)

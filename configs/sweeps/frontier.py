@@ -16,6 +16,7 @@ than one of four pairs in so few steps.
 import ml_collections
 
 from configs import probes
+from seqarch.errors import unknown
 
 TASK = "mqar(pairs={pairs},length={length},vocab={vocab},queries={queries})"
 GRIDS = {
@@ -61,11 +62,9 @@ def get_config(grid: str = "small") -> ml_collections.ConfigDict:
     config.steps = chosen["steps"]
     config.checkpoint.every = 0
     config.eval.every = 0
-    config.evals = ml_collections.ConfigDict()
-    config.evals.accuracy = ml_collections.ConfigDict(dict(rows=512))
-    config.evals.flops = ml_collections.ConfigDict()
-    # The states' bytes, of arrays as decoding makes them; no program is compiled.
-    config.evals.memory = ml_collections.ConfigDict(dict(contexts=(), compiled=()))
+    # Of the states, the bytes of arrays as decoding makes them; no program is compiled.
+    memory = dict(contexts=(), compiled=())
+    config.evals = ml_collections.ConfigDict(dict(accuracy=dict(rows=512), flops={}, memory=memory))
     return config
 
 
@@ -90,7 +89,7 @@ def get_hyper(h, grid: str = "small"):
 
 def _grid(name: str) -> dict:
     if name not in GRIDS:
-        raise ValueError(f"no grid {name!r} in configs/sweeps/frontier.py; give small or full")
+        raise unknown("grid of configs/sweeps/frontier.py", name, GRIDS)
     return GRIDS[name]
 
 

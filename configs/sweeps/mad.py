@@ -43,8 +43,7 @@ def get_config(argument: str = "memorise,mamba") -> ml_collections.ConfigDict:
     config.optim.final_lr = 1e-3
     config.checkpoint.every = 0
     config.eval.every = 0
-    config.evals = ml_collections.ConfigDict()
-    config.evals.accuracy = ml_collections.ConfigDict(dict(rows=1280))
+    config.evals = ml_collections.ConfigDict(dict(accuracy=dict(rows=1280)))
     return config
 
 

@@ -241,7 +241,7 @@ MISTAKES = [
     (
         "scripts/compare.py",
         "--config=configs/compare.py:ful",
-        "no budget 'ful' in configs/compare.py; give one of tour, long, abilities, ",
+        "unknown budget of configs/compare.py 'ful'; did you mean 'full'?",
     ),
     (
         "scripts/compare.py",
