@@ -75,7 +75,7 @@ class Needle(Probe):
     facts: int = 1
     digits: int = 4
     distance: int | None = None
-    text: str = "shakespeare"
+    text: str = dataclasses.field(default="shakespeare", kw_only=True)
 
     def __post_init__(self):
         if self.facts > NAMES:
@@ -115,10 +115,6 @@ class Needle(Probe):
     @property
     def chance(self) -> float:
         return 1 / len(DIGITS)
-
-    @classmethod
-    def options(cls) -> dict[str, Any]:
-        return {name: kind for name, kind in super().options().items() if name != "text"}
 
     @classmethod
     def from_config(cls, config: "Config", **options: Any) -> Self:

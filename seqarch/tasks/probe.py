@@ -1,7 +1,7 @@
 """The base class of probes, tasks whose rows are generated.
 
-A probe is a frozen dataclass whose fields are its options. It defines how rows are drawn, which
-positions are scored, and how to solve them:
+A probe is a frozen dataclass whose fields are its options, but for keyword-only ones. It defines
+how rows are drawn, which positions are scored, and how to solve them:
 
     @dataclasses.dataclass(frozen=True)
     class Copy(Probe):
@@ -130,7 +130,8 @@ class Probe(Task):
 
     @classmethod
     def options(cls) -> dict[str, Any]:
-        return {field.name: field.type for field in dataclasses.fields(cls)}
+        fields = (field for field in dataclasses.fields(cls) if not field.kw_only)
+        return {field.name: field.type for field in fields}
 
     @classmethod
     def from_config(cls, config: "Config", **options: Any) -> Self:

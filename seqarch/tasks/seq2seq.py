@@ -66,10 +66,6 @@ class Seq2Seq(Probe):
         return self.length - self.source_columns
 
     @classmethod
-    def options(cls) -> dict[str, Any]:
-        return {name: kind for name, kind in super().options().items() if name != "split"}
-
-    @classmethod
     def layout(cls, **options: Any) -> BatchLayout:
         layout = super().layout(**options)
         return layout._replace(source=cls.share) if options.get("split") else layout
