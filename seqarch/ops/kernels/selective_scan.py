@@ -26,6 +26,7 @@ from seqarch.ops.kernels.selective_scan_arrays import (
     ScanTokens,
     Scratch,
     Spread,
+    gradient_shapes,
 )
 from seqarch.ops.kernels.selective_scan_bodies import backward_body, forward_body
 from seqarch.ops.numerics import fill
@@ -139,18 +140,14 @@ def backward(negative, chunk, rows, whole):
     """Returns the gradients, those of parameters for each row."""
     x, delta, B, C, keep, entering, dy, dh = rows
     blocks = _Blocks(x.shape, dh.shape[1], chunk, reverse=True)
-    (batch, time, E), N, width = x.shape, dh.shape[1], blocks.width
+    (batch, time, _), N, width = x.shape, dh.shape[1], blocks.width
     by_groups = batch, blocks.grid[1], time * N // LANES, LANES
-    shapes = ScanGradients(
-        x.shape, x.shape, by_groups, by_groups, dh.shape, (batch, 1, E), dh.shape
-    )
-    dtypes = ScanGradients(x.dtype, *[jnp.float32] * 6)
     call = kernel_call(
         functools.partial(backward_body, width=width, negative=negative),
         grid=blocks.grid,
         in_specs=[blocks.tokens(keep), blocks.given()],
         out_specs=[blocks.gradients()],
-        out_shape=[ScanGradients(*map(jax.ShapeDtypeStruct, shapes, dtypes))],
+        out_shape=[gradient_shapes(x, dh, by_groups)],
         scratch_shapes=[
             Scratch(
                 blocks.spread(),

@@ -94,6 +94,16 @@ class ScanGradients(NamedTuple):
     h: Ref
 
 
+def gradient_shapes(
+    x: Float[Array, "B T E"], h: Float[Array, "B N E"], parts: tuple[int, ...]
+) -> ScanGradients:
+    """Returns the shapes of the gradients of all rows; `parts` is that of B's and C's."""
+    weights = len(x), 1, x.shape[2]
+    shapes = ScanGradients(x.shape, x.shape, parts, parts, h.shape, weights, h.shape)
+    dtypes = ScanGradients(x.dtype, *[jnp.float32] * 6)
+    return ScanGradients(*map(jax.ShapeDtypeStruct, shapes, dtypes))
+
+
 class Scratch(NamedTuple):
     """Scratch of the backward pass.
 

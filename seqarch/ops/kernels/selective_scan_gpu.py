@@ -19,7 +19,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from seqarch.ops.kernels.call import kernel_call
-from seqarch.ops.kernels.selective_scan_arrays import ScanGradients, ScanTokens
+from seqarch.ops.kernels.selective_scan_arrays import ScanGradients, ScanTokens, gradient_shapes
 from seqarch.ops.sharded_rows import row_devices
 from seqarch.types import Array, Float
 
@@ -71,18 +71,13 @@ def backward(negative, chunk, rows, whole):
     """Returns the gradients, those of parameters for each row, and of B and C for each program."""
     x, delta, B, C, keep, entering, dy, dh = rows
     blocks = _Blocks(x.shape, dh.shape[1], chunk)
-    (batch, time, E), N = x.shape, dh.shape[1]
-    by_program = batch, blocks.grid[1], time, N
-    shapes = ScanGradients(
-        x.shape, x.shape, by_program, by_program, dh.shape, (batch, 1, E), dh.shape
-    )
-    dtypes = ScanGradients(x.dtype, *[jnp.float32] * 6)
+    by_program = len(x), blocks.grid[1], x.shape[1], dh.shape[1]
     call = kernel_call(
         functools.partial(_backward_body, chunk=chunk, negative=negative),
         grid=blocks.grid,
         in_specs=[blocks.tokens(keep), blocks.narrow, blocks.entering, blocks.wide, blocks.state],
         out_specs=[blocks.gradients()],
-        out_shape=[ScanGradients(*map(jax.ShapeDtypeStruct, shapes, dtypes))],
+        out_shape=[gradient_shapes(x, dh, by_program)],
         compiler_params=PARAMETERS,
         name="selective_scan_backward",
     )
