@@ -1,9 +1,6 @@
 """What mixers with a nonlinear recurrent cell share: projections, initialisation and masks.
 
-    u_t = W_u x_t + b,    h_t = cell(u_t, h_{t-1}),    y_t = O h_t
-
-Training is sequential in T: the recurrence is not linear, so no scan of it is associative. But see
-method=newton (seqarch/ops/newton.py).
+u_t = W_u x_t + b,    h_t = cell(u_t, h_{t-1}),    y_t = O h_t
 """
 
 from typing import ClassVar
