@@ -105,9 +105,7 @@ def generate(
         generate(model, [[]], sources=[[3, 4]], steps=100, key=jax.random.key(0))
 
     Args:
-      model: any; it is converted by `LanguageModel.serving`.
-      prompts: the ids of each row's tokens; an empty prompt is the document boundary.
-      steps: the most tokens of a row.
+      model, prompts, steps: those of `stream`.
       options: `key`, `sources`, `sampling` and `stop`, as `stream` takes them.
 
     Raises:

@@ -86,19 +86,14 @@ def backward(
     """Returns the gradients for queries, and for keys and values as each query head has them.
 
     Args:
-      q: as in `forward`.
-      k: keys.
-      v: values.
+      q, k, v, factors, documents, how: those of `forward`.
       o: the averages.
       do: the gradients for them.
       log_total: that of `forward`.
       d_log_total: the gradients for natural logs of the denominators.
-      factors: as in `forward`.
       sums: gradients to which those of the pairs are added, in their own memory; None: the pairs
         are all.
-      documents: None: every row is one.
       pairs: the outer blocks are of keys.
-      how: what is fixed.
     """
     (B, T, _), S, (K, V) = q.shape, k.shape[1], how.lanes
     at, blocks = OperandBlocks(how, of_q=1, of_k=0), q.shape[2] // K

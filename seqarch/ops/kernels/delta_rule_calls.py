@@ -72,12 +72,7 @@ def backward(
     """Returns the gradients of q, k, v, r and the first state, then of g if there is decay.
 
     Args:
-      layout: of the heads.
-      q: queries.
-      k: keys.
-      v: values.
-      r: keys at which is read what is erased.
-      g: log-decays.
+      layout, q, k, v, r, g: those of `forward`.
       entering: the states that enter blocks.
       do: the gradient of the outputs.
       d_state: that of the final state.

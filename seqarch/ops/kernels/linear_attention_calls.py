@@ -75,11 +75,7 @@ def backward(
     """Returns the gradients of q, k, v and the first state, then of g if there is decay.
 
     Args:
-      layout: of the heads.
-      q: queries.
-      k: keys.
-      v: values.
-      g: log-decays.
+      layout, q, k, v, g: those of `forward`.
       entering: the states that enter chunks.
       do: the gradient of the outputs.
       d_sums: that of the sums, if the layout has them.
