@@ -12,8 +12,8 @@ from seqarch.config import Config, ModelConfig, parse
 from seqarch.costs.memory import tree_bytes
 from seqarch.encoder_decoder import EncoderDecoder
 from seqarch.errors import UserError
+from seqarch.mixers.both_ways import reverse
 from seqarch.model import make_model
-from seqarch.ops.reverse import reverse
 from seqarch.tasks import make_task
 from seqarch.training.checkpoint import named
 from tests import models

@@ -8,10 +8,11 @@ the states of both directions side by side. Padding stays behind the tokens in b
 Source: Schuster and Paliwal 1997, "Bidirectional recurrent neural networks".
 """
 
+import jax.numpy as jnp
 from flax import nnx
 
 from seqarch.mixers.base import SequenceMixer
-from seqarch.ops.reverse import reverse
+from seqarch.ops.numerics import tokens_at
 from seqarch.types import Array, Bool, Float, Int
 
 
@@ -42,3 +43,15 @@ class BothWays(nnx.Module):
         assert starts is None
         back = self.back(reverse(x, lengths), lengths=lengths)
         return self.ahead(x, lengths=lengths) + reverse(back, lengths)
+
+
+def reverse(x: Float[Array, "B T D"], lengths: Int[Array, "B"] | None) -> Float[Array, "B T D"]:
+    """Returns `x` with the first lengths[b] tokens of row b in reverse order, padding where it is.
+
+    It is its own inverse. Without `lengths` all tokens are reversed.
+    """
+    if lengths is None:
+        return jnp.flip(x, axis=1)
+    place = jnp.arange(x.shape[1])[None]
+    order = jnp.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
+    return tokens_at(x, order)
