@@ -3,6 +3,7 @@ two minds about files.
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -12,20 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from seqarch.config import Config, MeshConfig
-from seqarch.errors import Stopped, UserError
+from seqarch.config import Config, to_dict
+from seqarch.errors import Stopped
 from seqarch.runtime import peers
-from seqarch.runtime.cluster import gather, together
-from seqarch.training import loop, restore, rundir, sharded_step, sharding
-from seqarch.training.checkpoint import Checkpointer
+from seqarch.training import loop, restore, rundir
 from seqarch.training.logging import read_rows
 from tests.programs.test_probe_runs import config as probe
 from tests.programs.test_train import config, corpus
-from tests.training.test_checkpoint import CONFIG, STREAM
+from tests.training.test_checkpoint import CONFIG
 
 ROOT = Path(__file__).parents[2]
 __all__ = ["corpus"]
@@ -167,9 +165,10 @@ def test_filter_replaces_an_abort_for_a_gone_process_and_nothing_else(written, s
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory) -> Path:
-    """The directory in which two processes of a cluster have run `main`."""
+    """The directory in which two processes of a cluster have run `children.pair`."""
     directory = tmp_path_factory.mktemp("pair")
-    program = f"from tests.programs import test_cluster; test_cluster.main({str(directory)!r})"
+    given = [json.dumps(to_dict(each)) for each in (probe(), CONFIG)]
+    program = f"from tests.programs import children; children.pair({str(directory)!r}, *{given})"
     with processes(2, "-c", program) as started:
         for code, _, stderr in ends(started):
             assert code == 0, stderr
@@ -189,97 +188,3 @@ def test_two_processes_train_on_the_rows_of_one(pair, tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-4)
     ours, theirs = (read_rows(run)[-1] for run in (pair / "probe", tmp_path))
     assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-4)
-
-
-@contextlib.contextmanager
-def only_process_1(name: str, change: Callable) -> Iterator[None]:
-    """In process 1 alone, `change` of what the function restore.NAME does."""
-    with pytest.MonkeyPatch.context() as patch:
-        if jax.process_index() == 1:
-            patch.setattr(restore, name, change(getattr(restore, name)))
-        yield
-
-
-def fails(read: Callable) -> Callable:
-    def reads(path: Path, item: str, name: str, struct: jax.ShapeDtypeStruct) -> jax.Array:
-        if path.name == "2" and name == "model.embedding":
-            raise restore.Damaged(f"{path} is damaged (of all processes this one alone sees it)")
-        return read(path, item, name, struct)
-
-    return reads
-
-
-def other_bits(read: Callable) -> Callable:
-    def reads(path: Path, item: str, name: str, struct: jax.ShapeDtypeStruct) -> jax.Array:
-        array = read(path, item, name, struct)
-        if path.name == "2" and name == "model.embedding":
-            ones = np.ones(struct.shape, struct.dtype)
-            return jax.make_array_from_callback(
-                struct.shape, struct.sharding, lambda index: ones[index]
-            )
-        return array
-
-    return reads
-
-
-def other_record(read: Callable) -> Callable:
-    return lambda path: read(path) | (dict(note="older") if path.name == "2" else {})
-
-
-def fewer_steps(steps: Callable) -> Callable:
-    return lambda directory: steps(directory)[:-1]
-
-
-def main(directory: str) -> None:
-    """What the fixture `pair` runs in each of two processes."""
-    from seqarch.runtime.cluster import join_cluster
-    from seqarch.runtime.process import quiet
-
-    quiet()
-    join_cluster()
-    loop.train(probe(), Path(directory) / "probe", progress=lambda line: None)
-    mesh = sharding.make_mesh(MeshConfig())
-    jax.set_mesh(mesh)
-    abstract, start = (
-        sharded_step.abstract_state(CONFIG, mesh),
-        sharded_step.init_state(CONFIG, mesh, jax.random.key(0)),
-    )
-    assert not start.model.embedding[...].is_fully_addressable, "the parameters are not shared out"
-    cases = [
-        ("_read", fails, 1),
-        ("_read", other_bits, 1),
-        ("read_record", other_record, 1),
-        ("steps", fewer_steps, 2),
-    ]
-    for number, (name, change, expected) in enumerate(cases):
-        with Checkpointer(Path(directory) / str(number), 2, STREAM) as checkpoints:
-            for step in (1, 2):
-                checkpoints.save(start._replace(step=start.step + step))
-            checkpoints.wait()
-            with only_process_1(name, change):
-                said = []
-                if expected == 1:
-                    with pytest.raises(UserError, match="/2 is damaged.*--strict_restore"):
-                        checkpoints.restore(abstract, strict=True)
-                    assert restore.steps(checkpoints.directory) == [1, 2]
-                state = checkpoints.restore(abstract, say=said.append)
-            assert (int(state.step), len(said)) == (expected, 2 - expected), (change, said)
-            checkpoints.save(
-                state._replace(step=state.step + 3)
-            )  # and what follows is saved by both
-    agreements()
-    (Path(directory) / "decided").touch()
-
-
-def agreements() -> None:
-    index = jax.process_index()
-    assert gather("ab" * index) == ["", "ab"]
-
-    def complain() -> int:
-        if index == 1:
-            raise UserError("no such file")
-        return index
-
-    with pytest.raises(UserError, match="process 1: no such file"):
-        together(complain, UserError)
-    assert together(lambda: index, UserError) == index
