@@ -1,7 +1,6 @@
 """scripts/check_mixer.py, and mixers outside the repository in every program: one name, no fork."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from seqarch.laws.hints import HINTS
 from seqarch.laws.learning import check_learning
 from seqarch.mixers.gru import GRU
 from seqarch.tasks.text import tokens, writer
+from tests.conftest import Ended
 
 ROOT = Path(__file__).parents[2]
 BROKEN = """
@@ -61,16 +61,6 @@ def top(tmp_path_factory) -> Path:
     ]
     writer.write(top / "text", documents, {}, replace=False)
     return top
-
-
-def start(top: Path, program: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, ROOT / program, *arguments],
-        cwd=top,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 SMALL = ("--dim=8", "--time=7", "--steps=10")
@@ -149,7 +139,12 @@ def test_mistakes_are_told_in_one_line(top, run_here, arguments, message):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr
 
 
-def test_every_program_takes_a_mixer_from_where_it_is_started(top):
+def test_every_program_takes_a_mixer_from_where_it_is_started(top, run_here, monkeypatch):
+    def start(*program: str) -> Ended:
+        """Runs a program that has not imported the mixer before."""
+        monkeypatch.delitem(sys.modules, "my_mixers", raising=False)
+        return run_here(*program, cwd=top)
+
     small = [
         "--config.steps=2",
         "--config.batch=2",
@@ -158,21 +153,15 @@ def test_every_program_takes_a_mixer_from_where_it_is_started(top):
         "--config.model.layers=2",
     ]
     trained = start(
-        top, "train.py", f"--config={ROOT}/configs/lm.py", "--config.model.mixer=my_mixers:EMA",
+        "train.py", f"--config={ROOT}/configs/lm.py", "--config.model.mixer=my_mixers:EMA",
         "--workdir=run",
         "--config.data.path=text", "--config.eval.limit=50", *small,
     )  # fmt: skip
     assert trained.returncode == 0 and "step 2/2" in trained.stdout, trained.stderr
-    refused = start(top, "eval.py", "--workdir=run", "--only=quality")
+    refused = start("eval.py", "--workdir=run", "--only=quality")
     assert refused.returncode == 2 and "give --allow_modules=my_mixers" in refused.stderr
-    measured = start(top, "eval.py", "--workdir=run", "--only=quality", "--allow_modules=my_mixers")
+    measured = start("eval.py", "--workdir=run", "--only=quality", "--allow_modules=my_mixers")
     assert measured.returncode == 0 and "bits/byte" in measured.stdout, measured.stderr
-    written = start(
-        top,
-        "scripts/generate.py",
-        "--workdir=run",
-        "--prompt=To be",
-        "--steps=3",
-        "--allow_modules=my_mixers",
-    )
+    allowed = "--prompt=To be", "--steps=3", "--allow_modules=my_mixers"
+    written = start("scripts/generate.py", "--workdir=run", *allowed)
     assert written.returncode == 0 and written.stdout.startswith("To be"), written.stderr
