@@ -99,7 +99,6 @@ def test_padding_of_the_source_changes_nothing(kind):
     padded[:, :S] = source
     gradient, logits = graded(model, tokens, source)
     near(graded(model, tokens, padded), (gradient, logits))
-    near(call(model, tokens[1:2], source[1:2, :4])[0], logits[1])
 
 
 @pytest.mark.parametrize("kind", QUICK)
