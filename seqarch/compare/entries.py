@@ -1,6 +1,7 @@
 """Entries of a config's lists, such as members and probes: "name = value; field=value; ..."."""
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from seqarch.errors import UserError
@@ -26,6 +27,22 @@ class Entry(NamedTuple):
     def title(self) -> str:
         """The name, which is the text where it gives none."""
         return self.name or self.text
+
+
+def check_given(what: str, fields: Iterable[str], given: Mapping[str, str]) -> None:
+    """Checks that an entry sets no field whose value comes from elsewhere, and would be lost.
+
+    Args:
+      what: the entry, for errors.
+      fields: names of the fields that it sets.
+      given: where other values come from, by the name of the field.
+
+    Raises:
+      UserError: where it sets such a field.
+    """
+    for field in fields:
+        if field in given:
+            raise UserError(f"{what} sets {field}, which comes from {given[field]}; leave it out")
 
 
 def parse_entry(text: str, kind: str = "member") -> Entry:

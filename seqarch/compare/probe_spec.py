@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from seqarch.compare.entries import parse_entry
+from seqarch.compare.entries import check_given, parse_entry
 from seqarch.config import Config, parse, to_dict
 from seqarch.config.values import with_fields
 from seqarch.errors import UserError, naming
@@ -14,6 +14,13 @@ Start = Callable[[str], Config]  # from "task,layer pattern" to the config of co
 
 # Settings of a probe that are no fields of a run's config.
 OWN = ("lrs", "search_seeds", "seeds", "lengths", "members")
+# Fields of a run that a probe does not set, and where they come from.
+GIVEN = {
+    "task": "the probe itself",
+    "model.mixer": "the member",
+    "seed.model": "seeds",
+    "seed.data": "seeds",
+}
 EVERY = 25  # steps between validations
 ROWS = 512  # held-out rows that are scored
 FAR = 2**20  # tokens, after which the state is measured, too
@@ -58,10 +65,14 @@ class ProbeSpec:
                 raise UserError(
                     f"{about} has {name}={getattr(self, name)!r}; give several, as (1,)"
                 )
+        check_given(about, self.fields, GIVEN | ({"optim.lr": "lrs"} if self.lrs else {}))
         if any(one >= other for one, other in zip(self.lrs, self.lrs[1:])):
             raise UserError(f"{about} has lrs={self.lrs}; give rising learning rates")
         if not self.seeds or (self.lrs and not self.search_seeds):
             raise UserError(f"{about} has no seeds, or lrs without search_seeds; give some")
+        for name in ("seeds", "search_seeds"):
+            if len(set(given := getattr(self, name))) < len(given):
+                raise UserError(f"{about} has {name}={given}; give each once")
         if self.lrs and set(self.seeds) & set(self.search_seeds):
             raise UserError(
                 f"{about} has seeds={self.seeds} and search_seeds={self.search_seeds}; report "

@@ -11,7 +11,7 @@ from seqarch.compare.probe_spec import Start
 from seqarch.compare.probe_study import ProbeStudy
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.config import ModelConfig
-from seqarch.errors import NoResult, naming, unknown
+from seqarch.errors import NoResult, UserError, naming, unknown
 from seqarch.evals.evaluate import choose
 from seqarch.model import count_parameters
 from seqarch.records import Results
@@ -66,10 +66,23 @@ def _members(spec: ComparisonSpec) -> dict[str, Entry]:
     members = {entry.title: entry for entry in map(parse_entry, spec.members)}
     if not spec.probe_members:
         return members
-    return {
-        entry.title: members.get(entry.text, entry)
-        for entry in map(parse_entry, spec.probe_members)
-    }
+    found: dict[str, Entry] = {}
+    for entry in map(parse_entry, spec.probe_members):
+        if not entry.name:
+            entry = members.get(entry.text, entry)
+        same = found.get(entry.title) or members.get(entry.title, entry)
+        if _model(spec.base.model, entry) != _model(spec.base.model, same):
+            raise UserError(
+                f"config.probe_members has {entry.title!r} for {entry.text!r}, which is "
+                f"{same.text!r} elsewhere; give one of them another name"
+            )
+        found[entry.title] = entry
+    return found
+
+
+def _model(base: ModelConfig, entry: Entry) -> tuple[str, dict[str, Any]]:
+    """Returns what a probe takes of a member: its layer pattern and its kind."""
+    return entry.value, _kind(base, entry)
 
 
 def _kind(base: ModelConfig, entry: Entry) -> dict[str, Any]:

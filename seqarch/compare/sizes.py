@@ -2,12 +2,20 @@
 
 from typing import NamedTuple
 
-from seqarch.compare.entries import parse_entry
+from seqarch.compare.entries import check_given, parse_entry
 from seqarch.compare.members import match_members
 from seqarch.compare.spec import ComparisonSpec
 from seqarch.config import Config
 from seqarch.config.values import with_fields
 from seqarch.errors import UserError, naming
+
+# Fields of a run that a size does not set, and where they come from.
+GIVEN = {
+    "task": "config.task",
+    "model.mixer": "config.members",
+    "seed.model": "config.seeds",
+    "seed.data": "config.seeds",
+}
 
 
 class Rung(NamedTuple):
@@ -40,6 +48,8 @@ def sized_members(spec: ComparisonSpec) -> dict[str, tuple[Config, Rung | None]]
             raise UserError(f"config.sizes has {text!r}; write 'small; model.dim=32'")
         if "/" in size:
             raise UserError(f"the size {size!r} has no name that a directory can have; leave out /")
+        lrs = {"optim.lr": "config.lrs"} if spec.lrs else {}
+        check_given(f"the size {size!r}", settings, GIVEN | lrs)
         with naming(f"the size {size!r}"):
             base = with_fields(spec.base, settings)
             found = match_members(base, spec.reference, spec.members, spec.match)

@@ -144,11 +144,25 @@ def test_a_probe_has_the_budget_of_its_config_file_and_the_pattern_of_the_member
         ("mqar(pairs=99)", "99 queries needs a length of 396"),
         ("parity; lengths=(0,)", "give lengths beyond the 64 tokens of training"),
         ("parity; lengths=(64,)", "give lengths beyond the 64 tokens of training"),
+        ("span_corruption", "is no probe; use configs/seq2seq.py"),
+        ("parity; seeds=(1, 1)", r"seeds=\(1, 1\); give each once"),
+        ("parity; task=mqar", "'parity' sets task, which comes from the probe itself"),
+        ("parity; model.mixer=gru", "sets model.mixer, which comes from the member"),
+        ("parity; seed.data=3", "sets seed.data, which comes from seeds"),
+        ("parity; lrs=(1e-3, 1e-2); optim.lr=0.1", "sets optim.lr, which comes from lrs"),
     ],
 )
 def test_wrong_probes_are_told(text, message, tmp_path):
     with pytest.raises(UserError, match=message):
         probe_studies(given(text), tmp_path, start)
+
+
+def test_a_name_is_that_of_one_model(tmp_path):
+    again = ("gru = gru", "other = gru; mlp=0")
+    assert len(probe_studies(given("parity", probe_members=again), tmp_path, start)) == 2
+    for twice in [("gru = mamba",), ("a = gru", "a = mamba")]:
+        with pytest.raises(UserError, match="give one of them another name"):
+            probe_studies(given("parity", probe_members=twice), tmp_path, start)
 
 
 def test_a_title_is_there_once():

@@ -11,9 +11,9 @@ from seqarch.compare.sizes import sized_members
 from seqarch.errors import UserError
 from seqarch.model import count_parameters
 from seqarch.records import Record, Results, Source
-from seqarch.report.comparison import significance
+from seqarch.report.comparison import comparison_tables, significance
 from seqarch.report.ladder import fit, ladder, ladder_figure, ladder_table
-from seqarch.report.members import LADDER, Comparison, Member, read, write
+from seqarch.report.members import LADDER, PROBE, Comparison, Member, read, write
 from seqarch.stats.exponents import power_law
 
 SIZES = {"small": 1e4, "medium": 1e5, "large": 1e6}
@@ -82,6 +82,23 @@ def test_a_comparison_of_one_size_has_no_ladder():
     assert fit(ladder(one)["gru"], "params") is None
 
 
+def test_the_summary_has_no_column_for_a_probe_which_has_no_sizes():
+    record = Record("accuracy", "accuracy", 1.0)
+    source = Source("gru", PROBE, dict(task="parity"), facts={PROBE: dict(title="tracking")})
+    probed = compared()._replace(probes=(Results(source, (record,)),))
+    summary = comparison_tables(probed)[0]
+    assert "tracking" not in [each.title for each in summary.columns]
+    assert "Probes" not in summary.caption
+
+
+def test_a_ladder_of_accuracy_has_no_bits_per_byte():
+    members = []
+    for member in compared().members:
+        bare = tuple(each._replace(records=each.records[3:]) for each in member.results)
+        members.append(member._replace(results=bare))
+    assert ladder_table(Comparison("", "", "", tuple(members)), {}) is None
+
+
 def test_each_size_has_members_of_equal_parameters():
     asked = spec.read(compare.get_config("ladder_full").to_dict())
     few = dict(sizes=(asked.sizes[0], asked.sizes[-1]), members=asked.members[:2])
@@ -100,6 +117,9 @@ def test_each_size_has_members_of_equal_parameters():
         (("a; model.dim=32", "a; model.dim=64"), "'a' twice"),
         (("model.dim=32",), "write 'small; model.dim=32'"),
         (("a; model.dmi=32",), "unknown config field 'model.dmi'"),
+        (("a; model.mixer=gru",), "sets model.mixer, which comes from config.members"),
+        (("a; seed.model=1",), "sets seed.model, which comes from config.seeds"),
+        (("a; optim.lr=1",), "sets optim.lr, which comes from config.lrs"),
     ],
 )
 def test_wrong_sizes_are_told(sizes, message):
