@@ -8,7 +8,16 @@ import dataclasses
 
 from seqarch.records import Results
 from seqarch.report.formats import show
-from seqarch.report.members import PROBE, PROBE_SEARCH, Comparison, Member, longest, mark, revisions
+from seqarch.report.members import (
+    LADDER,
+    PROBE,
+    PROBE_SEARCH,
+    Comparison,
+    Member,
+    longest,
+    mark,
+    revisions,
+)
 from seqarch.report.origin_tables import pattern_cells, provenance_table, run_table
 from seqarch.report.probe_rates import rate_table
 from seqarch.report.probes import EVALUATOR, fit_table, outcome_of, outcomes
@@ -80,7 +89,9 @@ def reported_length(results: Results) -> int | None:
 
 
 def ability_cells(comparison: Comparison) -> list[Cells]:
-    """Returns a column for each probe."""
+    """Returns a column for each probe; none for members at several sizes, which no probe has."""
+    if any(member.fact(LADDER, "member") for member in comparison.models):
+        return []
     return [_ability_cell(probe) for probe in probe_comparisons(comparison)]
 
 

@@ -146,7 +146,7 @@ def summary_table(
     windows = sorted({at for member in members if (at := member.value("quality", "context"))})
     cells = [NAME, *pattern_cells(members), *_score_cells(members, found)]
     cells += [_letters(judged)] if judged else []
-    cells += ability_cells(comparison)
+    cells += (abilities := ability_cells(comparison))
     carried = metric_cell("carried", "bits", "quality", "bits_per_byte_carried", {})
     cells += [carried] if any(carried.of(member) is not None for member in members) else []
     cells.append(metric_cell("parameters", "count", "memory", "params", {}))
@@ -162,7 +162,7 @@ def summary_table(
     titles = ", ".join(each.title for each in scores_of(members)) or "Nothing"
     caption = (
         f"Held-out data: {titles}. {f'{INTERVAL} ' if found else ''}"
-        f"{f'{ABILITIES} ' if comparison.probes else ''}Then the state of one "
+        f"{f'{ABILITIES} ' if abilities else ''}Then the state of one "
         "sequence, and the memory of the compiled programs."
     )
     once = {each.column.title: each for each in cells}  # the window may be the longest context

@@ -68,13 +68,16 @@ def fit(rungs: Mapping[str, Member], axis: str) -> Exponent | None:
 def ladder_table(comparison: Comparison, judged: Mapping[str, Judgement]) -> Table | None:
     """Returns bits per byte at each size and their fits; None where there are no several sizes.
 
+    None too on a task that bits per byte do not score.
+
     Args:
       comparison: the members.
       judged: judgements of all members at all sizes, which tell which were not told apart.
     """
     found = ladder(comparison)
     sizes = list(dict.fromkeys(size for rungs in found.values() for size in rungs))
-    if len(sizes) < 2:
+    measured = [_bits(each) for rungs in found.values() for each in rungs.values()]
+    if len(sizes) < 2 or not any(measured):
         return None
     columns = [Column("model"), *(Column(f"bits/byte, {size}", "bits") for size in sizes)]
     columns += [Column(f"power of {title}", "exponent") for title in AXES.values()]

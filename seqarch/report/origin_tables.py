@@ -87,7 +87,7 @@ def model_table(comparison: Comparison) -> Table | None:
         comparison.models,
         (
             NAME,
-            Cells(Column("layers of"), pattern_of),
+            Cells(Column("layers of"), layers_of),
             *measured,
             field("layers", "model.layers"),
             field("width", "model.dim"),
@@ -189,7 +189,20 @@ def pattern_cells(members: Sequence[Member]) -> list[Cells]:
     models = [member for member in members if pattern_of(member)]
     if all(line_name(member) == pattern_of(member) for member in models):
         return []
-    return [Cells(Column("layers of"), pattern_of)]
+    return [Cells(Column("layers of"), layers_of)]
+
+
+def layers_of(member: Member) -> str:
+    """Returns the layer pattern, of an encoder-decoder also what it encodes with and reads by.
+
+    Such as "gru", "attention(causal=False) to gru", or "gru to gru by summary".
+    """
+    model = member.config.get("model", {})
+    if not model.get("encoder"):
+        return pattern_of(member)
+    source = model.get("source", "attention")
+    by = "" if source == "attention" else f" by {source}"
+    return f"{model['encoder']} to {pattern_of(member)}{by}"
 
 
 def seeds_of(member: Member) -> str:
