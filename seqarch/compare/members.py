@@ -79,10 +79,9 @@ def match_members(
             raise UserError(f"config.members has {name!r} twice; write 'another name = {member}'")
         config = to_dict(base)
         config["model"] |= dict(mixer=entry.value) | settings
-        config = parse(config)
         with naming(f"the member {name!r}"):
-            source = _source(config, target)
-        model = _match(config, target, settings, match, source)
+            config = parse(config)
+            model = _match(config, target, settings, match, _source(config, target))
         configs[name] = dataclasses.replace(config, model=model)
     return configs
 

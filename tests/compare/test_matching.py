@@ -75,6 +75,11 @@ def test_an_encoder_decoder_on_a_task_without_a_source_is_refused(match):
         match_members(Config(), "gru", ("a = gru; kind=encdec; encoder=gru",), match)
 
 
+def test_a_member_that_cannot_be_matched_is_named():
+    with pytest.raises(UserError, match="the member 'a': 'mamba' has .* more than the"):
+        match_members(Config(model=ModelConfig(mlp=8)), "attention", ("a = mamba",))
+
+
 def test_too_coarse_a_width_is_refused():
     deep = ModelConfig(mixer="gru", layers=40, dim=8)
     between = count_parameters(dataclasses.replace(deep, mlp=1)) + 40 * 3 * 8 // 2
