@@ -118,8 +118,8 @@ def main() -> None:
 
 def plan_outside(path: Path) -> None:
     """Prints what a Hugging Face model needs."""
-    for name in ("config", "context", "facts", "price"):
-        if flags.FLAGS[name].value is not None:
+    for name in ("config", "context", "facts", "law", "price", "time"):
+        if flags.FLAGS[name].present:
             raise UserError(f"--hf and --{name} cannot be combined; leave one of them out")
     contexts = cli.read_lengths(CONTEXTS.value, "contexts")
     placement = place(TARGET.value) if flags.FLAGS["target"].present else None

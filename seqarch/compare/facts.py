@@ -1,5 +1,6 @@
 """Inverts a law of errors: how much state a number of facts needs, and which model keeps it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ def needed(frontiers: list[Results], config: Config, facts: int) -> Need:
     Raises:
       UserError: for a mixer that has no law, and beyond the measured sizes, widths and dtypes.
     """
+    if config.model.encodes:
+        raise UserError(
+            "the law is that of language models, and model.kind is 'encdec'; give a config of "
+            "configs/probes.py"
+        )
     found = _find(frontiers, config.model.mixer)
     law, setting, shared = read_law(found), found.source.facts[NAME], found.source.config
     _check_within(facts, setting["sizes"], f"{facts} facts", setting["size"])
@@ -73,10 +79,11 @@ def needed(frontiers: list[Results], config: Config, facts: int) -> Need:
             f"--config.model.dtype={dtype}"
         )
     state = law.state(facts, 1 - setting["reached"])
-    if state is None:
+    if state is None or math.isinf(state.value):
+        hardly = "did not fall" if state is None else "hardly fell"
         raise UserError(
-            f"errors of {found.source.member} did not fall with its state, so the law names no "
-            "state that is enough"
+            f"errors of {found.source.member} {hardly} with its state, so the law names no state "
+            "that is enough"
         )
     given = dict(mixer=config.model.mixer, dim=config.model.dim)
     model = ModelConfig(**dict(shared["model"]) | given)

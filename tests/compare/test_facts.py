@@ -50,12 +50,22 @@ def test_the_lines_name_the_state_the_model_and_the_setting(laws):
         (of("gru"), 1, "1 facts would be an extrapolation"),
         (of("gru", dtype="bfloat16"), 2, "measured in float32, the config has bfloat16"),
         (of("mamba"), 8, "44.2 KiB of state would be an extrapolation: .* 256 to 4096 bytes"),
+        (of("gru", kind="encdec", encoder="gru"), 2, "law is that of language models"),
         (of("attention"), 2, "no law was measured for the mixer 'attention'; .* gru, mamba"),
     ],
 )
 def test_what_was_not_measured_is_refused(laws, config, facts, message):
     with pytest.raises(UserError, match=message):
         needed(laws, config, facts)
+
+
+def test_a_law_that_hardly_falls_names_no_state(laws):
+    change = lambda each: dataclasses.replace(each, value=-1e-3)
+    records = tuple(
+        change(each) if each.at == {"term": "log2_state"} else each for each in laws[0].records
+    )
+    with pytest.raises(UserError, match="hardly fell with its state"):
+        needed([laws[0]._replace(records=records)], of("gru"), 2)
 
 
 def test_a_width_beyond_the_measured_ones_is_refused(laws):
