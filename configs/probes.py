@@ -23,6 +23,7 @@ from configs import lm
 from seqarch import tasks
 from seqarch.errors import UserError
 from seqarch.mixers import MIXERS
+from seqarch.tasks.base import BITS_PER_BYTE
 from seqarch.tasks.probe import Probe
 
 
@@ -61,10 +62,11 @@ def get_config(argument: str = "mqar,attention") -> ml_collections.ConfigDict:
 def find_probe(task: str) -> Probe:
     """Returns the probe of a task such as "mqar(pairs=8)"; raises UserError."""
     if task.partition("(")[0] in MIXERS:
-        raise UserError(f"{task} is a mixer; the task comes first: configs/probes.py:TASK,MIXER")
+        raise UserError(f"{task} is a mixer; the task comes first: TASK,MIXER")
     found = tasks.find(task)
     if not issubclass(found, Probe):
-        raise UserError(f"{task} is no probe; use configs/lm.py for text")
+        file = "configs/lm.py" if found.score == BITS_PER_BYTE else "configs/seq2seq.py"
+        raise UserError(f"{task} is no probe; use {file}")
     return found(**tasks.options(task))
 
 

@@ -45,8 +45,8 @@ def get_config(argument: str = "reverse,attention") -> ml_collections.ConfigDict
         config = _of_probe(argument)
     else:
         raise UserError(
-            f"{task} has no source that an encoder could read; give a task such as reverse, or use "
-            "configs/probes.py"
+            f"{task} has no source that an encoder could read; give a task such as reverse, or a "
+            "language model of configs/probes.py or configs/lm.py"
         )
     config.model.kind = "encdec"
     config.model.encoder = ",".join(map(_encoder_layer, read_pattern(config.model.mixer)))

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from seqarch import records
+from seqarch import records, tasks
 from seqarch.config import to_dict
 from seqarch.config.values import values_of
 from seqarch.errors import UserError
 from seqarch.evals import quality
-from seqarch.evals.evaluate import check_score
 from seqarch.evals.loaded_run import LoadedRun
 from seqarch.evals.losses import texts
 from seqarch.records import Results
@@ -21,6 +20,7 @@ from seqarch.report.difference import QualityDifference
 from seqarch.runtime.progress import print_line
 from seqarch.stats.bootstrap import paired_bootstrap
 from seqarch.tasks import make_task
+from seqarch.tasks.base import BITS_PER_BYTE
 from seqarch.training import restore
 from seqarch.training.loading import load_model
 from seqarch.training.rundir import stored_config
@@ -52,7 +52,11 @@ def quality_difference(
       UserError: where a directory is no run, and where the two would be scored on different bytes.
     """
     for run in (a, b):
-        check_score("quality", stored_config(run).task)
+        if (task := tasks.find(stored_config(run).task)).score != BITS_PER_BYTE:
+            raise UserError(
+                f"bits per byte are compared, and {run} is scored by {task.score.title}; give two "
+                "runs on text, or show both by scripts/report.py"
+            )
     if limit is None:
         limit = min((size for run in (a, b) if (size := stored_config(run).eval.limit)), default=0)
     ours, theirs = (scores(run, split, limit, allow_modules) for run in (a, b))

@@ -141,7 +141,7 @@ MISTAKES = [
     (
         "train.py",
         "--config=configs/probes.py:gru,parity",
-        "gru is a mixer; the task comes first: configs/probes.py:TASK,MIXER",
+        "gru is a mixer; the task comes first: TASK,MIXER",
     ),
     (
         "train.py",
