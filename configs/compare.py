@@ -179,8 +179,8 @@ def _full(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def _seq2seq(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     config.notice = (
-        "330 thousand parameters, 800 steps on strings of 15 letters: evidence for this budget, "
-        "not for others"
+        "330 thousand parameters, 800 steps on strings of up to 15 letters: evidence for this "
+        "budget, not for others"
     )
     config.members = (
         "gru",

@@ -43,10 +43,11 @@ def metrics_page() -> str:
 
 def _table(name: str, metrics: Sequence[Metric]) -> Table:
     """Returns the table of the metrics of an evaluator."""
-    about = [Column("metric", "code"), Column("unit"), Column("better"), Column("meaning")]
-    rows = [[each.name, each.unit, BETTER[each.lower], each.help] for each in metrics]
-    if any(each.at for each in metrics):
-        about.insert(2, Column("at each"))
-        for row, each in zip(rows, metrics):
-            row.insert(2, ", ".join(ANY.get(place, place) for place in each.at))
-    return Table(name, "", tuple(about), tuple(Row(tuple(row)) for row in rows))
+    places = [", ".join(ANY.get(place, place) for place in each.at) for each in metrics]
+    at = [Column("at each")] if any(places) else []
+    about = (Column("metric", "code"), Column("unit"), *at, Column("better"), Column("meaning"))
+    rows = [
+        Row((each.name, each.unit, *[place] * len(at), BETTER[each.lower], each.help))
+        for each, place in zip(metrics, places)
+    ]
+    return Table(name, "", about, tuple(rows))

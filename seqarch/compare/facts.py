@@ -15,6 +15,7 @@ from seqarch.files import has_shape
 from seqarch.records import Results
 from seqarch.report.facts import Need
 from seqarch.report.formats import format_bytes
+from seqarch.stats.law import Estimate
 
 SETTING = {  # what the facts of a frontier say of its runs
     "task": str,
@@ -65,26 +66,10 @@ def needed(frontiers: list[Results], config: Config, facts: int) -> Need:
     Raises:
       UserError: for a mixer that has no law, and beyond the measured sizes, widths and dtypes.
     """
-    if config.model.encodes:
-        raise UserError(
-            "the law is that of language models, and model.kind is 'encdec'; give a config of "
-            "configs/probes.py"
-        )
-    found = _find(frontiers, config.model.mixer)
-    law, setting, shared = read_law(found), found.source.facts[NAME], found.source.config
+    found = _find(frontiers, config.model)
+    setting, shared = found.source.facts[NAME], found.source.config
     _check_within(facts, setting["sizes"], f"{facts} facts", setting["size"])
-    if config.model.dtype != (dtype := shared["model"]["dtype"]):
-        raise UserError(
-            f"the law was measured in {dtype}, the config has {config.model.dtype}; give "
-            f"--config.model.dtype={dtype}"
-        )
-    state = law.state(facts, 1 - setting["reached"])
-    if state is None or math.isinf(state.value):
-        hardly = "did not fall" if state is None else "hardly fell"
-        raise UserError(
-            f"errors of {found.source.member} {hardly} with its state, so the law names no state "
-            "that is enough"
-        )
+    state = _state(found, facts)
     given = dict(mixer=config.model.mixer, dim=config.model.dim)
     model = ModelConfig(**dict(shared["model"]) | given)
     length = shared["length"]
@@ -106,15 +91,37 @@ def needed(frontiers: list[Results], config: Config, facts: int) -> Need:
     return Need(facts, state, model.mixer, model.dim, kept, setting, *about)
 
 
-def _find(frontiers: list[Results], mixer: str) -> Results:
-    """Returns the frontier of a mixer that has a law."""
-    laws = {each.source.member: each for each in frontiers if read_law(each)}
-    if mixer_of(mixer) not in laws:
+def _find(frontiers: list[Results], model: ModelConfig) -> Results:
+    """Returns the frontier of a model's mixer, which has a law for such models."""
+    if model.encodes:
         raise UserError(
-            f"no law was measured for the mixer {mixer_of(mixer)!r}; there is one for "
+            "the law is that of language models, and model.kind is 'encdec'; give a config of "
+            "configs/probes.py"
+        )
+    laws = {each.source.member: each for each in frontiers if read_law(each)}
+    if (mixer := mixer_of(model.mixer)) not in laws:
+        raise UserError(
+            f"no law was measured for the mixer {mixer!r}; there is one for "
             f"{', '.join(laws) or 'none'}"
         )
-    return laws[mixer_of(mixer)]
+    if model.dtype != (dtype := laws[mixer].source.config["model"]["dtype"]):
+        raise UserError(
+            f"the law was measured in {dtype}, the config has {model.dtype}; give "
+            f"--config.model.dtype={dtype}"
+        )
+    return laws[mixer]
+
+
+def _state(frontier: Results, facts: int) -> Estimate:
+    """Returns the bytes of state that the law of a frontier asks for."""
+    state = read_law(frontier).state(facts, 1 - frontier.source.facts[NAME]["reached"])
+    if state is None or math.isinf(state.value):
+        hardly = "did not fall" if state is None else "hardly fell"
+        raise UserError(
+            f"errors of {frontier.source.member} {hardly} with its state, so the law names no "
+            "state that is enough"
+        )
+    return state
 
 
 def _check_within(value: float, measured: list[Any], what: str, unit: str) -> None:

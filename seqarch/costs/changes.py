@@ -1,6 +1,5 @@
 """Changes of a config with which its train step needs less memory."""
 
-from collections import ChainMap
 from collections.abc import Iterator, Sequence
 
 from seqarch.config import Config
@@ -41,4 +40,6 @@ def candidate_changes(config: Config, devices: int) -> Iterator[list[Change]]:
 
 def apply_changes(config: Config, changes: Sequence[Change]) -> Config:
     """Returns a config with changes."""
-    return with_fields(config, dict(ChainMap(*changes)))
+    for change in changes:
+        config = with_fields(config, change)
+    return config

@@ -66,9 +66,7 @@ def fit(rungs: Mapping[str, Member], axis: str) -> Exponent | None:
 
 
 def ladder_table(comparison: Comparison, judged: Mapping[str, Judgement]) -> Table | None:
-    """Returns bits per byte at each size and their fits; None where there are no several sizes.
-
-    None too on a task that bits per byte do not score.
+    """Returns bits per byte at each size and their fits; None for one size, or without such scores.
 
     Args:
       comparison: the members.

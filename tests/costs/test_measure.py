@@ -178,7 +178,7 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path, run_her
         "--config.model.dim=16",
         "--config.model.mlp=64",
         "--config.model.layers=1",
-        "--targets=local,gpu-h10",
+        "--targets=local,gpu-h10,local:2x1",
     ]
     done = run_here("scripts/memory.py", *arguments)
     assert done.returncode == 0, done.stderr
@@ -194,7 +194,8 @@ def test_program_writes_its_report_and_reuses_what_it_measured(tmp_path, run_her
     totals = wide.all("costs", "total_bytes")
     assert all(each.value > 0 for each in totals)
     assert {(each.at["target"], each.at["phase"], each.at["context"]) for each in totals} == {
-        ("local", phase, context)
+        (target, phase, context)
+        for target in ("local", "local:2x1")
         for phase in ("train", "prefill", "decode")
         for context in (64, 128)
     }

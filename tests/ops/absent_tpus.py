@@ -18,8 +18,8 @@ TARGETS = ("tpu-v4", "tpu-v5e", "tpu-v5p", "tpu-v6e", "tpu-v7", "tpu-v5e:2x2")
 ROWS, WHOLE = PartitionSpec("rows"), PartitionSpec()  # how an array is split over devices
 
 
-def compile_apart(module: str) -> None:
-    """Calls `compile_for_tpus` of a test module in a process of its own.
+def assert_compiles_apart(module: str) -> None:
+    """Asserts that `compile_for_tpus` of a test module ends well, in a process of its own.
 
     libtpu brings its own libraries; the test is skipped where it is not installed.
     """

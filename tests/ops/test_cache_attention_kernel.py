@@ -14,7 +14,7 @@ from seqarch.ops.kernels import cache_attention as kernel
 from seqarch.ops.kernels.call import interpreted
 from seqarch.ops.visibility import Places, Rule
 from tests.grids import slow_but
-from tests.ops.absent_tpus import TARGETS, compile_apart
+from tests.ops.absent_tpus import TARGETS, assert_compiles_apart
 from tests.oracle import assert_near, assert_same_program, outputs_and_gradients
 
 RNG = np.random.default_rng(0)
@@ -85,4 +85,4 @@ def compile_for_tpus() -> None:
 
 @pytest.mark.slow
 def test_it_compiles_for_every_tpu():
-    compile_apart(__name__)
+    assert_compiles_apart(__name__)

@@ -12,7 +12,7 @@ from seqarch.ops.kernels import cache_ranges as kernel
 from seqarch.ops.kernels.cache_ranges import Ranges, attend_ranges, definition
 from seqarch.ops.kernels.call import interpreted
 from seqarch.ops.visibility import Places
-from tests.ops.absent_tpus import TARGETS, compile_apart
+from tests.ops.absent_tpus import TARGETS, assert_compiles_apart
 from tests.oracle import assert_near, outputs_and_gradients
 
 RNG = np.random.default_rng(0)
@@ -80,4 +80,4 @@ def compile_for_tpus() -> None:
 
 @pytest.mark.slow
 def test_it_compiles_for_every_tpu():
-    compile_apart(__name__)
+    assert_compiles_apart(__name__)

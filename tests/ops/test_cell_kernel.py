@@ -14,7 +14,7 @@ from seqarch.ops.gru import FORMS
 from seqarch.ops.kernels import cell_blocks
 from seqarch.ops.kernels.call import interpreted, say_once
 from tests.grids import slow
-from tests.ops.absent_tpus import TARGETS, WHOLE, check_gradient, compile_apart
+from tests.ops.absent_tpus import TARGETS, WHOLE, assert_compiles_apart, check_gradient
 from tests.oracle import RNG, assert_same_program, normal, outputs_and_gradients
 
 F32, BF16 = jnp.float32, jnp.bfloat16
@@ -160,4 +160,4 @@ def compile_for_tpus() -> None:
 
 @pytest.mark.slow
 def test_they_compile_for_every_tpu():
-    compile_apart(__name__)
+    assert_compiles_apart(__name__)
